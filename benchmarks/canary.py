@@ -20,7 +20,7 @@ from benchmarks import tables
 from checks.scorers.exact_match import ExactMatch
 from checks.stats.anytime import running
 from release.monitoring import canary, detection
-from release.monitoring.canary import Request
+from release.monitoring.canary import CanaryRequest
 from release.monitoring.store import GivenLabel
 
 RIGHT = 0.85  # The share of production's answers that are right.
@@ -60,7 +60,7 @@ CASES = (
 
 def drawn(
     count: int, share: float, loss: float, traffic: Traffic, random: Any
-) -> tuple[list[Request], Labels]:
+) -> tuple[list[CanaryRequest], Labels]:
     """Draw one canary of ``count`` labelled requests, and its labels in the order in which they are stored."""
     times = np.cumsum(random.exponential(3600 / AN_HOUR, count))
     starts = random.random(count) < 1 / traffic.session
@@ -72,12 +72,12 @@ def drawn(
     )
     right = hard < RIGHT - loss * to_candidate
     waits = random.exponential(1.0, count) * np.where(right, traffic.right, traffic.wrong)
-    requests, labels = list[Request](), list[tuple[str, GivenLabel]]()
+    requests, labels = list[CanaryRequest](), list[tuple[str, GivenLabel]]()
     for number in range(count):
         time, name = BEGAN + timedelta(seconds=float(times[number])), f"r{number}"
         release = CANDIDATE if to_candidate[number] else PRODUCTION
         requests.append(
-            Request(
+            CanaryRequest(
                 time, name, release, number.to_bytes(4, "big"), "vm" if right[number] else "sql"
             )
         )
@@ -95,7 +95,7 @@ class Outcome(NamedTuple):
     candidate: float
 
 
-def outcome(requests: Sequence[Request], labels: Labels) -> Outcome:
+def outcome(requests: Sequence[CanaryRequest], labels: Labels) -> Outcome:
     """Decide after each pair. Every pair stands for an equal part of the labelled requests."""
     until = requests[-1].time + WAIT + timedelta(hours=2)
     pairs = canary.pair(requests, labels, CANDIDATE, SCORER, WAIT, until).scored

@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import tables
+from checks.config.monitor import Monitor
 from checks.stats.anytime import Stream
 from release.monitoring import detection
-from release.monitoring.rollout import Asks, Pair, Side, judge
+from release.monitoring.rollout import Pair, SideAnswer, judge
 
 LOSSES = (0.0, 0.01, 0.03, 0.05, 0.10)
 RIGHT = 0.83  # The share of production's answers that are right.
@@ -164,7 +165,7 @@ CHANGES = (
 SAME = 0.8  # The share of pairs in which both are right or wrong together.
 
 
-def decided(change: Change, asks: Asks, looks: Sequence[int], random: Any) -> tuple[str, int]:
+def decided(change: Change, monitor: Monitor, looks: Sequence[int], random: Any) -> tuple[str, int]:
     """Return the first decision of one stream, and its pairs. A label came for every fifth pair."""
     pairs = []
     for number in range(looks[-1]):
@@ -172,12 +173,14 @@ def decided(change: Change, asks: Asks, looks: Sequence[int], random: Any) -> tu
         score = float(luck < RIGHT)
         other = float((luck if random.random() < SAME else random.random()) < change.right)
         labelled = number % 5 == 0
-        ours = Side(LABELS[score], score if labelled else None)
-        theirs = Side(LABELS[other], other if labelled else None)
+        ours = SideAnswer(LABELS[score], score if labelled else None)
+        theirs = SideAnswer(LABELS[other], other if labelled else None)
         if random.random() < change.failed:
-            theirs = Side(None)
+            theirs = SideAnswer(None)
         elif random.random() < change.refused:
-            theirs = Side("I'm sorry, but I cannot help with that.", 0.0 if labelled else None)
+            theirs = SideAnswer(
+                "I'm sorry, but I cannot help with that.", 0.0 if labelled else None
+            )
         pairs.append(Pair([ours], [theirs]))
     for look in looks:
         seen = pairs[:look]
@@ -186,7 +189,7 @@ def decided(change: Change, asks: Asks, looks: Sequence[int], random: Any) -> tu
             for pair in seen
             if all(side.score is not None for side in (*pair.production, *pair.candidate))
         ]
-        decision = judge(seen, scored, asks).decision
+        decision = judge(seen, scored, monitor, same_prompts=True).decision
         if decision != "go on":
             return decision, look
     return "go on", looks[-1]
@@ -194,9 +197,9 @@ def decided(change: Change, asks: Asks, looks: Sequence[int], random: Any) -> tu
 
 def whole(streams: int, looks: Sequence[int], random: Any) -> Iterator[Row]:
     """Decide each change with all questions."""
-    asks = Asks(0.05, ALPHA, None, same_prompts=True)
+    monitor = Monitor(margin=0.05, confidence=1 - ALPHA)
     for change in CHANGES:
-        outcomes = [decided(change, asks, looks, random) for _ in range(streams)]
+        outcomes = [decided(change, monitor, looks, random) for _ in range(streams)]
         cells = []
         for decision in ("roll back", "keep"):
             pairs = [count for outcome, count in outcomes if outcome == decision]

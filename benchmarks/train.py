@@ -129,9 +129,9 @@ def _stage_here(params: Params, root: Path, name: str) -> str:
     """Run the stage, which leaves the order of its rows in ``ORDER``."""
     from stages import entry
     from stages import train as stage
-    from stages.training import chain, step
+    from stages.training import step
 
-    entry.hide(step.unneeded(chain.alone(params)))
+    entry.hide(step.unneeded(params))
     from stages.training.order import Order
 
     draw = Order.__iter__

@@ -33,8 +33,8 @@ from checks.stats import drift
 from checks.stats.drift import Text
 from checks.storage import files, layout
 from release.monitoring import answers, asked, service, window
-from release.monitoring.answers import Answered, Reference, Windows
-from release.monitoring.asked import Asked
+from release.monitoring.answers import Reference, ScoredAnswer, Windows
+from release.monitoring.asked import Question
 from release.monitoring.window import Traffic
 
 MONITOR = Monitor()
@@ -152,11 +152,11 @@ def _docstrings() -> list[str]:
 
 def reference_of(world: World, rows: Sequence[Request], random: Any) -> Reference:
     """Return what a release is compared with: its rows, and its answers to some of them before it was served."""
-    offline = list[Answered]()
+    offline = list[ScoredAnswer]()
     for number, request in enumerate(rows[:ANSWERS]):
         answer = world.answer(request, random)
         offline.append(
-            Answered(
+            ScoredAnswer(
                 f"t{number}", request.text, answer, request.text, float(answer == request.label)
             )
         )
@@ -182,16 +182,15 @@ def traffic_of(world: World, requests: Sequence[Request], random: Any, began: da
 
 def questions(
     traffic: Traffic, earlier: Sequence[Traffic], reference: Reference, keyed: bool
-) -> list[Asked]:
+) -> list[Question]:
     """Ask what `lockstep watch` asks. ``keyed``: requests have user keys."""
     served, *before = (
         window.answered(one if keyed else _without_keys(one), SCORER)
         for one in (traffic, *earlier[: window.EARLIER])
     )
-    levels = asked.levels(MONITOR)
     return [
-        *service.questions(traffic.requests, MONITOR.objectives, levels),
-        *answers.questions(Windows(served, before, keyed), reference, MONITOR, levels),
+        *service.questions(traffic.requests, MONITOR),
+        *answers.questions(Windows(served, before, keyed), reference, MONITOR),
     ]
 
 

@@ -99,8 +99,7 @@ def calibrate(params: Params, root: Path) -> str:
 
 def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
     """Refuse if the files here are not those that were evaluated."""
-    with progress.of_bytes(f"hash {layout.MERGED}") as bar:
-        merged = digest.of_tree(root / layout.MERGED, bar.update).digest
+    merged = progress.tree_digest(root / layout.MERGED, layout.MERGED)
     pairs = [
         (layout.MERGED, merged, evaluation.merged),
         (_TEST, digest.of_file(root / _TEST).sha256, evaluation.test),

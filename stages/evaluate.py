@@ -50,7 +50,8 @@ def evaluate(params: Params, root: Path) -> str:
     EvaluationRefused if rows are invalid or a model cannot answer them.
     """
     settings = params.evaluate
-    parity, base = _merged(root), _hashed(root, layout.BASE)
+    parity = _merged(root)
+    base = progress.tree_digest(root / layout.BASE, layout.BASE)
     merged, full = parity.merged, parity.exported and parity.exported.unquantised
     judged = references.Judged(
         merged=merged,
@@ -66,7 +67,9 @@ def evaluate(params: Params, root: Path) -> str:
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
     base_messages = prompts.for_base(test, train, settings.base_prompt)
-    cheap = {kind: _cheap(kind, train, test) for kind in settings.baselines}
+    cheap = {
+        kind: Answered(baselines.answer(kind, train, test), [], None) for kind in settings.baselines
+    }
 
     answered = {
         name: answers.ask(root, settings, root / folder, model, test, conversations, name)
@@ -140,7 +143,7 @@ def _merged(root: Path) -> ParityReport:
     if parity.exported:
         wanted[layout.UNQUANTISED] = parity.exported.unquantised
     for folder, model in wanted.items():
-        if (actual := _hashed(root, folder)) != model:
+        if (actual := progress.tree_digest(root / folder, folder)) != model:
             raise EvidenceRefused(
                 f"{folder}: is {actual[:19]}…, {layout.PARITY_REPORT} is about {model[:19]}…",
                 "run `./lockstep run merge`",
@@ -237,10 +240,6 @@ def predict(
     return predictions
 
 
-def _cheap(kind: str, train: Sequence[Row], test: Sequence[Row]) -> Answered:
-    return Answered(baselines.answer(kind, train, test), [], None)
-
-
 def _speed(answered: Answered) -> Speed | None:
     """None if nothing was generated in this run: for baselines, and answers from a record."""
     if answered.speed is None:
@@ -251,11 +250,6 @@ def _speed(answered: Answered) -> Speed | None:
     return Speed(
         examples_per_second=answered.speed, p50_seconds=round(p50, 6), p95_seconds=round(p95, 6)
     )
-
-
-def _hashed(root: Path, folder: Path) -> str:
-    with progress.of_bytes(f"hash {folder}") as bar:
-        return digest.of_tree(root / folder, bar.update).digest
 
 
 def _intervals(params: Params, predictions: Sequence[Prediction]) -> dict[str, Interval]:

@@ -35,7 +35,8 @@ def probe(params: Params, root: Path) -> str:
     invalid.
     """
     settings = params.serve
-    merged, base = (_hashed(root, folder) for folder in (layout.MERGED, layout.BASE))
+    merged = progress.tree_digest(root / layout.MERGED, layout.MERGED)
+    base = progress.tree_digest(root / layout.BASE, layout.BASE)
     rows = files.read_jsonl(root / _VALID, Row)[: settings.probes.rows]
     if not rows:
         raise EvaluationRefused(f"{_VALID}: has no rows", "run `./lockstep run prepare`")
@@ -64,11 +65,6 @@ def probe(params: Params, root: Path) -> str:
     differ = sum(one.text != one.base_text for one in report.probes)
     tokens, long = sum(len(one.tokens) for one in ours), sum(len(one.unended) for one in ours)
     return f"{len(rows)} prompts, {tokens} tokens, {long} of long answers; the base answers {differ} of them otherwise"
-
-
-def _hashed(root: Path, folder: Path) -> str:
-    with progress.of_bytes(f"hash {folder}") as bar:
-        return digest.of_tree(root / folder, bar.update).digest
 
 
 def _answers(

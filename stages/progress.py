@@ -1,9 +1,12 @@
-"""Progress bars on standard error."""
+"""Progress bars on standard error, and the hash of a folder, which has one."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Never, TypeVar
 
 from tqdm import tqdm
+
+from checks.storage import digest
 
 T = TypeVar("T")
 
@@ -23,6 +26,12 @@ def of_bytes(what: str, total: int | None = None, done: int = 0) -> "tqdm[Never]
         delay=1,
         leave=False,
     )
+
+
+def tree_digest(folder: Path, name: object) -> str:
+    """Hash a folder, with a progress bar that calls it ``name``; return the digest of its tree."""
+    with of_bytes(f"hash {name}") as bar:
+        return digest.of_tree(folder, bar.update).digest
 
 
 def of_rows(

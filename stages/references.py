@@ -165,8 +165,7 @@ def _evaluated(
     if (known := answers.known(root, settings, reference.merged, rows, conversations)) is not None:
         return known
     with brought(root, name, reference.commit, layout.MERGED) as folder:
-        with progress.of_bytes(f"hash {name}") as bar:
-            actual = digest.of_tree(folder, bar.update).digest
+        actual = progress.tree_digest(folder, name)
         if actual != reference.merged:
             raise EvidenceRefused(f"{layout.MERGED} is not what the record names", _REMEDY)
         return answers.ask(root, settings, folder, actual, rows, conversations, name)

@@ -15,7 +15,7 @@ from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.records.rows import Row
 from checks.stats import intervals
-from checks.storage import digest, files, layout
+from checks.storage import files, layout
 from stages import entry, progress, tracking
 from stages.inference import answers
 
@@ -29,8 +29,7 @@ def score(params: Params, root: Path) -> str:
     EvaluationRefused if the split is empty or the model cannot answer a row.
     """
     parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-    with progress.of_bytes(f"hash {layout.MERGED}") as bar:
-        merged = digest.of_tree(root / layout.MERGED, bar.update).digest
+    merged = progress.tree_digest(root / layout.MERGED, layout.MERGED)
     if merged != parity.merged:
         raise EvidenceRefused(
             f"{layout.MERGED}: is {merged[:19]}…, {layout.PARITY_REPORT} is about {parity.merged[:19]}…",

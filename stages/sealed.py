@@ -22,16 +22,16 @@ from checks.config.params import Params
 from checks.config.sealed import VARIABLE, decrypt
 from checks.decision import judging
 from checks.evaluation import scoring
-from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.evidence import Evidence
 from checks.formats.suite_report import ROLES, Role
 from checks.gating import chain, compared
 from checks.gating.compared import Compared, PairedGate
 from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused
 from checks.records.rows import Prediction, Row
-from checks.storage import files, layout
-from stages import entry, suites
+from checks.storage import layout
+from stages import entry
 from stages.inference import answers
+from stages.suite_models import SuiteModels
 
 
 def sealed(params: Params, root: Path) -> str:
@@ -84,13 +84,14 @@ def _given(
     params: Params, root: Path, rows: Sequence[Row], roles: Sequence[Role]
 ) -> dict[str, tuple[Prediction, ...]]:
     """Return what the model of each role answers. Two of them may be one model, which is asked once."""
-    earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
-    models, predictions = suites.models_of(root, earlier), dict[str, tuple[Prediction, ...]]()
+    models = SuiteModels.of(root)
+    predictions = dict[str, tuple[Prediction, ...]]()
     for role in roles:
-        if models[role] not in predictions:
-            with suites.verified(root, models, earlier, role) as folder:
-                predictions[models[role]] = _answers(params, root, folder, role, rows)
-    return {role: predictions[models[role]] for role in roles}
+        model = models.digests[role]
+        if model not in predictions:
+            with models.weights(role) as folder:
+                predictions[model] = _answers(params, root, folder, role, rows)
+    return {role: predictions[models.digests[role]] for role in roles}
 
 
 def _answers(

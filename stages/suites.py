@@ -16,7 +16,6 @@ Out: data/suites/NAME.jsonl, a line for each model, metric and sample:
 Run: python -m stages.suites
 """
 
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,12 +28,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from checks.config.params import Evaluate, Params
+from checks.config.params import Params
 from checks.evaluation import answered
 from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.evaluation.suite_lines import problem
-from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
-from checks.formats.report import UNQUANTISED
+from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.suite_report import (
     Pinned,
     Role,
@@ -43,57 +41,53 @@ from checks.formats.suite_report import (
     SuitesMeasured,
     SuitesReport,
 )
-from checks.formats.training_reports import ParityReport
 from checks.kinds.judge import JUDGES
 from checks.kinds.retriever import RETRIEVERS, Pooling
 from checks.kinds.scorer import SCORERS
-from checks.kinds.suite import SUITES, Answered, Made, Material, SuiteKind
-from checks.process.errors import EvaluationRefused, EvidenceRefused
-from checks.records.rows import Row
+from checks.kinds.suite import SUITES, Made, Material, SuiteKind
+from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
-from stages import entry, progress, references
-from stages.inference import answers
+from stages import entry, references
 from stages.sources import copies, uris
+from stages.suite_models import SuiteModels, SuiteQuestions
 
 _ABOUT = "One file for each suite of params.yaml that has any. docs/how-to/suites.md says what is in it.\n"
 
 
 def suites(params: Params, root: Path) -> str:
     """Make the lines of every suite, then write them all; a refusal writes nothing."""
-    made, took = dict[str, Made](), dict[str, float]()
+    made = dict[str, Made]()
+    took = dict[str, float]()
     if params.suites:
-        earlier = files.read_json(root / layout.REFERENCES, ReferencesReport)
-        models = models_of(root, earlier)
+        models = SuiteModels.of(root)
         report = files.read_json(root / layout.EVALUATION, EvaluationReport)
-        test = answered.test_answers(
-            root, report, [role for role in models if role in report.models]
-        )
-        last = _last(root, earlier)
+        roles = [role for role in models.digests if role in report.models]
+        test = answered.test_answers(root, report, roles)
+        recorded, commit = _last(models)
         for name, suite in _in_order(params.suites):
-            about = _about(params.suites, answered.rated_suite(suite), made, models) or test
-            started, before = time.perf_counter(), list[float]()
-            nats = partial(_nats, root, models, earlier, {})
-            ask = partial(_asked, root, params.evaluate, models, earlier, name, before)
-            weights = partial(verified, root, models, earlier)
+            rated = answered.rated_suite(suite)
+            about = _about(params.suites, rated, made, models.digests) if rated else test
+            started = time.perf_counter()
+            questions = SuiteQuestions(models, params.evaluate, name)
             with _files(name, suite, root) as paths:
-                encode, relate = partial(_encoded, name, paths), partial(_related, name, paths)
-                likely = partial(_answer_nats, root, models, earlier, {})
                 material = Material(
-                    name,
-                    root,
-                    paths,
-                    models,
-                    *about,
-                    nats,
-                    ask,
-                    weights,
-                    *last,
-                    encode,
-                    relate,
-                    likely,
+                    name=name,
+                    root=root,
+                    files=paths,
+                    models=models.digests,
+                    rows=about.rows,
+                    answers=about.answers,
+                    nats=questions.nats,
+                    ask=questions.ask,
+                    weights=models.weights,
+                    earlier=recorded,
+                    earlier_commit=commit,
+                    encode=partial(_encoded, name, paths),
+                    relate=partial(_related, name, paths),
+                    answer_nats=questions.answer_nats,
                 )
-                made[name] = _held(name, suite, suite.scored(material), models)
-            took[name] = round(time.perf_counter() - started + sum(before), 3)
+                made[name] = _held(name, suite, suite.scored(material), models.digests)
+            took[name] = round(time.perf_counter() - started + sum(questions.before), 3)
     with files.replacing_folder(root / layout.JUDGEMENTS) as folder:
         files.write_text(folder / "README.txt", _ABOUT)
         for name, outcome in made.items():
@@ -116,23 +110,13 @@ def suites(params: Params, root: Path) -> str:
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites=results, plugins=plugins))
     if params.suites:
         files.write_json(
-            root / layout.SUITES_MEASURED, SuitesMeasured(merged=models["candidate"], seconds=took)
+            root / layout.SUITES_MEASURED,
+            SuitesMeasured(merged=models.digests["candidate"], seconds=took),
         )
     return (
         "; ".join(f"{name}: {_line(result)}" for name, result in results.items())
         or "none in params.yaml"
     )
-
-
-def models_of(root: Path, earlier: ReferencesReport) -> dict[Role, str]:
-    """The tree digest of each model that a suite can have scores of."""
-    parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-    return {
-        "candidate": parity.merged,
-        "base": parity.base,
-        **({UNQUANTISED: parity.exported.unquantised} if parity.exported else {}),
-        **{name: reference.merged for name, reference in earlier.found.items()},
-    }
 
 
 def _in_order(suites: Mapping[str, SuiteKind]) -> list[tuple[str, SuiteKind]]:
@@ -142,52 +126,23 @@ def _in_order(suites: Mapping[str, SuiteKind]) -> list[tuple[str, SuiteKind]]:
 
 def _about(
     suites: Mapping[str, SuiteKind],
-    other: str | None,
+    other: str,
     made: Mapping[str, Made],
     models: Mapping[Role, str],
-) -> AnsweredRows | None:
-    """Return what was answered to the suite ``other``; None: there is none."""
-    if other is None:
-        return None
+) -> AnsweredRows:
+    """Return what was answered to the suite ``other``."""
     given = chain.from_iterable(made[other].given.values())
-    return answered.suite_answers(
-        suites[other], given, chain.from_iterable(made[other].scored.values()), models
-    )
+    scored = chain.from_iterable(made[other].scored.values())
+    return answered.suite_answers(suites[other], given, scored, models)
 
 
-def _last(root: Path, earlier: ReferencesReport) -> tuple[Mapping[str, SuiteResult], str | None]:
-    """The suites of main's last record, as git has them, and its commit; none where this version cannot read them."""
-    if (main := earlier.found.get("main")) is not None:
+def _last(models: SuiteModels) -> tuple[Mapping[str, SuiteResult], str | None]:
+    """Return the suites of main's last record, as git has them, and its commit; none if they cannot be read."""
+    if (main := models.earlier.found.get("main")) is not None:
         with suppress(ValidationError):
-            committed = references.committed(root, main.commit, layout.SUITES_REPORT) or b""
-            return SuitesReport.model_validate_json(committed).suites, main.commit
+            data = references.committed(models.root, main.commit, layout.SUITES_REPORT) or b""
+            return SuitesReport.model_validate_json(data).suites, main.commit
     return {}, None
-
-
-def _nats(
-    root: Path, models: Mapping[Role, str], earlier: ReferencesReport, known: dict[str, list[float]], role: Role,
-    texts: Sequence[str], precision: str,
-) -> list[float]:  # fmt: skip
-    """Nats of each text by the model of ``role``, once it has its digest. ``known``: those of this suite by digest."""
-    from stages.inference import loss
-
-    if models[role] not in known:
-        with verified(root, models, earlier, role) as folder:
-            known[models[role]] = loss.nats(folder, precision, texts, role)
-    return known[models[role]]
-
-
-def _answer_nats(
-    root: Path, models: Mapping[Role, str], earlier: ReferencesReport,
-    known: dict[str, Sequence[Sequence[Sequence[float]]]], role: Role, asked: Sequence[Answered], precision: str,
-) -> Sequence[Sequence[Sequence[float]]]:  # fmt: skip
-    """Nats of each token of each answer, as ``_nats``."""
-    from stages.inference import likelihood
-
-    if models[role] not in known:
-        with verified(root, models, earlier, role) as folder:
-            known[models[role]] = likelihood.nats(folder, precision, asked, role)
-    return known[models[role]]
 
 
 def _encoded(
@@ -219,77 +174,6 @@ def _related(
     return encoders.relevance(
         paths[source], pairs, most, f"{layout.PARAMS}: suites.{suite}.{source}"
     )
-
-
-def _asked(
-    root: Path, evaluate: Evaluate, models: Mapping[Role, str], earlier: ReferencesReport, suite: str,
-    before: list[float], role: Role, rows: Sequence[Row], max_new_tokens: int,
-) -> Sequence[str]:  # fmt: skip
-    """Return what the model of ``role`` answers to ``rows`` of a suite: of before, where it answered the same before.
-
-    The seconds that answers of before took then are added to ``before``.
-    """
-    settings = evaluate.model_copy(update={"max_new_tokens": max_new_tokens})
-    conversations = [row.messages for row in rows]
-    if (known := answers.known(root, settings, models[role], rows, conversations)) is not None:
-        before += [len(rows) / known.speed] if known.speed else []
-        return known.texts
-    key = f"suites.{suite}.file"
-    try:
-        with verified(root, models, earlier, role) as folder:
-            return answers.ask(
-                root,
-                settings,
-                folder,
-                models[role],
-                rows,
-                conversations,
-                f"{role}, {suite}",
-                Path(key),
-            ).texts
-    except EvaluationRefused as refused:
-        if not refused.what.startswith(f"{key}:"):
-            raise
-
-        def line(found: re.Match[str]) -> str:
-            return f"{key}:{rows[int(found[1]) - 1].source.removeprefix('line:')}:"
-
-        # A row may be asked twice.
-        what = re.sub(rf"^{re.escape(key)}:([0-9]+):", line, refused.what)
-        raise EvaluationRefused(
-            f"{layout.PARAMS}: {what}",
-            f"shorten or drop that row, or lower suites.{suite}.max_new_tokens",
-        ) from refused
-
-
-@contextmanager
-def verified(
-    root: Path, models: Mapping[Role, str], earlier: ReferencesReport, role: Role
-) -> Iterator[Path]:
-    """The model's directory, once it has its digest."""
-    with _weights(root, earlier, role) as folder:
-        with progress.of_bytes(f"hash {role}") as bar:
-            actual = digest.of_tree(folder, bar.update).digest
-        if actual != models[role]:
-            raise EvidenceRefused(
-                f"{folder}: is {actual[:19]}…, the {role} is {models[role][:19]}…",
-                "run `./lockstep run merge`",
-            )
-        yield folder
-
-
-@contextmanager
-def _weights(root: Path, earlier: ReferencesReport, role: Role) -> Iterator[Path]:
-    """The model's directory; that of an earlier model as DVC has it."""
-    if role == "candidate":
-        yield root / layout.MERGED
-    elif role == "base":
-        yield root / layout.BASE
-    elif role == UNQUANTISED:
-        yield root / layout.UNQUANTISED
-    else:
-        with references.brought(root, role, earlier.found[role].commit, layout.MERGED) as folder:
-            yield folder
 
 
 @contextmanager

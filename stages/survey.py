@@ -23,9 +23,10 @@ from checks.formats.survey import SURVEY, Column, Contents, Measured, Request
 from checks.process.errors import DataRefused
 from checks.records.rows import Row
 from checks.storage import files
-from stages import entry, prepare, sources
+from stages import entry, sources
 from stages.inference import prompts
 from stages.loaders import _chats, table
+from stages.splitting import Splitting
 
 _TURN = 8  # tokens that a chat template puts around a turn
 _SYSTEM = 32  # those of a template's own system message
@@ -78,18 +79,18 @@ def measure(request: Request, root: Path) -> Measured:
     """
     config = Prepare.model_validate(request.prepare)
     path = root / request.file
-    kept, counts = prepare.clean(config, config.loader.load(path.parent))
+    kept, counts = Splitting(config).clean(config.loader.load(path.parent))
     if not kept:
         raise DataRefused(
             f"{path.name}: the rules drop every row", "name other columns, or add data"
         )
-    placed = prepare.split(config, kept)
+    placed = Splitting(config).split(kept)
     size = _size([row.group for rows in placed.values() for row in rows])
     valid = min(0.15, max(0.06, math.ceil(100 * _VALID_ROWS / len(kept)) / 100))
-    # Ask for 5 % more, because splits are uneven.
+    # It has 5 % more, because splits are uneven.
     test = min(request.max_test_share, math.ceil(105 * request.test_rows / size) / 100)
     shares = config.splits.model_copy(update={"valid": valid, "test": max(test, 0.05)})
-    placed = prepare.split(config.model_copy(update={"splits": shares}), kept)
+    placed = Splitting(config.model_copy(update={"splits": shares})).split(kept)
     splits = {name: [row.row for row in rows] for name, rows in placed.items()}
     if empty := [name for name, rows in splits.items() if not rows]:
         raise DataRefused(

@@ -163,13 +163,10 @@ def _row_checks(params: Params, root: Path) -> RowChecks:
     )
 
 
-def _file(root: Path, name: str) -> Path:
-    return root / layout.SPLITS / f"{name}.jsonl"
-
-
 def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
     """The digest of each split; EvidenceRefused names every split that differs from what prepare wrote."""
-    digests = {name: digest.of_file(_file(root, name)).sha256 for name in layout.SPLIT_NAMES}
+    paths = {name: root / layout.SPLITS / f"{name}.jsonl" for name in layout.SPLIT_NAMES}
+    digests = {name: digest.of_file(path).sha256 for name, path in paths.items()}
     wrong = [
         f"{layout.SPLITS}/{name}.jsonl: is {digests.get(name, 'unknown')}, but prepare wrote "
         f"{report.splits[name].sha256 if name in report.splits else 'no such split'}"

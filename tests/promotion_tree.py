@@ -24,7 +24,7 @@ from release.evidence import attach, dsse, keys, sbom, statement, strict, trust,
 from release.image import stores
 from release.image.layout import Bytes, Layout
 from release.mirrors import mlflow, worker
-from release.mirrors.compare import Wanted
+from release.mirrors.compare import WantedModel
 from release.mirrors.types import MirrorUnavailable
 from release.record import references
 from release.record.records import Records
@@ -175,12 +175,12 @@ def leave_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def asked(
-    where: mlflow.Address, wanted: Wanted, fix: bool, seconds: float, ask: Callable[..., Any] = mlflow.ask
+    where: mlflow.Address, wanted: WantedModel, fix: bool, seconds: float, ask: Callable[..., Any] = mlflow.ask
 ) -> Any:
     """As ``mlflow.ask``, but asks ``NOBODY`` here: a process for it costs as much as all else of a move."""
     if where.uri != NOBODY:
         return ask(where, wanted, fix, seconds)
-    done = worker.do(worker.Job(uri=where.uri, wanted=wanted, fix=fix))
+    done = worker.do(worker.MirrorJob(uri=where.uri, wanted=wanted, fix=fix))
     assert done.trouble
     raise MirrorUnavailable(done.trouble)
 

@@ -25,9 +25,10 @@ from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout, plain_yaml
 
+# The stage that writes code.lock.
 STAGE = "code"
-"""The stage that writes code.lock."""
 
+# The keys of params.yaml that each stage reads. dvc.yaml must name them, which a thinner dvc.yaml cannot change.
 READS: Mapping[str, tuple[str, ...]] = {
     "fetch": ("base", "data"),
     "prepare": ("data", "prepare", "train.method"),
@@ -40,10 +41,9 @@ READS: Mapping[str, tuple[str, ...]] = {
     "probe": ("serve.probes", "serve.dtype", "serve.max_input_tokens"),
     "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data"),
 }
-"""The keys of params.yaml that each stage reads. dvc.yaml must name them, which a thinner dvc.yaml cannot change."""
 
+# The file by which a repository, or a commit, has Lockstep in it.
 HAS = "stages/code.py"
-"""The file by which a repository, or a commit, has Lockstep in it."""
 
 _DISTRIBUTION = "lockstep"
 _TOLD = "# Written by the stage `code` at the beginning of each run: commit it with dvc.lock and reports/.\n"

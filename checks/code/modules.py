@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("checks", "stages")
+# The content of each file of Python below ``PACKAGES``, by its path.
 Code = Mapping[str, bytes]
-"""The content of each file of Python below ``PACKAGES``, by its path."""
 
+# The folders of kinds, by the module that finds the kinds in it. A kind's file has the kind's name.
 KINDS = {
     "checks/kinds/chat_template.py": "checks/chat_templates",
     "checks/kinds/gate.py": "checks/gates",
@@ -31,12 +32,12 @@ KINDS = {
     "checks/kinds/suite.py": "checks/suites",
     "stages/sources/parsing.py": "stages/sources/schemes",
 }
-"""The folders of kinds, by the module that finds the kinds in it. A kind's file has the kind's name."""
 
 _METHODS, _SCHEMES = "stages/training/methods", "stages/sources/schemes"
+# The stage that runs the functions of these kinds. Other stages ask them for parameters and columns only.
 _LATE_FOR = {_METHODS: "train"}
-"""The stage that runs the functions of these kinds. Other stages ask them for parameters and columns only."""
 
+# The modules that a stage reaches through its parameters alone, or by the name of a kind in its own code.
 _BY_PARAMETERS = {
     "fetch": ("checks/config/data_sources.py",),
     "gate": ("checks/config/data_sources.py", "checks/kinds/suite.py"),
@@ -46,10 +47,9 @@ _BY_PARAMETERS = {
         "checks/rules/trim_ends.py",
     ),
 }
-"""The modules that a stage reaches through its parameters alone, or by the name of a kind in its own code."""
 
+# A section of the parameters whose functions decide. What it imports says what the section may have.
 _ALONE = "checks/config/data_sources.py"
-"""A section of the parameters whose functions decide. What it imports says what the section may have."""
 
 NOT_FOLLOWED = frozenset(
     {
@@ -57,7 +57,6 @@ NOT_FOLLOWED = frozenset(
         "checks/config/params.py",
         "checks/config/params_file.py",
         "checks/config/release_params.py",
-        "checks/kinds/fields.py",
         "checks/records/sections.py",
         # These end a run or describe one, and decide no byte of what it makes.
         "checks/code/lock.py",

@@ -7,12 +7,11 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field
 
 from checks.formats.data_reports import MAIN_SOURCE
-from checks.kinds.fields import NameOf, OneOf
 from checks.kinds.loader import LOADERS, Loader
 from checks.kinds.rule import RULES
 from checks.records.sections import Fraction, Name, Section, Source
 
-RuleName = Annotated[str, NameOf(RULES)]  # a file of checks/rules says what each does
+RuleName = Annotated[str, RULES]  # a file of checks/rules says what each does
 
 
 class ContractFile(Section):
@@ -35,9 +34,7 @@ Contract = Annotated[
 class FurtherSource(Source):
     """A source beside the one of ``data.uri``, with a loader of its own."""
 
-    loader: Annotated[
-        Loader, OneOf(LOADERS, "kind"), Field(description="how its raw data becomes rows")
-    ]
+    loader: Annotated[Loader, LOADERS, Field(description="how its raw data becomes rows")]
     skip_rules: Annotated[
         tuple[RuleName, ...],
         Field(

@@ -70,10 +70,8 @@ def resembling(
     for of_documents, those in ((False, others), (True, held_out)):
         known = [request(draft.messages) for draft in those]
         answered = [_answered(draft) if draft.document == of_documents else () for draft in drafts]
-        asked, of_draft = (
-            [text for texts in answered for text in texts],
-            [i for i, texts in enumerate(answered) for _ in texts],
-        )
+        asked = [text for texts in answered for text in texts]
+        of_draft = [i for i, texts in enumerate(answered) for _ in texts]
         for index, _ in (
             near_duplicates.first_alike(asked, known, near.shingle, near.similarity)
             if asked

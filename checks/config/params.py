@@ -15,7 +15,6 @@ from checks.evaluation.encoder import Vectors
 from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EARLIER
 from checks.kinds.chat_template import TEMPLATES
-from checks.kinds.fields import NameOf, OneOf
 from checks.kinds.gate import Gate, GateParams, ScoreGate, decided_at
 from checks.kinds.loader import LOADERS, Loader
 from checks.kinds.method import MergedInto, Train
@@ -37,7 +36,7 @@ from checks.training import preferences, quantization, steps
 from checks.training.quantization import ExportQuantization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
-TemplateName = Annotated[str, NameOf(TEMPLATES)]  # a file of checks/chat_templates
+TemplateName = Annotated[str, TEMPLATES]  # a file of checks/chat_templates
 
 
 class TemplateFile(Section):
@@ -113,9 +112,7 @@ class Prepare(Section):
             "instruction, reference or column moves no row; 1: all of its content, as versions before 2 existed"
         ),
     ] = 1
-    loader: Annotated[
-        Loader, OneOf(LOADERS, "kind"), Field(description="how raw data becomes rows")
-    ]
+    loader: Annotated[Loader, LOADERS, Field(description="how raw data becomes rows")]
     rules: Annotated[
         tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")
     ]
@@ -597,10 +594,8 @@ class Params(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        rows, room = (
-            self.validate_,
-            self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens,
-        )
+        rows = self.validate_
+        room = self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
         of_rows = [step.max_length for step in steps.of(self.training) if not step.of_documents]
         if (longest := min(of_rows, default=room)) < room:
             yield (

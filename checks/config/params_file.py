@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from checks.config.params import Params, ReleaseParams
-from checks.kinds import plugins
+from checks.kinds.registry import refuse_broken
 from checks.process.errors import ParamsRefused
 from checks.records.sections import Section
 from checks.storage import layout, plain_yaml
@@ -72,7 +72,7 @@ def check(parsed: Parsed) -> Params:
 
     Raises MachineRefused if an installed package adds a kind that cannot be used, because the text might mean that one.
     """
-    plugins.refuse_broken()
+    refuse_broken()
     return _checked(parsed, Params)
 
 

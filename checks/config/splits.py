@@ -62,10 +62,8 @@ def _answered_earlier(items: Sequence[Item], near: NearDuplicates) -> Iterator[t
     chats = [index for index, item in enumerate(items) for _ in item.earlier]
     if not chats:
         return
-    earlier, texts = (
-        [text for item in items for text in item.earlier],
-        [item.text for item in items],
-    )
+    earlier = [text for item in items for text in item.earlier]
+    texts = [item.text for item in items]
     answered, asked = near_duplicates.connected(earlier, texts, near.shingle, near.similarity)
     last = {group: index for index, group in enumerate(asked)}
     yield from ((index, last[group]) for index, group in enumerate(asked) if last[group] != index)

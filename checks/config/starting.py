@@ -30,7 +30,7 @@ RULES = (
 )  # fmt: skip
 # These kinds do not ask about the answers.
 _KEPT_GATES = ("data", "looks", "parity", "budget", "remembers")
-_ROOM = 2048  # So many tokens the base reads, with its examples.
+_ROOM = 2048  # Tokens that the base reads, with its examples.
 _LARGEST_MARGIN = 0.25
 _SLICE_MARGIN = 0.15
 

@@ -29,7 +29,7 @@ from checks.records.sections import Name, Positive
 from checks.storage import files
 
 NUMBER, SECRET = "{number}", "{secret}"
-_ROWS = 100_000  # One line plants at most so many rows.
+_ROWS = 100_000  # Rows that one line plants, at most.
 _GRID = 1 << 22  # places of the distribution of a sum, at most
 _ROUNDING = 1e-12  # Rounding in a Fourier transform may hide so much of a tail.
 _FIX = "see docs/how-to/privacy.md#plant-canaries for the form of the file"

@@ -3,7 +3,7 @@
 Each detector is a regular expression, and where the kind has a check digit or a registry, that too, so that texts which
 only look alike are left as they are. Of the 6,551 rows of the default data three are flagged, each with an address of
 mail; a row of 137 characters takes 0.02 ms. Names and postal addresses are not found: a model of language finds them,
-and flagged 97 of 300 clean rows (docs/how-to/gateway.md).
+and flagged 97 of 300 clean rows (docs/measurements/gateway.md#redaction).
 
 Every expression takes time in proportion to the length of the text: no repetition is without a bound or ambiguous.
 """

@@ -80,9 +80,8 @@ def connected(
     places = np.flatnonzero(np.isin(join.text, them))
     searched = join.side(places)
     for entries in join.blocks():
-        at = entries[np.isin(join.text[entries], ones)]
-        first, stop = (np.searchsorted(places, bound) for bound in join.window(at))
-        for some, alike in join.passing(join.side(at), first, stop, searched):
+        asked = entries[np.isin(join.text[entries], ones)]
+        for some, alike in join.candidates(asked, places, searched):
             waiting.add(some, alike, group[some] != group[alike])
     waiting.measure()
     return group[ones].tolist(), group[them].tolist()
@@ -142,10 +141,8 @@ def _connected(join: Join, count: int) -> Ints:
     smaller = join.side(least)
     with _bar("near-duplicates", len(join)) as bar:
         for entries in join.blocks():
-            at = entries[~grouped[entries]]
-            first, stop = (np.searchsorted(least, bound) for bound in join.window(at))
-            stop = np.minimum(stop, np.searchsorted(least, at))
-            for one, other in join.passing(join.side(at), first, stop, smaller):
+            asked = entries[~grouped[entries]]
+            for one, other in join.candidates(asked, least, smaller, before=True):
                 waiting.add(one, other, group[one] != group[other])
             bar.update(len(entries))
     at = np.flatnonzero(grouped)
@@ -184,9 +181,8 @@ def _first_indices(join: Join, wanted: Ints, index_of: Ints, none: int) -> Ints:
             places = np.flatnonzero(((index_of >= low) & (index_of < high))[join.text])
             searched = join.side(places)
             for entries in join.blocks():
-                at = entries[best[join.text[entries]] >= low]
-                first, stop = (np.searchsorted(places, bound) for bound in join.window(at))
-                for one, other in join.passing(join.side(at), first, stop, searched):
+                asked = entries[best[join.text[entries]] >= low]
+                for one, other in join.candidates(asked, places, searched):
                     waiting.add(one, other, index_of[other] < best[one])
             waiting.measure()
             bar.update(min(high, none) - low)

@@ -123,6 +123,18 @@ class Join:
         same = np.add.reduceat(np.append(False, own[1:] == own[:-1]).astype(np.int64), start)
         return np.repeat((lengths >= _LONG) & (2 * same >= lengths), lengths)
 
+    def candidates(
+        self, asked: Ints, places: Ints, others: Side, before: bool = False
+    ) -> Iterator[Pairs]:
+        """Pairs of texts that may be similar: the entries ``asked``, each with those of ``places`` in its list.
+
+        ``others``: the columns of ``places``. ``before``: only with entries that come before it.
+        """
+        first, stop = (np.searchsorted(places, bound) for bound in self.window(asked))
+        if before:
+            stop = np.minimum(stop, np.searchsorted(places, asked))
+        yield from self.passing(self.side(asked), first, stop, others)
+
     def passing(self, ones: Side, first: Ints, stop: Ints, others: Side) -> Iterator[Pairs]:
         """Pairs of texts that may be similar: each of ``ones`` with ``others[first:stop]``."""
         counts = np.maximum(stop - first, 0)

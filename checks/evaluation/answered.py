@@ -112,10 +112,11 @@ def suite_answers(
     ``models`` has the digest of each model; one that answered nothing is left out.
     """
     about = {line.sample: (line.group, line.slice) for line in lines}
-    rows, texts = dict[str, Row](), dict[str, dict[str, str]]()
+    rows = dict[str, Row]()
+    texts_of_model = dict[str, dict[str, str]]()
     for answer in (answer for answer in suite.to_judge(given) if answer.sample in about):
         group, part = about[answer.sample]
-        texts.setdefault(answer.model, {})[answer.sample] = answer.answer
+        texts_of_model.setdefault(answer.model, {})[answer.sample] = answer.answer
         rows[answer.sample] = Row(
             id=answer.sample,
             messages=answer.messages,
@@ -124,6 +125,7 @@ def suite_answers(
             slice=part,
             source="",
         )
-    return AnsweredRows(
-        list(rows.values()), {role: texts[sha] for role, sha in models.items() if sha in texts}
-    )
+    texts_of_role = {
+        role: texts_of_model[model] for role, model in models.items() if model in texts_of_model
+    }
+    return AnsweredRows(list(rows.values()), texts_of_role)

@@ -18,7 +18,7 @@ from checks.kinds.suite import Draw
 from checks.records.rows import Row
 
 Values = NDArray[np.float64]
-_DOUBLED = 10  # one row of so many is labelled by two people
+_DOUBLED = 10  # One row of this many is labelled by two people.
 
 
 @dataclass(frozen=True)

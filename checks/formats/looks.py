@@ -17,10 +17,10 @@ from checks.formats.report import Report
 from checks.records.identity import Digest
 from checks.records.rows import Record, Row, request
 
+# The largest number of digests that a sketch keeps.
 _KEPT = 1024
-"""The largest number of digests that a sketch keeps."""
+# The hexadecimal digits that are kept of a digest: two of a million rows share them with a chance of 0.2 %.
 _DIGITS = 12
-"""The hexadecimal digits that are kept of a digest: two of a million rows share them with a chance of 0.2 %."""
 
 
 class RowSketch(Record):

@@ -12,8 +12,8 @@ from checks.records.rows import Record, Sparse
 from checks.storage import digest
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
+# The 16-bit model that was quantised: one of the models that answer, with which gates can compare.
 UNQUANTISED: Final = "unquantised"
-"""The 16-bit model that was quantised: one of the models that answer, with which gates can compare."""
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 

@@ -62,10 +62,8 @@ class ContaminationGate(GateKind):
             if not rows:
                 return failed(case.name, self, f"no evidence: {path} has no rows")
         asked = [request(row.messages) for row in test]
-        learned, of_row = (
-            [request for row in train for request in row.requests],
-            [r for r in train for _ in r.requests],
-        )
+        learned = [request for row in train for request in row.requests]
+        of_row = [r for r in train for _ in r.requests]
         whole = {
             place
             for place, row in enumerate(of_row)

@@ -117,10 +117,10 @@ class ExposureGate(ScoreGate):
                 if mean.value > self.at_most
                 else "inconclusive"
             )
-            reason, needed = (
-                f"{summary}; {bound}, and at most {self.at_most:.2%} may be given away; {learned}",
-                None,
+            reason = (
+                f"{summary}; {bound}, and at most {self.at_most:.2%} may be given away; {learned}"
             )
+            needed = None
             if status == "inconclusive":
                 mirrored = mean_planning.mirrored(mean)
                 needed = mean_planning.needed(

@@ -57,10 +57,8 @@ class JudgeGate(GateKind):
                 f"no evidence: {layout.SUITES_REPORT} has no anchor of {self.suite}",
             )
         values = [float(digit) for digit in anchor.agrees]
-        agreement, level = (
-            Mean.of(values, [str(at) for at in range(len(values))]),
-            1 - self.confidence,
-        )
+        agreement = Mean.of(values, [str(at) for at in range(len(values))])
+        level = 1 - self.confidence
         low, high = agreement.low(level), agreement.high(level)
         status, why = self._decided(anchor, agreement, low, high)
         of_rows = f"; of {compared.differ} rows it flips {compared.flips} and leaves out {compared.unparsed}"

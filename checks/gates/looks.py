@@ -17,8 +17,8 @@ from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
 from checks.storage import layout
 
 _REFRESH = "take a new test split of fresh rows"
+# The error that a sum of shares may have by rounding.
 _ROUNDING = 1e-9
-"""The error that a sum of shares may have by rounding."""
 _SOON = 3  # models left when a finding begins to say what to do
 
 

@@ -110,10 +110,8 @@ class RegurgitationGate(ScoreGate):
             ((row.request, *row.further) for row in rows), self.words,
         )  # fmt: skip
         hits = [float(number in repeated) for number in range(len(answers))]
-        mean, level = (
-            intervals.Mean.of(hits, [answer.group for answer in answers]),
-            1 - self.confidence,
-        )
+        mean = intervals.Mean.of(hits, [answer.group for answer in answers])
+        level = 1 - self.confidence
         shown = ", ".join(
             f"{answers[i].name} as {rows[j].source}" for i, j in sorted(repeated.items())[:_SHOWN]
         )

@@ -76,10 +76,8 @@ class RemembersGate(PairedGate):
 
         def decide(p_holm: float, beyond_holm: float | None) -> Finding:
             assert beyond_holm is not None  # the kind gives a p_worse
-            low, high = (
-                difference.lower(corrected(level, beyond, beyond_holm)),
-                difference.upper(corrected(level, p, p_holm)),
-            )
+            low = difference.lower(corrected(level, beyond, beyond_holm))
+            high = difference.upper(corrected(level, p, p_holm))
             status, reason, needed = self._decided(
                 against.shown, means, difference, (low, high), p_holm, beyond_holm
             )

@@ -97,10 +97,8 @@ class SliceGate(PairedGate):
         if finding := compared.uninformed(case, self, against):
             return finding
         sample = case.sample.of(self.suite, self.metric, against.model)
-        ours, theirs = (
-            sample.scores("candidate", self.metric),
-            sample.scores(against.model, self.metric),
-        )
+        ours = sample.scores("candidate", self.metric)
+        theirs = sample.scores(against.model, self.metric)
         sizes = Counter(sample.slices)
         labels = np.array(
             [s if sizes[s] >= self.min_rows else SMALL for s in sample.slices], dtype=object
@@ -133,11 +131,9 @@ class SliceGate(PairedGate):
             levels = corrected(level, p, p_holm), corrected(level, alone, worse_holm)
             seen = _Seen(comparisons, detectable, against.shown, levels)
             decided = self._decided(seen, worst, p_holm, worse_holm, held_back(level, p, p_holm))
-            about, rows, (low, high) = (
-                comparisons[decided.slice],
-                labels == decided.slice,
-                seen.bounds(decided.slice),
-            )
+            about = comparisons[decided.slice]
+            rows = labels == decided.slice
+            low, high = seen.bounds(decided.slice)
             return Finding(
                 gate=case.name, kind=self.kind, status=decided.status,
                 reason=f"{decided.reason}{_together(self, sizes)}",

@@ -135,10 +135,8 @@ class ThresholdGate(ScoreGate):
             elif p_holm <= level:
                 status, reason = "pass", f"{measured}, {end}: {wanted}"
             elif distance > 0:
-                status, needed = (
-                    "inconclusive",
-                    mean_planning.needed(ours, least, held_back(level, p, p_holm)),
-                )
+                status = "inconclusive"
+                needed = mean_planning.needed(ours, least, held_back(level, p, p_holm))
                 more = (
                     f"; about {needed} would decide if the true mean is as observed"
                     if needed
@@ -160,21 +158,17 @@ class ThresholdGate(ScoreGate):
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The number that the mean must clear, and the number that these rows do clear."""
         if self.at_least is not None:
-            field, wanted, refuted, end, way = (
-                "at_least",
-                f"at least {self.at_least:g}",
-                "below",
-                finding.low,
-                "up to",
-            )
+            field = "at_least"
+            wanted = f"at least {self.at_least:g}"
+            refuted = "below"
+            end = finding.low
+            way = "up to"
         else:
-            field, wanted, refuted, end, way = (
-                "at_most",
-                f"at most {self.at_most:g}",
-                "above",
-                finding.high,
-                "down to",
-            )
+            field = "at_most"
+            wanted = f"at most {self.at_most:g}"
+            refuted = "above"
+            end = finding.high
+            way = "down to"
         bound = self.at_least if self.at_least is not None else self.at_most
         return Explained(
             f"is the mean {self.metric} over the {self.asked_of} {wanted}, shown with {percent(self.confidence)} "

@@ -6,7 +6,7 @@ It defines one subclass of ``ChatTemplate``.
 
 from typing import ClassVar
 
-from checks.kinds import plugins
+from checks.kinds.registry import Registry, Unfit
 
 
 class ChatTemplate:
@@ -26,10 +26,8 @@ def _name(template: type[ChatTemplate]) -> str:
         attribute for attribute in ("name", "tokens", "text") if not hasattr(template, attribute)
     ]
     if missing:
-        raise plugins.Unfit(f"does not set {', '.join(missing)}")
+        raise Unfit(f"does not set {', '.join(missing)}")
     return template.name
 
 
-TEMPLATES: plugins.Registry[ChatTemplate] = plugins.Registry(
-    "lockstep.chat_templates", ChatTemplate, _name
-)
+TEMPLATES: Registry[ChatTemplate] = Registry("lockstep.chat_templates", ChatTemplate, _name)

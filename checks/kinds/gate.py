@@ -16,8 +16,7 @@ from checks.data.personal_data import PersonalData
 from checks.formats.evidence import Evidence
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Verdict
-from checks.kinds import plugins
-from checks.kinds.fields import OneOf
+from checks.kinds.registry import Registry, Unfit, tag
 from checks.kinds.suite import SuiteKind
 from checks.records.sections import Name, Section, stricter
 from checks.storage import digest, layout
@@ -325,12 +324,12 @@ def _claim(finding: Finding) -> tuple[object, ...]:
 
 def _name(kind: type[GateKind]) -> str:
     if kind.reads not in get_args(Reads):
-        raise plugins.Unfit(f"reads {kind.reads!r}, which is none of {', '.join(get_args(Reads))}")
-    return plugins.tag(kind)
+        raise Unfit(f"reads {kind.reads!r}, which is none of {', '.join(get_args(Reads))}")
+    return tag(kind)
 
 
-GATES: plugins.Registry[GateKind] = plugins.Registry("lockstep.gates", GateKind, _name)
-Gate = Annotated[GateKind, OneOf(GATES, "kind")]
+GATES: Registry[GateKind] = Registry("lockstep.gates", GateKind, _name)
+Gate = Annotated[GateKind, GATES]
 
 
 def policy_digest(gates: Mapping[str, Gate]) -> str:

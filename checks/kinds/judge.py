@@ -10,8 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 from checks.formats.suite_report import Judgement, Scale, SourceClass
-from checks.kinds import plugins
-from checks.kinds.fields import OneOf
+from checks.kinds.registry import Registry
 from checks.kinds.suite import Material
 from checks.records.rows import Row
 from checks.records.sections import Section, Source
@@ -60,5 +59,5 @@ class JudgeKind(Section, abc.ABC):
         """
 
 
-JUDGES: plugins.Registry[JudgeKind] = plugins.Registry("lockstep.judges", JudgeKind)
-Judge = Annotated[JudgeKind, OneOf(JUDGES, "kind")]
+JUDGES: Registry[JudgeKind] = Registry("lockstep.judges", JudgeKind)
+Judge = Annotated[JudgeKind, JUDGES]

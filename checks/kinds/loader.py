@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from checks.data.drafts import Draft
-from checks.kinds import plugins
+from checks.kinds.registry import Registry
 from checks.kinds.rule import Rule
 from checks.records.sections import Section
 
@@ -47,4 +47,4 @@ class Loader(Section):
         return ()
 
 
-LOADERS: plugins.Registry[Loader] = plugins.Registry("lockstep.loaders", Loader)
+LOADERS: Registry[Loader] = Registry("lockstep.loaders", Loader)

@@ -12,12 +12,11 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from checks.kinds import plugins
-from checks.kinds.fields import OneOf
+from checks.kinds.registry import Registry, Unfit, tag
 from checks.kinds.scorer import ScorerKind
 from checks.records.rows import Row
 from checks.records.sections import Positive, Section, Strings
@@ -466,13 +465,11 @@ class NoDropout(Train):
 
 
 def _name(method: type[Train]) -> str:
-    names = get_args(method.model_fields["method"].annotation)
-    if len(names) != 1 or not isinstance(names[0], str):
-        raise plugins.Unfit('does not define a field method: Literal["NAME"]')
+    name = tag(method, "method")
     if taken := sorted(set(method.extra()) & set(Row.model_fields)):
-        raise plugins.Unfit(f"needs a column {taken[0]!r}, which is a field of every row")
-    return names[0]
+        raise Unfit(f"needs a column {taken[0]!r}, which is a field of every row")
+    return name
 
 
-METHODS: plugins.Registry[Train] = plugins.Registry("lockstep.methods", Train, _name)
-AnyTrain = Annotated[Train, OneOf(METHODS, "method")]
+METHODS: Registry[Train] = Registry("lockstep.methods", Train, _name, "method")
+AnyTrain = Annotated[Train, METHODS]

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 
-from checks.kinds import plugins
-from checks.kinds.fields import OneOf
+from checks.kinds.registry import Registry
 from checks.records.sections import Section, Source
 
 if TYPE_CHECKING:
@@ -83,5 +82,5 @@ def no_model(*_: object) -> NoReturn:
     raise NotImplementedError("only the stage suites can ask a model")
 
 
-RETRIEVERS: plugins.Registry[RetrieverKind] = plugins.Registry("lockstep.retrievers", RetrieverKind)
-Retriever = Annotated[RetrieverKind, OneOf(RETRIEVERS, "kind")]
+RETRIEVERS: Registry[RetrieverKind] = Registry("lockstep.retrievers", RetrieverKind)
+Retriever = Annotated[RetrieverKind, RETRIEVERS]

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Protocol
 
 from checks.data.drafts import Draft, parted
 from checks.formats.data_reports import RuleCount
-from checks.kinds import plugins
+from checks.kinds.registry import Registry, Unfit
 
 
 class Detects(Protocol):
@@ -87,13 +87,13 @@ def _name(rule: type[Rule]) -> str:
     if not isinstance(name := getattr(rule, "name", None), str) or not isinstance(
         getattr(rule, "does", None), str
     ):
-        raise plugins.Unfit("does not set name and does")
+        raise Unfit("does not set name and does")
     if (rule.fix, rule.drop, rule.among).count(None) != 2:
-        raise plugins.Unfit("does not define exactly one of fix, drop and among")
+        raise Unfit("does not define exactly one of fix, drop and among")
     return name
 
 
-RULES: plugins.Registry[Rule] = plugins.Registry("lockstep.rules", Rule, _name)
+RULES: Registry[Rule] = Registry("lockstep.rules", Rule, _name)
 
 
 def all_rules(numbers: Numbers) -> dict[str, Rule]:

@@ -3,8 +3,7 @@
 import abc
 from typing import Annotated, ClassVar
 
-from checks.kinds import plugins
-from checks.kinds.fields import OneOf
+from checks.kinds.registry import Registry
 from checks.records.sections import Section
 
 
@@ -29,5 +28,5 @@ class ScorerKind(Section, abc.ABC):
         """
 
 
-SCORERS: plugins.Registry[ScorerKind] = plugins.Registry("lockstep.scorers", ScorerKind)
-Scorer = Annotated[ScorerKind, OneOf(SCORERS, "kind")]
+SCORERS: Registry[ScorerKind] = Registry("lockstep.scorers", ScorerKind)
+Scorer = Annotated[ScorerKind, SCORERS]

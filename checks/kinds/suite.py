@@ -31,8 +31,7 @@ from checks.formats.suite_report import (
     SuiteAnswer,
     SuiteResult,
 )
-from checks.kinds import plugins
-from checks.kinds.fields import OneOf
+from checks.kinds.registry import Registry
 from checks.kinds.retriever import Encode, Relate, no_model
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row
@@ -364,5 +363,5 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
         """The scores in a log. Raises ValueError, with what is wrong in a few words, when it is no log of this kind."""
 
 
-SUITES: plugins.Registry[SuiteKind] = plugins.Registry("lockstep.suites", SuiteKind)
-Suite = Annotated[SuiteKind, OneOf(SUITES, "kind")]
+SUITES: Registry[SuiteKind] = Registry("lockstep.suites", SuiteKind)
+Suite = Annotated[SuiteKind, SUITES]

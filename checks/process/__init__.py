@@ -1,1 +1,1 @@
-"""What a process of Lockstep needs: its refusals, text that is safe to print, threads, and garbage collection."""
+"""The parts that every process needs: refusals, text that is safe to print, threads, and garbage collection."""

@@ -63,10 +63,8 @@ class Assisted:
         fewer than two labelled groups.
         """
         known = ~np.isnan(people)
-        labelled, others = (
-            _Part(people[known], judge[known], groups[known]),
-            _Part(judge[~known], None, groups[~known]),
-        )
+        labelled = _Part(people[known], judge[known], groups[known])
+        others = _Part(judge[~known], None, groups[~known])
         if labelled.groups < 2:
             raise ValueError(f"{labelled.groups} labelled groups of rows: need 2")
         n, rest = labelled.n, others.n
@@ -85,10 +83,8 @@ class Assisted:
     def _with(cls, weight: float, labelled: "_Part", others: "_Part", more: float) -> Self:
         residual = labelled.minus(weight)
         third = residual.cubes() - (-weight) ** 3 * others.cubes()
-        of_labels, of_others = (
-            residual.squares() + (1 + weight) ** 2 * more,
-            weight**2 * others.squares(),
-        )
+        of_labels = residual.squares() + (1 + weight) ** 2 * more
+        of_others = weight**2 * others.squares()
         return cls(
             n=labelled.n, others=others.n, effect=residual.mean + weight * others.mean, weight=weight,
             of_labels=of_labels, of_others=of_others, alone=labelled.squares() + more,

@@ -30,11 +30,11 @@ from checks.stats.planning import POWER
 RARE = "(rare)"
 _SAME = 1e-9  # A smaller difference comes from rounding.
 Values = Sequence[float] | NDArray[np.float64]
-LEAST = 20  # Each side has at least so many texts. With fewer there is nothing to learn from.
-MOST = 10_000  # So many texts of each side are read, and so many characters of one.
-_EXPECTED = 5.0  # A cell of chi-square's table has so many answers if nothing changed.
+LEAST = 20  # Texts of a side, at least. With fewer there is nothing to learn from.
+MOST = 10_000  # At most this many texts of each side are read, and characters of a text.
+_EXPECTED = 5.0  # Answers that a cell of chi-square's table has if nothing changed.
 _TERMS = 8
-_SEEN = 5  # A term must be in so many texts before it is named.
+_SEEN = 5  # Texts that must have a term before it is named.
 
 
 class Text(NamedTuple):
@@ -261,10 +261,8 @@ def texts(
     ]
     clusters = [[text.cluster for text in side] for side in held_out]
     seen = np.asarray((learned[: len(ours)] > 0).sum(axis=0)).ravel()
-    weights, names = (
-        np.where(seen >= _SEEN, model.coef_[0], 0.0),
-        vectorizer.get_feature_names_out(),
-    )
+    weights = np.where(seen >= _SEEN, model.coef_[0], 0.0)
+    names = vectorizer.get_feature_names_out()
     typical = tuple(
         str(names[i]) for i in np.argsort(-weights, kind="stable")[:_TERMS] if weights[i] > 0
     )

@@ -40,7 +40,7 @@ class Needed(NamedTuple):
 
 
 def needed(times: float, rows: float, groups: float | None) -> Needed:
-    """So many times these rows, in whole groups."""
+    """Return the needed rows: these ones ``times`` over, in whole groups."""
     if groups is None:
         return Needed(math.ceil(times * rows - 1e-6), None)
     more = math.ceil(times * groups - 1e-6)

@@ -37,11 +37,9 @@ class Inspect(LogSuite):
         try:
             document = json.loads(log.read_bytes())
             spec, samples = document["eval"], document["samples"]
-            status, chosen, model = (
-                document["status"],
-                spec["dataset"]["sample_ids"],
-                (spec.get("metadata") or {}).get(MODEL),
-            )
+            status = document["status"]
+            chosen = spec["dataset"]["sample_ids"]
+            model = (spec.get("metadata") or {}).get(MODEL)
             scored = [(sample["id"], sample["epoch"], sample["scores"]) for sample in samples]
         except (
             UnicodeDecodeError,

@@ -89,7 +89,7 @@ class Judged(RatingSuite, ScaledSuite):
                 raise EvidenceRefused(
                     f"{key}: {unparsed[role]} of {len(answer_of)} answers of {role} have no value, at most "
                     f"{self.max_unparsed:.1%} may",
-                    f"see what it judged in {layout.JUDGED}, or judge the rest",
+                    f"see its answers in {layout.JUDGED}, or judge the rest",
                 )
             scored[role] = [
                 Scored(

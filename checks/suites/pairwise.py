@@ -290,10 +290,8 @@ class Pairwise(RatingSuite):
             agrees += "1" if verdict == labels.VALUES[label] else "0"
         self._hold(material, unparsed, len(anchor), "pairs of the anchor")
         assert self.judge is not None  # else there is no anchor
-        sha, judge = (
-            digest.of_file(material.files["anchor"]).sha256,
-            digest.of_json(self.judge.model_dump(mode="json")),
-        )
+        sha = digest.of_file(material.files["anchor"]).sha256
+        judge = digest.of_json(self.judge.model_dump(mode="json"))
         last = material.earlier.get(material.name)
         before = last.compared.anchor if last and last.compared else None
         same = before if before and (before.anchor, before.judge) == (sha, judge) else None

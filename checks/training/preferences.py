@@ -52,11 +52,9 @@ def reversed_pairs(rows: Sequence[Row]) -> dict[int, int]:
     seen: dict[tuple[str, ...], int] = {}
     reversed_: dict[int, int] = {}
     for place, row in enumerate(rows):
-        asked, better, worse = (
-            draft_of(row).asked,
-            normalised(row.reference),
-            normalised(text(row, REJECTED) or ""),
-        )
+        asked = draft_of(row).asked
+        better = normalised(row.reference)
+        worse = normalised(text(row, REJECTED) or "")
         if (earlier := seen.get((*asked, worse, better))) is not None:
             reversed_[place] = earlier
         seen.setdefault((*asked, better, worse), place)

@@ -10,7 +10,7 @@ from release.cli.common import FILE, JSON, TARGET, Number, refuse, refusing, sho
 from release.cli.tables import one_line
 
 if TYPE_CHECKING:
-    from release.monitoring.incident import Expected, Incident
+    from release.promotion.incident_report import ExpectedDetection, Incident
 
 
 @click.command()
@@ -102,12 +102,13 @@ def drill(
 
 def _incident(root: Path, environment: str, as_json: bool, options: dict[str, Any]) -> None:
     from checks.process.text import escape
+    from release.promotion.incident_report import IncidentOptions
     from release.verbs import incident as verb
 
     done = verb.incident(
         root,
         environment,
-        verb.IncidentOptions(**options),
+        IncidentOptions(**options),
         lambda line: click.echo(escape(line), err=True),
     )
     show(done, as_json, lambda done: "\n".join(_shown(done)))
@@ -147,7 +148,7 @@ def _shown(done: "Incident") -> Iterator[str]:
     yield from (f"  {line}" for line in done.simulated)
 
 
-def _line(each: "Expected", done: "Incident") -> str:
+def _line(each: "ExpectedDetection", done: "Incident") -> str:
     points = f"{100 * each.loss:g} point{'' if each.loss == 0.01 else 's'}"
     points = f"  {points:>9}  {each.found:6.1%}"
     if each.loss <= done.margin:

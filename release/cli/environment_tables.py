@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from checks.formats.quarantine import Entries
     from release.cost.recorded import Took
+    from release.review.advice import Advised
     from release.verbs.history import History
     from release.verbs.promote import Promoted
     from release.verbs.reconcile import Reconciled
@@ -92,9 +93,17 @@ def status(found: "Status") -> str:
             what = state.next.version or f"model {short(state.next.model)}"
             waits = f": {'; '.join(state.next.waits)}" if state.next.waits else ""
             about.append(f"next: {what} of {state.next.source}{waits}")
+        about.append(f"→ {advice(state.advice)}")
         names = [state.environment, *[""] * len(about)]
         lines += [f"{name:<{width}}  {line}" for name, line in zip(names, about, strict=False)]
-    return _joined([*lines, *(f"! {line}" for line in (*found.quarantine, *found.tags))])
+    lines += [f"! {line}" for line in (*found.quarantine, *found.tags)]
+    lines += [f"→ {advice(advised)}" for advised in found.advice]
+    return _joined(lines)
+
+
+def advice(advised: "Advised") -> str:
+    """Return in one line what the reader should do. The reason is a line above."""
+    return f"{advised.mark} {advised.headline}: {advised.todo}"
 
 
 def took(found: "Took") -> list[str]:

@@ -10,7 +10,7 @@ from release.cli.tables import one_line
 
 if TYPE_CHECKING:
     from release.cost.estimate import BudgetBound, Estimate
-    from release.cost.forecast import Span
+    from release.cost.forecast import Range
 
 _COLOURS = {"within": "green", "may exceed": "yellow", "likely exceeds": "yellow", "exceeds": "red"}
 _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cost": "cost"}
@@ -85,7 +85,7 @@ def _bounded(bound: "BudgetBound") -> tuple[str, str, str, str]:
     )
 
 
-def _range(figure: "Span") -> str:
+def _range(figure: "Range") -> str:
     from release.cost.forecast import shown
 
     return f"{shown(figure.middle)} ({shown(figure.low)} to {shown(figure.high)})"

@@ -128,9 +128,8 @@ def gateway(root: Path, /, **options: Any) -> None:
     names no option is refused.
     """
     from checks.process.text import escape
+    from release.monitoring.gateway.options import check_variables
     from release.verbs import gateway as verb
 
-    verb.check_variables(os.environ, options.keys() - {"upstreams"})
-    verb.gateway(
-        root, verb.GatewayOptions(**options), lambda line: click.echo(escape(line), err=True)
-    )
+    check_variables(os.environ, options.keys() - {"upstreams"})
+    verb.gateway(root, options, lambda line: click.echo(escape(line), err=True))

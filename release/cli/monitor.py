@@ -90,7 +90,8 @@ def up(root: Path, /, targets: tuple[str, ...], **options: Any) -> None:
     install prometheus prometheus-alertmanager.
     """
     from checks.process.text import escape
+    from release.monitoring.local import LocalOptions
     from release.verbs import monitor as verb
 
-    chosen = verb.LocalMonitorOptions(targets=targets or ("127.0.0.1:9464",), **options)
+    chosen = LocalOptions(targets=targets or ("127.0.0.1:9464",), **options)
     verb.up(root, chosen, lambda line: click.echo(escape(line), err=True))

@@ -1,4 +1,4 @@
-"""What shadow and canary share: the option that names a candidate, and their report as text."""
+"""Shared by shadow and canary: the option that names a candidate, and their report as text."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -25,7 +25,7 @@ from checks.records.rows import Record
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.cost import forecast, training_record
-from release.cost.forecast import MOST, Factor, Forecast, RecordedTraining, Span, Unscalable, shown
+from release.cost.forecast import MOST, Factor, Forecast, Range, RecordedTraining, Unscalable, shown
 from release.record import lock_check
 from release.record.records import Records, WorkTree
 
@@ -47,7 +47,7 @@ class BudgetBound(Record):
     policy: str
     metric: str
     at_most: float
-    estimate: Span | None = None
+    estimate: Range | None = None
     status: Status = "not estimated"
     fits: float | None = None
 
@@ -70,9 +70,9 @@ class Estimate(Record):
 
     status: Literal["estimated", "nothing to train", "no estimate"]
     headline: str
-    minutes: Span | None = None
-    gpu_hours: Span | None = None
-    cost: Span | None = None
+    minutes: Range | None = None
+    gpu_hours: Range | None = None
+    cost: Range | None = None
     hourly_price: float | None = None
     bounds: tuple[BudgetBound, ...] = ()
     basis: Basis | None = None
@@ -270,7 +270,7 @@ def _estimated(
     )  # fmt: skip
 
 
-def _compared(bound: BudgetBound, span: Span, evaluation: float) -> BudgetBound:
+def _compared(bound: BudgetBound, span: Range, evaluation: float) -> BudgetBound:
     """Return the bound with its estimate and status. ``evaluation``: its part of ``span``, which cannot shrink."""
     status: Status = "within"
     if span.low > bound.at_most:

@@ -53,20 +53,20 @@ class RecordedTraining(NamedTuple):
     answers_per_second: float | None
 
 
-class Span(Record):
+class Range(Record):
     """A figure with its bounds."""
 
     low: float
     middle: float
     high: float
 
-    def times(self, factor: float) -> "Span":
+    def times(self, factor: float) -> "Range":
         """Return the figure in another unit."""
-        return Span(low=self.low * factor, middle=self.middle * factor, high=self.high * factor)
+        return Range(low=self.low * factor, middle=self.middle * factor, high=self.high * factor)
 
-    def plus(self, other: "Span") -> "Span":
+    def plus(self, other: "Range") -> "Range":
         """Return the sum. The bounds are added as if both errors had the same sign."""
-        return Span(
+        return Range(
             low=self.low + other.low, middle=self.middle + other.middle, high=self.high + other.high
         )
 
@@ -93,13 +93,13 @@ class Forecast(NamedTuple):
     ``evaluation`` is None if its speed is not known.
     """
 
-    training: Span
+    training: Range
     devices: int
-    evaluation: Span | None
+    evaluation: Range | None
     factors: tuple[Factor, ...]
 
     @property
-    def device_seconds(self) -> Span:
+    def device_seconds(self) -> Range:
         """The seconds of all devices, for training and evaluation."""
         training = self.training.times(self.devices)
         return training.plus(self.evaluation) if self.evaluation else training
@@ -148,8 +148,8 @@ def shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _span(middle: float, factor: float) -> Span:
-    return Span(low=middle / factor, middle=middle, high=middle * factor)
+def _span(middle: float, factor: float) -> Range:
+    return Range(low=middle / factor, middle=middle, high=middle * factor)
 
 
 def _alike(train: Train, number: int, recorded: RecordedTraining) -> RecordedStep:
@@ -171,10 +171,8 @@ def _alike(train: Train, number: int, recorded: RecordedTraining) -> RecordedSte
 
 
 def _factors(step: PlannedStep, before: RecordedStep, same_rows: bool) -> list[Factor]:
-    passes, recorded_passes = (
-        min(step.rows * _epochs(step, before), MOST),
-        before.rows * before.epochs,
-    )
+    passes = min(step.rows * _epochs(step, before), MOST)
+    recorded_passes = before.rows * before.epochs
     why = f"rows x epochs: {shown(passes)}, recorded {shown(recorded_passes)}"
     factors = [Factor(why=why, times=passes / recorded_passes, below=1, above=1)]
     if not same_rows:

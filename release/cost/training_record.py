@@ -1,4 +1,4 @@
-"""Reads the training from the record of a commit: its duration and its parameters."""
+"""Reads the training from the record of a commit: its duration and its parameters. Estimates a finished one from it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,15 +7,18 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from checks.config.params import Params
+from checks.formats.data_reports import DataReport
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
 from checks.kinds.method import Train
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import files, layout
 from checks.training import steps
-from release.cost.forecast import MOST, RecordedStep, RecordedTraining, Unscalable
+from release.cost import forecast
+from release.cost.forecast import MOST, Forecast, RecordedStep, RecordedTraining, Unscalable
 from release.record import pipeline_lock
-from release.record.records import Commit
+from release.record.records import Commit, Records
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,6 +34,29 @@ def read(record: Commit, ref: str) -> RecordedTraining:
         raise Unscalable(f"{at}: its record cannot be read: {files.first(error)}") from None
     except (ValueError, RecursionError):
         raise Unscalable(f"{at}: its record cannot be read") from None
+
+
+def estimate_again(
+    records: Records,
+    params: Params,
+    ref: str,
+    commit: str,
+    report: TrainReport,
+    measured: TrainMeasured,
+) -> Forecast | None:
+    """Return the estimate that the record at ``commit`` gives for the finished training of ``report``. Decides nothing.
+
+    None if nothing was trained since that record, or if there is nothing to scale from.
+    """
+    try:
+        recorded = read(records.at(commit), ref)
+        data = records.work_tree.report(layout.DATA_REPORT, DataReport)
+        if (recorded.report, recorded.measured) == (report, measured):
+            return None
+        plan = forecast.planned(records.root, params.training, data)
+        return forecast.forecast(plan, data, report.base, recorded)
+    except (EvidenceRefused, Unscalable):
+        return None
 
 
 def _read(record: Commit, ref: str, at: str) -> RecordedTraining:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from checks.process.text import redact
 from release.adapters import process
 from release.mirrors.desired import Desired
-from release.mirrors.types import Finding, MirrorUnavailable
+from release.mirrors.types import MirrorFinding, MirrorUnavailable
 from release.overlay import deployed, overlays, rolled_out
 
 DEADLINE = 15.0  # seconds for one answer
@@ -51,7 +51,7 @@ def current() -> Cluster | str:
     return Cluster(context, kubectl) if context else "kubectl has no current context"
 
 
-def check(cluster: Cluster, desired: Desired) -> list[Finding]:
+def check(cluster: Cluster, desired: Desired) -> list[MirrorFinding]:
     """Return how the objects of one environment differ from its commit, and what of it the cluster has not done."""
     name, shown = desired.environment, f"cluster {redact(cluster.context, 60)}"
     if desired.files is None:
@@ -64,7 +64,7 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
         todo = "see that kubectl's current context is this environment's cluster"
         if _FORBIDDEN in str(silent):
             todo = "let the caller list it, by the Role in docs/how-to/mirrors.md#clusters"
-        return [Finding(
+        return [MirrorFinding(
             where="cluster", what=name, git=_says(desired), mirror=f"{shown}: {silent}", severity="unreachable",
             todo=todo,
         )]  # fmt: skip
@@ -78,7 +78,7 @@ def check(cluster: Cluster, desired: Desired) -> list[Finding]:
             (failure, unfinished) for failure in rolled_out.failures(objects, desired.pointer.model)
         ]
     return [
-        Finding(
+        MirrorFinding(
             where="cluster",
             what=name,
             git=_says(desired),

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from checks.process.text import redact
 from checks.records.rows import Record
 from release.mirrors import mlmodel
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 
 PREFIX = "lockstep."
 VERSION = f"{PREFIX}version"
@@ -19,7 +19,7 @@ _SHOWN = 80
 _LISTED = 200  # characters of a tag's value that are compared in words
 
 
-class Release(Record):
+class ReleasedVersion(Record):
     """One released version. ``run``: MLflow's id of the training run, if git names one."""
 
     version: str
@@ -28,19 +28,19 @@ class Release(Record):
     tags: dict[str, str]
 
 
-class Wanted(Record):
+class WantedModel(Record):
     """The state that git asks for. ``aliases``: alias to the source of its version, None for none.
 
     ``whole``: these are all versions ever released, so any other version that claims to be one is wrong.
     """
 
     name: str
-    releases: tuple[Release, ...]
+    releases: tuple[ReleasedVersion, ...]
     aliases: dict[str, str | None]
     whole: bool
 
 
-class Held(NamedTuple):
+class RegisteredVersion(NamedTuple):
     """One version in the registry."""
 
     number: str
@@ -49,10 +49,10 @@ class Held(NamedTuple):
     tags: Mapping[str, str]
 
 
-class Model(NamedTuple):
+class RegisteredModel(NamedTuple):
     """The registered model: versions, lowest number first, and aliases to version numbers."""
 
-    versions: tuple[Held, ...]
+    versions: tuple[RegisteredVersion, ...]
     aliases: Mapping[str, str]
 
 
@@ -61,7 +61,7 @@ def order(number: str) -> tuple[int, str]:
     return len(number), number
 
 
-def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
+def differences(model: RegisteredModel | None, wanted: WantedModel) -> list[MirrorFinding]:
     """Return where ``model`` differs from ``wanted``. Pure function."""
     if model is None:
         if not wanted.releases:
@@ -79,7 +79,7 @@ def differences(model: Model | None, wanted: Wanted) -> list[Finding]:
     return [*_versions(model, wanted), *_claims(model, wanted), *_aliases(model, wanted)]
 
 
-def _versions(model: Model, wanted: Wanted) -> Iterator[Finding]:
+def _versions(model: RegisteredModel, wanted: WantedModel) -> Iterator[MirrorFinding]:
     for release in wanted.releases:
         version = version_of(model, release)
         if version is None:
@@ -102,7 +102,7 @@ def _versions(model: Model, wanted: Wanted) -> Iterator[Finding]:
             )
 
 
-def _claims(model: Model, wanted: Wanted) -> Iterator[Finding]:
+def _claims(model: RegisteredModel, wanted: WantedModel) -> Iterator[MirrorFinding]:
     for version in claiming(model, wanted):
         claim = redact(version.tags[VERSION], _SHOWN) if VERSION in version.tags else "a release"
         there = f"says that it is {claim}, of {redact(version.source, _LISTED)}"
@@ -114,7 +114,7 @@ def _claims(model: Model, wanted: Wanted) -> Iterator[Finding]:
         )
 
 
-def _aliases(model: Model, wanted: Wanted) -> Iterator[Finding]:
+def _aliases(model: RegisteredModel, wanted: WantedModel) -> Iterator[MirrorFinding]:
     versions = {release.source: release.version for release in wanted.releases}
     for alias, source in wanted.aliases.items():
         if points(model, wanted, alias, source):
@@ -135,7 +135,7 @@ def _aliases(model: Model, wanted: Wanted) -> Iterator[Finding]:
         )
 
 
-def points(model: Model, wanted: Wanted, alias: str, source: str | None) -> bool:
+def points(model: RegisteredModel, wanted: WantedModel, alias: str, source: str | None) -> bool:
     """Tell whether the alias points to a version of the release."""
     number = model.aliases.get(alias)
     if number is None or source is None:
@@ -144,12 +144,12 @@ def points(model: Model, wanted: Wanted, alias: str, source: str | None) -> bool
     return any(version.number == number and _is(version, release) for version in model.versions)
 
 
-def version_of(model: Model, release: Release) -> Held | None:
+def version_of(model: RegisteredModel, release: ReleasedVersion) -> RegisteredVersion | None:
     """Return the version of a release: the first, if there are several."""
     return next((version for version in model.versions if _is(version, release)), None)
 
 
-def _is(held: Held, release: Release) -> bool:
+def _is(held: RegisteredVersion, release: ReleasedVersion) -> bool:
     about = mlmodel.about(held.source, held.run)
     return about in (release.source, mlmodel.folder(release.source)) and held.run in (
         "",
@@ -157,11 +157,11 @@ def _is(held: Held, release: Release) -> bool:
     )
 
 
-def claiming(model: Model, wanted: Wanted) -> list[Held]:
+def claiming(model: RegisteredModel, wanted: WantedModel) -> list[RegisteredVersion]:
     """List versions with tags of a release that are not releases."""
     if not wanted.whole:
         return []
-    known: dict[str, list[Release]] = {}
+    known: dict[str, list[ReleasedVersion]] = {}
     for release in wanted.releases:
         for about in (release.source, mlmodel.folder(release.source)):
             known.setdefault(about, []).append(release)
@@ -176,14 +176,16 @@ def claiming(model: Model, wanted: Wanted) -> list[Held]:
     ]
 
 
-def wrong_tags(held: Held, release: Release) -> list[str]:
+def wrong_tags(held: RegisteredVersion, release: ReleasedVersion) -> list[str]:
     """List the keys of a release's tags that the version lacks or has with another value."""
     return [key for key, value in release.tags.items() if held.tags.get(key) != value]
 
 
-def _called(held: Held) -> str:
+def _called(held: RegisteredVersion) -> str:
     return f"MLflow's version {redact(held.number, 20)}"
 
 
-def _drift(what: str, git: str, mirror: str, fix: str) -> Finding:
-    return Finding(where="MLflow", what=what, git=git, mirror=mirror, severity="drift", fix=fix)
+def _drift(what: str, git: str, mirror: str, fix: str) -> MirrorFinding:
+    return MirrorFinding(
+        where="MLflow", what=what, git=git, mirror=mirror, severity="drift", fix=fix
+    )

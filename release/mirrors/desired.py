@@ -16,9 +16,9 @@ from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.storage import layout
 from release import runtimes
 from release.evidence import freshness
-from release.ledger import Ledger, past
+from release.ledger import Ledger, Move, past
 from release.ledger.past import Envelope
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 from release.overlay import edits, environment_file, overlays
 from release.record.records import Records
 
@@ -33,7 +33,7 @@ class Desired(NamedTuple):
     envelope: Envelope | None
     files: Mapping[Path, bytes] | None
     namespace: str | None  # The namespace in environment.yaml.
-    findings: tuple[Finding, ...]
+    findings: tuple[MirrorFinding, ...]
 
 
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
@@ -50,22 +50,16 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
         files = ledger.files(tip, layout.ENVIRONMENTS)
     except EvidenceRefused as refused:
         return records, ledger, tip, {name: _unreadable(name, "files", refused) for name in names}
-    return (
-        records,
-        ledger,
-        tip,
-        {
-            name: _environment(
-                name, files, records, partial(_monitoring, name, records, ledger, tip)
-            )
-            for name in names
-        },
-    )
+    environments = {}
+    for name in names:
+        monitoring = partial(_monitoring, name, records, ledger, tip)
+        environments[name] = _environment(name, files, records, monitoring)
+    return records, ledger, tip, environments
 
 
-def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
+def drift(environment: str, what: str, git: str, mirror: str) -> MirrorFinding:
     """Return a finding about files in git that only a promotion may write."""
-    return Finding(
+    return MirrorFinding(
         where="environments",
         what=f"{environment}: {what}",
         git=git,
@@ -73,6 +67,13 @@ def drift(environment: str, what: str, git: str, mirror: str) -> Finding:
         severity="drift",
         todo=_AGAIN,
     )
+
+
+def last_move(name: str, moves: tuple[Move, ...]) -> list[MirrorFinding]:
+    """Return what is wrong with the last move, which decides what runs."""
+    if not moves or not moves[0].problem or moves[0].after is None:
+        return []  # A pointer that cannot be read is a finding already.
+    return [drift(name, f"move {moves[0].number}", "what its commit did", moves[0].problem)]
 
 
 def _environment(

@@ -19,10 +19,10 @@ from checks.config.params import Params
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
 from release.adapters import process
-from release.mirrors.compare import PREFIX, VERSION, Release, Wanted
+from release.mirrors.compare import PREFIX, VERSION, ReleasedVersion, WantedModel
 from release.mirrors.mlmodel import SIGNATURE
-from release.mirrors.types import Finding, MirrorUnavailable
-from release.mirrors.worker import Done, Job
+from release.mirrors.types import MirrorFinding, MirrorUnavailable
+from release.mirrors.worker import MirrorJob, MirrorResult
 
 PRODUCTION, CHAMPION = "production", "champion"
 # Of a release, beside its version: what is in the pointer, then what is in its evidence.
@@ -55,7 +55,7 @@ def absent(where: Address) -> bool:
     return path != where.uri and ":memory:" not in path and not Path(path).exists()
 
 
-def version(pointer: Pointer, statement: Statement | None, run: str | None) -> Release:
+def version(pointer: Pointer, statement: Statement | None, run: str | None) -> ReleasedVersion:
     """Return the version that mirrors what ``pointer`` names. Without its statement, the lineage is not compared."""
     tags = {VERSION: pointer.version, f"{PREFIX}image": pointer.digest}
     tags |= {f"{PREFIX}{name}": getattr(pointer, name) for name in _OF_THE_POINTER}
@@ -64,7 +64,9 @@ def version(pointer: Pointer, statement: Statement | None, run: str | None) -> R
         made = statement.predicate.materials
         tags |= {f"{PREFIX}{name}": getattr(made, name) for name in _OF_THE_EVIDENCE}
         tags |= {f"{PREFIX}split.{name}": value for name, value in made.splits.items()}
-    return Release(version=pointer.version, source=source(pointer.image), run=run, tags=tags)
+    return ReleasedVersion(
+        version=pointer.version, source=source(pointer.image), run=run, tags=tags
+    )
 
 
 def source(image: str) -> str:
@@ -86,17 +88,17 @@ def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
     return sources | ({CHAMPION: sources[PRODUCTION]} if PRODUCTION in sources else {})
 
 
-def ask(where: Address, wanted: Wanted, fix: bool, seconds: float) -> list[Finding]:
+def ask(where: Address, wanted: WantedModel, fix: bool, seconds: float) -> list[MirrorFinding]:
     """Return how the store differs from ``wanted``; with ``fix`` it is corrected.
 
     Raises MirrorUnavailable after ``seconds`` at the latest. If it is killed while fixing, a later run fixes the rest.
     """
-    job = Job(uri=where.uri, wanted=wanted, fix=fix).model_dump_json().encode()
+    job = MirrorJob(uri=where.uri, wanted=wanted, fix=fix).model_dump_json().encode()
     # From the folder of this package: the repository may have other modules of its name.
     home = Path(release.__file__).parent.parent
     try:
         ran = process.run([sys.executable, "-m", "release.mirrors.worker"], job, seconds, cwd=home)
-        done = Done.model_validate_json(ran.stdout)
+        done = MirrorResult.model_validate_json(ran.stdout)
     except OSError as error:
         raise MirrorUnavailable(f"cannot be asked: {error.strerror}") from error
     except subprocess.TimeoutExpired:

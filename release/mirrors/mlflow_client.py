@@ -6,7 +6,7 @@ Only the worker imports this: MLflow takes seconds to load, and a store may neve
 import logging
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from checks.process import imports
 from checks.process.text import redact
 from release.adapters import http
 from release.mirrors import mlmodel
-from release.mirrors.compare import Held, Model, order
+from release.mirrors.compare import RegisteredModel, RegisteredVersion, ReleasedVersion, order
 from release.mirrors.types import MirrorUnavailable
 
 _SQLITE = "sqlite:///"
@@ -46,77 +46,52 @@ class ModelRegistry:
         for name in ("alembic", "mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)
 
-    def read(self, name: str) -> Model | None:
+    def read(self, name: str) -> RegisteredModel | None:
         """Return the model with all its versions; None if there is no such model."""
         path = _file(self._uri)
         if path is not None and not path.exists():
             return None
-        with self._asking() as client:
-            try:
-                model = client.get_registered_model(name)
-            except _mlflow_exception() as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return None
-                raise
+        with self.asking() as client:
+            model = _unless_missing(lambda: client.get_registered_model(name))
+            if model is None:
+                return None
             versions = sorted(self._versions(client, name), key=lambda held: order(held.number))
-            return Model(
-                tuple(versions), {alias: str(number) for alias, number in model.aliases.items()}
-            )
-
-    def has_run(self, run: str) -> bool:
-        with self._asking() as client:
-            try:
-                client.get_run(run)
-            except _mlflow_exception() as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    return False
-                raise
-            return True
+            aliases = {alias: str(number) for alias, number in model.aliases.items()}
+            return RegisteredModel(tuple(versions), aliases)
 
     def make_model(self, name: str) -> None:
+        """Register the model; in a SQLite file that is made first if it is missing."""
         path = _file(self._uri)
         if path is not None and not path.exists():
             with _saying(self._uri):
                 _make(path)
-        with self._asking() as client:
+        with self.asking() as client:
             client.create_registered_model(name)
 
-    def make_version(self, name: str, source: str, run: str | None, tags: Mapping[str, str]) -> str:
-        """Create a version with its tags; return its number.
+    def make_version(self, client: Any, name: str, release: ReleasedVersion) -> str:
+        """Create the version of a release with its tags; return its number.
 
         With a run whose artifacts can be written, the version's source is a folder there, with ``mlmodel.files``.
         """
-        with self._asking() as client:
-            place = self._write_mlmodel(client, source, run, tags) if run else None
-            made = client.create_model_version(
-                name, place or source, run_id=run, tags=dict(tags), await_creation_for=0
-            )
-            return str(made.version)
+        run = release.run and _unless_missing(lambda: client.get_run(release.run))
+        place = self._write_mlmodel(client, release, run.info) if run else None
+        made = client.create_model_version(
+            name,
+            place or release.source,
+            run_id=release.run if run else None,
+            tags=dict(release.tags),
+            await_creation_for=0,
+        )
+        return str(made.version)
 
-    def tag(self, name: str, number: str, key: str, value: str) -> None:
-        with self._asking() as client:
-            client.set_model_version_tag(name, number, key, value)
-
-    def untag(self, name: str, number: str, key: str) -> None:
-        with self._asking() as client:
-            client.delete_model_version_tag(name, number, key)
-
-    def alias(self, name: str, alias: str, number: str) -> None:
-        with self._asking() as client:
-            client.set_registered_model_alias(name, alias, number)
-
-    def unalias(self, name: str, alias: str) -> None:
-        with self._asking() as client:
-            client.delete_registered_model_alias(name, alias)
-
-    def _versions(self, client: Any, name: str) -> Iterator[Held]:
+    def _versions(self, client: Any, name: str) -> Iterator[RegisteredVersion]:
         token = None
         while True:
             page = client.search_model_versions(
                 f"name='{name}'", max_results=_PAGE, page_token=token
             )
             for version in page:
-                yield Held(
+                yield RegisteredVersion(
                     str(version.version),
                     version.source or "",
                     version.run_id or "",
@@ -125,27 +100,26 @@ class ModelRegistry:
             if not (token := page.token):
                 return
 
-    def _write_mlmodel(
-        self, client: Any, source: str, run: str, tags: Mapping[str, str]
-    ) -> str | None:
+    def _write_mlmodel(self, client: Any, release: ReleasedVersion, run: Any) -> str | None:
         """Write ``mlmodel.files`` among the run's artifacts and return their folder; None if that is not possible.
 
         A server passes them on, another store has them on a local disk. A bucket is not tried: without a login its
         client may wait longer than a promotion does for mirrors.
         """
-        root, folder = str(client.get_run(run).info.artifact_uri), mlmodel.folder(source)
+        root, folder = str(run.artifact_uri), mlmodel.folder(release.source)
         is_server = self._uri.startswith(("http://", "https://"))
         if root.startswith(_PROXIED) != is_server or not mlmodel.writable(root):
             return None
         try:
-            for name, text in mlmodel.files(source, run, tags).items():
-                client.log_text(run, text, f"{folder}/{name}")
+            for name, text in mlmodel.files(release.source, run.run_id, release.tags).items():
+                client.log_text(run.run_id, text, f"{folder}/{name}")
         except (OSError, _mlflow_exception()):
             return None
         return f"{root}/{folder}"
 
     @contextmanager
-    def _asking(self) -> Iterator[Any]:
+    def asking(self) -> Iterator[Any]:
+        """MLflow's client; its errors become MirrorUnavailable."""
         with _saying(self._uri):
             if self._client is None:
                 with imports.uncollected():
@@ -160,6 +134,16 @@ def _mlflow_exception() -> type[Any]:
 
     kind: type[Any] = MlflowException
     return kind
+
+
+def _unless_missing(ask: Callable[[], Any]) -> Any:
+    """Return what the store answers; None if it has no such thing."""
+    try:
+        return ask()
+    except _mlflow_exception() as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
 
 
 @contextmanager

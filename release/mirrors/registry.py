@@ -23,7 +23,7 @@ from release.evidence import attach, dsse, released, sigstore
 from release.image import stores
 from release.image.layout import Layout
 from release.ledger.past import Envelope
-from release.mirrors.types import Finding, MirrorUnavailable
+from release.mirrors.types import MirrorFinding, MirrorUnavailable
 
 DEADLINE = 30.0  # seconds for the answers about one image
 _NOTHING = digest.of_bytes(b"a blob that no image has")
@@ -39,12 +39,12 @@ class Image(NamedTuple):
     why: str
 
 
-def check(root: Path, images: Iterable[Image], fix: bool) -> list[Finding]:
+def check(root: Path, images: Iterable[Image], fix: bool) -> list[MirrorFinding]:
     """Return what is missing where the pointers say it is. ``fix`` attaches missing evidence again."""
     return [finding for image in images for finding in _image(root, image, fix)]
 
 
-def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
+def _image(root: Path, image: Image, fix: bool) -> list[MirrorFinding]:
     pointer = image.pointer
     what = f"image of {pointer.version}"
     try:
@@ -59,7 +59,7 @@ def _image(root: Path, image: Image, fix: bool) -> list[Finding]:
             return [_drift(what, git, failure, todo=todo) for failure in failures]
         return _evidence(root, store, place, image, fix)
     except (MirrorUnavailable, BuildRefused) as trouble:
-        return [Finding(
+        return [MirrorFinding(
             where="registry", what=what, git=f"{pointer.image}: {image.why}", mirror=str(trouble),
             severity="unreachable", todo="ask again where it can be reached",
         )]  # fmt: skip
@@ -83,7 +83,9 @@ def _failures(store: Store, image: str) -> list[str]:
         return [refused.what]
 
 
-def _evidence(root: Path, store: Store, where: Reference, image: Image, fix: bool) -> list[Finding]:
+def _evidence(
+    root: Path, store: Store, where: Reference, image: Image, fix: bool
+) -> list[MirrorFinding]:
     pointer = image.pointer
     if _within(DEADLINE, lambda: _attached(store, pointer)):
         return []
@@ -150,7 +152,7 @@ def _within(seconds: float, ask: Callable[[], _T]) -> _T:
         pool.terminate()
 
 
-def _drift(what: str, git: str, mirror: str, *, fix: str = "", todo: str = "") -> Finding:
-    return Finding(
+def _drift(what: str, git: str, mirror: str, *, fix: str = "", todo: str = "") -> MirrorFinding:
+    return MirrorFinding(
         where="registry", what=what, git=git, mirror=mirror, severity="drift", fix=fix, todo=todo
     )

@@ -2,14 +2,14 @@
 
 from checks.process.errors import Refusal
 from release.ledger import Change, Ledger, Move, disagreements, missing, naming
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 
 _MISSING = ": is missing"
 
 
 def check(
     ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool
-) -> list[Finding]:
+) -> list[MirrorFinding]:
     """Return where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
     findings = _differences(ledger, tip, name, environments)
     absent = missing(name, ledger.tags(), _moves(ledger, tip, environments))
@@ -18,12 +18,12 @@ def check(
     try:
         ledger.commit(tip, Change({}, "", absent))
     except Refusal as refused:
-        return [*findings, Finding(
+        return [*findings, MirrorFinding(
             where="tags", what="making tags", git=f"{len(absent)} are missing", mirror=refused.what,
             severity="unreachable", todo=refused.todo,
         )]  # fmt: skip
     if ledger.untagged:
-        findings = [*findings, Finding(
+        findings = [*findings, MirrorFinding(
             where="tags", what="making tags", git=f"{len(absent)} are missing", mirror="; ".join(ledger.untagged),
             severity="unreachable", todo="do what the remote asks for, then run it again",
         )]  # fmt: skip
@@ -41,7 +41,7 @@ def lines(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) ->
 
 def _differences(
     ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]
-) -> list[Finding]:
+) -> list[MirrorFinding]:
     return [_finding(line) for line in lines(ledger, tip, name, environments)]
 
 
@@ -49,10 +49,10 @@ def _moves(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> list[Move
     return naming(move for environment in environments for move in ledger.moves(tip, environment))
 
 
-def _finding(line: str) -> Finding:
+def _finding(line: str) -> MirrorFinding:
     tag, _, reason = line.partition(": ")
     if line.endswith(_MISSING):
-        return Finding(
+        return MirrorFinding(
             where="tags",
             what=tag,
             git="a move made it",
@@ -61,7 +61,7 @@ def _finding(line: str) -> Finding:
             fix="make it",
         )
     name = tag.removeprefix("tag ")
-    return Finding(
+    return MirrorFinding(
         where="tags", what=tag, git="no move says so", mirror=reason, severity="drift",
         todo=f"see who made it, then take it away: git push REMOTE :refs/tags/{name}",
     )  # fmt: skip

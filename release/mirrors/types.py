@@ -7,7 +7,7 @@ from checks.records.rows import Record
 Where = Literal["environments", "tags", "MLflow", "registry", "cluster"]
 
 
-class Finding(Record):
+class MirrorFinding(Record):
     """One difference between a mirror and git, or a mirror that could not be reached.
 
     ``drift``: they differ. ``unreachable``: that is unknown. ``fix``: what `reconcile --fix` does about it; ``todo``:

@@ -34,11 +34,11 @@ def update_mirrors(
     address = mlflow.address(root, params)
     todo = "`lockstep reconcile --fix` fixes it"
     try:
-        releases: tuple[compare.Release, ...] = ()
+        releases: tuple[compare.ReleasedVersion, ...] = ()
         if pointer is not None:
             run = past.runs(root, [pointer.commit], DEADLINE / 4).get(pointer.commit)
             releases = (mlflow.version(pointer, statement, run),)
-        wanted = compare.Wanted(
+        wanted = compare.WantedModel(
             name=params.serve.name,
             releases=releases,
             aliases=mlflow.aliases({environment: pointer}),

@@ -31,10 +31,8 @@ def advise(report: WatchReport) -> Advice:
     train = f"label some of the requests and train: `lockstep watch {report.environment} --pr`"
     if "prompts" in drifted:
         also = "answers are worse, too" if worse else "answers have not been shown to be worse"
-        headline, steps = (
-            f"what people ask has changed ({also})",
-            [f"{train}. A rollback would not help"],
-        )
+        headline = f"what people ask has changed ({also})"
+        steps = [f"{train}. A rollback would not help"]
     elif worse:
         headline = "answers are worse than before release"
         steps = [

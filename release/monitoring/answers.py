@@ -7,19 +7,22 @@ users who come back make weeks differ in a way that no block shows. So a differe
 users apart, or where it is larger than those between the earlier windows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from checks.config.monitor import Monitor
 from checks.data import signals
 from checks.formats.watch_report import Kind, WatchFinding
+from checks.kinds.scorer import Scorer
+from checks.records.identity import Digest
 from checks.stats import drift, intervals
 from checks.stats.drift import Separation, Shift, Text
 from checks.stats.planning import POWER
 from checks.stats.two_samples import Difference
-from release.monitoring.asked import Asked, Levels, untested
+from release.monitoring.asked import Question, untested
 
 LEAST_EARLIER = 3
 _FEW = "{} {} of the window and {} of the reference are too few to compare"
@@ -27,7 +30,7 @@ _FEW = "{} {} of the window and {} of the reference are too few to compare"
 Tested = TypeVar("Tested", Separation, Shift)
 
 
-class Answered(NamedTuple):
+class ScoredAnswer(NamedTuple):
     """A prompt, what was answered, and the score of the answer if it is known.
 
     ``group``: answers of one group may depend on one another: those to near-duplicates, or to one user.
@@ -41,21 +44,24 @@ class Answered(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """The reference of a window: ``prompts`` of the pinned rows, ``answers`` of the release before it was served.
+    """The ``prompts`` of the pinned rows, and the ``answers`` of the release before it was served.
 
-    ``labels``: the valid answers of a task that has a closed set of them.
+    ``labels``: the valid answers of a task that has a closed set of them. ``digests``: of the files that all this was
+    read from. ``scorer``: by which the answers were scored; None: it is not the one that params.yaml names now.
     """
 
     prompts: Sequence[Text]
-    answers: Sequence[Answered]
+    answers: Sequence[ScoredAnswer]
     labels: frozenset[str] | None
+    digests: Mapping[str, Digest] = MappingProxyType({})
+    scorer: Scorer | None = None
 
 
 class Windows(NamedTuple):
     """Answers of one window, and of each one before it. ``keyed``: the groups are users, so they are independent."""
 
-    now: Sequence[Answered]
-    earlier: Sequence[Sequence[Answered]]
+    now: Sequence[ScoredAnswer]
+    earlier: Sequence[Sequence[ScoredAnswer]]
     keyed: bool
 
     @property
@@ -65,7 +71,7 @@ class Windows(NamedTuple):
 
     @property
     def note(self) -> str | None:
-        """Why a difference is no alarm; None: it is one."""
+        """Say why a difference is no alarm; None: it is one."""
         if self.keyed or self.compared:
             return None
         return (
@@ -75,17 +81,11 @@ class Windows(NamedTuple):
         )
 
 
-def questions(
-    windows: Windows, reference: Reference, monitor: Monitor, levels: Levels
-) -> Iterator[Asked]:
+def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Iterator[Question]:
     """All questions that this window allows."""
     known, offline, now = reference.labels, reference.answers, windows.now
-
-    def texts(ours: Sequence[Text], theirs: Sequence[Text]) -> Separation | None:
-        return drift.texts(ours, theirs, levels.confidence)
-
-    def labels(ours: Sequence[Text], theirs: Sequence[Text]) -> Shift | None:
-        return drift.labels(ours, theirs, levels.confidence)
+    texts = partial(drift.texts, confidence=monitor.confidence)
+    rate = partial(_rate, offline=offline, monitor=monitor)
 
     def lengths(ours: Sequence[Text], theirs: Sequence[Text]) -> Separation | None:
         if not ours or not theirs:
@@ -93,71 +93,47 @@ def questions(
         words = [[float(len(text.text.split())) for text in side] for side in (ours, theirs)]
         clusters = tuple([text.cluster for text in side] for side in (ours, theirs))
         return drift.separation(
-            words[0], words[1], (clusters[0], clusters[1]), levels.confidence, 2
+            words[0], words[1], (clusters[0], clusters[1]), monitor.confidence, 2
         )
 
-    def prompts_of(side: Sequence[Answered]) -> list[Text]:
-        return [
-            Text(answer.id, answer.prompt, answer.group)
-            for answer in (side if windows.compared else _distinct(side))
-        ]
+    def sample(side: Sequence[ScoredAnswer]) -> Sequence[ScoredAnswer]:
+        """Return the first request of each prompt, because the release's data has each prompt once."""
+        if windows.compared:
+            return side
+        return list({answer.prompt: answer for answer in reversed(side)}.values())[::-1]
 
-    def answers_of(side: Sequence[Answered]) -> list[Text]:
-        return [
-            Text(answer.id, answer.answer, answer.group)
-            for answer in (side if windows.compared else _distinct(side))
-        ]
+    def prompts_of(side: Sequence[ScoredAnswer]) -> list[Text]:
+        return [Text(answer.id, answer.prompt, answer.group) for answer in sample(side)]
+
+    def answers_of(side: Sequence[ScoredAnswer]) -> list[Text]:
+        return [Text(answer.id, answer.answer, answer.group) for answer in sample(side)]
 
     offline_answers = [Text(answer.id, answer.answer, answer.group) for answer in offline]
     prompts = _compared(windows, reference.prompts, prompts_of, texts)
-    yield _texts("prompts", prompts, windows, monitor, levels)
+    yield _texts("prompts", prompts, windows, monitor)
     if known is None:
         answered = _compared(windows, offline_answers, answers_of, texts)
-        yield _texts("answers", answered, windows, monitor, levels)
+        yield _texts("answers", answered, windows, monitor)
     else:
-        labels_now = partial(_labels_of, known=known)
-        yield _labels(
-            _compared(windows, labels_now(offline), labels_now, labels), windows, monitor, levels
-        )
-        yield _rate(
-            "valid labels", now, offline, lambda each: each.answer.strip() in known, monitor, levels
-        )
+        labels = partial(drift.labels, confidence=monitor.confidence)
+        labels_of = partial(_labels_of, known=known)
+        shift = _compared(windows, labels_of(offline), labels_of, labels)
+        yield _labels(shift, windows, monitor)
+        yield rate("valid labels", now, lambda answer: answer.answer.strip() in known)
     long = _compared(windows, offline_answers, answers_of, lengths)
-    yield _lengths(long, windows, monitor, levels)
-    yield _rate(
-        "no refusals",
-        now,
-        offline,
-        lambda each: not signals.is_refusal(each.answer),
-        monitor,
-        levels,
-    )
-    yield _rate(
-        "no repetition",
-        now,
-        offline,
-        lambda each: not signals.is_repetitive(each.answer),
-        monitor,
-        levels,
-    )
+    yield _lengths(long, windows, monitor)
+    yield rate("no refusals", now, lambda answer: not signals.is_refusal(answer.answer))
+    yield rate("no repetition", now, lambda answer: not signals.is_repetitive(answer.answer))
     labelled = [answer for answer in now if answer.score is not None]
     if labelled:
-        yield _rate(
-            "quality",
-            labelled,
-            offline,
-            lambda each: each.score or 0.0,
-            monitor,
-            levels,
-            kind="quality",
-        )
+        yield rate("quality", labelled, lambda answer: answer.score or 0.0, kind="quality")
 
 
 def _compared(
-    windows: Windows, release: Sequence[Text], sample: Callable[[Sequence[Answered]], Sequence[Text]],
+    windows: Windows, release: Sequence[Text], sample: Callable[[Sequence[ScoredAnswer]], Sequence[Text]],
     test: Callable[[Sequence[Text], Sequence[Text]], Tested | None],
 ) -> Tested | None:  # fmt: skip
-    """The ``test`` of this window: against the earlier ones if there are enough, else against ``release``.
+    """Return the ``test`` of this window: against the earlier ones if there are enough, else against ``release``.
 
     Where users are not known, each earlier window is tested against the others too: ordinary windows may differ so
     much. None where a side is too small.
@@ -176,8 +152,8 @@ def _compared(
     return result.beside(tested) if len(tested) >= LEAST_EARLIER else None
 
 
-def _labels_of(side: Sequence[Answered], known: frozenset[str]) -> list[Text]:
-    """The label of each answer; answers that are none count as one label more."""
+def _labels_of(side: Sequence[ScoredAnswer], known: frozenset[str]) -> list[Text]:
+    """Return the label of each answer; answers that are none count as one label more."""
     return [
         Text(
             answer.id,
@@ -188,40 +164,31 @@ def _labels_of(side: Sequence[Answered], known: frozenset[str]) -> list[Text]:
     ]
 
 
-def _distinct(side: Sequence[Answered]) -> list[Answered]:
-    """The first request of each prompt."""
-    return list({answer.prompt: answer for answer in reversed(side)}.values())[::-1]
-
-
-def _texts(
-    name: str, result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels
-) -> Asked:
+def _texts(name: str, result: Separation | None, windows: Windows, monitor: Monitor) -> Question:
     if result is None:
         return untested(name, "drift", f"too few different {name} to compare")
     method = "held-out half of a classifier on TF-IDF of words"
     terms = f", as by the words {', '.join(result.terms)}" if result.terms else ""
     alarm = f"{name} are not those of {_against(windows)}: AUC {result.auc:.3f}{terms}"
-    return _separation(name, "drift", result, windows, monitor, levels, method, alarm, halves=2)
+    return _separation(name, "drift", result, windows, monitor, method, alarm, halves=2)
 
 
-def _lengths(
-    result: Separation | None, windows: Windows, monitor: Monitor, levels: Levels
-) -> Asked:
+def _lengths(result: Separation | None, windows: Windows, monitor: Monitor) -> Question:
     if result is None:
         return untested("length", "proxy", "there is no answer to compare")
     way = "longer" if result.auc > 0.5 else "shorter"
     alarm = f"answers are {way} than those of {_against(windows)}: AUC {result.auc:.3f}"
     method = "Mann-Whitney test of words in an answer"
-    return _separation("length", "proxy", result, windows, monitor, levels, method, alarm, halves=1)
+    return _separation("length", "proxy", result, windows, monitor, method, alarm, halves=1)
 
 
 def _separation(
-    name: str, kind: Kind, result: Separation, windows: Windows, monitor: Monitor, levels: Levels, method: str,
+    name: str, kind: Kind, result: Separation, windows: Windows, monitor: Monitor, method: str,
     alarm: str, halves: int,
-) -> Asked:  # fmt: skip
-    """A question of an AUC."""
-    effect, sees = monitor.drift.auc, result.detectable(levels.alpha)
-    fine, needed = sees is not None and sees <= effect, result.needed(effect, levels.alpha)
+) -> Question:  # fmt: skip
+    """Return a question of an AUC."""
+    effect, sees = monitor.drift.auc, result.detectable(monitor.alpha)
+    fine, needed = sees is not None and sees <= effect, result.needed(effect, monitor.alpha)
     seen = "nothing" if sees is None else f"an AUC of {0.5 + sees:.3f} or more"
     reason = (
         f"AUC {result.auc:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
@@ -238,11 +205,11 @@ def _separation(
     return _asked(finding, alarm, windows)
 
 
-def _labels(result: Shift | None, windows: Windows, monitor: Monitor, levels: Levels) -> Asked:
+def _labels(result: Shift | None, windows: Windows, monitor: Monitor) -> Question:
     if result is None:
         return untested("labels", "drift", "too few labels to compare")
-    effect, sees = monitor.drift.w, result.detectable(levels.alpha)
-    fine, needed = sees is not None and sees <= effect, result.needed(effect, levels.alpha)
+    effect, sees = monitor.drift.w, result.detectable(monitor.alpha)
+    fine, needed = sees is not None and sees <= effect, result.needed(effect, monitor.alpha)
     seen = "nothing" if sees is None else f"w of {sees:.3f} or more"
     reason = (
         f"Cohen's w {result.w:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
@@ -266,17 +233,17 @@ def _labels(result: Shift | None, windows: Windows, monitor: Monitor, levels: Le
     )
 
 
-def _asked(finding: WatchFinding, alarm: str, windows: Windows) -> Asked:
-    """The question; where no ordinary window is known, its difference is reported and is no alarm."""
+def _asked(finding: WatchFinding, alarm: str, windows: Windows) -> Question:
+    """Return the question; where no ordinary window is known, its difference is reported and is no alarm."""
     if windows.note is None or finding.p_alarm is None:
-        return Asked(finding, alarm)
+        return Question(finding, alarm)
     differs = (
         f"{alarm} (p {finding.p_alarm:.2g})"
         if finding.p_alarm <= 0.05
         else finding.reason.partition(";")[0]
     )
     update = {"status": "inconclusive", "p_alarm": None, "rows_needed": None, "detectable": None}
-    return Asked(
+    return Question(
         finding.model_copy(update=update | {"reason": f"{differs}; usual weeks are not known yet"}),
         "",
     )
@@ -288,14 +255,13 @@ def _against(windows: Windows) -> str:
 
 def _rate(
     name: str,
-    window: Sequence[Answered],
-    offline: Sequence[Answered],
-    good: Callable[[Answered], float],
+    window: Sequence[ScoredAnswer],
+    good: Callable[[ScoredAnswer], float],
+    offline: Sequence[ScoredAnswer],
     monitor: Monitor,
-    levels: Levels,
     kind: Kind = "proxy",
-) -> Asked:
-    """A mean that must not be lower than before release by more than the margin."""
+) -> Question:
+    """Return a mean that must not be lower than before release by more than the margin."""
     if not window or not offline:
         return untested(name, kind, _FEW.format(len(window), "answers", len(offline)))
     scores = [float(good(answer)) for answer in window]
@@ -305,13 +271,11 @@ def _rate(
     theirs = intervals.Mean.of(
         [float(good(answer)) for answer in offline], [answer.group for answer in offline]
     )
-    difference, margin = Difference(ours, theirs), monitor.margin
-    low, high, p_pass = (
-        difference.low(levels.passing),
-        difference.high(levels.passing),
-        difference.p_above(-margin),
-    )
-    passed, sees = p_pass <= levels.passing, difference.detectable(levels.alpha)
+    difference = Difference(ours, theirs)
+    margin, level = monitor.margin, 1 - monitor.confidence
+    low, high = difference.low(level), difference.high(level)
+    p_pass = difference.p_above(-margin)
+    passed, sees = p_pass <= level, difference.detectable(monitor.alpha)
     figures = f"{ours.value:.3f} on {len(window):,} answers, {theirs.value:.3f} before release"
     reason = f"{figures}: not lower by {margin:g} (lower bound {low:+.3f})"
     if not passed:
@@ -322,4 +286,4 @@ def _rate(
         high=high, bound=-margin, p_alarm=difference.p_below(-margin), p_pass=p_pass, detectable=margin + sees,
         n=len(window), n_reference=len(offline),
     )  # fmt: skip
-    return Asked(finding, f"{figures}: lower by more than {margin:g} (upper bound {high:+.3f})")
+    return Question(finding, f"{figures}: lower by more than {margin:g} (upper bound {high:+.3f})")

@@ -30,6 +30,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
@@ -40,14 +41,14 @@ from checks.formats.rollout_report import RolloutReport
 from checks.kinds.scorer import Scorer
 from release.monitoring import rollout
 from release.monitoring.releases import Sides
-from release.monitoring.rollout import Asks, Pair, Side
-from release.monitoring.store import GivenLabel, Store
+from release.monitoring.rollout import Pair, SideAnswer
+from release.monitoring.store import CaptureStore, GivenLabel
 
 BATCH = 64  # requests; larger batches would save at most 5 % of the labels
 _HOUR = timedelta(hours=1)
 
 
-class Request(NamedTuple):
+class CanaryRequest(NamedTuple):
     """The part of a captured request that is kept. ``prompt``: digest of all that the model was told."""
 
     time: datetime
@@ -57,13 +58,13 @@ class Request(NamedTuple):
     answer: str | None
 
 
-class Traffic(NamedTuple):
+class SharedTraffic(NamedTuple):
     """The requests to both releases since the first to the candidate, in order of arrival.
 
     ``others``: how many requests went to another release.
     """
 
-    requests: tuple[Request, ...]
+    requests: tuple[CanaryRequest, ...]
     others: int
 
 
@@ -86,21 +87,26 @@ class Paired(NamedTuple):
 
 
 def look(
-    params: Params, environment: str, sides: Sides, store: Store, since: datetime, now: datetime
+    params: Params,
+    environment: str,
+    sides: Sides,
+    store: CaptureStore,
+    since: datetime,
+    now: datetime,
 ) -> RolloutReport | None:
     """Judge what ``store`` has of both since then; None if the candidate got no request. Nothing is written."""
     production, candidate, runs_in = sides
     seen = traffic(store.requests(environment, since, now), production, candidate)
     if not seen.requests:
         return None
-    asks = Asks.of(params.monitor, same_prompts=False)
+    judge = partial(rollout.judge, monitor=params.monitor, same_prompts=False)
     labels, scorer = store.first_labels(), params.evaluate.scorers[0]
     wait = timedelta(hours=params.monitor.label_hours)
     paired = pair(seen.requests, labels, candidate, scorer, wait, now)
-    judged = rollout.judge(paired.pairs, paired.scored, asks)
+    judged = judge(paired.pairs, paired.scored)
     before = now - LONGEST_REQUEST
     ended = [request for request in seen.requests if request.time < before]
-    settled = rollout.judge(*pair(ended, labels, candidate, scorer, wait, before)[:2], asks)
+    settled = judge(*pair(ended, labels, candidate, scorer, wait, before)[:2])
     decision, notes = judged.decision, _notes(seen, paired, params.monitor.label_hours)
     if decision == "keep" != settled.decision:
         decision = "go on"
@@ -109,13 +115,14 @@ def look(
         )
     return RolloutReport(
         kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
-        since=seen.requests[0].time, decision=decision, margin=asks.margin, alpha=round(asks.alpha, 6),
+        since=seen.requests[0].time, decision=decision, margin=params.monitor.margin,
+        alpha=round(1 - params.monitor.confidence, 6),
         evidence=paired.evidence, pairs=len(paired.pairs), labelled=len(paired.scored), agreement=None,
         findings=judged.findings, notes=tuple(notes),
     )  # fmt: skip
 
 
-def _notes(seen: Traffic, paired: Paired, hours: float) -> list[str]:
+def _notes(seen: SharedTraffic, paired: Paired, hours: float) -> list[str]:
     """Return what was left out, and why."""
     labels, notes = paired.labels, list[str]()
     if alone := len(seen.requests) - sum(len(side) for both in paired.pairs for side in both):
@@ -142,7 +149,7 @@ def _notes(seen: Traffic, paired: Paired, hours: float) -> list[str]:
 
 
 def why(report: RolloutReport) -> str:
-    """The reason of the rollback that ``report`` decides."""
+    """Return the reason of the rollback that ``report`` decides."""
     reasons = [
         f"{finding.name}: {finding.reason}"
         for finding in report.findings
@@ -151,19 +158,19 @@ def why(report: RolloutReport) -> str:
     return f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
 
 
-def traffic(captured: Iterable[Capture], production: str, candidate: str) -> Traffic:
+def traffic(captured: Iterable[Capture], production: str, candidate: str) -> SharedTraffic:
     """Return what counts of ``captured``; empty without a request to the candidate.
 
     A request stored twice counts once.
     """
-    requests_found, others = dict[tuple[datetime, str], Request](), 0
+    requests_found, others = dict[tuple[datetime, str], CanaryRequest](), 0
     for request in captured:
         if request.release not in (production, candidate):
             others += 1
             continue
         whole = request.error is None and request.status < 400
         prompt = "\n".join(message.text for message in request.input_messages)
-        requests_found[request.time, request.request_id] = Request(
+        requests_found[request.time, request.request_id] = CanaryRequest(
             request.time, request.request_id, request.release, hashlib.sha256(prompt.encode()).digest(),
             request.answer if whole else None,
         )  # fmt: skip
@@ -172,19 +179,23 @@ def traffic(captured: Iterable[Capture], production: str, candidate: str) -> Tra
         (number for number, request in enumerate(requests) if request.release == candidate),
         len(requests),
     )
-    return Traffic(tuple(requests[first:]), others)
+    return SharedTraffic(tuple(requests[first:]), others)
 
 
 def pair(
-    requests: Sequence[Request], labels: Mapping[str, GivenLabel], candidate: str, scorer: Scorer, wait: timedelta,
+    requests: Sequence[CanaryRequest],
+    labels: Mapping[str, GivenLabel],
+    candidate: str,
+    scorer: Scorer,
+    wait: timedelta,
     now: datetime,
-) -> Paired:  # fmt: skip
+) -> Paired:
     """Pair ``requests``, which are in order of arrival, and those of them whose label came within ``wait``.
 
     A label whose id two requests have is not used.
     """
     ids = Counter(request.id for request in requests)
-    hasher, labelled = hashlib.sha256(), list[tuple[Request, Side]]()
+    hasher, labelled = hashlib.sha256(), list[tuple[CanaryRequest, SideAnswer]]()
     waiting = late = 0
     for request in requests:
         given = labels.get(request.id)
@@ -198,23 +209,28 @@ def pair(
             late += 1
         else:
             labelled.append(
-                (request, Side(request.answer, scoring.score(scorer, request.answer, given.label)))
+                (
+                    request,
+                    SideAnswer(request.answer, scoring.score(scorer, request.answer, given.label)),
+                )
             )
     scored = _pairs(labelled, candidate, now - wait)
     used = sum(len(side) for both in scored for side in both)
     return Paired(
-        _pairs([(request, Side(request.answer)) for request in requests], candidate, now), scored,
+        _pairs([(request, SideAnswer(request.answer)) for request in requests], candidate, now), scored,
         LabelCounts(used, waiting, late, len(labelled) - used), f"sha256:{hasher.hexdigest()}",
     )  # fmt: skip
 
 
-def _pairs(sides: Sequence[tuple[Request, Side]], candidate: str, until: datetime) -> list[Pair]:
-    """The pairs of the batches that are complete, or whose hour ended before ``until``."""
+def _pairs(
+    sides: Sequence[tuple[CanaryRequest, SideAnswer]], candidate: str, until: datetime
+) -> list[Pair]:
+    """Return the pairs of the batches that are complete, or whose hour ended before ``until``."""
     seen, pairs = set[bytes](), list[Pair]()
     for hour, group in groupby(
         sides, key=lambda side: side[0].time.replace(minute=0, second=0, microsecond=0)
     ):
-        ours, theirs = list[Side](), list[Side]()
+        ours, theirs = list[SideAnswer](), list[SideAnswer]()
         for request, side in group:
             if request.prompt in seen:
                 continue
@@ -228,7 +244,7 @@ def _pairs(sides: Sequence[tuple[Request, Side]], candidate: str, until: datetim
     return pairs
 
 
-def _dealt(ours: Sequence[Side], theirs: Sequence[Side]) -> list[Pair]:
+def _dealt(ours: Sequence[SideAnswer], theirs: Sequence[SideAnswer]) -> list[Pair]:
     """Pairs that use every side once; none if a release has no request."""
     count = min(len(ours), len(theirs))
     return [
@@ -236,6 +252,6 @@ def _dealt(ours: Sequence[Side], theirs: Sequence[Side]) -> list[Pair]:
     ]
 
 
-def _part(sides: Sequence[Side], number: int, count: int) -> Sequence[Side]:
+def _part(sides: Sequence[SideAnswer], number: int, count: int) -> Sequence[SideAnswer]:
     """Part ``number`` of ``count`` about equal ones."""
     return sides[number * len(sides) // count : (number + 1) * len(sides) // count]

@@ -10,7 +10,6 @@ docs/how-to/monitoring.md#in-a-cluster.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from checks.config.monitor import Monitor
 from checks.storage import layout, plain_yaml
@@ -29,21 +28,7 @@ def files(scope: Scope, monitor: Monitor) -> dict[str, bytes]:
     Raises ParamsRefused as ``objectives.from_params``.
     """
     header = _HEADER.format(scope.environment)
-    texts = {
-        name: header + plain_yaml.dump(value) for name, value in _manifests(scope, monitor).items()
-    }
-    texts["dashboard.json"] = _dashboard(scope, monitor)
-    return {name: text.encode() for name, text in texts.items()}
-
-
-def committed(scope: Scope, monitor: Monitor) -> Mapping[Path, bytes | None]:
-    """Return ``files`` by their paths in the repository. Raises as ``files``."""
-    folder = layout.ENVIRONMENTS / scope.environment / kustomization.MONITORING
-    return {folder / name: data for name, data in files(scope, monitor).items()}
-
-
-def _manifests(scope: Scope, monitor: Monitor) -> dict[str, dict[str, Any]]:
-    filled: dict[str, dict[str, Any]] = templates.fill(
+    manifests = templates.fill(
         "component.yaml.jinja",
         scope=scope,
         rules=rules.rules(scope, monitor),
@@ -53,8 +38,12 @@ def _manifests(scope: Scope, monitor: Monitor) -> dict[str, dict[str, Any]]:
         gateway_labels=gateway.LABELS,
         server=CONTAINER,
     )
-    return filled
+    texts = {name: header + plain_yaml.dump(value) for name, value in manifests.items()}
+    texts["dashboard.json"] = json.dumps(dashboard.dashboard(scope, monitor), indent=2) + "\n"
+    return {name: text.encode() for name, text in texts.items()}
 
 
-def _dashboard(scope: Scope, monitor: Monitor) -> str:
-    return json.dumps(dashboard.dashboard(scope, monitor), indent=2) + "\n"
+def committed(scope: Scope, monitor: Monitor) -> Mapping[Path, bytes | None]:
+    """Return ``files`` by their paths in the repository. Raises as ``files``."""
+    folder = layout.ENVIRONMENTS / scope.environment / kustomization.MONITORING
+    return {folder / name: data for name, data in files(scope, monitor).items()}

@@ -15,7 +15,7 @@ from checks.data import signals
 from checks.process.errors import MachineRefused
 from checks.process.text import redact
 from release.monitoring import evidently_report
-from release.monitoring.answers import Answered, Reference
+from release.monitoring.answers import Reference, ScoredAnswer
 
 INSTALL = (
     "python3 -m venv .lockstep/evidently && .lockstep/evidently/bin/pip install "
@@ -25,7 +25,7 @@ _SECONDS = 600
 _OTHER = "(no label)"
 
 
-def write(python: Path, path: Path, window: Sequence[Answered], reference: Reference) -> None:
+def write(python: Path, path: Path, window: Sequence[ScoredAnswer], reference: Reference) -> None:
     """Write the page to ``path``, by the Evidently of ``python``. Raises MachineRefused if it cannot."""
     categorical = [
         "answer declines",
@@ -56,7 +56,9 @@ def write(python: Path, path: Path, window: Sequence[Answered], reference: Refer
         raise MachineRefused(f"--evidently: {python}: {redact(why)}", f"run {INSTALL}")
 
 
-def _columns(side: Sequence[Answered], labels: frozenset[str] | None) -> dict[str, list[int | str]]:
+def _columns(
+    side: Sequence[ScoredAnswer], labels: frozenset[str] | None
+) -> dict[str, list[int | str]]:
     columns: dict[str, list[int | str]] = {
         "words of the prompt": [len(answer.prompt.split()) for answer in side],
         "words of the answer": [len(answer.answer.split()) for answer in side],

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +22,8 @@ import requests
 from checks.process.errors import MachineRefused
 from checks.process.text import redact
 from checks.storage import files, plain_yaml
-from release.monitoring import templates
+from release.monitoring import rules, templates
+from release.monitoring.objectives import Scope
 
 HOST = "127.0.0.1"
 INSTALL = "apt-get install prometheus prometheus-alertmanager"
@@ -34,17 +35,14 @@ _PAUSE = 0.1
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Settings(NamedTuple):
-    """``folder``: for everything; it has the rule file ``rules``. ``targets``: HOST:PORT of each /metrics.
+class LocalOptions(NamedTuple):
+    """``targets``: HOST:PORT of each /metrics. ``environment``: as the gateway was told.
 
-    ``model``: a label that all their metrics get. ``webhook``: where alerts are sent; None: they are only shown.
-    ``interval``: seconds between two scrapes.
+    ``webhook``: where alerts are sent; None: they are only shown. ``interval``: seconds between two scrapes.
     """
 
-    folder: Path
-    rules: str
     targets: tuple[str, ...]
-    model: str
+    environment: str
     webhook: str | None
     port: int
     alertmanager_port: int
@@ -63,8 +61,8 @@ class _Program(NamedTuple):
         return self.names[-1]
 
 
-def run(settings: Settings, say: Callable[[str], None]) -> None:
-    """Run both until SIGINT, SIGTERM or SIGHUP, and end them.
+def run(folder: Path, scope: Scope, options: LocalOptions, say: Callable[[str], None]) -> None:
+    """Run both until SIGINT, SIGTERM or SIGHUP, and end them. Everything is in ``folder``, which has the rules.
 
     Raises MachineRefused if one is not installed, its port is taken, or it ends by itself.
     """
@@ -72,33 +70,33 @@ def run(settings: Settings, say: Callable[[str], None]) -> None:
         # Alertmanager without a cluster, for which it would listen everywhere.
         _Program(
             ("prometheus-alertmanager", "alertmanager"),
-            settings.alertmanager_port,
+            options.alertmanager_port,
             ("--storage.path=alertmanager", "--cluster.listen-address="),
         ),
-        _Program(("prometheus",), settings.port, ("--storage.tsdb.path=prometheus",)),
+        _Program(("prometheus",), options.port, ("--storage.tsdb.path=prometheus",)),
     )
     paths = [_path(program) for program in programs]
     for program in programs:
         _is_free(program.port)
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    settings.folder.chmod(0o700)  # the address of a webhook is often a secret
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # the address of a webhook is often a secret
+    values = options._asdict() | {"model": scope.model, "rules": rules.RULES}
     with _signals() as ended, ExitStack() as stack:
         running = {
-            program.name: stack.enter_context(_running(program, path, settings))
+            program.name: stack.enter_context(_running(program, path, folder, values))
             for program, path in zip(programs, paths, strict=True)
         }
         for program in programs:
-            if not _is_ready(program, running, settings.folder, ended):
+            if not _is_ready(program, running, folder, ended):
                 return
-        say(f"prometheus: http://{HOST}:{settings.port}/alerts, of {', '.join(settings.targets)}")
-        sent = (
-            f"sends alerts to {_host(settings.webhook)}"
-            if settings.webhook
-            else "sends alerts nowhere: no --webhook"
-        )
-        say(f"alertmanager: http://{HOST}:{settings.alertmanager_port}, {sent}")
+        say(f"prometheus: http://{HOST}:{options.port}/alerts, of {', '.join(options.targets)}")
+        sent = "sends alerts nowhere: no --webhook"
+        if options.webhook:
+            # The host alone: the path is often a secret.
+            sent = f"sends alerts to {redact(urlsplit(options.webhook).hostname or '')}"
+        say(f"alertmanager: http://{HOST}:{options.alertmanager_port}, {sent}")
         while not ended.wait(_PAUSE):
-            _live(running, settings.folder)
+            _live(running, folder)
         say("monitor: ending")
 
 
@@ -120,7 +118,7 @@ def _is_free(port: int) -> None:
 
 @contextmanager
 def _signals() -> Iterator[threading.Event]:
-    """An event that a signal sets. Nothing is interrupted, so no process is started that nobody knows."""
+    """Return an event that a signal sets. Nothing is interrupted, so no process is started that nobody knows."""
     ended = threading.Event()
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup
     before = {
@@ -135,15 +133,14 @@ def _signals() -> Iterator[threading.Event]:
 
 @contextmanager
 def _running(
-    program: _Program, path: str, settings: Settings
+    program: _Program, path: str, folder: Path, values: Mapping[str, object]
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    config = settings.folder / f"{program.name}.yaml"
-    filled = templates.fill(f"{config.name}.jinja", **settings._asdict())
-    files.write_text(config, plain_yaml.dump(filled))
-    with _log(program.name, settings.folder).open("wb") as log:
+    config = folder / f"{program.name}.yaml"
+    files.write_text(config, plain_yaml.dump(templates.fill(f"{config.name}.jinja", **values)))
+    with _log(program.name, folder).open("wb") as log:
         process = subprocess.Popen(
             [path, f"--config.file={config.name}", f"--web.listen-address={HOST}:{program.port}", *program.options],
-            cwd=settings.folder, env={"PATH": os.environ.get("PATH", os.defpath)}, stdin=subprocess.DEVNULL, stdout=log,
+            cwd=folder, env={"PATH": os.environ.get("PATH", os.defpath)}, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
@@ -189,11 +186,6 @@ def _live(running: "dict[str, subprocess.Popen[bytes]]", folder: Path) -> None:
             raise MachineRefused(
                 f"{name}: ended with {process.returncode}: {redact(last, 300)}", f"read {log}"
             )
-
-
-def _host(url: str) -> str:
-    """Of the webhook the host alone: its path is often a secret."""
-    return redact(urlsplit(url).hostname or "")
 
 
 def _log(name: str, folder: Path) -> Path:

@@ -13,9 +13,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from checks.formats.captures import SHADOW_ID, release_named
 from checks.process.errors import EvidenceRefused
 from checks.process.text import redact
-from release.monitoring.gateway.answers import Answer, Events, whole
+from release.monitoring.gateway.answers import Events, ParsedAnswer, whole
 from release.monitoring.gateway.rows import Exchange
-from release.monitoring.window import Span
+from release.monitoring.window import TimeSpan
 
 _STREAM = ("data:", "event:", "id:", ":")  # how server-sent events begin
 NO_COMPLETION = "no chat and no completion"
@@ -35,7 +35,7 @@ class LogKind(abc.ABC):
     name: ClassVar[str]
 
     @abc.abstractmethod
-    def read(self, source: str, span: Span) -> Iterator[Entry]:
+    def read(self, source: str, span: TimeSpan) -> Iterator[Entry]:
         """The requests at ``source``. Those outside of ``span`` may be missing: `capture` would drop them anyway.
 
         Raises EvidenceRefused, with the line, for a malformed log; MachineRefused if a package is missing.
@@ -137,12 +137,12 @@ def _object(where: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def _answer(response: Any) -> Answer:
+def _answer(response: Any) -> ParsedAnswer:
     """Parse the answer. It has no choices if it is not one of OpenAI's API."""
     if not isinstance(response, str):
         return whole(json.dumps(response).encode())
     if response.lstrip().startswith(_STREAM):
-        answer = Answer()
+        answer = ParsedAnswer()
         Events(answer).feed(f"{response}\n".encode(errors="replace"))
         return answer
     return whole(response.encode(errors="replace"))

@@ -1,7 +1,7 @@
 """Reads the reference of a window: the pinned rows of a release, and its own answers before it was served."""
 
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,31 +11,19 @@ from checks.evaluation import scoring
 from checks.formats.data_reports import PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.pointer import Pointer
-from checks.kinds.scorer import Scorer
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats.drift import Text
 from checks.storage import files, layout
-from release.monitoring.answers import Answered, Reference
+from release.monitoring.answers import Reference, ScoredAnswer
 from release.record import outputs
 from release.record.records import Commit, Records
 
 M = TypeVar("M", bound=BaseModel)
 
 
-class Found(NamedTuple):
-    """The reference, and the digest of each file that it was read from.
-
-    ``scorer``: by which its answers were scored; None: it is not the one that params.yaml names now.
-    """
-
-    reference: Reference
-    digests: dict[str, Digest]
-    scorer: Scorer | None
-
-
-def read(records: Records, release: Pointer, params: Params) -> Found:
+def read(records: Records, release: Pointer, params: Params) -> Reference:
     """The reference of ``release``, by the record that made it. Raises EvidenceRefused if a part cannot be had."""
     commit = records.at(release.commit)
     prepared = _report(commit, layout.PREPARE_REPORT, PrepareReport)
@@ -64,10 +52,12 @@ def read(records: Records, release: Pointer, params: Params) -> Found:
     labels = params.monitor.labels
     if labels is None and params.validate_.labels is not None:
         labels = tuple({row.reference.strip() for row in rows["train"]})
-    reference = Reference(
+    scorers = params.evaluate.scorers
+    is_same = scoring.digest_of(scorers) == evaluated.scorers
+    return Reference(
         prompts=list(pinned.values()),
         answers=[
-            Answered(
+            ScoredAnswer(
                 answer.id,
                 pinned[answer.id].text if answer.id in pinned else answer.prompt,
                 redact(answer.prediction)[0],
@@ -77,10 +67,8 @@ def read(records: Records, release: Pointer, params: Params) -> Found:
             for answer in answers
         ],
         labels=None if labels is None else frozenset(labels),
-    )
-    scorers = params.evaluate.scorers
-    return Found(
-        reference, digests, scorers[0] if scoring.digest_of(scorers) == evaluated.scorers else None
+        digests=digests,
+        scorer=scorers[0] if is_same else None,
     )
 
 

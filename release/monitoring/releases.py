@@ -19,16 +19,21 @@ class Sides(NamedTuple):
     runs_in: str | None
 
 
+def check_known(params: Params, environment: str, key: str = "") -> None:
+    """Raise ParamsRefused if there is no such environment. ``key``: of params.yaml, where that names it."""
+    if environment not in params.promote.environments:
+        raise ParamsRefused(
+            f"{layout.PARAMS}: {key}promote.environments has no {environment!r}",
+            f"use one of {', '.join(params.promote.ordered)}",
+        )
+
+
 def runs(root: Path, params: Params, environment: str, ledger: Ledger | None = None) -> Pointer:
     """Return what ``environment`` runs. ``ledger``: None: that of ``root``.
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing.
     """
-    if environment not in params.promote.environments:
-        raise ParamsRefused(
-            f"{layout.PARAMS}: promote.environments has no {environment!r}",
-            f"use one of {', '.join(params.promote.ordered)}",
-        )
+    check_known(params, environment)
     ledger = ledger or Ledger.open(root, params.promote)
     tip = ledger.begun()
     release = None if tip is None else ledger.pointer(tip, environment)
@@ -42,24 +47,25 @@ def runs(root: Path, params: Params, environment: str, ledger: Ledger | None = N
 def both(
     root: Path, params: Params, environment: str, named: str | None, ledger: Ledger | None = None
 ) -> Sides:
-    """The releases of ``environment`` and of the candidate that is to follow.
+    """Return the releases of ``environment`` and of the candidate that is to follow.
 
     ``named``: an environment that runs the candidate, or the digest of its model; None: the environment that must run
     it first. ``environment`` itself: its release is the candidate, and is compared with the one that it ran before.
     Raises as ``runs``, and EvidenceRefused if there is no candidate, or if both are the same.
     """
     now = runs(root, params, environment, ledger)
-    production, named = short(now), named or params.promote.environments[environment].after
+    production = short(now.model)
+    named = named or params.promote.environments[environment].after
     if named == environment:
         ran = _before(ledger or Ledger.open(root, params.promote), environment, now)
-        return Sides(short(ran), production, environment)
+        return Sides(short(ran.model), production, environment)
     todo = "name an environment, or the digest of a model, with --candidate-release"
     if named is None:
         raise EvidenceRefused(
             f"{environment}: no environment comes before it, so the candidate is not known", todo
         )
     if named in params.promote.environments:
-        candidate = short(runs(root, params, named, ledger))
+        candidate = short(runs(root, params, named, ledger).model)
     elif digest_named := release_named(named):
         candidate = digest_named
     else:
@@ -85,6 +91,6 @@ def _before(ledger: Ledger, environment: str, now: Pointer) -> Pointer:
     )
 
 
-def short(release: Pointer) -> str:
-    """The first 12 digits of its model, as the gateway names it."""
-    return release.model.removeprefix("sha256:")[:12]
+def short(model: str) -> str:
+    """Return the first 12 digits of a model's digest, as the gateway names its release."""
+    return model.removeprefix("sha256:")[:12]

@@ -9,7 +9,7 @@ divided.
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from checks.config.monitor import Monitor
 from checks.data import signals
@@ -19,7 +19,7 @@ from checks.kinds.gate import figure, small
 from checks.stats.anytime import Stream
 
 
-class Side(NamedTuple):
+class SideAnswer(NamedTuple):
     """The answer of one release; None: no whole answer. ``score``: by its label, if that is known."""
 
     answer: str | None
@@ -32,27 +32,8 @@ class Pair(NamedTuple):
     A pair is one observation: the difference of the two means.
     """
 
-    production: Sequence[Side]
-    candidate: Sequence[Side]
-
-
-class Asks(NamedTuple):
-    """The question of a rollout. ``labels``: the valid answers of a task that has a closed set of them.
-
-    ``same_prompts``: both sides of a pair answered one prompt. Then equal answers have equal scores, whatever their
-    label, and the share of different answers bounds the loss.
-    """
-
-    margin: float
-    alpha: float
-    labels: frozenset[str] | None
-    same_prompts: bool
-
-    @classmethod
-    def of(cls, monitor: Monitor, same_prompts: bool) -> Self:
-        """Return what ``monitor`` asks for."""
-        labels = None if monitor.labels is None else frozenset(monitor.labels)
-        return cls(monitor.margin, 1 - monitor.confidence, labels, same_prompts)
+    production: Sequence[SideAnswer]
+    candidate: Sequence[SideAnswer]
 
 
 class Judged(NamedTuple):
@@ -63,14 +44,20 @@ class Judged(NamedTuple):
     agreement: float | None
 
 
-def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
-    """Ask ``pairs`` about answers, and ``scored`` about quality: pairs of answers that all have a score."""
-    known = asks.labels
+def judge(
+    pairs: Sequence[Pair], scored: Sequence[Pair], monitor: Monitor, *, same_prompts: bool
+) -> Judged:
+    """Ask ``pairs`` about answers, and ``scored`` about quality: pairs of answers that all have a score.
+
+    ``same_prompts``: both sides of a pair answered one prompt. Then equal answers have equal scores, whatever their
+    label, and the share of different answers bounds the loss.
+    """
     questions: list[tuple[str, Callable[[str], bool]]] = [
         ("no refusals", lambda answer: not signals.is_refusal(answer)),
         ("no repetition", lambda answer: not signals.is_repetitive(answer)),
     ]
-    if known is not None:
+    if monitor.labels is not None:
+        known = frozenset(monitor.labels)
         questions.append(("valid labels", lambda answer: answer.strip() in known))
     means = {
         "answered": [
@@ -89,12 +76,10 @@ def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
         tuple(fmean(side.score or 0.0 for side in sides) for sides in pair) for pair in scored
     ]
     differ = (
-        [float(one.strip() != two.strip()) for (one,), (two,) in whole]
-        if asks.same_prompts
-        else None
+        [float(one.strip() != two.strip()) for (one,), (two,) in whole] if same_prompts else None
     )
     findings = tuple(
-        _finding(name, values, asks, len(means), differ if name == "quality" else None)
+        _finding(name, values, monitor, len(means), differ if name == "quality" else None)
         for name, values in means.items()
     )
     statuses = {finding.status for finding in findings}
@@ -107,7 +92,7 @@ def judge(pairs: Sequence[Pair], scored: Sequence[Pair], asks: Asks) -> Judged:
 def _finding(
     name: str,
     values: Sequence[tuple[float, ...]],
-    asks: Asks,
+    monitor: Monitor,
     questions: int,
     differ: Sequence[float] | None,
 ) -> RolloutFinding:
@@ -116,14 +101,14 @@ def _finding(
     Where there is such a bound, half of alpha is for each of the two ways to pass.
     """
     stream = Stream.of([ours - theirs for ours, theirs in values])
-    level, passing = asks.alpha / questions, asks.alpha / (1 if differ is None else 2)
-    p_loss, p_fine = stream.p_above(asks.margin), stream.p_below(asks.margin)
-    p_same = 1.0 if differ is None else Stream.of(differ).p_below(asks.margin)
+    n, margin, alpha = len(values), monitor.margin, 1 - monitor.confidence
+    level, passing = alpha / questions, alpha / (1 if differ is None else 2)
+    p_loss, p_fine = stream.p_above(margin), stream.p_below(margin)
+    p_same = 1.0 if differ is None else Stream.of(differ).p_below(margin)
     low, high = stream.low(level), stream.high(passing)
     status: Status = (
         "fail" if p_loss <= level else "pass" if min(p_fine, p_same) <= passing else "inconclusive"
     )
-    n, margin = len(values), asks.margin
     production, candidate = (
         sum(value[side] for value in values) / n if n else None for side in (0, 1)
     )
@@ -141,5 +126,5 @@ def _finding(
         production=None if production is None else figure(production),
         candidate=None if candidate is None else figure(candidate),
         loss=None if production is None or candidate is None else figure(production - candidate),
-        p_loss=small(p_loss), p_fine=small(min(1.0, min(p_fine, p_same) * asks.alpha / passing)),
+        p_loss=small(p_loss), p_fine=small(min(1.0, min(p_fine, p_same) * alpha / passing)),
     )  # fmt: skip

@@ -18,16 +18,20 @@ from typing import NamedTuple
 
 from pydantic import AwareDatetime, ValidationError
 
+from checks.config.params import Params
 from checks.evaluation import scoring
 from checks.formats import captures
 from checks.formats.captures import Capture
+from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import Seconds
 from checks.kinds.scorer import Scorer
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.records.identity import Digest
 from checks.records.rows import Message, Record
 from checks.storage import digest, files
-from release.monitoring.rollout import Pair, Side
+from release.monitoring import rollout
+from release.monitoring.releases import Sides
+from release.monitoring.rollout import Pair, SideAnswer
 from release.monitoring.store import GivenLabel
 
 _ROLES = ("system", "user", "assistant")
@@ -42,7 +46,7 @@ class Prompt(NamedTuple):
     messages: tuple[Message, ...]
 
 
-class Said(Record):
+class ShadowAnswer(Record):
     """The redacted answer of a server; or None, and why not."""
 
     answer: str | None
@@ -57,12 +61,12 @@ class ShadowPair(Record):
     arrived: AwareDatetime | None = None
     request_id: captures.Name
     prompt: Digest
-    production: Said
-    candidate: Said
+    production: ShadowAnswer
+    candidate: ShadowAnswer
 
 
 def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
-    """The different prompts in the order of their requests' hashes, and how many requests cannot be sent again.
+    """Return the different prompts in the order of their requests' hashes, and how many requests cannot be sent again.
 
     So the first of them are a sample drawn by chance, the same for every run. Mistakes of a client, calls of tools,
     and what has other parts than text cannot be sent.
@@ -95,7 +99,7 @@ def _messages(request: Capture) -> tuple[Message, ...] | None:
     )
 
 
-class Kept:
+class PairFile:
     """The file of pairs, which one run writes at a time. ``pairs``: one for each prompt, the first."""
 
     def __init__(self, path: Path) -> None:
@@ -148,7 +152,7 @@ def judged(
     wait: timedelta,
     now: datetime,
 ) -> tuple[list[Pair], list[Pair]]:
-    """The pairs, and those of them in which both answers have a score.
+    """Return the pairs, and those of them in which both answers have a score.
 
     A label counts as in a canary: ``wait`` after its request arrived, if it came until then. Otherwise labels that come
     sooner for production's wrong answers would make the candidate look better than it is.
@@ -164,7 +168,33 @@ def judged(
     return both, scored
 
 
-def _side(said: Said, label: str | None, scorer: Scorer) -> Side:
+def _side(said: ShadowAnswer, label: str | None, scorer: Scorer) -> SideAnswer:
     if said.answer is None or label is None:
-        return Side(said.answer)
-    return Side(said.answer, scoring.score(scorer, said.answer, label))
+        return SideAnswer(said.answer)
+    return SideAnswer(said.answer, scoring.score(scorer, said.answer, label))
+
+
+def report(
+    environment: str,
+    sides: Sides,
+    params: Params,
+    pairs: Sequence[ShadowPair],
+    labels: Mapping[str, GivenLabel],
+    notes: Sequence[str],
+    now: datetime,
+) -> RolloutReport:
+    """Judge the ``pairs`` so far, with the ``labels`` that came until ``now``."""
+    monitor = params.monitor
+    wait = timedelta(hours=monitor.label_hours)
+    both, scored = judged(pairs, labels, params.evaluate.scorers[0], wait, now)
+    result = rollout.judge(both, scored, monitor, same_prompts=True)
+    hasher = hashlib.sha256()
+    for pair in pairs:
+        hasher.update(f"{pair.model_dump_json()}\n{labels.get(pair.request_id)!r}\n".encode())
+    return RolloutReport(
+        kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
+        runs_in=sides.runs_in, since=min(pair.time for pair in pairs), decision=result.decision,
+        margin=monitor.margin, alpha=round(1 - monitor.confidence, 6), evidence=f"sha256:{hasher.hexdigest()}",
+        pairs=len(both), labelled=len(scored),
+        agreement=result.agreement, findings=result.findings, notes=tuple(notes),
+    )  # fmt: skip

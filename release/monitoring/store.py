@@ -44,7 +44,7 @@ class Task(Record):
     answer: str = ""  # The model's answer.
 
 
-class Store:
+class CaptureStore:
     """The folder at ``address``: a path, or an address such as s3://bucket/captures."""
 
     def __init__(self, address: str) -> None:

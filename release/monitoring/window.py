@@ -10,8 +10,9 @@ from checks.evaluation import scoring
 from checks.formats.captures import Capture
 from checks.kinds.scorer import Scorer
 from checks.process.errors import EvidenceRefused
-from release.monitoring.answers import Answered
-from release.monitoring.store import Store
+from release.monitoring.answers import ScoredAnswer
+from release.monitoring.releases import short
+from release.monitoring.store import CaptureStore
 
 EARLIER = 8  # windows before one, that it is compared with
 _MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
@@ -19,7 +20,7 @@ _BLOCK = 3  # hours: requests of a block may depend on one another, where no key
 _KEYED = 0.95  # share of the requests that must have a user's key
 
 
-class Span(NamedTuple):
+class TimeSpan(NamedTuple):
     """From ``since`` up to ``until``, which is excluded."""
 
     since: datetime
@@ -35,14 +36,14 @@ class Traffic(NamedTuple):
 
     @property
     def keyed(self) -> bool:
-        """Whether keys tell which requests are of one user."""
+        """Tell whether keys tell which requests are of one user."""
         return sum(request.user_key is not None for request in self.requests) >= _KEYED * len(
             self.requests
         )
 
     @property
     def digest(self) -> str:
-        """Of every request and label."""
+        """Return the digest of every request and label."""
         hasher = hashlib.sha256()
         for request in self.requests:
             label = self.labels.get(request.request_id)
@@ -50,88 +51,78 @@ class Traffic(NamedTuple):
         return f"sha256:{hasher.hexdigest()}"
 
 
-def last_whole(now: datetime, days: int) -> Span:
+def last_whole(now: datetime, days: int) -> TimeSpan:
     """The last window of ``days`` days that has ended. Windows follow one another without a gap or an overlap."""
     length = timedelta(days=days)
     until = _MONDAY + (now - _MONDAY) // length * length
-    return Span(until - length, until)
+    return TimeSpan(until - length, until)
 
 
-def read(store: Store, environment: str, span: Span, model: str) -> Traffic:
-    """The traffic of the release ``model`` (its digest). Raises EvidenceRefused if there is none."""
-    short, others, seen = (
-        model.removeprefix("sha256:")[:12],
-        Counter[str](),
-        dict[tuple[str, datetime], Capture](),
-    )
-    for request in store.requests(environment, *span):
-        if request.release == short:
-            seen[request.request_id, request.time] = request
-        else:
-            others[request.release or "of no named release"] += 1
+def read(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> Traffic:
+    """Return the traffic of the release ``model`` (its digest). Raises EvidenceRefused if there is none."""
+    requests, others = _requests(store, environment, span, model)
     notes = [
         f"{count:,} requests to another release are left out: {name}"
         for name, count in others.most_common(5)
     ]
-    if not seen:
+    if not requests:
         when = f"{span.since:%Y-%m-%d %H:%M} to {span.until:%Y-%m-%d %H:%M} UTC"
         was = f" (there are {notes[0]})" if notes else ""
         raise EvidenceRefused(
-            f"{store.shown}: no request to release {short} of {environment} from {when}{was}",
+            f"{store.shown}: no request to release {short(model)} of {environment} from {when}{was}",
             "name the gateway's folder with --captures, or another time with --from and --to",
         )
-    requests = tuple(sorted(seen.values(), key=lambda each: (each.time, each.request_id)))
     labels, more = _labels(store, requests)
     return Traffic(requests, labels, (*notes, *more))
 
 
-def earlier(store: Store, environment: str, span: Span, model: str) -> list[Traffic]:
-    """The traffic of the same release in the windows before ``span`` that have some, without labels. Latest first."""
-    short, length, windows = (
-        model.removeprefix("sha256:")[:12],
-        span.until - span.since,
-        list[Traffic](),
-    )
+def earlier(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> list[Traffic]:
+    """Return the traffic of the same release in the windows before ``span`` that have some, without labels.
+
+    Latest first.
+    """
+    length = span.until - span.since
+    windows = []
     for number in range(1, EARLIER + 1):
-        seen = store.requests(
-            environment, span.since - number * length, span.until - number * length
-        )
-        once = {
-            (request.time, request.request_id): request
-            for request in seen
-            if request.release == short
-        }
-        if once:
-            windows.append(Traffic(tuple(once[key] for key in sorted(once)), {}, ()))
+        before = TimeSpan(span.since - number * length, span.until - number * length)
+        requests, _ = _requests(store, environment, before, model)
+        if requests:
+            windows.append(Traffic(requests, {}, ()))
     return windows
 
 
-def _labels(store: Store, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
-    """The labels of these requests. An id of two requests, or with two labels, names neither."""
-    ids, given = (
-        Counter(request.request_id for request in requests),
-        defaultdict[str, set[str]](set),
-    )
+def _requests(
+    store: CaptureStore, environment: str, span: TimeSpan, model: str
+) -> tuple[tuple[Capture, ...], Counter[str]]:
+    """Return the requests to a release, each once and in order of time, and how many other releases got."""
+    once, others = dict[tuple[datetime, str], Capture](), Counter[str]()
+    for request in store.requests(environment, *span):
+        if request.release == short(model):
+            once[request.time, request.request_id] = request
+        else:
+            others[request.release or "of no named release"] += 1
+    return tuple(once[key] for key in sorted(once)), others
+
+
+def _labels(store: CaptureStore, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
+    """Return the labels of these requests. An id of two requests, or with two labels, names neither."""
+    ids = Counter(request.request_id for request in requests)
+    given = defaultdict[str, set[str]](set)
     for label in store.labels():
         if label.request_id in ids:
             given[label.request_id].add(label.label)
     unclear = [name for name, labels in given.items() if len(labels) > 1 or ids[name] > 1]
-    notes = (
-        [f"{len(unclear):,} labels are left out: two for one request, or an id of two requests"]
-        if unclear
-        else []
-    )
-    return {
-        name: next(iter(labels)) for name, labels in given.items() if name not in unclear
-    }, notes
+    clear = {name: next(iter(labels)) for name, labels in given.items() if name not in unclear}
+    note = f"{len(unclear):,} labels are left out: two for one request, or an id of two requests"
+    return clear, [note] if unclear else []
 
 
-def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
-    """The requests with a whole answer, scored by ``scorer`` where their label came.
+def answered(traffic: Traffic, scorer: Scorer | None) -> list[ScoredAnswer]:
+    """Return the requests with a whole answer, scored by ``scorer`` where their label came.
 
     The group of each is its user, or the block of hours in which it arrived.
     """
-    answers = list[Answered]()
+    answers = list[ScoredAnswer]()
     for request in traffic.requests:
         if request.error is not None or request.status >= 400 or request.answer is None:
             continue
@@ -143,5 +134,5 @@ def answered(traffic: Traffic, scorer: Scorer | None) -> list[Answered]:
             else scoring.score(scorer, request.answer, label)
         )
         group = request.user_key or f"{request.time:%Y-%m-%d} {request.time.hour // _BLOCK}"
-        answers.append(Answered(request.request_id, prompt, request.answer, group, score))
+        answers.append(ScoredAnswer(request.request_id, prompt, request.answer, group, score))
     return answers

@@ -6,19 +6,19 @@ that loads nothing from elsewhere. It can be sent, and works offline and on a ph
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
 
 from checks.evaluation import comparisons
 from checks.formats import judgements
-from checks.formats.labels import Anchor, Label, Verdict
+from checks.formats.labels import Anchor, Verdict
 from checks.records.identity import Digest
 from checks.records.rows import Message, Record, Row
 from checks.storage import digest
-from checks.suites.pairwise import Pairwise
 from release.pages import html
+from release.review.answer_pairs import AnswerPairs
 
 
 class Task(Record):
@@ -33,7 +33,7 @@ class Task(Record):
     right_sha: Digest
 
 
-class Asked(NamedTuple):
+class LabelTasks(NamedTuple):
     """The tasks of one person, and how many rows are drawn, labelled by somebody, and to be labelled by two."""
 
     tasks: tuple[Task, ...]
@@ -42,25 +42,23 @@ class Asked(NamedTuple):
     doubled: int
 
 
-def asked(
-    suite: Pairwise, rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], labels: Iterable[Label],
-    annotator: str,
-) -> Asked:  # fmt: skip
+def asked(pairs: AnswerPairs, annotator: str) -> LabelTasks:
     """Return the tasks of ``annotator``: rows without a label, and a tenth of those that one other person labelled."""
     done: dict[tuple[str, frozenset[str]], set[str]] = defaultdict(set)
-    for label in labels:
+    for label in pairs.labels:
         done[label.once[:2]].add(label.annotator)
-    texts = {row.id: (ours[row.id], theirs[row.id]) for row in rows}
-    drawn = comparisons.drawn(rows, suite.draw)
+    texts = {row.id: (pairs.ours[row.id], pairs.theirs[row.id]) for row in pairs.rows}
+    drawn = comparisons.drawn(pairs.rows, pairs.suite.draw)
     differ = [row for row in drawn if texts[row.id][0] != texts[row.id][1]]
-    twice = comparisons.doubled(differ, suite.seed)
-    tasks, labelled = list[Task](), len(drawn) - len(differ)
+    twice = comparisons.doubled(differ, pairs.suite.seed)
+    tasks = list[Task]()
+    labelled = len(drawn) - len(differ)
     for row in differ:
         by = done[row.id, frozenset(map(judgements.answer_sha, texts[row.id]))]
         labelled += bool(by)
         if annotator not in by and len(by) < (2 if row.id in twice else 1):
-            tasks.append(_task(suite.seed, row, *texts[row.id]))
-    return Asked(tuple(tasks), len(drawn), labelled, len(twice))
+            tasks.append(_task(pairs.suite.seed, row, *texts[row.id]))
+    return LabelTasks(tuple(tasks), len(drawn), labelled, len(twice))
 
 
 def _task(seed: int, row: Row, one: str, two: str) -> Task:
@@ -74,7 +72,7 @@ def _task(seed: int, row: Row, one: str, two: str) -> Task:
 
 
 def render(name: str, question: str, annotator: str, tasks: Sequence[Task]) -> str:
-    """The page."""
+    """Return the page."""
     plain = {
         "suite": name, "annotator": annotator, "question": question, "tasks": [task.model_dump() for task in tasks],
     }  # fmt: skip
@@ -87,22 +85,17 @@ def render(name: str, question: str, annotator: str, tasks: Sequence[Task]) -> s
     )  # fmt: skip
 
 
-def anchor(
-    rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], labels: Iterable[Label]
-) -> list[Anchor]:
-    """The labelled pairs with their texts, for a judge to answer from now on. The most frequent label counts."""
+def anchor(pairs: AnswerPairs) -> list[Anchor]:
+    """Return the labelled pairs with their texts, for a judge to answer from now on. The most frequent label counts."""
     votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
-    for label in labels:
-        our_sha, their_sha = (
-            judgements.answer_sha(texts.get(label.row, "")) for texts in (ours, theirs)
-        )
-        if {label.left_sha, label.right_sha} == {our_sha, their_sha}:
-            turned: Mapping[Verdict, Verdict] = {"left": "right", "right": "left", "tie": "tie"}
-            votes[label.row][label.label if label.left_sha == our_sha else turned[label.label]] += 1
+    turned: Mapping[Verdict, Verdict] = {"left": "right", "right": "left", "tie": "tie"}
+    for label in pairs.about(pairs.labels):
+        is_left = label.left_sha == judgements.answer_sha(pairs.ours[label.row])
+        votes[label.row][label.label if is_left else turned[label.label]] += 1
     return [
         Anchor(
-            id=row.id, prompt=row.transcript, reference=row.reference, left=ours[row.id], right=theirs[row.id],
-            label=votes[row.id].most_common(1)[0][0],
+            id=row.id, prompt=row.transcript, reference=row.reference, left=pairs.ours[row.id],
+            right=pairs.theirs[row.id], label=votes[row.id].most_common(1)[0][0],
         )
-        for row in rows if row.id in votes
+        for row in pairs.rows if row.id in votes
     ]  # fmt: skip

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from checks.formats import energy
 from checks.storage import layout
-from release.cost import afterwards
-from release.cost.forecast import Span
+from release.cost import training_record
+from release.cost.forecast import Range
 from release.record.records import Records
 from release.review.facts import Facts
 
@@ -96,7 +96,7 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
         return []
     expected, budget = None, facts.params.train_budget
     if target.commit is not None:
-        expected = afterwards.estimate(
+        expected = training_record.estimate_again(
             records, facts.params, target.ref, target.commit, train, took
         )
     parts = [
@@ -150,11 +150,11 @@ def _time(seconds: float) -> str:
     return f"{seconds / each:.1f}{unit}"
 
 
-def _times(span: Span) -> str:
+def _times(span: Range) -> str:
     """A range in the unit of its middle, such as 3.9 min (2.6 to 5.8)."""
     each, unit = _unit(span.middle)
     return _span(span.times(1 / each), ",.1f", unit)
 
 
-def _span(span: Span, how: str, unit: str = "") -> str:
+def _span(span: Range, how: str, unit: str = "") -> str:
     return f"{span.middle:{how}}{unit} ({span.low:{how}} to {span.high:{how}})"

@@ -13,7 +13,7 @@ from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.storage import files, layout
 from release.monitoring import canary as captured
 from release.monitoring import releases
-from release.monitoring.store import Store
+from release.monitoring.store import CaptureStore
 from release.record.records import Records
 from release.verbs import rollback
 from release.verbs.history import moment
@@ -45,7 +45,7 @@ def canary(
     params = Records(root).work_tree.params
     sides = releases.both(root, params, environment, options.release)
     since = _LONG_AGO if options.since is None else moment(options.since, now).start
-    store = Store(options.captures or str(root / layout.CAPTURES))
+    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
     report = captured.look(params, environment, sides, store, since, now)
     if report is None:
         raise EvidenceRefused(

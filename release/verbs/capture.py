@@ -11,11 +11,12 @@ from checks.config import params_file
 from checks.formats.captures import Capture, release_named
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import files, layout
+from release.monitoring import releases
+from release.monitoring.gateway.options import user_secret
 from release.monitoring.gateway.rows import TooLarge, row
 from release.monitoring.logs import KINDS
-from release.monitoring.store import Store
-from release.monitoring.window import Span
-from release.verbs.gateway import user_secret
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan
 from release.verbs.history import moment
 
 
@@ -53,12 +54,7 @@ def capture(
     line, for a malformed request or one without a release; nothing is stored then. ServingRefused if the
     file of a secret cannot be read or is too short. MachineRefused if a package is missing or MLflow cannot be asked.
     """
-    known = params_file.load(root / layout.PARAMS).promote.ordered
-    if environment not in known:
-        raise ParamsRefused(
-            f"{layout.PARAMS}: promote.environments has no {environment!r}",
-            f"use one of {', '.join(known)}",
-        )
+    releases.check_known(params_file.load(root / layout.PARAMS), environment)
     if kind not in KINDS.kinds:
         raise ParamsRefused(
             f"{kind[:80]!r} is not a kind of log", f"use one of {', '.join(KINDS.kinds)}"
@@ -77,7 +73,7 @@ def capture(
             f"{source}: has no request to store{f' ({why})' if why else ''}",
             "name another log, --from or --to",
         )
-    store = Store(options.captures or str(root / layout.CAPTURES))
+    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
     names, new = store.add_requests(environment, captured, kind)
     return Captured(len(captured), new, left_out, tuple(names))
 
@@ -91,7 +87,7 @@ def _read(
     captured, left_out = list[Capture](), Counter[str]()
     given = None if options.release is None else release_named(options.release)
     secret = None if options.user_secret is None else user_secret(options.user_secret)
-    for place, exchange, reason in KINDS.kinds[kind]().read(source, Span(since, until)):
+    for place, exchange, reason in KINDS.kinds[kind]().read(source, TimeSpan(since, until)):
         if exchange is None:
             left_out[reason] += 1
             continue

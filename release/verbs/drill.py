@@ -26,7 +26,7 @@ _WHY = "a drill"
 _T = TypeVar("_T")
 
 
-class Step(Record):
+class DrillStep(Record):
     """One step and its duration in seconds."""
 
     what: str
@@ -39,18 +39,18 @@ class Drill(Record):
     environment: str
     before: Pointer
     to: Pointer | None  # None: to nothing
-    steps: tuple[Step, ...]
+    steps: tuple[DrillStep, ...]
     seconds: Seconds
 
 
 def drill(root: Path, name: str, target: str | None = None) -> Drill:
     """Roll the environment ``name`` back and forward in a scratch clone. Raises whatever ``rollback`` would raise."""
-    began, steps = time.perf_counter(), list[Step]()
+    began, steps = time.perf_counter(), list[DrillStep]()
 
     def timed(what: str, do: Callable[[], _T]) -> _T:
         start = time.perf_counter()
         done = do()
-        steps.append(Step(what=what, seconds=time.perf_counter() - start))
+        steps.append(DrillStep(what=what, seconds=time.perf_counter() - start))
         return done
 
     promotion_context = timed("ask the ledger", lambda: context.find(root, target))

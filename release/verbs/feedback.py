@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
-from release.monitoring.store import Label, Store, parse
-from release.monitoring.window import Span
+from release.monitoring.store import CaptureStore, Label, parse
+from release.monitoring.window import TimeSpan
 
 
 class Stored(NamedTuple):
@@ -53,7 +53,7 @@ def feedback_from_mlflow(
 
     labels, left_out = list[Label](), Counter[str]()
     for label in mlflow.labels(
-        experiment, assessment, Span(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))
+        experiment, assessment, TimeSpan(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))
     ):
         if isinstance(label, str):
             left_out[label] += 1
@@ -71,5 +71,5 @@ def feedback_from_mlflow(
 
 
 def _stored(root: Path, labels: list[Label], captures: str | None) -> Stored:
-    name = Store(captures or str(root / layout.CAPTURES)).add(labels)
+    name = CaptureStore(captures or str(root / layout.CAPTURES)).add(labels)
     return Stored(len(labels), len({label.request_id for label in labels}), name)

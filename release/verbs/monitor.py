@@ -9,13 +9,14 @@ from urllib.parse import urlsplit
 
 from checks.config import params_file
 from checks.config.monitor import Monitor
-from checks.process.errors import ParamsRefused, ServingRefused
+from checks.process.errors import ServingRefused
 from checks.process.text import redact
 from checks.storage import files, layout, plain_yaml
-from release.monitoring import component, dashboard, local, rules
+from release.monitoring import component, dashboard, local, releases, rules
+from release.monitoring.gateway.options import ENVIRONMENT
+from release.monitoring.local import LocalOptions
 from release.monitoring.objectives import Scope
 from release.overlay import environment_file, kustomization, scaling
-from release.verbs.gateway import ENVIRONMENT
 
 HAND_OVER_PAGE = scaling.PAGE
 _WRITTEN = re.compile(
@@ -23,17 +24,6 @@ _WRITTEN = re.compile(
     re.A | re.I,
 )
 _TARGET = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}")
-
-
-class LocalMonitorOptions(NamedTuple):
-    """``targets``: HOST:PORT of each /metrics. ``environment``: as the gateway was told. Others: ``local.Settings``."""
-
-    targets: tuple[str, ...]
-    environment: str
-    webhook: str | None
-    port: int
-    alertmanager_port: int
-    interval: int
 
 
 def write_rules(root: Path, environment: str, output: Path | None) -> tuple[Path, ...]:
@@ -75,20 +65,14 @@ def write_component(root: Path, environment: str) -> Component:
 
 def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
     params = params_file.load(root / layout.PARAMS)
-    names = [(environment, "")]
-    names += [(name, "monitor.scaling: ") for name in params.monitor.scaling]
-    names += [(name, "monitor.alerts: ") for name in params.monitor.alerts]
-    names += [(name, "monitor.gpus: ") for name in params.monitor.gpus]
-    for name, key in names:
-        if name not in params.promote.environments:
-            raise ParamsRefused(
-                f"{layout.PARAMS}: {key}promote.environments has no {name!r}",
-                f"use one of {', '.join(params.promote.ordered)}",
-            )
+    releases.check_known(params, environment)
+    for key in ("scaling", "alerts", "gpus"):
+        for name in getattr(params.monitor, key):
+            releases.check_known(params, name, f"monitor.{key}: ")
     return Scope(params.serve.name, environment), params.monitor
 
 
-def up(root: Path, options: LocalMonitorOptions, say: Callable[[str], None]) -> None:
+def up(root: Path, options: LocalOptions, say: Callable[[str], None]) -> None:
     """Run Prometheus and Alertmanager with the rules until a signal comes; ``say`` gets a line now and then.
 
     Raises ServingRefused for options that cannot be, ParamsRefused as ``write_rules``, MachineRefused as ``local.run``.
@@ -111,11 +95,7 @@ def up(root: Path, options: LocalMonitorOptions, say: Callable[[str], None]) -> 
     params = params_file.load(root / layout.PARAMS)
     scope = Scope(params.serve.name, options.environment)
     _write(folder, scope, params.monitor)
-    settings = local.Settings(
-        folder, rules.RULES, options.targets, scope.model, options.webhook, options.port, options.alertmanager_port,
-        options.interval,
-    )  # fmt: skip
-    local.run(settings, say)
+    local.run(folder, scope, options, say)
 
 
 def _is_address(text: str) -> bool:

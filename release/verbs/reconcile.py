@@ -17,7 +17,7 @@ from release.ledger.past import Released
 from release.mirrors import cluster, compare, desired, mlflow, registry, tags
 from release.mirrors.desired import Desired
 from release.mirrors.registry import Image
-from release.mirrors.types import Finding, MirrorUnavailable
+from release.mirrors.types import MirrorFinding, MirrorUnavailable
 from release.promotion import held as quarantined
 
 _MLFLOW = 120.0  # seconds: a new store is made, or a thousand versions
@@ -28,11 +28,11 @@ class Reconciled(Record):
 
     branch: str
     tip: str
-    findings: tuple[Finding, ...]
+    findings: tuple[MirrorFinding, ...]
     skipped: tuple[str, ...]
 
     @property
-    def left(self) -> tuple[Finding, ...]:
+    def left(self) -> tuple[MirrorFinding, ...]:
         """The findings that were not fixed."""
         return tuple(finding for finding in self.findings if not finding.fixed)
 
@@ -49,7 +49,7 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     findings = [finding for each in found.values() for finding in each.findings]
     held = quarantined.here(root, ledger, tip, params.promote)
     findings += [
-        Finding(
+        MirrorFinding(
             where="environments", what="quarantine", git="entries that were not released", mirror=what,
             severity="drift", todo=todo,
         )
@@ -97,7 +97,7 @@ def _mlflow(
     known: Released,
     found: Mapping[str, Desired],
     fix: bool,
-) -> list[Finding]:
+) -> list[MirrorFinding]:
     runs = past.runs(root, [pointer.commit for pointer, _ in known.values()], DEADLINE)
     releases = [
         mlflow.version(pointer, envelope.statement if envelope else None, runs.get(pointer.commit))
@@ -105,13 +105,13 @@ def _mlflow(
     ]
     # If a pointer cannot be read, the right place of its alias is unknown, so it is left alone.
     here = {name: each.pointer for name, each in found.items() if each.pointer or not each.findings}
-    wanted = compare.Wanted(
+    wanted = compare.WantedModel(
         name=params.serve.name, releases=tuple(releases), aliases=mlflow.aliases(here), whole=True
     )
     try:
         return mlflow.ask(where, wanted, fix, _MLFLOW)
     except MirrorUnavailable as silent:
-        return [Finding(
+        return [MirrorFinding(
             where="MLflow", what=where.shown, git=f"{len(releases)} versions, {len(wanted.aliases)} aliases",
             mirror=str(silent), severity="unreachable", todo="start it, or set MLFLOW_TRACKING_URI or tracking.uri",
         )]  # fmt: skip

@@ -3,7 +3,6 @@
 Clients get nothing of it. It stops at the first decision, or when every prompt was sent.
 """
 
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,12 +15,10 @@ from checks.data import detectors
 from checks.formats.rollout_report import RolloutReport
 from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.storage import files, layout
-from release.monitoring import releases, rollout
+from release.monitoring import releases
 from release.monitoring import shadow as shadowed
-from release.monitoring.releases import Sides
-from release.monitoring.rollout import Asks
-from release.monitoring.shadow import Kept, Prompt, ShadowPair
-from release.monitoring.store import Store
+from release.monitoring.shadow import PairFile, Prompt, ShadowPair
+from release.monitoring.store import CaptureStore
 from release.record.records import Records
 from release.serving.replay import Endpoint, Said
 
@@ -56,16 +53,20 @@ def shadow(
     """
     params = Records(root).work_tree.params
     sides = releases.both(root, params, environment, options.release)
-    store = Store(options.captures or str(root / layout.CAPTURES))
+    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
     prompts, notes = _prompts(store, environment, params, now or datetime.now(UTC))
-    kept = Kept(root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl")
+    kept = PairFile(
+        root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl"
+    )
     servers = (
         Endpoint(options.production, sides.production, "production"),
         Endpoint(options.candidate, sides.candidate, "the candidate"),
     )
 
     def look() -> RolloutReport:
-        return _report(environment, sides, params, kept, store, notes, now or datetime.now(UTC))
+        at = now or datetime.now(UTC)
+        labels = store.first_labels()
+        return shadowed.report(environment, sides, params, kept.pairs, labels, notes, at)
 
     with closing(kept), closing(servers[0]), closing(servers[1]), ThreadPoolExecutor(2) as threads:
         for server in servers:
@@ -86,7 +87,7 @@ def shadow(
 
 
 def refusal(report: RolloutReport) -> Refusal | None:
-    """The refusal for a candidate that is not kept; None for ``keep``."""
+    """Return the refusal for a candidate that is not kept; None for ``keep``."""
     path = layout.ROLLOUT / f"{report.environment}-{report.kind}.json"
     what = f"{report.environment}: {report.decision}: candidate {report.candidate} against {report.production}"
     if report.decision == "keep":
@@ -106,7 +107,7 @@ def refusal(report: RolloutReport) -> Refusal | None:
 
 
 def _prompts(
-    store: Store, environment: str, params: Params, now: datetime
+    store: CaptureStore, environment: str, params: Params, now: datetime
 ) -> tuple[list[Prompt], list[str]]:
     since = now - timedelta(days=params.monitor.window_days)
     prompts, left_out = shadowed.prompts(store.requests(environment, since, now))
@@ -138,33 +139,8 @@ def _pair(
     )  # fmt: skip
 
 
-def _redacted(said: Said) -> shadowed.Said:
+def _redacted(said: Said) -> shadowed.ShadowAnswer:
     answer, error = (
         None if text is None else detectors.redact(text)[0] for text in (said.answer, said.error)
     )
-    return shadowed.Said(answer=answer, error=error, seconds=round(said.seconds, 4))
-
-
-def _report(
-    environment: str,
-    sides: Sides,
-    params: Params,
-    kept: Kept,
-    store: Store,
-    notes: list[str],
-    now: datetime,
-) -> RolloutReport:
-    labels, asks = store.first_labels(), Asks.of(params.monitor, same_prompts=True)
-    wait = timedelta(hours=params.monitor.label_hours)
-    pairs, scored = shadowed.judged(kept.pairs, labels, params.evaluate.scorers[0], wait, now)
-    judged = rollout.judge(pairs, scored, asks)
-    hasher = hashlib.sha256()
-    for pair in kept.pairs:
-        hasher.update(f"{pair.model_dump_json()}\n{labels.get(pair.request_id)!r}\n".encode())
-    return RolloutReport(
-        kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
-        runs_in=sides.runs_in, since=min(pair.time for pair in kept.pairs), decision=judged.decision,
-        margin=asks.margin, alpha=round(asks.alpha, 6), evidence=f"sha256:{hasher.hexdigest()}",
-        pairs=len(pairs), labelled=len(scored),
-        agreement=judged.agreement, findings=judged.findings, notes=tuple(notes),
-    )  # fmt: skip
+    return shadowed.ShadowAnswer(answer=answer, error=error, seconds=round(said.seconds, 4))

@@ -8,25 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.config.monitor import Cost
 from checks.config.params import Params
-from checks.formats.verdict import Status
-from checks.formats.watch_report import Costs, WatchFinding, WatchReport
+from checks.formats.watch_report import WatchReport
 from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.storage import files, layout
-from release.monitoring import (
-    answers,
-    asked,
-    evidently_page,
-    picture,
-    reference,
-    releases,
-    service,
-    window,
-)
-from release.monitoring.answers import Windows
-from release.monitoring.store import Store
-from release.monitoring.window import Span, Traffic
+from release.monitoring import evidently_page, picture, reference, releases, window, window_report
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan, Traffic
 from release.record.records import Records
 from release.review import retraining
 from release.review.retraining import Proposal
@@ -76,52 +64,30 @@ def _judged(
     params = records.work_tree.params
     span = _span(options, params, now or datetime.now(UTC))
     release = releases.runs(root, params, environment)
-    store = Store(options.captures or str(root / layout.CAPTURES))
+    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
     traffic = window.read(store, environment, span, release.model)
     before = window.earlier(store, environment, span, release.model)
     offline = reference.read(records, release, params)
-    levels, monitor = asked.levels(params.monitor), params.monitor
     served = window.answered(traffic, offline.scorer)
-    windows = Windows(
-        served, [window.answered(window_before, None) for window_before in before], traffic.keyed
+    report = window_report.report(
+        environment, span, release, traffic, before, served, offline, params.monitor
     )
-    questions = [
-        *service.questions(traffic.requests, monitor.objectives, levels),
-        *answers.questions(windows, offline.reference, monitor, levels),
-    ]
-    findings = asked.findings(questions, levels.alpha)
-    notes = [*traffic.notes, *([windows.note] if windows.note else [])]
-    if traffic.labels and offline.scorer is None:
-        notes.append(
-            "labels are not used: evaluate.scorers are not those that the release was evaluated with"
-        )
-    earlier = {f"window of {window.requests[0].time:%Y-%m-%d}": window.digest for window in before}
-    report = WatchReport(
-        environment=environment, since=span.since, until=span.until, version=release.version, model=release.model,
-        commit=release.commit, status=_status(findings), alpha=round(levels.alpha, 6), confidence=monitor.confidence,
-        traffic=traffic.digest, requests=len(traffic.requests),
-        reference=offline.digests | earlier,
-        prompts=len({answer.prompt for answer in served}), labelled=len(traffic.labels), findings=findings,
-        costs=_costs(traffic, span, monitor.cost), notes=tuple(notes),
-    )  # fmt: skip
     files.write_json(root / layout.WATCH / f"{environment}.json", report)
     files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
     if options.evidently is not None:
-        evidently_page.write(options.evidently, root / page(environment), served, offline.reference)
+        evidently_page.write(options.evidently, root / page(environment), served, offline)
     return report, traffic
 
 
 def refusal(report: WatchReport) -> Refusal | None:
-    """The refusal for a window that does not pass; None for ``pass``."""
+    """Return the refusal for a window that does not pass; None for ``pass``."""
     if report.status == "pass":
         return None
     names = ", ".join(
         finding.name for finding in report.findings if finding.status == report.status
     )
-    what, path = (
-        f"{report.environment}: {report.status}: {names}",
-        layout.WATCH / f"{report.environment}.json",
-    )
+    what = f"{report.environment}: {report.status}: {names}"
+    path = layout.WATCH / f"{report.environment}.json"
     kind = VerdictFailed if report.status == "fail" else VerdictInconclusive
     return kind(what, f"read the reasons in {path}")
 
@@ -131,36 +97,16 @@ def page(environment: str) -> Path:
     return layout.STATE / "watch" / f"{environment}.html"
 
 
-def _span(options: WatchOptions, params: Params, now: datetime) -> Span:
+def _span(options: WatchOptions, params: Params, now: datetime) -> TimeSpan:
     if options.since is None and options.until is None:
         return window.last_whole(now, params.monitor.window_days)
     if options.since is None or options.until is None:
         raise EvidenceRefused(
             "--from and --to: one is missing", "give both, or none for the last whole window"
         )
-    span = Span(moment(options.since, now).start, moment(options.until, now).start)
+    span = TimeSpan(moment(options.since, now).start, moment(options.until, now).start)
     if span.since >= span.until:
         raise EvidenceRefused(
             f"--to {options.until}: is not after --from {options.since}", "swap them"
         )
     return span
-
-
-def _status(findings: tuple[WatchFinding, ...]) -> Status:
-    """As of a verdict: fail before inconclusive before pass."""
-    statuses = {finding.status for finding in findings}
-    return (
-        "fail" if "fail" in statuses else "inconclusive" if "inconclusive" in statuses else "pass"
-    )
-
-
-def _costs(traffic: Traffic, span: Span, cost: Cost | None) -> Costs | None:
-    """Every captured row stands for 1 / sampled_share requests."""
-    if cost is None:
-        return None
-    requests = sum(1 / request.sampled_share for request in traffic.requests)
-    hours = (span.until - span.since).total_seconds() / 3600 * cost.devices
-    return Costs(
-        per_1000_requests=round(1000 * hours * cost.hourly_price / requests, 6), requests=round(requests, 1),
-        device_hours=round(hours, 3), estimated=any(request.sampled_share < 1 for request in traffic.requests),
-    )  # fmt: skip

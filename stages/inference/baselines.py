@@ -51,11 +51,9 @@ def _nearest(train: Sequence[Row], test: Sequence[Row]) -> list[str]:
     of_system = defaultdict[str, list[int]](list)
     for place, row in enumerate(train):
         of_system[_system(row)].append(place)
-    asked, everywhere, answers = (
-        vectorizer.transform([request(row.messages) for row in test]),
-        range(len(train)),
-        list[str](),
-    )
+    asked = vectorizer.transform([request(row.messages) for row in test])
+    everywhere = range(len(train))
+    answers = list[str]()
     for row, vector in zip(test, asked, strict=True):
         places = of_system.get(_system(row), everywhere)
         similar = (words[list(places)] @ vector.T).toarray()[:, 0]

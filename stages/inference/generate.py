@@ -31,6 +31,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from checks.process import imports
 from checks.process.errors import EvaluationRefused
 from stages.inference.batches import Answer, Kept, Prompt, cut
+from stages.inference.prompts import end_tokens as end_tokens_of
 from stages.inference.unpacking import unpacked
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -75,10 +76,8 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Token ids that end an answer: the generation config's and the tokenizer's."""
-    configured = model.generation_config.eos_token_id
-    several = configured if isinstance(configured, list | tuple) else [configured]
-    return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
+    """Return the token ids that end an answer."""
+    return end_tokens_of(model.generation_config, tokenizer)
 
 
 def lanes(device: str) -> tuple[int, int]:

@@ -62,10 +62,8 @@ class KeptBatches:
     def keep(self, prefix: int, batch: Sequence[Prompt], answers: Sequence[Answer]) -> None:
         """Write the batch's file; where there is no room for it, say so once."""
         key = self._key(prefix, batch)
-        tokens, seconds = (
-            [list(answer.tokens) for answer in answers],
-            [answer.seconds for answer in answers],
-        )
+        tokens = [list(answer.tokens) for answer in answers]
+        seconds = [answer.seconds for answer in answers]
         entry = _Entry(content=digest.of_bytes(b""), key=key, tokens=tokens, seconds=seconds)
         try:
             files.write_json(self._path(key), entry.model_copy(update={"content": _content(entry)}))

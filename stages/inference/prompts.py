@@ -123,6 +123,13 @@ def tokens(
     return encoded
 
 
+def end_tokens(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the token ids that end an answer: the generation config's and the tokenizer's."""
+    configured = generation_config.eos_token_id
+    several = configured if isinstance(configured, list | tuple) else [configured]
+    return frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
+
+
 def _system(row: Row) -> str:
     return "\n".join(message.content for message in row.messages if message.role == "system")
 

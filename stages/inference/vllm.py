@@ -110,10 +110,8 @@ def _read(folder: Path) -> tuple[Any, int | None, frozenset[int]]:
         raise EvaluationRefused(
             f"{folder}: does not load: {reason}", "run `./lockstep run` to make it again"
         ) from error
-    configured = generation.eos_token_id
-    several = configured if isinstance(configured, list | tuple) else [configured]
-    ends = frozenset(token for token in (*several, tokenizer.eos_token_id) if token is not None)
-    return tokenizer, getattr(config.get_text_config(), "max_position_embeddings", None), ends
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return tokenizer, positions, prompts.end_tokens(generation, tokenizer)
 
 
 def _text(tokenizer: Any, ids: Sequence[int], ends: frozenset[int]) -> str:

@@ -189,7 +189,9 @@ def matching(pattern: str, folder: Path, whole: bool = False) -> list[Path]:
         ) from error
     if not paths:
         present = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        listed = ", ".join([*present[:5], *["…"] * (len(present) > 5)]) or "nothing"
+        listed = ", ".join(present[:5]) or "nothing"
+        if len(present) > 5:
+            listed += ", …"
         raise DataRefused(
             f"prepare.loader.files: {pattern!r} matches no file below {folder}",
             f"it holds {listed}: change the glob or data.uri",
@@ -375,15 +377,13 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
     elif _chats.is_chat(cell := _cell(row, columns.prompt)):
         chat, answer = _turns(cell, columns.prompt, _chats.PROMPT), _answer(row, columns.reference)
     else:
-        chat, answer = (
-            [Message(role="user", content=_text(row, columns.prompt))],
-            _answer(row, columns.reference),
-        )
+        chat = [Message(role="user", content=text_of(row, columns.prompt))]
+        answer = _answer(row, columns.reference)
     last = max(place for place, turn in enumerate(chat) if turn.role == "user")
     before, question, after = chat[:last], chat[last], chat[last + 1 :]
     tools = _tools(row, columns.tools, (*chat, answer))
     asked, known = _said(chat), bool(tools) or calls_in((*chat, answer))
-    own = _text(row, columns.system) if columns.system is not None else ""
+    own = text_of(row, columns.system) if columns.system is not None else ""
     if before and before[0].role == "system":
         if own:
             raise _Bad(
@@ -479,12 +479,7 @@ def _answer(row: dict[str, Any], column: str | None) -> Message:
     cell = _cell(row, column)
     if _chats.is_chat(cell):
         return _turns(cell, column, _chats.ANSWER)[0]
-    return Message(role="assistant", content=_text(row, column))
-
-
-def text_of(row: dict[str, Any], column: str) -> str:
-    """A cell of text; an empty one if it is null. For the function that ``drafts_of`` calls."""
-    return _text(row, column)
+    return Message(role="assistant", content=text_of(row, column))
 
 
 def id_of(row: dict[str, Any], column: str) -> str:
@@ -492,7 +487,8 @@ def id_of(row: dict[str, Any], column: str) -> str:
     return str(_label(row, column, "id"))
 
 
-def _text(row: dict[str, Any], column: str | None) -> str:
+def text_of(row: dict[str, Any], column: str | None) -> str:
+    """Return a cell of text; an empty one if it is null. For the function that ``drafts_of`` calls."""
     return _as_text(_cell(row, column), f"column {column!r}")
 
 

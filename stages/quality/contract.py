@@ -164,10 +164,8 @@ def _of_column(column: Column, is_key: bool, gxe: Any) -> dict[str, Any]:
                 column=f"unmatched {column.name}"
             )
             continue
-        lower, strict = (
-            name in ("minLength", "minimum", "exclusiveMinimum"),
-            name.startswith("exclusive"),
-        )
+        lower = name in ("minLength", "minimum", "exclusiveMinimum")
+        strict = name.startswith("exclusive")
         bound = _bound(column.kind, name, value, at)
         limits = {
             "min_value" if lower else "max_value": bound,

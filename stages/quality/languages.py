@@ -34,8 +34,8 @@ _SECTION = "validate.languages"
 _COLUMN = "other_language"
 _NONE = "zxx"  # py3langid calls numbers, markup and identifiers so.
 _READ = 2000  # characters of a text that are judged: more take longer and change nothing
-_CHARACTERS = 200  # So many characters of a text are listed.
-_DIGITS = 3  # A probability is written with so many. Processors differ in the sixth.
+_CHARACTERS = 200  # A text's characters that are listed, at most.
+_DIGITS = 3  # Digits of a probability as it is written. Processors differ in the sixth.
 _Text = tuple[str, str, str]  # where, id, text
 
 

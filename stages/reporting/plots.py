@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 OTHER = "(other)"
 
 # The colours are light, because an interval must be seen on its bar.
-_CANDIDATE, _REST, _INK = (
-    "#7fb2e5",
-    "#d3dae2",
-    "#333333",
-)
+_CANDIDATE = "#7fb2e5"
+_REST = "#d3dae2"
+_INK = "#333333"
 _MAX_SLICES = 40
 _FEW = 20  # rows of a slice below which its interval says next to nothing: such slices are one bar
 _LONGEST_NAME = 28

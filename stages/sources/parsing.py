@@ -7,7 +7,7 @@ which opens every URL that fsspec supports.
 import functools
 from pathlib import Path
 
-from checks.kinds import plugins
+from checks.kinds.registry import Registry, Unfit, refuse_broken
 from stages.sources import uris
 from stages.sources.location import Location, refused
 
@@ -15,9 +15,9 @@ _PATH, _ANY = "file", "url"
 
 
 @functools.cache
-def kinds() -> plugins.Registry[Location]:
+def kinds() -> Registry[Location]:
     """All kinds of source: the files of ``stages/sources/schemes``, and those of users' packages."""
-    return plugins.Registry("lockstep.sources", Location, _kind)
+    return Registry("lockstep.sources", Location, _kind)
 
 
 def parse(uri: str, field: str, root: Path) -> Location:
@@ -26,7 +26,7 @@ def parse(uri: str, field: str, root: Path) -> Location:
     Raises SourceRefused, or MachineRefused if an installed package adds a kind of source that cannot be used.
     """
     known = kinds().kinds
-    plugins.refuse_broken()
+    refuse_broken()
     if uris.is_broken(uri):
         raise refused(uri, field, "holds a control character", "write the URI without it")
     if uris.is_chain(uri):
@@ -39,5 +39,5 @@ def parse(uri: str, field: str, root: Path) -> Location:
 
 def _kind(location: type[Location]) -> str:
     if not isinstance(kind := getattr(location, "kind", None), str) or kind != kind.lower():
-        raise plugins.Unfit("does not set kind to a scheme in lower case")
+        raise Unfit("does not set kind to a scheme in lower case")
     return kind

@@ -24,7 +24,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -71,14 +71,20 @@ def guard(project: Path) -> None:
     from dvc_data.hashfile.tree import Tree
     from dvc_objects.db import ObjectDB
 
-    HashInfo.__init__ = _checking_digest(HashInfo.__init__)  # type: ignore[method-assign]
+    HashInfo.__init__ = _guarded(HashInfo.__init__, after=_hold_digest)  # type: ignore[method-assign]
     for kind in (ObjectDB, LocalHashFileDB):
-        kind.oid_to_path = _checking_name(kind.oid_to_path)  # type: ignore[method-assign]
-    Tree.from_list = classmethod(_checking_paths(Tree.from_list.__func__))  # type: ignore[assignment, attr-defined]
-    Tree.load = classmethod(_checking_bytes(Tree.load.__func__))  # type: ignore[assignment, attr-defined]
-    index_checkout.apply = _checking_changes(index_checkout.apply, project)
-    Output._checkout = _checking_output(Output._checkout, project)
-    Output.ignore = _checking_ignore(Output.ignore)
+        kind.oid_to_path = _guarded(kind.oid_to_path, before=_hold_name)  # type: ignore[method-assign]
+    Tree.from_list = classmethod(  # type: ignore[assignment]
+        _guarded(Tree.from_list.__func__, before=_hold_paths)  # type: ignore[attr-defined]
+    )
+    Tree.load = classmethod(  # type: ignore[assignment]
+        _guarded(Tree.load.__func__, after=_hold_bytes)  # type: ignore[attr-defined]
+    )
+    hold_changes = functools.partial(_hold_changes, project)
+    index_checkout.apply = _guarded(index_checkout.apply, before=hold_changes)
+    hold_output = functools.partial(_hold_output, project)
+    Output._checkout = _guarded(Output._checkout, before=hold_output)
+    Output.ignore = _guarded(Output.ignore, before=_hold_ignore)
 
 
 def problem(project: Path, path: str, allowed: Sequence[Path] = layout.DVC_FOLDERS) -> str | None:
@@ -104,72 +110,81 @@ def _refuse(what: str) -> None:
     raise DvcException(f"refused by Lockstep: {what}")
 
 
-def _checking_digest(make: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(make)
-    def wrapped(self: Any, *args: Any, **kwargs: Any) -> None:
-        make(self, *args, **kwargs)
-        if self.name in _DIGESTS and self.value and not _DIGEST.fullmatch(str(self.value)):
+def _no_check(*_args: Any, **_kwargs: Any) -> None:
+    """Refuse nothing."""
+
+
+def _guarded(
+    call: Callable[..., Any],
+    before: Callable[..., None] = _no_check,
+    after: Callable[..., None] = _no_check,
+) -> Callable[..., Any]:
+    """Return ``call`` with a check of its arguments, or of its result and them."""
+
+    @functools.wraps(call)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        before(*args, **kwargs)
+        result = call(*args, **kwargs)
+        after(result, *args, **kwargs)
+        return result
+
+    return guarded
+
+
+def _hold_digest(_made: None, info: Any, *_args: Any, **_kwargs: Any) -> None:
+    if info.name in _DIGESTS and info.value and not _DIGEST.fullmatch(str(info.value)):
+        _refuse(
+            f"{str(info.value)!r} is no MD5; restore dvc.lock from git, or remove the file that names it"
+        )
+
+
+def _hold_name(_store: Any, name: str) -> None:
+    if "/" in name or ".." in name or "\0" in name:
+        _refuse(
+            f"{name!r} is no name of an object; restore dvc.lock from git, or remove the file that names it"
+        )
+
+
+def _hold_paths(tree: Any, entries: Sequence[dict[str, Any]], *_args: Any, **_kwargs: Any) -> None:
+    for entry in entries:
+        path = entry.get(tree.PARAM_RELPATH)
+        if (
+            not isinstance(path, str)
+            or not digest.is_name(path)
+            or _OBEYED & {*path.casefold().split("/")}
+        ):
             _refuse(
-                f"{str(self.value)!r} is no MD5; restore dvc.lock from git, or remove the file that names it"
+                f"the list of a folder names {path!r}, which no folder of data may have; find out who made it"
             )
 
-    return wrapped
+
+def _hold_bytes(
+    listed: Any, _tree: Any, _store: Any, info: Any, *_args: Any, **_kwargs: Any
+) -> None:
+    with listed.fs.open(listed.path, "rb") as stream:
+        there = hashlib.md5(stream.read(), usedforsecurity=False).hexdigest()
+    if info.value != f"{there}.dir":
+        _refuse(
+            f"{listed.path} has the MD5 {there}: it is not the list {info.value}; remove it, and fetch it again"
+        )
 
 
-def _checking_name(path_of: Callable[..., str]) -> Callable[..., str]:
-    @functools.wraps(path_of)
-    def wrapped(self: Any, name: str) -> str:
-        if "/" in name or ".." in name or "\0" in name:
-            _refuse(
-                f"{name!r} is no name of an object; restore dvc.lock from git, or remove the file that names it"
-            )
-        return path_of(self, name)
-
-    return wrapped
+def _hold_changes(project: Path, changes: Any, path: str, *_args: Any, **_kwargs: Any) -> None:
+    if Path(path).is_absolute() and _holds_work(Path(path), project):
+        _check_changes(changes, Path(path), project)
 
 
-def _checking_paths(from_list: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(from_list)
-    def wrapped(cls: Any, entries: Iterable[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
-        listed = list(entries)
-        for entry in listed:
-            path = entry.get(cls.PARAM_RELPATH)
-            if (
-                not isinstance(path, str)
-                or not digest.is_name(path)
-                or _OBEYED & {*path.casefold().split("/")}
-            ):
-                _refuse(
-                    f"the list of a folder names {path!r}, which no folder of data may have; find out who made it"
-                )
-        return from_list(cls, listed, *args, **kwargs)
-
-    return wrapped
+def _hold_output(project: Path, output: Any, path: str, *_args: Any, **_kwargs: Any) -> None:
+    is_of_stage = Path(output.stage.path).name == layout.PIPELINE.name
+    allowed = (*layout.DVC_FOLDERS, layout.REPORTS) if is_of_stage else layout.DVC_FOLDERS
+    if why := problem(project, path, allowed):
+        _refuse(why)
 
 
-def _checking_bytes(load: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(load)
-    def wrapped(cls: Any, store: Any, info: Any, *args: Any, **kwargs: Any) -> Any:
-        listed = load(cls, store, info, *args, **kwargs)
-        with listed.fs.open(listed.path, "rb") as stream:
-            there = hashlib.md5(stream.read(), usedforsecurity=False).hexdigest()
-        if info.value != f"{there}.dir":
-            _refuse(
-                f"{listed.path} has the MD5 {there}: it is not the list {info.value}; remove it, and fetch it again"
-            )
-        return listed
-
-    return wrapped
-
-
-def _checking_changes(apply: Callable[..., None], project: Path) -> Callable[..., None]:
-    @functools.wraps(apply)
-    def wrapped(changes: Any, path: str, *args: Any, **kwargs: Any) -> None:
-        if Path(path).is_absolute() and _holds_work(Path(path), project):
-            _check_changes(changes, Path(path), project)
-        apply(changes, path, *args, **kwargs)
-
-    return wrapped
+def _hold_ignore(output: Any) -> None:
+    listing = Path(output.fs_path).parent / ".gitignore"
+    if listing.is_symlink():
+        _refuse(f"{listing} is a symbolic link: remove it")
 
 
 def _holds_work(folder: Path, project: Path) -> bool:
@@ -190,29 +205,6 @@ def _check_changes(changes: Any, folder: Path, project: Path) -> None:
             # DVC removes a file before it makes another in its place, but for one that a .dvcignore hides.
             if kind == "files_create" and entry.key not in removed and place.is_symlink():
                 _refuse(f"'{os.path.relpath(place, project)}' is a symbolic link: remove it")
-
-
-def _checking_output(checkout: Callable[..., Any], project: Path) -> Callable[..., Any]:
-    @functools.wraps(checkout)
-    def wrapped(self: Any, path: str, *args: Any, **kwargs: Any) -> Any:
-        is_of_stage = Path(self.stage.path).name == layout.PIPELINE.name
-        allowed = (*layout.DVC_FOLDERS, layout.REPORTS) if is_of_stage else layout.DVC_FOLDERS
-        if why := problem(project, path, allowed):
-            _refuse(why)
-        return checkout(self, path, *args, **kwargs)
-
-    return wrapped
-
-
-def _checking_ignore(ignore: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(ignore)
-    def wrapped(self: Any) -> None:
-        listing = Path(self.fs_path).parent / ".gitignore"
-        if listing.is_symlink():
-            _refuse(f"{listing} is a symbolic link: remove it")
-        ignore(self)
-
-    return wrapped
 
 
 def _default_targets(project: Path, arguments: Sequence[str]) -> list[str]:

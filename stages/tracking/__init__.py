@@ -104,10 +104,8 @@ class Run:
         if self._lost_at is not None and time.monotonic() - self._lost_at < _PAUSE:
             return
         while self._pending or self._tags:
-            batch, tags = (
-                self._pending[:_BATCH],
-                [RunTag(name, value) for name, value in self._tags.items()],
-            )
+            batch = self._pending[:_BATCH]
+            tags = [RunTag(name, value) for name, value in self._tags.items()]
             if not self._try(self._store.client.log_batch, metrics=batch, tags=tags):
                 self._lost_at = time.monotonic()
                 return

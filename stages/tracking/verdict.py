@@ -33,9 +33,8 @@ def log(params: Params, root: Path) -> str:
             return "no verdict about this model yet"
         scores = files.read_json(root / layout.METRICS, ValidScores).valid
         valid = {f"valid.{scorer}": figures.value for scorer, figures in scores.items()}
-        run = tracking.annotate(
-            params, root, made.adapter, valid, _tags(verdict, report), _data(report)
-        )
+        data = {"test": (layout.SPLITS / "test.jsonl", report.test)}
+        run = tracking.annotate(params, root, made.adapter, valid, _tags(verdict, report), data)
     except Refusal as refusal:
         return f"verdict not in MLflow: {refusal}"
     return f"verdict {verdict.status} at MLflow's run {run}"
@@ -62,10 +61,6 @@ def _tags(verdict: Verdict, report: EvaluationReport) -> dict[str, str]:
         "lockstep.merged": report.merged,
         "lockstep.test": report.test,
     } | _scores(report)
-
-
-def _data(report: EvaluationReport) -> tracking.Data:
-    return {"test": (layout.SPLITS / "test.jsonl", report.test)}
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def choose(model: PreTrainedModel, full: Full, base: Path) -> None:
         weight.requires_grad = full.layers is None or (layer is not None and int(layer[1]) >= first)
         if not weight.requires_grad:
             continue
-        chosen = [name for name in names[id(weight)] if name in stored]
+        chosen = [known for known in names[id(weight)] if known in stored]
         if chosen != [name]:
             twice = (
                 f"has {' and '.join(chosen)}, which are one weight"

@@ -1,7 +1,7 @@
 """Several processes of one training on one machine (ranks), started by the agent behind `torchrun`, in this process.
 
 The stage checks its inputs, opens MLflow's run and the checkpoints, and writes the reports; it computes nothing. Each
-rank reads ``work.json`` from a folder that all share, and trains on its part of every batch. Rank 0 alone writes: the
+rank reads ``step.json`` from a folder that all share, and trains on its part of every batch. Rank 0 alone writes: the
 adapter, checkpoints, points of the curve, and ``fitted.json``. A rank that refuses or fails leaves the reason in
 ``ended-RANK.json``; then the agent ends the others, and the stage raises it once.
 """
@@ -24,54 +24,20 @@ from pydantic import BaseModel, ConfigDict
 
 from checks.process import errors
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.records.identity import Digest
 from checks.storage import files
-from stages.training.chain import Fitted
+from stages.training.training_steps import FittedStep, TrainingStep
 
-_WORK, _FITTED, _ENDED = "work.json", "fitted.json", "ended-{}.json"
+_STEP, _FITTED, _ENDED = "step.json", "fitted.json", "ended-{}.json"
 _PATIENCE = 5  # seconds for a rank that was told to end
 _WATCH = 0.5  # seconds between two looks at whether the stage still lives
 # The agent passes these on.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
-class _Handed(BaseModel):
-    """A message from one process to another."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
-
-
-class Work(_Handed):
-    """The task of a rank; paths are absolute.
-
-    ``params``: all of params.yaml, as JSON, with one step as the whole training. ``columns``: those that tell which
-    rows are of the step (``steps.in_some_rows``), ``data`` the rows' digests by split. ``start``: the folder of the
-    adapter that the step goes on from, and ``started_from`` its digest; None: a new adapter. ``base``: the digest of
-    the base. ``run``: MLflow's id. ``key``, ``minutes``, ``scratch``: of the checkpoints. ``key`` is None where nothing
-    is trained: the trainer is only made, with what its method refuses. ``adapter``: the folder to fill. ``device``: its
-    description. ``threads``: of each rank. ``parent``: the stage's process.
-    """
-
-    root: Path
-    params: str
-    columns: tuple[str, ...]
-    data: dict[str, Digest]
-    start: Path | None
-    started_from: Digest | None
-    base: Digest
-    run: str
-    key: Digest | None
-    minutes: float
-    scratch: Path
-    adapter: Path
-    device: str
-    ranks: int
-    threads: int
-    parent: int
-
-
-class _Ended(_Handed):
+class _Ended(BaseModel):
     """Why a rank ended. ``refusal``: the name of its class; None for a fault, whose traceback is ``what``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     at: float  # seconds since the epoch
     refusal: str | None
@@ -80,8 +46,10 @@ class _Ended(_Handed):
     others: tuple[str, ...] = ()
 
 
-def launch(module: str, work: Work, folder: Path) -> None:
-    """Run ``python -m module FOLDER`` once for each rank, until all are done; ``fitted`` then has the result.
+def launch(module: str, step: TrainingStep) -> None:
+    """Run ``python -m module FOLDER`` once for each rank of ``step``, until all are done; ``fitted`` has the result.
+
+    The folder is the ``scratch`` of the step.
 
     Raises the refusal of the first rank that refused; MachineRefused if a rank was killed; RuntimeError with the
     traceback of the first rank that failed otherwise.
@@ -92,13 +60,14 @@ def launch(module: str, work: Work, folder: Path) -> None:
 
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed.elastic"):
-            # The agent's failure is said below, in one line.
+            # What it says is said below, in one line.
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    files.write_json(folder / _WORK, work)
+    folder = step.scratch
+    files.write_json(folder / _STEP, step)
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=work.ranks,
+        nproc_per_node=step.ranks,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
@@ -107,7 +76,7 @@ def launch(module: str, work: Work, folder: Path) -> None:
         shutdown_timeout=_PATIENCE,
         # Rank 0 speaks for all.
         logs_specs=DefaultLogsSpecs(
-            str(folder / "logs"), dict.fromkeys(range(1, work.ranks), Std.ALL)
+            str(folder / "logs"), dict.fromkeys(range(1, step.ranks), Std.ALL)
         ),
     )
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -118,7 +87,7 @@ def launch(module: str, work: Work, folder: Path) -> None:
             rank: _End(failure.exitcode, failure.timestamp)
             for rank, failure in error.failures.items()
         }
-        _raise(folder, ends, work)
+        _raise(step, ends)
     except SignalException as error:
         _restore(handlers)
         if error.sigval == signal.SIGINT:
@@ -129,21 +98,21 @@ def launch(module: str, work: Work, folder: Path) -> None:
         _restore(handlers)
 
 
-def fitted(folder: Path) -> Fitted:
-    """Return what the ranks that were launched in ``folder`` left."""
-    return files.read_json(folder / _FITTED, Fitted)
+def fitted(step: TrainingStep) -> FittedStep:
+    """Return what the ranks of ``step`` left."""
+    return files.read_json(step.scratch / _FITTED, FittedStep)
 
 
-def work(folder: Path, fit: Callable[[Work, int], Fitted | None]) -> NoReturn:
-    """Be one rank: do what the folder says, and leave there how it ended. ``fit`` gets the work and the rank."""
+def work(folder: Path, fit: Callable[[TrainingStep, int], FittedStep | None]) -> NoReturn:
+    """Be one rank: train the step in the folder, and leave there how it ended. ``fit`` gets the step and the rank."""
     index = int(os.environ["RANK"])
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the stage says that it was interrupted
     warnings.simplefilter("ignore", FutureWarning)
-    work_given = files.read_json(folder / _WORK, Work)
-    threading.Thread(target=_end_with, args=[work_given.parent], daemon=True).start()
+    step = files.read_json(folder / _STEP, TrainingStep)
+    threading.Thread(target=_end_with, args=[step.parent], daemon=True).start()
     code = 0
     try:
-        result = fit(work_given, index)
+        result = fit(step, index)
         if result and index == 0:
             files.write_text(folder / _FITTED, result.model_dump_json())
     except Refusal as refusal:
@@ -183,12 +152,12 @@ class _End(NamedTuple):
     at: int
 
 
-def _raise(folder: Path, ends: Mapping[int, _End], work: Work) -> NoReturn:
+def _raise(step: TrainingStep, ends: Mapping[int, _End]) -> NoReturn:
     """Raise what ended the training; ``ends``: of all ranks, also of those that the agent ended."""
     failures = {}
-    for rank in range(work.ranks):
+    for rank in range(step.ranks):
         try:
-            failures[rank] = files.read_json(folder / _ENDED.format(rank), _Ended)
+            failures[rank] = files.read_json(step.scratch / _ENDED.format(rank), _Ended)
         except EvidenceRefused:
             continue
     for _, ended in sorted(failures.items()):
@@ -210,16 +179,16 @@ def _raise(folder: Path, ends: Mapping[int, _End], work: Work) -> NoReturn:
         sys.stderr.write("\n")  # after the progress bar that rank 0 left
         goes_on = (
             "it goes on from the last checkpoint"
-            if work.minutes
+            if step.minutes
             else "it starts from the beginning"
         )
         raise MachineRefused(
-            f"rank {rank} of {work.ranks} was ended by {signal.Signals(-code).name}, and the training with it",
+            f"rank {rank} of {step.ranks} was ended by {signal.Signals(-code).name}, and the training with it",
             f"run the same command again: {goes_on}; a machine that is out of memory ends processes so",
         )
     if failures:
         first = min(failures, key=lambda rank: failures[rank].at)
-        raise RuntimeError(f"rank {first} of {work.ranks} failed:\n{failures[first].what}")
+        raise RuntimeError(f"rank {first} of {step.ranks} failed:\n{failures[first].what}")
     codes = {rank: end.code for rank, end in sorted(ends.items())}
     raise RuntimeError(f"ranks ended with {codes}, and left no reason")
 

@@ -80,10 +80,8 @@ class Keeper(TrainerCallback):
         )
         checkpoint = of_first(checkpoint)
         if checkpoint is not None:
-            self._earlier, self._earlier_energy = (
-                checkpoint.known.seconds,
-                (checkpoint.known.energy,),
-            )
+            self._earlier = checkpoint.known.seconds
+            self._earlier_energy = (checkpoint.known.energy,)
             self._recorder.points += checkpoint.known.points
             order = checkpoint.known.order
             self._trainer.resumed_order = None if order is None else _generator(order)
@@ -203,10 +201,8 @@ def _optimizer(path: Path, _step: int, trainer: Steady) -> None:
     state = list(_loaded(path)["state"].values())
     names = ("exp_avg", "exp_avg_sq")
     if trainer.args.optim != "adamw_torch":  # bitsandbytes keeps its moments below a key of its own
-        state, names = (
-            [moments["__bnb_optimizer_quant_state__"] for moments in state],
-            ("state1", "state2"),
-        )
+        state = [moments["__bnb_optimizer_quant_state__"] for moments in state]
+        names = ("state1", "state2")
     shapes = sorted(
         tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad
     )

@@ -4,36 +4,33 @@ Run: python -m stages.training.step FOLDER, which ``stages.training.ranks`` does
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from checks.config import params_file
 from checks.config.params import Params
 from checks.formats.training_reports import QuantisedBase, TrainMemory
 from checks.kinds.method import Job, Train
 from checks.process import imports
 from checks.process.errors import EvidenceRefused, MachineRefused, TrainingRefused
-from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from checks.training import steps
 from stages import entry, tracking
 from stages.tracking import others
-from stages.training import chain, checkpoints, ranks
+from stages.training import checkpoints, ranks
 from stages.training.checkpoints import say
 from stages.training.devices import device_of
+from stages.training.training_steps import FittedStep, TrainingStep
 from stages.weights import nf4
+
+Log = Callable[[dict[str, float], int], None]
 
 
 def fit(
-    params: Params,
-    work: ranks.Work,
-    its: chain.Given,
-    run: tracking.Run | None,
-    store: checkpoints.Store | None,
-) -> chain.Fitted | None:
+    step: TrainingStep, run: tracking.Run | None, store: checkpoints.Store | None
+) -> FittedStep | None:
     """Train one step, and write its adapter. Raises as the stage.
 
     On several ranks each does this. Those without ``run`` and ``store`` write nothing, and return None.
@@ -42,89 +39,75 @@ def fit(
         from stages.training import kernels, memory, resuming, stopping
         from stages.training.trainer import gathered, save
 
+    train = step.train
+    log = run.metrics if run else _unlogged
     with ExitStack() as stack:
-        stack.enter_context(memory.enough(params.train))
-        trackers = stack.enter_context(others.opened(params, work.root, run.id)) if run else {}
-        trainer, recorder, quantised = trainer_of(
-            params,
-            work.root / layout.BASE,
-            work.base,
-            its.rows,
-            its.valid,
-            run,
-            str(work.scratch),
-            work.start,
-            trackers,
-        )
-        trainable, total = chain.counted(trainer.model)
-        packed = len(trainer.train_dataset) if params.train.makes_sequences else None
-        sequences = packed or len(its.rows)
-        trainer.add_callback(memory.Guard(params.train))
-        stopper = stopping.attach(
-            trainer, params.train, sequences, run.metrics if run else lambda *_: None
-        )
-        keeper = resuming.Keeper(store, work.minutes, trainer, recorder, work.run)
+        stack.enter_context(memory.enough(train))
+        trackers = stack.enter_context(others.opened(step.params, step.root, run.id)) if run else {}
+        trainer, recorder, quantised = trainer_of(step, log, trackers)
+        trainable, total = _counted(trainer.model)
+        packed = len(trainer.train_dataset) if train.makes_sequences else None
+        sequences = packed or len(step.rows)
+        trainer.add_callback(memory.Guard(train))
+        stopper = stopping.attach(trainer, train, sequences, log)
+        keeper = resuming.Keeper(store, step.minutes, trainer, recorder, step.run)
         stack.callback(keeper.close)
         trainer.add_callback(keeper)
         if run is not None and store is not None:
-            say(_settings(params, len(its.rows), packed, trainer.model, work.device))
-            if work.minutes:
+            say(_settings(step, packed, trainer.model))
+            if step.minutes:
                 also = f" and on the DVC remote {store.remote.name}" if store.remote else ""
-                say(f"a checkpoint every {work.minutes:g} minutes, in {checkpoints.FOLDER}{also}")
+                say(f"a checkpoint every {step.minutes:g} minutes, in {checkpoints.FOLDER}{also}")
         resumed = keeper.resume()
         if resumed and run is not None:
-            say(
-                f"goes on at step {resumed.step} of {params.train.steps(sequences)}, from {resumed.where}"
-            )
+            say(f"goes on at step {resumed.step} of {train.steps(sequences)}, from {resumed.where}")
             run.replay(resumed.known.run, resumed.known.points, resumed.known.valid)
             run.tag("lockstep.resumed_at", str(resumed.step))
-        stack.enter_context(kernels.applied(params.train, trainer.model))
+        stack.enter_context(kernels.applied(train, trainer.model))
         trainer.train(resume_from_checkpoint=str(resumed.folder) if resumed else None)
-        seconds, used, took = keeper.seconds, keeper.energy, TrainMemory(peak=memory.peak())
+        seconds = keeper.seconds
+        used = keeper.energy
+        peak = TrainMemory(peak=memory.peak())
         stopped = stopper.restore(trainer.model) if stopper else None
-        valid_loss = _valid_loss(trainer, run) if trainer.eval_dataset is not None else None
+        valid_loss = None
+        if trainer.eval_dataset is not None:
+            valid_loss = float(trainer.evaluate()["eval_loss"])
+            log({"valid_loss": valid_loss}, trainer.state.global_step)
         state = gathered(trainer)
         if run is None:
             return None
-        save(trainer.model, work.adapter, state)
+        save(trainer.model, step.adapter, state)
         if quantised:
-            files.write_json(work.adapter / nf4.NAME, quantised)
-    return chain.Fitted(
-        method=params.train.method, started_from=work.started_from, adapter=digest.of_tree(work.adapter).digest,
-        data=its.data, rows=len(its.rows), sequences=packed, steps=trainer.state.global_step,
-        batch=_batch(params) if work.ranks > 1 else None, epochs=round(trainer.state.epoch, 6),
+            files.write_json(step.adapter / nf4.NAME, quantised)
+    return FittedStep(
+        method=train.method, started_from=step.started_from, adapter=digest.of_tree(step.adapter).digest,
+        data=step.data, rows=len(step.rows), sequences=packed, steps=trainer.state.global_step,
+        batch=_batch(train) if step.ranks > 1 else None, epochs=round(trainer.state.epoch, 6),
         trainable=trainable, total=total, final_loss=recorder.final_loss(), valid_loss=valid_loss,
         points=recorder.points, figures=recorder.figures(), tokens=trainer.state.num_input_tokens_seen or None,
         seconds=seconds, resumed_at=resumed.step if resumed else None,
-        quantised=quantised.quantised if quantised else None, stopping=stopped, memory=took, energy=used, run=work.run,
+        quantised=quantised.quantised if quantised else None, stopping=stopped, memory=peak, energy=used, run=step.run,
     )  # fmt: skip
 
 
-def check(params: Params, work: ranks.Work, its: chain.Given) -> None:
+def check(step: TrainingStep) -> None:
     """Make the trainer of a later step, with a new adapter, so that whatever its method refuses is refused now."""
     from stages.training import stopping
 
-    trainer, _, _ = trainer_of(
-        params, work.root / layout.BASE, work.base, its.rows, its.valid, None, str(work.scratch)
-    )
-    stopping.attach(trainer, params.train, len(trainer.train_dataset), lambda *_: None)
+    trainer, _, _ = trainer_of(step)
+    stopping.attach(trainer, step.train, len(trainer.train_dataset), _unlogged)
+
+
+def _unlogged(_values: Mapping[str, float], _step: int) -> None:
+    """Log nothing: this rank has no run, or nothing is trained."""
 
 
 def trainer_of(
-    params: Params,
-    base: Path,
-    identity: str,
-    rows: list[Row],
-    valid: list[Row],
-    run: tracking.Run | None,
-    scratch: str,
-    start: Path | None = None,
-    trackers: Mapping[str, Any] = MappingProxyType({}),
+    step: TrainingStep, log: Log = _unlogged, trackers: Mapping[str, Any] = MappingProxyType({})
 ) -> tuple[Any, Any, QuantisedBase | None]:
-    """A trainer whose data and parameters fit the model, the recorder of its loss curve, and what was quantised.
+    """Return a trainer whose data and parameters fit the model, the recorder of its loss curve, and what was quantised.
 
-    ``identity`` is the digest of ``base``; ``start`` the adapter that training goes on from; ``trackers`` the arguments
-    of those beside MLflow.
+    ``log`` gets the points of the curve; ``trackers`` are the arguments of those beside MLflow.
     """
     from peft import PeftModel
     from transformers.trainer_callback import ProgressCallback
@@ -132,32 +115,31 @@ def trainer_of(
     from stages.training import kernels, own_weights
     from stages.training.trainer import Progress, Recorder, in_float32, lora_config, settings
 
-    tokenizer, model = _loaded(params.train, base)
-    kernels.refuse_unknown(params.train, model)
-    quantization = params.train.quantization
-    quantised = (
-        nf4.described(model, quantization, params.train.precision, identity)
-        if quantization
-        else None
-    )
-    adapter = lora_config(params.train.lora, model) if params.train.lora and not start else None
-    if params.train.full:
-        own_weights.choose(model, params.train.full, base)
-    if start:
-        if quantised and files.read_json(start / nf4.NAME, QuantisedBase) != quantised:
+    train = step.train
+    base = step.root / layout.BASE
+    tokenizer, model = _loaded(train, base)
+    kernels.refuse_unknown(train, model)
+    quantised = None
+    if train.quantization:
+        quantised = nf4.described(model, train.quantization, train.precision, step.base)
+    adapter = lora_config(train.lora, model) if train.lora and not step.start else None
+    if train.full:
+        own_weights.choose(model, train.full, base)
+    if step.start:
+        if quantised and files.read_json(step.start / nf4.NAME, QuantisedBase) != quantised:
             raise MachineRefused(
                 "the base is quantised to other codes here than where the step before was trained",
                 f"go on where that step was trained, or delete {checkpoints.FOLDER} and train all steps here",
             )
-        model = PeftModel.from_pretrained(model, start, is_trainable=True)
-    recorder = Recorder(run.metrics if run else lambda *_: None, params.train.reported)
+        model = PeftModel.from_pretrained(model, step.start, is_trainable=True)
+    recorder = Recorder(log, train.reported)
     ends = model.generation_config.eos_token_id
     job = Job(
         model=model,
         tokenizer=tokenizer,
-        rows=rows,
-        valid=valid,
-        settings=settings(params.train, len(rows), scratch) | dict(trackers),
+        rows=step.rows,
+        valid=step.valid,
+        settings=settings(train, len(step.rows), str(step.scratch)) | dict(trackers),
         adapter=adapter,
         callbacks=[recorder],
         stops=frozenset(
@@ -165,8 +147,8 @@ def trainer_of(
         ),
     )
     with imports.uncollected():  # TRL; ``chain`` lets go of the model between steps
-        trainer = params.train.trainer(job)
-    if quantised or (params.train.lora and params.train.lora.modules_to_save):
+        trainer = train.trainer(job)
+    if quantised or (train.lora and train.lora.modules_to_save):
         in_float32(trainer.model)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Progress())
@@ -216,10 +198,12 @@ def _loaded(train: Train, base: Path) -> tuple[Any, Any]:
     return tokenizer, model
 
 
-def _settings(params: Params, rows: int, packed: int | None, model: Any, device: str) -> str:
-    """The settings of the training, on one line. ``packed``: the sequences that the rows make."""
-    train, lora = params.train, params.train.lora
-    trainable, total = chain.counted(model)
+def _settings(step: TrainingStep, packed: int | None, model: Any) -> str:
+    """Return the settings of the training, on one line. ``packed``: the sequences that the rows make."""
+    train = step.train
+    lora = train.lora
+    rows = len(step.rows)
+    trainable, total = _counted(model)
     base = f" on a base in 4 bits ({train.quantization.kind})" if train.quantization else ""
     kind = "full fine-tuning"
     if lora:
@@ -228,69 +212,63 @@ def _settings(params: Params, rows: int, packed: int | None, model: Any, device:
         also = f" and all of {', '.join(lora.modules_to_save)}" if lora.modules_to_save else ""
         kind = f"{variant} r={lora.r} alpha={lora.alpha} on {targets}{also}"
     sequences = f" in {packed} sequences" if packed else ""
+    liger = ", Liger kernels" if train.kernels else ""
     parts = (
-        f"{rows} {chain.named(train)}{sequences}, {train.steps(packed or rows)} steps of {_batch(params)}",
+        f"{rows} {step.kind_of_rows}{sequences}, {train.steps(packed or rows)} steps of {_batch(train)}",
         kind,
         "all layers" if train.layers is None else f"last {train.layers} layers",
         f"{trainable / 1e6:.2f} of {total / 1e6:.1f} M parameters",
         f"learning rate {train.learning_rate:g} {train.schedule}",
-        f"{train.precision} on {device}{base}{', Liger kernels' if train.kernels else ''}, seed {train.seed}",
+        f"{train.precision} on {step.device}{base}{liger}, seed {train.seed}",
     )
     return "; ".join(parts)
 
 
-def _batch(params: Params) -> int:
-    """Rows of a step, or packed sequences."""
-    train = params.train
+def _batch(train: Train) -> int:
+    """Return the rows of a step, or packed sequences."""
     return train.devices * train.batch_size * train.gradient_accumulation
 
 
-def _valid_loss(trainer: Any, run: tracking.Run | None) -> float:
-    """The method's mean loss on the valid split; it is logged."""
-    loss = float(trainer.evaluate()["eval_loss"])
-    if run is not None:
-        run.metrics({"valid_loss": loss}, trainer.state.global_step)
-    return loss
+def _counted(model: Any) -> tuple[int, int]:
+    """Count trainable parameters and all, without the frozen copy of an adapter that TRL compares with."""
+    if not hasattr(model, "get_nb_trainable_parameters"):  # no adapter
+        weights = list(model.parameters())
+        learned = sum(weight.numel() for weight in weights if weight.requires_grad)
+        return learned, sum(weight.numel() for weight in weights)
+    trainable, total = model.get_nb_trainable_parameters()
+    copies = sum(weight.numel() for name, weight in model.named_parameters() if ".ref." in name)
+    return trainable, total - copies
 
 
-def unneeded(parts: Sequence[Params]) -> tuple[str, ...]:
-    """Packages that PEFT would import if they are installed, although none of ``parts`` needs them."""
-    return () if any(part.train.needs_bitsandbytes for part in parts) else ("bitsandbytes",)
+def unneeded(params: Params) -> tuple[str, ...]:
+    """Return packages that PEFT would import if they are installed, although no step of ``params`` needs them."""
+    needed = any(train.needs_bitsandbytes for train in steps.of(params.training))
+    return () if needed else ("bitsandbytes",)
 
 
-def splits(root: Path) -> tuple[list[Row], list[Row]]:
-    """The train and valid splits."""
-    train, valid = (
-        files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in ("train", "valid")
-    )
-    return train, valid
-
-
-def _on_rank(work: ranks.Work, index: int) -> chain.Fitted | None:
+def _on_rank(step: TrainingStep, index: int) -> FittedStep | None:
     """The part of rank ``index`` in a step on several."""
     import torch
 
-    params = params_file.parse(work.params)
-    torch.set_num_threads(work.threads)
-    device_of(params.train, quiet=True)
+    torch.set_num_threads(step.threads)
+    device_of(step.train, quiet=True)
     if torch.cuda.is_available():
         torch.cuda.set_device(index)
-    entry.hide(unneeded([params]))
-    if params.train.needs_bitsandbytes:
+    entry.hide(unneeded(step.params))
+    if step.train.needs_bitsandbytes:
         nf4.library()
-    rows, valid = (steps.rows_of(params.train, work.columns, split) for split in splits(work.root))
-    data = chain.Given(rows, valid, work.data)
-    if work.key is None:
-        check(params, work, data)
+    step = step.with_rows()
+    if step.key is None:
+        check(step)
         return None
     if index:
-        return fit(params, work, data, None, None)
-    run = tracking.joined(params, work.root, work.run)
-    sharded = params.train.shard is not None
+        return fit(step, None, None)
+    run = tracking.joined(step.params, step.root, step.run)
+    sharded = step.train.shard is not None
     store = checkpoints.joined(
-        work.root, work.key, work.minutes > 0, work.scratch, work.ranks, sharded
+        step.root, step.key, step.minutes > 0, step.scratch, step.ranks, sharded
     )
-    fitted = fit(params, work, data, run, store)
+    fitted = fit(step, run, store)
     run.send_rest()
     return fitted and fitted.model_copy(update={"unsent": run.unsent})
 

@@ -35,7 +35,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _ADAPTER = ["default"]  # It is trained. TRL compares it with a frozen copy of an earlier step's.
 _LOG_STEPS = 10  # between two points of the loss curve, at most
-_LOG_POINTS = 20  # The loss curve has at least so many.
+_LOG_POINTS = 20  # Points of the loss curve, at least.
 _SHARDS = {
     "fsdp": True,
     "fsdp_config": {

@@ -31,7 +31,7 @@ def text_of(base: Base, root: Path) -> bytes | None:
     """
     chosen = base.chat_template
     if isinstance(chosen, TemplateFile):
-        return _read(chosen, root)
+        return pinned_text.read(root, chosen.file, chosen.sha256, _PLACE, "Jinja")
     return TEMPLATES.kinds[chosen].text.encode() if chosen else None
 
 
@@ -60,25 +60,21 @@ def give(folder: Path, base: Base, text: bytes) -> None:
                 f"use {_or(_fitting(tokenizer))}",
             )
     end = _end_token(tokenizer, template)
+    end_token = {"eos_token": tokenizer.convert_ids_to_tokens(end)}
     (folder / NAME).write_bytes(text)
     (folder / _OLD).unlink(missing_ok=True)
     settings = _mapping(folder / _SETTINGS)
     settings.pop("chat_template", None)
-    files.write_json(
-        folder / _SETTINGS, settings | {"eos_token": tokenizer.convert_ids_to_tokens(end)}
-    )
+    files.write_json(folder / _SETTINGS, settings | end_token)
     if (folder / _SPECIAL).exists():
-        special = _mapping(folder / _SPECIAL)
-        files.write_json(
-            folder / _SPECIAL, special | {"eos_token": tokenizer.convert_ids_to_tokens(end)}
-        )
+        files.write_json(folder / _SPECIAL, _mapping(folder / _SPECIAL) | end_token)
     generation = folder / _GENERATION
-    known = _mapping(generation if generation.exists() else folder / _CONFIG)
-    kept = (
-        {key: value for key, value in known.items() if key != _DERIVED}
-        if generation.exists()
-        else _ids(known)
-    )
+    if generation.exists():
+        kept = _mapping(generation)
+        kept.pop(_DERIVED, None)
+    else:
+        config = _mapping(folder / _CONFIG)
+        kept = {key: config[key] for key in _IDS if key in config}
     before = kept.get("eos_token_id")
     ends = [end, *(before if isinstance(before, list) else [before] if before is not None else [])]
     files.write_json(generation, kept | {"eos_token_id": list(dict.fromkeys(ends))})
@@ -97,14 +93,6 @@ def digest_in(folder: Path) -> str | None:
         if isinstance(template, str):
             return digest.of_bytes(template.encode())
     return None
-
-
-def _ids(config: dict[str, Any]) -> dict[str, Any]:
-    return {key: config[key] for key in _IDS if key in config}
-
-
-def _read(chosen: TemplateFile, root: Path) -> bytes:
-    return pinned_text.read(root, chosen.file, chosen.sha256, _PLACE, "Jinja")
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -190,10 +190,8 @@ def _old_yarn(value: dict[str, Any], place: str) -> dict[str, Any]:
 
 def _old_rope_of_gemma3(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[str, Any]:
     """Gemma 3's two kinds of layer: the old form scales only the full ones."""
-    full, sliding = (
-        _completed(value, rope.get("full_attention") or {}),
-        rope.get("sliding_attention") or {},
-    )
+    full = _completed(value, rope.get("full_attention") or {})
+    sliding = rope.get("sliding_attention") or {}
     if _scaling(value, sliding) != {"rope_type": "default"}:
         raise MergeRefused(
             f"{place}: rope_parameters.sliding_attention is scaled, which older servers cannot",

@@ -264,10 +264,8 @@ def merged_rows(weight: torch.Tensor, delta: Delta, adapter: Checkpoint) -> Iter
     a, b = adapter.read(delta.a).to(dtype), adapter.read(delta.b).to(dtype)
     lengths = None if delta.length is None else adapter.read(delta.length).to(dtype)[:, None]
     rows = max(1, _CACHED // (weight.shape[1] * dtype.itemsize))
-    wide, narrow = (
-        torch.empty(rows, weight.shape[1], dtype=dtype),
-        torch.empty(rows, weight.shape[1], dtype=weight.dtype),
-    )
+    wide = torch.empty(rows, weight.shape[1], dtype=dtype)
+    narrow = torch.empty(rows, weight.shape[1], dtype=weight.dtype)
     for start in range(0, weight.shape[0], rows):
         count = min(rows, weight.shape[0] - start)
         exact = (

@@ -75,10 +75,8 @@ def opened(folder: Path, single: str = SINGLE) -> Iterator[Checkpoint]:
             for name in stream.keys():  # noqa: SIM118 - not a mapping
                 tensor = stream.get_tensor(name)
                 dtype = stream.get_slice(name).get_dtype()
-                files[name], tensors[name] = (
-                    stream,
-                    Tensor(name, dtype, tuple(tensor.shape), tensor.nbytes),
-                )
+                files[name] = stream
+                tensors[name] = Tensor(name, dtype, tuple(tensor.shape), tensor.nbytes)
                 if wanted and wanted.get(name) != file:
                     raise EvidenceRefused(
                         f"{path}: {name} is not in {INDEX}",

@@ -91,7 +91,7 @@ def test_only_the_registry_imports_a_module_whose_name_it_was_handed() -> None:
     """Where a kind of a layer above is found: pyproject.toml names the folder, and no code of ``checks`` does."""
     texts = {path.relative_to(REPOSITORY).as_posix(): path.read_text() for path in _product().values()}
     importing = {name for name, text in texts.items() if any(f"{call}(" in text for call in _IMPORTERS)}
-    assert {name for name in importing if name.startswith("checks/")} == {"checks/kinds/plugins.py"}
+    assert {name for name in importing if name.startswith("checks/")} == {"checks/kinds/registry.py"}
 
 
 def test_the_folders_of_kinds_in_pyproject_are_packages_of_kinds_and_import_no_layer_above() -> None:

@@ -26,7 +26,8 @@ from checks.storage import digest, files, layout
 from stages.loaders import azure_cli, table
 from stages.loaders.azure_cli import AzureCli
 from stages.loaders.table import Table
-from stages.prepare import clean, prepare, split
+from stages.prepare import prepare
+from stages.splitting import Splitting
 from tests.conftest import as_params
 
 SERVICE = AzureCli(kind="azure-cli", task="service", services=20, rows_per_service=150, instruction="Route.")
@@ -151,7 +152,7 @@ def test_help_that_cannot_be_read_is_counted_by_place_and_reason(tmp_path: Path,
     assert bad["vm/_help.py"].startswith("not YAML")
     assert bad["broken/_help.py"].startswith("not Python")
     document["prepare"] |= {"rules": [], "loader": SERVICE.model_dump()}
-    _, counts = clean(as_params(document).prepare, drafts)
+    _, counts = Splitting(as_params(document).prepare).clean(drafts)
     assert (counts[0].rule, counts[0].rows) == ("drop-unreadable-help", 3)
     assert len(counts[0].examples) == 3
 
@@ -218,9 +219,9 @@ def _azure(count: dict[str, int]) -> list[Draft]:
 def test_only_the_commonest_services_stay_and_each_up_to_its_cap(document: dict) -> None:
     document["prepare"] |= {"rules": [], "loader": SERVICE.model_dump() | {"services": 2, "rows_per_service": 10}}
     config = as_params(document).prepare
-    kept, counts = clean(config, _azure({"vm": 12, "sql": 15, "acr": 11}))
+    kept, counts = Splitting(config).clean(_azure({"vm": 12, "sql": 15, "acr": 11}))
     assert {(c.rule, c.rows) for c in counts[-2:]} == {("keep-commonest-services", 11), ("cap-rows-per-service", 7)}
-    more, _ = clean(config, _azure({"vm": 12, "sql": 16, "acr": 11}))
+    more, _ = Splitting(config).clean(_azure({"vm": 12, "sql": 16, "acr": 11}))
     assert len({d.content for d in kept} - {d.content for d in more}) <= 1
 
 
@@ -655,9 +656,9 @@ def test_rows_are_conserved_and_groups_are_whole_for_any_rows_and_rules(
     personal = {"detectors": ["email", "phone"]}
     config = configure(rules=[*names, *({"drop-duplicates"} - set(names))], personal_data=personal).prepare
     drafts = [Draft((), p, r, r, "all", f"f:{i}", id=str(i)) for i, (p, r) in enumerate(pairs)]
-    kept, counts = clean(config, drafts)
+    kept, counts = Splitting(config).clean(drafts)
     assert len(drafts) == len(kept) + sum(count.rows for count in counts if count.kind == "drop")
-    placed = {name: [each.row for each in of_split] for name, of_split in split(config, kept).items()}
+    placed = {name: [each.row for each in of_split] for name, of_split in Splitting(config).split(kept).items()}
     assert sorted(row.id for rows in placed.values() for row in rows) == sorted(str(draft.id) for draft in kept)
     homes: dict[str, set[str]] = {}
     for name, rows in placed.items():

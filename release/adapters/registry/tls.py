@@ -44,7 +44,7 @@ def trust(host: str | None) -> Trust:
         (str(path), str(path.with_suffix(".key"))) for path in files if path.suffix == ".cert"
     ]
     given = [os.environ[name] for name in _SETTINGS if os.environ.get(name)]
-    usual = given[0] if given else _of_the_system()
+    usual = Path(given[0] if given else _of_the_system())
     chosen = Trust(str((authorities or [usual])[-1]), certificates[-1] if certificates else None)
     _check(chosen)
     return chosen

@@ -22,7 +22,7 @@ class Choice:
 
 
 @dataclass
-class Answer:
+class ParsedAnswer:
     """The parts of an answer that were read. ``pieces``: events of a stream that had text, about the number of tokens.
 
     ``done``: a whole answer was read, or a stream said that it ended. ``cut``: it was too long to be kept.
@@ -47,6 +47,11 @@ class Answer:
     def finish(self) -> str | None:
         """Why the first choice ended."""
         return self.choices[0].finish if 0 in self.choices else None
+
+    @property
+    def written_tokens(self) -> int:
+        """Tokens of the answer: as the server counts them, else events of the stream that had text."""
+        return self.pieces if self.output_tokens is None else self.output_tokens
 
     @property
     def complete(self) -> bool:
@@ -104,7 +109,7 @@ class Answer:
 class Events:
     """Reads a stream of server-sent events in the pieces in which it comes."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: ParsedAnswer) -> None:
         self.answer = answer
         self._rest = b""
 
@@ -129,9 +134,9 @@ class Events:
             return False
 
 
-def whole(data: bytes) -> Answer:
+def whole(data: bytes) -> ParsedAnswer:
     """Read an answer that is no stream."""
-    answer = Answer()
+    answer = ParsedAnswer()
     try:
         answer.add(json.loads(data))
         answer.done = True

@@ -22,8 +22,8 @@ from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.outcomes import GONE, outcome_of
 from release.monitoring.gateway.refusals import Refused, Rejected
 from release.monitoring.gateway.rows import Exchange, sampled
-from release.monitoring.gateway.settings import Settings
-from release.monitoring.gateway.store import Store
+from release.monitoring.gateway.settings import GatewaySettings
+from release.monitoring.gateway.store import CaptureWriter
 from release.monitoring.gateway.upstreams import Upstreams
 
 CHAT, COMPLETIONS, MODELS = "/v1/chat/completions", "/v1/completions", "/v1/models"
@@ -39,25 +39,20 @@ class Gateway:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: GatewaySettings,
         session: aiohttp.ClientSession,
         upstreams: Upstreams,
         metrics: Metrics,
-        store: Store | None,
+        store: CaptureWriter | None,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._settings, self._upstreams, self._metrics, self._store = (
-            settings,
-            upstreams,
-            metrics,
-            store,
-        )
-        self._say = say
+        self._settings, self._say = settings, say
+        self._upstreams = upstreams
+        self._metrics, self._store = metrics, store
         unread = frozenset({"authorization"} if settings.keys else ())
         self._forwarder = Forwarder(session, upstreams, metrics, unread, settings.sticky)
-        self._running: dict[
-            asyncio.Task[object], Exchange
-        ] = {}  # whole requests that are being answered
+        # Whole requests that are being answered.
+        self._running: dict[asyncio.Task[object], Exchange] = {}
         self._listing = 0  # questions for the list of models
         self.ending = False
         self.read_keys()
@@ -85,9 +80,10 @@ class Gateway:
             response = await (self._models if path == MODELS else self._complete)(
                 request, request_id
             )
-        except Rejected as rejected:
-            self._metrics.rejected(rejected.status)
-            response = refusals.answer(rejected, request_id)
+        except Refused as refused:
+            if isinstance(refused, Rejected):
+                self._metrics.rejected(refused.status)
+            response = refusals.answer(refused, request_id)
         if self.ending and not response.prepared:
             response.force_close()
         return response
@@ -143,14 +139,10 @@ class Gateway:
                 return web.Response(
                     status=sent.reply.status, body=body, headers=headers_of(sent, request_id)
                 )
-        except Refused as refused:
-            return refusals.answer(refused, request_id)
         except TimeoutError:
-            return refusals.answer(self._late(), request_id)
+            raise self._late() from None
         except aiohttp.ClientError:
-            return refusals.answer(
-                Refused(502, "upstream_error", "the server broke off"), request_id
-            )
+            raise Refused(502, "upstream_error", "the server broke off") from None
         finally:
             self._listing -= 1
 
@@ -222,7 +214,7 @@ class Gateway:
             if self._store and sampled(exchange.request_id, self._settings.sample):
                 self._store.offer(exchange)
         except Exception:  # noqa: BLE001 - nothing of it may reach the client
-            self._metrics.dropped(1)
+            self._metrics.count("captures_dropped")
 
     async def _passed(
         self, request: web.BaseRequest, exchange: Exchange, began: float

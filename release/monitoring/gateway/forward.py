@@ -51,12 +51,8 @@ class Forwarder:
         unread: frozenset[str],
         sticky: str | None,
     ) -> None:
-        self._session, self._upstreams, self._metrics, self._sticky = (
-            session,
-            upstreams,
-            metrics,
-            sticky,
-        )
+        self._session, self._sticky = session, sticky
+        self._upstreams, self._metrics = upstreams, metrics
         self._unread = _HOP | {ID.lower()} | unread
 
     @asynccontextmanager
@@ -95,7 +91,7 @@ class Forwarder:
             if server is None:
                 break
             if number:
-                self._metrics.retried()
+                self._metrics.count("retries")
             release = server.release
             if exchange:
                 exchange.release, exchange.upstream = release, server.base

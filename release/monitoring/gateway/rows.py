@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from checks.data import detectors
 from checks.formats import captures
-from release.monitoring.gateway.answers import Answer, Choice
+from release.monitoring.gateway.answers import Choice, ParsedAnswer
 
 MOST_BODY = 512 << 10  # bytes of a request that is stored: about 128,000 tokens
 MOST_TEXTS = 4000  # Texts of a row: those of messages, and values of calls of tools.
@@ -41,7 +41,7 @@ class Exchange:
     release: str | None = None
     status: int = 0
     error: str | None = None
-    answer: Answer = field(default_factory=Answer)
+    answer: ParsedAnswer = field(default_factory=ParsedAnswer)
     seconds: float = 0.0
     first: float | None = None
     upstream: str | None = None
@@ -86,7 +86,7 @@ def row(
         time=exchange.time,
         operation=exchange.operation,
         provider=exchange.provider,
-        model=_plain(exchange.answer.model, redactor),
+        model=redactor.plain(exchange.answer.model),
         input_messages=tuple(_prompt(exchange.body, redactor)),
         output_messages=tuple(
             _output(choice, redactor, broken=exchange.error is not None)
@@ -118,17 +118,35 @@ def _user_key(exchange: Exchange, secret: bytes) -> str | None:
 
 
 class _Redactor:
-    """Redacts a row. ``kinds`` counts how often each kind was found."""
+    """Redacts the texts of one row. ``kinds``: how often each kind was redacted."""
 
     def __init__(self) -> None:
         self.kinds: Counter[str] = Counter()
         self._left = MOST_TEXTS
 
-    def take(self) -> None:
-        """Take one more text. Raises TooLarge."""
+    def plain(self, value: Any) -> Any:
+        """Redact all texts of a value of JSON, keys too. Raises TooLarge if they are too many."""
         self._left -= 1
         if self._left < 0:
             raise TooLarge
+        if isinstance(value, str):
+            # Half a surrogate pair is no UTF-8.
+            text, counts = detectors.redact(value.encode(errors="replace").decode())
+            self.kinds.update(counts)
+            return text
+        if isinstance(value, list):
+            return [self.plain(item) for item in value]
+        if isinstance(value, dict):
+            return {self.plain(key): self.plain(item) for key, item in value.items()}
+        return value
+
+    def text(self, kind: str, text: str) -> captures.Part:
+        """Return a part with a redacted text."""
+        return captures.Part(type=kind, content=self.plain(text))
+
+    def short(self, value: Any) -> str:
+        """Return the name of a role or of a kind, cut after it was redacted: half an address is not recognised."""
+        return str(self.plain(str(value or "unknown")))[:_ROLES]
 
 
 def _object(data: bytes) -> dict[str, Any]:
@@ -145,11 +163,11 @@ def _prompt(data: bytes, redactor: _Redactor) -> Iterator[captures.InputMessage]
     prompts = body.get("prompt")
     for prompt in prompts if isinstance(prompts, list) else [prompts]:
         if isinstance(prompt, str):
-            yield captures.InputMessage(role="user", parts=(_text("text", prompt, redactor),))
+            yield captures.InputMessage(role="user", parts=(redactor.text("text", prompt),))
     listed = body.get("messages")
     for message in listed if isinstance(listed, list) else []:
         if isinstance(message, dict):
-            role = _short(message.get("role"), redactor)
+            role = redactor.short(message.get("role"))
             yield captures.InputMessage(role=role, parts=tuple(_parts(message, role, redactor)))
 
 
@@ -157,28 +175,24 @@ def _parts(message: dict[str, Any], role: str, redactor: _Redactor) -> Iterator[
     content = message.get("content")
     if role == "tool":
         call = message.get("tool_call_id")
-        response = _plain(content, redactor)
-        named = _plain(call, redactor) if isinstance(call, str) else None
+        response = redactor.plain(content)
+        named = redactor.plain(call) if isinstance(call, str) else None
         yield captures.Part(type="tool_call_response", id=named, response=response)
         return
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
-            yield _text("text", part, redactor)
+            yield redactor.text("text", part)
         elif isinstance(part, dict):
-            kind = _short(part.get("type"), redactor)
+            kind = redactor.short(part.get("type"))
             text = part.get("text")
-            yield _text(kind, text, redactor) if isinstance(text, str) else captures.Part(type=kind)
+            yield redactor.text(kind, text) if isinstance(text, str) else captures.Part(type=kind)
     yield from _calls(message.get("tool_calls"), redactor)
 
 
 def _output(choice: Choice, redactor: _Redactor, *, broken: bool) -> captures.OutputMessage:
-    parts = [
-        _text(kind, "".join(pieces), redactor)
-        for kind, pieces in (("reasoning", choice.reasoning),)
-        if pieces
-    ]
-    parts += [_text("text", "".join(choice.text), redactor)] if choice.text else []
-    finish = _short(choice.finish or ("error" if broken else None), redactor)
+    spoken = (("reasoning", choice.reasoning), ("text", choice.text))
+    parts = [redactor.text(kind, "".join(pieces)) for kind, pieces in spoken if pieces]
+    finish = redactor.short(choice.finish or ("error" if broken else None))
     return captures.OutputMessage(
         role="assistant", parts=(*parts, *_calls(choice.calls, redactor)), finish_reason=finish
     )
@@ -199,31 +213,7 @@ def _calls(calls: Any, redactor: _Redactor) -> Iterator[captures.Part]:
             if isinstance(shown.get(key), str):
                 entry[key] += shown[key]
     for entry in joined.values():
-        call, name, arguments = (_plain(value, redactor) for value in entry.values())
+        call, name, arguments = (redactor.plain(value) for value in entry.values())
         yield captures.Part(
             type="tool_call", id=call or None, name=name or None, arguments=arguments
         )
-
-
-def _text(kind: str, text: str, redactor: _Redactor) -> captures.Part:
-    return captures.Part(type=kind, content=_plain(text, redactor))
-
-
-def _short(value: Any, redactor: _Redactor) -> str:
-    """The name of a role or of a kind. It is redacted before it is cut: half an address is not recognised."""
-    return str(_plain(str(value or "unknown"), redactor))[:_ROLES]
-
-
-def _plain(value: Any, redactor: _Redactor) -> Any:
-    """A value of JSON with all its texts redacted, keys too."""
-    redactor.take()
-    if isinstance(value, str):
-        # Half a surrogate pair is no UTF-8.
-        text, counts = detectors.redact(value.encode(errors="replace").decode())
-        redactor.kinds.update(counts)
-        return text
-    if isinstance(value, list):
-        return [_plain(item, redactor) for item in value]
-    if isinstance(value, dict):
-        return {_plain(key, redactor): _plain(item, redactor) for key, item in value.items()}
-    return value

@@ -15,8 +15,8 @@ from release.monitoring.gateway import sessions
 from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.connections import Connections, most_connections
 from release.monitoring.gateway.metrics import Metrics
-from release.monitoring.gateway.settings import Settings
-from release.monitoring.gateway.store import Counts, Store
+from release.monitoring.gateway.settings import GatewaySettings
+from release.monitoring.gateway.store import CaptureWriter
 from release.monitoring.gateway.upstreams import Upstreams
 
 _FLUSH = 10.0  # seconds for the last rows, and for the last files to reach an object store
@@ -27,12 +27,12 @@ _HALF = 64 << 20  # bytes of bodies that are not whole
 Say = Callable[[str], None]
 
 
-def run(settings: Settings, say: Say) -> None:
+def run(settings: GatewaySettings, say: Say) -> None:
     """Serve until a signal comes. Raises MachineRefused if a port is taken or the folder cannot be written."""
     asyncio.run(_serve(settings, say))
 
 
-async def _serve(settings: Settings, say: Say) -> None:
+async def _serve(settings: GatewaySettings, say: Say) -> None:
     most = most_connections(settings.max_concurrent)
     metrics = Metrics(settings)
     store = _store(settings, metrics, say)
@@ -98,14 +98,19 @@ def _failure(what: str, error: BaseException | None) -> str:
     return f"gateway: {what}: {type(error).__name__}{place}"
 
 
-def _store(settings: Settings, metrics: Metrics, say: Say) -> Store | None:
+def _store(settings: GatewaySettings, metrics: Metrics, say: Say) -> CaptureWriter | None:
     if settings.captures is None:
         return None
     url = settings.captures if "://" in settings.captures else None
     folder = settings.spool if url else settings.spool / settings.captures
-    counts = Counts(metrics.dropped, metrics.stored, metrics.too_large)
-    store = Store(
-        folder, settings.environment, settings.sample, counts, say, url, settings.user_secret
+    store = CaptureWriter(
+        folder,
+        settings.environment,
+        settings.sample,
+        metrics.count,
+        say,
+        url,
+        settings.user_secret,
     )
     try:
         store.start()

@@ -30,7 +30,7 @@ SECONDS = (
 TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 
 
-class Settings(NamedTuple):
+class GatewaySettings(NamedTuple):
     """``upstreams``: URLs of servers, without /v1. Each address that a name has is a server of its own.
 
     ``release``: of a server that does not say what it serves. ``captures``: a folder, or a URL of fsspec such as

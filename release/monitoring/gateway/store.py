@@ -18,10 +18,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.formats.captures import CLOSED, OPEN
 from checks.process.text import redact
+from release.monitoring.gateway.metrics import CounterName
 from release.monitoring.gateway.rows import Exchange, TooLarge, row
 
 MOST_QUEUED = 64 << 20  # bytes of requests and answers that wait
@@ -30,33 +30,27 @@ MOST_SPOOLED = 1 << 30
 _BATCH, _PAUSE = 200, 0.2  # rows, and seconds between batches
 _RETRY = 10.0  # seconds between looks for files to move
 
-Count = Callable[[int], None]
+Count = Callable[[CounterName, int], None]
 
 
-class Counts(NamedTuple):
-    """Called with a number of rows that were dropped, stored, or too large, from any thread."""
+class CaptureWriter:
+    """``folder``: where files are written. ``count``: called with numbers of rows, from any thread.
 
-    dropped: Count
-    stored: Count
-    too_large: Count
-
-
-class Store:
-    """``folder``: where files are written. ``secret``: see ``rows.row``."""
+    ``secret``: see ``rows.row``.
+    """
 
     def __init__(
         self,
         folder: Path,
         environment: str,
         share: float,
-        counts: Counts,
+        count: Count,
         say: Callable[[str], None],
         url: str | None = None,
         secret: bytes | None = None,
     ) -> None:
         self._environment, self._share, self._secret = environment, share, secret
-        self._dropped, self._stored, self._too_large = counts
-        self._say = say
+        self._count, self._say = count, say
         self._waiting: deque[Exchange] = deque()
         self._bytes = 0
         self._lock = threading.Lock()
@@ -76,17 +70,15 @@ class Store:
     def offer(self, exchange: Exchange) -> None:
         """Queue a request that ended. Never waits, never raises."""
         if exchange.is_large:
-            self._too_large(1)
+            self._count("captures_too_large", 1)
             return
-        size = exchange.size
         with self._lock:
-            if self._bytes + size > MOST_QUEUED or self._ending.is_set():
-                size = -1
-            else:
+            fits = self._bytes + exchange.size <= MOST_QUEUED and not self._ending.is_set()
+            if fits:
                 self._waiting.append(exchange)
-                self._bytes += size
-        if size < 0:
-            self._dropped(1)
+                self._bytes += exchange.size
+        if not fits:
+            self._count("captures_dropped", 1)
 
     def stop(self, seconds: float) -> None:
         """Write what waits, close the file, and move files for at most ``seconds``."""
@@ -96,8 +88,7 @@ class Store:
         with self._lock:
             left = len(self._waiting)
             self._waiting.clear()
-        if left:
-            self._dropped(left)
+        self._count("captures_dropped", left)
         if self._mover:
             self._mover.stop(max(0.0, deadline - time.monotonic()))
 
@@ -140,13 +131,9 @@ class Store:
         except OSError as error:
             self._tell(f"captures: {error.strerror or error}")
             lines = []
-        self._stored(len(lines))
-        for count, number in (
-            (self._too_large, large),
-            (self._dropped, len(batch) - large - len(lines)),
-        ):
-            if number:
-                count(number)
+        self._count("captures", len(lines))
+        self._count("captures_too_large", large)
+        self._count("captures_dropped", len(batch) - large - len(lines))
 
     def _tell(self, what: str) -> None:
         """Say it at most once a minute."""

@@ -83,8 +83,7 @@ class Telemetry:
         self._duration.record(exchange.seconds, attributes)
         if succeeded and exchange.first is not None:
             self._first.record(exchange.first, attributes)
-            tokens = answer.pieces if answer.output_tokens is None else answer.output_tokens
-            if tokens > 1:
+            if (tokens := answer.written_tokens) > 1:
                 self._token.record((exchange.seconds - exchange.first) / (tokens - 1), attributes)
 
     def stop(self) -> None:

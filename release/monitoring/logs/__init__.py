@@ -4,9 +4,7 @@ A package of a user adds its own through entry points of the group ``lockstep.lo
 says what a kind must have.
 """
 
-from checks.kinds import plugins
+from checks.kinds.registry import Registry
 from release.monitoring.log_kind import LogKind
 
-KINDS: plugins.Registry[LogKind] = plugins.Registry(
-    "lockstep.logs", LogKind, lambda kind: kind.name
-)
+KINDS: Registry[LogKind] = Registry("lockstep.logs", LogKind, lambda kind: kind.name)

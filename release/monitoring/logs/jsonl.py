@@ -17,8 +17,8 @@ from checks.formats.serving import Seconds
 from checks.process.errors import EvidenceRefused
 from checks.storage import files
 from release.monitoring.log_kind import Entry, LogKind, documents, entry
-from release.monitoring.store import Store
-from release.monitoring.window import Span
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan
 
 
 class _Line(BaseModel):
@@ -38,10 +38,10 @@ class JsonLines(LogKind):
 
     name = "jsonl"
 
-    def read(self, source: str, span: Span) -> Iterator[Entry]:
+    def read(self, source: str, span: TimeSpan) -> Iterator[Entry]:
         """The lines of a file, or of all files in a folder or at an address of fsspec."""
         del span
-        for name, data in Store(source).documents():
+        for name, data in CaptureStore(source).documents():
             for place, value in documents(name, data):
                 try:
                     line = _Line.model_validate(value)

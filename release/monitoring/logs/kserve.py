@@ -8,8 +8,7 @@ lockstep/model into each event if the InferenceService has spec.predictor.logger
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import (
     AliasChoices,
@@ -24,13 +23,11 @@ from pydantic import (
 from checks.process.errors import EvidenceRefused
 from checks.storage import files
 from release.monitoring.log_kind import Entry, LogKind, documents, entry
-from release.monitoring.store import Store
-from release.monitoring.window import Span
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan
 
-_REQUEST, _RESPONSE = (
-    "org.kubeflow.serving.inference.request",
-    "org.kubeflow.serving.inference.response",
-)
+_REQUEST = "org.kubeflow.serving.inference.request"
+_RESPONSE = "org.kubeflow.serving.inference.response"
 _MODEL = "lockstep/model"
 _MAIN = ("", "default")  # endpoints; the other one is KServe's canary
 
@@ -44,16 +41,29 @@ class _Event(BaseModel):
     data: JsonValue = None
     raw: Base64Bytes | None = Field(None, validation_alias=AliasChoices("data_base64", "bytes"))
     endpoint: str = ""
-    # This is a text where it came as an extension of CloudEvents, which is no object.
+    # An extension of CloudEvents is no object, so the annotations may be text.
     annotations: dict[str, str] | str = Field(default_factory=dict)
 
+    @property
+    def body(self) -> JsonValue:
+        """The request or the answer."""
+        return self.data if self.raw is None else self.raw.decode(errors="replace")
 
-class _Said(NamedTuple):
-    where: str
-    time: datetime
-    data: JsonValue
-    release: str | None
-    endpoint: str
+    @property
+    def release(self) -> str | None:
+        """The digest of the model in the pod's annotations."""
+        annotations: Any = self.annotations
+        if isinstance(annotations, str):
+            try:
+                annotations = json.loads(annotations or "{}")
+            except (ValueError, RecursionError):
+                return None
+        model = annotations.get(_MODEL) if isinstance(annotations, dict) else None
+        return None if model is None else str(model)
+
+
+# Events with the places that they were read at.
+_Placed = list[tuple[str, _Event]]
 
 
 class KServe(LogKind):
@@ -61,28 +71,25 @@ class KServe(LogKind):
 
     name = "kserve"
 
-    def read(self, source: str, span: Span) -> Iterator[Entry]:
+    def read(self, source: str, span: TimeSpan) -> Iterator[Entry]:
         """The events in a file, or in all files in a folder or at an address of fsspec, paired by their ids."""
         del span
-        by_event: dict[str, dict[str, list[_Said]]] = defaultdict(
-            lambda: {_REQUEST: [], _RESPONSE: []}
-        )
-        for name, data in Store(source).documents():
+        by_id: dict[str, dict[str, _Placed]] = defaultdict(lambda: {_REQUEST: [], _RESPONSE: []})
+        for name, data in CaptureStore(source).documents():
             for place, value in documents(name, data):
                 event = _event(place, value)
                 if event.type not in (_REQUEST, _RESPONSE):
                     yield Entry(place, None, f"an event of type {event.type[:80]}")
                     continue
-                event_read, known = _said(place, event), by_event[event.id][event.type]
-                # An event may be delivered twice.
-                if event_read[1:] not in [other[1:] for other in known]:
-                    known.append(event_read)
-        for name, events in by_event.items():
+                known = by_id[event.id][event.type]
+                if event not in [other for _, other in known]:  # It may be delivered twice.
+                    known.append((place, event))
+        for name, events in by_id.items():
             yield _paired(name, events[_REQUEST], events[_RESPONSE])
 
 
-def _paired(name: str, requests: list[_Said], answers: list[_Said]) -> Entry:
-    place = (requests or answers)[0].where
+def _paired(name: str, requests: _Placed, answers: _Placed) -> Entry:
+    place = (requests or answers)[0][0]
     if not requests:
         return Entry(place, None, "an answer without its request")
     if len(requests) > 1 or len(answers) > 1:
@@ -91,13 +98,13 @@ def _paired(name: str, requests: list[_Said], answers: list[_Said]) -> Entry:
         return Entry(
             place, None, "a request without an answer: KServe logs only answers with status 200"
         )
-    request, answer = requests[0], answers[0]
+    request, answer = requests[0][1], answers[0][1]
     if request.release is None and request.endpoint not in _MAIN:
         return Entry(
             place, None, f"a request to endpoint {request.endpoint[:40]} that names no release"
         )
     return entry(
-        place, time=request.time, request_id=name, request=request.data, response=answer.data, status=200,
+        place, time=request.time, request_id=name, request=request.body, response=answer.body, status=200,
         seconds=max(0.0, (answer.time - request.time).total_seconds()), release=request.release,
     )  # fmt: skip
 
@@ -111,15 +118,3 @@ def _event(where: str, value: Any) -> _Event:
             "or the files of its store"
         )
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
-
-
-def _said(where: str, event: _Event) -> _Said:
-    data = event.data if event.raw is None else event.raw.decode(errors="replace")
-    annotations: Any = event.annotations
-    if isinstance(annotations, str):
-        try:
-            annotations = json.loads(annotations or "{}")
-        except (ValueError, RecursionError):
-            annotations = None
-    model = annotations.get(_MODEL) if isinstance(annotations, dict) else None
-    return _Said(where, event.time, data, None if model is None else str(model), event.endpoint)

@@ -18,10 +18,10 @@ from pydantic import TypeAdapter, ValidationError
 from checks.formats.captures import Name
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.process.text import redact
-from release.monitoring.gateway.answers import Answer, Events
+from release.monitoring.gateway.answers import Events, ParsedAnswer
 from release.monitoring.log_kind import NO_COMPLETION, Entry, LogKind, entry
 from release.monitoring.store import Label
-from release.monitoring.window import Span
+from release.monitoring.window import TimeSpan
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
 _CALLER = "mlflow.gateway.caller"
@@ -44,7 +44,7 @@ class Traces(LogKind):
 
     name = "mlflow"
 
-    def read(self, source: str, span: Span) -> Iterator[Entry]:
+    def read(self, source: str, span: TimeSpan) -> Iterator[Entry]:
         """Yield the traces of the experiment ``source`` that began within ``span``.
 
         MLflow leaves a trace out of a search with spans until all of its spans are stored. Such a trace is named.
@@ -55,7 +55,7 @@ class Traces(LogKind):
             yield _entry(whole[name]) if name in whole else Entry(f"trace {name}", None, _NOT_ENDED)
 
 
-def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
+def labels(experiment: str, name: str, span: TimeSpan) -> Iterator[Label | str]:
     """The labels in assessments called ``name``; in place of each one that is left out, a str that says why.
 
     A label is an Expectation, or Feedback whose value is text. Feedback that says only right or wrong is left out: the
@@ -77,10 +77,8 @@ def labels(experiment: str, name: str, span: Span) -> Iterator[Label | str]:
 
 
 def _entry(trace: Any) -> Entry:
-    info, root = (
-        trace.info,
-        next((span for span in trace.data.spans if span.parent_id is None), None),
-    )
+    info = trace.info
+    root = next((span for span in trace.data.spans if span.parent_id is None), None)
     place = f"trace {info.trace_id}"
     if info.trace_metadata.get(_CALLER) == "judge":
         return Entry(place, None, "a judge's request")
@@ -131,7 +129,7 @@ def _status(root: Any) -> int:
 
 def _first(root: Any) -> float | None:
     """Seconds until the first piece of a stream that has text."""
-    answer = Answer()
+    answer = ParsedAnswer()
     events = Events(answer)
     for event in root.events:
         if _CHUNK not in event.attributes:
@@ -142,7 +140,7 @@ def _first(root: Any) -> float | None:
     return None
 
 
-def _traces(experiment: str, span: Span, *, spans: bool) -> Iterator[Any]:
+def _traces(experiment: str, span: TimeSpan, *, spans: bool) -> Iterator[Any]:
     address = os.environ.get(_VARIABLE)
     if not address:
         raise MachineRefused(

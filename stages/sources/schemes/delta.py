@@ -48,33 +48,28 @@ class Table(canonical.Rows):
         return cls(place, int(match[2]))
 
     def rows(self, field: str) -> Iterator[dict[str, Any]]:
-        """The rows by column."""
-        return _rows(self, field)
-
-
-def _rows(asked: Table, field: str) -> Iterator[dict[str, Any]]:
-    """The rows by column. Raises SourceRefused if the table cannot be read, MachineRefused without deltalake."""
-    place = f"{layout.PARAMS}: {field}"
-    try:
-        import pyarrow as pa
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError
-    except ImportError as error:
-        raise MachineRefused(
-            f"{place}: delta:// needs deltalake", "pip install '.[delta]'"
-        ) from error
-    try:
-        table = DeltaTable(asked.table)
-        if asked.version > (latest := table.version()):  # deltalake would search for years
+        """Yield the rows. Raises SourceRefused if the table cannot be read, MachineRefused without deltalake."""
+        place = f"{layout.PARAMS}: {field}"
+        try:
+            import pyarrow as pa
+            from deltalake import DeltaTable
+            from deltalake.exceptions import DeltaError
+        except ImportError as error:
+            raise MachineRefused(
+                f"{place}: delta:// needs deltalake", "pip install '.[delta]'"
+            ) from error
+        try:
+            table = DeltaTable(self.table)
+            if self.version > (latest := table.version()):  # deltalake would search for years
+                raise SourceRefused(
+                    f"{place}: {self.table}: has no version {self.version}",
+                    f"name one up to {latest}",
+                )
+            table.load_as_version(self.version)
+            for batch in table.to_pyarrow_dataset().to_batches(batch_size=_BATCH):
+                yield from batch.to_pylist()
+        except (DeltaError, pa.ArrowException, OSError) as error:
             raise SourceRefused(
-                f"{place}: {asked.table}: has no version {asked.version}",
-                f"name one up to {latest}",
-            )
-        table.load_as_version(asked.version)
-        for batch in table.to_pyarrow_dataset().to_batches(batch_size=_BATCH):
-            yield from batch.to_pylist()
-    except (DeltaError, pa.ArrowException, OSError) as error:
-        raise SourceRefused(
-            f"{place}: {asked.table}@{asked.version}: {uris.reason(error, asked.table)}",
-            "check the table's place, that it has this version, and the credentials",
-        ) from error
+                f"{place}: {self.table}@{self.version}: {uris.reason(error, self.table)}",
+                "check the table's place, that it has this version, and the credentials",
+            ) from error

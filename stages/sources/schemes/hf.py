@@ -50,63 +50,65 @@ class Hub(Location):
         return (self.path or self.repository).rpartition("/")[2]
 
     def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """The snapshot, or what is at the path in it."""
-        return download(self, work, field)
+        """Bring the snapshot (or the file or folder inside it) below ``work``; return its path, and whether an
+        earlier run's files were continued.
 
-
-def download(hub: Hub, work: Path, field: str) -> tuple[Path, bool]:
-    """Bring the snapshot (or the file or folder inside it) below ``work``; return its path, and whether an
-    earlier run's files were continued.
-
-    Raises SourceRefused when the hub cannot be reached, or has no such repository, revision or path;
-    MachineRefused without huggingface_hub.
-    """
-    try:
-        from huggingface_hub import HfApi, snapshot_download
-    except ImportError as error:
-        raise MachineRefused(
-            "huggingface_hub is not installed", "pip install '.[pipeline]'"
-        ) from error
-    place = f"{layout.PARAMS}: {field}: {hub.holds} {hub.repository}@{hub.revision}"
-    content = work / "content"
-    continued = content.exists()
-    content.mkdir(exist_ok=True)
-    try:
-        # Asked first: without an answer snapshot_download would take an unfinished folder for the snapshot.
-        ask = HfApi().dataset_info if hub.holds == "dataset" else HfApi().model_info
-        info = ask(hub.repository, revision=hub.revision)
-        names = {sibling.rfilename for sibling in info.siblings or ()}
-        wanted = {
-            name for name in names if hub.path is None or f"{name}/".startswith(f"{hub.path}/")
-        }
-        if not wanted:
-            raise SourceRefused(
-                f"{place}: holds no {hub.path or 'file'}", "name a path that the repository has"
+        Raises SourceRefused when the hub cannot be reached, or has no such repository, revision or path;
+        MachineRefused without huggingface_hub.
+        """
+        try:
+            from huggingface_hub import HfApi, snapshot_download
+        except ImportError as error:
+            raise MachineRefused(
+                "huggingface_hub is not installed", "pip install '.[pipeline]'"
+            ) from error
+        place = f"{layout.PARAMS}: {field}: {self.holds} {self.repository}@{self.revision}"
+        content = work / "content"
+        continued = content.exists()
+        content.mkdir(exist_ok=True)
+        try:
+            # Asked first: without an answer snapshot_download would take an unfinished folder for the snapshot.
+            ask = HfApi().dataset_info if self.holds == "dataset" else HfApi().model_info
+            info = ask(self.repository, revision=self.revision)
+            names = {sibling.rfilename for sibling in info.siblings or ()}
+            wanted = {
+                name
+                for name in names
+                if self.path is None or f"{name}/".startswith(f"{self.path}/")
+            }
+            if not wanted:
+                raise SourceRefused(
+                    f"{place}: holds no {self.path or 'file'}",
+                    "name a path that the repository has",
+                )
+            if bad := sorted(name for name in wanted if not uris.is_safe(name)):
+                raise SourceRefused(
+                    f"{place}: holds {bad[0]!r}, which leaves its folder",
+                    "choose another repository",
+                )
+            only = None
+            if self.path is not None:
+                only = [glob.escape(self.path), glob.escape(self.path) + "/*"]
+            snapshot_download(
+                self.repository,
+                repo_type=self.holds,
+                revision=info.sha,
+                local_dir=content,
+                allow_patterns=only,
             )
-        if bad := sorted(name for name in wanted if not uris.is_safe(name)):
+        except SourceRefused:
+            raise
+        except Exception as error:  # hub, HTTP client and transfer library raise anything
             raise SourceRefused(
-                f"{place}: holds {bad[0]!r}, which leaves its folder", "choose another repository"
+                f"{place}: {uris.reason(error, '')}",
+                "check name, revision and network, and HF_TOKEN for a private or gated one; then run it again to go on",
+            ) from error
+        if missing := sorted(name for name in wanted if not (content / name).is_file()):
+            raise SourceRefused(
+                f"{place}: {len(missing)} files did not arrive, such as {missing[0]}",
+                "run it again",
             )
-        only = None if hub.path is None else [glob.escape(hub.path), glob.escape(hub.path) + "/*"]
-        snapshot_download(
-            hub.repository,
-            repo_type=hub.holds,
-            revision=info.sha,
-            local_dir=content,
-            allow_patterns=only,
-        )
-    except SourceRefused:
-        raise
-    except Exception as error:  # the hub, its HTTP client and its transfer library raise anything
-        raise SourceRefused(
-            f"{place}: {uris.reason(error, '')}",
-            "check name, revision and network, and HF_TOKEN for a private or gated one; then run it again to go on",
-        ) from error
-    if missing := sorted(name for name in wanted if not (content / name).is_file()):
-        raise SourceRefused(
-            f"{place}: {len(missing)} files did not arrive, such as {missing[0]}", "run it again"
-        )
-    for path in content.rglob("*"):  # An interrupted run may leave files of another revision.
-        if path.is_file() and path.relative_to(content).as_posix() not in wanted:
-            path.unlink()
-    return (content if hub.path is None else content / hub.path), continued
+        for path in content.rglob("*"):  # An interrupted run may leave files of another revision.
+            if path.is_file() and path.relative_to(content).as_posix() not in wanted:
+                path.unlink()
+        return (content if self.path is None else content / self.path), continued

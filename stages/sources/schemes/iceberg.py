@@ -41,42 +41,40 @@ class Table(canonical.Rows):
         return cls(match[1], match[2], int(match[3]))
 
     def rows(self, field: str) -> Iterator[dict[str, Any]]:
-        """The rows by column."""
-        return _rows(self, field)
+        """Yield the rows by column.
 
+        Raises SourceRefused if the snapshot cannot be read, MachineRefused without the catalog.
+        """
+        place = f"{layout.PARAMS}: {field}: {self.table} in {self.catalog}"
+        catalog, address = _opened(self, field)
+        from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
 
-def _rows(asked: Table, field: str) -> Iterator[dict[str, Any]]:
-    """The rows by column. Raises SourceRefused if the snapshot cannot be read, MachineRefused without the catalog."""
-    place = f"{layout.PARAMS}: {field}: {asked.table} in {asked.catalog}"
-    catalog, address = _opened(asked, field)
-    from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
-
-    try:
-        table = catalog.load_table(asked.table)
-        if table.snapshot_by_id(asked.snapshot) is None:
-            newest = table.current_snapshot()
-            todo = (
-                f"name one that it has; the newest is {newest.snapshot_id}"
-                if newest
-                else "the table is empty"
-            )
+        try:
+            table = catalog.load_table(self.table)
+            if table.snapshot_by_id(self.snapshot) is None:
+                newest = table.current_snapshot()
+                todo = (
+                    f"name one that it has; the newest is {newest.snapshot_id}"
+                    if newest
+                    else "the table is empty"
+                )
+                raise SourceRefused(
+                    f"{place}: has no snapshot {self.snapshot}, or it has expired", todo
+                )
+            for batch in table.scan(snapshot_id=self.snapshot).to_arrow_batch_reader():
+                for start in range(0, batch.num_rows, _BATCH):
+                    yield from batch.slice(start, _BATCH).to_pylist()
+        except Refusal:
+            raise
+        except (NoSuchTableError, NoSuchNamespaceError) as error:
             raise SourceRefused(
-                f"{place}: has no snapshot {asked.snapshot}, or it has expired", todo
-            )
-        for batch in table.scan(snapshot_id=asked.snapshot).to_arrow_batch_reader():
-            for start in range(0, batch.num_rows, _BATCH):
-                yield from batch.slice(start, _BATCH).to_pylist()
-    except Refusal:
-        raise
-    except (NoSuchTableError, NoSuchNamespaceError) as error:
-        raise SourceRefused(
-            f"{place}: there is no such table", "check the names of namespace and table"
-        ) from error
-    except Exception as error:  # each catalog and each store of files raises its own
-        raise SourceRefused(
-            f"{place}: {uris.reason(error, address)}",
-            "check that catalog and files can be reached, and the credentials",
-        ) from error
+                f"{place}: there is no such table", "check the names of namespace and table"
+            ) from error
+        except Exception as error:  # each catalog and each store of files raises its own
+            raise SourceRefused(
+                f"{place}: {uris.reason(error, address)}",
+                "check that catalog and files can be reached, and the credentials",
+            ) from error
 
 
 def _opened(asked: Table, field: str) -> tuple[Any, str]:

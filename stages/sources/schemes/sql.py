@@ -53,8 +53,68 @@ class Query(canonical.Rows):
         return cls(match[1], tuple(match[2].split(",")), query)
 
     def rows(self, field: str) -> Iterator[dict[str, Any]]:
-        """The rows by column."""
-        return _rows(self, field)
+        """Yield the rows by column.
+
+        Raises SourceRefused if the database refuses, MachineRefused if it cannot be asked here.
+        """
+        place = f"{layout.PARAMS}: {field}"
+        address = os.environ.get(self.variable)
+        example = "such as postgresql://user:password@host/database"
+        if not address:
+            raise MachineRefused(
+                f"{place}: the variable {self.variable} is not set",
+                f"set it to an address, {example}",
+            )
+        try:
+            import sqlalchemy
+            from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+        except ImportError as error:
+            raise MachineRefused(
+                f"{place}: sql:// needs SQLAlchemy", "pip install '.[sql]'"
+            ) from error
+        try:
+            url = sqlalchemy.make_url(address)
+            url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
+            engine = sqlalchemy.create_engine(
+                url, poolclass=sqlalchemy.NullPool, hide_parameters=True
+            )
+        except (ArgumentError, ValueError) as error:
+            raise MachineRefused(
+                f"{place}: {self.variable} is no address of a database", f"write one, {example}"
+            ) from error
+        except ImportError as error:
+            raise MachineRefused(
+                f"{place}: {self.variable}: {uris.reason(error, address)}",
+                "pip install '.[sql]', or the driver that the address names",
+            ) from error
+        if (read_only := _READ_ONLY.get(engine.dialect.name)) is None:
+            raise SourceRefused(
+                f"{place}: {self.variable}: {engine.dialect.name} is not known to read only",
+                f"use one of {', '.join(sorted(_READ_ONLY))}, or export the rows to a file",
+            )
+        try:
+            with engine.connect() as connection:
+                connection.execute(sqlalchemy.text(read_only))
+                # no_parameters: a % of the query is no placeholder.
+                streaming = connection.execution_options(
+                    stream_results=True, max_row_buffer=_BATCH, no_parameters=True
+                )
+                result = streaming.exec_driver_sql(self.query)
+                names = list(result.keys())
+                if len(set(names)) < len(names):
+                    raise canonical.refused(
+                        field,
+                        f"the query names a column twice: {', '.join(names)}",
+                        "name each once, by AS",
+                    )
+                for row in result.yield_per(_BATCH):
+                    yield dict(zip(names, row, strict=True))
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            raise SourceRefused(
+                f"{place}: {self.variable}: {uris.reason(cause, address)}",
+                "check the query, the address and that the database can be reached",
+            ) from error
 
     def key(self, field: str) -> canonical.Key:
         """The values of the key columns. Raises SourceRefused for a row without one of them."""
@@ -69,60 +129,3 @@ class Query(canonical.Rows):
             return tuple(row[name] for name in self.keys)
 
         return of
-
-
-def _rows(asked: Query, field: str) -> Iterator[dict[str, Any]]:
-    """The rows by column. Raises SourceRefused if the database refuses, MachineRefused if it cannot be asked here."""
-    place = f"{layout.PARAMS}: {field}"
-    address = os.environ.get(asked.variable)
-    example = "such as postgresql://user:password@host/database"
-    if not address:
-        raise MachineRefused(
-            f"{place}: the variable {asked.variable} is not set", f"set it to an address, {example}"
-        )
-    try:
-        import sqlalchemy
-        from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-    except ImportError as error:
-        raise MachineRefused(f"{place}: sql:// needs SQLAlchemy", "pip install '.[sql]'") from error
-    try:
-        url = sqlalchemy.make_url(address)
-        url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, hide_parameters=True)
-    except (ArgumentError, ValueError) as error:
-        raise MachineRefused(
-            f"{place}: {asked.variable} is no address of a database", f"write one, {example}"
-        ) from error
-    except ImportError as error:
-        raise MachineRefused(
-            f"{place}: {asked.variable}: {uris.reason(error, address)}",
-            "pip install '.[sql]', or the driver that the address names",
-        ) from error
-    if (read_only := _READ_ONLY.get(engine.dialect.name)) is None:
-        raise SourceRefused(
-            f"{place}: {asked.variable}: {engine.dialect.name} is not known to read only",
-            f"use one of {', '.join(sorted(_READ_ONLY))}, or export the rows to a file",
-        )
-    try:
-        with engine.connect() as connection:
-            connection.execute(sqlalchemy.text(read_only))
-            # no_parameters: a % of the query is no placeholder.
-            streaming = connection.execution_options(
-                stream_results=True, max_row_buffer=_BATCH, no_parameters=True
-            )
-            result = streaming.exec_driver_sql(asked.query)
-            names = list(result.keys())
-            if len(set(names)) < len(names):
-                raise canonical.refused(
-                    field,
-                    f"the query names a column twice: {', '.join(names)}",
-                    "name each once, by AS",
-                )
-            for row in result.yield_per(_BATCH):
-                yield dict(zip(names, row, strict=True))
-    except SQLAlchemyError as error:
-        cause = getattr(error, "orig", None) or error
-        raise SourceRefused(
-            f"{place}: {asked.variable}: {uris.reason(cause, address)}",
-            "check the query, the address and that the database can be reached",
-        ) from error

@@ -18,7 +18,7 @@ from stages.sources import uris
 from stages.sources.location import Location
 
 _BLOCK = 1 << 20
-_ATTEMPTS = 3  # So many attempts in a row may bring no byte.
+_ATTEMPTS = 3  # Attempts in a row that may bring no byte.
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 
 
@@ -41,65 +41,62 @@ class Remote(Location):
         return file_name(self.url)
 
     def download(self, work: Path, field: str) -> tuple[Path, bool]:
-        """The file, or the folder with all that is below it."""
-        return download(self, work, field)
+        """Bring the file or folder below ``work``; return its path, and whether old bytes were continued.
+
+        Bytes of an unfinished file lie below ``work/partial`` under a name that holds the file's size, and are
+        continued by a later call when the size is still the same. Raises SourceRefused when the place cannot be
+        read or the transfer breaks off for good, MachineRefused when the scheme needs a package.
+        """
+        fs, path = _file_system(self.url, field)
+        shown = f"{layout.PARAMS}: {field}: {uris.redact(self.url)}"
+        try:
+            info = fs.info(path)
+            is_file = info["type"] == "file"
+            entries = {path: info} if is_file else fs.find(path, detail=True)
+        except Exception as error:  # each backend raises its own
+            raise SourceRefused(
+                f"{shown}: {uris.reason(error, self.url)}",
+                "check the URI, the credentials and the network",
+            ) from error
+        stem = path.rstrip("/") + "/"
+        files = {
+            file_name(self.url) if is_file else name.removeprefix(stem): name for name in entries
+        }
+        if not files or not all(uris.is_safe(name) for name in files):
+            bad = next((name for name in files if not uris.is_safe(name)), "nothing")
+            raise SourceRefused(
+                f"{shown}: holds {bad!r}", "name a file, or a folder with files of plain names"
+            )
+        content, partial = work / "content", work / "partial"
+        continued = content.exists()
+        partial.mkdir(exist_ok=True)
+        sizes = {name: entries[place].get("size") for name, place in files.items()}
+        known = None if None in sizes.values() else sum(sizes.values())
+        with progress.of_bytes(file_name(self.url), known) as bar:
+            for name, place in sorted(files.items()):
+                target = content / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if target.is_file() and target.stat().st_size == sizes[name]:
+                    continued = True
+                    bar.update(target.stat().st_size)
+                    continue
+                pending = (
+                    partial / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}-{sizes[name]}"
+                )
+                try:
+                    continued |= _transfer(fs, place, sizes[name], pending, bar)
+                except _Interrupted as error:
+                    raise SourceRefused(
+                        f"{shown}: broke off after {pending.stat().st_size:,} bytes: "
+                        f"{uris.reason(error.__cause__ or error, self.url)}",
+                        "run it again to go on",
+                    ) from error
+                pending.replace(target)
+        return (content / next(iter(files)) if is_file else content), continued
 
 
 class _Interrupted(Exception):  # noqa: N818 - no error yet: the transfer is tried again
     """Reading from the other side failed; the cause says how."""
-
-
-def download(remote: Remote, work: Path, field: str) -> tuple[Path, bool]:
-    """Bring the file or folder below ``work``; return its path, and whether old bytes were continued.
-
-    Bytes of an unfinished file lie below ``work/partial`` under a name that holds the file's size, and are
-    continued by a later call when the size is still the same. Raises SourceRefused when the place cannot be
-    read or the transfer breaks off for good, MachineRefused when the scheme needs a package.
-    """
-    fs, path = _file_system(remote.url, field)
-    shown = f"{layout.PARAMS}: {field}: {uris.redact(remote.url)}"
-    try:
-        info = fs.info(path)
-        is_file = info["type"] == "file"
-        entries = {path: info} if is_file else fs.find(path, detail=True)
-    except Exception as error:  # each backend raises its own
-        raise SourceRefused(
-            f"{shown}: {uris.reason(error, remote.url)}",
-            "check the URI, the credentials and the network",
-        ) from error
-    stem = path.rstrip("/") + "/"
-    files = {
-        file_name(remote.url) if is_file else name.removeprefix(stem): name for name in entries
-    }
-    if not files or not all(uris.is_safe(name) for name in files):
-        bad = next((name for name in files if not uris.is_safe(name)), "nothing")
-        raise SourceRefused(
-            f"{shown}: holds {bad!r}", "name a file, or a folder with files of plain names"
-        )
-    content, partial = work / "content", work / "partial"
-    continued = content.exists()
-    partial.mkdir(exist_ok=True)
-    sizes = {name: entries[place].get("size") for name, place in files.items()}
-    known = None if None in sizes.values() else sum(sizes.values())
-    with progress.of_bytes(file_name(remote.url), known) as bar:
-        for name, place in sorted(files.items()):
-            target = content / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.is_file() and target.stat().st_size == sizes[name]:
-                continued = True
-                bar.update(target.stat().st_size)
-                continue
-            pending = partial / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}-{sizes[name]}"
-            try:
-                continued |= _transfer(fs, place, sizes[name], pending, bar)
-            except _Interrupted as error:
-                raise SourceRefused(
-                    f"{shown}: broke off after {pending.stat().st_size:,} bytes: "
-                    f"{uris.reason(error.__cause__ or error, remote.url)}",
-                    "run it again to go on",
-                ) from error
-            pending.replace(target)
-    return (content / next(iter(files)) if is_file else content), continued
 
 
 def file_name(url: str) -> str:

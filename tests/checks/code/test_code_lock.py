@@ -11,7 +11,7 @@ import pytest
 
 from checks.code import lock, modules
 from checks.config import params_file
-from checks.kinds import plugins
+from checks.kinds import plugins, registry
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, layout
 from stages import entry
@@ -91,11 +91,11 @@ def test_the_folders_of_kinds_are_all_that_the_product_searches() -> None:
     for finder in modules.KINDS:
         import_module(finder.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
     searched = set()
-    for group, registry in plugins._declared.items():
-        for name, kind in registry.kinds.items():
+    for group, declared in registry._declared.items():
+        for name, kind in declared.kinds.items():
             module = sys.modules[kind.__module__]
             path = Path(str(module.__file__)).relative_to(REPOSITORY)
-            if path.parts[0] != "release" and name not in registry.outside:
+            if path.parts[0] != "release" and name not in declared.outside:
                 searched.add(path.parent.as_posix())
                 assert path.stem == name.replace("-", "_"), f"{group}: the file of {name} has another name"
     assert searched == set(modules.KINDS.values())

@@ -22,8 +22,9 @@ from checks.records.rows import Message, Row, request
 from checks.storage import files, layout
 from stages.inference import answers, prompts
 from stages.loaders import table
-from stages.prepare import Placed, prepare
+from stages.prepare import prepare
 from stages.quality import chat_tokens, preferences
+from stages.splitting import Placed
 from stages.weights import parity
 from tests import training_tree
 from tests.conftest import as_params, scaled_down

@@ -25,13 +25,14 @@ GREEN = "from house.base import Colour\nclass Green(Colour):\n    name = 'green'
 COLLECT = f"""
 import json
 from checks.kinds import plugins
+from checks.kinds.registry import Registry, refuse_broken
 import house.base, house.colours
 from checks.process.errors import Refusal
-found = plugins.Registry({GROUP!r}, house.base.Colour, lambda kind: kind.name)
+found = Registry({GROUP!r}, house.base.Colour, lambda kind: kind.name)
 """
 SAY = """
 try:
-    plugins.refuse_broken()
+    refuse_broken()
 except Refusal as refusal:
     print(json.dumps({"refused": [str(refusal), *refusal.others], "code": refusal.exit_code, "kinds": list(found.kinds)}))
 else:

@@ -17,7 +17,7 @@ from release import runtimes
 from release.mirrors import cluster
 from release.mirrors.cluster import Cluster
 from release.mirrors.desired import Desired
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 from release.overlay import scaling
 from release.promotion.admission.admitted import Admitted
 from release.verbs.admission import CONTROLLERS
@@ -155,12 +155,12 @@ def until(holds: Callable[[], bool], what: str) -> None:
 
 
 @pytest.fixture
-def findings(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Finding]]:
+def findings(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[MirrorFinding]]:
     """What reconcile says of the cluster that should run the release of staging."""
     monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig()))
     wanted = Desired("staging", pointer(), None, rendered("staging", "vllm"), NAMESPACE, ())
 
-    def ask() -> list[Finding]:
+    def ask() -> list[MirrorFinding]:
         where = cluster.current()
         assert isinstance(where, Cluster)
         return cluster.check(where, wanted)
@@ -187,7 +187,7 @@ HAND: dict[str, tuple[tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("case", HAND)
-def test_what_a_hand_changed_is_drift(case: str, api: ApiServer, findings: Callable[[], list[Finding]]) -> None:
+def test_what_a_hand_changed_is_drift(case: str, api: ApiServer, findings: Callable[[], list[MirrorFinding]]) -> None:
     api.kubectl(*FLUX, objects=environment())
     rolled_out(api)
     assert findings() == []
@@ -198,7 +198,7 @@ def test_what_a_hand_changed_is_drift(case: str, api: ApiServer, findings: Calla
 
 
 def test_a_variable_added_by_hand_survives_an_apply_and_is_found(
-    api: ApiServer, findings: Callable[[], list[Finding]]
+    api: ApiServer, findings: Callable[[], list[MirrorFinding]]
 ) -> None:
     api.kubectl(*FLUX, objects=environment())
     api.kubectl("set", "env", SERVER, "EVIL=1", f"--namespace={NAMESPACE}")
@@ -211,14 +211,16 @@ def test_a_variable_added_by_hand_survives_an_apply_and_is_found(
     assert findings() == []
 
 
-def test_a_change_that_no_controller_has_seen_is_drift(api: ApiServer, findings: Callable[[], list[Finding]]) -> None:
+def test_a_change_that_no_controller_has_seen_is_drift(
+    api: ApiServer, findings: Callable[[], list[MirrorFinding]]
+) -> None:
     api.kubectl(*FLUX, objects=environment())
     (finding,) = findings()
     assert finding.mirror.endswith("its controller has not seen its latest change (generation 1, seen None)")
 
 
 def test_a_caller_who_may_view_all_but_kserves_kinds_is_told_of_the_role(
-    api: ApiServer, findings: Callable[[], list[Finding]], monkeypatch: pytest.MonkeyPatch
+    api: ApiServer, findings: Callable[[], list[MirrorFinding]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group, names = "serving.kserve.io", {"plural": "inferenceservices", "kind": "InferenceService"}
     schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}

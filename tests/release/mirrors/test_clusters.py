@@ -13,7 +13,7 @@ from checks.storage import layout
 from release.mirrors import cluster, desired
 from release.mirrors.cluster import Cluster
 from release.mirrors.desired import Desired
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 from release.overlay import overlays
 from tests import kubernetes_tools, ledger_tree, mirrors_tree, registry_service
 from tests.ledger_tree import git, keep
@@ -149,7 +149,7 @@ def add(kubectl: Path, kind: str, *items: dict[str, Any]) -> None:
     put(kubectl, [*live(kubectl, kind), *items], kind)
 
 
-def in_cluster(world: World) -> list[Finding]:
+def in_cluster(world: World) -> list[MirrorFinding]:
     where = cluster.current()
     assert isinstance(where, Cluster)
     return cluster.check(where, wanted(world)["production"])

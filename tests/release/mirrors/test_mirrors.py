@@ -18,7 +18,7 @@ from release.adapters import retries
 from release.ledger import Ledger, past
 from release.mirrors import mlmodel, registry, tags, update
 from release.mirrors.registry import Image
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 from tests import ledger_tree, mirrors_tree, mlflow_service, registry_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World
@@ -37,7 +37,7 @@ def ledger_of(root: Path) -> tuple[Ledger, str]:
     return ledger, ledger.tip()
 
 
-def shown(found: list[Finding]) -> list[tuple[str, str, bool]]:
+def shown(found: list[MirrorFinding]) -> list[tuple[str, str, bool]]:
     return [(finding.what, finding.severity, finding.fixed) for finding in found]
 
 
@@ -70,7 +70,7 @@ def image(world: World, its: Pointer) -> Image:
     return Image(its, found[its.image][1], "staging runs it")
 
 
-def check(world: World, its: Pointer, *, fix: bool = False) -> list[Finding]:
+def check(world: World, its: Pointer, *, fix: bool = False) -> list[MirrorFinding]:
     return registry.check(world.root, [image(world, its)], fix)
 
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from release.mirrors import compare, mlflow, mlmodel, repair
-from release.mirrors.compare import Release, Wanted
+from release.mirrors import compare, mlflow, mlmodel, worker
+from release.mirrors.compare import ReleasedVersion, WantedModel
 from release.mirrors.mlflow import Address
 from release.mirrors.mlflow_client import ModelRegistry
-from release.mirrors.repair import agree
-from release.mirrors.types import Finding, MirrorUnavailable
+from release.mirrors.types import MirrorFinding, MirrorUnavailable
+from release.mirrors.worker import agree
 from tests import browser
 from tests import mlflow_service as service
 from tests.effort import EXHAUSTIVE
@@ -64,9 +64,9 @@ def client(place: tuple[str, Path]) -> Any:
     return service.client(place[0])
 
 
-def released(label: str, version: str, run: str | None = None) -> Release:
+def released(label: str, version: str, run: str | None = None) -> ReleasedVersion:
     tags = {"lockstep.version": version, "lockstep.model": f"sha256:{label * 64}", "lockstep.raw": f"sha256:{'9' * 64}"}
-    return Release(
+    return ReleasedVersion(
         version=version, source=f"oci://registry.example/team/router@sha256:{label * 64}", run=run, tags=tags
     )
 
@@ -75,12 +75,12 @@ A, B, NEVER = released("a", "v0.1.0", RUN), released("b", "v0.2.0"), released("c
 _names = iter(f"router-{number}" for number in range(10_000))
 
 
-def wanted(*releases: Release, whole: bool = True, **aliases: Release | None) -> Wanted:
+def wanted(*releases: ReleasedVersion, whole: bool = True, **aliases: ReleasedVersion | None) -> WantedModel:
     sources = {name: release.source if release else None for name, release in aliases.items()}
-    return Wanted(name=next(_names), releases=releases, aliases=sources, whole=whole)
+    return WantedModel(name=next(_names), releases=releases, aliases=sources, whole=whole)
 
 
-def both() -> Wanted:
+def both() -> WantedModel:
     return wanted(A, B, staging=B, production=A, champion=A)
 
 
@@ -201,10 +201,12 @@ def test_where_no_artifacts_can_be_written_the_image_itself_is_the_source(
 def test_what_a_promotion_tells_moves_its_own_alias_and_no_other(store: ModelRegistry, client: Any) -> None:
     asked = both()
     agree(store, asked, True)
-    told = Wanted(name=asked.name, releases=(B,), aliases={"production": B.source, "champion": B.source}, whole=False)
+    told = WantedModel(
+        name=asked.name, releases=(B,), aliases={"production": B.source, "champion": B.source}, whole=False
+    )
     assert {finding.what for finding in agree(store, told, True)} == {"alias production", "alias champion"}
     assert shown(client, asked.name)[0] == {"staging": "v0.2.0", "production": "v0.2.0", "champion": "v0.2.0"}
-    back = Wanted(name=asked.name, releases=(A,), aliases={"production": A.source}, whole=False)
+    back = WantedModel(name=asked.name, releases=(A,), aliases={"production": A.source}, whole=False)
     agree(store, back, True)
     assert shown(client, asked.name)[0] == {"staging": "v0.2.0", "production": "v0.1.0", "champion": "v0.2.0"}
 
@@ -226,7 +228,7 @@ TAMPERS: dict[str, tuple[Tamper, list[str]]] = {
 }  # fmt: skip
 
 
-def _matches(finding: Finding, line: str) -> bool:
+def _matches(finding: MirrorFinding, line: str) -> bool:
     what, _, rest = line.partition(": ")
     git, _, mirror = rest.partition(" / ")
     return what in finding.what and git in finding.git and mirror in finding.mirror
@@ -323,7 +325,8 @@ def test_a_thousand_versions_are_compared_at_once(store: ModelRegistry, place: t
     ]
     asked = wanted(*releases, staging=releases[-1])
     store.make_model(asked.name)
-    store.make_version(asked.name, releases[0].source, None, releases[0].tags)
+    with store.asking() as mlflow_client:
+        store.make_version(mlflow_client, asked.name, releases[0])
     versions_like_the_first(place[1], asked.name, [each.source for each in releases[1:1050]])
     started = time.monotonic()
     assert len(agree(store, asked, False)) == 51
@@ -339,7 +342,7 @@ def test_every_kind_of_image_is_a_source_that_mlflow_takes(store: ModelRegistry,
 # The process that asks, and its deadline
 
 
-def ask(uri: str, asked: Wanted, seconds: float = 60, *, fix: bool = True) -> list[Finding]:
+def ask(uri: str, asked: WantedModel, seconds: float = 60, *, fix: bool = True) -> list[MirrorFinding]:
     return mlflow.ask(Address(uri, "shown"), asked, fix, seconds)
 
 
@@ -352,7 +355,7 @@ def test_a_store_is_asked_in_another_process(place: tuple[str, Path], client: An
     assert shown(client, asked.name)[0]["champion"] == "v0.1.0"
 
 
-def quietly(uri: str, asked: Wanted, seconds: float) -> None:
+def quietly(uri: str, asked: WantedModel, seconds: float) -> None:
     """Ask, whatever comes of it."""
     with contextlib.suppress(MirrorUnavailable):
         ask(uri, asked, seconds)
@@ -379,7 +382,7 @@ def test_a_server_that_goes_wrong_is_said_so_in_time(fault: Fault, seconds: floa
 
 
 def test_what_a_second_reading_still_finds_is_not_fixed(store: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair, "_repair", lambda *_: None)
+    monkeypatch.setattr(worker, "_repair", lambda *_: None)
     (found,) = agree(store, both(), True)
     assert not found.fixed
 

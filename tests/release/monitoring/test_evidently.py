@@ -14,15 +14,15 @@ import pytest
 from checks.process.errors import MachineRefused
 from checks.stats.drift import Text
 from release.monitoring import evidently_page
-from release.monitoring.answers import Answered, Reference
+from release.monitoring.answers import Reference, ScoredAnswer
 from tests import browser
 
 pytestmark = pytest.mark.slow
 
 PYTHON = "LOCKSTEP_EVIDENTLY"
-OFFLINE = [Answered(f"r{n}", f"show disk {n}", ("disk", "vm")[n % 2], f"g{n}") for n in range(60)]
+OFFLINE = [ScoredAnswer(f"r{n}", f"show disk {n}", ("disk", "vm")[n % 2], f"g{n}") for n in range(60)]
 WINDOW = [
-    Answered(f"w{n}", f"please show me the disk {n}", ("disk", "vm", "I cannot")[n % 3], f"g{n}") for n in range(60)
+    ScoredAnswer(f"w{n}", f"please show me the disk {n}", ("disk", "vm", "I cannot")[n % 3], f"g{n}") for n in range(60)
 ]
 REFERENCE = Reference(
     prompts=[Text(each.id, each.prompt, each.id) for each in OFFLINE], answers=OFFLINE, labels=frozenset({"disk", "vm"})

@@ -178,16 +178,16 @@ def gpus() -> Iterator[str]:
 def _scraped(release: str) -> Iterator[Any]:
     """The gateway's own metrics, of requests of each kind."""
     pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
-    from release.monitoring.gateway.answers import Answer, Choice
+    from release.monitoring.gateway.answers import Choice, ParsedAnswer
     from release.monitoring.gateway.metrics import Metrics
     from release.monitoring.gateway.rows import Exchange
-    from release.monitoring.gateway.settings import Settings
+    from release.monitoring.gateway.settings import GatewaySettings
 
-    settings = Settings(("http://127.0.0.1:1",), environment="production", release=release, scrape_interval=1.0)
+    settings = GatewaySettings(("http://127.0.0.1:1",), environment="production", release=release, scrape_interval=1.0)
     metrics = Metrics(settings)
 
     def request(status: int = 200, error: str | None = None, finish: str = "stop") -> None:
-        answer = Answer(choices={0: Choice(text=["az vm list"], finish=finish)}, input_tokens=5, output_tokens=3)
+        answer = ParsedAnswer(choices={0: Choice(text=["az vm list"], finish=finish)}, input_tokens=5, output_tokens=3)
         found = Exchange(
             datetime.now(UTC),
             "r",

@@ -23,8 +23,8 @@ from checks.storage import files, layout
 from release.cli import main
 from release.monitoring import canary as captured
 from release.monitoring import decision_server, rollout
-from release.monitoring.shadow import Kept
-from release.monitoring.store import GivenLabel, Label, Store
+from release.monitoring.shadow import PairFile
+from release.monitoring.store import CaptureStore, GivenLabel, Label
 from release.verbs import canary as verb
 from release.verbs import shadow as shadow_verb
 from tests import captured_rows, ledger_tree, report_tree
@@ -132,7 +132,7 @@ def traffic(root: Path, edit: Edit | None = None, count: int = 600, share: float
 def labelled(root: Path, numbers: Iterable[int] = range(600), after: float = 11) -> None:
     """Store labels ``after`` so many hours since the traffic began."""
     given = [Label(request_id=f"r{number}", label=label(number)) for number in numbers]
-    Store(str(root / layout.CAPTURES)).add(given, began() + timedelta(hours=after))
+    CaptureStore(str(root / layout.CAPTURES)).add(given, began() + timedelta(hours=after))
 
 
 def lockstep(root: Path, *arguments: str) -> Result:
@@ -211,7 +211,7 @@ def test_two_runs_of_the_same_releases_do_not_write_one_file(root: Path) -> None
     traffic(root, count=40)
     path = root / layout.SHADOW / "production" / f"{production(root)}-{CANDIDATE}.jsonl"
     with Model(production(root)) as ours, Model(CANDIDATE) as theirs:
-        with closing(Kept(path)):
+        with closing(PairFile(path)):
             done = shadow(root, ours.url, theirs.url)
         assert (done.exit_code, len(ours.asked)) == (9, 0), done.output
         assert "another `./lockstep shadow` of these releases runs; wait until it ends" in done.stderr
@@ -402,11 +402,11 @@ def test_of_an_environment_that_moved_already_the_candidate_is_what_it_runs_now(
     assert f"production runs the candidate {CANDIDATE} already" in done.stderr
 
 
-def drawn(count: int, share: float, distinct: int) -> list[captured.Request]:
+def drawn(count: int, share: float, distinct: int) -> list[captured.CanaryRequest]:
     """Requests of each minute, of ``distinct`` prompts, with ids r0, r1, …; a ``share`` goes to the candidate, b."""
     chance, start = random.Random(3), datetime(2026, 3, 2, tzinfo=UTC)
     return [
-        captured.Request(
+        captured.CanaryRequest(
             start + timedelta(minutes=n), f"r{n}", "b" if chance.random() < share else "a",
             (n % distinct).to_bytes(4, "big"), f"{n % 7}",
         )
@@ -535,7 +535,9 @@ def test_common_prompts_are_no_disadvantage_of_the_release_with_less_traffic() -
         prompt = (chance.randrange(200) if hard else 1000 + number).to_bytes(4, "big")
         release = "b" if chance.random() < 0.1 else "a"
         answer = None if hard else "vm"
-        requests.append(captured.Request(start + timedelta(seconds=14 * number), f"r{number}", release, prompt, answer))
+        requests.append(
+            captured.CanaryRequest(start + timedelta(seconds=14 * number), f"r{number}", release, prompt, answer)
+        )
     now = requests[-1].time + timedelta(hours=1)
     pairs = captured.pair(requests, {}, "b", ExactMatch(kind="exact-match"), timedelta(hours=1), now).pairs
     unanswered = [
@@ -546,7 +548,7 @@ def test_common_prompts_are_no_disadvantage_of_the_release_with_less_traffic() -
 
 
 def test_the_first_label_of_a_request_counts_and_the_order_of_labels_is_that_of_their_storing(tmp_path: Path) -> None:
-    store = Store(str(tmp_path))
+    store = CaptureStore(str(tmp_path))
     first = [Label(request_id=name, label="vm") for name in "zq"]
     for labels in (first, [Label(request_id=name, label="sql") for name in "aq"], first):
         store.add(labels)

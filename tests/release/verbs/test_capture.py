@@ -20,7 +20,7 @@ from checks.storage import layout
 from release.cli import main
 from release.monitoring.gateway.rows import Exchange, row
 from release.monitoring.logs import mlflow
-from release.monitoring.store import Store
+from release.monitoring.store import CaptureStore
 from tests import mlflow_service as service
 from tests.conftest import REPOSITORY, read_yaml
 from tests.http_standin import Handler, StandIn
@@ -93,7 +93,7 @@ def lockstep(root: Path, *words: str) -> Result:
 
 
 def stored(root: Path) -> list[Capture]:
-    store = Store(str(root / layout.CAPTURES))
+    store = CaptureStore(str(root / layout.CAPTURES))
     return list(store.requests("production", datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)))
 
 
@@ -332,7 +332,7 @@ def test_traces_of_mlflows_gateway_and_what_people_say_of_them_become_captures_a
             "left out: 1 assessments: from a judge, not from a person",
             "left out: 1 assessments: not the text of a correct answer",
         ]
-    store = Store(str(root / layout.CAPTURES))
+    store = CaptureStore(str(root / layout.CAPTURES))
     given = {name: label.label for name, label in store.first_labels().items()}
     assert given == {chat.request_id: "az vm", streamed.request_id: "az disk"}
     assert len([*store.labels()]) == 2, "the same labels are stored once"

@@ -11,7 +11,7 @@ from checks.formats import pointer
 from checks.process.errors import Drifted, RemoteRefused
 from checks.storage import layout
 from release.cli import environment_tables
-from release.mirrors.types import Finding
+from release.mirrors.types import MirrorFinding
 from release.verbs.reconcile import Reconciled, reconcile, refusal
 from tests import ledger_tree, mirrors_tree, mlflow_service
 from tests.ledger_tree import git, keep
@@ -192,4 +192,4 @@ def test_a_quarantine_that_says_other_than_its_history_is_drift(world: World) ->
 def test_the_answer_is_plain_json(world: World, database: Path) -> None:
     found = reconcile(world.root)
     assert Reconciled.model_validate_json(found.model_dump_json()) == found
-    assert all(isinstance(each, Finding) for each in found.findings)
+    assert all(isinstance(each, MirrorFinding) for each in found.findings)

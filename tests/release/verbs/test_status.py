@@ -46,7 +46,11 @@ def test_it_says_what_runs_where_since_when_and_by_whom(world: World) -> None:
     assert found.tip == git(world.root, "rev-parse", "main")
     assert Status.model_validate_json(found.model_dump_json()) == found
     shown = environment_tables.status(found)
-    for word in (world.old.image, world.new.version, "verdict pass", "next: v0.2.0 of staging"):
+    assert found.environments[0].advice.headline == "runs v0.2.0, and nothing newer can follow"
+    assert found.environments[1].advice.todo == "`lockstep promote production`"
+    assert found.advice == ()
+    can = "→ ✅ v0.2.0 of staging can follow: `lockstep promote production`"
+    for word in (world.old.image, world.new.version, "verdict pass", "next: v0.2.0 of staging", can):
         assert word in shown
 
 
@@ -93,12 +97,25 @@ def test_next_says_what_it_waits_for(world: World, rules: dict[str, object], wai
     assert re.search(waits, following.waits[0])
 
 
+def test_a_release_that_the_rules_forbid_as_it_was_verified_does_not_follow(world: World) -> None:
+    path = world.root / layout.PARAMS
+    document = yaml.safe_load(path.read_text())
+    document["promote"]["environments"]["production"] |= {"served_as_verified": True}
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    production = of(world.root, "production")
+    assert production.next is not None
+    assert re.match("is not verified as it would serve: it ran as a process", production.next.waits[0])
+    assert production.drift, "so was the release before it"
+
+
 def test_what_is_in_quarantine_is_shown_where_it_runs_and_where_it_would_go(world: World) -> None:
     hold(world.root, world.new, "answers in French")
     runs = of(world.root, "staging").runs
     assert (runs and runs.quarantined) == "answers in French"
     following = of(world.root, "production").next
     assert (following and following.waits) == ("in quarantine: answers in French",)
+    assert of(world.root, "staging").advice.todo.endswith("`lockstep rollback staging --why …`")
+    assert of(world.root, "production").advice.headline == "v0.2.0 of staging must not follow"
     first, second = environment_tables.status(status(world.root)).splitlines()[:2]
     assert first.split("  ")[0] == "staging"
     assert first.endswith("✗ quarantined: answers in French")
@@ -173,6 +190,7 @@ def test_every_contradiction_ends_the_command_with_its_own_code(world: World, na
     assert shown.exit_code == Contradicted.exit_code == 19
     found = Status.model_validate_json(shown.stdout)
     assert any(line.startswith(words) for line in found.contradictions), found.contradictions
+    assert [state.advice.mark for state in found.environments].count("🚫") + len(found.advice) > 0, "advice says it too"
     marked = [line.strip() for line in environment_tables.status(found).splitlines() if line.strip().startswith("! ")]
     assert len(marked) == len(found.contradictions), "each is a line on the screen, and nothing else is"
     assert shown.stderr.startswith(f"lockstep: main: {len(marked)} contradiction")

@@ -15,8 +15,9 @@ from checks.config import data_sources
 from checks.config.params import Params
 from checks.process.errors import DataRefused, MachineRefused
 from checks.storage import digest, files
-from stages import prepare, reducing
+from stages import reducing
 from stages.loaders.table import Table
+from stages.splitting import Splitting
 from stages.tools import reduce
 from tests.conftest import REPOSITORY, as_params
 
@@ -90,7 +91,7 @@ def _splits(params: Params, loader: Table, folder: Path) -> tuple[dict[str, list
     """The rows that prepare puts in each split, without the places that they are from, and what each rule did."""
     parts = data_sources.parts(params.data.model_copy(update={"sources": None}), loader)
     config = params.prepare.model_copy(update={"loader": loader})
-    placed, counts = prepare.mixed(config, loader.load(folder), parts)
+    placed, counts = Splitting(config, parts).divide(loader.load(folder))
     rows = {
         name: [each.row.model_copy(update={"source": ""}).model_dump_json() for each in split]
         for name, split in placed.items()

@@ -17,6 +17,7 @@ from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from stages.train import train
 from stages.training import checkpoints, ranks
+from stages.training.training_steps import TrainingStep
 from tests import pipeline_repository, training_tree, warm
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
@@ -132,7 +133,7 @@ from pathlib import Path
 from checks.process.errors import TrainingRefused
 from stages.training import ranks
 
-def fit(work, index):
+def fit(step, index):
     if index == 1:
         {end}
     {other}
@@ -177,12 +178,11 @@ def test_the_rank_that_ended_first_is_the_reason_and_not_one_that_was_ended_for_
 ) -> None:
     (tmp_path / "ends.py").write_text(_ENDS.format(end=end, other=other))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
-    work = ranks.Work(
-        root=tmp_path, params="", columns=(), data={}, start=None, started_from=None, base="sha256:" + "0" * 64, run="", key=None,
-        minutes=1, scratch=tmp_path, adapter=tmp_path, device="", ranks=2, threads=1, parent=os.getpid(),
-    )  # fmt: skip
+    step = TrainingStep(
+        root=tmp_path, params=as_params(_document()), data={}, base="sha256:" + "0" * 64, minutes=1, scratch=tmp_path
+    )
     with pytest.raises(raised, match=says):
-        ranks.launch("ends", work, tmp_path)
+        ranks.launch("ends", step)
 
 
 @pytest.mark.usefixtures("forked_ranks")

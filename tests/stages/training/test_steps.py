@@ -27,10 +27,11 @@ from stages import tracking
 from stages.merge import merge
 from stages.sweep import sweep
 from stages.train import train
-from stages.training import chain, checkpoints
+from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE
 from stages.training.remote import SWITCH
 from stages.training.step import trainer_of
+from stages.training.training_steps import TrainingStep
 from stages.weights import nf4
 from tests import pipeline_repository as repository
 from tests import training_tree, warm
@@ -285,19 +286,18 @@ def test_any_order_of_methods_trains_twice_to_the_same_bytes_and_merges(
 
 def test_a_step_does_not_go_on_beside_other_codes_of_a_4_bit_base(root: Path) -> None:
     document = _document("sft", "dpo", quantization={"kind": "nf4", "double": True}, precision="bf16")
-    first, _ = chain.alone(as_params(document))
+    params = as_params(document)
+    first = params.model_copy(update={"training": of(params.training)[0]})
     train(first, root)
     path = root / layout.ADAPTER / nf4.NAME
     trained = files.read_json(path, QuantisedBase)
     tensors = dict.fromkeys(trained.tensors, digest.of_bytes(b"of another machine"))
     other = trained.quantised.model_copy(update={"weights": digest.of_json(tensors)})
     files.write_json(path, trained.model_copy(update={"tensors": tensors, "quantised": other}))
-    base, rows = root / layout.BASE, files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    with (
-        tracking.run(first, root, {}) as run,
-        pytest.raises(MachineRefused, match="the base is quantised to other codes here than where the step before"),
-    ):
-        trainer_of(first, base, trained.base, rows, [], run, str(root / "scratch"), root / layout.ADAPTER)
+    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    step = TrainingStep(root=root, params=first, data={}, base=trained.base, rows=rows, start=root / layout.ADAPTER)
+    with pytest.raises(MachineRefused, match="the base is quantised to other codes here than where the step before"):
+        trainer_of(step)
 
 
 def _runs(document: dict) -> list[Any]:

@@ -312,7 +312,7 @@ def test_a_folder_of_the_system_counts_only_where_openssl_finds_authorities_in_i
         monkeypatch.delenv(name, raising=False)
     for name in names:
         (tmp_path / name).touch()
-    paths = ssl.get_default_verify_paths()._replace(cafile=None, capath=str(tmp_path))
+    paths = ssl.get_default_verify_paths()._replace(cafile=None, capath=str(tmp_path))  # type: ignore[arg-type]
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
     tls._of_the_system.cache_clear()
     chosen = tls.trust(None).authorities

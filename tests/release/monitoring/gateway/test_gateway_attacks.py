@@ -27,7 +27,7 @@ from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.connections import Connections
 from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.rows import TooLarge, sampled
-from release.monitoring.gateway.settings import Settings
+from release.monitoring.gateway.settings import GatewaySettings
 from release.monitoring.gateway.upstreams import Server, Upstreams
 from tests.gateway_process import GatewayProcess, running, unused_port
 from tests.gateway_requests import CHAT, Got, ask_all, body
@@ -158,7 +158,7 @@ def test_the_number_of_connections_follows_from_the_files_that_may_be_open(
 
 async def in_process(test: Callable[[int], object]) -> None:
     """Run ``test`` in a thread, with the port of a gateway in this process that has no server."""
-    settings = Settings(("http://127.0.0.1:9",))
+    settings = GatewaySettings(("http://127.0.0.1:9",))
     async with sessions.sending() as session:
         gateway = Gateway(settings, session, Upstreams(session, settings.upstreams, None), Metrics(settings), None)
         runner = web.ServerRunner(Connections(gateway.public, lambda status, _: gateway.failed(status), 10))

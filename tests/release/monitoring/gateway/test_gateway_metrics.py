@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import requests
 
-from release.monitoring.gateway.answers import Answer, Choice
+from release.monitoring.gateway.answers import Choice, ParsedAnswer
 from release.monitoring.gateway.outcomes import OUTCOMES, outcome_of
 from release.monitoring.gateway.rows import Exchange
-from release.monitoring.gateway.settings import Settings
+from release.monitoring.gateway.settings import GatewaySettings
 from tests.gateway_process import GatewayProcess, running
 from tests.gateway_requests import CHAT, body
 from tests.http_standin import Handler, StandIn
@@ -26,7 +26,7 @@ WAIT = 30.0  # seconds
 
 
 def exchange(status: int = 200, error: str | None = None, finish: str = "stop", **more: Any) -> Exchange:
-    answer = Answer(choices={0: Choice(text=["az"], finish=finish)})
+    answer = ParsedAnswer(choices={0: Choice(text=["az"], finish=finish)})
     return Exchange(
         datetime.now(UTC), "r", "chat", status=status, error=error, answer=answer, **({"release": "a" * 12} | more)
     )
@@ -72,7 +72,7 @@ def test_counters_of_a_new_release_are_0_until_a_scrape_must_have_seen_them() ->
     """A burst of errors before the first scrape is an increase for Prometheus all the same."""
     from release.monitoring.gateway.metrics import Metrics
 
-    metrics = Metrics(Settings(("http://127.0.0.1:1",), scrape_interval=0.4))
+    metrics = Metrics(GatewaySettings(("http://127.0.0.1:1",), scrape_interval=0.4))
     for release in ("a" * 12, "b" * 12):  # a start, and a promotion
         for _ in range(300):
             metrics.ended(exchange(502, "upstream_error", release=release))
@@ -90,7 +90,7 @@ def test_counters_of_a_new_release_are_0_until_a_scrape_must_have_seen_them() ->
 def test_what_a_client_did_wrong_makes_no_server_look_fast() -> None:
     from release.monitoring.gateway.metrics import Metrics
 
-    metrics = Metrics(Settings(("http://127.0.0.1:1",), scrape_interval=0))
+    metrics = Metrics(GatewaySettings(("http://127.0.0.1:1",), scrape_interval=0))
     metrics.ended(exchange(401, "invalid_api_key"))
     assert samples(metrics)[counted("a" * 12, "client_error")] == 1
     assert samples(metrics)[f'lockstep_gateway_request_seconds_count{{environment="local",release="{"a" * 12}"}}'] == 0
@@ -99,7 +99,7 @@ def test_what_a_client_did_wrong_makes_no_server_look_fast() -> None:
 def test_requests_are_shown_while_they_wait_for_text() -> None:
     from release.monitoring.gateway.metrics import Metrics
 
-    metrics = Metrics(Settings(("http://127.0.0.1:1",), seconds=(0.5, 10.0)))
+    metrics = Metrics(GatewaySettings(("http://127.0.0.1:1",), seconds=(0.5, 10.0)))
     waiting = [exchange(upstream="http://a", heard=time.monotonic() - age) for age in (0, 1, 20)]
     not_sent = exchange()
     for one in (*waiting, not_sent):

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,21 @@ import pytest
 from checks.data import signals
 from checks.formats import captures
 from release.monitoring.gateway import store
-from release.monitoring.gateway.answers import Answer, Events, whole
+from release.monitoring.gateway.answers import Events, ParsedAnswer, whole
+from release.monitoring.gateway.metrics import CounterName
 from release.monitoring.gateway.rows import Exchange, row, sampled
-from release.monitoring.gateway.store import Counts, Store
+from release.monitoring.gateway.store import CaptureWriter
 from tests.conftest import REPOSITORY
 
 NOW = datetime(2026, 11, 26, 16, 20, tzinfo=UTC)
 
 
-def exchange(body: Any = None, answer: Answer | None = None, **fields: Any) -> Exchange:
-    given: dict[str, Any] = {"status": 200, "answer": answer or Answer()} | fields
+def exchange(body: Any = None, answer: ParsedAnswer | None = None, **fields: Any) -> Exchange:
+    given: dict[str, Any] = {"status": 200, "answer": answer or ParsedAnswer()} | fields
     return Exchange(NOW, "r1", "chat", b"" if body is None else json.dumps(body).encode(), **given)
 
 
-def stored(body: Any = None, answer: Answer | None = None, **fields: Any) -> dict[str, Any]:
+def stored(body: Any = None, answer: ParsedAnswer | None = None, **fields: Any) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(row(exchange(body, answer, **fields), "staging", 0.5).model_dump_json())
     return plain
 
@@ -102,7 +104,7 @@ def test_a_stream_is_read_the_same_however_it_is_cut() -> None:
     data = "\r\n\r\n".join([": a comment", "event: x", *lines, "data: not JSON", "data: [DONE]", ""]).encode()
     found = []
     for size in (1, 2, 3, 7, 61, len(data)):
-        answer = Answer()
+        answer = ParsedAnswer()
         events = Events(answer)
         spoke = sum(events.feed(data[at : at + size]) for at in range(0, len(data), size))
         assert (answer.complete, spoke, answer.pieces) == (True, 5, 5)
@@ -129,12 +131,12 @@ def test_a_stream_is_read_the_same_however_it_is_cut() -> None:
 )  # fmt: skip
 def test_an_answer_that_is_none_is_no_error(data: bytes) -> None:
     assert whole(data).text == ""
-    assert Events(Answer()).feed(b"data: " + data + b"\n\n") in (0, 1)
+    assert Events(ParsedAnswer()).feed(b"data: " + data + b"\n\n") in (0, 1)
     assert stored(answer=whole(data))["gen_ai.usage.input_tokens"] is None
 
 
 def test_an_answer_that_broke_off_says_so() -> None:
-    answer = Answer()
+    answer = ParsedAnswer()
     Events(answer).feed(b'data: {"choices": [{"index": 0, "delta": {"content": "az"}}]}\n\n')
     found = stored(answer=answer, error="upstream_error")
     assert (found["gen_ai.output.messages"][0]["finish_reason"], found["error.type"]) == ("error", "upstream_error")
@@ -191,19 +193,25 @@ class Counted:
     """A store and what it counted."""
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
-        self.dropped = self.kept = self.large = 0
+        self.counts: Counter[str] = Counter()
         self.said: list[str] = []
         self.folder = folder
-        self.store = Store(folder, "staging", 1.0, Counts(self._drop, self._keep, self._refuse), self.said.append, url)
+        self.store = CaptureWriter(folder, "staging", 1.0, self._count, self.said.append, url)
 
-    def _drop(self, number: int) -> None:
-        self.dropped += number
+    def _count(self, name: CounterName, number: int) -> None:
+        self.counts[name] += number
 
-    def _keep(self, number: int) -> None:
-        self.kept += number
+    @property
+    def dropped(self) -> int:
+        return self.counts["captures_dropped"]
 
-    def _refuse(self, number: int) -> None:
-        self.large += number
+    @property
+    def kept(self) -> int:
+        return self.counts["captures"]
+
+    @property
+    def large(self) -> int:
+        return self.counts["captures_too_large"]
 
     def rows(self, folder: Path | None = None) -> int:
         paths = list((folder or self.folder).rglob(f"*{captures.CLOSED}"))
@@ -218,7 +226,7 @@ def test_what_does_not_fit_in_the_queue_is_dropped_and_counted_and_nothing_waits
     for _ in range(50):  # it has not started: nothing takes them
         found.store.offer(exchange([1] * 3))  # 9 bytes
     assert found.dropped == 39
-    cut = Answer(cut=True)
+    cut = ParsedAnswer(cut=True)
     found.store.offer(exchange(answer=cut))
     found.store.start()
     found.store.stop(20)

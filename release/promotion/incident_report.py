@@ -1,0 +1,169 @@
+"""The report of `lockstep drill --incident`: when a worse model was detected and rolled back, and at what cost.
+
+Times are of the machine that it ran on.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.config.monitor import Monitor
+from checks.formats.pointer import Pointer
+from checks.formats.rollout_report import RolloutReport
+from checks.formats.serving import Seconds
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from release.monitoring import canary, detection
+from release.monitoring.detection import Detection
+from release.serving.traffic import Answered
+
+SIMULATED = (
+    "the worse model was promoted without checks, image, signature or approval: only its commit is as promote makes it",
+    "this command was the load balancer, and labels came within seconds",
+    "no cluster followed the rollback, and no mirror was updated",
+)
+
+
+class IncidentOptions(NamedTuple):
+    """``worse``: a folder of weights; None: the base. ``requests``: at most; None: all of the test split.
+
+    ``rate``: requests a second. ``share``: of them to the worse model. ``labelled``: share of them whose label comes.
+    ``label_delay``: seconds that the label of a right answer comes later than that of a wrong one. ``window``: seconds
+    between two decisions. ``runtime``: starts both servers as processes.
+    """
+
+    worse: Path | None = None
+    requests: int | None = None
+    rate: float = 2.0
+    share: float = 0.5
+    labelled: float = 1.0
+    label_delay: float = 5.0
+    window: float = 10.0
+    runtime: str = "transformers"
+    target: str | None = None
+
+
+class IncidentLook(Record):
+    """One decision. ``requests``: answered before it; ``seconds``: since the first request."""
+
+    seconds: Seconds
+    requests: int
+    pairs: int
+    labelled: int
+    decision: str
+
+    @property
+    def line(self) -> str:
+        """Return the decision in one line."""
+        count = f"{self.requests:,} requests, {self.labelled:,} labelled pairs"
+        return f"{self.seconds:7.1f} s  {count}: {self.decision}"
+
+
+class Back(Record):
+    """The rollback in the scratch clone. ``seconds``: of the commit alone, from the decision to the scratch remote."""
+
+    to: Pointer
+    seconds: Seconds
+    signed: bool  # git's signature of the commit
+
+
+class ExpectedDetection(Detection):
+    """``requests`` and ``seconds``: what ``pairs`` take at this drill's share, labels and rate."""
+
+    requests: int | None
+    seconds: float | None
+
+
+class Incident(Record):
+    """The course of an incident. ``detected``: the look that decided to roll back; None: no look did.
+
+    ``worse_requests``: the requests that the worse model answered until the rollback, or until the end. ``lost``: how
+    many more of these production would have answered right, by the first scorer. ``right``: production's score.
+    ``reached``: requests a second. ``false_rollbacks``: the largest share of good candidates that such a canary rolls
+    back.
+    """
+
+    environment: str
+    production: Pointer
+    worse: Digest
+    worse_from: str
+    rate: float
+    share: float
+    labelled: float
+    label_delay: float
+    window: float
+    looks: tuple[IncidentLook, ...]
+    detected: IncidentLook | None
+    why: str | None
+    back: Back | None
+    rolled_back_after: Seconds | None  # since the first request
+    requests: int
+    reached: float
+    worse_requests: int
+    lost: float
+    right: float | None
+    margin: float
+    false_rollbacks: float
+    expected: tuple[ExpectedDetection, ...]
+    simulated: tuple[str, ...]
+
+
+class Replayed(NamedTuple):
+    """``looks``: the decisions. ``report``: of the last one. ``back``: the rollback, which ended at ``back_at``.
+
+    ``began``, ``back_at``: seconds of ``time.monotonic``. ``scored``: each answer with its score by the first scorer.
+    """
+
+    looks: list[IncidentLook]
+    report: RolloutReport | None
+    back: Back | None
+    back_at: float | None
+    scored: list[tuple[Answered, float]]
+    began: float
+
+
+def report(
+    environment: str,
+    production: Pointer,
+    worse: tuple[Path, Digest],
+    monitor: Monitor,
+    options: IncidentOptions,
+    replayed: Replayed,
+) -> Incident:
+    """Return what happened. ``worse``: the folder of the worse model, and its digest."""
+    scored, rollout = replayed.scored, replayed.report
+    ours = [score for answer, score in scored if not answer.request.candidate]
+    theirs = [score for answer, score in scored if answer.request.candidate]
+    right = sum(ours) / len(ours) if ours else None
+    until = max((answer.at for answer, _ in scored), default=replayed.began)
+    reached = max(len(scored), 1) / max(until - replayed.began, 1e-6)
+    alpha = 1 - monitor.confidence
+    labelled_each = min(options.share, 1 - options.share) * options.labelled
+    smaller: tuple[ExpectedDetection, ...] = ()
+    if rollout and right and labelled_each:
+        level = alpha / len(rollout.findings)
+        cases = detection.expected(right, monitor.margin, level, options.share)
+        smaller = tuple(_expected(case, labelled_each, reached) for case in cases)
+    back, back_at = replayed.back, replayed.back_at
+    return Incident(
+        environment=environment, production=production, worse=worse[1], worse_from=str(worse[0]), rate=options.rate,
+        share=options.share, labelled=options.labelled, label_delay=options.label_delay, window=options.window,
+        looks=tuple(replayed.looks), detected=replayed.looks[-1] if back else None,
+        why=canary.why(rollout) if rollout and back else None, back=back,
+        rolled_back_after=None if back_at is None else round(back_at - replayed.began, 2),
+        requests=len(scored), reached=round(reached, 2), worse_requests=len(theirs), lost=_lost(ours, theirs),
+        right=None if right is None else round(right, 4), margin=monitor.margin, false_rollbacks=round(alpha, 6),
+        expected=smaller, simulated=SIMULATED,
+    )  # fmt: skip
+
+
+def _expected(case: Detection, labelled_each: float, reached: float) -> ExpectedDetection:
+    """Return how soon a smaller loss would be found. ``labelled_each``: labelled pairs that a request makes."""
+    requests = None if case.pairs is None else round(case.pairs / labelled_each)
+    seconds = None if requests is None else round(requests / reached, 1)
+    return ExpectedDetection(**case.model_dump(), requests=requests, seconds=seconds)
+
+
+def _lost(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """Return how many more of the candidate's answers (scores ``theirs``) would have been right from production."""
+    return round(max(0.0, len(theirs) * sum(ours) / len(ours) - sum(theirs)), 1) if ours else 0.0

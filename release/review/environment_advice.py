@@ -1,0 +1,137 @@
+"""The mark, the headline and the next step for an environment: one table of situations, for `lockstep status`.
+
+``advise`` is a pure function of a ``Situation``, whose fields are plain values. The marks are those of
+``release.review.advice``: ✅ go on, ⚠️ a person decides, 🚫 do not use what is here as it is.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from release.review.advice import Advised, Mark
+
+Name = Literal[
+    "quarantined", "drift", "doubt", "nothing", "runs", "held", "unfit", "build", "people", "soak", "next",
+]  # fmt: skip
+
+Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification"]
+
+
+class Situation(NamedTuple):
+    """The facts that decide what to do about an environment.
+
+    ``version``: what it runs; None: nothing. ``quarantined``: why that is in quarantine. ``drift``: the first
+    contradiction in git and its fix. ``doubt``: why the time of the last move is not believed. ``after``: the
+    environment before this one. ``next``: the version or model that could be promoted next, from ``source``; None:
+    there is none. ``waits``: in words, by what it waits for.
+    """
+
+    environment: str
+    version: str | None = None
+    quarantined: str | None = None
+    drift: tuple[str, str] | None = None
+    doubt: str = ""
+    after: str | None = None
+    next: str | None = None
+    source: str = ""
+    waits: Mapping[Wait, str] = MappingProxyType({})
+
+
+class _Row(NamedTuple):
+    mark: Mark
+    headline: str
+    why: str
+    todo: str
+
+
+TABLE: dict[Name, _Row] = {
+    "quarantined": _Row(
+        "🚫", "{version} is in quarantine", "{quarantined}",
+        "go back to the release before: `lockstep rollback {environment} --why …`",
+    ),
+    "drift": _Row("🚫", "git contradicts itself", "{drift}", "{fix}"),
+    "doubt": _Row(
+        "⚠️", "the time of the last move is not believed", "{doubt}",
+        "ask who made that commit: `lockstep history {environment}`",
+    ),
+    "nothing": _Row("⚠️", "nothing runs here, and nothing can follow yet", "", "{first}"),
+    "runs": _Row("✅", "runs {version}, and nothing newer can follow", "", "nothing to do"),
+    "held": _Row(
+        "⚠️", "{next} of {source} must not follow", "{waits}",
+        "make a better release; or let that one out: `lockstep quarantine --release NAME --why …`",
+    ),
+    "unfit": _Row(
+        "⚠️", "{next} of {source} must not follow as it was verified", "{waits}",
+        "`lockstep verify` it as {environment} serves, `lockstep sign` it, and promote it to {source} again",
+    ),
+    "build": _Row(
+        "✅", "{next} of {source} can follow once it is an image", "",
+        "`lockstep build`, then `lockstep promote {environment}`",
+    ),
+    "people": _Row(
+        "⚠️", "{next} of {source} can follow once people sign", "{waits}",
+        "let them sign: `{sign}`; then `lockstep promote {environment}`",
+    ),
+    "soak": _Row(
+        "✅", "{next} of {source} can follow later", "{waits}", "wait, then `lockstep promote {environment}`"
+    ),
+    "next": _Row("✅", "{next} of {source} can follow", "", "`lockstep promote {environment}`"),
+}  # fmt: skip
+# The first of these that a release waits for decides what to do.
+_WAITS: dict[Wait, Name] = {
+    "quarantine": "held",
+    "verification": "unfit",
+    "build": "build",
+    "signatures": "people",
+    "approvals": "people",
+    "soak": "soak",
+}
+
+
+def advise(situation: Situation) -> Advised:
+    """Return the mark, the headline, the reason and the next step of a situation."""
+    row = TABLE[_name(situation)]
+    drift, fix = situation.drift or ("", "")
+    approves = "approvals" in situation.waits
+    values = situation._asdict() | {
+        "drift": drift, "fix": fix, "waits": "; ".join(situation.waits.values()),
+        "first": f"`lockstep promote {situation.after}` first" if situation.after else "`lockstep run` makes a model",
+        "sign": f"lockstep approve {situation.environment} --why …" if approves else "lockstep sign",
+    }  # fmt: skip
+    return Advised(
+        mark=row.mark,
+        headline=row.headline.format_map(values),
+        why=row.why.format_map(values),
+        todo=row.todo.format_map(values),
+    )
+
+
+def _name(situation: Situation) -> Name:
+    """Return the first situation that applies: the one that a reader must settle first."""
+    if situation.quarantined is not None:
+        return "quarantined"
+    if situation.drift:
+        return "drift"
+    if situation.doubt:
+        return "doubt"
+    if situation.next is None:
+        return "nothing" if situation.version is None else "runs"
+    return next((name for wait, name in _WAITS.items() if wait in situation.waits), "next")
+
+
+def of_the_quarantine(contradictions: list[tuple[str, str]]) -> list[Advised]:
+    """Return advice for each contradiction of the quarantine file and its fix."""
+    return [
+        Advised(mark="🚫", headline="the quarantine contradicts its history", why=why, todo=todo)
+        for why, todo in contradictions
+    ]
+
+
+def of_the_tags(contradictions: list[str]) -> list[Advised]:
+    """Return advice for tags that contradict the moves; none if they agree."""
+    todo = (
+        "`lockstep reconcile --fix` makes those that are missing, and says what to do about others"
+    )
+    why = "; ".join(contradictions)
+    headline = "tags contradict the moves"
+    return [Advised(mark="⚠️", headline=headline, why=why, todo=todo)] if contradictions else []
