@@ -19,10 +19,11 @@ from checks.process.errors import RemoteRefused
 from checks.process.text import redact
 from checks.storage import files
 from release.adapters import http
-from release.adapters.rest import PATIENCE, Forge
+from release.adapters.rest import PATIENCE, Comment, Forge
 from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
 _API = "https://api.github.com"
+SERVER = "https://github.com"
 _REPOSITORY = re.compile(
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}", re.ASCII
 )
@@ -53,16 +54,6 @@ class _Event(BaseModel):
         ),
     )
     commit: str = Field("", validation_alias=AliasPath("pull_request", "head", "sha"))
-
-
-class Comment(BaseModel, frozen=True):
-    """``author`` is empty when the account is gone. ``place``: from 1, in the order that GitHub lists them."""
-
-    id: int
-    author: http.Text = Field("", validation_alias=AliasPath("user", "login"))
-    body: http.Text = ""
-    url: http.Text = Field("", validation_alias="html_url")
-    place: int = 0
 
 
 class Pull(BaseModel, frozen=True):
@@ -101,7 +92,7 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
     ):
         number = int(match[1])
     run = env.get("GITHUB_RUN_ID", "")
-    server = (env.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
+    server = (env.get("GITHUB_SERVER_URL") or SERVER).rstrip("/")
     return Place(
         api,
         repository,
@@ -119,6 +110,12 @@ def repository_of(address: str, server: str) -> str | None:
     if not host or host != host_of(server):
         return None
     return (urlsplit(address).path if path is None else path).strip("/").removesuffix(".git")
+
+
+def repository_here(address: str) -> str | None:
+    """OWNER/NAME: GITHUB_REPOSITORY, else what the address of a git remote names on the host of GITHUB_SERVER_URL."""
+    server = os.environ.get("GITHUB_SERVER_URL") or SERVER
+    return os.environ.get("GITHUB_REPOSITORY") or repository_of(address, server)
 
 
 def host_of(address: str) -> str:
@@ -163,11 +160,9 @@ class GitHub(Forge):
         return self.ask("GET", path, many=many)
 
     def comments(self, number: int) -> Iterator[Comment]:
-        """Every comment of a pull request, from all pages."""
-        for at, comment in enumerate(
-            self.pages(f"{self._base}/issues/{number}/comments?", "comments"), 1
-        ):
-            yield _comment(comment, at)
+        """Every comment of a pull request, from all pages, the oldest first."""
+        for comment in self.pages(f"{self._base}/issues/{number}/comments?", "comments"):
+            yield Comment.of(comment, "comment")
 
     def pulls(
         self, state: Literal["open", "closed"], base: str, head: str | None = None
@@ -190,12 +185,12 @@ class GitHub(Forge):
     def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
         made = self.once("POST", f"{self._base}/issues/{number}/comments", {"body": body})
-        return _comment(made, 0)
+        return Comment.of(made, "comment")
 
-    def update(self, comment: int, body: str) -> Comment:
-        return _comment(
-            self.ask("PATCH", f"{self._base}/issues/comments/{comment}", {"body": body}), 0
-        )
+    def update(self, comment: Comment, body: str) -> Comment:
+        """Replace the text of a comment."""
+        path = f"{self._base}/issues/comments/{comment.id}"
+        return Comment.of(self.ask("PATCH", path, {"body": body}), "comment")
 
     def open(self, title: str, head: str, base: str, body: str) -> str:
         """Open a pull request of the branch ``head`` into ``base``; its address. One that is open already is taken."""
@@ -276,15 +271,6 @@ def _event(path: str | None) -> _Event:
         raise RemoteRefused(
             "GITHUB_EVENT_PATH: names no event", "unset it, or name the event's file"
         ) from error
-
-
-def _comment(value: Any, at: int) -> Comment:
-    try:
-        return Comment.model_validate(value).model_copy(update={"place": at})
-    except ValidationError as error:
-        raise RequestError(
-            f"answers with a comment of another shape: {files.first(error)}"
-        ) from None
 
 
 def _wait(headers: Mapping[str, str], status: int) -> float | None:

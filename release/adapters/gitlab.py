@@ -11,14 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from pydantic import AliasPath, BaseModel, Field, ValidationError
-
 from checks.process.errors import RemoteRefused
 from checks.process.text import redact
-from checks.storage import files
 from release.adapters import http
 from release.adapters.github import Conclusion
-from release.adapters.rest import PATIENCE, Forge
+from release.adapters.rest import PATIENCE, Comment, Forge
 from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
 _PROJECT = re.compile(
@@ -47,16 +44,6 @@ class Place(NamedTuple):
     pipeline: tuple[str, int] | None  # the commit that it is of, and its id
     page: str  # the project's address
     run: str  # the pipeline's address
-
-
-class Note(BaseModel, frozen=True):
-    """A comment of a merge request. ``place``: from 1, oldest first."""
-
-    id: int
-    author: http.Text = Field("", validation_alias=AliasPath("author", "username"))
-    body: http.Text = ""
-    url: str = ""
-    place: int = 0
 
 
 def is_here(environment: Mapping[str, str] | None = None) -> bool:
@@ -115,20 +102,19 @@ class GitLab(Forge):
         """The account of the token; a project's or group's access token has one of its own."""
         return str(self.ask("GET", "user").get("username") or "")
 
-    def comments(self, number: int) -> Iterator[Note]:
-        """Every comment of a merge request, from all pages."""
-        listed = self.pages(f"{self._notes(number)}?sort=asc&order_by=created_at", "notes")
-        for at, value in enumerate(listed, 1):
-            yield self._note(value, number, at)
+    def comments(self, number: int) -> Iterator[Comment]:
+        """Every comment of a merge request, from all pages, the oldest first."""
+        for note in self.pages(f"{self._notes(number)}?sort=asc&order_by=created_at", "notes"):
+            yield self._note(note, number)
 
-    def create(self, number: int, body: str) -> Note:
+    def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
-        return self._note(self.once("POST", self._notes(number), {"body": body}), number, 0)
+        return self._note(self.once("POST", self._notes(number), {"body": body}), number)
 
-    def update(self, number: int, comment: int, body: str) -> Note:
-        return self._note(
-            self.ask("PUT", f"{self._notes(number)}/{comment}", {"body": body}), number, 0
-        )
+    def update(self, comment: Comment, body: str) -> Comment:
+        """Replace the text of a comment."""
+        path = f"{self._notes(comment.request)}/{comment.id}"
+        return self._note(self.ask("PUT", path, {"body": body}), comment.request)
 
     def status(self, name: str, commit: str, conclusion: Conclusion, description: str) -> str:
         """Put a status on a commit; return the address of the pipeline that it links to, empty if there is none."""
@@ -161,19 +147,12 @@ class GitLab(Forge):
     def _notes(self, number: int) -> str:
         return f"projects/{self.where.project}/merge_requests/{number}/notes"
 
-    def _note(self, value: Any, number: int, at: int) -> Note:
-        try:
-            note = Note.model_validate(value)
-        except ValidationError as error:
-            raise RequestError(
-                f"answers with a note of another shape: {files.first(error)}"
-            ) from None
-        page = (
-            f"{self.where.page}/-/merge_requests/{number}#note_{note.id}" if self.where.page else ""
-        )
-        return note.model_copy(
-            update={"place": at, "url": page or f"note {note.id} of merge request {number}"}
-        )
+    def _note(self, answer: Any, number: int) -> Comment:
+        note = Comment.of(answer, "note")
+        url = f"note {note.id} of merge request {number}"
+        if self.where.page:
+            url = f"{self.where.page}/-/merge_requests/{number}#note_{note.id}"
+        return note.model_copy(update={"request": number, "url": url})
 
 
 def _number(text: str | None) -> int | None:

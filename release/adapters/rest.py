@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import requests
+from pydantic import AliasChoices, AliasPath, BaseModel, Field, ValidationError
 
 from checks.process.errors import RemoteRefused
 from checks.process.text import redact
+from checks.storage import files
 from release.adapters import http
 from release.adapters.retries import Patience, RequestError, Tries
 
@@ -20,6 +22,32 @@ PATIENCE = Patience(tries=5, first=1.0, longest=20.0, on_request=90.0)
 _TIMES = (10, 60)  # seconds to connect, and between two reads
 _LARGEST = 64 << 20  # bytes of one answer
 _PAGE, _PAGES = 100, 100
+
+
+class Comment(BaseModel, frozen=True):
+    """A comment of the merge request ``request``; of a pull request, which needs no number, it is 0.
+
+    ``author`` is empty when the account is gone.
+    """
+
+    id: int
+    author: http.Text = Field(
+        "",
+        validation_alias=AliasChoices(AliasPath("user", "login"), AliasPath("author", "username")),
+    )
+    body: http.Text = ""
+    url: http.Text = Field("", validation_alias="html_url")
+    request: int = 0
+
+    @classmethod
+    def of(cls, answer: Any, called: str) -> "Comment":
+        """Return the comment in an answer. Raises RequestError if the answer is another thing than ``called``."""
+        try:
+            return cls.model_validate(answer)
+        except ValidationError as error:
+            raise RequestError(
+                f"answers with a {called} of another shape: {files.first(error)}"
+            ) from None
 
 
 class Forge:

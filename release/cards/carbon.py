@@ -5,15 +5,21 @@ No record knows where the electricity came from, so the front matter of docs/car
 claimed.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from checks.formats.energy import Energy
 from checks.process.errors import EvidenceRefused
 
 KEY = "carbon"
+
+
+class _Stated(BaseModel, extra="forbid"):
+    g_per_kwh: float = Field(ge=0, allow_inf_nan=False)
+    source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class Carbon(NamedTuple):
@@ -31,28 +37,14 @@ def of(front: Mapping[str, Any], path: Path, energy: Energy | None) -> Carbon | 
     """
     if KEY not in front:
         return None
-    stated = front[KEY]
-    grams, source = (
-        (stated.get("g_per_kwh"), stated.get("source"))
-        if isinstance(stated, dict)
-        else (None, None)
-    )
-    is_number = (
-        isinstance(grams, int | float)
-        and not isinstance(grams, bool)
-        and math.isfinite(grams)
-        and grams >= 0
-    )
-    if (
-        not is_number
-        or not isinstance(source, str)
-        or not source.strip()
-        or set(stated) != {"g_per_kwh", "source"}
-    ):
+    try:
+        stated = _Stated.model_validate(front[KEY], strict=True)
+    except ValidationError:
         raise EvidenceRefused(
-            f"{path}: {KEY} is {str(stated)[:100]!r}",
+            f"{path}: {KEY} is {str(front[KEY])[:100]!r}",
             f"write {KEY}: {{g_per_kwh: NUMBER, source: where that number comes from}}, or leave it out",
-        )
+        ) from None
     hours = energy.watt_hours if energy else None
-    intensity = float(grams or 0)
-    return None if hours is None else Carbon(intensity, source.strip(), hours / 1000 * intensity)
+    if hours is None:
+        return None
+    return Carbon(stated.g_per_kwh, stated.source, hours / 1000 * stated.g_per_kwh)

@@ -14,6 +14,9 @@ from release.record import held
 from release.record.records import Named, Records
 from release.review.sides import CANDIDATE, Side
 
+_REPORTS = (
+    layout.FETCH_REPORT, layout.PREPARE_REPORT, layout.DATA_REPORT, layout.TRAIN_REPORT, layout.EVALUATION,
+)  # fmt: skip
 _HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 
 
@@ -44,26 +47,9 @@ def _facts(records: Records, release: Released | None) -> CardFacts:
         records, Named(its.version if its else ".", its.commit if its else None, its), "the record"
     )
 
-    def data(path: Path) -> bytes | None:
-        if commit is not None:
-            return commit.data(path)
-        file = records.root / path
-        return file.read_bytes() if file.is_file() else None
-
-    reports = (
-        layout.FETCH_REPORT,
-        layout.PREPARE_REPORT,
-        layout.DATA_REPORT,
-        layout.TRAIN_REPORT,
-        layout.EVALUATION,
-    )
-    verdict = (
-        commit.report(layout.VERDICT, Verdict)
-        if commit
-        else records.work_tree.report(layout.VERDICT, Verdict)
-    )
+    verdict = (commit or records.work_tree).report(layout.VERDICT, Verdict)
     read = (side.fetch, side.prepare, side.data, side.train, side.evaluation)
-    missing = [str(path) for path, report in zip(reports, read, strict=True) if report is None]
+    missing = [str(path) for path, report in zip(_REPORTS, read, strict=True) if report is None]
     fetch, prepare, checked, train, evaluation = read
     if (
         not (fetch and prepare and checked and train and evaluation and verdict)
@@ -80,17 +66,17 @@ def _facts(records: Records, release: Released | None) -> CardFacts:
     )
     named = (
         layout.VERDICT,
-        *reports,
+        *_REPORTS,
         layout.SUITES_REPORT,
         *([layout.TRAIN_MEASURED] if side.took else []),
     )
-    digests = {str(path): digest.of_bytes(text) for path in named if (text := data(path))}
-    prose = card_facts.prose(MODEL, data(MODEL))
+    digests = {str(path): digest.of_bytes(text) for path in named if (text := side.read(path))}
+    prose = card_facts.prose(MODEL, side.read(MODEL))
     return CardFacts(
         name=params.serve.name, version=its.version if its else None, image=its.image if its else None,
         license=images.spdx(params), params=params, fetch=fetch, prepare=prepare, data=checked, train=train,
         took=side.took, evaluation=evaluation, suites=side.suites, verdict=verdict, digests=digests,
         sizes={} if its else {split.name: split.stat().st_size for split in (records.root / layout.SPLITS).glob("*")},
-        model_prose=prose, data_prose=card_facts.prose(DATA, data(DATA)),
+        model_prose=prose, data_prose=card_facts.prose(DATA, side.read(DATA)),
         carbon=carbon.of(prose.front, MODEL, side.took.energy if side.took else None),
     )  # fmt: skip

@@ -28,8 +28,6 @@ from release.review.comparison import Comparison, Cost, Metric
 from release.review.kept import Kept
 from release.review.sides import Side
 
-_CONFIDENCE = 0.95  # where no evaluation says one
-
 
 class _SiteFacts(NamedTuple):
     """The common facts of all pages. ``releases``: the last that came first. ``moves``: of each environment."""
@@ -133,8 +131,7 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
         situations.of_release(pointer.version, verdict.status, entry.why if entry else None)
     )
     against = tuple(_against(facts, pointer, side, before, compared))
-    confidence = side.evaluation.confidence if side.evaluation else _CONFIDENCE
-    suites = tuple(_suites(side, confidence, verdict))
+    suites = tuple(_suites(side, verdict))
     homes = tuple(_homes(facts, pointer))
     environment = homes[0].environment if homes else release.moves[0].environment
     answers = side.answers
@@ -143,7 +140,7 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
         quarantined=None if entry is None else entry.why,
         advice=advised.plain, verdict=verdict, signer=signer, unsigned=unsigned,
         headline=compared.headline if compared else "The first release: there is none to compare it with",
-        confidence=confidence, against=against, suites=suites, before=before.version if before else None,
+        confidence=side.confidence, against=against, suites=suites, before=before.version if before else None,
         comparison=compared,
         policy=None if before is None else _policy(facts, before, pointer, stated, notes),
         cost=compared.cost if compared else tuple(_alone(side)), image=stated.image, serving=stated.serving,
@@ -258,7 +255,7 @@ def _model(side: Side, name: str, what: str, metric: str) -> Against:
     )  # fmt: skip
 
 
-def _suites(side: Side, confidence: float, verdict: Verdict) -> Iterator[Against]:
+def _suites(side: Side, verdict: Verdict) -> Iterator[Against]:
     """Each metric of each suite beside the base, on the same samples. What people compared is in the gates."""
     changes = {(row.suite, row.metric): row for row in kept.of_report(side.suites, verdict)}
     for name, suite in side.suites.suites.items() if side.suites else ():
@@ -266,11 +263,7 @@ def _suites(side: Side, confidence: float, verdict: Verdict) -> Iterator[Against
             continue
         base = suite.means.get("base", {})
         for metric, mean in suite.means.get("candidate", {}).items():
-            far = (
-                same_samples.against_base(side, name, metric, confidence)
-                if metric in base
-                else None
-            )
+            far = same_samples.against_base(side, name, metric) if metric in base else None
             note = (
                 ""
                 if far

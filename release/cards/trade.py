@@ -14,8 +14,6 @@ from checks.records.rows import Record
 from release.review import same_rows, same_samples
 from release.review.sides import Side
 
-_CONFIDENCE = 0.95  # where no evaluation says one
-
 
 class Far(Record):
     """A difference with its interval; None: the scores of single rows are not here."""
@@ -130,8 +128,7 @@ def _change(side: Side, name: str, suite: SuiteResult, metric: str) -> Far | Non
     ours, theirs = (suite.means[role].get(metric) for role in ("candidate", "base"))
     if ours is None or theirs is None:
         return None
-    confidence = side.evaluation.confidence if side.evaluation else _CONFIDENCE
-    if difference := same_samples.against_base(side, name, metric, confidence):
+    if difference := same_samples.against_base(side, name, metric):
         return Far(value=difference.value, low=difference.low, high=difference.high)
     return Far(value=ours - theirs, low=None, high=None)
 

@@ -60,10 +60,9 @@ def comment(
     CI_MERGE_REQUEST_IID. Elsewhere, post what `lockstep report` prints. Exits with 0 once it is posted, whatever the
     verdict.
     """
-    from release.adapters import commits, gitlab
+    from release.adapters import commits
     from release.review.posting import CommentOptions
     from release.verbs import comment as verb
-    from release.verbs import note
 
     options = CommentOptions(
         target=target,
@@ -76,7 +75,7 @@ def comment(
         author=author,
         use_cml=not no_cml,
     )
-    posted = note.note(root, options) if gitlab.is_here() else verb.comment(root, options)
+    posted = verb.comment(root, options)
     if as_json:
         click.echo(to_json(posted))
         return

@@ -16,8 +16,9 @@ from release.cli.wrapping import hanging
 if TYPE_CHECKING:
     from checks.config.starting import Choice
     from checks.formats.survey import Contents, Role
+    from release.adapters.team_folder import TeamFolder
     from release.adapters.tool_files import Plan
-    from release.verbs.init import Begun, Place
+    from release.verbs.init import Begun
 
 
 class _Flags(NamedTuple):
@@ -111,6 +112,7 @@ def init(
     """
     from checks.config import starting
     from checks.process.errors import ParamsRefused, Refusal
+    from release.adapters import team_folder
     from release.verbs import init as verb
 
     given: dict[Role, str | None] = {
@@ -123,14 +125,14 @@ def init(
     )
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
-    place = verb.find_place(root, file, force=force)
-    if place.plan:
-        _show_plan(place.plan)
-    address, contents = verb.read_columns(place, file)
+    folder = team_folder.find(root, file, force=force)
+    if folder.plan:
+        _show_plan(folder.plan)
+    address, contents = verb.read_columns(folder, file)
     try:
-        choice = _chosen(place, address, contents, flags)
+        choice = _chosen(folder, address, contents, flags)
         chosen = margin is not None or choice.margin != starting.MARGIN
-        begun = verb.begin(place, choice, margin_given=chosen, words=words)
+        begun = verb.begin(folder, choice, margin_given=chosen, words=words)
     except click.Abort as error:
         raise ParamsRefused(
             "a question got no answer",
@@ -140,13 +142,13 @@ def init(
     except Refusal as refused:
         refused.others += _flags_so_far(flags)
         raise
-    removed = verb.write(place, begun)
+    removed = verb.write(folder, begun)
     if as_json:
         plan = {
             "needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json"),
             "left_out": begun.left_out, "placeholders": [str(card) for card in begun.cards],
         }  # fmt: skip
-        from_commit = place.plan.commit if place.plan else None
+        from_commit = folder.plan.commit if folder.plan else None
         click.echo(
             to_json(
                 {
@@ -159,10 +161,10 @@ def init(
         )
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
-        _show_next(removed, place.plan, begun.cards)
+        _show_next(removed, folder.plan, begun.cards)
 
 
-def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -> "Choice":
+def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Flags) -> "Choice":
     """Flags first, then answers, then what is proposed."""
     from checks.config import starting
     from checks.config.starting import Choice
@@ -193,7 +195,7 @@ def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -
         flags, "license", f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN
     )
     # Refuse here, before more questions are asked.
-    starting.adapter(flags.base_license or place.params.base.license or "", licence)
+    starting.adapter(flags.base_license or folder.params.base.license or "", licence)
     margin = flags.margin
     while margin is None:
         reply = _ask(
@@ -211,7 +213,7 @@ def _chosen(place: "Place", address: str, contents: "Contents", flags: _Flags) -
             click.echo("a share between 0.005 and 0.25, such as 0.05", err=True)
         if margin in (None, starting.MARGIN):  # a margin that was only proposed may be widened
             flags.answers_so_far.pop("margin", None)
-    name = flags.name or _ask(flags, "name", "Name of the model", _slug(place.root.resolve().name))
+    name = flags.name or _ask(flags, "name", "Name of the model", _slug(folder.root.resolve().name))
     return Choice(
         uri=address, license=licence, name=name, labels=answers == "labels", columns=columns,
         instruction=instruction or None, margin=margin, base=flags.base, base_license=flags.base_license,

@@ -41,9 +41,9 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
     """
     from checks.config.sealed import VARIABLE
     from checks.storage import layout
-    from release.verbs import sealed as verb
+    from release.promotion import sealed_split
 
-    made = verb.new(root, rows, key)
+    made = sealed_split.make(root, rows, key)
     click.echo(
         f"rows   {layout.SEALED}: commit it\nkey    {made.key}: the secret {VARIABLE} of the job that asks"
     )

@@ -40,6 +40,12 @@ class Unseen(Finding):
     status = "unknown"
 
 
+class Lesser(Finding):
+    """Something is missing that only some verbs need."""
+
+    status = "optional"
+
+
 class Wanted(NamedTuple, Generic[About]):
     """One row of a table. ``look`` returns what is in order, and raises Finding or Refusal otherwise."""
 

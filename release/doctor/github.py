@@ -25,7 +25,6 @@ from release.doctor.command import ask
 DEADLINE = 20.0  # Seconds for one request, its second try included.
 _PATIENCE = Patience(tries=2, first=0.3, longest=1.0, on_request=2.0)
 _PAGE, _PAGES = 30, 20  # GitHub gives at most 30 variables at once.
-_SERVER = "https://github.com"
 _LATER = "run it again in a while"
 T = TypeVar("T")
 
@@ -146,11 +145,9 @@ def shown(name: object) -> str:
 def place(root: Path) -> Place:
     """Return GITHUB_REPOSITORY, else the remote origin. Raises RemoteRefused if neither is on GitHub."""
     env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
-    name = os.environ.get("GITHUB_REPOSITORY")
-    if not name:
-        done = Git(root, DEADLINE).run("remote", "get-url", "--", "origin")
-        address = done.out.decode(errors="replace").rstrip("\n") if done.code == 0 else ""
-        name = github.repository_of(address, env["GITHUB_SERVER_URL"] or _SERVER)
+    done = Git(root, DEADLINE).run("remote", "get-url", "--", "origin")
+    address = done.out.decode(errors="replace").rstrip("\n") if done.code == 0 else ""
+    name = github.repository_here(address)
     if name is None:
         what = (
             "the remote origin is on another host than GITHUB_SERVER_URL"
@@ -164,7 +161,7 @@ def place(root: Path) -> Place:
 
 def on_github_com(place: Place) -> bool:
     """Tell whether it is github.com: an enterprise server has another issuer of identities."""
-    server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
+    server = os.environ.get("GITHUB_SERVER_URL") or github.SERVER
     return github.host_of(server) == "github.com" and not urlsplit(place.api).path
 
 

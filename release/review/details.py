@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from checks.formats.data_reports import Expectation
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.rows import Prediction
 from checks.storage import layout
 from release.record import recipes
 from release.record.records import Records
+from release.review.comparison import Changed
 from release.review.facts import EARLIER, Facts
 
 # The columns of an offending row, as validate names them.
@@ -16,15 +18,6 @@ _COLUMNS = ("where", "id", "prompt", "reference", "source")
 _ABSENT = object()
 # The answers of the candidate and of the other model to one row.
 Pair = tuple[Prediction, Prediction]
-
-
-class Parameter(NamedTuple):
-    """A parameter that differs; a side that lacks it is None. ``judged``: the change needs approval."""
-
-    path: str
-    judged: bool
-    old: str | None
-    new: str | None
 
 
 class Flips(NamedTuple):
@@ -39,26 +32,16 @@ class Flips(NamedTuple):
     gained: list[Pair]
 
 
-class Failed(NamedTuple):
-    """An expectation that does not hold; ``share`` of its split's rows, None where it is about no rows."""
-
-    name: str
-    observed: str
-    unexpected: int
-    share: float | None
-    rows: tuple[dict[str, Any], ...]
-
-
-def parameters(facts: Facts) -> list[Parameter] | None:
-    """Each value that differs between params.yaml and the target's; None if one of them cannot be read."""
+def parameters(facts: Facts) -> list[Changed] | None:
+    """Return each value of params.yaml that differs from the target's; None if one of them cannot be read."""
     here, there = facts.document, facts.target.document
-    if here is None or there is None:
-        return None
+    return None if here is None or there is None else list(differing(there, here))
+
+
+def needs_approval(facts: Facts, path: str) -> bool:
+    """Tell whether somebody must approve the change of a parameter, because it changes the policy."""
     judged = tuple(f"{change.path}." for change in facts.changes if change.needs_approval)
-    return [
-        Parameter(path, f"{path}.".startswith(judged), old, new)
-        for path, old, new in differing(there, here)
-    ]
+    return f"{path}.".startswith(judged)
 
 
 def recipe(records: Records, facts: Facts) -> list[str] | None:
@@ -69,7 +52,7 @@ def recipe(records: Records, facts: Facts) -> list[str] | None:
     if facts.evidence is None:
         return None
     if not (records.root / layout.SWEEP_REPORT).exists():
-        changed = any(parameter.path.startswith("train.") for parameter in parameters(facts) or ())
+        changed = any(parameter.what.startswith("train.") for parameter in parameters(facts) or ())
         return [] if changed else None
     try:
         claim = recipes.claim(records, facts.target.ref if facts.target.commit else None)
@@ -82,24 +65,18 @@ def recipe(records: Records, facts: Facts) -> list[str] | None:
 
 
 def differing(
-    before: Mapping[str, Any], after: Mapping[str, Any]
-) -> Iterator[tuple[str, str | None, str | None]]:
-    """Path, old and new value of each value that differs; a side that lacks it, or a whole section, is None."""
-    return _differing(before, after, "")
-
-
-def _differing(
-    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str
-) -> Iterator[tuple[str, str | None, str | None]]:
+    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = ""
+) -> Iterator[Changed]:
+    """Yield each value that differs, below ``prefix``. A side that lacks it, or a whole section, is None."""
     for key in dict.fromkeys((*before, *after)):
         old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _differing(old, new, f"{prefix}{key}.")
+            yield from differing(old, new, f"{prefix}{key}.")
         elif old != new or type(old) is not type(new):
-            yield (
-                f"{prefix}{key}",
-                None if old is _ABSENT else shown(old),
-                None if new is _ABSENT else shown(new),
+            yield Changed(
+                what=f"{prefix}{key}",
+                a=None if old is _ABSENT else shown(old),
+                b=None if new is _ABSENT else shown(new),
             )
 
 
@@ -140,19 +117,23 @@ def flipped(name: str, ours: Any, theirs: Any) -> Flips:
     return Flips(name, len(pairs), lost, [pair for pair in pairs if pair[0].score > pair[1].score])
 
 
-def failed_expectations(facts: Facts) -> list[Failed]:
-    """Return the expectations that fail, each with its share of the split that its name begins with."""
+def failed_expectations(facts: Facts) -> list[tuple[Expectation, float | None]]:
+    """Return the expectations that fail, each with the share of offending rows in the split that its name begins with.
+
+    The share is None for an expectation that is about no rows.
+    """
+    if facts.data is None:
+        return []
     failed = []
-    for expectation in facts.data.expectations if facts.data else ():
-        rows = facts.data.rows.get(expectation.name.partition(":")[0], 0) if facts.data else 0
+    for expectation in facts.data.expectations:
         if not expectation.success:
+            rows = facts.data.rows.get(expectation.name.partition(":")[0], 0)
             share = expectation.unexpected / rows if expectation.unexpected and rows else None
-            names = expectation.name, expectation.observed
-            failed.append(Failed(*names, expectation.unexpected, share, expectation.rows))
+            failed.append((expectation, share))
     return failed
 
 
-def columns(expectation: Failed) -> list[str]:
+def columns(expectation: Expectation) -> list[str]:
     """The first five columns of offending rows: those that all rows have, then those of this expectation."""
     names = dict.fromkeys(name for row in expectation.rows for name in row)
     known = [name for name in _COLUMNS if name in names]

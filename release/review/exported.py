@@ -1,7 +1,7 @@
 """Compares an export of 8 or 4 bits with the 16-bit model that it was rounded from."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import Exported
@@ -9,14 +9,6 @@ from release.review.facts import Facts
 
 if TYPE_CHECKING:
     from release.review.metrics import Score, SuiteScore
-
-
-class Compared(NamedTuple):
-    """One figure of both models, written out."""
-
-    what: str
-    full: str
-    export: str
 
 
 def export(facts: Facts) -> Exported | None:
@@ -27,8 +19,8 @@ def export(facts: Facts) -> Exported | None:
 
 def table(
     facts: Facts, scores: "Mapping[str, Sequence[Score]]", suites: "Sequence[SuiteScore]"
-) -> list[Compared]:
-    """Bytes, scores and measured speed of both models; empty without an export.
+) -> list[tuple[str, str, str]]:
+    """Return bytes, scores and measured speed, each of the 16-bit model and of the export; empty without an export.
 
     ``scores`` and ``suites`` are those of ``release.review.metrics``.
     """
@@ -37,22 +29,24 @@ def table(
     if exported is None or evaluation is None or parity is None:
         return []
     size = sum(file.size for file in parity.files.values())
-    rows = [Compared("files, and memory for them", _megabytes(exported.size), _megabytes(size))]
+    rows = [("files, and memory for them", _megabytes(exported.size), _megabytes(size))]
     for scorer, others in scores.items():
         full = next((score for score in others if score.name == UNQUANTISED), None)
         ours = evaluation.models["candidate"].metrics[scorer]
         if full and full.figure:
             by = f" ({full.difference.value:+.3f})" if full.difference else ""
-            rows.append(Compared(scorer, f"{full.figure.value:.3f}", f"{ours.value:.3f}{by}"))
+            rows.append((scorer, f"{full.figure.value:.3f}", f"{ours.value:.3f}{by}"))
     for suite in suites:
         if (mean := dict(suite.others).get(UNQUANTISED)) is not None:
-            rows.append(
-                Compared(f"{suite.suite}: {suite.metric}", f"{mean:.3f}", f"{suite.own:.3f}")
-            )
+            rows.append((f"{suite.suite}: {suite.metric}", f"{mean:.3f}", f"{suite.own:.3f}"))
     speeds = facts.answering.models if facts.answering else {}
     if UNQUANTISED in speeds and "candidate" in speeds:
-        both = (f"{speeds[name].examples_per_second:.2f}" for name in (UNQUANTISED, "candidate"))
-        rows.append(Compared("test rows a second in evaluate, which unpacks the weights", *both))
+        full_speed, speed = (
+            f"{speeds[name].examples_per_second:.2f}" for name in (UNQUANTISED, "candidate")
+        )
+        rows.append(
+            ("test rows a second in evaluate, which unpacks the weights", full_speed, speed)
+        )
     return rows
 
 

@@ -41,7 +41,7 @@ from release.record import (
     target_policy,
 )
 from release.record.held import hold
-from release.record.records import Commit, Records
+from release.record.records import Commit, Records, WorkTree
 from release.review import details
 from release.review.facts import Facts, Target
 from release.review.sides import at
@@ -78,8 +78,8 @@ def gather(records: Records, ref: str | None) -> Facts:
             refused=refused,
         )
     data, prepare = (
-        _stored(records, layout.DATA_REPORT, DataReport),
-        _stored(records, layout.PREPARE_REPORT, PrepareReport),
+        _report(records.work_tree, layout.DATA_REPORT, DataReport),
+        _report(records.work_tree, layout.PREPARE_REPORT, PrepareReport),
     )
     prefix = commits.prefix(records.root).as_posix() if commit else "."
     common: dict[str, Any] = {
@@ -153,16 +153,16 @@ def _judged(
     if judgement and target.base == target.commit:
         changes = judgement.changes
     evidence = records.work_tree.evidence(scoring.digest_of(params.evaluate.scorers))
-    training = _stored(records, layout.TRAIN_MEASURED, TrainMeasured)
-    answering = _stored(records, layout.EVALUATE_MEASURED, EvaluateMeasured)
-    suites = _stored(records, layout.SUITES_MEASURED, SuitesMeasured)
+    training = _report(records.work_tree, layout.TRAIN_MEASURED, TrainMeasured)
+    answering = _report(records.work_tree, layout.EVALUATE_MEASURED, EvaluateMeasured)
+    suites = _report(records.work_tree, layout.SUITES_MEASURED, SuitesMeasured)
     about = evidence.judged
     return Facts(
         "held" if set(missing) <= heavy else "recorded", target, commit, document, verdict=verdict,
         judgement=judgement, changes=changes, missing=tuple(missing), evidence=evidence,
         training=training if training and training.adapter == about.get(layout.ADAPTER.as_posix()) else None,
         answering=answering if answering and answering.merged == about.get(layout.MERGED.as_posix()) else None,
-        scores=_stored(records, layout.METRICS, ValidScores),
+        scores=_report(records.work_tree, layout.METRICS, ValidScores),
         suites=suites if suites and suites.merged == about.get(layout.MERGED.as_posix()) else None,
         quarantine=_quarantine(records, target),
         **common,
@@ -246,11 +246,11 @@ def _target(records: Records, ref: str | None) -> Target:
         name,
         commit,
         document,
-        _there(there, layout.PREPARE_REPORT, PrepareReport),
-        _there(there, layout.TRAIN_MEASURED, TrainMeasured),
-        _there(there, layout.VERDICT, Verdict),
+        _report(there, layout.PREPARE_REPORT, PrepareReport),
+        _report(there, layout.TRAIN_MEASURED, TrainMeasured),
+        _report(there, layout.VERDICT, Verdict),
         _runs(records.at(commit), document),
-        _there(there, layout.METRICS, ValidScores),
+        _report(there, layout.METRICS, ValidScores),
         base or commit,
     )
 
@@ -276,7 +276,7 @@ def _unrun(records: Records) -> Iterator[str]:
         ours = at(document, *key.split("."))
         nested = isinstance(value, Mapping) and isinstance(ours, Mapping)
         if nested:
-            yield from (f"{key}.{path}" for path, _, _ in details.differing(value, ours))
+            yield from (changed.what for changed in details.differing(value, ours, f"{key}."))
         elif ours != value:
             yield key
 
@@ -294,15 +294,9 @@ def _runs(there: Commit, document: object) -> dict[str, Pointer]:
     return pointers
 
 
-def _there(there: Commit, path: Path, model: type[M]) -> M | None:
+def _report(record: Commit | WorkTree, path: Path, model: type[M]) -> M | None:
+    """Return a report; None if the record lacks it, or has it in a format that this version cannot read."""
     try:
-        return there.report(path, model)
+        return record.report(path, model)
     except (EvidenceRefused, ValidationError):
-        return None
-
-
-def _stored(records: Records, path: Path, model: type[M]) -> M | None:
-    try:
-        return records.work_tree.report(path, model)
-    except EvidenceRefused:
         return None

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from checks.formats.evaluation_reports import Interval
 from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.suite import SUITES, BoundedSuite
 from release.pages.figures import signed
 from release.pages.words import Words
+from release.review.pairs import Difference
 
 _ALLOWING = ("non_inferior", "remembers")  # kinds of gate that allow a loss
 
@@ -63,10 +65,11 @@ def gate(
     return None
 
 
-def _bounds(finding: Finding | None) -> tuple[float, float, float] | None:
+def interval(finding: Finding | None) -> Interval | None:
+    """Return the value of a finding with its bounds; None if it lacks one of them."""
     if finding is None or finding.value is None or finding.low is None or finding.high is None:
         return None
-    return finding.value, finding.low, finding.high
+    return Interval(value=finding.value, low=finding.low, high=finding.high, n=finding.n or 0)
 
 
 def is_bounded(kind: str) -> bool:
@@ -81,15 +84,15 @@ def row(
     metric: str,
     means: tuple[float | None, float],
     less_is_better: bool,
-    bounds: tuple[float, float, float] | None = None,
+    change: Interval | Difference | None = None,
 ) -> Kept:
-    """The row of a metric. ``means``: of the base and of the model; ``bounds``: the change; None: those of the gate.
+    """The row of a metric. ``means``: of the base and of the model. Without ``change``, that of the gate is taken.
 
     A loss is written in per cent of the base's, a share in points, any other scale as it is.
     """
     base, own = means
     finding = gate(verdict, "base", metric, suite)
-    bounds = bounds or _bounds(finding)
+    change = change or interval(finding)
     scale, unit, how = 1.0, "", "+.2f"
     if less_is_better and base:
         scale, unit, how = 100 / base, " %", "+.1f"
@@ -101,15 +104,16 @@ def row(
         if finding and allows
         else ""
     )
-    if bounds is None:
+    if change is None:
         return Kept(suite, metric, base, own, "", "", allowed)
-    value, low, high = bounds
-    mark = "≈" if low <= 0 <= high else "▲" if (value > 0) is not less_is_better else "▼"
-    interval = f"{signed(low * scale, how)} to {signed(high * scale, how)}"
+    value = change.value
+    is_better = (value > 0) is not less_is_better
+    mark = "≈" if change.low <= 0 <= change.high else "▲" if is_better else "▼"
+    bounds = f"{signed(change.low * scale, how)} to {signed(change.high * scale, how)}"
     # Of a loss, the mark says the direction: a plus would read as a gain.
     size = (
         f"{abs(value * scale):.1f}"
         if less_is_better and mark != "≈"
         else signed(value * scale, how)
     )
-    return Kept(suite, metric, base, own, f"{mark} {size}{unit}", interval, allowed)
+    return Kept(suite, metric, base, own, f"{mark} {size}{unit}", bounds, allowed)

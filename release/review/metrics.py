@@ -213,12 +213,12 @@ def forgot(verdict: Verdict | None, suites: Sequence[SuiteScore]) -> list[Kept]:
     """Compare each suite with the base, on the same samples where these are here."""
     rows = list[Kept]()
     for score in suites:
-        base, difference = dict(score.others).get("base"), score.differences.get("base")
-        bounds = (difference.value, difference.low, difference.high) if difference else None
+        base = dict(score.others).get("base")
+        change = score.differences.get("base")
         if base is not None:
             means = (base, score.own)
             rows.append(
-                kept.row(verdict, score.suite, score.metric, means, score.less_is_better, bounds)
+                kept.row(verdict, score.suite, score.metric, means, score.less_is_better, change)
             )
     return rows
 
@@ -309,12 +309,5 @@ def _score(facts: Facts, evaluation: EvaluationReport, name: str, scorer: str) -
         scorer,
         confidence(facts) or evaluation.confidence,
     )
-    of_gate = None if difference else _of_gate(facts, name, scorer)
+    of_gate = None if difference else kept.interval(kept.gate(facts.verdict, name, scorer))
     return Score(name, how, theirs, difference, of_gate, "predictions are missing here")
-
-
-def _of_gate(facts: Facts, name: str, scorer: str) -> Interval | None:
-    finding = kept.gate(facts.verdict, name, scorer)
-    if finding is None or finding.value is None or finding.low is None or finding.high is None:
-        return None
-    return Interval(value=finding.value, low=finding.low, high=finding.high, n=finding.n or 0)

@@ -61,6 +61,13 @@ def hold_title(title: str) -> None:
         )
 
 
+def with_link(
+    links: tuple[tuple[str, str], ...], label: str, address: str | None
+) -> tuple[tuple[str, str], ...]:
+    """Return the links with one more in front, unless its address is not known or the label is there."""
+    return ((label, address), *links) if address and label not in dict(links) else links
+
+
 def watermark(title: str, commit: str | None) -> str:
     """The line by which CML finds its comment, as CML writes it: with an underscore of the title escaped."""
     escaped = title.replace("_", r"\_")

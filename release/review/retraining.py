@@ -27,7 +27,6 @@ from release.monitoring.window import Traffic
 from release.pages.text import prose
 
 _REMOTE = "origin"
-_SERVER = "https://github.com"
 # A service that fails is for the alerts: another model would not mend it.
 _KINDS = ("drift", "proxy", "quality")
 _DATA = "`data.uri`, `data.sha256`"
@@ -65,7 +64,8 @@ def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Pro
         return None
     git = Git(root, DEADLINE)
     trunk = Place(git, _base(root, git), _REMOTE, git.line("rev-parse", "--show-prefix"))
-    client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": _repository(git)}))
+    repository = github.repository_here(git.config(f"remote.{_REMOTE}.url") or "")
+    client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": repository or ""}))
     try:
         return _proposed(client, trunk, report, traffic, rows)
     except RequestError as trouble:
@@ -112,13 +112,6 @@ def _base(root: Path, git: Git) -> str:
             f"{root}: has no remote {_REMOTE}", f"git remote add {_REMOTE} URL, and git fetch"
         )
     return name.removeprefix(f"{_REMOTE}/")
-
-
-def _repository(git: Git) -> str:
-    """OWNER/NAME, from the environment or the remote's address; empty if neither gives it."""
-    server = os.environ.get("GITHUB_SERVER_URL", _SERVER)
-    address = git.config(f"remote.{_REMOTE}.url") or ""
-    return os.environ.get("GITHUB_REPOSITORY") or github.repository_of(address, server) or ""
 
 
 def _fetched(branch: Place) -> str:

@@ -48,7 +48,7 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
             )
 
 
-def against_base(side: Side, suite: str, metric: str, confidence: float) -> Difference | None:
+def against_base(side: Side, suite: str, metric: str) -> Difference | None:
     """How far a side's model differs from its base in a suite; None: their samples cannot be had."""
     if side.suites is None:
         return None
@@ -56,7 +56,7 @@ def against_base(side: Side, suite: str, metric: str, confidence: float) -> Diff
         side.suites.suites[suite].kind,
         (side.suite_lines(suite, "base"), side.suite_lines(suite)),
     )
-    return difference(side.document, suite, kind, metric, *lines, confidence)
+    return difference(side.document, suite, kind, metric, *lines, side.confidence)
 
 
 def difference(

@@ -1,9 +1,11 @@
 """The comment's sections, rendered from comment.md.jinja (``templates`` says how values are escaped)."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+
+from pydantic import Field
 
 from checks.gating import chain
+from checks.records.rows import Record
 from checks.storage import layout
 from release.pages import templates
 from release.record.records import Records
@@ -12,7 +14,7 @@ from release.review.advice import Advice
 from release.review.facts import Facts
 
 TEMPLATE = "comment.md.jinja"
-# In the comment's order. If there is no room, the section with the lower number is left out first.
+# In the comment's order, with ``keep`` of each section.
 _KEEP = {
     "verdict": 100, "gates": 90, "policy": 92, "parameters": 80, "flips": 50, "metrics": 95, "exported": 75,
     "slices": 30, "data": 60, "training": 40, "places": 45, "reproduce": 70, "digests": 35,
@@ -21,10 +23,12 @@ _SHOWN_AT_FIRST = 4  # changed parameters
 _KEEP_BAD_DATA = {"verdict": 100, "data": 88}  # it refused the data: that comes first
 
 
-class Section(NamedTuple):
+class Section(Record):
+    """A section of the comment. If there is no room, the section with the lower ``keep`` is left out first."""
+
     name: str
     markdown: str
-    keep: int
+    keep: int = Field(exclude=True)
 
 
 def sections(
@@ -59,15 +63,17 @@ def sections(
         "confidence": metrics.confidence(facts), "slices": metrics.slices(facts), "suites": suites,
         "export": exported.export(facts), "quantised": exported.table(facts, compared, suites),
         "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,
-        "parameters": details.parameters(facts), "recipe": details.recipe(records, facts),
-        "flips": details.flips(facts),
+        "parameters": details.parameters(facts), "needs_approval": details.needs_approval,
+        "recipe": details.recipe(records, facts), "flips": details.flips(facts),
         "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(records.root),
         "sparkline": training.sparkline, "confusions": training.confusions(records.root),
         "cost": training.cost(facts, records), "figures": training.figures(facts), **training.rewards(facts),
     }  # fmt: skip
     keep = _KEEP_BAD_DATA | _KEEP | _KEEP_BAD_DATA if facts.state == "bad-data" else _KEEP
     texts = templates.sections("release.review", TEMPLATE, keep, values)
-    return [Section(name, markdown, keep[name]) for name, markdown in texts.items()]
+    return [
+        Section(name=name, markdown=markdown, keep=keep[name]) for name, markdown in texts.items()
+    ]
 
 
 def _addresses(facts: Facts, web: str | None) -> dict[str, str]:
@@ -84,4 +90,4 @@ def _addresses(facts: Facts, web: str | None) -> dict[str, str]:
 def left_out(names: Sequence[str]) -> Section:
     """The note that replaces sections for which there is no room."""
     markdown = templates.render("release.review", TEMPLATE, "left_out_section", {"names": names})
-    return Section("left-out", markdown, 0)
+    return Section(name="left-out", markdown=markdown, keep=0)

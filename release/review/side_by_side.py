@@ -9,7 +9,6 @@ from release.review.comparison import ORDER, Changed, Comparison, Metric, Rows, 
 from release.review.pairs import Difference
 from release.review.sides import Side
 
-_CONFIDENCE = 0.95  # where no evaluation says one
 _SENTENCES = {
     "better": "{two} is better than {one}", "worse": "{two} is worse than {one}",
     "probably better": "{two} is probably better than {one}", "probably worse": "{two} is probably worse than {one}",
@@ -20,8 +19,7 @@ _SENTENCES = {
 def compare(a: Side, b: Side) -> Comparison:
     """Compare two records in all that both have."""
     notes = list[str]()
-    evaluation = b.evaluation or a.evaluation
-    confidence = evaluation.confidence if evaluation else _CONFIDENCE
+    confidence = (b if b.evaluation else a).confidence
     paired = same_rows.paired_rows(a, b, notes)
     metrics = [
         *same_rows.metrics(a, b, paired, confidence),
@@ -33,11 +31,9 @@ def compare(a: Side, b: Side) -> Comparison:
         for each, d in zip(metrics, differences, strict=True)
     ]
     shown = [each.name for each in metrics if each.suite is None and each.difference]
-    changed = (
-        list(details.differing(a.document, b.document))
-        if a.document is not None and b.document is not None
-        else []
-    )
+    parameters = list[Changed]()
+    if a.document is not None and b.document is not None:
+        parameters += details.differing(a.document, b.document)
     data, same = making.data(a, b)
     costs = tuple(making.costs(a, b, notes))
     facts = _facts(a), _facts(b)
@@ -57,8 +53,7 @@ def compare(a: Side, b: Side) -> Comparison:
         ),
         metrics=tuple(metrics),
         slices=tuple(each for name in shown if paired for each in same_rows.slices(paired, name, confidence)),
-        parameters=tuple(Changed(what=what, a=old, b=new) for what, old, new in changed),
-        data=data, same=same, cost=costs,
+        parameters=tuple(parameters), data=data, same=same, cost=costs,
         tally={right: tally[right] for right in ORDER if tally[right]}, answers=answers,
         notes=tuple(dict.fromkeys((*notes, *a.notes, *b.notes))),
     )  # fmt: skip

@@ -27,6 +27,7 @@ from release.record.records import Named, Records
 
 M = TypeVar("M", bound=BaseModel)
 CANDIDATE = "candidate"
+_CONFIDENCE = 0.95
 
 
 class _Verdict(BaseModel):
@@ -104,6 +105,11 @@ class Side:
         )
 
     @property
+    def confidence(self) -> float:
+        """The confidence of the evaluation's intervals; the usual one without an evaluation."""
+        return self.evaluation.confidence if self.evaluation else _CONFIDENCE
+
+    @property
     def candidate(self) -> ModelResult | None:
         """The evaluation of the model itself."""
         return self.evaluation.models.get(CANDIDATE) if self.evaluation else None
@@ -166,6 +172,13 @@ class Side:
         except EvidenceRefused as refused:
             self._note(refused.what)
         return None
+
+    def read(self, path: Path) -> bytes | None:
+        """Return the bytes of a file of the record; None if it lacks the file."""
+        if self._commit is not None:
+            return self._commit.data(path)
+        file = self._records.root / path
+        return file.read_bytes() if file.is_file() else None
 
     def _lines(self, path: Path, model: type[M], wanted: str) -> list[M] | None:
         """The lines of an output with the digest ``wanted``; what cannot be had is not asked for again."""

@@ -64,7 +64,7 @@ class Progress:
             parts = [f"{{desc}}: {{n_fmt}}{total}{{unit}}", "{rate_fmt}", "{elapsed}"]
         line = tqdm.format_meter(
             self._done,
-            self._total,
+            self._total or 0,
             self._printed - self._began,
             prefix=self._label,
             unit="B" if self._unit == "B" else f" {self._unit}s",

@@ -46,13 +46,6 @@ class ReportOptions(NamedTuple):
     web: str | None = None
 
 
-class Part(Record):
-    """One section."""
-
-    name: str
-    markdown: str
-
-
 class Report(Record):
     """``status``: the verdict; None if no verdict holds.
 
@@ -72,7 +65,7 @@ class Report(Record):
     title: str
     markdown: str
     whole: str
-    parts: tuple[Part, ...]
+    parts: tuple[Section, ...]
     left_out: tuple[str, ...]
 
 
@@ -101,7 +94,7 @@ def report(root: Path, options: ReportOptions | None = None) -> Report:
         situation=advised.name, **dict(advised.plain), passes=advised.success, title=advised.title,
         markdown="\n\n".join(section.markdown for section in kept) + "\n",
         whole="\n\n".join(section.markdown for section in every) + "\n",
-        parts=tuple(Part(name=section.name, markdown=section.markdown) for section in kept), left_out=left_out,
+        parts=tuple(kept), left_out=left_out,
     )  # fmt: skip
 
 

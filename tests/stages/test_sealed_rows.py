@@ -16,7 +16,7 @@ from checks.formats.evaluation_reports import EvaluationReport, Reference, Refer
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused, Refusal
 from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
-from release.verbs import sealed as verb
+from release.promotion import sealed_split
 from stages import references
 from stages import sealed as stage
 from stages.inference import answers, generate
@@ -218,7 +218,7 @@ def test_rows_of_ones_own_are_encrypted_with_a_new_key(splits: Path, tmp_path: P
     root = shutil.copytree(splits, tmp_path / "run")
     rows = questions(20)
     (tmp_path / "rows.jsonl").write_text(line(rows[0], group="g") + "".join(map(line, rows[1:])))
-    made = verb.new(root, tmp_path / "rows.jsonl")
+    made = sealed_split.make(root, tmp_path / "rows.jsonl")
     assert made.key.stat().st_mode & 0o777 == 0o600
     data = (root / layout.SEALED).read_bytes()
     assert SECRET.encode() not in data
@@ -231,7 +231,7 @@ def test_rows_of_ones_own_are_encrypted_with_a_new_key(splits: Path, tmp_path: P
     ]
     assert [row.group for row in found] == ["g", *(f"line:{number}" for number in range(2, 21))]
     with pytest.raises(MachineRefused, match=r"sealed\.key: File exists; move the key of the last split away first"):
-        verb.new(root, tmp_path / "rows.jsonl")
+        sealed_split.make(root, tmp_path / "rows.jsonl")
 
 
 ROWS: dict[str, tuple[str, type[Refusal], str]] = {
@@ -251,15 +251,15 @@ def test_rows_that_cannot_be_sealed_are_refused_and_nothing_is_written(how: str,
     text, kind, cause = ROWS[how]
     (tmp_path / "rows.jsonl").write_text(text)
     with pytest.raises(kind, match=cause):
-        verb.new(splits, tmp_path / "rows.jsonl")
+        sealed_split.make(splits, tmp_path / "rows.jsonl")
     assert not (splits / layout.SEALED).exists()
-    assert not (splits / verb.KEY).exists()
+    assert not (splits / sealed_split.KEY).exists()
 
 
 @pytest.mark.parametrize("where", ["rows.jsonl", "sealed.key"])
 def test_git_takes_in_neither_the_rows_nor_their_key(where: str, splits: Path, tmp_path: Path) -> None:
     with pytest.raises(MachineRefused, match=rf"{where}: git would take it in"):
-        verb.new(splits, (splits if where == "rows.jsonl" else tmp_path) / "rows.jsonl", splits / "sealed.key")
+        sealed_split.make(splits, (splits if where == "rows.jsonl" else tmp_path) / "rows.jsonl", splits / "sealed.key")
 
 
 # The section of params.yaml

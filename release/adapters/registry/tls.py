@@ -37,8 +37,8 @@ def trust(host: str | None) -> tuple[str, Certificate | None]:
         (str(path), str(path.with_suffix(".key"))) for path in files if path.suffix == ".cert"
     ]
     given = [os.environ[name] for name in _SETTINGS if os.environ.get(name)]
-    usual = str(Path(given[0] if given else _of_the_system()))
-    trusted = (authorities or [usual])[-1]
+    usual = Path(given[0] if given else _of_the_system())
+    trusted = str((authorities or [usual])[-1])
     certificate = certificates[-1] if certificates else None
     _check(trusted, certificate)
     return trusted, certificate

@@ -22,6 +22,7 @@ from release.adapters.alone import alone
 from release.cli import main
 from release.cli.wrapping import hanging, wrapped
 from release.doctor import machine
+from release.doctor.check import walk
 from tests.conftest import REPOSITORY
 from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import commit, git, write_params
@@ -136,11 +137,21 @@ def test_the_interpreter_of_the_command_is_the_one_that_stages_find() -> None:
     assert shutil.which("python", path=path) == str(Path(sys.executable).parent / "python")
 
 
+def test_each_command_has_a_file_of_its_name() -> None:
+    files = {name: command.callback.__module__ for name, command in main.commands.items() if command.callback}
+    assert files == {name: f"release.cli.{name}" for name in main.commands}
+
+
 # doctor
 
 
 def _check(name: str, checks: list[doctor.Check]) -> doctor.Check:
     return next(check for check in checks if check.name == name)
+
+
+def _remote_check(root: Path) -> doctor.Check:
+    rows = [row for row in machine.WANTED if row.name == "DVC remote"]
+    return next(walk(rows, machine.Machine(root)))
 
 
 class _Login(Handler):
@@ -197,7 +208,7 @@ def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
     assert (check.status, check.found) == ("ok", "https://example.invalid/dvc")
     with (tmp_path / ".dvc" / "config").open("a") as stream:
         stream.write("    version_aware = true\n[core]\n    remote = Store\n")
-    check = machine._dvc_remote(tmp_path)
+    check = _remote_check(tmp_path)
     assert (check.status, "--unset store version_aware" in check.fix) == ("optional", True)
 
 
@@ -218,11 +229,11 @@ def test_doctor_names_the_package_that_a_dvc_remote_needs(
     config = f"[core]\nremote = store\n['remote \"store\"']\nurl = {scheme}://bucket/team\n"
     (tmp_path / ".dvc" / "config").write_text(config)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    check = machine._dvc_remote(tmp_path)
+    check = _remote_check(tmp_path)
     found = f"{scheme}://bucket/team needs {package}, which is not installed"
     assert (check.status, check.found, check.fix) == ("optional", found, f"pip install {install}")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: importlib.util.spec_from_loader("dvc_x", None))
-    assert machine._dvc_remote(tmp_path).status == "ok"
+    assert _remote_check(tmp_path).status == "ok"
 
 
 # the wrapper

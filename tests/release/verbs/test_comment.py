@@ -15,9 +15,10 @@ from checks.process.errors import RemoteRefused, TrainingRefused
 from checks.storage import layout
 from release.adapters import github
 from release.adapters.retries import Patience
+from release.review import cml as cml_module
+from release.review.github_comment import ACTIONS
 from release.review.posting import CommentOptions, Posted, is_marked, watermark
 from release.verbs import comment as verb
-from release.verbs.comment import ACTIONS
 from tests import cml_standin, report_tree
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
 from tests.pipeline_repository import git
@@ -453,7 +454,7 @@ def cml(hub: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def _install(hub: StandIn, monkeypatch: pytest.MonkeyPatch, folder: Path, code: int = 0) -> Path:
     log = cml_standin.install(folder, hub, code)
     monkeypatch.setenv("PATH", f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(verb, "_server", lambda _where: "https://github.com")
+    monkeypatch.setattr(cml_module, "server", lambda _where: "https://github.com")
     return log
 
 
@@ -626,4 +627,4 @@ def test_rest_posts_where_cml_fails(
     ],
 )
 def test_cml_gets_an_address_only_where_it_makes_the_same_api_of_it(api: str, server: str | None) -> None:
-    assert verb._server(github.Place(api, REPOSITORY, 7, OLD, None)) == server
+    assert cml_module.server(github.Place(api, REPOSITORY, 7, OLD, None)) == server

@@ -27,6 +27,7 @@ from checks.process.errors import DataRefused, ParamsRefused
 from checks.stats import mean_planning
 from checks.stats.intervals import Mean
 from checks.storage import layout
+from release.adapters.team_folder import TeamFolder
 from release.cards import card_facts
 from release.cli import main
 from release.verbs import init as init_verb
@@ -353,7 +354,7 @@ def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, c
         (clone / path).write_text("of a run")
     choice = Choice(uri="rows.jsonl", license="MIT", name="x", labels=True, columns={}, instruction=None, margin=0.05)
     old = params_file.load(REPOSITORY / configuration)
-    place = init_verb.Place(clone, None, "old", old)
+    place = TeamFolder(clone, None, "old", old)
     begun = init_verb.Begun("new", choice, MEASURED, 1, (), () if stays else (card_facts.MODEL,))
     assert init_verb.write(place, begun) is not stays
     assert [(clone / path).exists() for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED)] == [stays] * 3
@@ -379,7 +380,7 @@ def test_only_the_examples_text_for_the_cards_is_replaced(
     edit(clone / card_facts.MODEL)
     if committed:
         repository.commit(clone, "our card")
-    place = init_verb.Place(clone, None, "", params_file.load(clone / layout.PARAMS))
+    place = TeamFolder(clone, None, "", params_file.load(clone / layout.PARAMS))
     assert init_verb.cards_of_example(place) == (*([card_facts.MODEL] if replaced else []), card_facts.DATA)
     shutil.rmtree(clone / ".git")
     repository.git(clone, "init", "--quiet")

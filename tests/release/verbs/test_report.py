@@ -24,7 +24,7 @@ from release.pages import templates
 from release.record import references
 from release.record.records import Records
 from release.review import advice, details, gathering, metrics, sections, situations
-from release.review.details import Parameter
+from release.review.comparison import Changed
 from release.review.facts import Facts
 from release.review.metrics import Score
 from release.verbs import report as renderer
@@ -708,7 +708,8 @@ def _cheap(value: float, low: float, high: float) -> dict[str, object]:
     return {"cheapest": Score("naive-bayes", "evaluated", figure, difference)}
 
 
-_ONE, _JUDGED = Parameter("train.lora.r", False, "16", "8"), Parameter("gates.good.at_least", True, "0.6", None)
+_ONE = Changed(what="train.lora.r", a="16", b="8")
+_JUDGED = Changed(what="gates.good.at_least", a="0.6", b=None)
 
 
 @pytest.mark.parametrize(
@@ -737,6 +738,7 @@ def test_what_is_read_first(values: dict[str, object], said: str) -> None:
         "kept": [],
         "facts": SimpleNamespace(changes=(), verdict=None),
         "parameters": None,
+        "needs_approval": lambda _facts, path: path.startswith("gates."),
         "splits": [],
         "shown_at_first": 4,
     }

@@ -26,7 +26,7 @@ from release.promotion import sealed as looks
 from release.promotion.checklist import Checklist
 from release.verbs import keys as key_verbs
 from release.verbs import sealed as verb
-from release.verbs.sealed import Asked
+from release.verbs.sealed import SealedAnswer
 from tests import evidence_tree
 from tests import promotion_tree as tree
 from tests.killed import forked
@@ -91,7 +91,7 @@ def says(root: Path, bit: str) -> None:
     (root / layout.STATE / "bit").write_text(bit)
 
 
-def ask(root: Path, bit: str = "pass", by: str = "sal") -> Asked:
+def ask(root: Path, bit: str = "pass", by: str = "sal") -> SealedAnswer:
     says(root, bit)
     return verb.ask(root, tree.key(root, by))
 
@@ -248,12 +248,12 @@ def test_a_killed_look_has_said_nothing_or_is_counted(root: Path, monkeypatch: p
     assert forked(lambda: ask(root, "kill")) == -signal.SIGKILL
     assert git(root, "rev-parse", "HEAD") == tip
 
-    def late(*_: object) -> Asked:
+    def late(*_: object) -> SealedAnswer:
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(verb, "_said", late)  # after the look is counted, before the bit is said
+        patch.setattr(verb, "_answer", late)  # after the look is counted, before the bit is said
         assert forked(lambda: ask(root, "fail")) == -signal.SIGKILL
     asked = ask(root)
     assert (asked.status, asked.done, asked.number, times(root)) == ("fail", "already", 1, 2)

@@ -13,8 +13,9 @@ from checks.process.errors import RemoteRefused
 from release.adapters import gitlab
 from release.adapters.retries import Patience, RequestError
 from release.cli import main
+from release.review import gitlab_comment
 from release.review.posting import CommentOptions, Posted, watermark
-from release.verbs import note as verb
+from release.verbs import comment as verb
 from tests import gitlab_standin, report_tree
 from tests.conftest import REPOSITORY
 from tests.gitlab_standin import BOT, GUEST, TOKEN, StandIn
@@ -53,7 +54,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, passing: Path) -> Iterator[StandIn]:
 
 
 def post(root: Path, options: CommentOptions = OPTIONS) -> Posted:
-    return verb.note(root, options)
+    return verb.comment(root, options)
 
 
 def test_the_note_is_created_once_then_updated_and_the_commit_has_the_verdict(lab: StandIn, passing: Path) -> None:
@@ -158,7 +159,10 @@ def test_a_note_beyond_gitlabs_limit_is_refused_with_gitlabs_words(lab: StandIn)
 
 
 def test_no_line_of_a_note_is_a_quick_action_of_gitlab() -> None:
-    assert verb.without_actions("/merge\na /b\n```\n/close now\n```\n") == " /merge\na /b\n```\n /close now\n```\n"
+    assert (
+        gitlab_comment.without_actions("/merge\na /b\n```\n/close now\n```\n")
+        == " /merge\na /b\n```\n /close now\n```\n"
+    )
 
 
 def test_a_forks_pipeline_comments_in_the_project_of_the_request_and_checks_its_own_commit() -> None:

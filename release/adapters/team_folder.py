@@ -1,0 +1,118 @@
+"""The folder of a team in which `lockstep init` works: a clone of Lockstep, or one to which its files are copied."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.config import params_file
+from checks.config.params import Params
+from checks.process.errors import DataRefused, ParamsRefused
+from checks.storage import layout
+from release.adapters import commits, git, tool_files
+from release.adapters.tool_files import Plan
+
+EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
+_NEEDED = (layout.PIPELINE, Path(".dvc/config"))
+# Folders that the pipeline writes; git ignores most of them.
+_WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))
+
+
+class TeamFolder(NamedTuple):
+    """The folder ``root``. ``plan``: the files of Lockstep to copy there; None if they are there.
+
+    ``old``: the text of the params.yaml that is adapted to the data; ``params``: the same, parsed.
+    """
+
+    root: Path
+    plan: Plan | None
+    old: str
+    params: Params
+
+    @property
+    def tool(self) -> Path:
+        """The folder whose stages read the data."""
+        return self.plan.clone if self.plan else self.root
+
+    @property
+    def is_example(self) -> bool:
+        """Whether its params.yaml is about the example that comes with Lockstep."""
+        return self.params.prepare.loader.kind == EXAMPLE
+
+    def path(self, address: str) -> str:
+        """Return an address for stages that run elsewhere; one that is no path in the folder stays as it is."""
+        path = self.root / address
+        return str(path.resolve()) if path.exists() else address
+
+    def address(self, file: Path) -> str:
+        """Return the address of ``file`` for params.yaml.
+
+        Raises DataRefused for a file that is missing, or that the pipeline would overwrite.
+        """
+        check_file(file)
+        path = file.resolve()
+        top = self.root.resolve()
+        if not path.is_relative_to(top):
+            return str(path)
+        within = path.relative_to(top)
+        for folder in _WRITTEN:
+            if folder in within.parents:
+                raise DataRefused(
+                    f"{within}: the pipeline writes {folder}/ itself",
+                    f"mkdir -p datasets && mv {within} datasets/ && ./lockstep init datasets/{within.name}",
+                )
+        return within.as_posix()
+
+
+def find(root: Path, file: Path, *, force: bool) -> TeamFolder:
+    """Decide where to work, with rows in ``file``. Writes nothing.
+
+    Raises ParamsRefused as ``tool_files.plan``, and for a params.yaml that may not be replaced or a clone without git;
+    DataRefused if ``file`` is not a file.
+    """
+    if not tool_files.exist_in(root):
+        check_file(file)  # before anything else is reported
+        plan = tool_files.plan(root, file)
+        text = plan.contents[layout.PARAMS.as_posix()].decode()
+        folder = TeamFolder(root, plan, text, params_file.parse(text))
+        if not folder.is_example:
+            fix = "use an unchanged clone of Lockstep"
+            raise ParamsRefused(f"{plan.clone}: its {layout.PARAMS} is not the example's", fix)
+        return folder
+    if missing := [path for path in _NEEDED if not (root / path).is_file()]:
+        raise ParamsRefused(
+            f"{root.resolve()}: has no {missing[0]}",
+            f"git checkout -- {missing[0]}, or a new clone",
+        )
+    if not git.has_repository(root):
+        raise ParamsRefused(
+            f"{root.resolve()}: is not in a git repository", "git init && git add -A && git commit"
+        )
+    params = params_file.load(root / layout.PARAMS)
+    text = (root / layout.PARAMS).read_text(encoding="utf-8")
+    folder = TeamFolder(root, None, text, params)
+    if not force:
+        _check_replaceable(folder)
+    return folder
+
+
+def check_file(file: Path) -> None:
+    """Raise DataRefused if ``file`` is not a file."""
+    if not file.is_file():
+        what = "is a folder" if file.is_dir() else "no such file"
+        raise DataRefused(
+            f"{file}: {what}",
+            "give one file in JSONL, CSV or Parquet; for others: docs/how-to/data.md",
+        )
+
+
+def _check_replaceable(folder: TeamFolder) -> None:
+    """Raise ParamsRefused unless params.yaml is the example's and git has it."""
+    if not folder.is_example:
+        raise ParamsRefused(
+            f"{layout.PARAMS}: is about data of your own already", "give --force to replace it"
+        )
+    head = commits.resolve(folder.root, "HEAD")
+    if head is None or commits.uncommitted(folder.root, "HEAD", [layout.PARAMS]):
+        raise ParamsRefused(
+            f"{layout.PARAMS}: has changes that git does not have",
+            "commit them, or give --force to replace them",
+        )
