@@ -50,7 +50,8 @@ def sign(
         )
     known = trust.known(root, target)
     signer = signatory.load(key, known, "release")
-    record, image, serving = signable.collect(Records(root), target)
+    records = Records(root)
+    record, image, serving = signable.collect(records, target)
     verified = verification.read(root, serving, known)
     subject = attach.subject(store, image.image)
     if not attach.has_layers(store, image.image, image):
