@@ -1,13 +1,11 @@
 """The model that the sealed split may be asked about: that of a record which was merged."""
 
 from checks.config.params import Sealed
-from checks.decision import held as holding
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters import commits
 from release.promotion.types import PromotionContext
-from release.record import running_code
-from release.record.held import hold
+from release.record.held import passing
 
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
 
@@ -20,7 +18,6 @@ def recorded(promotion_context: PromotionContext, wanted: Sealed) -> str:
     """
     root = promotion_context.root
     target = promotion_context.target
-    running_code.check(root, committed=True)
     head = commits.resolve(root, "HEAD")
     merged = head is not None and commits.is_ancestor(root, head, promotion_context.trunk)
     if head is None or not merged or commits.uncommitted(root, head, _RECORD):
@@ -29,9 +26,7 @@ def recorded(promotion_context: PromotionContext, wanted: Sealed) -> str:
             f"merge it, check out {target}, and `./lockstep dvc pull`",
         )
     trusting = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
-    record = hold(promotion_context.records, promotion_context.trunk, trusting=trusting)
-    if refused := holding.refusal(record.verdict):
-        raise refused
+    record = passing(promotion_context.records, promotion_context.trunk, trusting)
     if record.params.sealed != wanted:
         raise EvidenceRefused(
             f"{layout.PARAMS}: sealed is not that of {target}", f"check out {target}"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from checks.config import sealed as split
 from checks.config.params import Sealed
-from checks.formats.statement import PAYLOAD, Looked
+from checks.formats.statement import Looked
 from checks.process.errors import (
     EvidenceRefused,
     MachineRefused,
@@ -20,7 +20,7 @@ from checks.process.errors import (
 from checks.records.rows import Record
 from release.adapters import dvc
 from release.adapters.listening import Listener
-from release.evidence import dsse, keys, sigstore, statement, trust
+from release.evidence import signatory, statement, trust
 from release.ledger import Change
 from release.promotion import context, sealed, sealed_model
 from release.promotion.types import PromotionContext
@@ -59,9 +59,7 @@ def ask(
         )
     before = context.find(root, target)
     wanted = sealed.split(before)
-    signer = None if key is None else keys.load(key)
-    if signer:
-        trust.owner(signer, before.signers, "sealed")
+    signer = signatory.load(key, before.signers, "sealed")
     context.whoami(root)  # a bit that cannot be counted is not asked for
     model = sealed_model.recorded(before, wanted)
     known = _known(before, wanted, model)
@@ -80,7 +78,7 @@ def ask(
         split=f"sha256:{wanted.sha256}", asked=split.asked(wanted), number=number, passed=passed
     )
     payload = statement.sealed_look(model, looked)
-    data = dsse.sign(payload, PAYLOAD, signer) if signer else sigstore.sign([payload])[0]
+    data = signer.sign(payload)
     trust.verify(data, now.signers, "sealed", "the look")
     message = f"look {number} of {wanted.max_looks} at the sealed split {wanted.sha256[:12]}\n"
     now.ledger.commit(now.tip, Change({sealed.place(wanted, model): data}, message))
