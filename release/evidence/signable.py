@@ -39,13 +39,7 @@ def collect(records: Records, target: str | None = None) -> Signable:
     image = read_report(root, layout.IMAGE_REPORT, ImageReport)
     serving = read_report(root, layout.SERVING_REPORT, ServingReport)
     signable = Signable(record, image, serving)
-    problems = [
-        *_other_subjects(root, signable),
-        *_other_files(signable),
-        *_not_served(serving),
-        *_other_base(signable),
-        *_other_commit(root, image.commit),
-    ]
+    problems = [*_other_subjects(root, signable), *_problems(root, signable)]
     if problems:
         raise EvidenceRefused(problems[0], _VERIFY, tuple(problems[1:]))
     return signable
@@ -78,36 +72,26 @@ def _other_subjects(root: Path, signable: Signable) -> Iterator[str]:
             yield f"{path}: is about {what} {reported}, not {expected}"
 
 
-def _other_files(signable: Signable) -> Iterator[str]:
-    parity = signable.record.evidence.reports.parity
+def _problems(root: Path, signable: Signable) -> Iterator[str]:
+    """Yield what else does not fit: files, the verification's result, the base, and the commit of the image."""
+    record, image, serving = signable
+    parity = record.evidence.reports.parity
     if parity is None:
         raise EvidenceRefused(f"{layout.PARITY_REPORT}: is not here", "run `./lockstep run`")
-    if weights.of_image(signable.image) != {
-        path: file.sha256 for path, file in parity.files.items()
-    }:
+    if weights.of_image(image) != {path: file.sha256 for path, file in parity.files.items()}:
         yield f"{layout.IMAGE_REPORT}: its layers are not the files of the merged model"
-
-
-def _not_served(serving: ServingReport) -> Iterator[str]:
     if serving.status != "pass":
         failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
         yield f"{layout.SERVING_REPORT}: did not pass ({failed or 'an essential check is missing'})"
-
-
-def _other_base(signable: Signable) -> Iterator[str]:
-    """Yield the base of an image that was built with --base, for a trial: nobody reviewed that one."""
-    built = signable.image.base.name if signable.image.base else None
-    reviewed = signable.record.params.serve.base
-    if built != reviewed:
-        what = f"is made on {built or 'no base'}, serve.base of {layout.PARAMS} is"
+    base = image.base.name if image.base else None
+    reviewed = record.params.serve.base
+    if base != reviewed:  # It was built with --base, for a trial: nobody reviewed that one.
+        what = f"is made on {base or 'no base'}, serve.base of {layout.PARAMS} is"
         yield f"{layout.IMAGE_REPORT}: {what} {reviewed or 'null'}"
-
-
-def _other_commit(root: Path, commit: str) -> Iterator[str]:
-    """Yield what the image's commit lacks; in particular, whether this clone's history has it."""
+    commit = image.commit
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None or not commits.is_ancestor(root, commit, head):
         yield f"{layout.IMAGE_REPORT}: commit {commit[:12]} is not in this clone's history"
-        return
-    for path in commits.uncommitted(root, commit, _RECORD):
-        yield f"{path}: differs from commit {commit[:12]}"
+    else:
+        for path in commits.uncommitted(root, commit, _RECORD):
+            yield f"{path}: differs from commit {commit[:12]}"

@@ -1,5 +1,6 @@
 """The plan of a build: every blob of the image, and which of them the target has."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from checks.formats.report import Count
@@ -42,7 +43,8 @@ class Plan(Record):
 def plan(recipe: Recipe, cache: Cache) -> Plan:
     """Return what building ``recipe`` would store. Raises as the target does."""
     about = recipe.about
-    blobs = (*_base(recipe), *_weights(recipe, cache), *_documents(recipe, cache))
+    stored = [assembly.stored(recipe.target, cache, layer) for layer in recipe.layers]
+    blobs = (*_base(recipe), *_weights(recipe, cache, stored), *_documents(recipe, stored))
     return Plan(
         target=recipe.target.name,
         tag=recipe.tag,
@@ -71,28 +73,27 @@ def _base(recipe: Recipe) -> list[PlannedBlob]:
     ]
 
 
-def _weights(recipe: Recipe, cache: Cache) -> list[PlannedBlob]:
+def _weights(recipe: Recipe, cache: Cache, stored: Sequence[str | None]) -> list[PlannedBlob]:
     return [
         PlannedBlob(
             kind="weights",
             title=layer.title,
             digest=cache.get(layer),
             size=layer.size,
-            there=assembly.stored(recipe.target, cache, layer) is not None,
+            there=layer_digest is not None,
         )
-        for layer in recipe.layers
+        for layer, layer_digest in zip(recipe.layers, stored, strict=True)
     ]
 
 
-def _documents(recipe: Recipe, cache: Cache) -> tuple[PlannedBlob, PlannedBlob]:
+def _documents(recipe: Recipe, stored: Sequence[str | None]) -> tuple[PlannedBlob, PlannedBlob]:
     """Return the config and the manifest. All digests are equally long, so their sizes are known before the layers."""
-    digests = [assembly.stored(recipe.target, cache, layer) for layer in recipe.layers]
     added = [
         Added(layer_digest or recipe.about.model, layer.size, layer.title)
-        for layer, layer_digest in zip(recipe.layers, digests, strict=True)
+        for layer, layer_digest in zip(recipe.layers, stored, strict=True)
     ]
     config, manifest = assembly.documents(recipe, added)
-    known = None not in digests
+    known = None not in stored
     config_digest = digest.of_bytes(config)
     return (
         PlannedBlob(
