@@ -20,7 +20,7 @@ from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.adapters.registry import documents, reference
 from release.adapters.registry.types import MANIFEST
-from release.evidence import attach, dsse, keys, sbom, statement, strict, trust, verification
+from release.evidence import attach, dsse, keys, sbom, signable, statement, strict, trust, verification
 from release.image import stores
 from release.image.layout import Bytes, Layout
 from release.mirrors import mlflow, worker
@@ -29,7 +29,6 @@ from release.mirrors.types import MirrorUnavailable
 from release.record import references
 from release.record.records import Records
 from release.verbs import keys as key_verbs
-from release.verbs import sign as sign_verb
 from release.verbs.build import BuildOptions, build
 from release.verbs.promote import Promoted, PromoteOptions, promote
 from release.verbs.sign import Signed, sign
@@ -229,7 +228,7 @@ def releases(trio: Trio) -> tuple[Release, Release, Release]:
 
 def unsigned(root: Path) -> dict[str, Any]:
     """The statement of the release in ``root``, as plain values."""
-    held, image, serving = sign_verb.evidence(root)
+    held, image, serving = signable.collect(Records(root))
     bill = digest.of_bytes(sbom.make(held, image, commits.committed_at(root, image.commit)))
     verified = verification.read(root, serving, trust.known(root))
     plain: dict[str, Any] = json.loads(statement.make(root, held, image, serving, verified, bill))

@@ -63,10 +63,8 @@ def _named(root: Path, name: str) -> str | None:
         return _named(root, branch) if branch else _peeled(root, name)
     if name.startswith("refs/"):
         return _commit(root, _refs(root, name).get(name))
-    tag, branches = (
-        f"refs/tags/{name}",
-        (f"refs/remotes/{name}", f"refs/heads/{name}", f"refs/{name}"),
-    )
+    tag = f"refs/tags/{name}"
+    branches = (f"refs/remotes/{name}", f"refs/heads/{name}", f"refs/{name}")
     refs = _refs(root, *branches, tag, f"refs/remotes/*/{name}")
     for candidate in branches:
         if candidate in refs:

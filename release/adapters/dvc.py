@@ -49,15 +49,7 @@ def has_remote(root: Path) -> bool:
 
 def settings(root: Path) -> dict[str, str]:
     """DVC's configuration here, such as ``remote.NAME.url``; empty if there is none that DVC can read."""
-    try:
-        done = subprocess.run(
-            [sys.executable, *MODULE, "config", "--list"],
-            cwd=root, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
-    except OSError as error:
-        raise MachineRefused(
-            f"{sys.executable}: {error.strerror}", "make the virtual environment again"
-        ) from error
+    done = _quietly(root, "config", "--list")
     lines = (line.partition("=") for line in done.stdout.decode(errors="replace").splitlines())
     return {key: value for key, _, value in lines}  # DVC lists the file that wins last
 
@@ -160,20 +152,7 @@ def _asked(root: Path, *arguments: str) -> str | None:
     """Run DVC silently; None if it ends well, else its first error."""
     if importlib.util.find_spec("dvc") is None:
         return "DVC is not installed: pip install -c constraints.txt -e '.[dvc]'"
-    command = [sys.executable, *MODULE, *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=root,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-    except OSError as error:
-        raise MachineRefused(
-            f"{sys.executable}: {error.strerror}", "make the virtual environment again"
-        ) from error
+    done = _quietly(root, *arguments)
     if done.returncode == 0:
         return None
     printed = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
@@ -181,6 +160,23 @@ def _asked(root: Path, *arguments: str) -> str | None:
         line.removeprefix(_ERROR).removeprefix(_BUG) for line in printed if line.startswith(_ERROR)
     ]
     return redact(next(iter(errors or printed[-1:]), f"it ended with {done.returncode}"), 160)
+
+
+def _quietly(root: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run DVC and show nothing. Raises MachineRefused if this Python does not start."""
+    command = [sys.executable, *MODULE, *arguments]
+    try:
+        return subprocess.run(
+            command, cwd=root, env=environment(), capture_output=True, check=False
+        )
+    except OSError as error:
+        raise _no_python(error) from error
+
+
+def _no_python(error: OSError) -> MachineRefused:
+    return MachineRefused(
+        f"{sys.executable}: {error.strerror}", "make the virtual environment again"
+    )
 
 
 def from_top(root: Path, path: Path) -> Path:
@@ -216,9 +212,7 @@ def python(
         out = subprocess.PIPE if heard else sys.stderr if aside else None
         code, printed = _run(arguments, listener, cwd=root, env=env, stdout=out)
     except OSError as error:
-        raise MachineRefused(
-            f"{sys.executable}: {error.strerror}", "make the virtual environment again"
-        ) from error
+        raise _no_python(error) from error
     if code and (word := refused.read(root)):
         raise StageRefused(word)
     if code:

@@ -91,10 +91,8 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
         match := re.fullmatch(r"refs/pull/(\d{1,10})/(?:merge|head)", env.get("GITHUB_REF", ""))
     ):
         number = int(match[1])
-    run, server = (
-        env.get("GITHUB_RUN_ID", ""),
-        (env.get("GITHUB_SERVER_URL") or SERVER).rstrip("/"),
-    )
+    run = env.get("GITHUB_RUN_ID", "")
+    server = (env.get("GITHUB_SERVER_URL") or SERVER).rstrip("/")
     return Place(
         api,
         repository,

@@ -70,15 +70,13 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
             raise RemoteRefused(
                 f"{name}: {redact(value, 80)!r} is no project", "set it to the project's number"
             )
-    number, pipeline = (
-        _number(env.get(name)) for name in ("CI_MERGE_REQUEST_IID", "CI_PIPELINE_ID")
-    )
+    pipeline = _number(env.get("CI_PIPELINE_ID"))
     commit = env.get("CI_COMMIT_SHA", "")
     return Place(
         api=api,
         project=quote(project, safe=""),
         runs_in=quote(here, safe=""),
-        number=number,
+        number=_number(env.get("CI_MERGE_REQUEST_IID")),
         # A pipeline for merged results runs on a commit that is on no branch.
         commit=env.get("CI_MERGE_REQUEST_SOURCE_BRANCH_SHA") or commit or None,
         pipeline=(commit, pipeline) if pipeline else None,

@@ -34,10 +34,8 @@ def _resolved_by(root: Path) -> str:
 
     A run computes again what does not match the merged parameters.
     """
-    git, record = (
-        Git(root, None),
-        " ".join(path.as_posix() for path in _RECORD if (root / path).exists()),
-    )
+    git = Git(root, None)
+    record = " ".join(path.as_posix() for path in _RECORD if (root / path).exists())
     if not has_repository(root) or not git.line("ls-files", "--unmerged", "--", *record.split()):
         return f"restore the record from an earlier commit: `git checkout COMMIT -- {record}`; then `./lockstep run`"
     states = [

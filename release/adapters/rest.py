@@ -114,11 +114,7 @@ class Forge:
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                data, status, headers = (
-                    http.body(response, _LARGEST),
-                    response.status_code,
-                    response.headers,
-                )
+                data = http.body(response, _LARGEST)
         except http.TooLarge as error:
             raise RequestError(str(error)) from None
         except (requests.RequestException, OSError, ValueError) as error:
@@ -126,6 +122,7 @@ class Forge:
                 f"cannot be reached: {http.reason(error, _TIMES)}", temporary=True
             ) from None
         answer = _read(data)
+        status = response.status_code
         if status in (200, 201) and isinstance(answer, list if many else dict):
             return answer
         message = f"{method} {urlsplit(url).path}: {status} {self.said(answer)}".rstrip()
@@ -134,7 +131,7 @@ class Forge:
             raise RequestError(
                 f"{what}: answers with something else than a JSON {'list' if many else 'object'}"
             )
-        raise self.failed(what, status, headers)
+        raise self.failed(what, status, response.headers)
 
     def refused(self, trouble: RequestError) -> RemoteRefused:
         """The refusal for ``trouble``."""

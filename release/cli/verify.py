@@ -74,9 +74,7 @@ def verify(
             ),
             err=True,
         )
-    options = verb.VerifyOptions(
-        image=image, url=url, runtime=runtime, gpus=gpus, server=server, signer=signer
-    )
-    report = verb.verify(root, options)
+    options = verb.VerifyOptions(image=image, url=url, runtime=runtime, gpus=gpus, server=server)
+    report = verb.verify(root, options, signer)
     show(report, as_json, tables.serving)
     refuse(verb.refusal(report))

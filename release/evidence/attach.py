@@ -82,7 +82,11 @@ def attach(
 
 
 def attached(
-    store: Store, image: str, artifact_type: str, largest: int, report: Callable[[str], object]
+    store: Store,
+    image: str,
+    artifact_type: str,
+    largest: int,
+    report: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Artifact]:
     """Yield the artifacts of one type attached to ``image``. The reason why one is ignored is passed to ``report``.
 

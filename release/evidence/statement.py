@@ -15,13 +15,7 @@ from pydantic import BaseModel, ValidationError
 from checks.decision.held import HeldVerdict
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.statement import (
-    APPROVAL,
-    CHECKPOINT,
-    PREDICATE,
-    QUARANTINE_RELEASE,
-    SEALED_LOOK,
     TREE,
-    VERIFICATION,
     Approval,
     Approved,
     Checked,
@@ -54,14 +48,6 @@ TOKENIZER = frozenset(
     )
 )  # fmt: skip
 _REPRO = "run `./lockstep run`, then `lockstep build` and `lockstep verify`"
-_PREDICATES = {
-    Statement: PREDICATE,
-    Verification: VERIFICATION,
-    Approval: APPROVAL,
-    QuarantineRelease: QUARANTINE_RELEASE,
-    Checkpoint: CHECKPOINT,
-    SealedLook: SEALED_LOOK,
-}
 _S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease, Checkpoint, SealedLook)
 
 
@@ -249,10 +235,8 @@ def write(statement: BaseModel) -> bytes:
 
 
 def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
-    predicate_type, wanted = (
-        strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType"),
-        _PREDICATES[kind],
-    )
+    predicate_type = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType")
+    wanted = kind.model_fields["predicate_type"].default
     if predicate_type != wanted:
         what = f"{where}: predicateType is {str(predicate_type)[:80]!r}, not {wanted}"
         raise EvidenceRefused(what, "sign the right statement")

@@ -7,32 +7,23 @@ release/policy/signers.yaml gives the same key or identity the role `verify` too
 
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
-
-from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
 from checks.formats.serving import ServingReport
 from checks.formats.signers import Signers
-from checks.formats.statement import PAYLOAD, Verification
+from checks.formats.statement import Verification
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
-from release.evidence import dsse, keys, sigstore, statement, trust
+from release.evidence import keys, sigstore, statement, trust
+from release.evidence.signatory import Signatory
 
 _AGAIN = (
     "run `lockstep verify` with a key or an identity that may verify (docs/explanation/evidence.md)"
 )
 
 
-class Verifier(NamedTuple):
-    """Who signs a verification: a key, or for None the identity of this CI job. ``known``: the target's signers."""
-
-    key: CryptoSigner | None
-    known: Signers
-
-
 def verifier(
     root: Path, key: Path | None = None, *, keyless: bool = False
-) -> tuple[Verifier | None, str]:
+) -> tuple[Signatory | None, str]:
     """Find who will sign the verification, before anything starts; None and the reason if nobody will.
 
     ``key`` is by default that of `lockstep keys new`, if it exists and may verify. Raises EvidenceRefused if the given
@@ -45,7 +36,7 @@ def verifier(
             todo = "add the identity of this workflow with `may: [verify]` (docs/explanation/evidence.md)"
             raise EvidenceRefused(what, todo)
         sigstore.identity()
-        return Verifier(None, known), ""
+        return Signatory(None, known), ""
     if key is None and not (root / keys.KEY).is_file():
         return (
             None,
@@ -59,17 +50,17 @@ def verifier(
         if key is not None:
             raise
         return None, str(refused)
-    return Verifier(signer, known), ""
+    return Signatory(signer, known), ""
 
 
-def write(root: Path, report: ServingReport, by: Verifier) -> str:
+def write(root: Path, report: ServingReport, signatory: Signatory) -> str:
     """Sign the report in ``root``, write reports/serving.intoto.json, and return the signer's name.
 
     Raises EvidenceRefused if the identity may not verify, MachineRefused if Sigstore cannot be reached.
     """
     payload = statement.verification(report, digest.of_file(root / layout.SERVING_REPORT).sha256)
-    data = sigstore.sign([payload])[0] if by.key is None else dsse.sign(payload, PAYLOAD, by.key)
-    name = check(data, report, by.known, str(layout.SERVING_STATEMENT))
+    data = signatory.sign(payload)
+    name = check(data, report, signatory.known, str(layout.SERVING_STATEMENT))
     with files.replacing(root / layout.SERVING_STATEMENT) as stream:
         stream.write(data)
     return name

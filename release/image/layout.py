@@ -7,6 +7,7 @@ system releases the lock if the builder is killed.
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from pydantic import ValidationError
 from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from checks.storage import files
 from release.adapters.registry import documents
+from release.adapters.registry.checked import checked
 from release.adapters.registry.documents import Entry, Index, Manifest
 from release.adapters.registry.types import (
     INDEX,
@@ -105,28 +107,20 @@ class Layout:
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """The blob's bytes; the last block is given only if digest and size are right."""
         path = self._path(digest)
-        hasher, left = hashlib.sha256(), size
         if path.exists() and not path.is_file():  # a pipe would keep a reader waiting
             raise _damaged(path, "is not a regular file")
         try:
             with path.open("rb", buffering=0) as stream:
-                if os.fstat(stream.fileno()).st_size != size:
-                    raise _damaged(
-                        path, f"has {os.fstat(stream.fileno()).st_size} bytes and not {size}"
-                    )
-                while left and (block := stream.read(min(_BLOCK, left))):
-                    hasher.update(block)
-                    left -= len(block)
-                    if left:
-                        yield block
+                actual = os.fstat(stream.fileno()).st_size
+                if actual != size:
+                    raise _damaged(path, f"has {actual} bytes and not {size}")
+                blocks = iter(functools.partial(stream.read, _BLOCK), b"")
+                other = _damaged(path, "has other bytes than its name says")
+                yield from checked(blocks, digest, size, lambda *_: other)
         except FileNotFoundError as error:
             raise _absent(path, str(error.strerror)) from error
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
-        if left or f"sha256:{hasher.hexdigest()}" != digest:
-            raise _damaged(path, "has other bytes than its name says")
-        if size:
-            yield block
 
     def borrow(self, digest: str, size: int, source: Store) -> bool:  # noqa: ARG002 - as Store has it
         """Always False: a hashed copy is safer than a link to a file that others can change."""

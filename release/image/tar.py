@@ -6,6 +6,7 @@ version changes a layer's digest. Everything that could differ between machines 
 mode 0644 of files, 0755 of folders, 0777 of links.
 """
 
+import functools
 import hashlib
 import os
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused
+from release.adapters.registry.checked import checked
 
 BLOCK = 1 << 20  # bytes read at once
 _RECORD = 512
@@ -186,9 +188,14 @@ def _ustar(name: bytes, size: int, kind: bytes, mode: int, target: bytes = b"") 
 
 
 def _read(member: Member) -> Iterator[bytes]:
-    """A file's bytes, checked against the member's digest."""
-    hasher = hashlib.sha256()
-    left = member.size
+    """Yield a file's bytes, checked against the member's digest."""
+
+    def wrong(count: int, _: str) -> EvidenceRefused:
+        what = "is not the file that the verdict is about"
+        if count < member.size:
+            what = f"ends {member.size - count} bytes early"
+        return EvidenceRefused(f"{member.path}: {what}", _FIX)
+
     try:
         # Do not hang on a pipe, and do not follow a link.
         handle = os.open(member.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -198,16 +205,7 @@ def _read(member: Member) -> Iterator[bytes]:
                     f"{member.path}: not a regular file",
                     "replace it with the file that it points to",
                 )
-            while left:
-                block = stream.read(min(BLOCK, left))
-                if not block:
-                    raise EvidenceRefused(f"{member.path}: ends {left} bytes early", _FIX)
-                left -= len(block)
-                hasher.update(block)
-                if not left and f"sha256:{hasher.hexdigest()}" != member.sha256:
-                    raise EvidenceRefused(
-                        f"{member.path}: is not the file that the verdict is about", _FIX
-                    )
-                yield block
+            blocks = iter(functools.partial(stream.read, BLOCK), b"")
+            yield from checked(blocks, member.sha256, member.size, wrong)
     except OSError as error:
         raise EvidenceRefused(f"{member.path}: {error.strerror or error}", _FIX) from error

@@ -118,7 +118,7 @@ def _attached(store: Store, its: Pointer) -> bool:
         return any(
             digest.of_bytes(one.data) == its.evidence
             for kind in released.TYPES
-            for one in attach.attached(store, its.digest, kind, dsse.LARGEST, lambda _: None)
+            for one in attach.attached(store, its.digest, kind, dsse.LARGEST)
         )
     except EvidenceRefused as refused:
         raise MirrorUnavailable(refused.what) from None

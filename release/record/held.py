@@ -4,7 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from checks.decision import judging
-from checks.decision.held import HeldVerdict
+from checks.decision.held import HeldVerdict, refusal
 from checks.evaluation import scoring
 from checks.formats.verdict import Verdict
 from checks.gating import chain
@@ -12,7 +12,7 @@ from checks.kinds import plugins
 from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import layout
-from release.record import lock_check, looks, references
+from release.record import lock_check, looks, references, running_code
 from release.record.records import Records, WorkTree
 
 _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
@@ -69,6 +69,20 @@ def hold(
         todo = _AGAIN if packages else "run `./lockstep run`, then ask again"
         raise EvidenceRefused(f"the verdict does not hold: {first}", todo, tuple(others))
     return HeldVerdict(params, evidence, stored)
+
+
+def passing(
+    records: Records, target: str | None = None, trusting: Collection[Path] = ()
+) -> HeldVerdict:
+    """Return the verdict of the work tree, if it holds, is ``pass``, and the code here is committed.
+
+    Raises as ``running_code.check`` and ``hold``, and VerdictFailed or VerdictInconclusive for another verdict.
+    """
+    running_code.check(records.root, committed=True)
+    record = hold(records, target, trusting)
+    if refused := refusal(record.verdict):
+        raise refused
+    return record
 
 
 def _packages(tree: WorkTree) -> list[str]:

@@ -58,11 +58,9 @@ def _windows(runtime: Runtime, config: Mapping[str, Any], longest: int | None) -
     """Layers with a sliding window, from ``layer_types`` or older keys."""
     if runtime.windows is None:
         return None
-    kind, window, number = (
-        config.get("model_type"),
-        config.get("sliding_window"),
-        config.get("num_hidden_layers"),
-    )
+    kind = config.get("model_type")
+    window = config.get("sliding_window")
+    number = config.get("num_hidden_layers")
     types = config.get("layer_types")
     if types is not None and not (isinstance(types, list) and set(types) <= {_FULL, _SLIDING}):
         return f"layer_types {types!r:.60}: {runtime.name} knows {_FULL} and {_SLIDING}"

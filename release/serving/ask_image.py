@@ -1,7 +1,5 @@
 """Checks that an old image still answers: starts it the way it was verified, and sends one request."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -11,7 +9,6 @@ from checks.formats.serving import ImageReport
 from checks.formats.statement import Release
 from checks.process.errors import ServingRefused
 from checks.records.rows import Message
-from checks.storage import layout
 from release import runtimes
 from release.adapters.registry.reference import Reference
 from release.adapters.registry.types import Store
@@ -64,14 +61,11 @@ def _started(
             raise ServingRefused(
                 f"the image holds weights alone, and {runtime.name} runs in its image alone", todo
             )
-        (root / layout.STATE).mkdir(parents=True, exist_ok=True)
-        home = Path(tempfile.mkdtemp(prefix="serving-", dir=root / layout.STATE))
-        try:
-            folder = weights.unpack(store, report, home)
-            with closing(processes.start(runtime, serve, folder, root)) as process:
-                yield process
-        finally:
-            shutil.rmtree(home, ignore_errors=True)
+        with (
+            weights.unpacked(root, store, report) as folder,
+            closing(processes.start(runtime, serve, folder, root)) as process,
+        ):
+            yield process
     elif named.host is None:
         with (
             images.loaded(store, report.image) as name,

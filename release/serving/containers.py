@@ -15,6 +15,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.types import DeviceRequest, LogConfig
+
 from checks.process.errors import MachineRefused, ServingRefused
 from checks.process.text import redact
 from release.runtimes import Filled, Runtime
@@ -56,8 +60,6 @@ class Container:
 
     def log(self) -> bytes:
         """The end of its log."""
-        from docker.errors import DockerException
-
         if self._container is None:
             return b""
         try:
@@ -67,8 +69,6 @@ class Container:
 
     def terminate(self, deadline: float) -> Ended | None:
         """Send SIGTERM and wait; None if it still runs after ``deadline`` seconds."""
-        from docker.errors import APIError
-
         began = time.monotonic()
         with contextlib.suppress(APIError):  # it ended by itself: its exit code tells
             self._container.kill("SIGTERM")
@@ -84,8 +84,6 @@ class Container:
         _remove(self._engine, self.name)
 
     def _code(self) -> int | None:
-        from docker.errors import DockerException, NotFound
-
         if self._container is None:
             return -1
         try:
@@ -112,8 +110,6 @@ def start(
     ServingRefused if the image is not available, does not start or has no server, MachineRefused if no engine answers.
     Then everything is removed.
     """
-    from docker.errors import DockerException
-
     engine = connect()
     remove_leftovers(engine)
     image_found = _image(
@@ -137,9 +133,6 @@ def connect(timeout: float = 120) -> Any:
 
     Raises MachineRefused if none answers.
     """
-    import docker
-    from docker.errors import DockerException
-
     try:
         engine = docker.from_env(timeout=timeout)
         engine.ping()
@@ -150,8 +143,6 @@ def connect(timeout: float = 120) -> Any:
 
 def remove_leftovers(engine: Any) -> int:
     """Remove what killed runs left in the engine; return the number of runs."""
-    from docker.errors import DockerException
-
     try:
         kept = [*engine.containers.list(all=True, filters={"label": VERIFY}, ignore_removed=True)]
         kept += engine.networks.list(filters={"label": VERIFY})
@@ -166,8 +157,6 @@ def remove_leftovers(engine: Any) -> int:
 
 def _image(engine: Any, image: str, *, started: bool) -> Any:
     """The image, pulled if needed. It must have a command, unless ``started`` says how to start it."""
-    from docker.errors import DockerException, ImageNotFound
-
     if "sha256:" not in image:
         raise ServingRefused(f"{image}: names no digest", "write it as NAME@sha256:…")
     try:
@@ -195,8 +184,6 @@ def _image(engine: Any, image: str, *, started: bool) -> Any:
 
 def _watch(events: Any, bar: Any) -> None:
     """Update the bar with the bytes downloaded. Raises DockerException if the engine reports an error."""
-    from docker.errors import DockerException
-
     seen: dict[str, int] = {}
     for event in events:
         if "error" in event:
@@ -215,8 +202,6 @@ def _run(
     gpus: str | None,
     mounted: Mounted | None,
 ) -> None:
-    from docker.types import DeviceRequest, LogConfig
-
     labels = {VERIFY: server.name, OWNER: owners.self()}
     near = _is_near(engine)
     sealed = "read-only" not in runtime.cannot
@@ -293,8 +278,6 @@ def _is_near(engine: Any) -> bool:
 
 def _remove(engine: Any, name: str) -> None:
     """Remove the containers and networks of one run."""
-    from docker.errors import DockerException, NotFound
-
     chosen = {"label": f"{VERIFY}={name}"}
     try:
         for container in engine.containers.list(all=True, filters=chosen, ignore_removed=True):

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.config.params import Params
-from checks.decision.held import refusal as verdict_refusal
 from checks.formats.serving import ImageReport, ProbeReport
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
 from release.image import weights
-from release.record.held import hold
+from release.record.held import passing
 from release.record.records import Records
 from release.serving.served import Served, served
 
@@ -48,12 +47,10 @@ class Expected(NamedTuple):
 def expected(root: Path, image: bool) -> Expected:
     """Read the evidence in ``root``; ``image``: there must be a built image.
 
-    Raises as ``held.hold``, the verdict's own refusal if it is not ``pass``, and EvidenceRefused if probes or image are
+    Raises as ``held.passing``, and EvidenceRefused if probes or image are
     missing or about another model.
     """
-    record = hold(Records(root), trusting=_ELSEWHERE)
-    if refusal := verdict_refusal(record.verdict):
-        raise refusal
+    record = passing(Records(root), trusting=_ELSEWHERE)
     judged, verdict = record.verdict.judged, digest.of_file(root / layout.VERDICT).sha256
     model = record.verdict.model
     if model is None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from docker.errors import DockerException, ImageNotFound
+
 from checks.process.errors import EvidenceRefused, ServingRefused
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
@@ -26,8 +28,6 @@ def loaded(store: Store, digest: str) -> Iterator[str]:
     layout lacks the image or has other bytes, EvidenceRefused if ``digest`` is not an image, ServingRefused if the
     engine does not accept it, MachineRefused if there is no engine.
     """
-    from docker.errors import DockerException
-
     engine = containers.connect(_LOADING)
     document = store.document(digest)
     manifest = documents.read(document, store.name)
@@ -65,8 +65,6 @@ def loaded(store: Store, digest: str) -> Iterator[str]:
 
 
 def _known(engine: Any, ids: tuple[str, ...]) -> str | None:
-    from docker.errors import DockerException, ImageNotFound
-
     for image_id in ids:
         try:
             return str(engine.images.get(image_id).id)

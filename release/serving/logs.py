@@ -82,10 +82,8 @@ def _records(log: bytes) -> Iterator[tuple[str | None, str]]:
         if line.startswith("{"):
             try:
                 record = json.loads(line)
-                level, message = (
-                    record.get("level"),
-                    (record.get("fields") or {}).get("message") or line,
-                )
+                message = (record.get("fields") or {}).get("message") or line
+                level = record.get("level")
             except (ValueError, AttributeError, RecursionError):
                 pass
         for part in str(message).splitlines():

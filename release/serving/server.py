@@ -37,23 +37,18 @@ class Server(Protocol):
     @property
     def how(self) -> Literal["container", "process", "url"]:
         """How it was started."""
-        ...
 
     def gone(self) -> str | None:
         """None while it runs; else its exit code and the reason from its log."""
-        ...
 
     def log(self) -> bytes:
         """The last megabytes of its log; empty if it cannot be read."""
-        ...
 
     def terminate(self, deadline: float) -> Ended | None:
         """Send SIGTERM and wait. None if it still runs after ``deadline`` seconds, or cannot be stopped from here."""
-        ...
 
     def close(self) -> None:
         """Stop it and remove its container, network, process and folder. Can be called twice."""
-        ...
 
 
 def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> float:

@@ -54,14 +54,14 @@ class Replay:
         rate: float,
         at_once: int,
     ) -> None:
-        self._requests, self._sides, self._limit, self._rate = (
-            requests,
-            (production, candidate),
-            limit,
-            rate,
-        )
-        self._lock, self._stop, self._done = threading.Lock(), threading.Event(), threading.Event()
-        self._next, self._began = 0, 0.0
+        self._requests = requests
+        self._sides = (production, candidate)
+        self._limit = limit
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._stop, self._done = threading.Event(), threading.Event()
+        self._next = 0
+        self._began = 0.0
         self._answered: list[Answered] = []
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(at_once)]
 

@@ -1,8 +1,11 @@
 """Extracts the weights from an image's layers, for a server process where there is no Docker."""
 
 import io
+import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from checks.formats.serving import ImageReport, Layer
@@ -17,6 +20,18 @@ from release.serving.progress import Progress
 
 _BLOCK = 1 << 20
 _AGAIN = "run `lockstep build` again"
+
+
+@contextmanager
+def unpacked(root: Path, store: Store, report: ImageReport) -> Iterator[Path]:
+    """Unpack the weights below .lockstep in ``root`` for the block; see ``unpack``."""
+    state = root / layout.STATE
+    state.mkdir(parents=True, exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="serving-", dir=state))
+    try:
+        yield unpack(store, report, home)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def unpack(store: Store, report: ImageReport, home: Path) -> Path:

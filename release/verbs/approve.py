@@ -11,12 +11,12 @@ from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.process.text import redact
 from checks.records.identity import Digest
 from checks.records.rows import Record
+from release.evidence import signatory, statement
 from release.ledger import Change
 from release.promotion import approvals, context, default_image, environment, requirements
 from release.promotion.checklist import CheckResult
 from release.promotion.types import PromotionContext
 from release.record import running_code
-from release.verbs import sign
 
 
 class Approved(Record):
@@ -49,7 +49,8 @@ def approve(
     requirements.held_back(where, digest, None, result)
     if result.failures:
         raise PromotionRefused(result.failures[0].what, result.failures[0].todo)
-    data = sign.approve(root, key, name, digest, why, where.trunk)
+    approver = signatory.load(key, where.signers, "approve")
+    data = approver.sign(statement.approve(name, digest, why))
     said = approvals.read(where, name, digest, data, "the approval")
     path = approvals.place(name, digest) / f"{said.signer}.json"
     existing = environment.look(where, name).files.get(path)

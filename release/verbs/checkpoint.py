@@ -4,10 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from checks.formats.serving import CommitHash
-from checks.formats.statement import PAYLOAD
 from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.records.rows import Record
-from release.evidence import dsse, freshness, keys, sigstore, statement, trust
+from release.evidence import freshness, signatory, statement, trust
 from release.promotion import context
 
 
@@ -39,9 +38,7 @@ def checkpoint(
             f"{promotion_context.ledger.shown}: has no remote, so nobody else can change it",
             "add a remote",
         )
-    signer = None if key is None else keys.load(key)
-    if signer:
-        trust.owner(signer, promotion_context.signers, "checkpoint")
+    signer = signatory.load(key, promotion_context.signers, "checkpoint")
     before = freshness.last(promotion_context.ledger, promotion_context.signers)
     if before:
         freshness.hold(promotion_context.ledger, promotion_context.tip, before)
@@ -49,7 +46,7 @@ def checkpoint(
     payload = statement.checkpoint(
         promotion_context.ledger.branch, promotion_context.tip, number, at
     )
-    data = dsse.sign(payload, PAYLOAD, signer) if signer else sigstore.sign([payload])[0]
+    data = signer.sign(payload)
     by = trust.verify(data, promotion_context.signers, "checkpoint", "the checkpoint").signer
     promotion_context.ledger.add_checkpoint(
         promotion_context.tip, data, f"checkpoint {number} of {promotion_context.ledger.branch}\n"

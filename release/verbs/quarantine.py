@@ -11,12 +11,11 @@ from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.process.text import redact
 from checks.records.rows import Record
 from checks.storage import files, layout
-from release.evidence import keys
+from release.evidence import keys, signatory, statement
 from release.ledger import Change, Held, compose_release
 from release.promotion import context
 from release.promotion import held as quarantined
 from release.promotion.types import PromotionContext
-from release.verbs import sign
 
 _LONGEST = 500  # characters of a reason, as the quarantine keeps it
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -120,16 +119,15 @@ def free(where: PromotionContext, name: str, why: str, key: Path | None = None) 
     before = _readable(where)
     left = quarantine.release(before.entries, name.rpartition("@")[2])
     freed = tuple(entry for entry in before.entries if entry not in left)
-    if key is not None:
-        sign.may_approve(where.root, key, where.trunk)
+    approver = None if key is None else signatory.load(key, where.signers, "approve")
     if before.gone:  # a release takes out what is there, so that git shows what it did
         message = f"restore {layout.QUARANTINE.name}\n\nIt lacked what no release had freed.\n"
         restored = Change({layout.QUARANTINE: quarantine.write(before.entries)}, message)
         where = where._replace(tip=where.ledger.commit(where.tip, restored))
     images = [entry.image for entry in freed]
-    signed = (
-        None if key is None else sign.free(where.root, key, images, where.tip, reason, where.trunk)
-    )
+    signed = None
+    if approver is not None:
+        signed = approver.sign(statement.free(images, where.tip, reason))
     names = ", ".join(dict.fromkeys(entry.version or entry.image[:19] for entry in freed))
     message = compose_release(images, names, where.tip, reason, signed)
     commit = where.ledger.commit(
@@ -143,7 +141,7 @@ def _key(where: PromotionContext) -> Path | None:
     default, asking = where.root / keys.KEY, quarantined.asking(where.promote)
     try:
         if default.is_file():
-            sign.may_approve(where.root, default, where.trunk)
+            signatory.load(default, where.signers, "approve")
             return default
     except EvidenceRefused:
         if asking:

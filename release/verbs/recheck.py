@@ -5,7 +5,7 @@ and their lists name. So for each commit these names are looked at again, withou
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -46,20 +46,19 @@ def recheck(root: Path, names: Sequence[str] = ()) -> tuple[Rechecked, ...]:
     return tuple(_checked(root, commit, releases) for commit, releases in ran.items())
 
 
-def refusal(checked: Iterable[Rechecked]) -> Refusal | None:
+def refusal(checked: Sequence[Rechecked]) -> Refusal | None:
     """Return the refusal if a commit has unsafe names, or could not be read whole; None otherwise."""
-    for result in checked:
-        for line in result.unsafe:
-            return EvidenceRefused(
-                f"{result.commit[:12]}: {line}",
-                "fetching it may have written code: docs/explanation/advisory-2026-11.md says what to do",
-            )
-    for result in checked:
-        for line in result.unknown:
-            return EvidenceRefused(
-                f"{result.commit[:12]}: {line}",
-                "run it where the DVC remote can be reached, with the whole history",
-            )
+    unsafe = [f"{result.commit[:12]}: {line}" for result in checked for line in result.unsafe]
+    if unsafe:
+        return EvidenceRefused(
+            unsafe[0],
+            "fetching it may have written code: docs/explanation/advisory-2026-11.md says what to do",
+        )
+    unknown = [f"{result.commit[:12]}: {line}" for result in checked for line in result.unknown]
+    if unknown:
+        return EvidenceRefused(
+            unknown[0], "run it where the DVC remote can be reached, with the whole history"
+        )
     return None
 
 

@@ -3,7 +3,6 @@
 Source: OCI distribution specification 1.1, https://github.com/opencontainers/distribution-spec.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,10 +13,11 @@ import requests
 from checks.process.errors import BuildRefused, RegistryRefused
 from checks.storage import digest as digests
 from release.adapters.registry import documents, limits, upload
+from release.adapters.registry.checked import checked
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.referrers import Referrers
 from release.adapters.registry.replies import READ, Answer, blocks
-from release.adapters.registry.transport import CANCEL, HASHING, Transport
+from release.adapters.registry.transport import HASHING, Transport
 from release.adapters.registry.types import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -60,8 +60,7 @@ class Repository:
     def has(self, digest: str, size: int) -> bool:
         """Tell whether the blob is there, whole."""
         with self._saying(f"looking for {digest}", "pull from"):
-            answer = self._ask("HEAD", f"blobs/{digest}", (200, 404), self._read)
-        return answer.status == 200 and answer.headers.get("Content-Length") == str(size)
+            return self._http.has_blob(self.repository, digest, size, self._read)
 
     def add(self, blob: Blob, digest: str | None, seen: Seen) -> str:
         """Send the blob, hashed on the way; return its digest. Bytes that the registry has are not sent."""
@@ -89,35 +88,22 @@ class Repository:
                     raise
                 return False  # not allowed to read there, or no mounts here: it can still be sent
             if answer.status == 202:
-                self._cancel(answer, scopes)
+                self._http.cancel(self._http.location(answer), scopes)
                 return False
         return self.has(digest, size)
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """The blob's bytes, continued where a connection broke; the last block comes once digest and size are right."""
-        hasher, position, last = hashlib.sha256(), 0, b""
-        with self._saying(f"reading {digest}", "pull from"):
-            for block in self._stream(digest, size):
-                hasher.update(block)
-                position += len(block)
-                if position > size:
-                    break
-                if last:
-                    yield last
-                last = block
-        digest_read = f"sha256:{hasher.hexdigest()}"
-        if position != size or digest_read != digest:
-            what = (
-                f"more than {size:,} bytes"
-                if position > size
-                else f"{position:,} bytes, {digest_read}"
-            )
-            raise RegistryRefused(
+
+        def wrong(count: int, actual: str) -> RegistryRefused:
+            what = f"{count:,} bytes, {actual}" if count <= size else f"more than {size:,} bytes"
+            return RegistryRefused(
                 f"{self.name}: holds {what} as {digest} of {size:,} bytes",
                 "ask who runs the registry, or use another",
             )
-        if last:
-            yield last
+
+        with self._saying(f"reading {digest}", "pull from"):
+            yield from checked(self._stream(digest, size), digest, size, wrong)
 
     def document(self, reference: str) -> Document:
         """Return the manifest or index by tag or digest, checked against the digest where it is one."""
@@ -195,15 +181,13 @@ class Repository:
 
     def _stream(self, digest: str, size: int) -> Iterator[bytes]:
         """Yield the body of a blob over as many requests as it takes; no more than the first block too many."""
+        url = self._url(f"blobs/{digest}")
         tries, position = Tries(self._http.patience), 0
         while True:
             before = position
             try:
-                url, headers = (
-                    self._url(f"blobs/{digest}"),
-                    {"Range": f"bytes={position}-"} if position else None,
-                )
-                with closing(self._http.send("GET", url, self._read, headers=headers)) as response:
+                rest = {"Range": f"bytes={position}-"} if position else None
+                with closing(self._http.send("GET", url, self._read, headers=rest)) as response:
                     skip = self._start(response, position)
                     for block in blocks(response, _BLOCK):
                         wanted = block[skip:]
@@ -232,15 +216,6 @@ class Repository:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {position}-"):
             raise _lies("answers with another range than was asked for")
         return 0
-
-    def _cancel(self, answer: Answer, scopes: Sequence[str]) -> None:
-        """Best effort: a registry forgets unfinished uploads by itself."""
-        try:
-            self._http.once(
-                "DELETE", self._http.location(answer), (204, 202, 404), scopes, read=CANCEL
-            )
-        except RequestError:
-            return
 
     def _url(self, path: str) -> str:
         return self._http.url(f"{self.repository}/{path}")

@@ -14,7 +14,7 @@ from release.adapters.registry.documents import LARGEST
 from release.adapters.retries import RequestError
 
 # Seconds to connect, between two reads, and for a small reply in all.
-CONNECT, READ, REPLY = (10.0, 60.0, 300.0)
+CONNECT, READ, REPLY = 10.0, 60.0, 300.0
 FAILURES = (requests.RequestException, urllib3.exceptions.HTTPError, OSError, UnicodeError)
 
 

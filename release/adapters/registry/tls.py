@@ -4,24 +4,17 @@ import functools
 import os
 import ssl
 from pathlib import Path
-from typing import NamedTuple
 
 import certifi
 
 from checks.process.errors import RegistryRefused
 
 _SETTINGS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+Certificate = tuple[str, str]  # This client's own certificate and its key.
 
 
-class Trust(NamedTuple):
-    """The values of requests' ``verify`` and ``cert``: a file or folder of authorities, our certificate and its key."""
-
-    authorities: str
-    certificate: tuple[str, str] | None
-
-
-def trust(host: str | None) -> Trust:
-    """Return the trust in a registry (HOST[:PORT]), or in any other host for None.
+def trust(host: str | None) -> tuple[str, Certificate | None]:
+    """Return the trust in a registry (HOST[:PORT]), or in any other host for None: requests' ``verify`` and ``cert``.
 
     Docker's certs.d/HOST[:PORT] has the authorities of one registry in a *.crt, and this client's own certificate in
     NAME.cert with NAME.key. For all others REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR counts,
@@ -45,9 +38,10 @@ def trust(host: str | None) -> Trust:
     ]
     given = [os.environ[name] for name in _SETTINGS if os.environ.get(name)]
     usual = Path(given[0] if given else _of_the_system())
-    chosen = Trust(str((authorities or [usual])[-1]), certificates[-1] if certificates else None)
-    _check(chosen)
-    return chosen
+    trusted = str((authorities or [usual])[-1])
+    certificate = certificates[-1] if certificates else None
+    _check(trusted, certificate)
+    return trusted, certificate
 
 
 @functools.cache
@@ -66,23 +60,19 @@ def _of_the_system() -> str:
 
 
 @functools.lru_cache(maxsize=8)  # Reading all authorities takes a tenth of a second.
-def _check(chosen: Trust) -> None:
-    problem, place = "", chosen.authorities
+def _check(authorities: str, certificate: Certificate | None) -> None:
+    place = authorities
+    folder = Path(place).is_dir()
     try:
-        folder = Path(place).is_dir()
         context = ssl.create_default_context(
             cafile=None if folder else place, capath=place if folder else None
         )
-        if chosen.certificate:
-            place = chosen.certificate[0]
-            context.load_cert_chain(*chosen.certificate)
+        if certificate:
+            place = certificate[0]
+            context.load_cert_chain(*certificate)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError.
-        problem = (
-            getattr(error, "reason", None)
-            or getattr(error, "strerror", None)
-            or type(error).__name__
-        )
-    if problem:
+        words = [getattr(error, name, None) for name in ("reason", "strerror")]
+        problem = next(filter(None, words), type(error).__name__)
         raise RegistryRefused(
             f"{place}: cannot be used as a certificate: {problem}", "fix the file, or remove it"
-        )
+        ) from error

@@ -1,9 +1,8 @@
 """HTTP to one registry: its address, TLS, logins, redirects, deadlines, retries, and what its errors say."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, suppress
-from typing import Any, Protocol
 from urllib.parse import urljoin
 
 import requests
@@ -19,18 +18,11 @@ from release.adapters.registry.replies import CONNECT, FAILURES, READ, Answer, N
 from release.adapters.retries import TEMPORARY, Patience, RequestError, Tries, retry_after
 
 HASHING = 900.0  # seconds that a registry may think about a whole layer
-CANCEL = 5.0  # seconds for what is only polite
+_CANCEL = 5.0  # seconds for what is only polite
 _REDIRECTS = 5
 _LONGEST = 200  # characters of what a registry says
 _POOL = 32  # Idle connections that are kept: more than any number of threads that send.
 _FIRST_TRIES = 4  # Tries of a registry that never answered: its name may be wrong.
-
-
-class Sized(Protocol):
-    """A body that is sent as it is iterated, of a length known before."""
-
-    def __len__(self) -> int: ...
-    def __iter__(self) -> Iterator[Any]: ...
 
 
 class _Error(BaseModel):
@@ -89,7 +81,7 @@ class Transport:
         scopes: Sequence[str],
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Sized | None = None,
+        body: bytes | Iterable[memoryview] | None = None,
         read: float = READ,
     ) -> Answer:
         """Return a reply with one of the statuses ``ok``, in one try."""
@@ -100,6 +92,19 @@ class Transport:
                 raise self.trouble(response)
             return whole(response)
 
+    def has_blob(
+        self, name: str, digest: str, size: int, scopes: Sequence[str], tries: Tries | None = None
+    ) -> bool:
+        """Tell whether the repository ``name`` has the blob, whole."""
+        url = self.url(f"{name}/blobs/{digest}")
+        answer = self.ask("HEAD", url, (200, 404), scopes, tries=tries)
+        return answer.status == 200 and answer.headers.get("Content-Length") == str(size)
+
+    def cancel(self, location: str, scopes: Sequence[str]) -> None:
+        """Cancel an upload. Failures are ignored: a registry forgets unfinished uploads by itself."""
+        with suppress(RequestError):
+            self.once("DELETE", location, (204, 202, 404), scopes, read=_CANCEL)
+
     def send(
         self,
         method: str,
@@ -107,7 +112,7 @@ class Transport:
         scopes: Sequence[str],
         *,
         headers: Mapping[str, str] | None = None,
-        body: bytes | Sized | None = None,
+        body: bytes | Iterable[memoryview] | None = None,
         read: float = READ,
     ) -> requests.Response:
         """Return a reply whose body is still to be read, whatever its status; redirects of GET and HEAD are followed.
@@ -146,7 +151,7 @@ class Transport:
         url: str,
         scopes: Sequence[str],
         headers: Mapping[str, str],
-        body: bytes | Sized | None,
+        body: bytes | Iterable[memoryview] | None,
         read: float,
     ) -> requests.Response:
         """One request, with a login where it goes to the registry; a refused token is renewed once."""
@@ -176,7 +181,7 @@ class Transport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | Sized | None,
+        body: bytes | Iterable[memoryview] | None,
         read: float,
     ) -> requests.Response:
         parts = addresses.split(url)

@@ -62,11 +62,9 @@ class Blob(Protocol):
     @property
     def size(self) -> int:
         """Bytes in all."""
-        ...
 
     def blocks(self) -> Iterator[bytes]:
         """Return all bytes, in blocks of some megabytes."""
-        ...
 
 
 class Store(Protocol):
@@ -81,34 +79,27 @@ class Store(Protocol):
 
     def has(self, digest: str, size: int) -> bool:
         """Tell whether the blob is there, whole."""
-        ...
 
     def add(self, blob: Blob, digest: str | None, seen: Seen) -> str:
         """Read ``blob`` once, hash it and store it; return its digest. Nothing stays when it fails.
 
         With ``digest`` known the bytes must have it. ``seen`` is told bytes as they are stored.
         """
-        ...
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """Return the blob's bytes, checked against digest and size before the last block is given."""
-        ...
 
     def borrow(self, digest: str, size: int, source: "Store") -> bool:
         """Take the blob from another repository of the same registry without sending it; False where that cannot be."""
-        ...
 
     def document(self, reference: str) -> Document:
         """Return the manifest or index by tag or digest, checked against the digest where it is one."""
-        ...
 
     def put(self, data: bytes, media_type: str, tag: str | None) -> str:
         """Store a manifest under its digest, and then under ``tag``; return the digest."""
-        ...
 
     def referrers(self, digest: str) -> list[Descriptor]:
         """Return the manifests whose subject is ``digest``; artifactType and annotations are among their extra fields.
 
         None for an image that has none, or is not there. Whoever may write there may add to them.
         """
-        ...

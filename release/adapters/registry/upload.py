@@ -7,19 +7,22 @@ crane push in this way, so every registry that they push to takes it. With a Con
 Source: google/go-containerregistry, pkg/v1/remote/write.go; OCI distribution specification 1.1, "Pushing blobs".
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from urllib.parse import quote
 
 from checks.process.errors import BuildRefused
-from release.adapters.registry.bodies import Body
-from release.adapters.registry.transport import CANCEL, HASHING, Transport
+from release.adapters.registry.transport import HASHING, Transport
 from release.adapters.registry.types import Blob, Seen
 from release.adapters.retries import RequestError, Tries
 
 _BINARY = {"Content-Type": "application/octet-stream"}
-# The registry lost the upload, or received other bytes than were sent.
+# With these statuses the registry lost the upload, or received other bytes than were sent.
 _REJECTED = frozenset({400, 404, 410, 416})
-_REJECTIONS = 2  # after so many the blob is sent again; the next one is final
+_REJECTIONS = 2  # After so many the blob is sent again; the next one is final.
+# The bytes of one send, which has the ten seconds of a connection: 26 kB/s is fast enough.
+_PIECE = 256 << 10
 
 
 def send(
@@ -36,104 +39,125 @@ def send(
     blob, and BuildRefused when the bytes are not those that they should be. An unfinished upload is cancelled.
     """
     tries, rejections, told = Tries(transport.patience), 0, 0
+    uploads = transport.url(f"{name}/blobs/uploads/")
 
     def tell(position: int) -> None:
         nonlocal told
         if position > told:
-            before, told = told, position
+            before = told
+            told = position
             seen(position - before)
 
     while True:
-        upload = _Upload(transport, name, scopes, tries)
+        opened = transport.ask("POST", uploads, (202,), scopes, tries=tries)
+        location = transport.location(opened)
         try:
-            body = Body(blob, tell)
-            upload.patch(body)
-            found = body.digest()
-            if found != (digest or found):
+            body = _Body(blob, tell)
+            # ECR answers 201 where others answer 202. requests sends an empty body only as bytes.
+            taken = transport.once(
+                "PATCH",
+                location,
+                (201, 202, 204),
+                scopes,
+                headers=_BINARY,
+                body=body if blob.size else b"".join(body),
+                read=HASHING,
+            )
+            location = transport.location(taken)
+            sent = body.digest()
+            if digest not in (None, sent):
                 raise BuildRefused(
-                    f"{name}: the bytes to be stored are {found}, not {digest}",
+                    f"{name}: the bytes to be stored are {sent}, not {digest}",
                     "run it again: they changed meanwhile",
                 )
-            upload.put(found, blob.size)
+            _finish(transport, name, location, scopes, sent, blob.size, tries)
         except RequestError as trouble:
-            upload.cancel()
+            transport.cancel(location, scopes)
             rejections += trouble.status in _REJECTED
             trouble.temporary |= trouble.status in _REJECTED and rejections <= _REJECTIONS
             tries.failed(trouble)
         except BaseException:
-            upload.cancel()
+            transport.cancel(location, scopes)
             raise
         else:
-            return found
+            return sent
 
 
-class _Upload:
-    """One upload, opened. Everything but the PATCH is asked again while that makes sense, as ``tries`` allows."""
-
-    def __init__(
-        self, transport: Transport, name: str, scopes: Sequence[str], tries: Tries
-    ) -> None:
-        self._transport = transport
-        self._name = name
-        self._scopes = scopes
-        self._tries = tries
-        opened = transport.ask(
-            "POST", transport.url(f"{name}/blobs/uploads/"), (202,), scopes, tries=tries
+def _finish(
+    transport: Transport,
+    name: str,
+    location: str,
+    scopes: Sequence[str],
+    digest: str,
+    size: int,
+    tries: Tries,
+) -> None:
+    """Finish the upload. Where the answer was lost, and the blob is there, it is finished too."""
+    url = f"{location}{'&' if '?' in location else '?'}digest={quote(digest, safe=':')}"
+    try:
+        stored = transport.ask(
+            "PUT", url, (201, 204), scopes, headers=_BINARY, body=b"", read=HASHING, tries=tries
         )
-        self._location = transport.location(opened)
-
-    def patch(self, body: Body) -> None:
-        """Send all bytes. ECR answers 201 where others answer 202."""
-        sent = body if len(body) else b"".join(body)
-        taken = self._transport.once(
-            "PATCH",
-            self._location,
-            (201, 202, 204),
-            self._scopes,
-            headers=_BINARY,
-            body=sent,
-            read=HASHING,
+    except RequestError:
+        with suppress(RequestError):
+            if transport.has_blob(name, digest, size, scopes, tries):
+                return
+        raise
+    named = stored.headers.get("Docker-Content-Digest") or digest
+    if named != digest:
+        raise RequestError(
+            f"stored {named[:80]!r} where {digest} was sent", todo="ask who runs the registry"
         )
-        self._location = self._transport.location(taken)
 
-    def put(self, digest: str, size: int) -> None:
-        """Finish the upload. Where the answer was lost, and the blob is there, it is finished too."""
-        url = f"{self._location}{'&' if '?' in self._location else '?'}digest={quote(digest, safe=':')}"
-        try:
-            stored = self._transport.ask(
-                "PUT",
-                url,
-                (201, 204),
-                self._scopes,
-                headers=_BINARY,
-                body=b"",
-                read=HASHING,
-                tries=self._tries,
-            )
-        except RequestError:
-            if not self._is_there(digest, size):
-                raise
-        else:
-            named = stored.headers.get("Docker-Content-Digest") or digest
-            if named != digest:
-                raise RequestError(
-                    f"stored {named[:80]!r} where {digest} was sent",
-                    todo="ask who runs the registry",
-                )
 
-    def cancel(self) -> None:
-        """Best effort: a registry forgets unfinished uploads by itself."""
-        try:
-            self._transport.once(
-                "DELETE", self._location, (204, 202, 404), self._scopes, read=CANCEL
-            )
-        except RequestError:
-            return
+class _Body:
+    """All bytes of a blob, for one request, hashed as they are sent. ``sent`` is told how many were sent so far.
 
-    def _is_there(self, digest: str, size: int) -> bool:
-        url = self._transport.url(f"{self._name}/blobs/{digest}")
+    requests sends it with a Content-Length, and urllib3 piece by piece.
+    """
+
+    def __init__(self, blob: Blob, sent: Seen) -> None:
+        self._blob = blob
+        self._sent = sent
+        self._hasher = hashlib.sha256()
+        self._is_longer = False
+
+    def __len__(self) -> int:
+        return self._blob.size
+
+    def __iter__(self) -> Iterator[memoryview]:
+        """Raises BuildRefused when the blob cannot be read, or ends before its size."""
+        count = 0
+        for block in self._blocks():
+            block_wanted = memoryview(block)[: len(self) - count]
+            for at in range(0, len(block_wanted), _PIECE):
+                piece = block_wanted[at : at + _PIECE]
+                self._hasher.update(piece)
+                yield piece
+                count += len(piece)
+                self._sent(count)
+            self._is_longer = len(block_wanted) < len(block)
+            if self._is_longer:
+                return
+        if count < len(self):
+            raise self._changed(f"ends at {count:,}")
+
+    def digest(self) -> str:
+        """Of all that was sent. Raises BuildRefused when the blob has more bytes than its size said."""
+        if self._is_longer:
+            raise self._changed("has more")
+        return f"sha256:{self._hasher.hexdigest()}"
+
+    def _blocks(self) -> Iterator[bytes]:
         try:
-            answer = self._transport.once("HEAD", url, (200, 404), self._scopes)
-        except RequestError:
-            return False
-        return answer.status == 200 and answer.headers.get("Content-Length") == str(size)
+            yield from self._blob.blocks()
+        except OSError as error:
+            # As an OSError it would be taken for one of the connection.
+            raise BuildRefused(
+                f"a layer cannot be read: {error.strerror or error}", "fix that, and run it again"
+            ) from error
+
+    def _changed(self, how: str) -> BuildRefused:
+        return BuildRefused(
+            f"a layer of {len(self):,} bytes {how}", "run it again, and change no file meanwhile"
+        )

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from checks.formats.serving import Probe, ServingCheck
 from release.serving import dialects, logs
@@ -169,14 +169,14 @@ def _answers(context: ProbeContext) -> bool:
     return True
 
 
+@dataclass
 class _Stream:
     """One stream. ``spoke``: it has produced text. ``ended``: when (time.monotonic). ``wrong``: the fault, or None."""
 
-    def __init__(self, probe: Probe) -> None:
-        self.probe = probe
-        self.spoke = False
-        self.ended: float | None = None
-        self.wrong: str | None = None
+    probe: Probe
+    spoke: bool = False
+    ended: float | None = None
+    wrong: str | None = None
 
 
 class _Burst:
@@ -236,21 +236,15 @@ class _Burst:
 
         wrong: str | None = "it was not asked"
         try:
-            if self._long:
-                text = self._stream(probe, len(probe.tokens), context.probes.ends, spoke)
-                known = context.unended.get(probe.id)
-            else:
-                text = self._stream(probe, context.probes.max_new_tokens, (), spoke)
-                known = context.streamed.get(probe.id)
-            wrong = context.unlike(probe, text, *filter(None, [known]))
+            limit = len(probe.tokens) if self._long else context.probes.max_new_tokens
+            ends = context.probes.ends if self._long else ()
+            known = context.unended if self._long else context.streamed
+            text = context.stream(probe, limit, ends, spoke).text
+            answered_before = [known[probe.id]] if probe.id in known else []
+            wrong = context.unlike(probe, text, *answered_before)
         except NoAnswer as error:
             wrong = f"probe {probe.id}: {error}"
         finally:
             with self._changed:
                 stream.ended, stream.wrong = time.monotonic(), wrong
                 self._changed.notify_all()
-
-    def _stream(
-        self, probe: Probe, limit: int, ends: Sequence[int], spoke: Callable[[], None]
-    ) -> str:
-        return self.context.stream(probe, limit, ends, spoke).text

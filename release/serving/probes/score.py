@@ -85,10 +85,8 @@ def _compare(
     def ask(question: _Question) -> Answer:
         return context.chat(question, limit)
 
-    at_once, count = (
-        min(context.runtime.concurrency, context.serve.max_concurrent_requests),
-        len(questions),
-    )
+    count = len(questions)
+    at_once = min(context.runtime.concurrency, context.serve.max_concurrent_requests)
     answers = together(at_once, questions, ask, what, "row")
     unanswered, texts = [], []
     for question, answer in zip(questions, answers, strict=True):

@@ -16,7 +16,7 @@ from checks.formats.serving import ImageReport
 from checks.formats.statement import PAYLOAD
 from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
 from checks.storage import files, layout
-from release.evidence import bundles, dsse, keys, sigstore, statement, strict
+from release.evidence import bundles, dsse, keys, signatory, sigstore, statement, strict, trust
 from release.ledger import Ledger
 from release.overlay import overlays
 from release.promotion import approvals, context
@@ -25,7 +25,6 @@ from release.verbs import evidence as evidence_verb
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine as quarantines
 from release.verbs import rollback as rollbacks
-from release.verbs import sign as sign_verb
 from tests import git_service, ledger_tree, spoil
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
@@ -264,7 +263,7 @@ def test_a_quarantine_that_cannot_be_read_holds_everything_back(root: Path, text
 def says(root: Path, who: str, environment: str = "production", image: str | None = None, why: str = "yes") -> bytes:
     """An approval, as its owner would sign it."""
     image = image or _staged(root).digest
-    return sign_verb.approve(root, key(root, who), environment, image, why)
+    return signatory.load(key(root, who), trust.known(root), "approve").sign(statement.approve(environment, image, why))
 
 
 def _staged(root: Path) -> pointer.Pointer:

@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from checks.data.loaders import LOADERS
 from click.testing import CliRunner
 
 from checks.config import params_file, starting
 from checks.config.starting import Choice
 from checks.formats.survey import Column, Measured, Request, guess
-from checks.gates import decided_at
 from checks.gates.threshold import ThresholdGate
+from checks.kinds.gate import decided_at
+from checks.kinds.loader import LOADERS
 from checks.process.errors import DataRefused, ParamsRefused
 from checks.stats import mean_planning
 from checks.stats.intervals import Mean

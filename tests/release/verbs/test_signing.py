@@ -14,7 +14,7 @@ import pytest
 from checks.formats import statement as statements
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.serving import ImageReport, ServingReport
-from checks.formats.signers import Signer
+from checks.formats.signers import Signer, Signers
 from checks.formats.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFICATION, Statement
 from checks.formats.training_reports import Exported
 from checks.process.errors import EvidenceRefused, Refusal, RegistryRefused, VerdictFailed
@@ -22,13 +22,26 @@ from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import MANIFEST, Descriptor, Store
-from release.evidence import attach, bundles, dsse, keys, released, sbom, sigstore, statement, strict, trust, weights
+from release.evidence import (
+    attach,
+    bundles,
+    dsse,
+    keys,
+    released,
+    sbom,
+    signatory,
+    sigstore,
+    statement,
+    strict,
+    trust,
+    weights,
+)
 from release.image.layout import Layout
 from release.record import held as holding
 from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs.build import BuildOptions, build
-from release.verbs.sign import Signed, approve, approved, sign
+from release.verbs.sign import Signed, sign
 from tests import build_tree, signing_tree, spoil
 from tests.conftest import REPOSITORY, scaled_down
 from tests.ledger_tree import packed
@@ -699,7 +712,7 @@ def test_a_stranger_who_may_push_adds_nothing_and_takes_nothing_away(run: Path) 
     eve = keys.generate()
     image, known = image_of(run).image, trust.known(run)
     payload = dsse.verify(done.envelope, known, "release").payload
-    approval = approve(run, run / KEY, "production", image, "fine")
+    approval = _approve(run, "production", image, "fine")
     for data in (dsse.sign(payload, PAYLOAD, eve), b"{}", approval, b"x" * (2 << 20)):
         _attach(run, data)
     assert released.find(store(run), image, known).digest == done.evidence
@@ -732,24 +745,36 @@ def test_a_signer_who_was_removed_counts_no_more(run: Path) -> None:
 # -- approvals
 
 
+def _approve(root: Path, environment: str, image: str, why: str) -> bytes:
+    """An approval that the key of ``root`` signed."""
+    return signatory.load(root / KEY, trust.known(root), "approve").sign(statement.approve(environment, image, why))
+
+
+def _approved(data: bytes, known: Signers, environment: str, image: str) -> str:
+    """Who signed an approval of the image for the environment."""
+    verified = trust.verify(data, known, "approve", "the approval")
+    statement.parse_approval(verified.payload, environment, image)
+    return verified.signer
+
+
 def test_an_approval_is_of_one_image_for_one_environment_by_who_may(run: Path) -> None:
     image = image_of(run).image
-    data = approve(run, run / KEY, "production", image, "soaked well")
+    data = _approve(run, "production", image, "soaked well")
     known = trust.known(run)
-    assert approved(data, known, "production", image) == "ada"
+    assert _approved(data, known, "production", image) == "ada"
     with pytest.raises(EvidenceRefused, match="for 'production', not 'staging'"):
-        approved(data, known, "staging", image)
+        _approved(data, known, "staging", image)
     with pytest.raises(EvidenceRefused, match="about another image"):
-        approved(data, known, "production", OTHER)
+        _approved(data, known, "production", OTHER)
     release = sign(run, store(run), run / KEY).envelope
     with pytest.raises(EvidenceRefused, match="predicateType"):
-        approved(release, known, "production", image)
+        _approved(release, known, "production", image)
     only = tuple(Signer(name="ada", may=("release",), key=signer.key) for signer in known)
     with pytest.raises(EvidenceRefused, match="may release and not approve"):
-        approved(data, only, "production", image)
+        _approved(data, only, "production", image)
     for why in ("", "two\nlines", "x" * 501):
         with pytest.raises(EvidenceRefused, match="why"):
-            approve(run, run / KEY, "production", image, why)
+            _approve(run, "production", image, why)
 
 
 def test_the_statement_type_is_what_the_contract_says(signed: tuple[Path, Signed]) -> None:

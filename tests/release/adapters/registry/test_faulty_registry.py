@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from checks.process.errors import Refusal, RegistryRefused
-from release.adapters.registry import bodies, client
+from release.adapters.registry import client, upload
 from release.adapters.registry.client import Repository
 from release.adapters.registry.transport import Transport
 from release.adapters.registry.types import MANIFEST, StoreUnavailable
@@ -31,7 +31,7 @@ def upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bodies, "_PIECE", PIECE)
+    monkeypatch.setattr(upload, "_PIECE", PIECE)
     monkeypatch.setattr(client, "_BLOCK", 1 << 16)
 
 

@@ -315,7 +315,7 @@ def test_a_folder_of_the_system_counts_only_where_openssl_finds_authorities_in_i
     paths = ssl.get_default_verify_paths()._replace(cafile=None, capath=str(tmp_path))  # type: ignore[arg-type]
     monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
     tls._of_the_system.cache_clear()
-    chosen = tls.trust(None).authorities
+    chosen, _ = tls.trust(None)
     tls._of_the_system.cache_clear()
     assert chosen == (str(tmp_path) if "4a6481c9.0" in names else certifi.where())
 

@@ -1,0 +1,112 @@
+"""The plan of a build: every blob of the image, and which of them the target has."""
+
+from typing import Literal
+
+from checks.formats.report import Count
+from checks.formats.serving import BaseImage, CommitHash
+from checks.records.identity import Digest
+from checks.records.rows import Record
+from checks.storage import digest
+from release.image import assembly
+from release.image.image import Added
+from release.image.recipe import Recipe
+from release.image.weights import Cache
+
+
+class PlannedBlob(Record):
+    """One blob of the image. ``digest`` is None if it is known only after its files are read."""
+
+    kind: Literal["base", "weights", "config", "manifest"]
+    title: str
+    digest: Digest | None
+    size: Count
+    there: bool  # the target has it
+
+
+class Plan(Record):
+    """What `lockstep build` would do. Sizes are exact, in bytes."""
+
+    target: str
+    tag: str
+    model: Digest
+    path: str  # of the weights in the image
+    commit: CommitHash
+    runtime: str
+    platform: str
+    base: BaseImage | None
+    blobs: tuple[PlannedBlob, ...]
+    total: Count
+    to_send: Count  # of blobs that the target lacks; what a registry can mount from the base's repository counts
+
+
+def plan(recipe: Recipe, cache: Cache) -> Plan:
+    """Return what building ``recipe`` would store. Raises as the target does."""
+    about = recipe.about
+    blobs = (*_base(recipe), *_weights(recipe, cache), *_documents(recipe, cache))
+    return Plan(
+        target=recipe.target.name,
+        tag=recipe.tag,
+        model=about.model,
+        path=about.path,
+        commit=about.commit,
+        runtime=recipe.runtime.name,
+        platform=recipe.runtime.platform_for(recipe.params.serve),
+        base=recipe.base.image if recipe.base else None,
+        blobs=blobs,
+        total=sum(blob.size for blob in blobs),
+        to_send=sum(blob.size for blob in blobs if not blob.there),
+    )
+
+
+def _base(recipe: Recipe) -> list[PlannedBlob]:
+    return [
+        PlannedBlob(
+            kind="base",
+            title=f"layer {number} of the base",
+            digest=layer.digest,
+            size=layer.size,
+            there=recipe.target.has(layer.digest, layer.size),
+        )
+        for number, layer in enumerate(recipe.base.layers if recipe.base else (), 1)
+    ]
+
+
+def _weights(recipe: Recipe, cache: Cache) -> list[PlannedBlob]:
+    return [
+        PlannedBlob(
+            kind="weights",
+            title=layer.title,
+            digest=cache.get(layer),
+            size=layer.size,
+            there=assembly.stored(recipe.target, cache, layer) is not None,
+        )
+        for layer in recipe.layers
+    ]
+
+
+def _documents(recipe: Recipe, cache: Cache) -> tuple[PlannedBlob, PlannedBlob]:
+    """Return the config and the manifest. All digests are equally long, so their sizes are known before the layers."""
+    digests = [assembly.stored(recipe.target, cache, layer) for layer in recipe.layers]
+    added = [
+        Added(layer_digest or recipe.about.model, layer.size, layer.title)
+        for layer, layer_digest in zip(recipe.layers, digests, strict=True)
+    ]
+    config, manifest = assembly.documents(recipe, added)
+    known = None not in digests
+    config_digest = digest.of_bytes(config)
+    return (
+        PlannedBlob(
+            kind="config",
+            title="config",
+            digest=config_digest if known else None,
+            size=len(config),
+            there=known and recipe.target.has(config_digest, len(config)),
+        ),
+        PlannedBlob(
+            kind="manifest",
+            title="manifest",
+            digest=digest.of_bytes(manifest) if known else None,
+            size=len(manifest),
+            there=False,
+        ),
+    )
