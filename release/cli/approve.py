@@ -35,4 +35,4 @@ def approve(
 
     done = verb.approve(root, environment, key or root / keys.KEY, why, image, target)
     text = f"{environment}: {done.image} is approved by {done.signer}; approvals needed: {done.required}"
-    show(done, as_json, lambda _: text)
+    show(done, as_json, text)

@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 
 from release.cli import tables
-from release.cli.common import VERBOSE, listener, refusing, to_json
-from release.cli.wrapping import hanging
+from release.cli.common import VERBOSE, listener, refusing, show
 
 
 @click.command()
@@ -24,17 +23,15 @@ def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
     from release.verbs import calibrate as verb
 
     report = verb.calibrate(root, listener(root, "calibrate", verbose))
-    if as_json:
-        click.echo(to_json(report))
-        return
     width = max(len(run.order) for run in report.runs)
-    for run in report.runs:
-        how = f"{run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads"
-        click.echo(hanging(f"  {how}: {tables.figures(run.metrics)}, {run.changed} rows changed"))
     floor = tables.figures(report.floor)
-    click.echo(
-        hanging(
-            f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused"
-        )
-    )
-    click.echo(hanging(f"wrote {layout.NOISE}: commit it, and run `lockstep run`"))
+    lines = [
+        f"  {run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads: "
+        f"{tables.figures(run.metrics)}, {run.changed} rows changed"
+        for run in report.runs
+    ]
+    lines += [
+        f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused",
+        f"wrote {layout.NOISE}: commit it, and run `lockstep run`",
+    ]
+    show(report, as_json, "\n".join(lines))

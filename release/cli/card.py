@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import refusing, to_json
+from release.cli.common import refusing, show
 from release.cli.tables import one_line
 
 
@@ -40,8 +40,5 @@ def card(root: Path, name: str | None, folder: Path | None, check: bool, as_json
         path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         for path in files
     ]
-    if as_json:
-        click.echo(to_json({"files": shown, "checked": check}))
-        return
-    for shown_path in shown:
-        click.echo(f"{one_line(shown_path)}{': is current' if check else ''}")
+    lines = [f"{one_line(path)}{': is current' if check else ''}" for path in shown]
+    show({"files": shown, "checked": check}, as_json, "\n".join(lines))

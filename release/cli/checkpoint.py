@@ -35,4 +35,4 @@ def checkpoint(
         )
     made = verb.checkpoint(root, key, keyless=keyless, target=target)
     text = f"checkpoint {made.number} of {made.branch} at {made.head[:12]}, signed by {made.signer}"
-    show(made, as_json, lambda _: text)
+    show(made, as_json, text)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import JSON, TARGET_BRANCH, refusing, to_json
+from release.cli.common import JSON, TARGET_BRANCH, refusing, show
 from release.cli.report import ASSETS, LINKS, NUMBER, pairs
-from release.cli.wrapping import hanging
 
 
 @click.command()
@@ -76,10 +75,6 @@ def comment(
         use_cml=not no_cml,
     )
     posted = verb.comment(root, options)
-    if as_json:
-        click.echo(to_json(posted))
-        return
     check = f"the check says {posted.conclusion}" if posted.check else "no check was asked for"
-    click.echo(f"{'posted' if posted.created else 'updated'} {posted.comment}; {check}")
-    for line in posted.notes:
-        click.echo(hanging(f"  note: {line}"))
+    result = f"{'posted' if posted.created else 'updated'} {posted.comment}; {check}"
+    show(posted, as_json, "\n  note: ".join([result, *posted.notes]))

@@ -144,9 +144,12 @@ def to_json(value: object) -> str:
     )
 
 
-def show(result: R, as_json: bool, text: Callable[[R], str]) -> None:
-    """Print a result as JSON, or as the text that ``text`` makes of it, wrapped for the terminal."""
-    click.echo(to_json(result) if as_json else hanging(text(result)))
+def show(result: R, as_json: bool, text: str | Callable[[R], str]) -> None:
+    """Print a result as JSON; else its text, or what ``text`` makes of it, wrapped for the terminal."""
+    if as_json:
+        click.echo(to_json(result))
+    else:
+        click.echo(hanging(text if isinstance(text, str) else text(result)))
 
 
 def refuse(refusal: "Refusal | None") -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli import terminal
-from release.cli.common import FILE, JSON, refusing, to_json
+from release.cli.common import FILE, JSON, refusing, show
 from release.cli.tables import one_line
-from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from release.review.comparison import Comparison
@@ -51,12 +50,9 @@ def compare(
         from release.review import page as pages
 
         html.write(page, pages.render(compared))
-    if as_json:
-        click.echo(to_json(compared))
-    elif page is not None:
-        click.echo(f"{one_line(compared.headline)}\n{one_line(str(page))}")
+        show(compared, as_json, f"{one_line(compared.headline)}\n{one_line(str(page))}")
     else:
-        click.echo(hanging("\n".join(_text(compared, search is not None))))
+        show(compared, as_json, lambda compared: "\n".join(_text(compared, search is not None)))
 
 
 def _text(compared: "Comparison", all_answers: bool) -> Iterator[str]:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli import terminal
-from release.cli.common import FILE, JSON, refusing, to_json
+from release.cli.common import FILE, JSON, refusing, show
 from release.cli.tables import one_line
-from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
     from release.cards.data_page import DataPage
@@ -42,12 +41,9 @@ def data(root: Path, record: str, file: Path | None, as_json: bool) -> None:
         from release.pages import html
 
         html.write(file, data_page.render(page))
-    if as_json:
-        click.echo(to_json(page))
-    elif file is not None:
-        click.echo(f"{one_line(page.headline)}\n{one_line(str(file))}")
+        show(page, as_json, f"{one_line(page.headline)}\n{one_line(str(file))}")
     else:
-        click.echo(hanging("\n".join(_text(page))))
+        show(page, as_json, lambda page: "\n".join(_text(page)))
 
 
 def _text(page: "DataPage") -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from release.cli.common import FILE, JSON, TARGET, Number, refuse, refusing, show, to_json
+from release.cli.common import FILE, JSON, TARGET, Number, refuse, refusing, show
 from release.cli.tables import one_line
 
 if TYPE_CHECKING:
@@ -91,13 +91,10 @@ def drill(
                 f"--{name.replace('_', '-')} works only with --incident", "add --incident"
             )
     done = verb.drill(root, environment, target)
-    if as_json:
-        click.echo(to_json(done))
-        return
-    for step in done.steps:
-        click.echo(f"{step.seconds:7.2f} s  {step.what}")
     to = done.to.version if done.to else "nothing"
-    click.echo(f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back")
+    lines = [f"{step.seconds:7.2f} s  {step.what}" for step in done.steps]
+    lines.append(f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back")
+    show(done, as_json, "\n".join(lines))
 
 
 def _incident(root: Path, environment: str, as_json: bool, options: dict[str, Any]) -> None:

@@ -316,49 +316,42 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
             f"{choice.margin:g} needs about {begun.needed:,} test rows, and there are {there}",
         ),
     ]
-    if choice.margin > wanted:
-        lines.append(("", f"{wanted:g} was wanted: the file has too few rows for it"))
-    if measured.personal:
-        kinds = ", ".join(f"{kind} {count:,}" for kind, count in measured.personal.items())
-        rows = (
-            f"{len(measured.personal_rows):,} rows, such as {', '.join(measured.personal_rows[:3])}"
-        )
-        lines.append(
-            (
-                "personal",
-                f"{kinds} in {rows}; take them out first, or let a rule: docs/how-to/privacy.md",
-            )
-        )
-    if begun.left_out:
-        lines.append(
-            (
-                "left out",
-                f"of the old params.yaml: {', '.join(begun.left_out)}; write in what your task needs",
-            )
-        )
-        if "prepare.personal_data" in begun.left_out:
-            lines.append(
-                (
-                    "",
-                    "nothing looks for personal data in your rows until then: docs/how-to/privacy.md",
-                )
-            )
-    if Path(choice.uri).is_absolute():
-        lines.append(
-            (
-                "note",
-                "only this machine has the file: copy it to datasets/, or a bucket (docs/how-to/data.md)",
-            )
-        )
-    if not pinned:
-        lines.append(
-            (
-                "note",
-                "the first run downloads the base, refuses, and prints the sha256 to write into base",
-            )
-        )
-    if not choice.labels:
-        lines.append(("note", "no gate asks for a least score: add a threshold when you know one"))
+    kinds = ", ".join(f"{kind} {count:,}" for kind, count in measured.personal.items())
+    personal = (
+        f"{len(measured.personal_rows):,} rows, such as {', '.join(measured.personal_rows[:3])}"
+    )
+    left_out = f"of the old params.yaml: {', '.join(begun.left_out)}; write in what your task needs"
+    # Each of these lines is shown if it applies.
+    remarks = [
+        (choice.margin > wanted, "", f"{wanted:g} was wanted: the file has too few rows for it"),
+        (
+            bool(measured.personal),
+            "personal",
+            f"{kinds} in {personal}; take them out first, or let a rule: docs/how-to/privacy.md",
+        ),
+        (bool(begun.left_out), "left out", left_out),
+        (
+            "prepare.personal_data" in begun.left_out,
+            "",
+            "nothing looks for personal data in your rows until then: docs/how-to/privacy.md",
+        ),
+        (
+            Path(choice.uri).is_absolute(),
+            "note",
+            "only this machine has the file: copy it to datasets/, or a bucket (docs/how-to/data.md)",
+        ),
+        (
+            not pinned,
+            "note",
+            "the first run downloads the base, refuses, and prints the sha256 to write into base",
+        ),
+        (
+            not choice.labels,
+            "note",
+            "no gate asks for a least score: add a threshold when you know one",
+        ),
+    ]
+    lines += [(what, text) for applies, what, text in remarks if applies]
     click.echo("wrote params.yaml")
     for what, text in lines:
         click.echo(hanging(f"  {what:<9}{one_line(text)}"))
@@ -376,41 +369,36 @@ def _show_plan(plan: "Plan") -> None:
 
 def _show_next(removed: bool, plan: "Plan | None", cards: tuple[Path, ...]) -> None:
     """The next commands."""
+    commit = "git add -A && git commit"
+    # Each of these steps is shown if it applies.
     steps = [
+        (removed, commit, "on main, and push it: main's model is what gates compare with"),
         (
+            True,
             "./lockstep run",
             "checks the data, trains, evaluates and judges; ./lockstep run validate only checks",
-        )
+        ),
+        (plan is not None, commit, "with the record of the run, on main"),
+        (
+            True,
+            "./lockstep calibrate",
+            "once, then commit reports/noise.json: a gate's margin must exceed this noise",
+        ),
+        (
+            bool(cards),
+            f"$EDITOR {' '.join(map(str, cards))}",
+            "placeholders now, which `build` refuses; commit them",
+        ),
     ]
     if plan:
         added = "".join(f", lines in {name}" for name in plan.added)
         click.echo(
             hanging(f"added {len(plan.contents):,} files of Lockstep{added}; nothing is committed")
         )
-        steps.append(("git add -A && git commit", "with the record of the run, on main"))
     if removed:
         click.echo(
             "removed code.lock, dvc.lock and what is in reports/: the record of the example's model"
         )
-        steps.insert(
-            0,
-            (
-                "git add -A && git commit",
-                "on main, and push it: main's model is what gates compare with",
-            ),
-        )
-    steps.append(
-        (
-            "./lockstep calibrate",
-            "once, then commit reports/noise.json: a gate's margin must exceed this noise",
-        )
-    )
-    if cards:
-        steps.append(
-            (
-                f"$EDITOR {' '.join(map(str, cards))}",
-                "placeholders now, which `build` refuses; commit them",
-            )
-        )
-    for word, (command, why) in zip(("next:", *[""] * len(steps)), steps, strict=False):
+    commands = [(command, why) for applies, command, why in steps if applies]
+    for word, (command, why) in zip(("next:", *[""] * len(commands)), commands, strict=False):
         click.echo(hanging(f"{word:<6}{command:<27}  {why}"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import JSON, exclusive, refusing, to_json
+from release.cli.common import JSON, exclusive, refusing, show
 from release.cli.tables import one_line
 
 
@@ -48,25 +48,22 @@ def label(
     exclusive({"--import": source, "--anchor": anchor})
     if source is not None:
         done = verb.take_in(root, suite, source)
-        if as_json:
-            click.echo(to_json({**done._asdict(), "path": str(done.path)}))
-            return
-        click.echo(
-            f"{done.added} labels added, {done.replaced} replaced; {done.other} are of other answers"
-        )
         agree = "not known" if done.alpha is None else f"{done.alpha:.2f}"
-        click.echo(
-            f"agreement of people: Krippendorff's alpha {agree}, of {done.several} rows that several labelled"
+        path = one_line(str(done.path))
+        text = (
+            f"{done.added} labels added, {done.replaced} replaced; {done.other} are of other answers\n"
+            f"agreement of people: Krippendorff's alpha {agree}, of {done.several} rows that several labelled\n"
+            f"wrote {path}: set suites.{suite}.labels in params.yaml to\n"
+            f"  {{uri: {path}, sha256: {done.sha256}, license: null}}"
         )
-        click.echo(f"wrote {one_line(str(done.path))}: set suites.{suite}.labels in params.yaml to")
-        click.echo(f"  {{uri: {one_line(str(done.path))}, sha256: {done.sha256}, license: null}}")
+        show({**done._asdict(), "path": str(done.path)}, as_json, text)
     elif anchor is not None:
         count, sha256 = verb.anchor(root, suite, anchor)
-        if as_json:
-            click.echo(to_json({"path": str(anchor), "sha256": sha256, "pairs": count}))
-            return
-        click.echo(f"wrote {count} pairs: set suites.{suite}.anchor in params.yaml to")
-        click.echo(f"  {{uri: {one_line(str(anchor))}, sha256: {sha256}, license: null}}")
+        text = (
+            f"wrote {count} pairs: set suites.{suite}.anchor in params.yaml to\n"
+            f"  {{uri: {one_line(str(anchor))}, sha256: {sha256}, license: null}}"
+        )
+        show({"path": str(anchor), "sha256": sha256, "pairs": count}, as_json, text)
     else:
         page, tasks, asked = verb.tasks(root, suite, annotator)
         figures = {
@@ -75,15 +72,11 @@ def label(
             "labelled": asked.labelled,
             "twice": asked.doubled,
         }
-        if as_json:
-            click.echo(to_json({"page": str(page), "data": str(tasks), **figures}))
-            return
-        click.echo(
-            f"{asked.labelled} of {asked.drawn} drawn rows have a label, or two equal answers"
+        text = (
+            f"{asked.labelled} of {asked.drawn} drawn rows have a label, or two equal answers\n"
+            f"{len(asked.tasks)} for {one_line(annotator)}; {asked.doubled} rows are labelled by two people\n"
+            f"  page   {one_line(str(page))}\n"
+            f"  tasks  {one_line(str(tasks))}, for Label Studio\n"
+            f"then: ./lockstep label {suite} --import FILE"
         )
-        click.echo(
-            f"{len(asked.tasks)} for {one_line(annotator)}; {asked.doubled} rows are labelled by two people"
-        )
-        click.echo(f"  page   {one_line(str(page))}")
-        click.echo(f"  tasks  {one_line(str(tasks))}, for Label Studio")
-        click.echo(f"then: ./lockstep label {suite} --import FILE")
+        show({"page": str(page), "data": str(tasks), **figures}, as_json, text)

@@ -4,8 +4,14 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import JSON, refusing, to_json
+from release.cli.common import JSON, refusing, show
 from release.cli.tables import one_line
+
+_DONE = {
+    "published": "published",
+    "already": "was published already",
+    "planned": "would be published",
+}
 
 
 @click.command()
@@ -26,18 +32,10 @@ def publish(root: Path, repository: str, name: str | None, dry_run: bool, as_jso
     from release.verbs import publish as verb
 
     published = verb.publish(root, repository, name, dry_run=dry_run)
-    if as_json:
-        click.echo(to_json(published))
-        return
-    for path, size in published.files.items():
-        click.echo(f"{size:>14,}  {one_line(path)}")
-    for path in published.removed:
-        click.echo(f"{'removed':>14}  {one_line(path)}")
-    done = {
-        "published": "published",
-        "already": "was published already",
-        "planned": "would be published",
-    }[published.done]
-    click.echo(
-        f"{published.version} {done} as {published.repository}{f' at {published.commit}' if published.commit else ''}"
-    )
+    at = f" at {published.commit}" if published.commit else ""
+    lines = [
+        *(f"{size:>14,}  {one_line(path)}" for path, size in published.files.items()),
+        *(f"{'removed':>14}  {one_line(path)}" for path in published.removed),
+        f"{published.version} {_DONE[published.done]} as {published.repository}{at}",
+    ]
+    show(published, as_json, "\n".join(lines))

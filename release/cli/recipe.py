@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 
 from release.cli import tables
-from release.cli.common import JSON, TARGET_BRANCH, refusing, to_json
-from release.cli.wrapping import hanging
+from release.cli.common import JSON, TARGET_BRANCH, refusing, show
 
 
 @click.command()
@@ -24,15 +23,10 @@ def recipe(root: Path, target: str | None, as_json: bool) -> None:
     from release.verbs import recipe as verb
 
     steps = verb.recipe(root, target)
-    if as_json:
-        spreads = {
-            "here": steps.here._asdict(),
-            "theirs": steps.theirs._asdict() if steps.theirs else None,
-        }
-        click.echo(to_json(steps._asdict() | spreads))
-        return
-    click.echo(
-        tables.one_line(f"{steps.scorer} on {steps.rows} rows of the valid split, by parameters:")
-    )
-    for line in steps.lines:
-        click.echo(hanging(f"  {tables.one_line(line)}"))
+    spreads = {
+        "here": steps.here._asdict(),
+        "theirs": steps.theirs._asdict() if steps.theirs else None,
+    }
+    title = f"{steps.scorer} on {steps.rows} rows of the valid split, by parameters:"
+    text = "\n  ".join(map(tables.one_line, (title, *steps.lines)))
+    show(steps._asdict() | spreads, as_json, text)

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli.common import refuse, show
-from release.cli.tables import one_line
+from release.cli.tables import COLOURS, one_line
 
 if TYPE_CHECKING:
     from checks.formats.rollout_report import RolloutReport
 
 
-_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 _DECISIONS = {"keep": "green", "roll back": "red", "go on": "yellow"}
 CANDIDATE_RELEASE = click.option(
     "--candidate-release",
@@ -38,7 +37,7 @@ def _shown(report: "RolloutReport") -> Iterator[str]:
     yield f"{report.kind}, {since}: {report.pairs:,} pairs, {report.labelled:,} with labels{same}"
     width = max(len(finding.name) for finding in report.findings)
     for finding in report.findings:
-        status = click.style(f"{finding.status:<12}", fg=_COLOURS[finding.status])
+        status = click.style(f"{finding.status:<12}", fg=COLOURS[finding.status])
         yield f"  {finding.name:<{width}}  {status}  {one_line(finding.reason)}"
     for note in report.notes:
         yield f"note: {one_line(note)}"

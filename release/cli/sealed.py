@@ -85,5 +85,5 @@ def ask(
     asked = verb.ask(root, key, keyless=keyless, target=target, listener=lines)
     which = "no look left" if asked.done == "refused" else f"look {asked.number} of {asked.looks}"
     text = f"{asked.status}: {asked.model}, {which}{', asked before' if asked.done == 'already' else ''}"
-    show(asked, as_json, lambda _: text)
+    show(asked, as_json, text)
     refuse(verb.refusal(asked))

@@ -24,4 +24,4 @@ def sign(root: Path, key: Path | None, keyless: bool, as_json: bool) -> None:
 
     exclusive({"--key": key, "--keyless": keyless})
     signed = verb.of_built(root, key, keyless=keyless)
-    show(signed.statement, as_json, lambda _: signed.evidence)
+    show(signed.statement, as_json, signed.evidence)

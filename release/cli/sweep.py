@@ -5,8 +5,7 @@ from pathlib import Path
 import click
 
 from release.cli import terminal
-from release.cli.common import VERBOSE, listener, refusing, to_json
-from release.cli.wrapping import hanging
+from release.cli.common import VERBOSE, listener, refusing, show
 
 
 @click.command()
@@ -51,9 +50,7 @@ def sweep(
     from release.verbs import sweep as verb
 
     report = verb.sweep(root, specs, seeds, most, listener(root, "sweep", verbose))
-    if as_json:
-        click.echo(to_json(report))
-        return
-    click.echo(hanging(terminal.text((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))))
+    text = terminal.text((root / layout.SWEEP_TABLE).read_text(encoding="utf-8"))
     if specs:
-        click.echo(f"to take the best: write its values into {layout.PARAMS}, then ./lockstep run")
+        text += f"\nto take the best: write its values into {layout.PARAMS}, then ./lockstep run"
+    show(report, as_json, text)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli.common import CAPTURES, FILE, refuse, refusing, show
-from release.cli.tables import MARKS, one_line
+from release.cli.tables import COLOURS, MARKS, one_line
 
 if TYPE_CHECKING:
     from checks.formats.watch_report import WatchFinding, WatchReport
 
 
-_COLOURS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 _ORDER = ("fail", "inconclusive", "pass")  # The order of findings.
 _PROPOSED = {
     "opened": "opened {}",
@@ -83,20 +82,20 @@ def _shown(report: "WatchReport") -> Iterator[str]:
     when = f"{report.since:%Y-%m-%d %H:%M} to {report.until:%Y-%m-%d %H:%M} UTC"
     advised = advice.advise(report)
     title = f"{report.environment} {report.version}: {advised.headline}"
-    yield click.style(one_line(title), bold=True, fg=_COLOURS[report.status])
+    yield click.style(one_line(title), bold=True, fg=COLOURS[report.status])
     yield f"{when}, {report.requests:,} requests, {report.prompts:,} different prompts, {report.labelled:,} labels"
     width = max((len(finding.name) for finding in report.findings), default=0)
     passed = [finding.name for finding in report.findings if finding.status == "pass"]
     for finding in sorted(report.findings, key=lambda each: _ORDER.index(each.status)):
         if finding.status != "pass":
-            mark = click.style(MARKS[finding.status], fg=_COLOURS[finding.status])
+            mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
             yield f"  {mark} {finding.name:<{width}}  {one_line(finding.reason)}"
             if finding.detectable is not None and finding.kind in ("objective", "quality"):
                 yield f"    {'':<{width}}  {_sees(finding)}"
     if passed:
         others = "" if len(passed) == len(report.findings) else " other"
         mark, plural = (
-            click.style(MARKS["pass"], fg=_COLOURS["pass"]),
+            click.style(MARKS["pass"], fg=COLOURS["pass"]),
             "s" if len(passed) > 1 else "",
         )
         yield f"  {mark} {len(passed)}{others} check{plural} pass{'' if plural else 'es'}: {', '.join(passed)}"
