@@ -110,7 +110,7 @@ class _Handler(Handler):
 
 
 def began() -> datetime:
-    """When the traffic began: its last request was more than a day ago, so every label counts."""
+    """When the traffic began: its last request was more than a day ago, so every label paired."""
     return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=36)
 
 
@@ -430,9 +430,8 @@ def test_pairs_are_never_taken_back_when_requests_and_labels_come(share: float) 
         paired = captured.pair(arrived, known, "b", ExactMatch(kind="exact-match"), wait, now)
         scored.append(paired.scored)
         pairs.append(paired.pairs)
-        counts = paired.labels
-        assert sum(counts) <= len(known)
-        assert counts.used == sum(len(side) for both in paired.scored for side in both)
+        assert paired.used + paired.waiting + paired.late + paired.alone <= len(known)
+        assert paired.used == sum(len(side) for both in paired.scored for side in both)
     for growing in (pairs, scored):
         assert all(later[: len(early)] == early for early, later in itertools.pairwise(growing))
         assert len(growing[-1]) >= 10
