@@ -1,7 +1,6 @@
-"""What `lockstep verify` runs: the options, and the runtime and server image that follow from them."""
+"""Chooses the runtime and the server image that `lockstep verify` runs."""
 
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from checks.process.errors import ServingRefused
 from release import runtimes
@@ -9,40 +8,7 @@ from release.overlay import named_server
 from release.runtimes import Runtime
 from release.serving import dialects
 from release.serving.expected import Expected
-
-
-class VerifyOptions(NamedTuple):
-    """The options of a verification.
-
-    ``image``: the built image in a registry, HOST/NAME[:TAG]@sha256:…; None: where `lockstep build` put it. ``url``:
-    check a running server. ``runtime``: with a URL, the runtime of that server (None: as the image was built, or
-    serve.runtime); without one, serve the weights with it in a process instead of Docker (if nothing was built, those
-    of models/merged). ``gpus``: for the container, ``all`` or devices separated by commas. ``server``: the server image
-    NAME@sha256:… for an image with weights alone; None: the one that the environments name.
-    """
-
-    image: str | None = None
-    url: str | None = None
-    runtime: str | None = None
-    gpus: str | None = None
-    server: str | None = None
-
-    @property
-    def how(self) -> Literal["container", "process", "url"]:
-        """How the server is run: ``container``, ``process`` or ``url``."""
-        if self.url is not None:
-            return "url"
-        return "container" if self.runtime is None else "process"
-
-
-def check_options(options: VerifyOptions) -> None:
-    """Raise ServingRefused if options contradict each other."""
-    if options.url is not None and options.image is not None:
-        raise ServingRefused("an image and a URL are two ways to verify", "name one of them")
-    if options.gpus is not None and options.how != "container":
-        raise ServingRefused(
-            f"GPUs are given to a container, not to a {options.how}", "leave them out"
-        )
+from release.serving.options import VerifyOptions
 
 
 def choose_runtime(expected: Expected, options: VerifyOptions) -> Runtime:

@@ -16,9 +16,9 @@ from release.image import stores
 from release.image.layout import Layout
 from release.runtimes import Runtime
 from release.serving import containers, images, processes, running, weights
-from release.serving.choices import VerifyOptions
 from release.serving.containers import Mounted
 from release.serving.expected import Expected
+from release.serving.options import VerifyOptions
 from release.serving.progress import Progress
 from release.serving.server import Server
 

@@ -18,9 +18,9 @@ from release.evidence import verification
 from release.evidence.signatory import Signatory
 from release.runtimes import Runtime
 from release.serving import choices, examine
-from release.serving.choices import VerifyOptions
 from release.serving.client import Client
 from release.serving.expected import Expected, expected
+from release.serving.options import VerifyOptions, check_options
 from release.serving.probes.context import ProbeContext, failed
 from release.serving.server import Server, unwinding
 from release.serving.starting import LOG, NotStarted, started
@@ -39,7 +39,7 @@ def verify(root: Path, options: VerifyOptions, signer: Signatory | None = None) 
     other, MachineRefused if this machine lacks what is needed. Then nothing is written; if the evidence held, an
     earlier report is deleted.
     """
-    choices.check_options(options)
+    check_options(options)
     with unwinding():
         report = _verify(root, options)
     files.write_json(root / layout.SERVING_REPORT, report)

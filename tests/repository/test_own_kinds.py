@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from checks.storage import layout
-from checks.gating.chain import NoEvidence
+from checks.formats.evidence import NoEvidence
 from checks.kinds.gate import Case, Explained, GateKind
 from checks.records.sections import stricter
 from checks.formats.verdict import Finding, Verdict
@@ -414,7 +414,7 @@ def test_a_score_is_a_number_from_0_to_1(site: Path) -> None:
     wrong = ["2.0", "float('nan')", "float('inf')", "-0.5", "'1'", "None", "True", "1"]
     code = (
         "from checks.evaluation import scoring\nfrom checks.process.errors import ParamsRefused\nfrom checks.kinds.scorer import SCORERS\n"
-        "scorer = KINDS.kinds['first-word'](kind='first-word')\nassert scoring.score(scorer, '0.5', '') == 0.5\n"
+        "scorer = SCORERS.kinds['first-word'](kind='first-word')\nassert scoring.score(scorer, '0.5', '') == 0.5\n"
         f"for value in {wrong!r}:\n"
         "    try:\n        scoring.score(scorer, value, '')\n"
         "    except ParamsRefused as refused:\n        print(refused)"
@@ -427,8 +427,8 @@ def test_a_score_is_a_number_from_0_to_1(site: Path) -> None:
 def test_other_code_of_a_scorer_is_another_evaluation(site: Path) -> None:
     code = (
         "from checks.evaluation import scoring\nfrom checks.kinds.scorer import SCORERS\n"
-        "exact = KINDS.kinds['exact-match'](kind='exact-match')\n"
-        "print(scoring.digest_of([exact]), scoring.digest_of([exact, KINDS.kinds['first-word'](kind='first-word')]))"
+        "exact = SCORERS.kinds['exact-match'](kind='exact-match')\n"
+        "print(scoring.digest_of([exact]), scoring.digest_of([exact, SCORERS.kinds['first-word'](kind='first-word')]))"
     )
     before = plugin_package.python(site, code).stdout.split()
     _other_helper(site)

@@ -58,7 +58,7 @@ LOADER = '''
 """Lines of request, better answer and worse answer, parted by tabs."""
 from typing import Literal
 from checks.data.drafts import Draft
-from checks.data.drafts import Loader
+from checks.kinds.loader import Loader
 from checks.records.rows import Message
 
 class Pairs(Loader):
@@ -77,7 +77,7 @@ class Pairs(Loader):
 '''
 RULE = '''
 """Drops pairs whose two answers are the same."""
-from checks.data.drafts import Rule
+from checks.kinds.rule import Rule
 
 class DropSameAnswers(Rule):
     name = "drop-same-answers"
@@ -246,8 +246,8 @@ def test_a_package_adds_kinds_and_the_reports_name_the_digest_of_its_code(
 
 BROKEN = {
     "lockstep.chat_templates": ("from checks.kinds.chat_template import ChatTemplate\nclass T(ChatTemplate):\n    name = 'extra'\n", "does not set tokens, text"),
-    "lockstep.rules": ("from checks.data.drafts import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of fix, drop and among"),
-    "lockstep.loaders": ("from checks.data.drafts import Loader\nclass L(Loader):\n    kind: str\n", "does not define load"),
+    "lockstep.rules": ("from checks.kinds.rule import Rule\nclass R(Rule):\n    name = 'extra'\n    does = 'nothing'\n", "does not define exactly one of fix, drop and among"),
+    "lockstep.loaders": ("from checks.kinds.loader import Loader\nclass L(Loader):\n    kind: str\n", "does not define load"),
     "lockstep.methods": ("from typing import Literal\nfrom checks.kinds.method import Train\nclass M(Train):\n    columns = ('group',)\n    method: Literal['extra']\n    def trainer(self, job): ...\n", "needs a column 'group', which is a field of every row"),
 }  # fmt: skip
 
