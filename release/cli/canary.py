@@ -1,6 +1,7 @@
 """The command canary."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -56,9 +57,9 @@ def canary(
     """
     from release.verbs import canary as verb
 
-    options = verb.CanaryOptions(release, since, captures)
+    decide = partial(verb.canary, root, environment, release, since, captures)
     if serve is None:
-        report = verb.canary(root, environment, options)
+        report = decide()
         if rollback and (done := verb.roll_back(root, report)):
             click.echo(hanging(environment_tables.moved(done), sys.stderr), err=True)
         rollout.end(report, as_json)
@@ -74,8 +75,6 @@ def canary(
     host, _, port = serve.rpartition(":")
     if not (host and port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
         raise ServingRefused(f"--serve {one_line(serve)}", "write it as 127.0.0.1:8099")
-    with decision_server.server(
-        host, int(port), lambda: verb.canary(root, environment, options)
-    ) as server:
+    with decision_server.server(host, int(port), decide) as server:
         click.echo(f"http://{one_line(serve)}{decision_server.PATH}", err=True)
         server.serve_forever()

@@ -58,7 +58,5 @@ def shadow(
     def tell(report: "RolloutReport") -> None:
         click.echo(f"{report.pairs:,} pairs: {report.decision}", err=True)
 
-    report = verb.shadow(
-        root, environment, verb.ShadowOptions(production, candidate, release, most, captures), tell
-    )
+    report = verb.shadow(root, environment, production, candidate, release, most, captures, tell)
     rollout.end(report, as_json)

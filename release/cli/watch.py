@@ -63,11 +63,8 @@ def watch(
     """
     from release.verbs import watch as verb
 
-    options = verb.WatchOptions(since, until, captures, evidently)
-    if pr:
-        report, proposal = verb.propose(root, environment, options, rows)
-    else:
-        report = verb.watch(root, environment, options)
+    queued = rows if pr else None
+    report, proposal = verb.watch(root, environment, since, until, captures, evidently, queued)
     show(report, as_json, lambda report: "\n".join(_shown(report)))
     if pr:
         done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"

@@ -31,7 +31,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from itertools import groupby
+from itertools import dropwhile, groupby
 from typing import NamedTuple
 
 from checks.config.params import Params
@@ -58,32 +58,20 @@ class CanaryRequest(NamedTuple):
     answer: str | None
 
 
-class SharedTraffic(NamedTuple):
-    """The requests to both releases since the first to the candidate, in order of arrival.
+class Paired(NamedTuple):
+    """``pairs`` of answers, and ``scored`` ones. ``evidence``: digest of the requests and labels that were read.
 
-    ``others``: how many requests went to another release.
+    ``used``, ``waiting``, ``late``, ``alone``: how many labels of these requests are used in pairs, wait for their
+    time, came after it, or have no partner.
     """
 
-    requests: tuple[CanaryRequest, ...]
-    others: int
-
-
-class LabelCounts(NamedTuple):
-    """How many labels of these requests are used in pairs, wait for their time, came after it, or have no partner."""
-
+    pairs: list[Pair]
+    scored: list[Pair]
+    evidence: str
     used: int
     waiting: int
     late: int
     alone: int
-
-
-class Paired(NamedTuple):
-    """``pairs`` of answers, and ``scored`` ones. ``evidence``: digest of the requests and labels that were read."""
-
-    pairs: list[Pair]
-    scored: list[Pair]
-    labels: LabelCounts
-    evidence: str
 
 
 def look(
@@ -96,18 +84,19 @@ def look(
 ) -> RolloutReport | None:
     """Judge what ``store`` has of both since then; None if the candidate got no request. Nothing is written."""
     production, candidate, runs_in = sides
-    seen = traffic(store.requests(environment, since, now), production, candidate)
-    if not seen.requests:
+    requests, others = traffic(store.requests(environment, since, now), production, candidate)
+    if not requests:
         return None
     judge = partial(rollout.judge, monitor=params.monitor, same_prompts=False)
     labels, scorer = store.first_labels(), params.evaluate.scorers[0]
     wait = timedelta(hours=params.monitor.label_hours)
-    paired = pair(seen.requests, labels, candidate, scorer, wait, now)
+    paired = pair(requests, labels, candidate, scorer, wait, now)
     judged = judge(paired.pairs, paired.scored)
     before = now - LONGEST_REQUEST
-    ended = [request for request in seen.requests if request.time < before]
+    ended = [request for request in requests if request.time < before]
     settled = judge(*pair(ended, labels, candidate, scorer, wait, before)[:2])
-    decision, notes = judged.decision, _notes(seen, paired, params.monitor.label_hours)
+    notes = _notes(len(requests), others, paired, params.monitor.label_hours)
+    decision = judged.decision
     if decision == "keep" != settled.decision:
         decision = "go on"
         notes.append(
@@ -115,34 +104,34 @@ def look(
         )
     return RolloutReport(
         kind="canary", environment=environment, production=production, candidate=candidate, runs_in=runs_in,
-        since=seen.requests[0].time, decision=decision, margin=params.monitor.margin,
+        since=requests[0].time, decision=decision, margin=params.monitor.margin,
         alpha=round(1 - params.monitor.confidence, 6),
         evidence=paired.evidence, pairs=len(paired.pairs), labelled=len(paired.scored), agreement=None,
         findings=judged.findings, notes=tuple(notes),
     )  # fmt: skip
 
 
-def _notes(seen: SharedTraffic, paired: Paired, hours: float) -> list[str]:
-    """Return what was left out, and why."""
-    labels, notes = paired.labels, list[str]()
-    if alone := len(seen.requests) - sum(len(side) for both in paired.pairs for side in both):
+def _notes(requests: int, others: int, paired: Paired, hours: float) -> list[str]:
+    """Say what was left out, and why."""
+    notes = list[str]()
+    if alone := requests - sum(len(side) for both in paired.pairs for side in both):
         notes.append(
             f"{alone:,} requests repeat a prompt, or have no partner in their hour, or not yet"
         )
-    if seen.others:
-        notes.append(f"{seen.others:,} requests to other releases are left out")
-    if labels.waiting:
+    if others:
+        notes.append(f"{others:,} requests to other releases are left out")
+    if paired.waiting:
         notes.append(
-            f"{labels.waiting:,} labels wait: one counts {hours:g} h after its request (monitor.label_hours)"
+            f"{paired.waiting:,} labels wait: one counts {hours:g} h after its request (monitor.label_hours)"
         )
-    if labels.late:
+    if paired.late:
         notes.append(
-            f"{labels.late:,} labels are left out: they came more than {hours:g} h after their requests. If right "
+            f"{paired.late:,} labels are left out: they came more than {hours:g} h after their requests. If right "
             "answers are labelled later than wrong ones, quality is not known: raise monitor.label_hours"
         )
-    if labels.alone > labels.used:
+    if paired.alone > paired.used:
         notes.append(
-            f"few labels are used: {labels.used:,} of {labels.used + labels.alone:,}. The others repeat a prompt, or "
+            f"few labels are used: {paired.used:,} of {paired.used + paired.alone:,}. The others repeat a prompt, or "
             "have no partner in their hour, or not yet: label more requests, or give the candidate a larger share"
         )
     return notes
@@ -158,28 +147,26 @@ def why(report: RolloutReport) -> str:
     return f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
 
 
-def traffic(captured: Iterable[Capture], production: str, candidate: str) -> SharedTraffic:
-    """Return what counts of ``captured``; empty without a request to the candidate.
+def traffic(
+    captured: Iterable[Capture], production: str, candidate: str
+) -> tuple[list[CanaryRequest], int]:
+    """Return the requests to both releases since the first to the candidate, in order of arrival.
 
-    A request stored twice counts once.
+    A request stored twice counts once. The number is that of the requests to other releases.
     """
-    requests_found, others = dict[tuple[datetime, str], CanaryRequest](), 0
+    once, others = dict[tuple[datetime, str], CanaryRequest](), 0
     for request in captured:
         if request.release not in (production, candidate):
             others += 1
             continue
         whole = request.error is None and request.status < 400
         prompt = "\n".join(message.text for message in request.input_messages)
-        requests_found[request.time, request.request_id] = CanaryRequest(
+        once[request.time, request.request_id] = CanaryRequest(
             request.time, request.request_id, request.release, hashlib.sha256(prompt.encode()).digest(),
             request.answer if whole else None,
         )  # fmt: skip
-    requests = [requests_found[key] for key in sorted(requests_found)]
-    first = next(
-        (number for number, request in enumerate(requests) if request.release == candidate),
-        len(requests),
-    )
-    return SharedTraffic(tuple(requests[first:]), others)
+    requests = [once[key] for key in sorted(once)]
+    return list(dropwhile(lambda request: request.release != candidate, requests)), others
 
 
 def pair(
@@ -218,7 +205,7 @@ def pair(
     used = sum(len(side) for both in scored for side in both)
     return Paired(
         _pairs([(request, SideAnswer(request.answer)) for request in requests], candidate, now), scored,
-        LabelCounts(used, waiting, late, len(labelled) - used), f"sha256:{hasher.hexdigest()}",
+        f"sha256:{hasher.hexdigest()}", used, waiting, late, len(labelled) - used,
     )  # fmt: skip
 
 

@@ -6,7 +6,6 @@ any number of times.
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.formats.rollout_report import RolloutReport
 from checks.process.errors import EvidenceRefused, PromotionRefused
@@ -22,31 +21,27 @@ from release.verbs.rollback import RolledBack
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-class CanaryOptions(NamedTuple):
-    """``release``: see ``releases.both``. ``since``: older captures are not read; the first request to the candidate
-    counts from there on. ``captures``: the gateway's folder or address; None: that of this machine.
-    """
-
-    release: str | None = None
-    since: str | None = None
-    captures: str | None = None
-
-
 def canary(
-    root: Path, environment: str, options: CanaryOptions | None = None, now: datetime | None = None
+    root: Path,
+    environment: str,
+    release: str | None = None,
+    since: str | None = None,
+    captures: str | None = None,
+    now: datetime | None = None,
 ) -> RolloutReport:
     """Judge, and write reports/rollout/ENV-canary.json. ``shadow.refusal`` says how a decision ends.
 
-    Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, the candidate is not
-    known or got no request; MachineRefused.
+    ``release``: see ``releases.both``. ``since``: older captures are not read; the first request to the candidate
+    counts from there on. ``captures``: the gateway's folder or address; None: that of this machine. Raises
+    ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, the candidate is not known or got
+    no request; MachineRefused.
     """
-    options = options or CanaryOptions()
     now = now or datetime.now(UTC)
     params = Records(root).work_tree.params
-    sides = releases.both(root, params, environment, options.release)
-    since = _LONG_AGO if options.since is None else moment(options.since, now).start
-    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
-    report = captured.look(params, environment, sides, store, since, now)
+    sides = releases.both(root, params, environment, release)
+    begin = _LONG_AGO if since is None else moment(since, now).start
+    store = CaptureStore(captures or str(root / layout.CAPTURES))
+    report = captured.look(params, environment, sides, store, begin, now)
     if report is None:
         raise EvidenceRefused(
             f"{store.shown}: no request to the candidate {sides.candidate} of {environment}, "

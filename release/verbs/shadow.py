@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.config.params import Params
 from checks.data import detectors
@@ -25,42 +24,35 @@ from release.serving.replay import Endpoint, Said
 _LOOK = 20  # pairs between two looks
 
 
-class ShadowOptions(NamedTuple):
-    """``production``, ``candidate``: addresses of the servers. ``release``: see ``releases.both``.
-
-    ``most``: prompts at most. ``captures``: the gateway's folder or address; None: that of this machine.
-    """
-
-    production: str
-    candidate: str
-    release: str | None = None
-    most: int = 1000
-    captures: str | None = None
-
-
 def shadow(
     root: Path,
     environment: str,
-    options: ShadowOptions,
+    production: str,
+    candidate: str,
+    release: str | None = None,
+    most: int = 1000,
+    captures: str | None = None,
     tell: Callable[[RolloutReport], None] = lambda _: None,
     now: datetime | None = None,
 ) -> RolloutReport:
     """Send the prompts of the last window_days, call ``tell`` at each look, write reports/rollout/ENV-shadow.json.
 
-    Raises ParamsRefused, EvidenceRefused (no release, no prompt, an unreadable file), MachineRefused if such a run is
-    under way, ServingRefused if a server is another release or does not answer; the pairs so far are kept. ``refusal``
-    says how a decision ends.
+    ``production``, ``candidate``: addresses of the servers. ``release``: see ``releases.both``. ``most``: prompts at
+    most. ``captures``: the gateway's folder or address; None: that of this machine. Raises ParamsRefused,
+    EvidenceRefused (no release, no prompt, an unreadable file), MachineRefused if such a run is under way,
+    ServingRefused if a server is another release or does not answer; the pairs so far are kept. ``refusal`` says how a
+    decision ends.
     """
     params = Records(root).work_tree.params
-    sides = releases.both(root, params, environment, options.release)
-    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
+    sides = releases.both(root, params, environment, release)
+    store = CaptureStore(captures or str(root / layout.CAPTURES))
     prompts, notes = _prompts(store, environment, params, now or datetime.now(UTC))
     kept = PairFile(
         root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl"
     )
     servers = (
-        Endpoint(options.production, sides.production, "production"),
-        Endpoint(options.candidate, sides.candidate, "the candidate"),
+        Endpoint(production, sides.production, "production"),
+        Endpoint(candidate, sides.candidate, "the candidate"),
     )
 
     def look() -> RolloutReport:
@@ -72,7 +64,7 @@ def shadow(
         for server in servers:
             server.identify()
         waiting = [prompt for prompt in prompts if prompt.digest not in kept.asked][
-            : max(0, options.most - len(kept.pairs))
+            : max(0, most - len(kept.pairs))
         ]
         for number, prompt in enumerate(waiting):
             if number % _LOOK == 0 and kept.pairs:

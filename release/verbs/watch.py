@@ -6,7 +6,6 @@ release's record; it changes nothing but its own report, unless it is to open a 
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.config.params import Params
 from checks.formats.watch_report import WatchReport
@@ -14,57 +13,38 @@ from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, Verdi
 from checks.storage import files, layout
 from release.monitoring import evidently_page, picture, reference, releases, window, window_report
 from release.monitoring.store import CaptureStore
-from release.monitoring.window import TimeSpan, Traffic
+from release.monitoring.window import TimeSpan
 from release.record.records import Records
 from release.review import retraining
 from release.review.retraining import Proposal
 from release.verbs.history import moment
 
 
-class WatchOptions(NamedTuple):
-    """``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window.
-
-    ``captures``: the gateway's folder or address; None: that of this machine. ``evidently``: the Python of an
-    environment with Evidently, which then writes ``page``; None: no page.
-    """
-
-    since: str | None = None
-    until: str | None = None
-    captures: str | None = None
-    evidently: Path | None = None
-
-
 def watch(
-    root: Path, environment: str, options: WatchOptions | None = None, now: datetime | None = None
-) -> WatchReport:
+    root: Path,
+    environment: str,
+    since: str | None = None,
+    until: str | None = None,
+    captures: str | None = None,
+    evidently: Path | None = None,
+    rows: int | None = None,
+) -> tuple[WatchReport, Proposal | None]:
     """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
 
+    ``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window. ``captures``: the
+    gateway's folder or address; None: that of this machine. ``evidently``: the Python of an environment with Evidently,
+    which then writes ``page``; None: no page. With ``rows`` a pull request proposes retraining where drift, a proxy or
+    quality fails, with at most so many requests queued for labelling; None: it proposes nothing.
+
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, no request to its release
-    was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused.
+    was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused; and as
+    ``retraining.propose``.
     """
-    return _judged(root, environment, options, now)[0]
-
-
-def propose(
-    root: Path, environment: str, options: WatchOptions | None = None, rows: int = 50
-) -> tuple[WatchReport, Proposal | None]:
-    """As ``watch``; then propose retraining in a pull request where drift, a proxy or quality fails; None: none does.
-
-    ``rows``: requests to queue for labelling, at most. Raises as ``watch`` and ``retraining.propose``.
-    """
-    report, traffic = _judged(root, environment, options, None)
-    return report, retraining.propose(root, report, traffic, rows)
-
-
-def _judged(
-    root: Path, environment: str, options: WatchOptions | None, now: datetime | None
-) -> tuple[WatchReport, Traffic]:
-    options = options or WatchOptions()
     records = Records(root)
     params = records.work_tree.params
-    span = _span(options, params, now or datetime.now(UTC))
+    span = _span(since, until, params, datetime.now(UTC))
     release = releases.runs(root, params, environment)
-    store = CaptureStore(options.captures or str(root / layout.CAPTURES))
+    store = CaptureStore(captures or str(root / layout.CAPTURES))
     traffic = window.read(store, environment, span, release.model)
     before = window.earlier(store, environment, span, release.model)
     offline = reference.read(records, release, params)
@@ -74,9 +54,10 @@ def _judged(
     )
     files.write_json(root / layout.WATCH / f"{environment}.json", report)
     files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
-    if options.evidently is not None:
-        evidently_page.write(options.evidently, root / page(environment), served, offline)
-    return report, traffic
+    if evidently is not None:
+        evidently_page.write(evidently, root / page(environment), served, offline)
+    proposal = None if rows is None else retraining.propose(root, report, traffic, rows)
+    return report, proposal
 
 
 def refusal(report: WatchReport) -> Refusal | None:
@@ -97,16 +78,14 @@ def page(environment: str) -> Path:
     return layout.STATE / "watch" / f"{environment}.html"
 
 
-def _span(options: WatchOptions, params: Params, now: datetime) -> TimeSpan:
-    if options.since is None and options.until is None:
+def _span(since: str | None, until: str | None, params: Params, now: datetime) -> TimeSpan:
+    if since is None and until is None:
         return window.last_whole(now, params.monitor.window_days)
-    if options.since is None or options.until is None:
+    if since is None or until is None:
         raise EvidenceRefused(
             "--from and --to: one is missing", "give both, or none for the last whole window"
         )
-    span = TimeSpan(moment(options.since, now).start, moment(options.until, now).start)
+    span = TimeSpan(moment(since, now).start, moment(until, now).start)
     if span.since >= span.until:
-        raise EvidenceRefused(
-            f"--to {options.until}: is not after --from {options.since}", "swap them"
-        )
+        raise EvidenceRefused(f"--to {until}: is not after --from {since}", "swap them")
     return span

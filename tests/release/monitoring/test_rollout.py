@@ -110,7 +110,7 @@ class _Handler(Handler):
 
 
 def began() -> datetime:
-    """When the traffic began: its last request was more than a day ago, so every label counts."""
+    """When the traffic began: its last request was more than a day ago, so every label paired."""
     return datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=36)
 
 
@@ -379,7 +379,7 @@ def test_a_candidate_is_not_kept_before_requests_that_may_hang_have_ended(root: 
     document = report_tree.document()
     write_params(root, document | {"monitor": {"labels": LABELS, "margin": 0.1, "label_hours": 0.05}})
     for hours, decision in ((0.9, "go on"), (2, "keep")):
-        found = verb.canary(root, "production", verb.CanaryOptions(CANDIDATE), now=began() + timedelta(hours=hours))
+        found = verb.canary(root, "production", CANDIDATE, now=began() + timedelta(hours=hours))
         assert ({each.status for each in found.findings}, found.decision) == ({"pass"}, decision)
         assert any("may still run" in note for note in found.notes) is (decision == "go on")
 
@@ -430,9 +430,8 @@ def test_pairs_are_never_taken_back_when_requests_and_labels_come(share: float) 
         paired = captured.pair(arrived, known, "b", ExactMatch(kind="exact-match"), wait, now)
         scored.append(paired.scored)
         pairs.append(paired.pairs)
-        counts = paired.labels
-        assert sum(counts) <= len(known)
-        assert counts.used == sum(len(side) for both in paired.scored for side in both)
+        assert paired.used + paired.waiting + paired.late + paired.alone <= len(known)
+        assert paired.used == sum(len(side) for both in paired.scored for side in both)
     for growing in (pairs, scored):
         assert all(later[: len(early)] == early for early, later in itertools.pairwise(growing))
         assert len(growing[-1]) >= 10
@@ -470,7 +469,7 @@ def test_how_soon_labels_come_for_right_and_for_wrong_answers_decides_nothing(
     traffic(root, answers, count=3000, share=0.1)
     for half_hour in range(70):
         labelled(root, [n for n, hours in late.items() if half_hour <= 2 * hours < half_hour + 1], half_hour / 2)
-    report = verb.canary(root, "production", verb.CanaryOptions(CANDIDATE), now=began() + timedelta(hours=36))
+    report = verb.canary(root, "production", CANDIDATE, now=began() + timedelta(hours=36))
     quality = next(finding for finding in report.findings if finding.name == "quality")
     assert quality.production == pytest.approx(0.85, abs=0.04), "the mean of production is that of all its answers"
     assert quality.candidate == pytest.approx(0.85 - loss, abs=0.08)
@@ -493,7 +492,7 @@ def test_labels_that_do_not_count_yet_or_came_too_late_are_told(
 ) -> None:
     traffic(root)
     labelled(root, after=after)
-    report = verb.canary(root, "production", verb.CanaryOptions(CANDIDATE), now=began() + timedelta(hours=hours))
+    report = verb.canary(root, "production", CANDIDATE, now=began() + timedelta(hours=hours))
     assert any(re.search(said, note) for note in report.notes), report.notes
     assert report.decision == "go on"
 
@@ -501,7 +500,7 @@ def test_labels_that_do_not_count_yet_or_came_too_late_are_told(
 def test_that_few_labels_are_used_is_told(root: Path) -> None:
     traffic(root, count=100, share=0.05)
     labelled(root, range(100))
-    report = verb.canary(root, "production", verb.CanaryOptions(CANDIDATE))
+    report = verb.canary(root, "production", CANDIDATE)
     assert any(re.search(r"few labels are used: \d+ of \d+\. .* label more requests", note) for note in report.notes), (
         report
     )
@@ -520,7 +519,7 @@ def test_a_shadow_counts_no_label_before_its_time(root: Path) -> None:
     traffic(root, count=200)
     labelled(root, range(200), after=0.5)
     with Model(production(root), _wrong_half) as ours, Model(CANDIDATE, _wrong_half) as theirs:
-        arguments = (root, "production", shadow_verb.ShadowOptions(ours.url, theirs.url, CANDIDATE, 40))
+        arguments = (root, "production", ours.url, theirs.url, CANDIDATE, 40)
         early = shadow_verb.shadow(*arguments, now=began() + timedelta(hours=11))
         assert (early.labelled, early.decision) == (0, "go on")
         assert shadow_verb.shadow(*arguments, now=began() + timedelta(hours=35)).labelled > 20
@@ -592,9 +591,7 @@ def test_what_a_canary_refuses_is_one_line_with_its_code(
 
 def test_the_decision_over_http_is_computed_anew_at_each_question(root: Path) -> None:
     traffic(root, count=200)
-    with decision_server.server(
-        "127.0.0.1", 0, lambda: verb.canary(root, "production", verb.CanaryOptions(CANDIDATE))
-    ) as server:
+    with decision_server.server("127.0.0.1", 0, lambda: verb.canary(root, "production", CANDIDATE)) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_address[1]}"
         asked = [requests.get(f"{url}/decision", timeout=30).json()["decision"]]
