@@ -170,7 +170,9 @@ def power(runs: int, seed: int) -> Iterator[Row]:
             random = np.random.default_rng([seed, groups])
             pilots = (finding(*drawn(shape, groups, 1, 0.0, random), ALLOWANCE) for _ in range(200))
             detectable = float(np.median([pilot.detectable or 0.0 for pilot in pilots]))
-            shares = rate(shape, groups, 1, ALLOWANCE - detectable, ALLOWANCE, runs // 4, seed)
+            shares = rate(
+                shape, groups, 1, ALLOWANCE - detectable, ALLOWANCE, max(1, runs // 4), seed
+            )
             yield shape, groups, f"{detectable:.3f}", f"{shares['pass']:.1%}"
 
 
