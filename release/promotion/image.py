@@ -171,8 +171,7 @@ def _differences(
     labels = images.annotations(about, params, runtime, base)
     config = images.config(about, runtime, filled, base, added, labels)
     manifest, *older = (
-        images.manifest(images.described(config), base, added, labels, name)
-        for name in images.LAYER_NAMES
+        images.manifest(config, base, added, labels, name) for name in images.LAYER_NAMES
     )
     if report.base and report.base.platform != filled.platform:
         yield f"its base is for {report.base.platform}, but a build would use {filled.platform}"
