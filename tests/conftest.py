@@ -147,12 +147,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for line in lines:
             terminalreporter.write_line(line)
     if programs.REQUIRE in os.environ:  # CI
-        _show_the_fast_tier(terminalreporter)
+        reports = [
+            report
+            for some in terminalreporter.stats.values()
+            for report in some
+            if isinstance(report, pytest.TestReport)
+        ]
+        _show_the_longest_files(terminalreporter, reports)
+        _show_the_fast_tier(terminalreporter, reports)
 
 
-def _show_the_fast_tier(terminalreporter: pytest.TerminalReporter) -> None:
+def _show_the_longest_files(terminalreporter: pytest.TerminalReporter, reports: list[pytest.TestReport]) -> None:
+    """Say which files took a worker longest, set-up included: those to make faster, and to start with (``_LONGEST``)."""
+    took = defaultdict[str, float](float)
+    for report in reports:
+        took[report.nodeid.partition("::")[0]] += report.duration
+    terminalreporter.section("the longest files")
+    for name, seconds in sorted(took.items(), key=lambda item: -item[1])[:60]:
+        terminalreporter.write_line(f"{seconds:.0f}s {name}")
+    terminalreporter.write_line(f"{sum(took.values()):.0f}s of one worker for all")
+
+
+def _show_the_fast_tier(terminalreporter: pytest.TerminalReporter, reports: list[pytest.TestReport]) -> None:
     """Say how long the tests without the mark took, and which of them should have it. Time of a busy machine fails none."""
-    reports = [each for some in terminalreporter.stats.values() for each in some if isinstance(each, pytest.TestReport)]
     took = defaultdict[str, float](float)
     for report in reports:
         if "slow" not in report.keywords:
@@ -239,7 +256,7 @@ def scaled_down() -> dict:
     value["gates"]["routes_well"] |= {"at_least": 0.01, "resolution": 0.3}
     value["gates"]["test_is_unseen"] |= {"max_ngram_share": 1.0, "max_near_duplicate_share": 1.0}
     value["gates"]["no_slice_falls_behind"] |= {"margin": 0.4, "min_rows": 10}
-    value["suites"] = {}  # the tiny model knows no English: tests/checks/gates/test_forgetting.py
+    value["suites"] = {}  # the tiny model knows no English: tests/checks/suites/test_loss.py
     del value["gates"]["remembers_english"]
     return value
 

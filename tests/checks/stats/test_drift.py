@@ -127,7 +127,7 @@ def test_one_user_shows_nothing_however_many_requests_are_his() -> None:
 @pytest.mark.slow
 def test_a_window_is_held_against_ordinary_ones_that_differ_more_than_their_requests_say() -> None:
     """Each window has users of its own, and none of its clusters shows it: only the other windows do."""
-    random, runs, level = np.random.default_rng(9), 200, 0.05
+    random, runs, level = np.random.default_rng(9), 100, 0.05
     alone = beside = seen = 0
     for _ in range(runs):
         now, *windows = (

@@ -96,10 +96,10 @@ def test_graded_losses_that_were_not_seen_count_too(margin: float) -> None:
     [
         ("500 rows", 5),
         ("60 rows", 5),
-        ("60 groups of 5", 5),
+        pytest.param("60 groups of 5", 5, marks=pytest.mark.exhaustive),  # as groups of other sizes
         ("30 groups of 1 to 30, 465 rows", 5),
         ("a group of 200, 300 rows", 3),  # no gain and no mean is shown by such rows
-        ("12 groups of 20", 5),
+        pytest.param("12 groups of 20", 5, marks=pytest.mark.exhaustive),
     ],
 )
 def test_what_is_printed_with_at_least_80_percent_power_has_it(layout: str, figures: int) -> None:

@@ -14,26 +14,25 @@ import numpy as np
 import pytest
 
 from checks.evaluation import scoring
-from checks.evaluation.reranker import Reranker
-from checks.evaluation.retrieval import Chunker, documents, grounded
-from checks.formats.suite_report import Gold, Passage, Reading, Role, SuiteAnswer, SuiteLine, SuitesReport
+from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuitesReport
 from checks.gating import chain
 from checks.kinds.retriever import Search, no_model
 from checks.kinds.suite import Material
 from checks.process.errors import EvaluationRefused, ParamsRefused, Refusal
-from checks.records.rows import Message, Row
+from checks.records.rows import Row
 from checks.retrievers.bm25 import Bm25
 from checks.storage import digest, files, layout
 from release.record.held import hold
 from release.record.records import Records
 from release.review.pairs import difference, pair_samples, together
 from release.serving.served import served
-from stages.inference.encoders import embed, relevance
+from stages.inference.encoders import embed
 from stages.suites import _files, suites
 from tests import model_tree
 from tests.checks.suites.test_suite_rows import ANSWERS, LINES, Tree, forge, void
 from tests.conftest import _WORDS, REPOSITORY, as_params, read_yaml
 from tests.http_standin import Handler, StandIn
+from tests.stages.inference.test_encoders import cross_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -318,38 +317,6 @@ def test_chance_is_the_commonest_reference_or_to_abstain_always(made: Tree) -> N
     assert [suite.chance_of(metric, references) for metric in ("recall-at-k", "grounded", "abstains")] == [None] * 3
 
 
-CUT: dict[str, tuple[str, int, int, list[str]]] = {
-    "shorter than a passage": ("a  b", 3, 1, ["a  b"]),
-    "just a passage": ("a b c", 3, 2, ["a b c"]),
-    "an overlap": (" a b\nc d e ", 3, 1, ["a b\nc", "c d e"]),
-    "a rest": ("a b c d", 3, 2, ["a b c", "b c d"]),
-    "no overlap": ("a b c d e", 2, 0, ["a b", "c d", "e"]),
-}
-
-
-@pytest.mark.parametrize("case", CUT)
-def test_documents_are_cut_into_passages(case: str) -> None:
-    text, words, overlap, expected = CUT[case]
-    found = Chunker(words=words, overlap=overlap).cut(Passage(id="d", text=text))
-    assert [(each.id, each.text) for each in found] == [(f"d#{n}", part) for n, part in enumerate(expected)]
-
-
-@pytest.mark.parametrize("pooling", ["mean", "first"])
-def test_a_text_has_the_vector_of_its_own_tokens(pooling: Any, encoder: Path) -> None:
-    import torch
-    from transformers import AutoModel, AutoTokenizer
-
-    tokenizer, model = AutoTokenizer.from_pretrained(encoder), AutoModel.from_pretrained(encoder).eval()
-    texts = ["queue", "vault key list", "a" * 60]
-    found = embed(encoder, texts, pooling, 30, "x")
-    for text, vector in zip(texts, found, strict=True):
-        ids = torch.tensor([tokenizer(text)["input_ids"][:30]])
-        with torch.no_grad():
-            states = model(input_ids=ids).last_hidden_state[0].numpy()
-        expected = states.mean(0) if pooling == "mean" else states[0]
-        assert vector == pytest.approx(expected / np.linalg.norm(expected), abs=1e-5)
-
-
 def dense(tree: Tree, encoder: Path, **more: Any) -> None:
     """Let the suite retrieve by the encoder, with the candidate alone."""
     shutil.copytree(encoder, tree.root / "encoder")
@@ -507,55 +474,6 @@ def test_a_record_that_does_not_fit_is_refused_with_its_line(case: str, tree: Tr
 HARD = GOLD // 2  # questions for which BM25 finds a shorter passage first
 
 
-def cross_encoder(folder: Path, labels: int = 1, seen: str | None = None) -> Path:
-    """A BERT of one layer that reads question and passage: random, or 1 for a pair with the word ``seen``, else 0."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    tokenizer = Tokenizer(models.WordLevel({w: n for n, w in enumerate([*special, "name", *WORDS])}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    inputs = ["input_ids", "token_type_ids", "attention_mask"]
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_input_names=inputs
-    ).save_pretrained(folder)
-    torch.manual_seed(4)
-    model = BertForSequenceClassification(BertConfig(
-        vocab_size=len(special) + 1 + len(WORDS), hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
-        intermediate_size=8, max_position_embeddings=24, num_labels=labels, initializer_range=0.5,
-    ))  # fmt: skip
-    if seen is not None:  # all tokens are seen alike, and one of them alone has a vector
-        weights = model.state_dict()
-        for name, value in weights.items():
-            value.fill_(1.0 if name.endswith("LayerNorm.weight") else 0.0)
-            if any(
-                part in name for part in ("self.value.weight", "attention.output.dense.weight", "pooler.dense.weight")
-            ):
-                value.copy_(torch.eye(8))
-        weights["bert.embeddings.word_embeddings.weight"][tokenizer.token_to_id(seen), 0] = 9.0
-        weights["classifier.weight"][0, 0] = 1.0
-    model.save_pretrained(folder)
-    return folder
-
-
-@pytest.mark.parametrize("most", [None, 6])
-def test_a_cross_encoder_scores_a_question_with_a_passage(most: int | None, tmp_path: Path) -> None:
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    folder = cross_encoder(tmp_path / "cross")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    pairs = [("list key", "vault key name queue show"), ("vault key name queue show", "list key"), ("disk", "disk")]
-    cut = {"truncation": True, "max_length": most} if most else {}
-    with torch.no_grad():
-        expected = [float(model(**tokenizer(*pair, return_tensors="pt", **cut)).logits) for pair in pairs]
-    assert relevance(folder, pairs, most, "x") == pytest.approx(expected, abs=1e-5)
-    assert len({round(each, 3) for each in expected}) == len(pairs)
-
-
 def rerank(tree: Tree, folder: Path, **more: Any) -> None:
     """Let the suite rank again by a cross-encoder, with one passage to read and the candidate alone."""
     shutil.copytree(folder, tree.root / "cross")
@@ -588,17 +506,6 @@ def test_the_gain_of_ranking_again_is_a_paired_figure_and_gates_need_no_model_fo
     assert hold(Records(tree.root)).verdict == verdict
     result = files.read_json(tree.root / layout.SUITES_REPORT, SuitesReport).suites["chat"]
     assert set(result.files) == {"file", "corpus", "reranker.model"}
-
-
-def test_only_candidates_are_ranked_again_and_equal_ones_stay_in_the_retrievers_order() -> None:
-    scores = {("a", "2"): 1.0 + 1e-9, ("a", "0"): 2.0, ("a", "3"): 1.0, ("b", "1"): 0.0}
-
-    def given(pairs: Sequence[tuple[str, str]], most: int | None) -> Any:
-        assert most == 7
-        return np.array([scores[pair] for pair in pairs])
-
-    reranker = Reranker.model_validate({"model": MODEL, "candidates": 3, "max_tokens": 7})
-    assert list(reranker.ranked(list("0123"), ["a", "b", "c"], [[3, 2, 0], [1], []], given)) == [[0, 3, 2], [1], []]
 
 
 NO_CROSS_ENCODER: dict[str, tuple[dict[str, Any], Callable[[Path], object], str]] = {
@@ -637,39 +544,6 @@ def test_a_model_that_cannot_rank_again_is_refused_in_one_line(case: str, tree: 
     with pytest.raises(EvaluationRefused, match=r"^params\.yaml: suites\.chat\.reranker\.model: " + said) as refused:
         suites(tree.params(), tree.root)
     assert "\n" not in str(refused.value)
-
-
-def test_files_of_a_folder_are_documents_in_the_order_of_their_paths(tmp_path: Path) -> None:
-    for name, text in {"b.md": "two", "a/c.md": "one", "a/x.rst": "left out"}.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert [(each.id, each.text) for each in documents(tmp_path, "*.md")] == [("a/c.md", "one"), ("b.md", "two")]
-    with pytest.raises(ValueError, match=r"has no file called \*\.txt"):
-        documents(tmp_path, "*.txt")
-    (tmp_path / "b.md").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match=r"'b\.md' is no text in UTF-8"):
-        documents(tmp_path, "*.md")
-
-
-GROUNDED = {
-    "all of it": ("The queue holds 1000 tasks.", 1.0),
-    "another number": ("It holds 2000 tasks.", 2 / 3),
-    "words of the question": ("The default length is 1000.", 1.0),
-    "a number in another form": ("1,000", 0.0),
-    "nothing but short words": ("no, it is on", 1.0),
-    "in capitals": ("QUEUE", 1.0),
-    "nothing of it": ("Paris, France", 0.0),
-}
-
-
-@pytest.mark.parametrize("case", GROUNDED)
-def test_an_answer_is_grounded_as_far_as_the_passages_have_its_words(case: str) -> None:
-    answer, share = GROUNDED[case]
-    reading = Reading(
-        setting="retrieved", question=(Message(role="user", content="What is its default length?"),),
-        gold=(Gold(id="d", quote=None, passages=("d",)),), passages=(Passage(id="d", text="The queue holds 1000 tasks"),),
-    )  # fmt: skip
-    assert grounded(answer, reading) == pytest.approx(share)
 
 
 def _never(*_: object) -> Any:

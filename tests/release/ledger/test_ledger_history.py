@@ -228,16 +228,25 @@ def test_a_merge_of_another_history_is_told(laptop: Path) -> None:
     assert route(laptop) == "AXA"
 
 
-@pytest.mark.parametrize("setting", ["log.follow=true", "log.showSignature=true", "diff.renames=copies", "log.diffMerges=off", "core.quotePath=true", "diff.relative=true", "log.date=iso", "color.ui=always", "format.pretty=oneline", "diff.noPrefix=true", "log.showRoot=false"])  # fmt: skip
-def test_no_setting_of_git_changes_what_is_told(laptop: Path, setting: str) -> None:
+SETTINGS = (
+    "log.follow=true", "log.showSignature=true", "diff.renames=copies", "log.diffMerges=off", "core.quotePath=true",
+    "diff.relative=true", "log.date=iso", "color.ui=always", "format.pretty=oneline", "diff.noPrefix=true",
+    "log.showRoot=false",
+)  # fmt: skip
+
+
+def test_no_setting_of_git_changes_what_is_told(laptop: Path) -> None:
     by_hand(laptop, "A")
     side(laptop, "B")
     merge(laptop)
     by_hand(laptop, "A")
     before = told(laptop)
-    git(laptop, "config", *setting.split("="))
-    assert told(laptop) == before
     assert len(before) == 3
+    for setting in SETTINGS:
+        name, _, value = setting.partition("=")
+        git(laptop, "config", name, value)
+        assert told(laptop) == before, setting
+        git(laptop, "config", "--unset", name)
 
 
 def test_replaced_objects_and_grafts_change_nothing(laptop: Path) -> None:

@@ -12,7 +12,7 @@ from checks.storage import layout
 from release.overlay import deployed, edits, overlays
 from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY
-from tests.overlay_sample import GATEWAY, UNRENDERED, edit, lying, put, rendered, rewrite
+from tests.overlay_sample import GATEWAY, UNRENDERED, edit, failures, lying, put, rendered, rewrite
 
 pytestmark = pytest.mark.slow
 
@@ -34,10 +34,6 @@ def tree(tmp_path: Path) -> Path:
     found = shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, tmp_path / layout.ENVIRONMENTS)
     put(found, rendered())
     return found
-
-
-def failures(tree: Path) -> list[str]:
-    return edits.failures("staging", lying(tree), rendered(), lambda: ())
 
 
 def refused(tree: Path, said: str) -> None:

@@ -11,19 +11,17 @@ import yaml
 
 from checks.storage import layout
 from release import runtimes
-from release.overlay import deployed, edits, kustomization, overlays
+from release.overlay import deployed, kustomization, overlays
 from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY
 from tests.gateway_process import unused_port
 from tests.overlay_sample import (
     GATEWAY,
-    KINDS,
     OTHER,
     UNRENDERED,
-    Files,
     edit,
+    failures,
     load,
-    lying,
     put,
     rendered,
     rewrite,
@@ -73,12 +71,7 @@ def beside(item: dict[str, Any]) -> spoil.Spoil:
     return do
 
 
-def failures(tree: Path, wanted: Files | None = None) -> list[str]:
-    return edits.failures("staging", lying(tree), wanted or rendered(), lambda: ())
-
-
-@pytest.mark.parametrize("gpus", [0, 1])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "gpus"), [("deployment", 0), ("kserve", 1)])
 @pytest.mark.parametrize("runtime", runtimes.names())
 def test_it_builds_to_what_kubernetes_takes_before_every_server(tree: Path, runtime: str, kind: str, gpus: int) -> None:
     programs.require("kustomize")

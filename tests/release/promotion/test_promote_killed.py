@@ -151,7 +151,11 @@ def kill_around_git(source: Path, scratch: Path, name: str) -> int:
     return calls
 
 
-@pytest.mark.parametrize("name", VERBS)
+# A rollback makes its commit and pushes it as a promotion does: tests/release/ledger/test_ledger_atomic.py.
+CASES = ["promote", pytest.param("rollback", marks=pytest.mark.exhaustive)]
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_killed_at_every_call_of_git_the_environment_is_old_or_new(team: Path, tmp_path: Path, name: str) -> None:
     assert kill_around_git(team, tmp_path, name) > 40
 
@@ -226,7 +230,7 @@ def kill_at_requests(proxy: Killing, source: Path, folder: Path, name: str) -> i
     return points
 
 
-@pytest.mark.parametrize("name", VERBS)
+@pytest.mark.parametrize("name", CASES)
 def test_killed_at_every_request_to_the_registry_nothing_has_moved(
     proxied: tuple[Killing, Path], tmp_path: Path, name: str
 ) -> None:

@@ -27,7 +27,7 @@ from stages import references as earlier
 from stages.inference.answers import Answered
 from tests import pipeline_repository as repository
 from tests import vllm_offline
-from tests.checks.gates.test_forgetting import texts
+from tests.checks.suites.test_loss import texts
 from tests.conftest import as_params, scaled_down
 from tests.stages.test_evaluate import lay_out, row, split, write_parity
 

@@ -196,13 +196,17 @@ def agree(team: Team) -> None:
         ),
         ("here", ("train", "promote", "train again", "promote", "fast-forward", "promote", "roll two back", "gates")),
         ("here", ("train", "fast-forward", "revert", "promote", "squash", "revert")),
-        ("here", ("train", "promote", "empty", "serve", "data", "promote", "empty", "promote", "rollback")),
+        pytest.param(
+            "here",
+            ("train", "promote", "empty", "serve", "data", "promote", "empty", "promote", "rollback"),
+            marks=pytest.mark.exhaustive,
+        ),
         pytest.param(
             "a branch",
             ("train", "promote", "serve", "squash", "promote", "rollback", "empty"),
             marks=pytest.mark.exhaustive,
         ),
-        ("a repository", ("train", "promote", "serve", "merge", "promote", "rollback", "empty")),
+        ("a repository", ("train", "promote", "serve", "merge", "promote", "rollback", "empty", "data")),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )

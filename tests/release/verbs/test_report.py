@@ -11,17 +11,16 @@ from typing import Any
 
 import pytest
 
-from checks.formats import quarantine, refused
+from checks.formats import refused
 from checks.formats.evaluation_reports import EvaluationReport, Interval, ReferenceUse
 from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesMeasured, SuitesReport
 from checks.formats.training_reports import ParityReport
-from checks.formats.verdict import Finding, Verdict
+from checks.formats.verdict import Finding
 from checks.process.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
 from checks.records.rows import Prediction
 from checks.storage import digest, files, layout
 from release.cli import terminal
 from release.pages import templates
-from release.record import references
 from release.record.records import Records
 from release.review import advice, details, gathering, metrics, sections, situations
 from release.review.comparison import Changed
@@ -122,7 +121,7 @@ def _undecided(value: dict[str, Any]) -> None:
 
 def _quarantined(root: Path) -> None:
     _passing(root)
-    _hold_back(root, "answers in French")
+    report_tree.hold_back(root, "answers in French")
 
 
 NOT_FINITE = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate, or raise train.warmup")
@@ -623,84 +622,6 @@ def test_predictions_of_other_rows_are_not_compared() -> None:
     assert paired([], [], "exact-match", 0.95) is None
     same = paired(ours, [Prediction.model_validate(each.model_dump()) for each in ours], "exact-match", 0.95)
     assert (same and same.value) == 0
-
-
-def _hold_back(root: Path, why: str) -> Callable[[], object]:
-    """Main quarantines the weights of this branch; return what deletes the file again by hand."""
-    model = files.read_json(root / layout.VERDICT, Verdict).model
-    entry = quarantine.Entry(image=f"sha256:{1:064}", model=model, version="v1.1.0", by="Ada <a@b.c>", why=why)
-    path = root / layout.QUARANTINE
-    git(root, "switch", "--quiet", "main")
-    path.write_bytes(quarantine.write((entry,)))
-    report_tree.commit(root, "held back")
-    git(root, "switch", "--quiet", "-")
-
-    def delete() -> None:
-        git(root, "switch", "--quiet", "main")
-        path.write_bytes(quarantine.write(()))
-        report_tree.commit(root, "tidy up")
-        git(root, "switch", "--quiet", "-")
-
-    return delete
-
-
-@pytest.mark.parametrize("by_hand", [False, True], ids=["in the file", "deleted from the file by hand"])
-def test_weights_in_quarantine_are_so_first_and_nobody_is_told_to_merge(tmp_path: Path, by_hand: bool) -> None:
-    _passing(tmp_path)
-    delete = _hold_back(tmp_path, "answers *French*")
-    if by_hand:
-        delete()
-    found = report(tmp_path, FOR)
-    assert found.markdown.startswith("### 🚫 Quarantined: `answers *French*`\n\n`v1.1.0` had these weights")
-    assert "`./lockstep quarantine --release v1.1.0 --why TEXT`" in found.markdown
-    assert "merge it" not in found.markdown
-    assert "✅" not in found.markdown.partition("<details>")[0]
-    assert (found.passes, found.title) == (False, "🚫 Quarantined: answers *French*")
-
-
-def test_a_record_that_cannot_be_judged_here_is_quarantined_first_too(tmp_path: Path) -> None:
-    _recorded(tmp_path)
-    _hold_back(tmp_path, "answers in French")
-    assert report(tmp_path, FOR).title == "🚫 Quarantined: answers in French"
-
-
-def test_a_quarantine_that_cannot_be_read_lets_nothing_pass(tmp_path: Path) -> None:
-    _passing(tmp_path)
-    git(tmp_path, "switch", "--quiet", "main")
-    (tmp_path / layout.QUARANTINE).write_text("x: 1\n")
-    report_tree.commit(tmp_path, "by hand")
-    git(tmp_path, "switch", "--quiet", "-")
-    found = report(tmp_path, FOR)
-    assert (found.passes, found.state) == (False, "not-held")
-    assert "quarantine.yaml" in found.markdown.partition("\n")[0]
-
-
-@pytest.mark.parametrize(("verified", "says"), [("process", "as a process"), ("container", "in another container")])
-def test_a_release_that_runs_and_was_verified_otherwise_is_named(tmp_path: Path, verified: str, says: str) -> None:
-    _passing(tmp_path)
-    assert "not as it serves" not in report(tmp_path, FOR).markdown
-    git(tmp_path, "switch", "--quiet", "main")
-    path = tmp_path / references.PRODUCTION
-    path.write_bytes(path.read_bytes() + f"verified: {verified}\n".encode())
-    report_tree.commit(tmp_path, "as a promotion writes it")
-    git(tmp_path, "switch", "--quiet", "-")
-    found = report(tmp_path, FOR)
-    assert found.passes
-    said = f"`production` runs `v0.1.0`, which was verified {says}, not as it serves there."
-    assert said in found.markdown
-
-
-def test_environments_that_cannot_be_asked_make_the_verdict_void_and_still_a_comment(tmp_path: Path) -> None:
-    _passing(tmp_path)
-    git(tmp_path, "switch", "--quiet", "main")
-    value = report_tree.document()
-    value["promote"] |= {"repository": str(tmp_path / "nowhere.git")}
-    write_params(tmp_path, value)
-    report_tree.commit(tmp_path, "environments elsewhere")
-    git(tmp_path, "switch", "--quiet", "-")
-    found = report(tmp_path, FOR)
-    assert (found.state, found.passes) == ("not-held", False)
-    assert "nowhere.git" in found.markdown
 
 
 def _cheap(value: float, low: float, high: float) -> dict[str, object]:

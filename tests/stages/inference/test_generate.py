@@ -8,23 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    DiffLlamaConfig,
-    FalconConfig,
-    Gemma2Config,
-    GPT2Config,
-    GptOssConfig,
-    Llama4TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Phi3Config,
-    PhimoeConfig,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+import transformers  # which loads a family when it is asked for: other workers collect this file too
 
 from checks.process.errors import EvaluationRefused
 from stages.inference import generate
@@ -49,31 +33,31 @@ SMALL: dict[str, Any] = {
 
 # Beside the usual families: attention that sees, scales or turns positions in its own way.
 OTHERS: dict[str, Any] = {
-    "gemma 2": lambda: Gemma2Config(**SMALL, head_dim=8, sliding_window=12, attn_logit_softcapping=0.5),
-    "gpt 2": lambda: GPT2Config(
+    "gemma 2": lambda: transformers.Gemma2Config(**SMALL, head_dim=8, sliding_window=12, attn_logit_softcapping=0.5),
+    "gpt 2": lambda: transformers.GPT2Config(
         vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, bos_token_id=1, eos_token_id=2,
         initializer_range=0.3,
     ),
-    "attention sinks": lambda: GptOssConfig(**SMALL, head_dim=8, num_local_experts=2, num_experts_per_tok=1),
-    "chunks": lambda: Llama4TextConfig(
+    "attention sinks": lambda: transformers.GptOssConfig(**SMALL, head_dim=8, num_local_experts=2, num_experts_per_tok=1),
+    "chunks": lambda: transformers.Llama4TextConfig(
         **SMALL, head_dim=8, num_local_experts=2, intermediate_size_mlp=48, attention_chunk_size=12
     ),
-    "scaling by position": lambda: Llama4TextConfig(
+    "scaling by position": lambda: transformers.Llama4TextConfig(
         **SMALL, head_dim=8, num_local_experts=2, intermediate_size_mlp=48, attention_chunk_size=None,
         layer_types=["full_attention"] * 2, attn_temperature_tuning=True,
     ),
-    "two attentions a layer": lambda: DiffLlamaConfig(**SMALL),
-    "a window for the mask alone": lambda: PhimoeConfig(
+    "two attentions a layer": lambda: transformers.DiffLlamaConfig(**SMALL),
+    "a window for the mask alone": lambda: transformers.PhimoeConfig(
         **SMALL, sliding_window=6, num_local_experts=2, num_experts_per_tok=2
     ),
-    "long rope": lambda: Phi3Config(
+    "long rope": lambda: transformers.Phi3Config(
         **SMALL, original_max_position_embeddings=16, partial_rotary_factor=1.0,
         rope_parameters={
             "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4,
             "original_max_position_embeddings": 16,
         },
     ),
-    "falcon": lambda: FalconConfig(
+    "falcon": lambda: transformers.FalconConfig(
         vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, initializer_range=0.3,
         bos_token_id=1, eos_token_id=2,
     ),
@@ -93,17 +77,17 @@ def make(kind: str) -> Any:
     """A random model whose answers differ from row to row; initialised widely, so that ties do not happen."""
     torch.manual_seed(11)
     if kind == "llama":
-        return LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)).eval()
     if kind == "qwen2":
-        return Qwen2ForCausalLM(Qwen2Config(**SMALL)).eval()
+        return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SMALL)).eval()
     if kind == "qwen2, half of it sliding":
         sliding = {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1}
-        return Qwen2ForCausalLM(Qwen2Config(**SMALL, **sliding)).eval()
+        return transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**SMALL, **sliding)).eval()
     if kind in OTHERS:
         # "eager": not every version of transformers caps scores in the others.
-        return AutoModelForCausalLM.from_config(OTHERS[kind](), attn_implementation="eager").eval()
+        return transformers.AutoModelForCausalLM.from_config(OTHERS[kind](), attn_implementation="eager").eval()
     window = {"mistral": None, "mistral, sliding": 12, "mistral, wide window": 100}[kind]
-    return MistralForCausalLM(MistralConfig(**SMALL, sliding_window=window)).eval()
+    return transformers.MistralForCausalLM(transformers.MistralConfig(**SMALL, sliding_window=window)).eval()
 
 
 def one_by_one(model: Any, prompts: list[list[int]], ends: frozenset[int], new: int) -> list[tuple[int, ...]]:
@@ -135,11 +119,21 @@ def branching(count: int, prefix: int) -> list[list[int]]:
     return [*drawn, drawn[0][: prefix + 1]]
 
 
-@pytest.mark.parametrize(
-    "kind",
-    ["llama", "qwen2", "qwen2, half of it sliding", "mistral", "mistral, sliding", "mistral, wide window", *OTHERS],
+FAMILIES = (
+    "llama",
+    "qwen2",
+    "qwen2, half of it sliding",
+    "mistral",
+    "mistral, sliding",
+    "mistral, wide window",
+    *OTHERS,
 )
-@pytest.mark.parametrize("prefix", [0, 9])
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix"),
+    [*((kind, 9) for kind in FAMILIES), *((kind, 0) for kind in ("llama", "mistral, sliding", "chunks"))],
+)
 def test_the_tokens_are_those_of_generate(kind: str, prefix: int) -> None:
     model, prompts = make(kind), branching(12, prefix)
     if kind == "long rope":  # transformers reads a row anew when its answer reaches the long frequencies
@@ -160,7 +154,7 @@ def test_rows_are_computed_alone_where_the_longest_of_a_batch_decides_the_positi
     factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": 16}
     rope = {"rope_type": kind, "rope_theta": 10000.0, "factor": 4.0, **(factors if kind == "longrope" else {})}
     small = SMALL | {"max_position_embeddings": 64 if kind == "longrope" else 16}
-    counter = Counter(LlamaForCausalLM(LlamaConfig(**small, rope_parameters=rope)).eval())
+    counter = Counter(transformers.LlamaForCausalLM(transformers.LlamaConfig(**small, rope_parameters=rope)).eval())
     prompts = [[*range(3, 3 + length)] for length in (4, 5, 9)]
     generate.generate(counter.model, prompts, frozenset((2,)), 7, 10_000)  # at most 16 tokens
     assert max(rows for rows, _ in counter.shapes) == 3
@@ -327,7 +321,7 @@ def test_a_model_without_a_key_value_cache_refuses(tmp_path: Path, tiny_base: Pa
     from transformers import AutoTokenizer, MambaConfig
 
     small = MambaConfig(vocab_size=64, hidden_size=16, state_size=4, num_hidden_layers=1)
-    AutoModelForCausalLM.from_config(small).save_pretrained(tmp_path)
+    transformers.AutoModelForCausalLM.from_config(small).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(tiny_base).save_pretrained(tmp_path)
     with pytest.raises(EvaluationRefused, match="other than keys and values"):
         generate.load(tmp_path, "fp32")

@@ -1,13 +1,14 @@
 """Scorers: what each means, and that none leaves [0, 1], hangs or raises on any text."""
 
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from checks.evaluation import scoring
-from checks.kinds.scorer import SCORERS, Scorer
+from checks.kinds.scorer import SCORERS
 from checks.process.errors import ParamsRefused
 from checks.scorers import regex as regex_scorer
 from checks.scorers.contains import Contains
@@ -18,58 +19,30 @@ from checks.scorers.refusal import Refusal
 from checks.scorers.regex import Regex
 from checks.scorers.token_f1 import TokenF1
 from checks.scorers.tool_call import ToolCall
+from tests.conftest import read_yaml
 
 EXACT, F1, EDIT = ExactMatch(kind="exact-match"), TokenF1(kind="token-f1"), EditSimilarity(kind="edit-similarity")
-HAS, ANY = Contains(kind="contains"), Contains(kind="contains", separator="|")
+HAS = Contains(kind="contains")
 REFUSES = Refusal(kind="refusal")
 JSON, WORD = JsonValid(kind="json-valid"), Regex(kind="regex", pattern=r"az( \w+)+")
 CALLS, LOOSE = ToolCall(kind="tool-call"), ToolCall(kind="tool-call", texts="loose")
 TEXT = st.text(max_size=60)
 
 
-@pytest.mark.parametrize(
-    ("scorer", "prediction", "reference", "expected"),
-    [
-        (EXACT, " vm\n", "vm", 1.0),
-        (EXACT, "VM", "vm", 0.0),
-        (EXACT, "", "", 1.0),
-        (F1, "The cat sat.", "a CAT sat", 1.0),
-        (F1, "cat cat dog", "cat dog dog", 2 / 3),
-        (F1, "", "cat", 0.0),
-        (F1, "...", "the", 1.0),
-        (EDIT, "kitten", "sitting", 1 - 3 / 7),
-        (EDIT, "", "", 1.0),
-        (EDIT, "naïve ☁", "naïve ☁", 1.0),
-        (HAS, "The capital of France is PARIS.", "Paris", 1.0),
-        (HAS, "Parisians live there.", "Paris", 0.0),
-        (HAS, "in South\n America", "south america", 1.0),
-        (HAS, "C++ is one", "c++", 1.0),
-        (HAS, "anything", "", 0.0),
-        (HAS, "seven days", "7|seven", 0.0),
-        (ANY, "A week has seven days", "7|seven", 1.0),
-        (ANY, "A week has 77 days", "7|seven", 0.0),
-        (JSON, ' {"a": [1, 2.5e3, null]} ', "anything", 1.0),
-        (JSON, "9" * 5000, "", 1.0),
-        (JSON, "{'a': 1}", "", 0.0),
-        (JSON, "[NaN]", "", 0.0),
-        (JSON, "", "", 0.0),
-        (JSON, "[" * 100_000, "", 0.0),
-        (REFUSES, "I can't help with that.", "refuse", 1.0),
-        (REFUSES, "I can't help with that.", "answer", 0.0),
-        (REFUSES, "First take the key.", "refuse", 0.0),
-        (REFUSES, "First take the key.", "answer", 1.0),
-        (WORD, "az vm list", "", 1.0),
-        (WORD, "az vm list; rm -rf /", "", 0.0),
-    ],
-)
-def test_a_scorer_means_what_its_name_says(scorer: Scorer, prediction: str, reference: str, expected: float) -> None:
-    assert scoring.score(scorer, prediction, reference) == pytest.approx(expected)
+@pytest.mark.parametrize("kind", SCORERS.kinds)
+def test_a_scorer_means_what_its_name_says(kind: str) -> None:
+    """Each line of its sample has a prediction, a reference, the score, and where it needs them parameters."""
+    cases = read_yaml(Path(__file__).with_name(f"{kind.replace('-', '_')}.yaml").read_text())
+    assert len({case[2] for case in cases}) > 1
+    for prediction, reference, expected, *more in cases:
+        parameters = more[0] if more else {}
+        scorer = SCORERS.kinds[kind].model_validate({"kind": kind} | parameters)
+        assert scoring.score(scorer, prediction, reference) == pytest.approx(expected), prediction
 
 
-def test_the_tests_here_know_every_scorer() -> None:
-    assert {type(scorer) for scorer in (EXACT, F1, EDIT, HAS, REFUSES, JSON, WORD, CALLS)} == set(
-        SCORERS.kinds.values()
-    )
+def test_json_is_read_to_any_depth_and_length() -> None:
+    assert scoring.score(JSON, "9" * 5000, "") == 1.0
+    assert scoring.score(JSON, "[" * 100_000, "") == 0.0
 
 
 LOOK = '{"name": "look", "arguments": {"at": [1, true], "in": {"a": "x", "b": null}}}'
