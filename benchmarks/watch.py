@@ -32,10 +32,10 @@ from checks.scorers.exact_match import ExactMatch
 from checks.stats import drift
 from checks.stats.drift import Text
 from checks.storage import files, layout
-from release.monitoring import answers, asked, service, window
+from release.monitoring import answers, service, window, window_questions
 from release.monitoring.answers import Reference, ScoredAnswer, Windows
-from release.monitoring.asked import Question
 from release.monitoring.window import Traffic
+from release.monitoring.window_questions import Question
 
 MONITOR = Monitor()
 SCORER = ExactMatch(kind="exact-match")
@@ -257,7 +257,7 @@ class Month(NamedTuple):
         names = {}
         for case in CASES:
             asks = questions(now, self.earlier[: case.earlier], self.reference, case.keyed)
-            findings = asked.findings(asks, MONITOR.alpha)
+            findings = window_questions.findings(asks, MONITOR.alpha)
             names[case.name] = [finding.name for finding in findings if finding.status == "fail"]
         return names
 

@@ -1,6 +1,6 @@
 """The quarantine: what no promotion may move anywhere until it is released by name. A file beside the environments.
 
-The file shows what is held back. What is held back is decided by its history: release/ledger/held.py.
+The file shows what is held back. What is held back is decided by its history: release/ledger/quarantine.py.
 
 - image: sha256:…
   model: sha256:…

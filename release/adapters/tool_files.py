@@ -16,7 +16,7 @@ import release
 from checks.process.errors import MachineRefused, ParamsRefused
 from checks.process.text import redact
 from checks.storage import files, layout
-from release.adapters.alone import alone
+from release.adapters.folder_lock import alone
 from release.adapters.git import Git, has_repository
 
 # Names the commit of Lockstep that the files came from, for a later update.

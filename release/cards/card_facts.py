@@ -24,8 +24,8 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import plain_yaml
 from release.cards import carbon
 from release.cards.carbon import Carbon
-from release.review import kept
-from release.review.kept import Kept
+from release.review import kept_abilities
+from release.review.kept_abilities import Kept
 
 SECTIONS = {MODEL: ("Intended use", "Limits"), DATA: ("Where it comes from", "Limits")}
 CATALOGUE = ("creator", "url", "date_published", "cite_as")  # Only croissant.json has these.
@@ -71,7 +71,7 @@ class CardFacts(NamedTuple):
     @property
     def kept(self) -> list[Kept]:
         """Each metric of its suites beside the base, with the loss that a gate allows."""
-        return list(kept.of_report(self.suites, self.verdict))
+        return list(kept_abilities.of_report(self.suites, self.verdict))
 
 
 def prose(path: Path, data: bytes | None) -> Prose:

@@ -10,7 +10,7 @@ from release.cards.card_facts import DATA, MODEL, CardFacts
 from release.cards.released import Released
 from release.image import image as images
 from release.ledger import Ledger
-from release.record import held
+from release.record import verdict_check
 from release.record.records import Named, Records
 from release.review.sides import CANDIDATE, Side
 
@@ -28,7 +28,7 @@ def gather(root: Path, name: str | None) -> CardFacts:
     """
     records = Records(root)
     if name is None:
-        held.hold(records, trusting=_HEAVY)
+        verdict_check.hold(records, trusting=_HEAVY)
         return _facts(records, None)
     release = released.find(records, Ledger.open(root, records.work_tree.params.promote), name)
     return of_release(records, release)

@@ -14,7 +14,7 @@ from checks.records.rows import Record
 from checks.storage import layout
 from release.adapters import merge_conflicts
 from release.pages import html, templates
-from release.record import named
+from release.record import record_names
 from release.record.records import Records
 from release.review import training
 from release.review.details import columns, shown
@@ -65,7 +65,7 @@ def gather(root: Path, name: str) -> DataPage:
     as ``named.find``.
     """
     records = Records(root)
-    record = named.find(records, name)
+    record = record_names.find(records, name)
     if record.commit is None:
         merge_conflicts.check(root)
     side = Side(records, record, name)

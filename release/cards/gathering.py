@@ -23,9 +23,17 @@ from release.ledger import Ledger, Move
 from release.ledger.moves import ran
 from release.promotion import quarantined
 from release.record.records import Named, Records
-from release.review import advice, kept, making, same_rows, same_samples, side_by_side, situations
+from release.review import (
+    advice,
+    kept_abilities,
+    making,
+    same_rows,
+    same_samples,
+    side_by_side,
+    situations,
+)
 from release.review.comparison import Comparison, Cost, Metric
-from release.review.kept import Kept
+from release.review.kept_abilities import Kept
 from release.review.sides import Side
 
 
@@ -257,7 +265,9 @@ def _model(side: Side, name: str, what: str, metric: str) -> Against:
 
 def _suites(side: Side, verdict: Verdict) -> Iterator[Against]:
     """Each metric of each suite beside the base, on the same samples. What people compared is in the gates."""
-    changes = {(row.suite, row.metric): row for row in kept.of_report(side.suites, verdict)}
+    changes = {
+        (row.suite, row.metric): row for row in kept_abilities.of_report(side.suites, verdict)
+    }
     for name, suite in side.suites.suites.items() if side.suites else ():
         if suite.compared is not None:
             continue

@@ -15,9 +15,9 @@ from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.evidence import freshness, trust
-from release.ledger import Ledger, Move, past
+from release.ledger import Ledger, Move, released_pointers
 from release.ledger.moves import ran, recorded
-from release.ledger.past import Envelope
+from release.ledger.released_pointers import Envelope
 from release.record.records import Records
 
 
@@ -41,7 +41,7 @@ class Released(NamedTuple):
 
 def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Released, ...]:
     """Every image that ran in one of ``environments``, the last that came first. Raises as ``Ledger.moves``."""
-    known = past.releases(ledger, tip, environments)
+    known = released_pointers.releases(ledger, tip, environments)
     moves = [
         move
         for name in environments
@@ -109,7 +109,7 @@ def stated(records: Records, release: Released) -> Release:
     """
     pointer, name = release.pointer, release.pointer.version
     if release.envelope is None:
-        path = past.path(release.moves[0].environment)
+        path = released_pointers.path(release.moves[0].environment)
         raise EvidenceRefused(
             f"{name}: {path} at {release.moves[0].commit[:12]} is not the signed statement that the pointer names",
             "restore it from git's history: only a promotion or a rollback writes it",
@@ -155,7 +155,7 @@ def _differences(records: Records, pointer: Pointer, statement: Release) -> Iter
 def signer(release: Released, known: Signers) -> tuple[str | None, str]:
     """Who signed it, of the signers that count now or did when it first ran; else None and the reason."""
     assert release.envelope is not None
-    path = str(past.path(release.moves[0].environment))
+    path = str(released_pointers.path(release.moves[0].environment))
     try:
         at = recorded(release.moves, release.pointer)
         return trust.verify(

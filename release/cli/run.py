@@ -53,7 +53,7 @@ def run(
     record and the outputs come from the DVC remote.
     """
     from checks.decision.held import refusal as verdict_refusal
-    from release.adapters.alone import alone
+    from release.adapters.folder_lock import alone
     from release.record import refusals
     from release.verbs import gate as verb
     from release.verbs import launch

@@ -8,7 +8,7 @@ from checks.formats.statement import ENVELOPE, Statement
 from checks.process.errors import EvidenceRefused
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import Descriptor, Store
-from release.evidence import attach, bundles, dsse, released, sbom, sigstore, slsa, trust
+from release.evidence import attach, attached_statements, bundles, dsse, sbom, sigstore, slsa, trust
 from release.evidence.signatory import Signatory
 
 
@@ -45,7 +45,7 @@ def sign_and_attach(
     present = _present(store, subject.digest, own)
     signed = {parts.weights: present.get(parts.weights) or signatory.bundle(parts.weights)}
     envelope = present.get(parts.release) or signatory.sign(parts.release)
-    release = released.check(envelope, subject.digest, own)
+    release = attached_statements.check(envelope, subject.digest, own)
     signer = next(signer for signer in own if signer.name == release.signer)
     provenance = slsa.make(release.statement, signer)
     signed[provenance] = present.get(provenance) or signatory.bundle(provenance)
@@ -72,7 +72,7 @@ def _attach_bundle(store: Store, subject: Descriptor, bundle: bytes, title: str)
 
 def _present(store: Store, image: str, own: Signers) -> dict[bytes, bytes]:
     """Return what the same signer attached before: the attached bytes by what they state."""
-    found = released.search(store, image, own).found
+    found = attached_statements.search(store, image, own).found
     present = {release.payload: release.envelope for release in found}
     for artifact in attach.attached(store, image, sigstore.BUNDLE, dsse.LARGEST):
         with contextlib.suppress(EvidenceRefused):

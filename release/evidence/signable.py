@@ -10,8 +10,8 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.evidence import weights
-from release.record.held import passing
 from release.record.records import Records
+from release.record.verdict_check import passing
 
 # The verdict covers their digests; the weights are in the image's layers, which the store has.
 _NOT_NEEDED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from checks.storage import files
 from release.adapters.registry import documents
-from release.adapters.registry.checked import checked
+from release.adapters.registry.checked_blob import checked
 from release.adapters.registry.documents import Entry, Index, Manifest
 from release.adapters.registry.types import (
     INDEX,
@@ -32,7 +32,7 @@ from release.adapters.registry.types import (
     Store,
     StoreUnavailable,
 )
-from release.image.known import Known, state
+from release.image.hash_cache import Known, state
 
 REF_NAME = "org.opencontainers.image.ref.name"
 MODEL = "lockstep.model"  # the annotation of manifests that this tool made

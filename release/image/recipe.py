@@ -24,10 +24,10 @@ from release.image import image, stores, weights
 from release.image.base import Base
 from release.image.image import About
 from release.image.layout import Layout
-from release.runtimes import Runtime, fit
+from release.runtimes import Runtime, compatibility
 
 MOST_LAYERS = 127  # Docker's overlay file system takes so many layers.
-# Names the blobs of layouts that were hashed on this machine (release/image/known.py).
+# Names the blobs of layouts that were hashed on this machine (release/image/hash_cache.py).
 KNOWN = layout.STATE / "blobs.json"
 
 # The files that a commit must have to be named as the record of the model.
@@ -184,5 +184,5 @@ def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, long
         raise BuildRefused(f"{path}: is not JSON", "run `./lockstep run merge`") from error
     if not isinstance(config, dict):
         raise BuildRefused(f"{path}: is not a JSON object", "run `./lockstep run merge`")
-    if why := fit.unfit(runtime, config, longest):
+    if why := compatibility.unfit(runtime, config, longest):
         raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from checks.process.errors import BuildRefused, EvidenceRefused
 from checks.storage import digest
 from checks.storage.digest import FileDigest
-from release.image.known import Memory
+from release.image.hash_cache import Memory
 from release.image.tar import Link, Member, Tar
 
 SHARD = ".safetensors"

@@ -33,9 +33,9 @@ Outrun, EvidenceRefused (what was read is invalid), PromotionRefused (the change
 MachineRefused.
 """
 
-from release.ledger.held import Counts, Held, Release
 from release.ledger.message import compose, compose_release
 from release.ledger.moves import naming
+from release.ledger.quarantine import Counts, Held, Release
 from release.ledger.repository import DEADLINE, Ledger
 from release.ledger.types import Change, Kind, Move, Tag, TagRef, Tags
 from release.ledger.versions import disagreements, missing, next_version, tags_for, untagged

@@ -14,16 +14,16 @@ from checks.storage import layout
 from release.adapters import commits
 from release.ledger import (
     checkpoints,
-    held,
-    here,
+    local_branch,
     moves,
     place,
+    quarantine,
     trees,
     walk,
     write,
 )
 from release.ledger.checkpoints import Last
-from release.ledger.held import Counts, Held
+from release.ledger.quarantine import Counts, Held
 from release.ledger.types import Change, Move, Place, Tags
 from release.ledger.walk import Walk
 
@@ -137,12 +137,12 @@ class Ledger:
         return None if text is None else pointer.parse(text, f"{path} at {commit[:12]}")
 
     def quarantine(self, commit: str, counts: Counts | None = None) -> Held:
-        """The quarantine as of ``commit``, by the history of its file (``release.ledger.held``).
+        """The quarantine as of ``commit``, by the history of its file (``release.ledger.quarantine``).
 
         ``counts`` says of a release why it does not count; None: all count. Raises EvidenceRefused for a shallow clone.
         """
         path = f"{self._place.prefix}{layout.QUARANTINE}"
-        return held.history(
+        return quarantine.history(
             self._place.git, self._walk(commit), path, str(layout.QUARANTINE), counts
         )
 
@@ -222,7 +222,7 @@ class Ledger:
         Updates unmodified files of work trees that have the branch checked out. With a remote there is nothing to do.
         """
         if self._place.remote is None:
-            here.follow(self._place, tip)
+            local_branch.follow(self._place, tip)
 
     def _pointers(self) -> dict[str, str]:
         """The path of each environment's pointer."""

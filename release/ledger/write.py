@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from checks.process.errors import PromotionRefused
 from checks.process.text import redact
 from release.adapters.git import Git
-from release.ledger import here, push, trees
+from release.ledger import local_branch, push, trees
 from release.ledger.types import Change, Place, Tag, Wanted
 
 
@@ -26,12 +26,12 @@ def commit(
     """
     ident = _identity(where.git)
     if where.remote is None:
-        here.follow(where, tip)
+        local_branch.follow(where, tip)
     made = _made(where.git, tip, change, where.prefix)
     tags = {f"refs/tags/{tag.name}": _tag(where.git, tag, made, ident) for tag in change.tags}
     lost = tuple[str, ...]()
     if made != tip or tags:
-        lost = (push.move if where.remote else here.move)(
+        lost = (push.move if where.remote else local_branch.move)(
             where, Wanted(tip, made, tags), environments
         )
     return made, lost

@@ -16,8 +16,8 @@ from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.storage import layout
 from release import runtimes
 from release.evidence import freshness
-from release.ledger import Ledger, Move, past
-from release.ledger.past import Envelope
+from release.ledger import Ledger, Move, released_pointers
+from release.ledger.released_pointers import Envelope
 from release.mirrors.types import MirrorFinding
 from release.overlay import edits, environment_file, overlays
 from release.record.records import Records
@@ -98,9 +98,9 @@ def _environment(
         its = pointer.parse(text, str(home / layout.POINTER))
     except EvidenceRefused as refused:
         return _unreadable(name, "pointer", refused)
-    evidence_path = past.path(name)
+    evidence_path = released_pointers.path(name)
     try:
-        envelope = past.envelope(found.get(evidence_path), its, str(evidence_path))
+        envelope = released_pointers.envelope(found.get(evidence_path), its, str(evidence_path))
     except EvidenceRefused as refused:
         return Desired(
             name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),)

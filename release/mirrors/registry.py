@@ -19,10 +19,10 @@ from release.adapters.registry import documents, reference
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.reference import Reference
 from release.adapters.registry.types import Store
-from release.evidence import attach, dsse, released, sigstore
+from release.evidence import attach, attached_statements, dsse, sigstore
 from release.image import stores
 from release.image.layout import Layout
-from release.ledger.past import Envelope
+from release.ledger.released_pointers import Envelope
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
 
 DEADLINE = 30.0  # seconds for the answers about one image
@@ -117,7 +117,7 @@ def _attached(store: Store, its: Pointer) -> bool:
     try:
         return any(
             digest.of_bytes(one.data) == its.evidence
-            for kind in released.TYPES
+            for kind in attached_statements.TYPES
             for one in attach.attached(store, its.digest, kind, dsse.LARGEST)
         )
     except EvidenceRefused as refused:

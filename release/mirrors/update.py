@@ -9,7 +9,7 @@ from checks.formats.statement import Statement
 from checks.process.errors import ParamsRefused, Refusal
 from checks.process.text import redact
 from checks.storage import layout
-from release.ledger import past
+from release.ledger import released_pointers
 from release.mirrors.types import MirrorUnavailable
 from release.record.records import Records
 
@@ -36,7 +36,7 @@ def update_mirrors(
     try:
         releases: tuple[compare.ReleasedVersion, ...] = ()
         if pointer is not None:
-            run = past.runs(root, [pointer.commit], DEADLINE / 4).get(pointer.commit)
+            run = released_pointers.runs(root, [pointer.commit], DEADLINE / 4).get(pointer.commit)
             releases = (mlflow.version(pointer, statement, run),)
         wanted = compare.WantedModel(
             name=params.serve.name,

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from checks.config.release_params import Promote
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.storage import layout
-from release.evidence import served, trust
-from release.ledger import Ledger, past
+from release.evidence import serving_differences, trust
+from release.ledger import Ledger, released_pointers
 from release.mirrors import desired
 from release.mirrors.desired import Desired
 from release.mirrors.types import MirrorFinding
@@ -54,9 +54,9 @@ def look(
     files = ledger.files(tip, layout.ENVIRONMENTS)
     for name, (pointer, envelope) in released.items():
         release = envelope.statement.predicate
-        path = str(past.path(name))
+        path = str(released_pointers.path(name))
         at = ledger.recorded(tip, name, pointer)
-        lines = served.now(release, name, files)
+        lines = serving_differences.now(release, name, files)
         signed = partial(trust.verify, envelope.data, known, "release", path, offline=True, at=at)
         findings = _refused(name, "evidence", signed)
         if release.image.image != pointer.digest:
@@ -68,13 +68,15 @@ def look(
             ]
         if release.verification is not None:  # Versions that did not sign it moved others.
             findings += _refused(
-                name, "verification", partial(served.verifier, release, known, offline=True, at=at)
+                name,
+                "verification",
+                partial(serving_differences.verifier, release, known, offline=True, at=at),
             )
         verified[name] = Verified(tuple(lines), (), tuple(findings))
     for name, rule in promote.environments.items():
         if rule.served_as_verified and rule.after in released:
             release = released[rule.after][1].statement.predicate
-            unfit = served.now(release, name, files)
+            unfit = serving_differences.now(release, name, files)
             verified[name] = verified[name]._replace(unfit=tuple(unfit))
     return verified
 

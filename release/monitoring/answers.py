@@ -22,7 +22,7 @@ from checks.stats import drift, intervals
 from checks.stats.drift import Separation, Shift, Text
 from checks.stats.planning import POWER
 from checks.stats.two_samples import Difference
-from release.monitoring.asked import Question, untested
+from release.monitoring.window_questions import Question, untested
 
 LEAST_EARLIER = 3
 _FEW = "{} {} of the window and {} of the reference are too few to compare"

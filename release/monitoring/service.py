@@ -10,7 +10,7 @@ from checks.config.monitor import Monitor
 from checks.formats.captures import Capture
 from checks.formats.watch_report import WatchFinding
 from checks.stats import intervals, mean_planning
-from release.monitoring.asked import Question, untested
+from release.monitoring.window_questions import Question, untested
 
 _CLUSTER = 300  # seconds
 _GONE = 499  # the client went away: no answer was owed

@@ -6,7 +6,7 @@ from checks.config.monitor import Cost, Monitor
 from checks.formats.pointer import Pointer
 from checks.formats.verdict import Status
 from checks.formats.watch_report import Costs, WatchFinding, WatchReport
-from release.monitoring import answers, asked, service, window
+from release.monitoring import answers, service, window, window_questions
 from release.monitoring.answers import Reference, ScoredAnswer, Windows
 from release.monitoring.window import TimeSpan, Traffic
 
@@ -35,7 +35,7 @@ def report(
         *service.questions(traffic.requests, monitor),
         *answers.questions(windows, offline, monitor),
     ]
-    findings = asked.findings(questions, monitor.alpha)
+    findings = window_questions.findings(questions, monitor.alpha)
     notes = [*traffic.notes, *([windows.note] if windows.note else [])]
     if traffic.labels and offline.scorer is None:
         notes.append(

@@ -5,7 +5,7 @@ from typing import Any, Generic, Literal, TypeVar
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Release
 from release.adapters.registry.reference import Reference
-from release.evidence.released import Released
+from release.evidence.attached_statements import Released
 from release.ledger import Change
 from release.promotion.checklist import Unavailable
 from release.promotion.environment import EnvironmentState

@@ -9,9 +9,9 @@ from checks.formats.serving import ImageReport
 from checks.formats.statement import Statement
 from checks.storage import layout
 from release import runtimes
-from release.evidence import released
-from release.evidence.released import Released
-from release.ledger import past
+from release.evidence import attached_statements
+from release.evidence.attached_statements import Released
+from release.ledger import released_pointers
 from release.overlay import overlays
 from release.promotion.checklist import CheckResult
 from release.promotion.types import PromotionContext
@@ -69,7 +69,7 @@ def signed(
     Raises as ``released.check``.
     """
     recorded = context.ledger.recorded(context.tip, environment, pointer)
-    return released.check(evidence, pointer.digest, context.signers, called, recorded)
+    return attached_statements.check(evidence, pointer.digest, context.signers, called, recorded)
 
 
 def stated(present: EnvironmentState, environment: str) -> Statement:
@@ -78,5 +78,7 @@ def stated(present: EnvironmentState, environment: str) -> Statement:
     Raises EvidenceRefused if it is missing or has another digest.
     """
     assert present.pointer is not None
-    where = past.path(environment)
-    return past.envelope(present.files.get(where), present.pointer, str(where)).statement
+    where = released_pointers.path(environment)
+    return released_pointers.envelope(
+        present.files.get(where), present.pointer, str(where)
+    ).statement

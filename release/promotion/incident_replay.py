@@ -23,11 +23,11 @@ from release.adapters.registry import reference
 from release.monitoring import canary
 from release.monitoring.releases import Sides
 from release.monitoring.store import CaptureStore, Label
-from release.promotion import environment, image
+from release.promotion import environment, image_checks
 from release.promotion.incident_report import Back, IncidentLook, IncidentOptions, Replayed
 from release.promotion.types import PromotionContext
 from release.serving import weights
-from release.serving.behind import Behind
+from release.serving.behind_gateway import Behind
 from release.serving.traffic import Answered, Replay, Request, Side
 
 _LATE = 1.0  # seconds until an answer is surely in the captures
@@ -91,7 +91,7 @@ def production_weights(context: PromotionContext, name: str, before: Pointer, ho
     if folder.is_dir() and digest.of_tree(folder).digest == before.model:
         return folder
     built = environment.stated(environment.look(context, name), name).predicate.image
-    store = image.open_place(context.root, reference.parse(before.image))
+    store = image_checks.open_place(context.root, reference.parse(before.image))
     return weights.unpack(store, built, home / "production")
 
 

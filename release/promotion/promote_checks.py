@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from checks.storage import layout
-from release.evidence import served as served_as
+from release.evidence import serving_differences
 from release.overlay import environment_file, overlays, scaling
 from release.promotion import (
     approvals,
-    change,
     checklist,
-    contents,
     context,
-    edits,
+    edit_checks,
     environment,
-    image,
-    record,
+    image_checks,
+    layer_checks,
+    move_commit,
+    record_checks,
     requirements,
     sealed,
-    served,
+    serving_checks,
     statements,
 )
 from release.promotion.case import Promotion
@@ -42,7 +42,7 @@ def notes(promotion: Promotion) -> list[str]:
     if after and (local := overlays.unreachable(after)):
         lines.append(local)
     if promotion.change.message:
-        lines += change.untagged(context, environment, after)
+        lines += move_commit.untagged(context, environment, after)
     return lines + _handed_to_a_scaler(promotion)
 
 
@@ -71,8 +71,8 @@ def _environment(promotion: Promotion, result: CheckResult) -> None:
 
 
 def _image(promotion: Promotion, result: CheckResult) -> None:
-    store = image.open_place(promotion.context.root, promotion.reference)
-    image.complete(promotion, store, result)
+    store = image_checks.open_place(promotion.context.root, promotion.reference)
+    image_checks.complete(promotion, store, result)
 
 
 def _quarantine(promotion: Promotion, result: CheckResult) -> None:
@@ -83,7 +83,7 @@ def _quarantine(promotion: Promotion, result: CheckResult) -> None:
 
 def _record(promotion: Promotion, result: CheckResult) -> None:
     release = promotion.release()
-    promotion.recorded.value = record.find(promotion.context, release)
+    promotion.recorded.value = record_checks.find(promotion.context, release)
     result.note = f"commit {release.commit[:12]} of {promotion.context.target}"
 
 
@@ -95,11 +95,11 @@ def _sealed(promotion: Promotion, result: CheckResult) -> None:
 
 
 def _serving(promotion: Promotion, result: CheckResult) -> None:
-    served.served(promotion, promotion.release(), result)
+    serving_checks.served(promotion, promotion.release(), result)
 
 
 def _layers(promotion: Promotion, result: CheckResult) -> None:
-    image.composed(promotion, result)
+    image_checks.composed(promotion, result)
     requirements.based(promotion.context, promotion.release().image, result)
 
 
@@ -107,13 +107,13 @@ def _version(promotion: Promotion, result: CheckResult) -> None:
     promotion.recorded.get()
     statement = promotion.released.get()
     release = statement.statement.predicate
-    after = change.point(
+    after = move_commit.point(
         promotion.context, str(promotion.reference), statement, promotion.version, promotion.bump
     )
-    how = served_as.how(release, promotion.environment, promotion.present.files)
+    how = serving_differences.how(release, promotion.environment, promotion.present.files)
     promotion.after.value = after.model_copy(update={"verified": how})
     why = promotion.why or context.subject(promotion.context.root, release.commit)
-    change.writable(promotion, "promote", why, result)
+    move_commit.writable(promotion, "promote", why, result)
 
 
 CHECKS: Mapping[About, Callable[[Promotion, CheckResult], None]] = {
@@ -123,13 +123,13 @@ CHECKS: Mapping[About, Callable[[Promotion, CheckResult], None]] = {
     "evidence": statements.evidence,
     "quarantine": _quarantine,
     "record": _record,
-    "verdict": record.verdict_holds,
-    "policy": record.policy,
+    "verdict": record_checks.verdict_holds,
+    "policy": record_checks.policy,
     "sealed": _sealed,
     "serving": _serving,
-    "weights": contents.held,
+    "weights": layer_checks.held,
     "layers": _layers,
     "version": _version,
-    "edits": edits.unedited,
+    "edits": edit_checks.unedited,
     "approvals": approvals.enough,
 }

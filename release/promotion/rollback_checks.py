@@ -9,10 +9,10 @@ from checks.formats.quarantine import Entries
 from checks.process.errors import EvidenceRefused, RegistryRefused
 from checks.storage import digest
 from release.adapters.registry import reference
-from release.evidence import released
-from release.evidence.released import Released
-from release.ledger import past
-from release.promotion import change, checklist, edits, image, rollback_targets
+from release.evidence import attached_statements
+from release.evidence.attached_statements import Released
+from release.ledger import released_pointers
+from release.promotion import checklist, edit_checks, image_checks, move_commit, rollback_targets
 from release.promotion import environment as environments
 from release.promotion.case import Case, CasePart
 from release.promotion.checklist import About, Check, CheckResult
@@ -36,7 +36,7 @@ class Rollback(Case):
         held: Entries,
     ) -> None:
         super().__init__(context, environment, reference.parse(target.pointer.image))
-        self.store = image.open_place(context.root, self.reference)
+        self.store = image_checks.open_place(context.root, self.reference)
         self.present = present
         self.target = target
         self.why = why
@@ -65,7 +65,7 @@ def _quarantine(rollback: Rollback, result: CheckResult) -> None:
 
 
 def _image(rollback: Rollback, result: CheckResult) -> None:
-    image.complete(rollback, rollback.store, result)
+    image_checks.complete(rollback, rollback.store, result)
 
 
 def _evidence(rollback: Rollback, result: CheckResult) -> None:
@@ -78,7 +78,7 @@ def _evidence(rollback: Rollback, result: CheckResult) -> None:
     environment = rollback.environment
     pointer = rollback.target.pointer
     commit = rollback.target.move.commit
-    path = past.path(environment)
+    path = released_pointers.path(environment)
     data = context.ledger.read(commit, path)
     if data is None or digest.of_bytes(data) != pointer.evidence:
         raise EvidenceRefused(
@@ -106,7 +106,7 @@ def _signed_since(rollback: Rollback, refused: EvidenceRefused) -> Released:
     pointer = rollback.target.pointer
     signers = rollback.context.signers
     try:
-        statements = released.search(rollback.store, pointer.digest, signers).found
+        statements = attached_statements.search(rollback.store, pointer.digest, signers).found
     except (EvidenceRefused, RegistryRefused):
         statements = ()
     for statement in statements:
@@ -131,13 +131,13 @@ def _serving(rollback: Rollback, result: CheckResult) -> None:
 
 
 def _version(rollback: Rollback, result: CheckResult) -> None:
-    change.writable(rollback, "rollback", rollback.why, result, rollback.held)
+    move_commit.writable(rollback, "rollback", rollback.why, result, rollback.held)
 
 
 def _edits(rollback: Rollback, result: CheckResult) -> None:
     moves = rollback_targets.moves(rollback.context, rollback.environment)
     last = next((move.commit for move in moves if move.kind != "other"), None)
-    edits.unedited_since(rollback, last, result)
+    edit_checks.unedited_since(rollback, last, result)
 
 
 CHECKS: Mapping[About, Callable[[Rollback, CheckResult], None]] = {

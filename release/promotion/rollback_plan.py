@@ -11,9 +11,9 @@ from release.ledger import Change
 from release.ledger.message import NONE
 from release.overlay import overlays
 from release.promotion import (
-    change,
     context,
     environment,
+    move_commit,
     quarantined,
     rollback_checks,
     rollback_targets,
@@ -78,7 +78,7 @@ def make(
     checks = rollback_checks.run(case, ask)
     after = case.after.get()
     notes += _also(promotion_context, name, entry)
-    notes += change.untagged(promotion_context, name, after)
+    notes += move_commit.untagged(promotion_context, name, after)
     if local := overlays.unreachable(after):
         notes.append(local)
     return RollbackPlan("planned", present, after, entry, checks, tuple(notes), case.change)
@@ -94,10 +94,10 @@ def _emptied(
 ) -> RollbackPlan:
     """Empty the environment as before its first promotion, and quarantine what it ran. Nothing will run: no checks."""
     entry = _entry(promotion_context, present.pointer, None, why)
-    made = change.empty(promotion_context, name, present, why, _added(entries, entry))
+    made = move_commit.empty(promotion_context, name, present, why, _added(entries, entry))
     if environment.folder(name) / layout.POINTER in present.files:
         notes += _also(promotion_context, name, entry)
-        notes += change.untagged(promotion_context, name, None)
+        notes += move_commit.untagged(promotion_context, name, None)
         return RollbackPlan("planned", present, None, entry, (), tuple(notes), made)
     if all(present.files.get(path) in (None, data) for path, data in made.files.items()):
         return RollbackPlan("already", present, None, entry, (), tuple(notes), Change({}, ""))

@@ -18,7 +18,7 @@ from checks.storage import layout
 from release.cost import recorded
 from release.cost.recorded import Took
 from release.ledger import Kind, Move
-from release.ledger.past import Envelope
+from release.ledger.released_pointers import Envelope
 from release.record.records import Records
 
 Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification"]

@@ -8,10 +8,10 @@ from checks.records.identity import Digest
 from checks.storage import digest
 from release.adapters import commits
 from release.adapters.git import Git
-from release.evidence.released import Released
+from release.evidence.attached_statements import Released
 from release.image import weights
 from release.ledger import DEADLINE, Ledger
-from release.promotion import change, environment
+from release.promotion import environment, move_commit
 from release.promotion.types import PromotionContext
 
 REMOTE = "remote.git"  # A folder of the scratch folder.
@@ -76,9 +76,9 @@ def promoted(
     unsigned = b'{"drill": "nobody signed this"}\n'
     released = Released(unsigned, digest.of_bytes(unsigned), "nobody", b"", stated)
     place = before.image.rpartition("@")[0]
-    after = change.point(there, f"{place}@{built.image}", released, None, "minor")
+    after = move_commit.point(there, f"{place}@{built.image}", released, None, "minor")
     there.ledger.commit(
-        there.tip, change.move(there, name, "promote", present, after, released, why)
+        there.tip, move_commit.move(there, name, "promote", present, after, released, why)
     )
     return arrived(there, name, after)
 

@@ -5,7 +5,7 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters import commits
 from release.promotion.types import PromotionContext
-from release.record.held import passing
+from release.record.verdict_check import passing
 
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
 

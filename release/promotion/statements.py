@@ -9,9 +9,9 @@ from functools import partial
 
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
-from release.evidence import released, weights
-from release.evidence.released import Released
-from release.promotion import checklist, record, served
+from release.evidence import attached_statements, weights
+from release.evidence.attached_statements import Released
+from release.promotion import checklist, record_checks, serving_checks
 from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
 
@@ -19,7 +19,7 @@ from release.promotion.checklist import CheckResult
 def evidence(promotion: Promotion, result: CheckResult) -> None:
     """Check that a valid signed statement is about exactly this image, and that enough signers signed it."""
     store = promotion.image.get().store
-    search = released.search(store, promotion.digest, promotion.context.signers)
+    search = attached_statements.search(store, promotion.digest, promotion.context.signers)
     # The weights' signature has the same media type as a signed statement; it is not a failed statement.
     others = tuple(line for line in search.others if weights.PREDICATE not in line)
     if not search.found:
@@ -61,8 +61,8 @@ def _chosen(promotion: Promotion, statements: Iterable[Released]) -> Released:
 
 def _matches(promotion: Promotion, statement: Released) -> bool:
     release = statement.statement.predicate
-    recorded = checklist.run("record", lambda _: record.find(promotion.context, release))
-    serving = checklist.run("serving", partial(served.served, promotion, release))
+    recorded = checklist.run("record", lambda _: record_checks.find(promotion.context, release))
+    serving = checklist.run("serving", partial(serving_checks.served, promotion, release))
     return not recorded.failures and not serving.failures
 
 

@@ -10,8 +10,8 @@ from checks.formats.looks import LooksReport
 from checks.formats.verdict import Verdict
 from checks.process.errors import RemoteRefused
 from checks.storage import files, layout
-from release.record import judged, lock_check, looks_branch
-from release.record.judged import Known, Look, Split
+from release.record import judged_models, lock_check, looks_branch
+from release.record.judged_models import Known, Look, Split
 from release.record.records import Records
 
 _FIX = "run `lockstep run`"
@@ -37,9 +37,9 @@ def write(records: Records) -> bool:
     ):
         return False
     looks_branch.bring(records)
-    known = judged.listed(stored)
+    known = judged_models.listed(stored)
     if records.head is not None:
-        known |= judged.in_history(records.root, "--all", "HEAD")
+        known |= judged_models.in_history(records.root, "--all", "HEAD")
     if own is not None:
         split = _own_split(records, own)
         splits = known.splits | ({split} if split else frozenset())
@@ -69,14 +69,16 @@ def current(records: Records, *, reached: bool = False) -> list[str]:
         if reached:
             raise
         return [str(refused)]
-    known = judged.in_history(records.root, "HEAD") | looks_branch.before(records.root, tips, own)
+    known = judged_models.in_history(records.root, "HEAD") | looks_branch.before(
+        records.root, tips, own
+    )
     return _lacking(known, stored, own, _own_split(records, own))
 
 
 def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) -> list[str]:
     """A line on each part of ``known`` that counts for the split of ``own`` and that ``stored`` lacks."""
     shares = known.report.shares(own.test, split.rows if split else None)
-    listed = judged.listed(stored)
+    listed = judged_models.listed(stored)
     missing = {look.model for look in known.looks - listed.looks if shares[look.test]} - {own.model}
     unknown = {
         split.test
@@ -99,18 +101,22 @@ def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) 
 def _merged(records: Records, own: Look) -> bool:
     """Whether the target branch has the record of this model."""
     tip = records.target()[1]
-    return tip is not None and own in judged.recorded(records.root, tip)
+    return tip is not None and own in judged_models.recorded(records.root, tip)
 
 
 def _own(records: Records) -> Look | None:
     """Return what the record in this work tree is about; None if there is none."""
-    evaluated = records.work_tree.readable(layout.EVALUATION, judged.Evaluation)
+    evaluated = records.work_tree.readable(layout.EVALUATION, judged_models.Evaluation)
     return Look(evaluated.test, evaluated.merged) if evaluated else None
 
 
 def _own_split(records: Records, own: Look) -> Split | None:
     """The test split of ``own`` with its rows; None if the verdict in this work tree does not have them."""
     verdict = records.work_tree.readable(layout.VERDICT, Verdict)
-    if verdict is None or verdict.rows is None or verdict.judged.get(judged.TEST) != own.test:
+    if (
+        verdict is None
+        or verdict.rows is None
+        or verdict.judged.get(judged_models.TEST) != own.test
+    ):
         return None
     return Split(own.test, verdict.rows)

@@ -13,8 +13,8 @@ from checks.storage import layout
 from release.adapters.git import Git
 from release.ledger import DEADLINE, place, push, write
 from release.ledger.types import Change, Place
-from release.record import judged
-from release.record.judged import Known, Look
+from release.record import judged_models
+from release.record.judged_models import Known, Look
 from release.record.records import Records
 
 BRANCH = "lockstep/looks"
@@ -30,7 +30,7 @@ def add(git: Git, remote: str) -> None:
     where the branch must have the evaluation, or if others keep adding looks.
     """
     kept: dict[Path, bytes | None] = {path: (git.root / path).read_bytes() for path in _KEPT}
-    look = judged.look(kept[layout.EVALUATION] or b"")
+    look = judged_models.look(kept[layout.EVALUATION] or b"")
     assert look is not None  # A record that holds has a look.
     branch_place = _place(git, remote)
     message = (
@@ -41,7 +41,7 @@ def add(git: Git, remote: str) -> None:
         tip = place.look(branch_place).tip
         if tip is not None:
             place.bring(branch_place, tip)
-            if look in judged.recorded(git.root, tip):
+            if look in judged_models.recorded(git.root, tip):
                 return
         try:
             _add(branch_place, tip, Change(kept, message))
@@ -103,10 +103,10 @@ def before(root: Path, tips: Sequence[str], own: Look) -> Known:
     owns = [
         commit
         for commit, (evaluation, _) in records.items()
-        if judged.look(evaluation or b"") == own
+        if judged_models.look(evaluation or b"") == own
     ]
     later = {name for commit in owns for name in (commit, *_descendants(git, commit, tips))}
-    return judged.of(
+    return judged_models.of(
         {
             path: [
                 text

@@ -12,7 +12,7 @@ from checks.formats.report import now_called
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import files, layout
 from release.adapters import commits
-from release.record import earlier_models, judged, lock_check
+from release.record import earlier_models, judged_models, lock_check
 from release.record.earlier_models import TargetBranch
 from release.record.records import Records
 
@@ -158,7 +158,7 @@ def _was_replaced(
 
     A model is not compared with itself after it was merged or promoted.
     """
-    evaluated = records.work_tree.readable(layout.EVALUATION, judged.Evaluation)
+    evaluated = records.work_tree.readable(layout.EVALUATION, judged_models.Evaluation)
     if new is None or evaluated is None or new.merged != evaluated.merged:
         return False
     own = evaluated.merged

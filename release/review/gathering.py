@@ -40,8 +40,8 @@ from release.record import (
     refusals,
     target_policy,
 )
-from release.record.held import hold
 from release.record.records import Commit, Records, WorkTree
+from release.record.verdict_check import hold
 from release.review import details
 from release.review.facts import Facts, Target
 from release.review.sides import at

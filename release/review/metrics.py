@@ -10,9 +10,9 @@ from checks.formats.suite_report import SuiteResult
 from checks.formats.verdict import Finding, Verdict
 from checks.records.rows import Prediction
 from checks.stats import intervals
-from release.review import kept, same_samples
+from release.review import kept_abilities, same_samples
 from release.review.facts import EARLIER, Facts
-from release.review.kept import Kept
+from release.review.kept_abilities import Kept
 from release.review.pairs import Difference
 from release.review.sides import at
 
@@ -202,7 +202,7 @@ def suites(facts: Facts) -> list[SuiteScore]:
             tuple(
                 (role, means[metric]) for role, means in suite.means.items() if role != "candidate" and metric in means
             ),
-            _in_suite(facts, name, suite, metric), not kept.is_bounded(suite.kind),
+            _in_suite(facts, name, suite, metric), not kept_abilities.is_bounded(suite.kind),
         )
         for name, suite in (report.suites.items() if report else ()) if suite.compared is None
         for metric, own in suite.means.get("candidate", {}).items()
@@ -218,7 +218,9 @@ def forgot(verdict: Verdict | None, suites: Sequence[SuiteScore]) -> list[Kept]:
         if base is not None:
             means = (base, score.own)
             rows.append(
-                kept.row(verdict, score.suite, score.metric, means, score.less_is_better, change)
+                kept_abilities.row(
+                    verdict, score.suite, score.metric, means, score.less_is_better, change
+                )
             )
     return rows
 
@@ -309,5 +311,9 @@ def _score(facts: Facts, evaluation: EvaluationReport, name: str, scorer: str) -
         scorer,
         confidence(facts) or evaluation.confidence,
     )
-    of_gate = None if difference else kept.interval(kept.gate(facts.verdict, name, scorer))
+    of_gate = (
+        None
+        if difference
+        else kept_abilities.interval(kept_abilities.gate(facts.verdict, name, scorer))
+    )
     return Score(name, how, theirs, difference, of_gate, "predictions are missing here")

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from checks.formats.suite_report import Scale, SuiteLine, SuiteResult
 from checks.kinds.suite import SUITES, ScaledSuite
-from release.review import kept, pairs
+from release.review import kept_abilities, pairs
 from release.review.comparison import Metric
 from release.review.pairs import Difference
 from release.review.sides import Side, at
@@ -25,7 +25,7 @@ def metrics(a: Side, b: Side, confidence: float) -> Iterator[Metric]:
             note = f"{(a if one is None else b).letter} has no such suite"
         else:
             note = _asked_otherwise(a, b, suite, one, two)
-        bounded = two is None or kept.is_bounded(two.kind)
+        bounded = two is None or kept_abilities.is_bounded(two.kind)
         mine, theirs = (None, None) if note else (a.suite_lines(suite), b.suite_lines(suite))
         for metric in dict.fromkeys((*after, *before)):
             compared, why = None, note
@@ -72,8 +72,8 @@ def difference(
 
     None: there is no sample that both were asked, or the metric's scale is not known.
     """
-    scale = _scale(document, suite, metric) if kept.is_bounded(kind) else None
-    scales = (scale, scale) if kept.is_bounded(kind) else None
+    scale = _scale(document, suite, metric) if kept_abilities.is_bounded(kind) else None
+    scales = (scale, scale) if kept_abilities.is_bounded(kind) else None
     return _of_samples(("one", "the other"), old, new, metric, scales, confidence)[0]
 
 

@@ -10,7 +10,7 @@ from checks.formats.verdict import Finding, Status, Verdict
 from checks.process.errors import MachineRefused, ParamsRefused
 from release.adapters import merge_conflicts
 from release.pages.words import Prose, Words
-from release.review import kept
+from release.review import kept_abilities
 from release.review.advice import Refused, Situation, Standing
 from release.review.facts import Facts
 
@@ -48,7 +48,7 @@ def of_verdict(verdict: Verdict) -> Situation:
         ),
         None,
     )
-    gates = [kept.gate(verdict, name, scorer) for name in ("main", "production")]
+    gates = [kept_abilities.gate(verdict, name, scorer) for name in ("main", "production")]
     standings = [
         _compared(gate.against or "", gate, gate)
         for gate in gates
@@ -174,7 +174,7 @@ def _standing(score: "Score", verdict: Verdict | None, scorer: str | None) -> St
     """How the model stands beside that of ``score``: by the bounds of the gate that compares both, if one does."""
     if score.how in ("absent", "same-model"):
         return Standing(score.name, "absent" if score.how == "absent" else "same")
-    gate = kept.gate(verdict, score.name, scorer)
+    gate = kept_abilities.gate(verdict, score.name, scorer)
     figures = gate if gate and gate.value is not None else score.difference or score.of_gate
     return (
         Standing(score.name, "unknown") if figures is None else _compared(score.name, figures, gate)

@@ -10,9 +10,9 @@ from checks.process.errors import EvidenceRefused
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
 from release.image import weights
-from release.record.held import passing
 from release.record.records import Records
-from release.serving.served import Served, served
+from release.record.verdict_check import passing
+from release.serving.suite_questions import Served, served
 
 # Not hashed: the server has its own weights, and reports cover how they were made. A process's weights are hashed.
 _ELSEWHERE = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)

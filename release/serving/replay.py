@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from checks.formats.captures import ID_HEADER, RELEASE_HEADER, SHADOW_ID, release_of
 from checks.process.errors import ServingRefused
 from checks.records.rows import Message
-from release.serving import dialects, running
+from release.serving import dialects, remote_server
 from release.serving.client import Client, NoAnswer
 
 _MODELS = "/v1/models"
@@ -27,7 +27,7 @@ class Endpoint:
 
     def __init__(self, url: str, release: str, role: str) -> None:
         self._client = Client(
-            running.attach(url, "").url, direct=False, headers={ID_HEADER: SHADOW_ID}
+            remote_server.attach(url, "").url, direct=False, headers={ID_HEADER: SHADOW_ID}
         )
         self._release, self._role = release, role
         self._model = ""

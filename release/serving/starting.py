@@ -15,7 +15,7 @@ from release.adapters.registry.types import Store
 from release.image import stores
 from release.image.layout import Layout
 from release.runtimes import Runtime
-from release.serving import containers, images, processes, running, weights
+from release.serving import containers, images, processes, remote_server, weights
 from release.serving.containers import Mounted
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
@@ -52,7 +52,7 @@ def started(
     Raises NotStarted if it does not start.
     """
     if options.url is not None:
-        yield Started(running.attach(options.url, expected.mounted), None)
+        yield Started(remote_server.attach(options.url, expected.mounted), None)
         return
     serve = expected.params.serve
     with ExitStack() as stack:

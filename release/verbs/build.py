@@ -19,8 +19,8 @@ from release.image.recipe import BuildOptions, Recipe
 from release.image.weights import Cache
 from release.ledger import Ledger
 from release.record import committed_code
-from release.record.held import passing
 from release.record.records import Records
+from release.record.verdict_check import passing
 
 __all__ = ["BuildOptions", "Plan", "build", "plan"]
 

@@ -6,7 +6,7 @@ Reads git, the work tree and DVC's outputs, and changes none of them. It decides
 from pathlib import Path
 
 from checks.process.errors import EvidenceRefused
-from release.record import named
+from release.record import record_names
 from release.record.records import Records
 from release.review import side_by_side
 from release.review.comparison import Comparison
@@ -14,7 +14,7 @@ from release.review.sides import Side
 
 
 def compare(
-    root: Path, one: str, two: str = named.WORK_TREE, search: str | None = None
+    root: Path, one: str, two: str = record_names.WORK_TREE, search: str | None = None
 ) -> Comparison:
     """Compare the record that ``one`` names with that of ``two``: see ``record.named``.
 
@@ -23,7 +23,7 @@ def compare(
     """
     records = Records(root)
     a, b = (
-        Side(records, named.find(records, name), letter)
+        Side(records, record_names.find(records, name), letter)
         for name, letter in ((one, "A"), (two, "B"))
     )
     for side in (a, b):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from release.cards import data_page
 from release.cards.data_page import DataPage
-from release.record.named import WORK_TREE
+from release.record.record_names import WORK_TREE
 
 
 def data(root: Path, name: str = WORK_TREE) -> DataPage:

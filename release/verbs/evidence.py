@@ -17,9 +17,18 @@ from checks.records.rows import Record
 from checks.storage import digest, layout
 from release.adapters.registry import reference
 from release.adapters.registry.types import Store
-from release.evidence import attach, dsse, released, sbom, sigstore, trust, verification, weights
+from release.evidence import (
+    attach,
+    attached_statements,
+    dsse,
+    sbom,
+    sigstore,
+    trust,
+    verification,
+    weights,
+)
+from release.evidence.attached_statements import Released
 from release.evidence.origin import Origin, Step
-from release.evidence.released import Released
 from release.image import stores
 
 
@@ -51,7 +60,7 @@ def show(root: Path, image: str, target: str | None = None) -> Walk:
     # An image that is not there is another matter than one without evidence.
     attach.subject(place.store, place.image)
     known = trust.known(root, target)
-    release = released.find(place.store, place.image, known, place.evidence)
+    release = attached_statements.find(place.store, place.image, known, place.evidence)
     steps = (
         *_image(place, release),
         *_attached(place, release, known),

@@ -7,8 +7,8 @@ from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import ALONE, Gate, decided_at
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
-from release.record.held import hold
 from release.record.records import Records
+from release.record.verdict_check import hold
 
 
 class Explanation(NamedTuple):
@@ -22,7 +22,7 @@ class Explanation(NamedTuple):
 
 
 def explain(root: Path, name: str) -> Explanation:
-    """Explain the gate ``name`` of the verdict in ``root``. Raises as ``release.record.held.hold``.
+    """Explain the gate ``name`` of the verdict in ``root``. Raises as ``release.record.verdict_check.hold``.
 
     Raises EvidenceRefused for an unknown name, with the list of gates.
     """

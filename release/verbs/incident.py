@@ -32,7 +32,7 @@ from release.promotion.incident_replay import Scene
 from release.promotion.incident_report import Back, Incident, IncidentOptions
 from release.promotion.types import PromotionContext
 from release.runtimes import Runtime
-from release.serving import behind, processes
+from release.serving import behind_gateway, processes
 from release.serving.server import unwinding
 from release.verbs import rollback
 
@@ -74,7 +74,7 @@ def incident(
         captures = home / "captures"
         servers = [
             stack.enter_context(
-                behind.started(runtime, params.serve, folder, release, name, captures, root)
+                behind_gateway.started(runtime, params.serve, folder, release, name, captures, root)
             )
             for folder, release in zip(folders, (sides.production, sides.candidate), strict=True)
         ]

@@ -14,11 +14,11 @@ from checks.process.errors import Refusal
 from checks.records.rows import Record
 from release.mirrors import update
 from release.promotion import (
-    change,
     checklist,
     context,
     default_image,
     environment,
+    move_commit,
     promote_checks,
     pull_request,
 )
@@ -91,7 +91,7 @@ def promote(root: Path, name: str, options: PromoteOptions | None = None) -> Pro
     result = Promoted(
         environment=name, done="planned", before=case.present.pointer, after=after, commit=None,
         tags=tuple(tag.name for tag in case.change.tags), checks=checks, notes=tuple(notes), url=None,
-        diff=change.diff(case.present.files, case.change.files), seconds=time.perf_counter() - began,
+        diff=move_commit.diff(case.present.files, case.change.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
     if options.dry_run:
         return result
@@ -102,7 +102,7 @@ def promote(root: Path, name: str, options: PromoteOptions | None = None) -> Pro
         commit, url = pull_request.propose(promotion_context, name, pointer, case.change)
         done: dict[str, object] = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
     else:
-        commit, late = change.commit(promotion_context, case.change)
+        commit, late = move_commit.commit(promotion_context, case.change)
         notes += late
         notes += update.after_move(
             promotion_context.records, promotion_context.target, promotion_context.trunk, name, pointer,
@@ -126,7 +126,7 @@ def _again(
     """Restore release files that were changed, and create missing tags: the environment already runs the image."""
     present = environment.look(promotion_context, name)
     statement = environment.stated(present, name)
-    made, notes = change.repaired(promotion_context, name, present, runs)
+    made, notes = move_commit.repaired(promotion_context, name, present, runs)
     done: Literal["planned", "repaired", "already"] = "repaired" if notes else "already"
     commit = promotion_context.tip
     if dry_run:
@@ -139,6 +139,6 @@ def _again(
         )  # fmt: skip
     return Promoted(
         environment=name, done=done, before=runs, after=runs, commit=commit, tags=promotion_context.made(made),
-        checks=(), notes=tuple(notes), url=None, diff=change.diff(present.files, made.files),
+        checks=(), notes=tuple(notes), url=None, diff=move_commit.diff(present.files, made.files),
         seconds=time.perf_counter() - began,
     )  # fmt: skip

@@ -11,8 +11,8 @@ from checks.config.params import Params
 from checks.formats.quarantine import Entries
 from checks.process.errors import Drifted, Refusal
 from checks.records.rows import Record
-from release.ledger import DEADLINE, Ledger, past
-from release.ledger.past import Released
+from release.ledger import DEADLINE, Ledger, released_pointers
+from release.ledger.released_pointers import Released
 from release.mirrors import cluster, compare, desired, mlflow, registry, tags
 from release.mirrors.desired import Desired
 from release.mirrors.registry import Image
@@ -54,7 +54,7 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
         for what, todo in quarantined.contradictions(known_bad)
     ]  # fmt: skip
     findings += tags.check(ledger, tip, params.serve.name, params.promote.ordered, fix)
-    known = past.releases(ledger, tip, params.promote.ordered)
+    known = released_pointers.releases(ledger, tip, params.promote.ordered)
     skipped, store = [], mlflow.address(root, params)
     if mlflow.absent(store) and not fix:
         skipped.append(f"MLflow: {store.shown} does not exist; --fix creates it")
@@ -98,7 +98,7 @@ def _mlflow(
     environments: Mapping[str, Desired],
     fix: bool,
 ) -> list[MirrorFinding]:
-    runs = past.runs(root, [pointer.commit for pointer, _ in known.values()], DEADLINE)
+    runs = released_pointers.runs(root, [pointer.commit for pointer, _ in known.values()], DEADLINE)
     releases = [
         mlflow.version(pointer, envelope.statement if envelope else None, runs.get(pointer.commit))
         for pointer, envelope in known.values()

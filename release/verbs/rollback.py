@@ -16,9 +16,9 @@ from checks.formats.quarantine import Entry
 from checks.formats.serving import Seconds
 from checks.process.errors import Refusal
 from checks.records.rows import Record
-from release.ledger import past
+from release.ledger import released_pointers
 from release.mirrors import update
-from release.promotion import change, checklist, context, rollback_plan
+from release.promotion import checklist, context, move_commit, rollback_plan
 from release.promotion.checklist import Check
 from release.promotion.types import PromotionContext
 
@@ -73,9 +73,9 @@ def rollback(root: Path, name: str, options: RollbackOptions) -> RolledBack:
         return done
     statement = None
     if done.after is not None:
-        path = past.path(name)
+        path = released_pointers.path(name)
         data = promotion_context.ledger.read(done.commit or promotion_context.tip, path)
-        statement = past.envelope(data, done.after, str(path)).statement
+        statement = released_pointers.envelope(data, done.after, str(path)).statement
     late = update.after_move(
         promotion_context.records,
         promotion_context.target,
@@ -105,13 +105,13 @@ def move(promotion_context: PromotionContext, name: str, options: RollbackOption
     rolled = RolledBack(
         environment=name, done=plan.done, before=plan.present.pointer, after=plan.after, held=plan.entry, commit=None,
         tags=tuple(tag.name for tag in plan.change.tags), checks=plan.checks, notes=plan.notes,
-        diff=change.diff(plan.present.files, plan.change.files), seconds=time.perf_counter() - began,
+        diff=move_commit.diff(plan.present.files, plan.change.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
     if options.dry_run or plan.done == "already":
         return rolled
     if refused := refusal(rolled):
         raise refused
-    commit, late = change.commit(promotion_context, plan.change)
+    commit, late = move_commit.commit(promotion_context, plan.change)
     return rolled.model_copy(update={
         "done": "moved" if plan.done == "planned" else plan.done, "commit": commit, "notes": (*plan.notes, *late),
         "tags": promotion_context.made(plan.change), "seconds": time.perf_counter() - began,

@@ -14,8 +14,8 @@ from checks.formats.suite_report import SuiteLine, SuitesReport
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.records.rows import Prediction
 from checks.storage import digest, files, layout
-from release.record.held import hold
 from release.record.records import Records
+from release.record.verdict_check import hold
 from release.verbs import explain
 from stages.suites import suites
 from tests import evidence_tree

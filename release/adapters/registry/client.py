@@ -13,7 +13,7 @@ import requests
 from checks.process.errors import BuildRefused, RegistryRefused
 from checks.storage import digest as digests
 from release.adapters.registry import documents, limits, upload
-from release.adapters.registry.checked import checked
+from release.adapters.registry.checked_blob import checked
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.referrers import Referrers
 from release.adapters.registry.replies import READ, Answer, blocks

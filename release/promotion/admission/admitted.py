@@ -10,8 +10,8 @@ from checks.formats.signers import Signer
 from checks.process.errors import EvidenceRefused, ParamsRefused, PromotionRefused
 from checks.storage import layout
 from release.adapters.registry import reference
-from release.evidence import released, sigstore
-from release.ledger import past
+from release.evidence import attached_statements, sigstore
+from release.ledger import released_pointers
 from release.overlay import environment_file, kustomization, overlays
 from release.promotion import environment as environments
 from release.promotion import quarantined
@@ -129,9 +129,9 @@ def _names(pointer: Pointer) -> tuple[str, ...]:
 
 def _signed_by(context: PromotionContext, environment: str, its: Pointer) -> Signer:
     """Return who signed what runs."""
-    path = past.path(environment)
+    path = released_pointers.path(environment)
     name = f"{path} of {context.ledger.shown}"
-    envelope = past.envelope(context.ledger.read(context.tip, path), its, name)
+    envelope = released_pointers.envelope(context.ledger.read(context.tip, path), its, name)
     by = environments.signed(context, environment, its, envelope.data, name).signer
     return next(one for one in context.signers if one.name == by)
 
@@ -154,12 +154,16 @@ def _signers(
 def _signed(context: PromotionContext, environment: str, images: Container[str]) -> set[str]:
     """Return who signed what may run, as the ledger recorded it. Evidence that does not count has no signer."""
     names = set[str]()
-    for pointer, envelope in past.releases(context.ledger, context.tip, (environment,)).values():
+    for pointer, envelope in released_pointers.releases(
+        context.ledger, context.tip, (environment,)
+    ).values():
         if envelope and pointer.digest in images:
             at = context.ledger.recorded(context.tip, environment, pointer)
             with contextlib.suppress(EvidenceRefused):
                 names.add(
-                    released.check(envelope.data, pointer.digest, context.signers, at=at).signer
+                    attached_statements.check(
+                        envelope.data, pointer.digest, context.signers, at=at
+                    ).signer
                 )
     return names
 

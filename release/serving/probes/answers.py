@@ -9,7 +9,7 @@ from checks.formats.serving import Probe, ServingCheck
 from release.serving import dialects
 from release.serving.client import NoAnswer, shown
 from release.serving.dialects import Answer
-from release.serving.probes import agreement, use
+from release.serving.probes import agreement, setting_use
 from release.serving.probes.context import (
     ProbeContext,
     answered,
@@ -87,11 +87,11 @@ def parity(context: ProbeContext) -> ServingCheck:
 
     Equal answers say nothing about a cache or a guess that no answer needed.
     """
-    before = use.read(context)
+    before = setting_use.read(context)
     result = _parity(context)
     if result.status != "pass":
         return result
-    unused, use_seen = use.since(context, before)
+    unused, use_seen = setting_use.since(context, before)
     if unused:
         return failed("parity", unused, result.value, result.bound)
     return result.model_copy(update={"reason": "; ".join([result.reason, *use_seen])})

@@ -20,8 +20,8 @@ from release.serving.client import Client, NoAnswer
 from release.serving.dialects import Answer, Speech, Streamed
 from release.serving.probes import agreement
 from release.serving.progress import Progress
-from release.serving.served import Served
 from release.serving.server import Server
+from release.serving.suite_questions import Served
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

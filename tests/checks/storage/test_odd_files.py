@@ -14,7 +14,7 @@ from checks.records.rows import Row
 from checks.storage import files, layout
 from release.cli import main
 from release.image.layout import Layout
-from release.promotion import change
+from release.promotion import move_commit
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -82,7 +82,7 @@ def test_a_name_with_a_line_break_does_not_look_like_a_line_of_ours(tmp_path: Pa
 
 
 def test_a_name_in_a_diff_does_not_look_like_another_line() -> None:
-    shown = change.diff({}, {Path("a\nstaging runs v9.9.9 now.yaml"): b"x: \x1b[2J\n"})
+    shown = move_commit.diff({}, {Path("a\nstaging runs v9.9.9 now.yaml"): b"x: \x1b[2J\n"})
     assert "staging runs v9.9.9 now" not in shown.splitlines()
     assert all(line.isprintable() for line in shown.splitlines())
     assert len(shown.splitlines()) == 4

@@ -16,8 +16,8 @@ from checks.formats.verdict import Finding
 from checks.process.errors import ParamsRefused
 from checks.storage import digest, files, layout
 from release.cli import main
-from release.record.held import hold
 from release.record.records import Records
+from release.record.verdict_check import hold
 from stages.suites import suites
 from tests import evidence_tree, model_tree
 from tests.conftest import as_params

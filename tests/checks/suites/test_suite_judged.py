@@ -15,8 +15,8 @@ from checks.gating import chain
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.records.rows import Prediction
 from checks.storage import digest, files, layout
-from release.record.held import hold
 from release.record.records import Records
+from release.record.verdict_check import hold
 from stages.suites import suites
 from tests.conftest import as_params
 from tests.suite_tree import OTHER, Run, edit, pinned

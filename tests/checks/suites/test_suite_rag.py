@@ -22,10 +22,10 @@ from checks.process.errors import EvaluationRefused, ParamsRefused, Refusal
 from checks.records.rows import Row
 from checks.retrievers.bm25 import Bm25
 from checks.storage import digest, files, layout
-from release.record.held import hold
 from release.record.records import Records
+from release.record.verdict_check import hold
 from release.review.pairs import difference, pair_samples, together
-from release.serving.served import served
+from release.serving.suite_questions import served
 from stages.inference.encoders import embed
 from stages.suites import _files, suites
 from tests import model_tree

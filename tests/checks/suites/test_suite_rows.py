@@ -21,9 +21,9 @@ from checks.kinds.suite import Material
 from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.records.rows import Learned, Row
 from checks.storage import digest, files, layout
-from release.record.held import hold
 from release.record.records import Records
-from release.serving.served import Served, served
+from release.record.verdict_check import hold
+from release.serving.suite_questions import Served, served
 from release.verbs import explain
 from stages.inference import answers, generate
 from stages.suites import _files, suites

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from checks.process.errors import MachineRefused
 from release import doctor
 from release.adapters import dvc
-from release.adapters.alone import alone
+from release.adapters.folder_lock import alone
 from release.cli import main
 from release.cli.wrapping import hanging, wrapped
 from release.doctor import machine

@@ -19,7 +19,7 @@ from checks.formats.serving import ImageReport
 from checks.formats.statement import PREDICATE
 from checks.storage import layout
 from release.adapters.registry.client import Repository
-from release.evidence import released, slsa, trust
+from release.evidence import attached_statements, slsa, trust
 from release.evidence.keys import KEY
 from release.verbs import keys as key_verbs
 from release.verbs.build import BuildOptions, build
@@ -114,7 +114,7 @@ def test_cosign_3_finds_all_that_is_there_without_being_told_where(pushed: Pushe
 
 def test_lockstep_counts_an_envelope_and_its_bundle_once(pushed: Pushed) -> None:
     known = trust.known(pushed.root)
-    (found,) = released.search(pushed.place, pushed.image.image, known).found
+    (found,) = attached_statements.search(pushed.place, pushed.image.image, known).found
     assert (found.envelope, found.digest) == (pushed.signed.envelope, pushed.signed.evidence)
 
 

@@ -15,7 +15,7 @@ from checks.formats import pointer
 from checks.formats.pointer import Pointer
 from checks.storage import digest, layout
 from release.adapters import retries
-from release.ledger import Ledger, past
+from release.ledger import Ledger, released_pointers
 from release.mirrors import mlmodel, registry, tags, update
 from release.mirrors.registry import Image
 from release.mirrors.types import MirrorFinding
@@ -66,7 +66,7 @@ def served(pushed: tuple[Registry, World], tmp_path: Path) -> Iterator[tuple[Reg
 
 
 def image(world: World, its: Pointer) -> Image:
-    found = past.releases(*ledger_of(world.root), ENVIRONMENTS)
+    found = released_pointers.releases(*ledger_of(world.root), ENVIRONMENTS)
     return Image(its, found[its.image][1], "staging runs it")
 
 
@@ -269,7 +269,7 @@ def test_tags_that_cannot_be_pushed_are_told(world: World, tmp_path: Path) -> No
 
 def follow(world: World, environment: str = "production") -> list[str]:
     its = pointer.parse((world.root / layout.ENVIRONMENTS / environment / layout.POINTER).read_bytes(), "x")
-    envelope = past.envelope((world.root / past.path(environment)).read_bytes(), its, "x")
+    envelope = released_pointers.envelope((world.root / released_pointers.path(environment)).read_bytes(), its, "x")
     return update.update_mirrors(world.root, mirrors_tree.load(world.root), environment, its, envelope.statement)
 
 
@@ -350,5 +350,5 @@ def test_the_run_of_a_release_is_the_one_that_the_record_of_its_commit_names(wor
     of_before = json.loads((world.root / layout.TRAIN_REPORT).read_text()) | {"mlflow_run": "d" * 32}
     (world.root / layout.TRAIN_REPORT).write_text(json.dumps(of_before))
     older = keep(world.root, "older")
-    found = past.runs(world.root, [other, named, odd, gone, "1" * 40, named, older], 10)
+    found = released_pointers.runs(world.root, [other, named, odd, gone, "1" * 40, named, older], 10)
     assert found == {other: value["mlflow_run"], named: "c" * 32, older: "d" * 32}

@@ -17,7 +17,7 @@ from checks.process.errors import EvidenceRefused, PromotionRefused, RegistryRef
 from checks.storage import digest, layout
 from release.cli import environment_tables
 from release.evidence import dsse, keys, statement
-from release.image.known import state
+from release.image.hash_cache import state
 from release.image.layout import Layout
 from release.image.recipe import KNOWN
 from release.ledger import compose_release, disagreements

@@ -23,8 +23,7 @@ from checks.storage import digest, files, layout
 from release.adapters.registry.types import LAYER
 from release.evidence import attach
 from release.image.layout import Bytes, Layout
-from release.promotion import context
-from release.promotion import record as promotion_record
+from release.promotion import context, record_checks
 from release.record import committed_code
 from release.verbs import keys as key_verbs
 from tests import build_tree, signing_tree, spoil
@@ -627,7 +626,7 @@ def test_a_verdict_of_packages_that_are_not_those_here_releases_nothing(
         asked.append(recorded)
         return ["plugin lockstep.gates:x: package acme 1.0 is not installed"]
 
-    monkeypatch.setattr(promotion_record, "plugins", SimpleNamespace(differences=differences))
+    monkeypatch.setattr(record_checks, "plugins", SimpleNamespace(differences=differences))
     refused(root, "package acme 1.0 is not installed")
     assert asked == [{}]
 

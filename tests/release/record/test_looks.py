@@ -17,8 +17,8 @@ from checks.records.rows import Message
 from checks.storage import files, layout
 from release.adapters.git import Git
 from release.record import looks, looks_branch
-from release.record.held import hold
 from release.record.records import Records
+from release.record.verdict_check import hold
 from tests import evidence_tree
 from tests import pipeline_repository as repository
 from tests.conftest import as_params, scaled_down, written

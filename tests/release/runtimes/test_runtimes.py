@@ -14,7 +14,7 @@ from checks.config.params import Params
 from checks.process.errors import ParamsRefused
 from release import runtimes
 from release.runtimes import Runtime
-from release.runtimes.fit import unfit
+from release.runtimes.compatibility import unfit
 from tests.conftest import REPOSITORY, as_params
 
 ALL = runtimes.names()

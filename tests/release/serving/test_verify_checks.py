@@ -25,7 +25,7 @@ from release.serving.client import Client
 from release.serving.probes import life, load, score
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.endpoints import samples
-from release.serving.served import Served
+from release.serving.suite_questions import Served
 from tests import energy_standin
 from tests.tgi_standin import StandIn, Told
 from tests.vllm_standin import OpenAiStandIn, VllmStandIn
@@ -279,7 +279,7 @@ def test_equal_answers_count_only_where_the_server_used_the_settings_that_are_on
     name: str, on: dict[str, Any], wrong: dict[str, Any], status: str, word: str, params: Params,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("release.serving.probes.use.METRIC_SECONDS", 0.3)
+    monkeypatch.setattr("release.serving.probes.setting_use.METRIC_SECONDS", 0.3)
     monkeypatch.setattr(examine, "CHECKS", {"parity": examine.CHECKS["parity"]})
     with talking(params, name) as (context, server):
         context.serve = context.serve.model_copy(update=on)

@@ -19,7 +19,7 @@ from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.records.rows import Prediction
 from checks.storage import layout
 from release.cli import main
-from release.record import named
+from release.record import record_names
 from release.record.records import Records
 from release.review import pairs
 from release.review.comparison import Comparison, verdict
@@ -85,7 +85,7 @@ def hashes(root: Path) -> dict[str, str]:
     ],
 )
 def test_a_name_means_a_commit_of_git_or_the_record_of_a_release(made: Path, name: str, commit: str | None) -> None:
-    found = named.find(Records(made), name)
+    found = record_names.find(Records(made), name)
     assert found.commit == (commit and git(made, "rev-parse", commit))
 
 
@@ -96,7 +96,7 @@ def test_gits_own_names_need_no_remote(root: Path) -> None:
 
 def test_a_hash_that_is_cut_short_is_found(made: Path) -> None:
     whole = git(made, "rev-parse", "main")
-    assert named.find(Records(made), whole[:9]).commit == whole
+    assert record_names.find(Records(made), whole[:9]).commit == whole
 
 
 def _branch_called_like_an_environment(root: Path) -> None:

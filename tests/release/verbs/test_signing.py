@@ -23,10 +23,10 @@ from release.adapters.registry.client import Repository
 from release.adapters.registry.types import Store
 from release.evidence import (
     attach,
+    attached_statements,
     bundles,
     dsse,
     keys,
-    released,
     sbom,
     signatory,
     sigstore,
@@ -36,7 +36,7 @@ from release.evidence import (
     weights,
 )
 from release.image.layout import Layout
-from release.record import held as holding
+from release.record import verdict_check
 from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs.build import BuildOptions, build
@@ -103,7 +103,7 @@ def artifact(at: Store, image: str, kind: str) -> bytes:
 def test_the_statement_names_all_that_the_release_came_from(signed: tuple[Path, Signed]) -> None:
     root, done = signed
     made, image = done.statement.predicate.materials, image_of(root)
-    held = holding.hold(Records(root))
+    held = verdict_check.hold(Records(root))
     assert [subject.digest for subject in done.statement.subject] == [
         {"sha256": image.image.removeprefix("sha256:")},
         {TREE: digest.of_tree(root / layout.MERGED).digest.removeprefix("sha256:")},
@@ -152,7 +152,7 @@ def test_the_chat_template_is_named_by_its_text(written: dict[str, bytes], text:
     merged = {"model.safetensors": b"w" * 100, "config.json": b"{}", "tokenizer.json": b"{}"} | written
     root = tmp_path / "run"
     build_tree.make(root, merged)
-    held = holding.hold(Records(root))
+    held = verdict_check.hold(Records(root))
     assert held.evidence.reports.parity is not None
     found = statement._template(root, held.evidence.reports.parity)
     assert found == (None if text is None else digest.of_bytes(text))
@@ -266,11 +266,11 @@ def test_a_new_serving_report_is_a_new_statement_beside_the_old(run: Path) -> No
     assert len(second.added) == 1
     image, known = image_of(run).image, trust.known(run)
     with pytest.raises(EvidenceRefused, match="2 signed statements hold"):
-        released.find(store(run), image, known)
-    assert released.find(store(run), image, known, second.evidence).statement == second.statement
-    assert released.find(store(run), image, known, first.evidence).statement == first.statement
+        attached_statements.find(store(run), image, known)
+    assert attached_statements.find(store(run), image, known, second.evidence).statement == second.statement
+    assert attached_statements.find(store(run), image, known, first.evidence).statement == first.statement
     with pytest.raises(EvidenceRefused, match="no signed statement with the digest"):
-        released.find(store(run), image, known, OTHER)
+        attached_statements.find(store(run), image, known, OTHER)
 
 
 def test_in_a_registry_without_the_referrers_api_the_tag_names_them(run: Path, service: Registry) -> None:
@@ -285,7 +285,7 @@ def test_in_a_registry_without_the_referrers_api_the_tag_names_them(run: Path, s
     assert set(done.added) < set(listed)
     (bundle,) = set(listed) - set(done.added)  # the statement once more, for other programs
     assert listed[bundle]["artifactType"] == sigstore.BUNDLE
-    assert released.find(reading, image.image, trust.known(run)).digest == done.evidence
+    assert attached_statements.find(reading, image.image, trust.known(run)).digest == done.evidence
     assert artifact(reading, image.image, sbom.MEDIA_TYPE) == artifact(place, image.image, sbom.MEDIA_TYPE)
     assert reading.referrers(OTHER) == []
 
@@ -450,7 +450,7 @@ def test_the_bill_of_materials_fits_the_schema_and_has_a_model_card(signed: tupl
 def test_the_base_image_is_a_container_and_odd_names_fit_the_schema(finished: Path) -> None:
     from checks.formats.serving import BaseImage
 
-    held, image = holding.hold(Records(finished)), image_of(finished)
+    held, image = verdict_check.hold(Records(finished)), image_of(finished)
     base = BaseImage(
         name="registry.example/tgi:3@" + OTHER, index=None, manifest=OTHER, platform="linux/amd64", layers=1, size=2
     )
@@ -464,7 +464,7 @@ def test_the_base_image_is_a_container_and_odd_names_fit_the_schema(finished: Pa
 
 
 def test_the_bill_of_materials_of_8_bits_names_the_16_bit_model(finished: Path) -> None:
-    held, image = holding.hold(Records(finished)), image_of(finished)
+    held, image = verdict_check.hold(Records(finished)), image_of(finished)
     exported = Exported(
         kind="int8", compressed_tensors="0.20.0", unquantised=OTHER, size=2, max_logprob_diff=0.1,
         mean_logprob_diff=0.01, top1=1.0,
@@ -480,7 +480,7 @@ def test_the_bill_of_materials_of_8_bits_names_the_16_bit_model(finished: Path) 
 
 
 def test_the_bill_of_materials_has_the_draft_with_its_licence(finished: Path) -> None:
-    held, image = holding.hold(Records(finished)), image_of(finished)
+    held, image = verdict_check.hold(Records(finished)), image_of(finished)
     parity, fetch = held.evidence.reports.parity, held.evidence.reports.fetch
     assert parity is not None
     assert fetch is not None
@@ -619,7 +619,7 @@ def test_evidence_of_another_image_does_not_count_here(run: Path) -> None:
     with place.held():
         attach.attach(place, attach.subject(place, other), ENVELOPE, theirs.envelope, "release.json")
     with pytest.raises(EvidenceRefused, match="is about the image") as caught:
-        released.find(place, other, trust.known(run))
+        attached_statements.find(place, other, trust.known(run))
     assert "no signed statement holds" in str(caught.value)
 
 
@@ -631,8 +631,8 @@ def test_a_stranger_who_may_push_adds_nothing_and_takes_nothing_away(run: Path) 
     approval = _approve(run, "production", image, "fine")
     for data in (dsse.sign(payload, PAYLOAD, eve), b"{}", approval, b"x" * (2 << 20)):
         _attach(run, data)
-    assert released.find(store(run), image, known).digest == done.evidence
-    others = "\n".join(released.search(store(run), image, known).others)
+    assert attached_statements.find(store(run), image, known).digest == done.evidence
+    others = "\n".join(attached_statements.search(store(run), image, known).others)
     for cause in ("unknown here", "not a DSSE envelope", "predicateType", "at most 1,048,576"):
         assert cause in others
     assert sign(run, store(run), run / KEY) == done._replace(added=())
@@ -640,7 +640,7 @@ def test_a_stranger_who_may_push_adds_nothing_and_takes_nothing_away(run: Path) 
 
 def test_an_image_without_evidence_says_so(run: Path) -> None:
     with pytest.raises(EvidenceRefused, match="no signed statement holds or is there"):
-        released.find(store(run), image_of(run).image, trust.known(run))
+        attached_statements.find(store(run), image_of(run).image, trust.known(run))
 
 
 def test_a_signer_who_was_removed_counts_no_more(run: Path) -> None:
@@ -648,10 +648,12 @@ def test_a_signer_who_was_removed_counts_no_more(run: Path) -> None:
     path = run / layout.SIGNERS
     made = key_verbs.new(run, "bob", ("verify", "release"), run / ".lockstep/keys/bob.key")
     path.write_text(made.entry)
-    assert released.find(store(run), image_of(run).image, trust.known(run)).signer == "ada"  # not committed yet
+    assert (
+        attached_statements.find(store(run), image_of(run).image, trust.known(run)).signer == "ada"
+    )  # not committed yet
     build_tree.commit(run, "bob in place of ada")
     with pytest.raises(EvidenceRefused, match="unknown here"):
-        released.find(store(run), image_of(run).image, trust.known(run))
+        attached_statements.find(store(run), image_of(run).image, trust.known(run))
     with pytest.raises(EvidenceRefused, match=r"serving\.intoto\.json: is signed by key .* that is unknown here"):
         sign(run, store(run), run / ".lockstep/keys/bob.key")
     signing_tree.attest(run, Path(".lockstep/keys/bob.key"))

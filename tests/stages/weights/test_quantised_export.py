@@ -29,7 +29,7 @@ from release.review import exported as review
 from release.review import metrics, sections
 from release.review.facts import Facts, Target
 from release.runtimes import load
-from release.runtimes.fit import unfit
+from release.runtimes.compatibility import unfit
 from stages.evaluate import evaluate
 from stages.inference import generate
 from stages.merge import merge

@@ -15,7 +15,7 @@ from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.process.text import escape
 from checks.storage import files, layout
 from release.adapters.git import Git
-from release.evidence.released import Released
+from release.evidence.attached_statements import Released
 from release.ledger import Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays

@@ -9,8 +9,8 @@ comment say so.
 from checks.formats.serving import ImageReport
 from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused
-from release.evidence import served as served_as
-from release.evidence.served import AGAIN
+from release.evidence import serving_differences
+from release.evidence.serving_differences import AGAIN
 from release.promotion import serving_budget
 from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
@@ -39,7 +39,7 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
         )
     by = ""
     try:
-        by = f", verified by {served_as.verifier(release, promotion.context.signers)}"
+        by = f", verified by {serving_differences.verifier(release, promotion.context.signers)}"
     except EvidenceRefused as refused:
         result.fail(refused.what, AGAIN)
     for what, found, accepted in (
@@ -60,7 +60,7 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
             result.fail(what, todo)
         if not over and serving.throughput is not None:
             result.note += f"; {serving_budget.said(rule.budget, serving.throughput)}"
-    if differences := served_as.now(release, environment, promotion.present.files):
+    if differences := serving_differences.now(release, environment, promotion.present.files):
         result.note += f"; not verified the way it will be served: {'; '.join(differences)}"
         for difference in differences if rule.served_as_verified else ():
             result.fail(

@@ -27,7 +27,7 @@ from release.ledger import DEADLINE
 from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
 from release.promotion.types import ImageRecord, PromotionContext
-from release.record import committed_code, held, pipeline_lock, target_policy
+from release.record import committed_code, pipeline_lock, target_policy, verdict_check
 from release.record.pipeline_lock import Stages
 from release.record.records import Commit
 
@@ -129,7 +129,7 @@ def _contradictions(
 
 def holds_here(context: PromotionContext, release: Release, result: CheckResult) -> None:
     """Check that the verdict holds in this checkout and under the target's policy, and is the signed one."""
-    found = held.hold(context.records, context.trunk, TRUSTED, reached=True)
+    found = verdict_check.hold(context.records, context.trunk, TRUSTED, reached=True)
     judgement = target_policy.judge_from(context.records, found, context.trunk, merging=False)
     if refused := policy_judgement.refusal(judgement):
         raise refused
