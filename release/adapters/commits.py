@@ -90,7 +90,7 @@ def _mistakable(root: Path, tag: str, others: Iterable[str]) -> bool:
         or any(tag.startswith(f"{remote}/") for remote in _remotes(root))
         or (
             _SHORT.fullmatch(tag) is not None
-            and bool(_read(root, "rev-parse", f"--disambiguate={tag}"))
+            and bool(_git(root).ask("rev-parse", f"--disambiguate={tag}"))
         )
     )
 
@@ -163,7 +163,7 @@ def prefix(root: Path) -> Path:
 
 def is_shallow(root: Path) -> bool:
     """Whether the clone lacks history: a merge base may then be another, or none."""
-    return _read(root, "rev-parse", "--is-shallow-repository") == b"true\n"
+    return _git(root).ask("rev-parse", "--is-shallow-repository") == b"true\n"
 
 
 def merge_base(root: Path, one: str, two: str) -> str | None:
@@ -180,7 +180,8 @@ def is_ancestor(root: Path, old: str, new: str) -> bool:
 def touching(root: Path, tip: str, path: Path) -> list[str]:
     """The commits up to ``tip``, the latest first, that changed ``path`` on the branch itself."""
     return (
-        _read(root, "log", "--first-parent", "--format=%H", tip, "--", path.as_posix())
+        _git(root)
+        .ask("log", "--first-parent", "--format=%H", tip, "--", path.as_posix())
         .decode()
         .split()
     )
@@ -228,7 +229,7 @@ def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
     A branch that was merged is followed: the commit is the same one before and after the merge.
     """
     names = [path.as_posix() for path in paths]
-    commit = _read(root, "rev-list", "--max-count=1", tip, "--", *names)
+    commit = _git(root).ask("rev-list", "--max-count=1", tip, "--", *names)
     return commit.decode().strip() or None
 
 
@@ -253,7 +254,8 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
     blobs = {name: entry.name for name, entry in entries.items() if entry.regular}
     there = [path for path in paths if (root / path).is_file() and not (root / path).is_symlink()]
     hashed = (
-        _read(root, "hash-object", "--no-filters", "--", *(path.as_posix() for path in there))
+        _git(root)
+        .ask("hash-object", "--no-filters", "--", *(path.as_posix() for path in there))
         .decode()
         .split()
     )
@@ -321,10 +323,6 @@ def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]
             raise EvidenceRefused(f"{name}: leads out of the repository", "name a file in it")
     entries = git.at(f"{commit}^{{tree}}", paths_there.values())
     return {name: entries[there] for name, there in paths_there.items() if there in entries}
-
-
-def _read(root: Path, *args: str) -> bytes:
-    return _git(root).ask(*args)
 
 
 def _git(root: Path) -> Git:

@@ -12,7 +12,7 @@ from checks.process.errors import Refusal
 from checks.storage import layout
 from release import runtimes
 from release.adapters.registry import reference
-from release.ledger.ran import Ran
+from release.ledger import Move
 from release.serving.dialects import CHAT
 
 _PORT = 8000  # here
@@ -71,7 +71,7 @@ def checks(pointer: Pointer, before: str | None) -> tuple[str, ...]:
 
 
 def rollbacks(
-    pointer: Pointer, environments: Mapping[str, Sequence[Ran]], quarantine: Entries
+    pointer: Pointer, environments: Mapping[str, Sequence[Move]], quarantine: Entries
 ) -> tuple[str, ...]:
     """Leave the release where it runs, and return to it where another ran after it. ``environments``: their moves."""
     lines = list[str]()

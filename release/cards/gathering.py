@@ -19,9 +19,9 @@ from release.cards import card_record, commands, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
 from release.evidence import freshness, trust
-from release.ledger import Ledger
-from release.ledger.ran import Ran, ran
-from release.promotion import held as quarantined
+from release.ledger import Ledger, Move
+from release.ledger.moves import ran
+from release.promotion import quarantined
 from release.record.records import Named, Records
 from release.review import advice, kept, making, same_rows, same_samples, side_by_side, situations
 from release.review.comparison import Comparison, Cost, Metric
@@ -34,7 +34,7 @@ class _SiteFacts(NamedTuple):
 
     records: Records
     releases: tuple[Released, ...]
-    moves: Mapping[str, tuple[Ran, ...]]
+    moves: Mapping[str, tuple[Move, ...]]
     held: Entries
     known: Signers | str  # the signers that count, or why that is not known
     sides: dict[str, Side]

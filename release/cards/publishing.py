@@ -15,7 +15,7 @@ from release.adapters.hub import File
 from release.cards import card_record, released, writing
 from release.evidence import trust
 from release.ledger import Ledger
-from release.promotion import held as quarantined
+from release.promotion import quarantined
 from release.record.records import Records
 
 ADAPTER = "adapter"

@@ -11,8 +11,7 @@ from checks.formats.verdict import Verdict
 from checks.records.identity import Digest
 from checks.records.rows import Record
 from release.cards.trade import Trade
-from release.ledger import Kind
-from release.ledger.ran import Ran
+from release.ledger import Kind, Move
 from release.review.advice import Advised
 from release.review.comparison import Comparison, Cost
 from release.review.pairs import Difference
@@ -86,7 +85,7 @@ class ReleasePage(Record):
     cards: dict[str, str]
     parts: tuple[Part, ...]
     checks: tuple[str, ...]
-    moves: tuple[Ran, ...]
+    moves: tuple[Move, ...]
     rollbacks: tuple[str, ...]
     notes: tuple[str, ...]
 

@@ -15,9 +15,9 @@ from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.evidence import freshness, trust
-from release.ledger import Ledger, past
+from release.ledger import Ledger, Move, past
+from release.ledger.moves import ran, recorded
 from release.ledger.past import Envelope
-from release.ledger.ran import Ran, ran, recorded
 from release.record.records import Records
 
 
@@ -25,7 +25,7 @@ class Released(NamedTuple):
     """One image that ran. ``moves``: those of all environments to it, the newest first, each with its own pointer."""
 
     pointer: Pointer
-    moves: tuple[Ran, ...]
+    moves: tuple[Move, ...]
     envelope: Envelope | None
 
     @property
@@ -34,7 +34,7 @@ class Released(NamedTuple):
         return self.pointer.version, self.pointer.digest, self.pointer.image
 
     @property
-    def first(self) -> Ran:
+    def first(self) -> Move:
         """The move that deployed it first."""
         return self.moves[-1]
 
@@ -76,7 +76,7 @@ def find(records: Records, ledger: Ledger, name: str) -> Released:
     return named(every(ledger, tip, names), moves, name)
 
 
-def named(releases: Sequence[Released], moves: Mapping[str, Sequence[Ran]], name: str) -> Released:
+def named(releases: Sequence[Released], moves: Mapping[str, Sequence[Move]], name: str) -> Released:
     """The one of ``releases`` that ``name`` means. ``moves``: of each environment, newest first. Raises as ``find``."""
     if name in moves:
         last = moves[name][0].after if moves[name] else None

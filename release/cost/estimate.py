@@ -210,12 +210,10 @@ def _bounds(
 
 def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
     """Whether the training is already recorded for these inputs, so that DVC would not run it."""
-    try:
-        report = tree.report(layout.TRAIN_REPORT, TrainReport)
-    except EvidenceRefused:
-        return False
+    report = tree.readable(layout.TRAIN_REPORT, TrainReport)
     return (
-        report.splits == data.splits
+        report is not None
+        and report.splits == data.splits
         and report.base == base
         and not lock_check.differences(tree, _BEFORE)
     )

@@ -10,13 +10,7 @@ from typing import Any
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
-from checks.formats.statement import PAYLOAD
-from release.evidence import dsse, keys, sigstore, strict
-
-
-def sign(statement: bytes, key: CryptoSigner) -> bytes:
-    """Return a bundle of ``statement``, signed by ``key``."""
-    return wrap(dsse.sign(statement, PAYLOAD, key), key)
+from release.evidence import keys, sigstore, strict
 
 
 def wrap(signed: bytes, key: CryptoSigner) -> bytes:

@@ -35,7 +35,7 @@ def documents(recipe: Recipe, added: list[Added]) -> tuple[bytes, bytes]:
     labels = image.annotations(recipe.about, params, runtime, base)
     filled = runtimes.fill(runtime, params.serve, recipe.about.path)
     config = image.config(recipe.about, runtime, filled, base, added, labels)
-    return config, image.manifest(image.described(config), base, added, labels)
+    return config, image.manifest(config, base, added, labels)
 
 
 def stored(target: Store, cache: Cache, layer: weights.Layer) -> str | None:

@@ -121,10 +121,11 @@ def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, ad
 
 
 def manifest(
-    configured: Descriptor, base: Base | None, added: Sequence[Added], labels: dict[str, str],
+    config: bytes, base: Base | None, added: Sequence[Added], labels: dict[str, str],
     named: str = LAYER_NAMES[0],
 ) -> bytes:  # fmt: skip
     """The image's manifest: the base's layers, then these. ``named`` is the annotation key for a layer's content."""
+    described = Descriptor(media_type=CONFIG, digest=digest.of_bytes(config), size=len(config))
     below = [layer.plain() for layer in base.layers] if base else []
     ours = [
         {"mediaType": LAYER, "digest": sha256, "size": size, "annotations": {named: title}}
@@ -134,16 +135,11 @@ def manifest(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
-            "config": configured.plain(),
+            "config": described.plain(),
             "layers": [*below, *ours],
             "annotations": labels,
         }
     )
-
-
-def described(config: bytes) -> Descriptor:
-    """A config's descriptor."""
-    return Descriptor(media_type=CONFIG, digest=digest.of_bytes(config), size=len(config))
 
 
 def _bare(platform: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from release.ledger.held import Counts, Held, Release
 from release.ledger.message import compose, compose_release
 from release.ledger.moves import naming
 from release.ledger.repository import DEADLINE, Ledger
-from release.ledger.types import Change, Kind, Move, Person, Tag, TagRef, Tags
+from release.ledger.types import Change, Kind, Move, Tag, TagRef, Tags
 from release.ledger.versions import disagreements, missing, next_version, tags_for, untagged
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "Kind",
     "Ledger",
     "Move",
-    "Person",
     "Release",
     "Tag",
     "TagRef",

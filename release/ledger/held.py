@@ -64,14 +64,18 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
         if blob.mode in REGULAR
     }
     objects = git.objects([*touching, *sorted(blobs)])
-    files = _Files(objects, shown)
+    versions: dict[Blob, Entries | EvidenceRefused] = {NOTHING: ()}
+    for name in touching:
+        for blob in _both(walked.commits[name], path):
+            if blob not in versions:
+                versions[blob] = _parsed(blob, objects, f"{shown} at {name[:12]}")
     dated = moves.dates(walked)
     entries: Entries = ()
     became: dict[str, str] = {}
     now = NOTHING
     for name in touching:
         head, _, body = objects[name].partition(b"\n\n")
-        before, after = (files.read(blob, name) for blob in _both(walked.commits[name], path))
+        before, after = (versions[blob] for blob in _both(walked.commits[name], path))
         by = f"commit {name[:12]} by {author(head)}"
         if isinstance(after, EvidenceRefused):
             became |= {entry.image: f"{by} made the file unreadable" for entry in entries}
@@ -97,7 +101,7 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
             entries = tuple(entry for entry in entries if entry.image not in images)
     for landed, _ in walked.landings:
         now = walked.commits[landed].gave.get(path, now)
-    here = files.read(now, walked.landings[-1][0] if walked.landings else "")
+    here = versions[now]
     if isinstance(here, EvidenceRefused):
         return Held(entries, tuple((entry, became.get(entry.image, "")) for entry in entries), here)
     for entry in here:
@@ -110,26 +114,16 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
     return Held(entries, gone, None)
 
 
-class _Files:
-    """The contents of the file at each commit, each read once."""
-
-    def __init__(self, objects: Mapping[str, bytes], shown: str) -> None:
-        self._objects = objects
-        self._shown = shown
-        self._known: dict[Blob, Entries | EvidenceRefused] = {NOTHING: ()}
-
-    def read(self, blob: Blob, commit: str) -> Entries | EvidenceRefused:
-        if blob not in self._known:
-            place = f"{self._shown} at {commit[:12]}"
-            try:
-                if blob.mode not in REGULAR:
-                    raise EvidenceRefused(
-                        f"{place}: is not a regular file", "restore it from git's history"
-                    )
-                self._known[blob] = quarantine.parse(self._objects[blob.name], place)
-            except EvidenceRefused as refused:
-                self._known[blob] = refused
-        return self._known[blob]
+def _parsed(blob: Blob, objects: Mapping[str, bytes], place: str) -> Entries | EvidenceRefused:
+    """The entries of a version of the file, or why it cannot be read. ``place``: its name in messages."""
+    try:
+        if blob.mode not in REGULAR:
+            raise EvidenceRefused(
+                f"{place}: is not a regular file", "restore it from git's history"
+            )
+        return quarantine.parse(objects[blob.name], place)
+    except EvidenceRefused as refused:
+        return refused
 
 
 def _both(commit: Commit, path: str) -> tuple[Blob, Blob]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from checks.process.errors import PromotionRefused
 from release.adapters.git import Said
 from release.ledger import message, place
-from release.ledger.outrun import outrun
 from release.ledger.types import Place, Wanted
 
 _TRIES = 5
@@ -25,7 +24,7 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
         answer = _forward(where, folder, wanted.tip, wanted.made, "-n")
         if answer.code != 0:
             if (now := place.look(where).tip) != wanted.tip:
-                raise outrun(where, wanted.tip, now, environments)
+                raise place.outrun(where, wanted.tip, now, environments)
             raise PromotionRefused(
                 f"{folder}: has edits of files that the move changes: {answer.why()}",
                 "commit or restore them, then again",
@@ -40,7 +39,7 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
         answer = _update(where, wanted._replace(tags={}))
     now = place.look(where).tip
     if now not in (wanted.tip, wanted.made):
-        raise outrun(where, wanted.tip, now, environments)
+        raise place.outrun(where, wanted.tip, now, environments)
     if now != wanted.made or (answer.code != 0 and not wanted.moves):
         raise PromotionRefused(
             f"{where.shown} was not moved: {answer.why()}", "see to that, then run it again"
@@ -53,10 +52,8 @@ def move(where: Place, wanted: Wanted, environments: Sequence[str]) -> tuple[str
 def _update(where: Place, wanted: Wanted) -> Said:
     lines = [f"update {where.ref} {wanted.made} {wanted.tip}"] if wanted.moves else []
     lines += [f"create {name} {value}" for name, value in wanted.tags.items()]
-    script = "".join(
-        f"{part}\0" for line in ("start", *lines, "prepare", "commit") for part in _words(line)
-    )
-    return where.git.run("update-ref", "-m", "lockstep", "--stdin", "-z", given=script.encode())
+    script = "".join(f"{line}\n" for line in ("start", *lines, "prepare", "commit"))
+    return where.git.run("update-ref", "-m", "lockstep", "--stdin", given=script.encode())
 
 
 def _forward(where: Place, folder: Path, old: str, new: str, *options: str) -> Said:
@@ -71,12 +68,6 @@ def _forward(where: Place, folder: Path, old: str, new: str, *options: str) -> S
             break
         time.sleep(0.1 * 2**attempt)
     return answer
-
-
-def _words(line: str) -> list[str]:
-    """One command of ``git update-ref --stdin -z``: its words end with NUL, except that the first two are one."""
-    verb, *rest = line.split(" ")
-    return [f"{verb} {rest[0]}", *rest[1:]] if rest else [verb]
 
 
 def follow(where: Place, tip: str) -> None:

@@ -40,14 +40,14 @@ _LONGEST = 1000
 _TRAILER = re.compile(r"^(Lockstep-[A-Z][a-z]+): (\S+)$")
 
 
-class Read(NamedTuple):
+class MoveMessage(NamedTuple):
     """``trailers`` by their name without ``Lockstep-``; empty when there is no whole set of them."""
 
     why: str
     trailers: Mapping[str, str]
 
 
-class Release(NamedTuple):
+class ReleaseMessage(NamedTuple):
     """A release from quarantine, as a message says it: of which images, on which parent. ``signed`` None: by nobody."""
 
     images: frozenset[str]
@@ -93,7 +93,7 @@ def compose_release(
     return "\n\n".join([f"release {names} from quarantine", reason, "\n".join(lines)]) + "\n"
 
 
-def read_release(message: str) -> Release | None:
+def read_release(message: str) -> ReleaseMessage | None:
     """The release from quarantine that a message speaks of; None when it speaks of none, or not of it alone."""
     paragraphs = _paragraphs(message)
     if len(paragraphs) < 2 or not paragraphs[-1].startswith(f"Lockstep-{_RELEASE}: "):
@@ -116,10 +116,10 @@ def read_release(message: str) -> Release | None:
     except ValueError:
         return None
     why = redact(" ".join(paragraphs[1:-1]), _LONGEST)
-    return Release(frozenset(fields[_RELEASE]), fields[_PARENT][0], signed, why)
+    return ReleaseMessage(frozenset(fields[_RELEASE]), fields[_PARENT][0], signed, why)
 
 
-def read(message: str) -> Read:
+def read(message: str) -> MoveMessage:
     """Why a move was made, by any commit's message, and the trailers of one that Lockstep made."""
     paragraphs = _paragraphs(message)
     subject = paragraphs[0] if paragraphs else ""
@@ -127,7 +127,7 @@ def read(message: str) -> Read:
         (i for i, part in enumerate(paragraphs) if i and part.startswith(_FIRST)), default=None
     )
     body = paragraphs[1:at]
-    return Read(
+    return MoveMessage(
         redact(" ".join(body) or subject, _LONGEST), _trailers(paragraphs[at]) if at else {}
     )
 

@@ -68,7 +68,33 @@ def naming(moves: Iterable[Move]) -> list[Move]:
 
     Otherwise a proposal could reserve versions with a pointer that it takes back.
     """
-    return [move._replace(before=None, after=move.after if move.ran else None) for move in moves]
+    return [
+        move.model_copy(update={"before": None, "after": move.after if move.ran else None})
+        for move in moves
+    ]
+
+
+def ran(moves: tuple[Move, ...]) -> tuple[Move, ...]:
+    """The moves, newest first, each with the time of the move after it as ``until``."""
+    ends = (None, *(move.at for move in moves))
+    return tuple(
+        move.model_copy(update={"until": until}) for move, until in zip(moves, ends, strict=False)
+    )
+
+
+def recorded(ran: Iterable[Move], pointer: Pointer) -> datetime | None:
+    """When one of these moves, which all ran, first deployed the image of ``pointer`` on its evidence (UTC).
+
+    None if only moves by hand did, or if no date of such a move is believed.
+    """
+    wanted = pointer.digest, pointer.evidence
+    made = [move for move in ran if move.kind != "other" and not move.doubt]
+    own = [
+        move.at
+        for move in made
+        if move.after and (move.after.digest, move.after.evidence) == wanted
+    ]
+    return min(own, default=None)
 
 
 def _steps(walked: Walk, path: str) -> Iterator[_Step]:
@@ -148,17 +174,17 @@ def _move(
         _pointer(blob, path, step.commit, objects, pointers) for blob in (step.before, step.after)
     )
     head, _, body = objects[step.commit].partition(b"\n\n")
-    told_by = message.read(body.decode(errors="replace"))
+    written = message.read(body.decode(errors="replace"))
     was, now = (value if isinstance(value, Pointer) else None for value in (before, after))
     problem = after if isinstance(after, str) else ""
     kind: Kind = "other"
-    if told_by.trailers and not (wrong := message.differs(told_by.trailers, environment, was, now)):
-        kind = "rollback" if told_by.trailers["Kind"] == "rollback" else "promote"
-    elif told_by.trailers:
+    if written.trailers and not (wrong := message.differs(written.trailers, environment, was, now)):
+        kind = "rollback" if written.trailers["Kind"] == "rollback" else "promote"
+    elif written.trailers:
         problem = problem or f"commit {step.commit[:12]}: {wrong}"
     return Move(
-        number, environment, kind, _time(step.at), author(head), told_by.why, step.commit, step.landed, was, now,
-        problem, step.doubt, step.ran,
+        environment=environment, number=number, kind=kind, at=_time(step.at), by=author(head), why=written.why,
+        before=was, after=now, commit=step.commit, landed=step.landed, problem=problem, doubt=step.doubt, ran=step.ran,
     )  # fmt: skip
 
 

@@ -1,15 +1,25 @@
-"""Where the ledger is: a branch of a remote, or of this clone without a remote; and how its state is read."""
+"""Where the ledger is: a branch of a remote, or of this clone without a remote; how it is read, and who moved it."""
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from checks.config.release_params import Promote
-from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
+from checks.formats import pointer
+from checks.process.errors import (
+    EvidenceRefused,
+    MachineRefused,
+    Outrun,
+    ParamsRefused,
+    RemoteRefused,
+)
 from checks.process.text import redact
+from checks.storage import layout
 from release.adapters.git import Git, Said
-from release.ledger.types import Look, Place, TagRef
+from release.ledger import trees
+from release.ledger.types import LedgerState, Place, TagRef
 
 _LOOKS = 20  # until two agree
 _HASH = re.compile(r"^[0-9a-f]{40}$")
@@ -91,7 +101,7 @@ def _remote(git: Git, branch: str) -> str | None:
     )
 
 
-def look(place: Place) -> Look:
+def look(place: Place) -> LedgerState:
     """Read the state of branch and tags. Raises RemoteRefused if the remote does not answer."""
     if place.remote is None:
         out = place.git.ask(
@@ -107,7 +117,7 @@ def look(place: Place) -> Look:
     return _look(answer.out, place.ref)
 
 
-def still(place: Place) -> Look:
+def still(place: Place) -> LedgerState:
     """``look`` at one moment: a move in between would show its tags but not its commit.
 
     git reads names one after another, so the state is read until two readings agree. Raises RemoteRefused as ``look``,
@@ -130,7 +140,7 @@ def unreachable(place: Place, said: Said) -> RemoteRefused:
     )
 
 
-def _look(out: bytes, branch: str) -> Look:
+def _look(out: bytes, branch: str) -> LedgerState:
     refs = dict[str, str]()
     # Split at "\n" alone: a name may hold other characters that end a line.
     for line in out.decode(errors="surrogateescape").split("\n"):
@@ -144,7 +154,7 @@ def _look(out: bytes, branch: str) -> Look:
         for name, value in refs.items()
         if name.startswith("refs/tags/") and not name.endswith("^{}")
     }
-    return Look(refs.get(branch), tags)
+    return LedgerState(refs.get(branch), tags)
 
 
 def bring(place: Place, tip: str) -> None:
@@ -211,3 +221,30 @@ def has(git: Git, commit: str) -> bool:
     return (
         git.run("cat-file", "-e", f"{commit}^{{commit}}", env={"GIT_NO_LAZY_FETCH": "1"}).code == 0
     )
+
+
+def outrun(where: Place, tip: str, now: str | None, environments: Sequence[str]) -> Outrun:
+    """The refusal for the second of two moves: who moved the branch to ``now``, and which environments to what."""
+    todo = "look at `lockstep status`, and run it again if it is still wanted"
+    if now is None:
+        return Outrun(f"{where.shown}: was taken away meanwhile", todo)
+    form = "--format=%an <%ae> committed %h: %s"
+    who = redact(
+        where.git.line("log", "--max-count=1", "--no-show-signature", form, now, f"^{tip}")
+    )
+    runs = [_runs(where, name, tip, now) for name in environments]
+    happened = "; ".join([who or f"it is at {now[:12]}", *filter(None, runs)])
+    return Outrun(f"{where.shown} was moved by somebody else first: {happened}", todo)
+
+
+def _runs(where: Place, environment: str, tip: str, now: str) -> str:
+    """Return what the environment runs now, if it was moved."""
+    path = f"{where.prefix}{layout.ENVIRONMENTS}/{environment}/{layout.POINTER}"
+    try:
+        old, new = (trees.read(where.git, commit, path) for commit in (tip, now))
+        if old == new:
+            return ""
+        running = pointer.parse(new, path) if new is not None else None
+    except EvidenceRefused as refused:
+        return refused.what
+    return f"{environment} runs {f'{running.version} ({running.digest[:19]}…)' if running else 'nothing'} now"

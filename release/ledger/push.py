@@ -13,7 +13,6 @@ from checks.process.errors import RemoteRefused
 from checks.process.text import redact
 from release.adapters.git import Said
 from release.ledger import place
-from release.ledger.outrun import outrun
 from release.ledger.types import Place, Wanted, taken
 
 _TRIES = 6  # while another push holds the remote's locks
@@ -95,7 +94,7 @@ def _arrived(
         if now.tip is None or not where.git.says(
             "merge-base", "--is-ancestor", wanted.made, now.tip
         ):
-            raise outrun(where, wanted.tip, now.tip, environments)
+            raise place.outrun(where, wanted.tip, now.tip, environments)
         if not whole:
             what = f"{where.shown}: took the commit {wanted.made[:12]} without its tags"
             raise RemoteRefused(what, "make them: `lockstep reconcile --fix`")

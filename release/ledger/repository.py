@@ -1,6 +1,7 @@
 """The ledger's interface for the verbs."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Self
@@ -11,7 +12,16 @@ from checks.formats.pointer import Pointer
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters import commits
-from release.ledger import checkpoints, held, here, moves, place, ran, trees, walk, write
+from release.ledger import (
+    checkpoints,
+    held,
+    here,
+    moves,
+    place,
+    trees,
+    walk,
+    write,
+)
 from release.ledger.checkpoints import Last
 from release.ledger.held import Counts, Held
 from release.ledger.types import Change, Move, Place, Tags
@@ -26,14 +36,15 @@ class Ledger:
     ``shown``: its name in messages. ``untagged``: tags that the last ``commit`` could not create, one line each.
     """
 
-    def __init__(self, where: Place, promote: Promote) -> None:
+    def __init__(self, where: Place, environments: Iterable[str]) -> None:
         self._place = where
-        self._environments = tuple(promote.environments)
+        self._environments = tuple(environments)
         self._tags: Tags | None = None
-        self._walks: dict[str, Walk] = {}
-        self._moves: dict[str, dict[str, tuple[Move, ...]]] = {}
-        self._read: dict[tuple[str, Path], bytes | None] = {}
-        self._files: dict[tuple[str, Path], dict[Path, bytes]] = {}
+        # A commit never changes, so that answers about one are kept.
+        self._read = functools.cache(functools.partial(trees.read, where.git))
+        self._files = functools.cache(functools.partial(trees.files, where.git))
+        self._walk = functools.cache(self._walked)
+        self._histories = functools.cache(self._history)
         self.shown = where.shown
         self.untagged: tuple[str, ...] = ()
 
@@ -44,7 +55,7 @@ class Ledger:
         Raises EvidenceRefused if ``root`` is not a git repository or it is unclear which remote has the branch,
         ParamsRefused if the address in params.yaml is invalid or contains a password, MachineRefused without git.
         """
-        return cls(place.find(root, promote, deadline), promote)
+        return cls(place.find(root, promote, deadline), promote.environments)
 
     def tip(self) -> str:
         """Fetch the branch's current commit with its history, and return it.
@@ -88,20 +99,13 @@ class Ledger:
 
         Raises EvidenceRefused if it, or a folder above it, is a link or anything else.
         """
-        if (commit, path) not in self._read:
-            self._read[commit, path] = trees.read(
-                self._place.git, commit, self._place.prefix + path.as_posix()
-            )
-        return self._read[commit, path]
+        return self._read(commit, self._place.prefix + path.as_posix())
 
     def files(self, commit: str, folder: Path) -> dict[Path, bytes]:
         """Every file below ``folder`` in ``commit``, by its path, kept as by ``read``. Raises as ``read``."""
-        if (files := self._files.get((commit, folder))) is None:
-            prefix = self._place.prefix
-            listed = trees.files(self._place.git, commit, prefix + folder.as_posix())
-            files = {Path(name.removeprefix(prefix)): data for name, data in listed.items()}
-            self._files[commit, folder] = files
-        return dict(files)
+        prefix = self._place.prefix
+        files = self._files(commit, prefix + folder.as_posix())
+        return {Path(name.removeprefix(prefix)): data for name, data in files.items()}
 
     def regular(self, commit: str, folder: Path) -> dict[Path, bytes]:
         """The regular files below ``folder`` in ``commit``, which may be COMMIT^1; anything else is ignored."""
@@ -147,12 +151,7 @@ class Ledger:
 
         The history of all environments is read at once and kept. Raises EvidenceRefused for a shallow clone.
         """
-        name = self._known(environment)
-        if commit not in self._moves:
-            self._moves[commit] = moves.history(
-                self._place.git, self._walk(commit), self._pointers()
-            )
-        return self._moves[commit][name][::-1]
+        return self._histories(commit)[self._known(environment)][::-1]
 
     def since(self, commit: str, environment: str) -> datetime | None:
         """When the environment's current pointer was deployed (UTC); None if it runs nothing.
@@ -170,8 +169,10 @@ class Ledger:
         return made[0].at
 
     def recorded(self, commit: str, environment: str, pointer: Pointer) -> datetime | None:
-        """When this ledger recorded the image on its evidence there (``ran.recorded``); None if it did not."""
-        return ran.recorded((move for move in self.moves(commit, environment) if move.ran), pointer)
+        """When this ledger recorded the image on its evidence there (``moves.recorded``); None if it did not."""
+        return moves.recorded(
+            (move for move in self.moves(commit, environment) if move.ran), pointer
+        )
 
     def commit(self, tip: str, change: Change) -> str:
         """Make one commit of ``change`` on ``tip``, and move the branch to it together with the tags.
@@ -230,11 +231,12 @@ class Ledger:
             for name in self._environments
         }
 
-    def _walk(self, commit: str) -> Walk:
-        if commit not in self._walks:
-            paths = [*self._pointers().values(), f"{self._place.prefix}{layout.QUARANTINE}"]
-            self._walks[commit] = walk.walk(self._place.git, commit, paths)
-        return self._walks[commit]
+    def _walked(self, commit: str) -> Walk:
+        paths = [*self._pointers().values(), f"{self._place.prefix}{layout.QUARANTINE}"]
+        return walk.walk(self._place.git, commit, paths)
+
+    def _history(self, commit: str) -> Mapping[str, tuple[Move, ...]]:
+        return moves.history(self._place.git, self._walk(commit), self._pointers())
 
     def _known(self, environment: str) -> str:
         if environment not in self._environments:

@@ -6,8 +6,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pydantic import Field
+
 from checks.formats.pointer import Pointer
 from checks.process.text import redact
+from checks.records.rows import Record
 from release.adapters.git import Git
 
 # "other": not made by a verb of Lockstep, but by hand, by a merge that resolved a conflict, or by a commit that
@@ -40,30 +43,30 @@ class Place(NamedTuple):
         return f"refs/lockstep/{name}/tip"
 
 
-class Move(NamedTuple):
-    """One change of an environment's pointer."""
+class Move(Record):
+    """One change of an environment's pointer.
 
-    number: int  # the environment's first move is 1
+    ``number``: the environment's first move is 1. ``at``: when the branch came to have it (UTC), as far as commits can
+    be believed; never before an earlier one. ``until``: when its release ended; None while it runs, or if nobody asked
+    (``release.ledger.moves.ran``). ``by``: the author as git has it, which whoever may push can write.
+    """
+
     environment: str
+    number: int
     kind: Kind
-    at: datetime  # UTC; when the branch came to have it, as far as commits can be believed; never before an earlier one
-    by: str  # the author as git has it: a name and an address, which whoever may push can write
+    at: datetime
+    until: datetime | None = None
+    by: str
     why: str
-    commit: str  # The commit that made the move.
-    landed: str  # The commit that brought it onto the branch: the merge, or ``commit`` itself.
     before: Pointer | None
     # None if the pointer was taken away, or cannot be read (then ``problem`` says why).
     after: Pointer | None
+    commit: str  # The commit that made the move.
+    landed: str  # The commit that brought it onto the branch: the merge, or ``commit`` itself.
     problem: str = ""  # The part of its message or pointer that is not believed.
-    doubt: str = ""  # why the date of ``landed`` is not believed
-    ran: bool = True  # whether the branch itself had ``after`` as of ``landed``: a side branch moves nothing
-
-
-class Person(NamedTuple):
-    """An author, if it is not git's configured one."""
-
-    name: str
-    email: str
+    doubt: str = ""  # The reason why the date of ``landed`` is not believed.
+    # Whether the branch itself had ``after`` as of ``landed``: a side branch moves nothing.
+    ran: bool = Field(default=True, exclude=True)
 
 
 class Tag(NamedTuple):
@@ -80,7 +83,6 @@ class Change(NamedTuple):
     files: Mapping[Path, bytes | None]
     message: str
     tags: tuple[Tag, ...] = ()
-    author: Person | None = None
 
 
 class TagRef(NamedTuple):
@@ -93,7 +95,7 @@ class TagRef(NamedTuple):
 Tags = Mapping[str, TagRef]
 
 
-class Look(NamedTuple):
+class LedgerState(NamedTuple):
     """The state of the ledger when it was read. ``tip`` None: there is no such branch."""
 
     tip: str | None

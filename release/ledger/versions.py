@@ -110,22 +110,34 @@ def _next(
 ) -> Iterator[tuple[Tag, str]]:
     """The tags of the next move, each with the reason why it cannot be created; empty if it can."""
     number = 1 + sum(move.environment == environment for move in moves)
+    for tag in _tags(name, tags, moves, environment, number, pointer):
+        there = tags.get(tag.name)
+        is_version = isinstance(parse(tag.name), Registered)
+        if is_version and there and there.annotated and there.commit == tag.commit:
+            continue
+        yield _unless(tag, tags)
+
+
+def _tags(
+    name: str,
+    tags: Tags,
+    moves: Sequence[Move],
+    environment: str,
+    number: int,
+    after: Pointer | None,
+) -> list[Tag]:
+    """The tags of an environment's move ``number`` to ``after``: of the version, if it is one, and of the move."""
+    pointer = after or _last(moves, environment, number)
     if pointer is None:
-        if last := _last(moves, environment, number):
-            commit = _registered(name, tags, moves, last)
-            yield _unless(
-                Tag(_named(name, environment, number, None), _emptied(name, environment), commit),
-                tags,
-            )
-        return
-    version = f"{name}@{pointer.version}"
+        return []
     commit = _registered(name, tags, moves, pointer)
-    if version not in tags or commit != tags[version].commit or not tags[version].annotated:
-        yield _unless(Tag(version, _says(name, pointer), commit), tags)
-    yield _unless(
-        Tag(_named(name, environment, number, pointer), _says(name, pointer, environment), commit),
-        tags,
-    )
+    if after is None:
+        emptied = f"{environment} runs no {name}\n"
+        return [Tag(f"{name}#{environment}!#{number}", emptied, commit)]
+    return [
+        Tag(f"{name}@{after.version}", _says(name, after), commit),
+        Tag(f"{name}#{environment}#{number}", _says(name, after, environment), commit),
+    ]
 
 
 def _unless(tag: Tag, tags: Tags) -> tuple[Tag, str]:
@@ -166,27 +178,12 @@ def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
 def _wanted(name: str, tags: Tags, moves: Sequence[Move]) -> Iterable[Tag]:
     """Every tag that these moves should have."""
     wanted = dict[str, Tag]()
-    for made in sorted(moves, key=lambda each: each.at):
-        pointer_wanted = made.after or _last(moves, made.environment, made.number)
-        if pointer_wanted is None or not made.ran or made.problem:
+    for move in sorted(moves, key=lambda move: move.at):
+        if not move.ran or move.problem:
             continue
-        commit = _registered(name, tags, moves, pointer_wanted)
-        tag = _named(name, made.environment, made.number, made.after)
-        if made.after is None:
-            wanted[tag] = Tag(tag, _emptied(name, made.environment), commit)
-            continue
-        version = f"{name}@{pointer_wanted.version}"
-        wanted.setdefault(version, Tag(version, _says(name, pointer_wanted), commit))
-        wanted[tag] = Tag(tag, _says(name, pointer_wanted, made.environment), commit)
+        for tag in _tags(name, tags, moves, move.environment, move.number, move.after):
+            wanted.setdefault(tag.name, tag)
     return wanted.values()
-
-
-def _named(name: str, environment: str, number: int, pointer: Pointer | None) -> str:
-    return f"{name}#{environment}{'' if pointer else '!'}#{number}"
-
-
-def _emptied(name: str, environment: str) -> str:
-    return f"{environment} runs no {name}\n"
 
 
 def _says(name: str, pointer: Pointer, environment: str = "") -> str:
@@ -226,9 +223,9 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
                 )
             continue
         move = by_number.get((parsed.environment, parsed.number))
-        expected = move and (
-            _last(moves, move.environment, move.number) if parsed.emptied else move.after
-        )
+        expected = move.after if move else None
+        if move and parsed.emptied:
+            expected = _last(moves, move.environment, move.number)
         if move is None or expected is None or parsed.emptied != (move.after is None):
             to = "nothing" if parsed.emptied else "a version"
             lines.append(

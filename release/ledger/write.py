@@ -69,20 +69,13 @@ def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
 
 
 def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
-    author = change.author
-    tree = trees.changed(
-        git, tip, {prefix + path.as_posix(): data for path, data in change.files.items()}
-    )
+    files = {prefix + path.as_posix(): data for path, data in change.files.items()}
+    tree = trees.changed(git, tip, files)
     if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
         return tip
-    env = (
-        {"GIT_AUTHOR_NAME": redact(author.name), "GIT_AUTHOR_EMAIL": redact(author.email)}
-        if author
-        else {}
-    )
     sign = signing(git)
     answer = git.run(
-        "commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode(), env=env
+        "commit-tree", *sign, "-p", tip, "-F", "-", tree, given=change.message.encode()
     )
     if answer.code != 0:
         todo = (

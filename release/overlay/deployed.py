@@ -12,9 +12,7 @@ from typing import Any
 
 from checks.storage import layout, plain_yaml
 from release.overlay import gateway
-from release.overlay.fields import at as _at
-from release.overlay.fields import called as _called
-from release.overlay.fields import dicts as _dicts
+from release.overlay.fields import at, called, dicts
 from release.overlay.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 
 _KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
@@ -42,16 +40,16 @@ def failures(
             item for item in carrying if not any(_made_of(item, owner) for owner in carrying)
         ]
         return [
-            f"{_called(item)}: by git {environment} runs nothing in a cluster" for item in running
+            f"{called(item)}: by git {environment} runs nothing in a cluster" for item in running
         ]
     marked = servers(objects)
     if len(marked) != 1:
-        names = ", ".join(map(_called, marked)) or "none"
+        names = ", ".join(map(called, marked)) or "none"
         return [
             f"{environment}: there must be exactly one Deployment or InferenceService, found {names}"
         ]
     workload = marked[0]
-    name = _called(workload)
+    name = called(workload)
     pod = _pod(workload)
     intended = dict(patch["spec"]["template"]["spec"])
     (server,) = intended.pop("containers")
@@ -62,7 +60,7 @@ def failures(
     return [
         f"{name}: {problem}"
         for problem in (
-            *_differences(annotations, _at(workload, "metadata", "annotations"), "annotations"),
+            *_differences(annotations, at(workload, "metadata", "annotations"), "annotations"),
             *_differences(intended, pod, "pod"),
             *_differences(
                 {key: value for key, value in server.items() if key != "name"}, container, "server"
@@ -89,7 +87,7 @@ def _is_server(item: Mapping[str, Any]) -> bool:
     """Return whether an object is the server, by annotations or by the base's label: removing one hides nothing."""
     if item.get("kind") not in ("Deployment", "InferenceService"):
         return False
-    annotations, labels = _at(item, "metadata", "annotations"), _at(item, "metadata", "labels")
+    annotations, labels = at(item, "metadata", "annotations"), at(item, "metadata", "labels")
     return any(str(key).startswith(PREFIX) for key in annotations) or labels.get(LABEL) == CONTAINER
 
 
@@ -99,7 +97,7 @@ def _pod(item: Mapping[str, Any]) -> Mapping[str, Any]:
         if item.get("kind") == "InferenceService"
         else ("spec", "template", "spec")
     )
-    return _at(item, *path)
+    return at(item, *path)
 
 
 def _server(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -144,7 +142,7 @@ def _deciding(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterat
 def _mounts(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
     """Check that nothing else is mounted in the server, over its weights or its code."""
     ours = [_SHM, *server["volumeMounts"]]
-    for mount in _dicts(container, "volumeMounts"):
+    for mount in dicts(container, "volumeMounts"):
         # Values that are Kubernetes' defaults state nothing.
         stated = {
             key: value for key, value in mount.items() if value not in (False, "Disabled", "None")
@@ -157,7 +155,7 @@ def _mounts(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
 
 def _volumes(intended: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
     wanted = {volume["name"]: volume for volume in intended["volumes"]}
-    for volume in _dicts(pod, "volumes"):
+    for volume in dicts(pod, "volumes"):
         if "hostPath" in volume:
             yield f"pod.volumes.{volume.get('name')}: is of the node"
         elif (ours := wanted.get(str(volume.get("name")))) and volume.keys() != ours.keys():
@@ -172,10 +170,10 @@ def _probes(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
         if container.get(key) not in (None, "/dev/termination-log"):
             yield f"server.{key}: is {container[key]!r}"
     for key in ("startupProbe", "readinessProbe", "livenessProbe"):
-        probe = _at(container, key)
+        probe = at(container, key)
         here = {
             name: value
-            for name, value in _at(probe, "httpGet").items()
+            for name, value in at(probe, "httpGet").items()
             if (name, value) != ("scheme", "HTTP")
         }
         if (
@@ -185,11 +183,11 @@ def _probes(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
             yield f"server.{key}: differs from the release"
     if [
         port
-        for port in _dicts(container, "ports")
+        for port in dicts(container, "ports")
         if port.get("name") == "http" and "hostPort" not in port
     ] != [
         port
-        for port in _dicts(container, "ports")
+        for port in dicts(container, "ports")
         if port.get("containerPort") == server["ports"][0]["containerPort"]
     ]:
         yield "server.ports: http is another port"
@@ -198,21 +196,21 @@ def _probes(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator
 def _beside(container: Mapping[str, Any], pod: Mapping[str, Any]) -> Iterator[str]:
     """Check that a container beside the server shares only the network, and does not answer in its place."""
     yield from (f"pod.{key}: is {pod[key]!r}" for key in _SHARED if pod.get(key))
-    rooms = {mount.get("name") for mount in _dicts(container, "volumeMounts")}
+    rooms = {mount.get("name") for mount in dicts(container, "volumeMounts")}
     listed = [
         other
         for key in ("containers", "initContainers", "ephemeralContainers")
-        for other in _dicts(pod, key)
+        for other in dicts(pod, key)
     ]
     for other in listed:
-        security = _at(other, "securityContext")
-        if security.get("privileged") or _at(security, "capabilities").get("add"):
+        security = at(other, "securityContext")
+        if security.get("privileged") or at(security, "capabilities").get("add"):
             yield f"container {other.get('name')}: has more rights than a container has"
         if other is container:
             continue
-        if rooms & {mount.get("name") for mount in _dicts(other, "volumeMounts")}:
+        if rooms & {mount.get("name") for mount in dicts(other, "volumeMounts")}:
             yield f"container {other.get('name')}: mounts a volume of the server"
-        if any(port.get("name") == "http" for port in _dicts(other, "ports")):
+        if any(port.get("name") == "http" for port in dicts(other, "ports")):
             yield f"container {other.get('name')}: has the server's port, http"
 
 
@@ -221,7 +219,7 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
     yield from (
         f"spec.{key}: redirects the server's requests"
         for key in ("transformer", "explainer")
-        if _at(server, "spec", key)
+        if at(server, "spec", key)
     )
     labels = _labels(server)
     services = [item for item in objects if item.get("kind") == "Service"]
@@ -232,18 +230,18 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
         if item in made:
             continue
         if item not in selecting:
-            metadata = _at(item, "metadata")
-            if CONTAINER in (_at(metadata, "labels").get(LABEL), metadata.get("name")):
-                yield f"{_called(item)}: does not select the server"
-        elif "externalName" in _at(item, "spec") or any(
-            port.get("targetPort") != "http" for port in _dicts(_at(item, "spec"), "ports")
+            metadata = at(item, "metadata")
+            if CONTAINER in (at(metadata, "labels").get(LABEL), metadata.get("name")):
+                yield f"{called(item)}: does not select the server"
+        elif "externalName" in at(item, "spec") or any(
+            port.get("targetPort") != "http" for port in dicts(at(item, "spec"), "ports")
         ):
-            yield f"{_called(item)}: leads elsewhere than to the server's port, http"
-        elif _at(item, "metadata").get("name") == gateway.NAME:
-            yield f"{_called(item)}: leads past the gateway, where no API key is asked for"
+            yield f"{called(item)}: leads elsewhere than to the server's port, http"
+        elif at(item, "metadata").get("name") == gateway.NAME:
+            yield f"{called(item)}: leads past the gateway, where no API key is asked for"
     for item in objects:
         if item.get("kind") in ("Endpoints", "EndpointSlice"):
-            yield f"{_called(item)}: is written by nobody: a Service finds the server by its label"
+            yield f"{called(item)}: is written by nobody: a Service finds the server by its label"
     ours = family(server, objects)
     others = [item for item in objects if not any(item is member for member in ours)]
     labelled = [
@@ -253,7 +251,7 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
         or any(_selects(service, _labels(item)) for service in (*selecting, *made))
     ]
     yield from (
-        f"{_called(item)}: has the labels by which the server is found"
+        f"{called(item)}: has the labels by which the server is found"
         for item in labelled
         if not any(_made_of(item, owner) for owner in labelled)  # Pods of what is reported already.
     )
@@ -262,22 +260,22 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
 def _paused(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Find paused Deployments, which match git although their pods still run the earlier release."""
     for item in family(server, objects):
-        if item.get("kind") == "Deployment" and _at(item, "spec").get("paused"):
-            yield f"{'' if item is server else f'{_called(item)} '}is paused: its pods follow no move"
+        if item.get("kind") == "Deployment" and at(item, "spec").get("paused"):
+            yield f"{'' if item is server else f'{called(item)} '}is paused: its pods follow no move"
 
 
 def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the labels of the pods that an object creates, or of the pod itself."""
     if item.get("kind") == "InferenceService":
-        return {**_at(item, "metadata", "labels"), **_at(item, "spec", "predictor", "labels")}
+        return {**at(item, "metadata", "labels"), **at(item, "spec", "predictor", "labels")}
     if item.get("kind") == "Pod":
-        return _at(item, "metadata", "labels")
-    spec = _at(item, "spec")
-    return _at(_at(spec, "jobTemplate", "spec") or spec, "template", "metadata", "labels")
+        return at(item, "metadata", "labels")
+    spec = at(item, "spec")
+    return at(at(spec, "jobTemplate", "spec") or spec, "template", "metadata", "labels")
 
 
 def _selects(service: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
-    selector = _at(service, "spec", "selector")
+    selector = at(service, "spec", "selector")
     return bool(selector) and selector.items() <= labels.items()
 
 
@@ -306,15 +304,15 @@ def _made_of(item: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
     if (
         item.get("kind") == "Rollout"
         and owner.get("kind") == "Deployment"
-        and "template" not in _at(item, "spec")
+        and "template" not in at(item, "spec")
     ):
-        workload = _at(item, "spec", "workloadRef")
+        workload = at(item, "spec", "workloadRef")
         return (workload.get("kind"), workload.get("name")) == (
             "Deployment",
-            _at(owner, "metadata").get("name"),
+            at(owner, "metadata").get("name"),
         )
-    uid = _at(owner, "metadata").get("uid")
-    owners = _dicts(_at(item, "metadata"), "ownerReferences")
+    uid = at(owner, "metadata").get("uid")
+    owners = dicts(at(item, "metadata"), "ownerReferences")
     return uid is not None and any(
         reference.get("uid") == uid and reference.get("controller") is True for reference in owners
     )

@@ -239,9 +239,15 @@ def read(environment: str, committed: Mapping[Path, bytes | None]) -> Environmen
         ) from error
 
 
-def namespace(environment: str, committed: Mapping[Path, bytes | None]) -> str | None:
-    """Return the namespace of an environment; None if its file is missing or invalid."""
+def readable(environment: str, committed: Mapping[Path, bytes | None]) -> EnvironmentFile | None:
+    """As ``read``; None if the file is missing or invalid."""
     try:
-        return read(environment, committed).namespace
+        return read(environment, committed)
     except ParamsRefused:
         return None
+
+
+def namespace(environment: str, committed: Mapping[Path, bytes | None]) -> str | None:
+    """Return the namespace of an environment; None if its file is missing or invalid."""
+    file = readable(environment, committed)
+    return file.namespace if file else None

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks.process.errors import ParamsRefused
 from checks.storage import layout
 from release.overlay import environment_file
 
@@ -13,10 +12,8 @@ SERVER = re.compile(r"[^\s@]{1,400}@sha256:[0-9a-f]{64}")  # The serving report 
 
 def named(environment: str, committed: Mapping[Path, bytes | None]) -> str | None:
     """Return the image in the environment's environment.yaml; None if it names none or is invalid."""
-    try:
-        return environment_file.read(environment, committed).server
-    except ParamsRefused:
-        return None
+    file = environment_file.readable(environment, committed)
+    return file.server if file else None
 
 
 def of_all(root: Path) -> tuple[str, ...]:

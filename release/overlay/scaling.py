@@ -7,7 +7,6 @@ manifest falls back to the API server's default, one server, unless somebody els
 from collections.abc import Mapping
 from pathlib import Path
 
-from checks.process.errors import ParamsRefused
 from release.overlay import environment_file
 
 # Server-side apply of the number alone, as another field manager.
@@ -20,10 +19,8 @@ PAGE = "docs/how-to/monitoring.md#hand-the-number-of-servers-over"
 
 def scaled(environment: str, files: Mapping[Path, bytes | None]) -> bool:
     """Return whether the environment leaves the number of servers to a scaler."""
-    try:
-        return environment_file.read(environment, files).replicas is None
-    except ParamsRefused:
-        return False
+    file = environment_file.readable(environment, files)
+    return file is not None and file.replicas is None
 
 
 def hand_over(namespace: str) -> str:

@@ -11,24 +11,16 @@ A move that a side branch made and reverted uses up its approvals too. Git canno
 deployed before the branch was merged into a copy of itself. This can cost an extra approval, and never gains one.
 """
 
-from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from checks.config.release_params import Environment
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.evidence import statement, trust
+from release.evidence.dsse import Verified
+from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
-from release.promotion.environment import EnvironmentState, folder
+from release.promotion.environment import folder
 from release.promotion.types import PromotionContext
-
-
-class SignedApproval(NamedTuple):
-    """A valid approval: who signed it, and the signed payload."""
-
-    signer: str
-    payload: bytes
 
 
 def place(environment: str, image: str) -> Path:
@@ -36,40 +28,41 @@ def place(environment: str, image: str) -> Path:
     return folder(environment) / layout.APPROVED / image.removeprefix("sha256:")
 
 
-def enough(
-    context: PromotionContext,
-    environment: str,
-    rule: Environment,
-    image: str,
-    present: EnvironmentState,
-    releasers: Collection[str],
-    result: CheckResult,
-) -> None:
+def enough(promotion: Promotion, result: CheckResult) -> None:
     """Check that enough different signers approved. Whoever signed the release does not count as one.
 
     Approvals that do not count are reported, with the reason.
     """
+    context = promotion.context
+    environment = promotion.environment
+    image = promotion.digest
+    rule = promotion.rule
+    releaser = promotion.released.get().signer
+    releasers = promotion.signed_by if rule.signatures > 1 else (releaser,)
     if not rule.approvals:
         result.note = "none required"
         return
     used = used_up(context, environment, image)
-    people, others = set[str](), list[str]()
-    for path in sorted(path for path in present.files if path.parent == place(environment, image)):
+    files = promotion.present.files
+    people = set[str]()
+    others = list[str]()
+    for path in sorted(path for path in files if path.parent == place(environment, image)):
         try:
-            said = read(context, environment, image, present.files[path], str(path))
+            approval = read(context, environment, image, files[path], str(path))
         except EvidenceRefused as refused:
             others.append(refused.what)
             continue
-        if said.payload in used:
+        signer = approval.signer
+        if approval.payload in used:
             others.append(
                 f"{path}: was used up by an earlier move: approve again, with a new reason"
             )
-        elif said.signer in releasers:
-            others.append(f"{path}: {said.signer} signed the release and so cannot approve it")
-        elif said.signer in people:
-            others.append(f"{path}: {said.signer} approved already")
+        elif signer in releasers:
+            others.append(f"{path}: {signer} signed the release and so cannot approve it")
+        elif signer in people:
+            others.append(f"{path}: {signer} approved already")
         else:
-            people.add(said.signer)
+            people.add(signer)
     by = f" ({', '.join(sorted(people))})" if people else ""
     result.note = f"{len(people)} of {rule.approvals}{by}"
     if len(people) < rule.approvals:
@@ -82,11 +75,21 @@ def enough(
 
 def read(
     context: PromotionContext, environment: str, image: str, data: bytes, where: str
-) -> SignedApproval:
+) -> Verified:
     """Read an approval of this image for this environment. Raises EvidenceRefused unless an approver signed it."""
-    found = trust.verify(data, context.signers, "approve", where)
-    statement.parse_approval(found.payload, environment, image, where)
-    return SignedApproval(found.signer, found.payload)
+    approval = trust.verify(data, context.signers, "approve", where)
+    statement.parse_approval(approval.payload, environment, image, where)
+    return approval
+
+
+def payload(
+    context: PromotionContext, environment: str, image: str, data: bytes, where: str
+) -> bytes | None:
+    """The signed payload of an approval; None if it does not count, as when its signer is gone."""
+    try:
+        return read(context, environment, image, data, where).payload
+    except EvidenceRefused:
+        return None
 
 
 def used_up(context: PromotionContext, environment: str, image: str) -> set[bytes]:
@@ -95,23 +98,16 @@ def used_up(context: PromotionContext, environment: str, image: str) -> set[byte
     An approval is used up once a commit that moved the environment to the image contains it. The parents of that commit
     are read as well: a move by hand may delete the approvals in the same commit, or in the merge.
     """
-    moves = [
-        move
-        for move in context.ledger.moves(context.tip, environment)
-        if move.after and move.after.digest == image
-    ]
-    made = dict.fromkeys(
-        name for move in moves for name in (move.commit, *([move.landed] if move.ran else []))
+    commits = set[str]()
+    for move in context.ledger.moves(context.tip, environment):
+        if move.after and move.after.digest == image:
+            commits |= {move.commit, f"{move.commit}^1"}
+            if move.ran:
+                commits |= {move.landed, f"{move.landed}^1"}
+    folder = place(environment, image)
+    payloads = (
+        payload(context, environment, image, data, str(path))
+        for commit in commits
+        for path, data in context.ledger.regular(commit, folder).items()
     )
-    commits = dict.fromkeys(each for name in made for each in (name, f"{name}^1"))
-    return {said.payload for commit in commits for said in _at(context, environment, image, commit)}
-
-
-def _at(
-    context: PromotionContext, environment: str, image: str, commit: str
-) -> Iterator[SignedApproval]:
-    for path, data in context.ledger.regular(commit, place(environment, image)).items():
-        try:
-            yield read(context, environment, image, data, str(path))
-        except EvidenceRefused:
-            continue  # it did not count then either, or its signer is gone since
+    return set(filter(None, payloads))

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from pydantic import ValidationError
 from checks.formats import pointer, quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
-from checks.process.errors import PromotionRefused
+from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.process.text import escape
 from checks.storage import files, layout
 from release.adapters.git import Git
@@ -18,7 +19,10 @@ from release.evidence.released import Released
 from release.ledger import Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
-from release.promotion import approvals
+from release.promotion import approvals, checklist, requirements
+from release.promotion import environment as environments
+from release.promotion.case import Case
+from release.promotion.checklist import CheckResult
 from release.promotion.environment import EnvironmentState, folder, rendered
 from release.promotion.types import PromotionContext
 
@@ -81,6 +85,22 @@ def move(
     )
 
 
+def writable(
+    case: Case,
+    kind: Literal["promote", "rollback"],
+    why: str,
+    result: CheckResult,
+    entries: Entries | None = None,
+) -> None:
+    """Check that the commit of the move can be written. ``entries``: the new quarantine."""
+    after = case.after.get()
+    released = case.released.get()
+    case.change = move(
+        case.context, case.environment, kind, case.present, after, released, why, entries
+    )
+    result.note = after.version
+
+
 def empty(
     context: PromotionContext,
     environment: str,
@@ -109,12 +129,59 @@ def empty(
     )
 
 
+def repaired(
+    context: PromotionContext, name: str, present: EnvironmentState, runs: Pointer
+) -> tuple[Change, list[str]]:
+    """Return the commit that restores the environment ``name``, which runs ``runs``, and a line for each changed file.
+
+    Raises PromotionRefused if the release is in quarantine, EvidenceRefused if nobody who may sign signed its evidence.
+    """
+    check = partial(requirements.held_back, context, runs.digest, runs.model)
+    if refused := checklist.refusal(
+        f"{name} stays as it is; `lockstep rollback {name}` leaves the release",
+        (checklist.run("quarantine", check),),
+    ):
+        raise refused
+    signed = _signed(context, name, present, runs)
+    result = CheckResult()
+    environments.intact(context, name, present, result)
+    tags = context.missing_tags()
+    if not result.failures:
+        return Change({}, "", tags), []
+    files = written(context, name, present, runs, signed)
+    message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
+    return Change(files, message, tags), [failure.what for failure in result.failures]
+
+
+def _signed(
+    context: PromotionContext, name: str, present: EnvironmentState, runs: Pointer
+) -> Released:
+    """Check that someone who may sign, today or when it was moved there, signed the evidence that the pointer names."""
+    envelope = present.files[folder(name) / layout.EVIDENCE]
+    try:
+        return environments.signed(context, name, runs, envelope, f"the evidence of {name}")
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(
+            f"{name} runs {runs.image}, and no current signer signed its evidence: {refused.what}",
+            f"see who moved it (`lockstep history {name}`), then `lockstep rollback {name}`, or promote another image",
+        ) from refused
+
+
 def untagged(context: PromotionContext, environment: str, after: Pointer | None) -> list[str]:
     """The tags that a move to ``after`` cannot create, one line each with the reason."""
     return untagged_of(context.name, context.ledger.tags(), context.moves(), environment, after)
 
 
-def behind(context: PromotionContext, commit: str) -> list[str]:
+def commit(context: PromotionContext, change: Change) -> tuple[str, tuple[str, ...]]:
+    """Commit a move. Return the commit, and a line for each tag that failed and for a clone that is behind.
+
+    Raises as ``Ledger.commit``.
+    """
+    commit = context.ledger.commit(context.tip, change)
+    return commit, (*context.ledger.untagged, *_behind(context, commit))
+
+
+def _behind(context: PromotionContext, commit: str) -> list[str]:
     """A line if this clone's own branch lacks ``commit``, which was pushed to the branch of the remote; else none."""
     branch = context.ledger.branch
     if not context.ledger.remote or context.promote.repository is not None:

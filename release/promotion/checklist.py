@@ -1,8 +1,7 @@
 """Runs every promotion check and collects all failures; no failure stops the checks after it."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from checks.formats.serving import Seconds
@@ -70,43 +69,37 @@ class CheckResult:
     def __init__(self) -> None:
         self.failures: list[Failure] = []
         self.note = ""
-        self.skipped = False
 
     def fail(self, what: str, todo: str) -> None:
         """Record a failure."""
         self.failures.append(Failure(what=what, todo=todo))
 
 
-class Checklist:
-    """The results of all checks so far."""
-
-    def __init__(self) -> None:
-        self.checks: list[Check] = []
-
-    @contextmanager
-    def run(self, about: About) -> Iterator[CheckResult]:
-        """Run one check. A Refusal inside becomes failures, unless it is one of those that end the whole move."""
-        result, began = CheckResult(), time.perf_counter()
-        try:
-            yield result
-        except _ENDING:
-            raise
-        except Unavailable as why:
-            result.skipped, result.note = True, str(why)
-        except Refusal as refused:
-            unanswered = isinstance(refused, RegistryRefused)
-            result.failures.append(
-                Failure(what=refused.what, todo=refused.todo, unanswered=unanswered)
-            )
-            result.failures += [
-                Failure(what=line, todo="", unanswered=unanswered) for line in refused.others
-            ]
-        self.checks.append(
-            Check(
-                about=about, failures=tuple(result.failures), note=result.note, skipped=result.skipped,
-                seconds=time.perf_counter() - began,
-            )
-        )  # fmt: skip
+def run(about: About, check: Callable[[CheckResult], object]) -> Check:
+    """Run one check. A Refusal inside becomes failures, unless it is one of those that end the whole move."""
+    began = time.perf_counter()
+    result = CheckResult()
+    skipped = False
+    try:
+        check(result)
+    except _ENDING:
+        raise
+    except Unavailable as why:
+        skipped = True
+        result.note = str(why)
+    except Refusal as refused:
+        lines = [(refused.what, refused.todo), *((line, "") for line in refused.others)]
+        unanswered = isinstance(refused, RegistryRefused)
+        result.failures += [
+            Failure(what=what, todo=todo, unanswered=unanswered) for what, todo in lines
+        ]
+    return Check(
+        about=about,
+        failures=tuple(result.failures),
+        note=result.note,
+        skipped=skipped,
+        seconds=time.perf_counter() - began,
+    )
 
 
 def refusal(moving: str, checks: Sequence[Check]) -> Refusal | None:

@@ -17,20 +17,22 @@ from checks.storage import digest, layout
 from release.adapters.registry.types import Store
 from release.image import tar, weights
 from release.image.weights import Layer as Planned
+from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
-from release.promotion.types import ImageRecord
 
 _THREADS = 4  # hashing lets go of the interpreter
 _FIX = "run `lockstep build`, verify and sign that"
 
 
-def held(
-    root: Path, store: Store, release: Release, recorded: ImageRecord, result: CheckResult
-) -> None:
+def held(promotion: Promotion, result: CheckResult) -> None:
     """Check that the signed layers contain exactly the model's files.
 
     Raises EvidenceRefused if files here differ from the model's, RegistryRefused if the store holds other bytes.
     """
+    root = promotion.context.root
+    store = promotion.image.get().store
+    release = promotion.release()
+    recorded = promotion.recorded.get()
     report, folder, name = release.image, root / layout.MERGED, recorded.params.serve.name
     here = folder.is_dir() and _is_of(root, release)
     planned = (weights.layers if here else weights.arranged)(

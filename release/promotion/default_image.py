@@ -9,13 +9,13 @@ from release.adapters.registry.reference import Reference
 from release.promotion.types import PromotionContext
 
 
-def find(where: PromotionContext, rule: Environment, named: str | None) -> Reference:
+def find(context: PromotionContext, rule: Environment, named: str | None) -> Reference:
     """The image, by digest and without a tag: ``named``, else what the previous environment runs, else what was built.
 
     Raises PromotionRefused or EvidenceRefused if there is none, BuildRefused if ``named`` is not a valid reference.
     """
     if named is None and rule.after is not None:
-        before = where.ledger.pointer(where.tip, rule.after)
+        before = context.ledger.pointer(context.tip, rule.after)
         if before is None:
             raise PromotionRefused(
                 f"{rule.after} runs nothing", f"`lockstep promote {rule.after}` first"
@@ -23,15 +23,15 @@ def find(where: PromotionContext, rule: Environment, named: str | None) -> Refer
         named = before.image
     elif named is None:
         try:
-            report = files.read_json(where.root / layout.IMAGE_REPORT, ImageReport)
+            report = files.read_json(context.root / layout.IMAGE_REPORT, ImageReport)
         except EvidenceRefused as refused:
             raise EvidenceRefused(
                 refused.what, "run `lockstep build`, or name an image by --image"
             ) from refused
         named = f"{report.place}@{report.image}"
-    found = reference.parse(named)
-    if found.digest is None:
+    image = reference.parse(named)
+    if image.digest is None:
         raise PromotionRefused(
             f"{named}: names no digest, and a tag can be moved", "write it as HOST/NAME@sha256:…"
         )
-    return found._replace(tag=None)
+    return image._replace(tag=None)

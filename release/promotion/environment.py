@@ -9,6 +9,8 @@ from checks.formats.serving import ImageReport
 from checks.formats.statement import Statement
 from checks.storage import layout
 from release import runtimes
+from release.evidence import released
+from release.evidence.released import Released
 from release.ledger import past
 from release.overlay import overlays
 from release.promotion.checklist import CheckResult
@@ -57,6 +59,17 @@ def intact(
         wanted = rendered(context.records, environment, present.pointer, built)
     for failure in overlays.check(environment, present.files, wanted):
         result.fail(failure, todo)
+
+
+def signed(
+    context: PromotionContext, environment: str, pointer: Pointer, evidence: bytes, called: str
+) -> Released:
+    """The release that ``evidence`` states, signed by someone who may sign, today or when the ledger recorded it.
+
+    Raises as ``released.check``.
+    """
+    recorded = context.ledger.recorded(context.tip, environment, pointer)
+    return released.check(evidence, pointer.digest, context.signers, called, recorded)
 
 
 def stated(present: EnvironmentState, environment: str) -> Statement:

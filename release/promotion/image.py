@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
@@ -29,21 +29,14 @@ from release.image import image as images
 from release.image import stores, weights
 from release.image.base import Base
 from release.image.image import About, Added
+from release.promotion.case import Case, Promotion
 from release.promotion.checklist import CheckResult
-from release.promotion.types import ImageRecord
+from release.promotion.types import ImageRecord, StoredImage
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 # Try only briefly: the statement names the base, too.
 _HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)
 _FIX = "run `lockstep build` with this version of Lockstep, verify and sign that"
-
-
-class StoredImage(NamedTuple):
-    """An image in its store."""
-
-    store: Store
-    manifest: Manifest
-    config: dict[str, Any]
 
 
 def open_place(root: Path, named: Reference) -> Store:
@@ -88,10 +81,19 @@ def there(store: Store, image: str) -> StoredImage:
     return StoredImage(store, found, documents.parse(data, f"{where}: config"))
 
 
-def composed(
-    root: Path, found: StoredImage, release: Release, recorded: ImageRecord, result: CheckResult
-) -> None:
+def complete(case: Case, store: Store, result: CheckResult) -> None:
+    """Check that every part of the image is in ``store``."""
+    stored = there(store, case.digest)
+    case.image.value = stored
+    result.note = f"{len(stored.manifest.layers)} layers in {store.name}"
+
+
+def composed(promotion: Promotion, result: CheckResult) -> None:
     """Check that the image is exactly the base, the layers of the weights and the configuration of this runtime."""
+    root = promotion.context.root
+    found = promotion.image.get()
+    release = promotion.release()
+    recorded = promotion.recorded.get()
     report = release.image
     layers = [(layer.digest, layer.size) for layer in found.manifest.layers]
     wanted = [(layer.digest, layer.size) for layer in report.layers]
@@ -169,8 +171,7 @@ def _differences(
     labels = images.annotations(about, params, runtime, base)
     config = images.config(about, runtime, filled, base, added, labels)
     manifest, *older = (
-        images.manifest(images.described(config), base, added, labels, name)
-        for name in images.LAYER_NAMES
+        images.manifest(config, base, added, labels, name) for name in images.LAYER_NAMES
     )
     if report.base and report.base.platform != filled.platform:
         yield f"its base is for {report.base.platform}, but a build would use {filled.platform}"

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
 
 
 def propose(
-    where: PromotionContext, environment: str, after: Pointer, change: Change
+    context: PromotionContext, environment: str, after: Pointer, change: Change
 ) -> tuple[str, str | None]:
     """Push the commit to ``lockstep/ENVIRONMENT-VERSION`` and open a pull request. Returns the commit and an address.
 
@@ -30,8 +30,8 @@ def propose(
     then.
     """
     branch = f"lockstep/{environment}-{after.version}"
-    commit = where.ledger.propose(where.tip, change, branch)
-    name = _repository(where)
+    commit = context.ledger.propose(context.tip, change, branch)
+    name = _repository(context)
     if name is None:
         return commit, None
     token = os.environ.get("GITHUB_TOKEN")
@@ -39,28 +39,28 @@ def propose(
         server = os.environ.get("GITHUB_SERVER_URL", _SERVER).rstrip("/")
         return (
             commit,
-            f"{server}/{name}/compare/{quote(where.promote.branch)}...{quote(branch)}?expand=1",
+            f"{server}/{name}/compare/{quote(context.promote.branch)}...{quote(branch)}?expand=1",
         )
     title, _, body = change.message.partition("\n\n")
     client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
     try:
-        return commit, client.open(title, branch, where.promote.branch, body)
+        return commit, client.open(title, branch, context.promote.branch, body)
     except RequestError as trouble:
         refused = client.refused(trouble)
         todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed"
         raise RemoteRefused(f"{refused.what}: opens no pull request", todo) from None
 
 
-def _repository(where: PromotionContext) -> str | None:
+def _repository(context: PromotionContext) -> str | None:
     """OWNER/NAME on GitHub, from the environment or the ledger's address; None if neither gives it."""
-    named = os.environ.get("GITHUB_REPOSITORY") if where.promote.repository is None else None
+    named = os.environ.get("GITHUB_REPOSITORY") if context.promote.repository is None else None
     if named is None:
-        address = where.promote.repository or _remote(where)
+        address = context.promote.repository or _remote(context)
         named = github.repository_of(address, os.environ.get("GITHUB_SERVER_URL", _SERVER))
     return named if named and _NAME.fullmatch(named) else None
 
 
-def _remote(where: PromotionContext) -> str:
-    git = Git(where.root, DEADLINE)
-    name = git.config(f"branch.{where.promote.branch}.remote") or "origin"
+def _remote(context: PromotionContext) -> str:
+    git = Git(context.root, DEADLINE)
+    name = git.config(f"branch.{context.promote.branch}.remote") or "origin"
     return git.config(f"remote.{name}.url") or ""

@@ -24,6 +24,7 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights
 from release.ledger import DEADLINE
+from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
 from release.promotion.types import ImageRecord, PromotionContext
 from release.record import committed_code, held, pipeline_lock, target_policy
@@ -150,20 +151,26 @@ def holds_here(context: PromotionContext, release: Release, result: CheckResult)
             )
 
 
-def policy(
-    context: PromotionContext,
-    release: Release,
-    recorded: ImageRecord,
-    result: CheckResult,
-    judged: bool = False,
-) -> None:
+def verdict_holds(promotion: Promotion, result: CheckResult) -> None:
+    """Check that the verdict holds here too, before the first environment. Later ones rely on that."""
+    release = promotion.release()
+    previous = promotion.rule.after
+    if previous is None:
+        holds_here(promotion.context, release, result)
+    else:
+        result.note = f"it held when {previous} was moved; its record passes"
+
+
+def policy(promotion: Promotion, result: CheckResult) -> None:
     """Check that the verdict's policy is the target's, or one under which the target accepts this verdict.
 
     The whole policy counts: scorers, bounds on data and merge, and the bounds of `lockstep verify`. A stricter policy
     is accepted, and so are other inputs (base, data, serving image) that the target branch once had. The sections
-    promote and sealed are always read from the target. ``judged``: the verdict was already judged under the target's
-    policy.
+    promote and sealed are always read from the target. ``verdict_holds`` judges it before the first environment.
     """
+    context = promotion.context
+    release = promotion.release()
+    recorded = promotion.recorded.get()
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
     if any(change.is_input for change in weaker) and _target_had(context, release.materials.params):
@@ -181,7 +188,7 @@ def policy(
             "(`./lockstep dvc pull`): it is judged again there",
         )
         return
-    if judged:
+    if promotion.rule.after is None:
         result.note = "checked with the verdict"
     else:
         holds_here(context, release, result)

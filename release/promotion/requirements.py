@@ -7,22 +7,24 @@ statements.
 
 from datetime import UTC, datetime, timedelta
 
-from checks.config.release_params import Environment
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from release.promotion import environment as environments
-from release.promotion import held
+from release.promotion import quarantined
+from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
 from release.promotion.types import PromotionContext
 
 
-def previous(context: PromotionContext, rule: Environment, image: str, result: CheckResult) -> None:
+def previous(promotion: Promotion, result: CheckResult) -> None:
     """Check that the previous environment runs this very image, unchanged, for at least the soak time.
 
     ``release.ledger.moves`` decides since when it runs.
     """
-    name = rule.after
+    context = promotion.context
+    image = str(promotion.reference)
+    name = promotion.rule.after
     if name is None:
         result.note = "the first environment"
         return
@@ -41,14 +43,15 @@ def previous(context: PromotionContext, rule: Environment, image: str, result: C
         )
     since = context.ledger.since(context.tip, name)
     assert since is not None  # it runs something
-    ran, needed = datetime.now(UTC) - since, timedelta(hours=rule.soak_hours)
+    ran = datetime.now(UTC) - since
+    needed = timedelta(hours=promotion.rule.soak_hours)
     result.note = f"{name} runs it since {since:%Y-%m-%d %H:%M} UTC"
     if last.kind == "other":
         result.note += f", moved there by hand: commit {last.commit[:12]} by {last.by}"
     if ran < needed:
         until = since + needed
         result.fail(
-            f"{name} runs it for {max(0.0, ran / timedelta(hours=1)):.1f} of {rule.soak_hours:g} hours",
+            f"{name} runs it for {max(0.0, ran / timedelta(hours=1)):.1f} of {promotion.rule.soak_hours:g} hours",
             f"wait until {until:%Y-%m-%d %H:%M} UTC",
         )
 
@@ -60,8 +63,8 @@ def held_back(
 
     If the quarantine file disagrees with its history, nothing moves: someone deleted an entry by hand.
     """
-    known = held.read(context)
-    for what, todo in held.contradictions(known):
+    known = quarantined.read(context)
+    for what, todo in quarantined.contradictions(known):
         result.fail(what, todo)
     entries = known.entries
     found = quarantine.find(entries, digest, model or "")
@@ -86,15 +89,6 @@ def based(context: PromotionContext, image: ImageReport, result: CheckResult) ->
         result.fail(
             f"it is made on {made or 'no base'}; serve.base of {context.target} is {wanted or 'null: none'}",
             f"build on that, or let its owners merge this base to {context.target}",
-        )
-
-
-def in_place(image: ImageReport, place: str, result: CheckResult) -> None:
-    """Check that the image is stored where the signed report says. Others may change or delete a copy elsewhere."""
-    if place != image.place:
-        result.fail(
-            f"it is promoted from {place}, and was built and verified in {image.place}",
-            "promote it from there",
         )
 
 

@@ -10,10 +10,8 @@ from checks.process.errors import PromotionRefused
 from checks.process.text import redact
 from release.ledger import Move
 from release.ledger.message import NONE
-from release.promotion.environment import EnvironmentState
+from release.promotion import quarantined
 from release.promotion.types import PromotionContext
-
-LONGEST_REASON = 500  # characters, as the quarantine keeps it
 
 
 class NoEarlierRelease(PromotionRefused):
@@ -27,87 +25,98 @@ class RollbackTarget(NamedTuple):
     move: Move
 
 
-def moves(where: PromotionContext, name: str) -> list[Move]:
+def moves(context: PromotionContext, environment: str) -> list[Move]:
     """The moves on the branch's own history, newest first. Moves that a side branch made and reverted are left out."""
-    found: list[Move] = []
-    for made in reversed(where.ledger.moves(where.tip, name)):
-        if made.ran and (not found or made.after is None or made.after != found[-1].after):
-            found.append(made)
-    return found[::-1]
+    own: list[Move] = []
+    for move in reversed(context.ledger.moves(context.tip, environment)):
+        if move.ran and (not own or move.after is None or move.after != own[-1].after):
+            own.append(move)
+    return own[::-1]
 
 
-def _deployed(line: Iterable[Move]) -> list[RollbackTarget]:
+def earlier(
+    moves: Iterable[Move], running: Pointer | None, entries: Entries = ()
+) -> list[RollbackTarget]:
+    """The releases to go back to from ``running`` that checks let pass, newest first, without those of ``entries``."""
+    return [
+        target
+        for target in _deployed(move for move in moves if move.ran and move.kind != "other")
+        if not (running and target.pointer.digest == running.digest)
+        and quarantine.find(entries, target.pointer.digest, target.pointer.model) is None
+    ]
+
+
+def _deployed(moves: Iterable[Move]) -> list[RollbackTarget]:
     """Every release that the moves deployed, each with the first of them that did."""
-    found: dict[str, RollbackTarget] = {}
-    for made in line:
-        if made.after:
-            found.setdefault(made.after.digest, RollbackTarget(made.after, made))
-    return list(found.values())
+    targets: dict[str, RollbackTarget] = {}
+    for move in moves:
+        if move.after:
+            targets.setdefault(move.after.digest, RollbackTarget(move.after, move))
+    return list(targets.values())
 
 
 def previous(
-    where: PromotionContext, name: str, present: EnvironmentState, entries: Entries, why: str
+    context: PromotionContext,
+    environment: str,
+    running: Pointer | None,
+    entries: Entries,
+    why: str,
 ) -> RollbackTarget:
     """The previous release that is not in quarantine. To go back twice, name the release.
 
     A release that was deployed by a manual commit must be named, because it never passed the checks. Running the same
     command again, as after a crash, does not go back a second time.
     """
-    line = moves(where, name)
+    line = moves(context, environment)
     if not line:
-        raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}`")
+        raise PromotionRefused(f"{environment} runs nothing", f"`lockstep promote {environment}`")
     newest = line[0]
     if newest.kind == "rollback" and newest.after is None and not newest.problem:
         raise PromotionRefused(
-            f"{name} runs nothing: it was emptied by {newest.by}: {newest.why}",
-            f"`lockstep promote {name}`, or name the release to go back to: --to",
+            f"{environment} runs nothing: it was emptied by {newest.by}: {newest.why}",
+            f"`lockstep promote {environment}`, or name the release to go back to: --to",
         )
-    if present.pointer and newest.kind == "rollback" and newest.after == present.pointer:
-        if redact(newest.why, LONGEST_REASON) == why:
-            return RollbackTarget(present.pointer, newest)
+    if running and newest.kind == "rollback" and newest.after == running:
+        if redact(newest.why, quarantined.LONGEST_REASON) == why:
+            return RollbackTarget(running, newest)
         gone = newest.before.version if newest.before else "what could not be read"
         raise PromotionRefused(
-            f"{name} was rolled back from {gone} already, by {newest.by}: {newest.why}",
+            f"{environment} was rolled back from {gone} already, by {newest.by}: {newest.why}",
             "name the release to go further back to: --to",
         )
-    here = present.pointer.digest if present.pointer else None
-    every = [each for each in _deployed(line) if each.pointer.digest != here]
-    others = [
-        each
-        for each in _deployed(made for made in line if made.kind != "other")
-        if each.pointer.digest != here
-    ]
-    free = [
-        each
-        for each in others
-        if quarantine.find(entries, each.pointer.digest, each.pointer.model) is None
-    ]
-    if not free:
-        which = (
-            "every release that ran there is in quarantine" if others else "nothing else ran there"
+    if free := earlier(line, running, entries):
+        return free[0]
+    raise _nowhere(environment, line, running)
+
+
+def _nowhere(environment: str, line: list[Move], running: Pointer | None) -> NoEarlierRelease:
+    others = earlier(line, running)
+    passed = {target.pointer for target in others} | {running}
+    which = "every release that ran there is in quarantine" if others else "nothing else ran there"
+    todo = f"`lockstep promote {environment}` another"
+    hand = next((target for target in _deployed(line) if target.pointer not in passed), None)
+    if hand:
+        which += (
+            f", but for what was moved by hand, such as {hand.pointer.version}, by {hand.move.by}"
         )
-        if hand := next(
-            (each for each in every if each.pointer not in {other.pointer for other in others}),
-            None,
-        ):
-            which += f", but for what was moved by hand, such as {hand.pointer.version}, by {hand.move.by}"
-        todo = f"`lockstep promote {name}` another{', or name one: --to' if hand else ''}; to run nothing instead: "
-        todo += f"`lockstep rollback {name} --to {NONE} --why …`"
-        raise NoEarlierRelease(f"{name}: there is nothing to go back to: {which}", todo)
-    return free[0]
+        todo += ", or name one: --to"
+    todo += f"; to run nothing instead: `lockstep rollback {environment} --to {NONE} --why …`"
+    return NoEarlierRelease(f"{environment}: there is nothing to go back to: {which}", todo)
 
 
-def named(where: PromotionContext, name: str, to: str) -> RollbackTarget:
+def named(context: PromotionContext, environment: str, to: str) -> RollbackTarget:
     """The release ``to`` (version, digest or image). Raises PromotionRefused if it never ran there."""
-    line = moves(where, name)
-    ran = _deployed([*(made for made in line if made.kind != "other"), *line])
-    for each in ran:
-        if to.rpartition("@")[2] == each.pointer.digest or to == each.pointer.version:
-            return each
+    line = moves(context, environment)
+    ran = _deployed([*(move for move in line if move.kind != "other"), *line])
+    for target in ran:
+        if to.rpartition("@")[2] == target.pointer.digest or to == target.pointer.version:
+            return target
     shown = (
-        ", ".join(f"{each.pointer.version} ({each.pointer.digest[:19]}…)" for each in ran[:10])
+        ", ".join(
+            f"{target.pointer.version} ({target.pointer.digest[:19]}…)" for target in ran[:10]
+        )
         or "nothing"
     )
     raise PromotionRefused(
-        f"{redact(to, 100)}: never ran in {name}", f"name what did, or promote it: {shown}"
+        f"{redact(to, 100)}: never ran in {environment}", f"name what did, or promote it: {shown}"
     )

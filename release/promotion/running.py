@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -23,7 +22,6 @@ from release.ledger.past import Envelope
 from release.record.records import Records
 
 Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification"]
-_R = TypeVar("_R", Verdict, ImageReport)
 
 
 class Runs(Record):
@@ -146,10 +144,10 @@ def _of_the_record(
     records: Records, here: Runs | None, entries: quarantine.Entries
 ) -> tuple[Next, dict[Wait, str]] | None:
     """Return the model recorded in the work tree, if it passed and is not what runs. Nothing is hashed again."""
-    verdict = _report(records, layout.VERDICT, Verdict)
+    verdict = records.work_tree.readable(layout.VERDICT, Verdict)
     if verdict is None or verdict.model is None or verdict.status != "pass":
         return None
-    built = _report(records, layout.IMAGE_REPORT, ImageReport)
+    built = records.work_tree.readable(layout.IMAGE_REPORT, ImageReport)
     image = built.image if built is not None and built.model == verdict.model else None
     if (
         here is not None
@@ -160,11 +158,3 @@ def _of_the_record(
     build: dict[Wait, str] = {} if image else {"build": "`lockstep build`"}
     waits = build | _held(entries, image or "", verdict.model)
     return _next(None, verdict.model, image, "the record in the work tree", waits), waits
-
-
-def _report(records: Records, path: Path, kind: type[_R]) -> _R | None:
-    """Return a report in the work tree; None if it is missing or cannot be read, since it decides nothing here."""
-    try:
-        return records.work_tree.report(path, kind)
-    except EvidenceRefused:
-        return None

@@ -26,17 +26,17 @@ _IDENTITY = (
 )
 
 
-def clone(where: PromotionContext, folder: Path) -> PromotionContext:
+def clone(context: PromotionContext, folder: Path) -> PromotionContext:
     """The same context on a clone and a bare remote in ``folder``, both at the current tip.
 
     Commits there are by the same person, and signed if they are here.
     """
-    git, branch = Git(where.root, DEADLINE), where.promote.branch
+    git, branch = Git(context.root, DEADLINE), context.promote.branch
     source = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
     remote, work = folder / REMOTE, folder / "clone"
     here = Git(folder, DEADLINE)
     here.line("clone", "--quiet", "--bare", "--shared", "--no-tags", "--", source, str(remote))
-    Git(remote, DEADLINE).line("update-ref", f"refs/heads/{branch}", where.tip)
+    Git(remote, DEADLINE).line("update-ref", f"refs/heads/{branch}", context.tip)
     here.line(
         "clone", "--quiet", "--shared", "--no-tags", "--no-checkout", "--", str(remote), str(work)
     )
@@ -45,16 +45,16 @@ def clone(where: PromotionContext, folder: Path) -> PromotionContext:
             Git(work, DEADLINE).line("config", key, value)
     # The remote of a rehearsal asks for no signed push.
     Git(work, DEADLINE).line("config", "push.gpgSign", "false")
-    inside = commits.prefix(where.root) if where.promote.repository is None else Path()
+    inside = commits.prefix(context.root) if context.promote.repository is None else Path()
     (work / inside).mkdir(parents=True, exist_ok=True)
-    ledger = Ledger.open(work / inside, where.promote.model_copy(update={"repository": None}))
+    ledger = Ledger.open(work / inside, context.promote.model_copy(update={"repository": None}))
     nobody = {
         key: rule.model_copy(update={"approvals": 0})
-        for key, rule in where.promote.environments.items()
+        for key, rule in context.promote.environments.items()
     }
     # A rehearsal asks nobody for a signature.
-    asking = where.promote.model_copy(update={"environments": nobody})
-    return where._replace(promote=asking, ledger=ledger, tip=ledger.tip())
+    asking = context.promote.model_copy(update={"environments": nobody})
+    return context._replace(promote=asking, ledger=ledger, tip=ledger.tip())
 
 
 def promoted(

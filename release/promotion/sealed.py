@@ -23,7 +23,7 @@ class _Section(BaseModel):
     sealed: Sealed | None = None
 
 
-class Look(NamedTuple):
+class SealedLook(NamedTuple):
     """One answer of the sealed split that counts, and who signed it."""
 
     looked: Looked
@@ -50,7 +50,7 @@ def place(wanted: Sealed, model: str) -> Path:
     return _folder(wanted) / f"{model.removeprefix('sha256:')}.json"
 
 
-def look(context: PromotionContext, wanted: Sealed, model: str) -> Look | None:
+def look(context: PromotionContext, wanted: Sealed, model: str) -> SealedLook | None:
     """Return what the split answered about ``model``; None if it was not asked, or was asked something else.
 
     Raises EvidenceRefused if the file there is not signed by a signer with the role sealed, or is about another model
@@ -66,7 +66,7 @@ def look(context: PromotionContext, wanted: Sealed, model: str) -> Look | None:
         raise EvidenceRefused(
             f"{path}: is about another sealed split", "take that file away, and ask again"
         )
-    return Look(looked, found.signer) if looked.asked == asked(wanted) else None
+    return SealedLook(looked, found.signer) if looked.asked == asked(wanted) else None
 
 
 def count(context: PromotionContext, wanted: Sealed) -> int:

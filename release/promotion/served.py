@@ -6,33 +6,24 @@ less. An environment refuses it unless its policy accepts it; then the pointer, 
 comment say so.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
-
-from checks.config.release_params import Environment
 from checks.formats.serving import ImageReport
-from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused
 from release.evidence import served as served_as
 from release.evidence.served import AGAIN
 from release.promotion import serving_budget
+from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
 
 
-def served(
-    release: Release,
-    known: Signers,
-    rule: Environment,
-    environment: str,
-    files: Mapping[Path, bytes],
-    result: CheckResult,
-) -> None:
-    """Check the verification: it is of this image, signed by a verifier, passed, and of a kind accepted here.
+def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
+    """Check the verification in ``release``: it is of this image, signed by a verifier, passed, and accepted here.
 
-    The form of the statement ensures that it is about the image's model and verdict. ``files``: those of the
-    environments.
+    The form of the statement ensures that it is about the image's model and verdict. The image must be stored where it
+    was verified: others may change or delete a copy elsewhere.
     """
+    rule = promotion.rule
+    environment = promotion.environment
     image, serving = release.image, release.serving
     # A running server does not report its image; an environment that accepts "url" accepts this.
     if serving.image is None and serving.how != "url":
@@ -48,7 +39,7 @@ def served(
         )
     by = ""
     try:
-        by = f", verified by {served_as.verifier(release, known)}"
+        by = f", verified by {served_as.verifier(release, promotion.context.signers)}"
     except EvidenceRefused as refused:
         result.fail(refused.what, AGAIN)
     for what, found, accepted in (
@@ -69,13 +60,19 @@ def served(
             result.fail(what, todo)
         if not over and serving.throughput is not None:
             result.note += f"; {serving_budget.said(rule.budget, serving.throughput)}"
-    if differences := served_as.now(release, environment, files):
+    if differences := served_as.now(release, environment, promotion.present.files):
         result.note += f"; not verified the way it will be served: {'; '.join(differences)}"
         for difference in differences if rule.served_as_verified else ():
             result.fail(
                 f"it was not verified the way it will be served: {difference}",
                 _as_it_serves(image, environment),
             )
+    place = str(promotion.reference._replace(digest=None))
+    if place != image.place:
+        result.fail(
+            f"it is promoted from {place}, and was built and verified in {image.place}",
+            "promote it from there",
+        )
 
 
 def _as_it_serves(image: ImageReport, environment: str) -> str:

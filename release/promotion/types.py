@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from checks.config.params import Params
 from checks.config.release_params import Environment, Promote, Serve
@@ -11,6 +11,8 @@ from checks.formats.signers import Signers
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from checks.storage.digest import FileDigest
+from release.adapters.registry.documents import Manifest
+from release.adapters.registry.types import Store
 from release.ledger import Change, Ledger, Move, Tag, missing, naming
 from release.record.records import Records
 
@@ -76,3 +78,11 @@ class ImageRecord(NamedTuple):
 
     params: Params
     files: Mapping[str, FileDigest]  # Files of the model.
+
+
+class StoredImage(NamedTuple):
+    """An image in its store."""
+
+    store: Store
+    manifest: Manifest
+    config: dict[str, Any]

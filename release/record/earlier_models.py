@@ -8,23 +8,22 @@ Neither the work tree nor its record is read, so every verb gets the same answer
 is compared with.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
 from checks.config.release_params import Promote
-from checks.formats import pointer as pointers
 from checks.formats.evaluation_reports import Earlier, Reference, ReferencesReport
+from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.identity import Digest
 from checks.storage import files, layout
 from release.adapters import commits
-from release.ledger import Ledger, Move, held
-from release.ledger.moves import history
-from release.ledger.walk import walk
+from release.ledger import Ledger
+from release.ledger.types import Place
 from release.record.records import Records
 
 _ENVIRONMENT = "production"
@@ -33,7 +32,7 @@ _NOTHING_PROMOTED = "nothing has been promoted to production yet"
 _NOTHING_RECORDED = "no model was recorded where this branch left the target branch"
 
 
-class Place(NamedTuple):
+class TargetBranch(NamedTuple):
     """The target branch and its tip, and ``base``, the commit where HEAD left it."""
 
     target: str
@@ -41,26 +40,19 @@ class Place(NamedTuple):
     base: str
 
 
-class _Stood(NamedTuple):
-    """A model that was main's or production's; ``model`` None: that commit has no record of one."""
+class _Main(NamedTuple):
+    """A model that was main's; ``model`` None: that commit has no record of one."""
 
     model: str | None
     commit: str
 
 
-class _Ran(NamedTuple):
-    """The release that production ran, and the name of its pointer in messages."""
-
-    pointer: pointers.Pointer
-    at: str
-
-
 class _Production(NamedTuple):
-    """Production; ``runs`` is None without a current pointer. ``moves``: newest first. ``held``: the quarantine."""
+    """The releases that production ran, newest first. ``newest_at``: the name of the newest pointer."""
 
-    runs: _Ran | None
-    moves: tuple[Move, ...]
-    held: Entries = ()
+    releases: Sequence[Pointer]
+    newest_at: str
+    held: Entries
 
 
 class _Mean(BaseModel):
@@ -91,7 +83,7 @@ class _Record(BaseModel):
     models: _Models
 
 
-def place(records: Records, target: str, tip: str) -> Place:
+def place(records: Records, target: str, tip: str) -> TargetBranch:
     """Where HEAD left ``target``, whose commit is ``tip``. Raises EvidenceRefused if they share no history."""
     head = records.head
     base = commits.merge_base(records.root, head, tip) if head else None
@@ -99,58 +91,59 @@ def place(records: Records, target: str, tip: str) -> Place:
         raise EvidenceRefused(
             f"HEAD and {target} share no history", "start the branch from the target branch"
         )
-    return Place(target, tip, base)
+    return TargetBranch(target, tip, base)
 
 
-def now(records: Records, where: Place, name: Earlier) -> Reference | str:
+def now(records: Records, branch: TargetBranch, name: Earlier) -> Reference | str:
     """The reference model ``name``, or why there is none yet. Raises EvidenceRefused and RemoteRefused."""
     if name == "main":
-        return _main(records, where)
-    return _running(records, where) if name == "production" else _best(records, where)
+        return _main(records, branch)
+    production = _production(records, branch)
+    if not production.releases:
+        return _NOTHING_PROMOTED
+    if name == "production":
+        return _newest(records, branch, production)
+    return _highest(records, _free(production)) or _NOTHING_PROMOTED
 
 
-def runs(records: Records, where: Place) -> pointers.Pointer | None:
+def runs(records: Records, branch: TargetBranch) -> Pointer | None:
     """The pointer of production; None if nothing runs there, or if no environment is called so.
 
     Raises EvidenceRefused and RemoteRefused.
     """
-    rules = _rules(records, where)
+    rules = _rules(records, branch)
     if rules is not None and _ENVIRONMENT not in rules.environments:
         return None
-    ran = _running_pointer(records, where)
-    return ran.pointer if ran else None
+    return next(iter(_production(records, branch).releases), None)
 
 
-def quarantine(records: Records, where: Place) -> Entries:
+def quarantine(records: Records, branch: TargetBranch) -> Entries:
     """The quarantine of the environments, by its history. Raises EvidenceRefused if its file cannot be read, and
     RemoteRefused.
     """
-    rules = _rules(records, where)
-    if rules is None or _is_here(records.root, where, rules):
-        path = (commits.prefix(records.root) / layout.QUARANTINE).as_posix()
-        quarantined = held.history(
-            records.git, walk(records.git, where.tip, [path]), path, str(layout.QUARANTINE), None
-        )
-    else:
-        ledger, tip = _elsewhere(records.root, rules)
-        if tip is None:
-            return ()
-        quarantined = ledger.quarantine(tip)
+    ledger, tip = _ledger(records, branch, _rules(records, branch))
+    if tip is None:
+        return ()
+    quarantined = ledger.quarantine(tip)
     if quarantined.unreadable:
         raise quarantined.unreadable
     return quarantined.entries
 
 
-def replaced(records: Records, where: Place, name: Earlier, model: str) -> Iterator[str | None]:
+def replaced(
+    records: Records, branch: TargetBranch, name: Earlier, model: str
+) -> Iterator[str | None]:
     """The models that ``model`` was compared with, from git, when it became main's or production's.
 
     None: there was none. For ``main`` this includes what the model before it was compared with: a branch merged by
     fast-forward brings every record that was made on it.
     """
     if name == "best":
-        yield from _bests_before(records, where, model)
+        yield from _bests_before(records, branch, model)
         return
-    stood = _mains(records, where) if name == "main" else _ran_before(records, where)
+    stood: Iterable[_Main | Pointer] = (
+        _mains(records, branch) if name == "main" else _production(records, branch).releases
+    )
     for before in _replaced(stood, model):
         yield before.model if before else None
         if before and name == "main":
@@ -178,25 +171,25 @@ def record(records: Records, commit: str) -> Reference | None:
     )
 
 
-def _main(records: Records, where: Place) -> Reference | str:
-    if (model := record(records, where.base)) is not None:
+def _main(records: Records, branch: TargetBranch) -> Reference | str:
+    if (model := record(records, branch.base)) is not None:
         return model
-    if record(records, where.tip) is not None:
+    if record(records, branch.tip) is not None:
         raise EvidenceRefused(
-            f"{where.target} has a record and the commit where this branch left it, {where.base[:12]}, has none",
-            f"merge {where.target} into this branch",
+            f"{branch.target} has a record and the commit where this branch left it, {branch.base[:12]}, has none",
+            f"merge {branch.target} into this branch",
         )
     return _NOTHING_RECORDED
 
 
-def _mains(records: Records, where: Place) -> Iterator[_Stood]:
+def _mains(records: Records, branch: TargetBranch) -> Iterator[_Main]:
     """The models recorded on the target branch up to the base, newest first."""
-    for commit in commits.touching(records.root, where.base, layout.EVALUATION):
+    for commit in commits.touching(records.root, branch.base, layout.EVALUATION):
         try:
             model = record(records, commit)
         except EvidenceRefused:
             continue  # no model can be read there
-        yield _Stood(model.merged if model else None, commit)
+        yield _Main(model.merged if model else None, commit)
 
 
 def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
@@ -213,33 +206,9 @@ def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
         yield then.found["main"].merged
 
 
-def _running(records: Records, where: Place) -> Reference | str:
-    ran = _running_pointer(records, where)
-    return _NOTHING_PROMOTED if ran is None else _of_pointer(records, where, ran)
-
-
-def _running_pointer(records: Records, where: Place) -> _Ran | None:
-    """Return what production runs; what ran last, if its pointer was deleted."""
-    production = _production(records, where)
-    return production.runs or next(_ran(production.moves), None)
-
-
-def _ran_before(records: Records, where: Place) -> Iterator[_Stood]:
-    """The models that production ran, newest first."""
-    return (
-        _Stood(move.pointer.model, move.pointer.commit)
-        for move in _ran(_production(records, where).moves)
-    )
-
-
-def _best(records: Records, where: Place) -> Reference | str:
-    """The release with the highest score; of equal ones the newest."""
-    return _highest(records, _releases(_production(records, where))) or _NOTHING_PROMOTED
-
-
-def _bests_before(records: Records, where: Place, model: str) -> Iterator[str | None]:
+def _bests_before(records: Records, branch: TargetBranch, model: str) -> Iterator[str | None]:
     """The best releases at the times when ``model`` was promoted; None: there was none."""
-    releases = _releases(_production(records, where))
+    releases = _free(_production(records, branch))
     for number, release in enumerate(releases):
         before = releases[number + 1 :]
         if release.model == model and (not before or before[0].model != model):
@@ -247,18 +216,13 @@ def _bests_before(records: Records, where: Place, model: str) -> Iterator[str | 
             yield best.merged if best else None
 
 
-def _releases(production: _Production) -> list[_Stood]:
-    """Return what production ran, newest first, without models in quarantine."""
-    quarantined = {entry.model for entry in production.held}
-    ran = [*([production.runs] if production.runs else []), *_ran(production.moves)]
-    return [
-        _Stood(release.pointer.model, release.pointer.commit)
-        for release in ran
-        if release.pointer.model not in quarantined
-    ]
+def _free(production: _Production) -> list[Pointer]:
+    """The releases whose models are not in quarantine."""
+    held = {entry.model for entry in production.held}
+    return [release for release in production.releases if release.model not in held]
 
 
-def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
+def _highest(records: Records, releases: Iterable[Pointer]) -> Reference | None:
     """The release with the highest score in its own record, by the first scorer of the newest one.
 
     Scores on other test rows, or by other scorers, than those of the newest release cannot be compared with its score.
@@ -285,64 +249,49 @@ def _highest(records: Records, releases: Iterable[_Stood]) -> Reference | None:
     return record(records, best[1]) if best else None
 
 
-def _ran(moves: Iterable[Move]) -> Iterator[_Ran]:
-    """Every pointer on the branch's first-parent history. A deleted pointer counts, a side branch's does not."""
-    return (
-        _Ran(move.after, f"{PRODUCTION} at {move.commit[:12]}")
-        for move in moves
-        if move.after and move.ran
-    )
-
-
-def _production(records: Records, where: Place) -> _Production:
+def _production(records: Records, branch: TargetBranch) -> _Production:
     """Production as of the tip of the target, or of the branch that holds the environments.
 
-    Raises EvidenceRefused if its pointer cannot be read, RemoteRefused if that branch cannot be fetched.
+    A deleted pointer counts as what ran, and that of a side branch does not. Raises EvidenceRefused if the current
+    pointer cannot be read, RemoteRefused if that branch cannot be fetched.
     """
-    root, rules = records.root, _rules(records, where)
+    rules = _rules(records, branch)
     if rules is not None and _ENVIRONMENT not in rules.environments:
         what = f"no environment is called {_ENVIRONMENT}, and a gate compares with production"
         raise EvidenceRefused(
-            f"{where.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main"
+            f"{branch.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main"
         )
-    if rules is None or _is_here(root, where, rules):
-        prefix, git = commits.prefix(root).as_posix(), records.git
-        path, listed = (
-            f"{prefix}/{path_below}".removeprefix("./")
-            for path_below in (PRODUCTION, layout.QUARANTINE)
-        )
-        walked = walk(git, where.tip, [path, listed])
-        moves = history(git, walked, {_ENVIRONMENT: path})[_ENVIRONMENT][::-1]
-        text, shown = records.at(where.tip).data(PRODUCTION), f"{PRODUCTION} at {where.tip[:12]}"
-        kept = held.history(git, walked, listed, str(layout.QUARANTINE), None).entries
-        return _Production(
-            None if text is None else _Ran(pointers.parse(text, shown), shown), moves, kept
-        )
-    ledger, tip = _elsewhere(root, rules)
+    ledger, tip = _ledger(records, branch, rules)
     if tip is None:
-        return _Production(None, ())
-    runs = ledger.pointer(tip, _ENVIRONMENT)
-    shown = f"{PRODUCTION} of {ledger.shown} at {tip[:12]}"
-    return _Production(
-        None if runs is None else _Ran(runs, shown),
-        ledger.moves(tip, _ENVIRONMENT),
-        ledger.quarantine(tip).entries,
-    )
+        return _Production((), "", ())
+    ran = [move for move in ledger.moves(tip, _ENVIRONMENT) if move.ran and move.after]
+    newest_at = f"{PRODUCTION} of {ledger.shown} at {tip[:12]}"
+    if not ledger.shown:
+        newest_at = f"{PRODUCTION} at {tip[:12]}"
+    if ledger.pointer(tip, _ENVIRONMENT) is None and ran:
+        newest_at = f"{PRODUCTION} at {ran[0].commit[:12]}"
+    releases = [move.after for move in ran if move.after]
+    return _Production(releases, newest_at, ledger.quarantine(tip).entries)
 
 
-def _elsewhere(root: Path, rules: Promote) -> tuple[Ledger, str | None]:
-    """The ledger on another branch or in another repository, and its tip; None if nothing was promoted yet."""
-    ledger = Ledger.open(root, rules)
+def _ledger(
+    records: Records, branch: TargetBranch, rules: Promote | None
+) -> tuple[Ledger, str | None]:
+    """The ledger with production, and its tip; None if nothing was promoted yet."""
+    if rules is None or _is_here(records.root, branch, rules):
+        prefix = records.git.line("rev-parse", "--show-prefix")
+        return Ledger(Place(records.git, "", None, prefix), (_ENVIRONMENT,)), branch.tip
+    ledger = Ledger.open(records.root, rules)
     # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.
     return ledger, ledger.begun() if rules.repository is None else ledger.tip()
 
 
-def _rules(records: Records, where: Place) -> Promote | None:
+def _rules(records: Records, branch: TargetBranch) -> Promote | None:
     """The target's environments; None if this version cannot read them, which means that nothing is promoted."""
     try:
         rules = (
-            records.at(where.tip)
-            .sections(_Rules, f"{where.target}:{layout.PARAMS}", "fix it")
+            records.at(branch.tip)
+            .sections(_Rules, f"{branch.target}:{layout.PARAMS}", "fix it")
             .promote
         )
     except ParamsRefused:
@@ -350,36 +299,34 @@ def _rules(records: Records, where: Place) -> Promote | None:
     return rules
 
 
-def _is_here(root: Path, where: Place, rules: Promote) -> bool:
+def _is_here(root: Path, branch: TargetBranch, rules: Promote) -> bool:
     """Whether the environments are on the target branch itself."""
-    tracked = commits.resolve(root, f"refs/remotes/{where.target}") is not None
-    branch = where.target.partition("/")[2] if tracked else where.target
+    tracked = commits.resolve(root, f"refs/remotes/{branch.target}") is not None
+    name = branch.target.partition("/")[2] if tracked else branch.target
     return rules.repository is None and (
-        rules.branch == branch or where.tip == commits.resolve(root, f"refs/heads/{rules.branch}")
+        rules.branch == name or branch.tip == commits.resolve(root, f"refs/heads/{rules.branch}")
     )
 
 
-def _of_pointer(records: Records, where: Place, ran: _Ran) -> Reference:
-    """The record that a pointer names. It must be in the target's history, and about the pointer's model."""
+def _newest(records: Records, branch: TargetBranch, production: _Production) -> Reference:
+    """The record that the newest pointer names. It must be in the target's history, and about the pointer's model."""
     todo = "restore the pointer from git's history, or promote again"
-    named, at = ran
-    if not commits.is_ancestor(records.root, named.commit, where.tip):
+    pointer, at = production.releases[0], production.newest_at
+    commit = pointer.commit[:12]
+    if not commits.is_ancestor(records.root, pointer.commit, branch.tip):
         raise EvidenceRefused(
-            f"{at}: commit {named.commit[:12]} is not in the history of {where.target}", todo
+            f"{at}: commit {commit} is not in the history of {branch.target}", todo
         )
-    model = record(records, named.commit)
+    model = record(records, pointer.commit)
     if model is None:
-        raise EvidenceRefused(f"{at}: commit {named.commit[:12]} has no {layout.EVALUATION}", todo)
-    if model.merged != named.model:
-        raise EvidenceRefused(
-            f"{at}: names {named.model[:19]}…, and the record of commit {named.commit[:12]} is about "
-            f"{model.merged[:19]}…",
-            todo,
-        )
+        raise EvidenceRefused(f"{at}: commit {commit} has no {layout.EVALUATION}", todo)
+    if model.merged != pointer.model:
+        names = f"names {pointer.model[:19]}…, and the record of commit {commit} is about"
+        raise EvidenceRefused(f"{at}: {names} {model.merged[:19]}…", todo)
     return model
 
 
-def _replaced(stood: Iterable[_Stood], model: str) -> Iterator[_Stood | None]:
+def _replaced(stood: Iterable[_Main | Pointer], model: str) -> Iterator[_Main | Pointer | None]:
     """Yield what came before each unbroken run of ``model``, newest first; None: nothing."""
     inside = False
     for model_before in stood:

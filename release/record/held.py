@@ -87,7 +87,5 @@ def passing(
 
 def _packages(tree: WorkTree) -> list[str]:
     """Packages that differ from those in the verdict; empty if the verdict cannot be read."""
-    try:
-        return plugins.differences(tree.report(layout.VERDICT, Verdict).plugins)
-    except EvidenceRefused:
-        return []
+    verdict = tree.readable(layout.VERDICT, Verdict)
+    return plugins.differences(verdict.plugins) if verdict else []

@@ -53,7 +53,7 @@ class Known(NamedTuple):
         )
 
 
-class _Evaluation(BaseModel):
+class Evaluation(BaseModel):
     """The fields that are read of a reports/evaluation.json, of any version of Lockstep."""
 
     merged: Digest
@@ -70,7 +70,7 @@ class _Verdict(BaseModel):
 def look(evaluation: bytes) -> Look | None:
     """The look that a reports/evaluation.json records; None if no version wrote it."""
     try:
-        evaluated = _Evaluation.model_validate_json(evaluation)
+        evaluated = Evaluation.model_validate_json(evaluation)
     except ValidationError:
         return None
     return Look(evaluated.test, evaluated.merged)

@@ -6,25 +6,15 @@ lockstep/looks (``release.record.looks_branch``), so that it stays when the bran
 were never committed are known only as long as reports/looks.json lists them.
 """
 
-from pydantic import BaseModel
-
 from checks.formats.looks import LooksReport
 from checks.formats.verdict import Verdict
-from checks.process.errors import EvidenceRefused, RemoteRefused
-from checks.records.identity import Digest
+from checks.process.errors import RemoteRefused
 from checks.storage import files, layout
 from release.record import judged, lock_check, looks_branch
 from release.record.judged import Known, Look, Split
 from release.record.records import Records
 
 _FIX = "run `lockstep run`"
-
-
-class _Evaluation(BaseModel):
-    """The fields that are read of this work tree's own evaluation."""
-
-    merged: Digest
-    test: Digest
 
 
 def write(records: Records) -> bool:
@@ -35,7 +25,8 @@ def write(records: Records) -> bool:
     replace it.
     Raises EvidenceRefused if git or a report here cannot be read, RemoteRefused if the branch of the looks lost some.
     """
-    stored, own = _stored(records), _own(records)
+    stored = records.work_tree.readable(layout.LOOKS, LooksReport)
+    own = _own(records)
     replaced = lock_check.makes_another_model(records.work_tree)
     if (
         stored is not None
@@ -66,7 +57,8 @@ def current(records: Records, *, reached: bool = False) -> list[str]:
     before the look at this model. ``reached``: raise RemoteRefused if the remote does not answer; else what this clone
     has of that branch counts.
     """
-    stored, own = _stored(records), _own(records)
+    stored = records.work_tree.readable(layout.LOOKS, LooksReport)
+    own = _own(records)
     if stored is None:
         return [f"{layout.LOOKS}: is missing or cannot be read; {_FIX}"]
     if own is None or records.head is None:
@@ -83,10 +75,8 @@ def current(records: Records, *, reached: bool = False) -> list[str]:
 
 def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) -> list[str]:
     """A line on each part of ``known`` that counts for the split of ``own`` and that ``stored`` lacks."""
-    shares, listed = (
-        known.report.shares(own.test, split.rows if split else None),
-        judged.listed(stored),
-    )
+    shares = known.report.shares(own.test, split.rows if split else None)
+    listed = judged.listed(stored)
     missing = {look.model for look in known.looks - listed.looks if shares[look.test]} - {own.model}
     unknown = {
         split.test
@@ -114,25 +104,13 @@ def _merged(records: Records, own: Look) -> bool:
 
 def _own(records: Records) -> Look | None:
     """Return what the record in this work tree is about; None if there is none."""
-    try:
-        evaluated = records.work_tree.report(layout.EVALUATION, _Evaluation)
-    except EvidenceRefused:
-        return None
-    return Look(evaluated.test, evaluated.merged)
+    evaluated = records.work_tree.readable(layout.EVALUATION, judged.Evaluation)
+    return Look(evaluated.test, evaluated.merged) if evaluated else None
 
 
 def _own_split(records: Records, own: Look) -> Split | None:
     """The test split of ``own`` with its rows; None if the verdict in this work tree does not have them."""
-    try:
-        verdict = records.work_tree.report(layout.VERDICT, Verdict)
-    except EvidenceRefused:
+    verdict = records.work_tree.readable(layout.VERDICT, Verdict)
+    if verdict is None or verdict.rows is None or verdict.judged.get(judged.TEST) != own.test:
         return None
-    is_own = verdict.judged.get(judged.TEST) == own.test
-    return Split(own.test, verdict.rows) if verdict.rows and is_own else None
-
-
-def _stored(records: Records) -> LooksReport | None:
-    try:
-        return records.work_tree.report(layout.LOOKS, LooksReport)
-    except EvidenceRefused:
-        return None
+    return Split(own.test, verdict.rows)

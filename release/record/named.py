@@ -14,7 +14,7 @@ from checks.process.text import redact
 from checks.storage import layout
 from release.adapters import commits
 from release.ledger import Ledger
-from release.ledger.versions import Assigned, Registered, parse
+from release.ledger.versions import parse
 from release.record.records import Named, Records
 
 WORK_TREE = "."
@@ -80,7 +80,7 @@ def _is_of_ledger(records: Records, name: str) -> bool:
 def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer]]:
     """The release that the ledger knows as ``name``, and all that it knows, the latest first."""
     params = records.work_tree.params
-    promote, tag, image = params.promote, parse(name), _IMAGE.fullmatch(name)
+    promote, image = params.promote, _IMAGE.fullmatch(name)
     ledger = Ledger.open(records.root, promote)
     tip = ledger.begun()
     if tip is None:
@@ -93,21 +93,16 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
         for move in ledger.moves(tip, environment)
         if move.ran
     ]
-    moves.sort(key=lambda move: move.at, reverse=True)
-    known, matching = dict[str, Pointer](), list[Pointer]()
-    for move in moves:
-        if (pointer := move.after) is None:
-            continue
-        known.setdefault(pointer.digest, pointer)
-        if isinstance(tag, Assigned):
-            of = (params.serve.name, move.environment, move.number)
-            fits = of == (tag.name, tag.environment, tag.number)
-        elif isinstance(tag, Registered):
-            fits = (tag.name, pointer.version) == (params.serve.name, tag.version)
-        else:
-            fits = pointer.digest == image[1] if image else pointer.version == name
-        if fits:
-            matching.append(pointer)
+    wanted = image[1] if image else name
+    known = dict[str, Pointer]()
+    matching = list[Pointer]()
+    for move in sorted(moves, key=lambda move: move.at, reverse=True):
+        if pointer := move.after:
+            known.setdefault(pointer.digest, pointer)
+            version = f"{params.serve.name}@{pointer.version}"
+            assigned = f"{params.serve.name}#{move.environment}#{move.number}"
+            if wanted in (pointer.digest, pointer.version, version, assigned):
+                matching.append(pointer)
     if len({pointer.model for pointer in matching}) > 1:
         raise EvidenceRefused(
             f"{_shown(name)}: the ledger knows releases of {len({pointer.model for pointer in matching})} models by it",
@@ -119,10 +114,9 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
 def _unknown(name: str, known: list[Pointer] | None = None) -> EvidenceRefused:
     todo = "name a commit, branch or tag, an environment, or a release of `lockstep history`"
     if known:
-        todo += (
-            f", such as {', '.join(dict.fromkeys(pointer.version for pointer in known[:_SHOWN]))}"
-        )
-    elif not known and known is not None:
+        versions = dict.fromkeys(pointer.version for pointer in known[:_SHOWN])
+        todo += f", such as {', '.join(versions)}"
+    elif known is not None:
         todo = "nothing was promoted yet: name a commit, branch or tag"
     return EvidenceRefused(
         f"{_shown(name)}: neither git nor the ledger knows such a record here", todo

@@ -101,6 +101,13 @@ class WorkTree:
         assert isinstance(report, model)
         return report
 
+    def readable(self, path: Path, model: type[M]) -> M | None:
+        """As ``report``; None if it is missing or not a valid ``model``."""
+        try:
+            return self.report(path, model)
+        except EvidenceRefused:
+            return None
+
     def evidence(self, scorers: str) -> Evidence:
         """The evidence of the verdict; ``scorers`` is the digest of the scorers. Raises as ``report``."""
         if scorers not in self._evidence:

@@ -7,16 +7,13 @@ git names the same models, and after its own model was merged or promoted.
 import contextlib
 from typing import NamedTuple
 
-from pydantic import BaseModel
-
 from checks.formats.evaluation_reports import EARLIER, Earlier, Reference, ReferencesReport
 from checks.formats.report import now_called
 from checks.process.errors import EvidenceRefused, ParamsRefused
-from checks.records.identity import Digest
 from checks.storage import files, layout
 from release.adapters import commits
-from release.record import earlier_models, lock_check
-from release.record.earlier_models import Place
+from release.record import earlier_models, judged, lock_check
+from release.record.earlier_models import TargetBranch
 from release.record.records import Records
 
 PRODUCTION = earlier_models.PRODUCTION
@@ -35,12 +32,6 @@ class Written(NamedTuple):
     changed: bool
 
 
-class _Own(BaseModel):
-    """The fields that are read of this work tree's own evaluation."""
-
-    merged: Digest
-
-
 def write(records: Records, target: str | None = None) -> Written:
     """Write reports/references.json, unless its content still holds.
 
@@ -48,8 +39,8 @@ def write(records: Records, target: str | None = None) -> Written:
     compared with what git names now. ``target`` is the target branch (default: ``commits.target``). Raises as
     ``resolve``.
     """
-    name, place, report = _resolved(records, target)
-    stored = _stored(records)
+    name, report, place = resolve(records, target)
+    stored = records.work_tree.readable(layout.REFERENCES, ReferencesReport)
     if stored is not None:
         lines = _differences(records, stored, report, None)
         if (
@@ -68,25 +59,22 @@ def current(records: Records, target: str | None = None) -> list[str]:
     """One line for each difference between reports/references.json and git."""
     try:
         stored = records.work_tree.report(layout.REFERENCES, ReferencesReport)
-        _, place, report = _resolved(records, target)
+        _, report, place = resolve(records, target)
         return _differences(records, stored, report, place)
     except EvidenceRefused as refusal:
         return [str(refusal)]
 
 
-def resolve(records: Records, target: str | None = None) -> tuple[str, ReferencesReport]:
-    """The target branch's name, and the reference models from git: main, and production if a gate names it.
+def resolve(
+    records: Records, target: str | None = None
+) -> tuple[str, ReferencesReport, TargetBranch | None]:
+    """The target branch's name, the reference models from git, and the branch, if there is one to compare with.
 
-    The gates of params.yaml here and on the target count, because both judge. Raises EvidenceRefused if git cannot tell
-    (no repository, a shallow clone, no common history, an unknown target) or if a pointer or record is invalid;
-    RemoteRefused if the environments are on another branch or in another repository that does not answer.
+    The models are main, and those that a gate names: the gates of params.yaml here and on the target count, because
+    both judge. Raises EvidenceRefused if git cannot tell (no repository, a shallow clone, no common history, an unknown
+    target) or if a pointer or record is invalid; RemoteRefused if the environments are on another branch or in another
+    repository that does not answer.
     """
-    name, _, report = _resolved(records, target)
-    return name, report
-
-
-def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, ReferencesReport]:
-    """As ``resolve``, with the place of this work tree; None before the first commit and without git."""
     root = records.root
     if not commits.has_repository(root):
         if named := _named(records, None):
@@ -94,22 +82,13 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
                 f"{root}: is not a git repository, and gates compare with {' and '.join(named)}",
                 "clone the repository; a copy of its files has no history",
             )
-        return (
-            "HEAD",
-            None,
-            ReferencesReport(found={}, absent={"main": "this is not a git repository"}),
-        )
+        nothing = ReferencesReport(found={}, absent={"main": "this is not a git repository"})
+        return "HEAD", nothing, None
     name, tip = records.target(target)
     wanted = [name for name in EARLIER if name == "main" or name in _named(records, tip)]
     if tip is None:
-        return (
-            name,
-            None,
-            ReferencesReport(
-                found={},
-                absent=dict.fromkeys(wanted, "git had no commit when the models were looked up"),
-            ),
-        )
+        absent = dict.fromkeys(wanted, "git had no commit when the models were looked up")
+        return name, ReferencesReport(found={}, absent=absent), None
     if commits.is_shallow(root):
         raise EvidenceRefused(
             "the clone is shallow: where this branch left the target cannot be seen",
@@ -119,7 +98,7 @@ def _resolved(records: Records, target: str | None) -> tuple[str, Place | None, 
     answers = {name: earlier_models.now(records, place, name) for name in wanted}
     known = {name: answer for name, answer in answers.items() if isinstance(answer, Reference)}
     absent = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
-    return name, place, ReferencesReport(found=known, absent=absent)
+    return name, ReferencesReport(found=known, absent=absent), place
 
 
 def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:
@@ -133,24 +112,8 @@ def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:
     return tuple(name for name in EARLIER if name in named)
 
 
-def _stored(records: Records) -> ReferencesReport | None:
-    """The written report; None if it is missing or this version cannot read it."""
-    try:
-        return records.work_tree.report(layout.REFERENCES, ReferencesReport)
-    except EvidenceRefused:
-        return None
-
-
-def _own(records: Records) -> str | None:
-    """The model of the record in this work tree, also one of another version; None if there is no record."""
-    try:
-        return records.work_tree.report(layout.EVALUATION, _Own).merged
-    except EvidenceRefused:
-        return None
-
-
 def _differences(
-    records: Records, stored: ReferencesReport, now: ReferencesReport, place: Place | None
+    records: Records, stored: ReferencesReport, now: ReferencesReport, place: TargetBranch | None
 ) -> list[str]:
     """One line for each reference model for which ``stored`` does not hold.
 
@@ -160,10 +123,8 @@ def _differences(
     lines = []
     for name in EARLIER:
         old, new = stored.found.get(name), now.found.get(name)
-        named, wanted = (
-            name in stored.absent or old is not None,
-            name in now.absent or new is not None,
-        )
+        named = name in stored.absent or old is not None
+        wanted = name in now.absent or new is not None
         if named != wanted:
             whether = "is named, and no gate asks for it" if named else "is not named"
             lines.append(f"{layout.REFERENCES}: {name} {whether}; {todo}")
@@ -187,15 +148,20 @@ def _same(old: Reference | None, new: Reference | None) -> bool:
 
 
 def _was_replaced(
-    records: Records, place: Place, name: Earlier, old: Reference | None, new: Reference | None
+    records: Records,
+    place: TargetBranch,
+    name: Earlier,
+    old: Reference | None,
+    new: Reference | None,
 ) -> bool:
     """Whether git names the record's own model now, and ``old`` is what it replaced.
 
     A model is not compared with itself after it was merged or promoted.
     """
-    own = _own(records)
-    if new is None or new.merged != own:
+    evaluated = records.work_tree.readable(layout.EVALUATION, judged.Evaluation)
+    if new is None or evaluated is None or new.merged != evaluated.merged:
         return False
+    own = evaluated.merged
     if old is not None and not (
         commits.is_ancestor(records.root, old.commit, place.tip) and _agrees(records, old)
     ):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from checks.formats.report import Count
-from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.process.errors import PromotionRefused
 from checks.process.text import redact
 from checks.records.identity import Digest
 from checks.records.rows import Record
@@ -15,7 +15,6 @@ from release.evidence import signatory, statement
 from release.ledger import Change
 from release.promotion import approvals, context, default_image, environment, requirements
 from release.promotion.checklist import CheckResult
-from release.promotion.types import PromotionContext
 from release.record import running_code
 
 
@@ -40,47 +39,34 @@ def approve(
     RemoteRefused if the push fails.
     """
     running_code.check(root, committed=True)
-    where = context.find(root, target)
-    rule = where.rule(name)
-    where.ledger.settle(where.tip)
-    digest = default_image.find(where, rule, image).digest
+    promotion_context = context.find(root, target)
+    rule = promotion_context.rule(name)
+    promotion_context.ledger.settle(promotion_context.tip)
+    digest = default_image.find(promotion_context, rule, image).digest
     assert digest is not None
     result = CheckResult()
-    requirements.held_back(where, digest, None, result)
+    requirements.held_back(promotion_context, digest, None, result)
     if result.failures:
         raise PromotionRefused(result.failures[0].what, result.failures[0].todo)
-    approver = signatory.load(key, where.signers, "approve")
+    approver = signatory.load(key, promotion_context.signers, "approve")
     data = approver.sign(statement.approve(name, digest, why))
-    said = approvals.read(where, name, digest, data, "the approval")
-    path = approvals.place(name, digest) / f"{said.signer}.json"
-    existing = environment.look(where, name).files.get(path)
-    used_up = approvals.used_up(where, name, digest)
+    approval = approvals.read(promotion_context, name, digest, data, "the approval")
+    used_up = approvals.used_up(promotion_context, name, digest)
+    path = approvals.place(name, digest) / f"{approval.signer}.json"
+    existing = environment.look(promotion_context, name).files.get(path, b"")
+    payload = approvals.payload(promotion_context, name, digest, existing, str(path))
     done: Literal["approved", "already"] = "approved"
-    commit = where.tip
-    if existing is not None and _counts(where, name, digest, existing, str(path), used_up):
+    commit = promotion_context.tip
+    if payload is not None and payload not in used_up:
         done = "already"
-    elif said.payload in used_up:
+    elif approval.payload in used_up:
         raise PromotionRefused(
             f"{name} was already moved to {digest} with an approval for the same reason",
             "give a new reason: --why",
         )
     else:
         message = f"approve {digest[:19]} for {name}\n\n{redact(why, 500)}\n"
-        commit = where.ledger.commit(where.tip, Change({path: data}, message))
+        commit = promotion_context.ledger.commit(commit, Change({path: data}, message))
     return Approved(
-        environment=name,
-        image=digest,
-        done=done,
-        signer=said.signer,
-        required=rule.approvals,
-        commit=commit,
-    )
-
-
-def _counts(
-    where: PromotionContext, name: str, digest: str, data: bytes, at: str, used_up: set[bytes]
-) -> bool:
-    try:
-        return approvals.read(where, name, digest, data, at).payload not in used_up
-    except EvidenceRefused:
-        return False
+        environment=name, image=digest, done=done, signer=approval.signer, required=rule.approvals, commit=commit
+    )  # fmt: skip

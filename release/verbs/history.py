@@ -15,8 +15,8 @@ from checks.process.text import escape
 from checks.records.rows import Record
 from checks.storage import layout
 from release.evidence import freshness
-from release.ledger import Ledger
-from release.ledger.ran import Ran, ran
+from release.ledger import Ledger, Move
+from release.ledger.moves import ran
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _SHAPE = "write it as 2026-03-14, or 2026-03-14T15:09+01:00 (UTC where it names no zone)"
@@ -31,7 +31,7 @@ class History(Record):
     branch: str
     tip: str
     on: str | None
-    environments: dict[str, tuple[Ran, ...]]
+    environments: dict[str, tuple[Move, ...]]
 
 
 class Span(NamedTuple):

@@ -10,28 +10,20 @@ from typing import Literal, NamedTuple
 
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
-from checks.process.errors import EvidenceRefused, Refusal
+from checks.process.errors import Refusal
 from checks.records.rows import Record
-from checks.storage import layout
-from release.evidence import released
-from release.evidence.released import Released
-from release.ledger import Change
 from release.mirrors import update
-from release.overlay import overlays
 from release.promotion import (
-    case,
     change,
     checklist,
     context,
     default_image,
     environment,
+    promote_checks,
     pull_request,
-    requirements,
-    scaling,
 )
-from release.promotion.case import Move
-from release.promotion.checklist import Check, Checklist, CheckResult
-from release.promotion.environment import EnvironmentState
+from release.promotion.case import Promotion
+from release.promotion.checklist import Check
 from release.promotion.types import PromotionContext
 from release.record import running_code
 
@@ -81,58 +73,45 @@ def promote(root: Path, name: str, options: PromoteOptions | None = None) -> Pro
     ParamsRefused if the rules cannot be read, Outrun if the branch moved meanwhile, RemoteRefused, MachineRefused.
     After any of them the environment is unchanged.
     """
-    options, began = options or PromoteOptions(), time.perf_counter()
+    began = time.perf_counter()
+    options = options or PromoteOptions()
     running_code.check(root, committed=True)
-    where = context.find(root, options.target)
-    image = default_image.find(where, where.rule(name), options.image)
+    promotion_context = context.find(root, options.target)
+    rule = promotion_context.rule(name)
+    image = default_image.find(promotion_context, rule, options.image)
     if not options.dry_run:
-        where.ledger.settle(where.tip)
-    if (runs := _runs(where, name)) and runs.image == str(image):
-        return _again(where, name, options, began)
-    found = case.run_checks(
-        where, Move(name, where.rule(name), image, options.why, options.version, options.bump)
-    )
-    made = found.change or Change({}, "")
-    local = overlays.unreachable(found.after) if found.after else None
-    untagged = change.untagged(where, name, found.after) if found.change else []
-    scaler = scaling.warning(where, name, found.present)
-    notes = (*found.others, *([local] if local else []), *untagged, *([scaler] if scaler else []))
+        promotion_context.ledger.settle(promotion_context.tip)
+    runs = promotion_context.runs(name)
+    if runs and runs.image == str(image):
+        return _again(promotion_context, name, runs, options.dry_run, began)
+    case = Promotion(promotion_context, name, image, options.why, options.version, options.bump)
+    checks = promote_checks.run(case)
+    after = case.after.value
+    notes = promote_checks.notes(case)
     result = Promoted(
-        environment=name, done="planned", before=found.present.pointer, after=found.after, commit=None,
-        tags=tuple(tag.name for tag in made.tags), checks=found.checks, notes=notes, url=None,
-        diff=change.diff(found.present.files, made.files), seconds=time.perf_counter() - began,
+        environment=name, done="planned", before=case.present.pointer, after=after, commit=None,
+        tags=tuple(tag.name for tag in case.change.tags), checks=checks, notes=tuple(notes), url=None,
+        diff=change.diff(case.present.files, case.change.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
     if options.dry_run:
         return result
     if refused := refusal(result):
         raise refused
-    assert found.after is not None
-    assert found.released is not None
-    done: dict[str, object]
+    pointer = case.after.get()
     if options.pr:
-        commit, url = pull_request.propose(where, name, found.after, made)
-        done = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
+        commit, url = pull_request.propose(promotion_context, name, pointer, case.change)
+        done: dict[str, object] = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
     else:
-        commit = where.ledger.commit(where.tip, made)
-        late = (
-            *where.ledger.untagged,
-            *change.behind(where, commit),
-            *update.after_move(
-                where.records,
-                where.target,
-                where.trunk,
-                name,
-                found.after,
-                found.released.statement,
-            ),
-        )
-        done = {
-            "done": "moved",
-            "commit": commit,
-            "notes": (*result.notes, *late),
-            "tags": where.made(made),
-        }
-    return result.model_copy(update={**done, "seconds": time.perf_counter() - began})
+        commit, late = change.commit(promotion_context, case.change)
+        notes += late
+        notes += update.after_move(
+            promotion_context.records, promotion_context.target, promotion_context.trunk, name, pointer,
+            case.released.get().statement,
+        )  # fmt: skip
+        tags = promotion_context.made(case.change)
+        done = {"done": "moved", "commit": commit, "tags": tags}
+    done |= {"notes": tuple(notes), "seconds": time.perf_counter() - began}
+    return result.model_copy(update=done)
 
 
 def refusal(promoted: Promoted) -> Refusal | None:
@@ -141,64 +120,25 @@ def refusal(promoted: Promoted) -> Refusal | None:
     return checklist.refusal(f"{promoted.environment} is not moved{to}", promoted.checks)
 
 
-def _again(where: PromotionContext, name: str, options: PromoteOptions, began: float) -> Promoted:
-    """The environment already runs the image: restore release files that were changed, and create missing tags.
-
-    Raises PromotionRefused if the image or its weights are in quarantine.
-    """
-    present, result = environment.look(where, name), CheckResult()
-    runs = present.pointer
-    assert runs is not None
+def _again(
+    promotion_context: PromotionContext, name: str, runs: Pointer, dry_run: bool, began: float
+) -> Promoted:
+    """Restore release files that were changed, and create missing tags: the environment already runs the image."""
+    present = environment.look(promotion_context, name)
     statement = environment.stated(present, name)
-    trial = Checklist()
-    with trial.run("quarantine") as about_quarantine:
-        requirements.held_back(where, runs.digest, runs.model, about_quarantine)
-    if refused := checklist.refusal(
-        f"{name} stays as it is; `lockstep rollback {name}` leaves the release", trial.checks
-    ):
-        raise refused
-    holds = _holds(where, name, present, runs)
-    environment.intact(where, name, present, result)
-    made = Change({}, "", where.missing_tags())
-    if result.failures:
-        message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
-        made = made._replace(
-            files=change.written(where, name, present, runs, holds), message=message
-        )
-    commit, notes = where.tip, [failure.what for failure in result.failures]
-    if not options.dry_run:
-        commit = where.ledger.commit(where.tip, made)
-        notes += [
-            *where.ledger.untagged,
-            *update.after_move(where.records, where.target, where.trunk, name, runs, statement),
-        ]
+    made, notes = change.repaired(promotion_context, name, present, runs)
+    done: Literal["planned", "repaired", "already"] = "repaired" if notes else "already"
+    commit = promotion_context.tip
+    if dry_run:
+        done = "planned"
+    else:
+        commit = promotion_context.ledger.commit(commit, made)
+        notes += promotion_context.ledger.untagged
+        notes += update.after_move(
+            promotion_context.records, promotion_context.target, promotion_context.trunk, name, runs, statement
+        )  # fmt: skip
     return Promoted(
-        environment=name, done="planned" if options.dry_run else "repaired" if result.failures else "already",
-        before=runs, after=runs, commit=commit, tags=where.made(made), checks=(), notes=tuple(notes), url=None,
-        diff=change.diff(present.files, made.files), seconds=time.perf_counter() - began,
+        environment=name, done=done, before=runs, after=runs, commit=commit, tags=promotion_context.made(made),
+        checks=(), notes=tuple(notes), url=None, diff=change.diff(present.files, made.files),
+        seconds=time.perf_counter() - began,
     )  # fmt: skip
-
-
-def _holds(
-    where: PromotionContext, name: str, present: EnvironmentState, runs: Pointer
-) -> Released:
-    """Check that someone who may sign, today or when it was moved there, signed the evidence that the pointer names."""
-    envelope = present.files[environment.folder(name) / layout.EVIDENCE]
-    try:
-        recorded = where.ledger.recorded(where.tip, name, runs)
-        return released.check(
-            envelope, runs.digest, where.signers, f"the evidence of {name}", recorded
-        )
-    except EvidenceRefused as refused:
-        raise EvidenceRefused(
-            f"{name} runs {runs.image}, and no current signer signed its evidence: {refused.what}",
-            f"see who moved it (`lockstep history {name}`), then `lockstep rollback {name}`, or promote another image",
-        ) from refused
-
-
-def _runs(where: PromotionContext, name: str) -> Pointer | None:
-    """Return what the environment runs; None also if its pointer cannot be read, which a later check reports."""
-    try:
-        return where.ledger.pointer(where.tip, name)
-    except EvidenceRefused:
-        return None

@@ -1,24 +1,17 @@
 """quarantine: lists, adds and removes releases that no promotion may move, one commit each."""
 
-import re
 from pathlib import Path
 from typing import Literal
 
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries, Entry
-from checks.formats.serving import ImageReport
-from checks.process.errors import EvidenceRefused, PromotionRefused
-from checks.process.text import redact
+from checks.process.errors import EvidenceRefused
 from checks.records.rows import Record
-from checks.storage import files, layout
+from checks.storage import layout
 from release.evidence import keys, signatory, statement
-from release.ledger import Change, Held, compose_release
-from release.promotion import context
-from release.promotion import held as quarantined
+from release.ledger import Change, compose_release
+from release.promotion import context, quarantined
 from release.promotion.types import PromotionContext
-
-_LONGEST = 500  # characters of a reason, as the quarantine keeps it
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Added(Record):
@@ -48,7 +41,7 @@ def held(root: Path, target: str | None = None) -> Entries:
 
     Raises EvidenceRefused if the file cannot be read or the clone is shallow, or RemoteRefused.
     """
-    return _readable(context.find(root, target)).entries
+    return quarantined.readable(context.find(root, target)).entries
 
 
 def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
@@ -59,40 +52,26 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
     ran nor a digest, PromotionRefused without a reason, Outrun, RemoteRefused.
     """
     promotion_context = context.find(root, target)
-    promotion_context.ledger.settle(promotion_context.tip)
-    reason = redact(why, _LONGEST)
-    if not reason:
-        raise PromotionRefused("an entry without a reason", "give the reason: --why")
-    before = _readable(promotion_context)
-    image, model, version = _named(promotion_context, name)
-    made = Entry(
-        image=image,
-        model=model,
-        version=version,
-        by=context.whoami(promotion_context.root),
-        why=reason,
-    )
+    ledger = promotion_context.ledger
+    tip = promotion_context.tip
+    ledger.settle(tip)
+    reason = quarantined.reason(why, "an entry without a reason")
+    before = quarantined.readable(promotion_context)
+    made = quarantined.entry(promotion_context, name, reason)
     entries = quarantine.add(before.entries, made)
-    entry = next(candidate for candidate in entries if candidate.image == image)
-    commit = promotion_context.tip
+    entry = next(candidate for candidate in entries if candidate.image == made.image)
+    commit = tip
     if entries != before.entries or before.gone:
         message = f"hold {entry.version or entry.image[:19]} back\n\n{reason}\n"
-        commit = promotion_context.ledger.commit(
-            promotion_context.tip, Change({layout.QUARANTINE: quarantine.write(entries)}, message)
-        )
+        commit = ledger.commit(tip, _change(entries, message))
     pointers = {name: promotion_context.runs(name) for name in promotion_context.promote.ordered}
     runs = [
         name
         for name, pointer in pointers.items()
         if pointer and quarantine.find((entry,), pointer.digest, pointer.model)
     ]
-    return Added(
-        entry=entry,
-        done="already" if commit == promotion_context.tip else "held",
-        commit=commit,
-        runs=tuple(runs),
-        left=entries,
-    )
+    done: Literal["held", "already"] = "already" if commit == tip else "held"
+    return Added(entry=entry, done=done, commit=commit, runs=tuple(runs), left=entries)
 
 
 def release(
@@ -108,40 +87,42 @@ def release(
     return free(promotion_context, name, why, key or _key(promotion_context))
 
 
-def free(where: PromotionContext, name: str, why: str, key: Path | None = None) -> Freed:
+def free(
+    promotion_context: PromotionContext, name: str, why: str, key: Path | None = None
+) -> Freed:
     """As ``release``, in a given context; without a key the removal is not signed."""
-    where.ledger.settle(where.tip)
-    reason = redact(why, _LONGEST)
-    if not reason:
-        raise PromotionRefused(
-            "a release without a reason", "give the reason why it may run again: --why"
-        )
-    before = _readable(where)
+    ledger = promotion_context.ledger
+    tip = promotion_context.tip
+    ledger.settle(tip)
+    todo = "give the reason why it may run again: --why"
+    reason = quarantined.reason(why, "a release without a reason", todo)
+    before = quarantined.readable(promotion_context)
     left = quarantine.release(before.entries, name.rpartition("@")[2])
     freed = tuple(entry for entry in before.entries if entry not in left)
-    approver = None if key is None else signatory.load(key, where.signers, "approve")
+    signers = promotion_context.signers
+    approver = None if key is None else signatory.load(key, signers, "approve")
     if before.gone:  # a release takes out what is there, so that git shows what it did
         message = f"restore {layout.QUARANTINE.name}\n\nIt lacked what no release had freed.\n"
-        restored = Change({layout.QUARANTINE: quarantine.write(before.entries)}, message)
-        where = where._replace(tip=where.ledger.commit(where.tip, restored))
+        tip = ledger.commit(tip, _change(before.entries, message))
     images = [entry.image for entry in freed]
-    signed = None
-    if approver is not None:
-        signed = approver.sign(statement.free(images, where.tip, reason))
+    signed = None if approver is None else approver.sign(statement.free(images, tip, reason))
     names = ", ".join(dict.fromkeys(entry.version or entry.image[:19] for entry in freed))
-    message = compose_release(images, names, where.tip, reason, signed)
-    commit = where.ledger.commit(
-        where.tip, Change({layout.QUARANTINE: quarantine.write(left)}, message)
-    )
+    message = compose_release(images, names, tip, reason, signed)
+    commit = ledger.commit(tip, _change(left, message))
     return Freed(entries=freed, commit=commit, signed=signed is not None, left=left)
 
 
-def _key(where: PromotionContext) -> Path | None:
+def _change(entries: Entries, message: str) -> Change:
+    return Change({layout.QUARANTINE: quarantine.write(entries)}, message)
+
+
+def _key(promotion_context: PromotionContext) -> Path | None:
     """The key of `lockstep keys new` if its owner may approve; else None, if no environment requires approvals."""
-    default, asking = where.root / keys.KEY, quarantined.asking(where.promote)
+    default = promotion_context.root / keys.KEY
+    asking = quarantined.asking(promotion_context.promote)
     try:
         if default.is_file():
-            signatory.load(default, where.signers, "approve")
+            signatory.load(default, promotion_context.signers, "approve")
             return default
     except EvidenceRefused:
         if asking:
@@ -152,36 +133,3 @@ def _key(where: PromotionContext) -> Path | None:
             "name a key: --key",
         )
     return None
-
-
-def _readable(where: PromotionContext) -> Held:
-    quarantined_now = quarantined.read(where)
-    if quarantined_now.unreadable:
-        raise quarantined_now.unreadable
-    return quarantined_now
-
-
-def _named(where: PromotionContext, name: str) -> tuple[str, str | None, str | None]:
-    """Image, model and version of ``name``, as far as git and the build report here know them."""
-    digest = name.rpartition("@")[2]
-    for move in (
-        move for name in where.promote.ordered for move in where.ledger.moves(where.tip, name)
-    ):
-        if (
-            (pointer := move.after)
-            and move.ran
-            and digest in (pointer.digest, pointer.model, pointer.version)
-        ):
-            return pointer.digest, pointer.model, pointer.version
-    try:
-        built = files.read_json(where.root / layout.IMAGE_REPORT, ImageReport)
-    except EvidenceRefused:
-        built = None
-    if built and digest in (built.image, built.model):
-        return built.image, built.model, None
-    if not _DIGEST.fullmatch(digest):
-        raise EvidenceRefused(
-            f"{redact(name, 100)}: is neither a version that ran nor a digest",
-            "name it by its digest: sha256:…",
-        )
-    return digest, digest, None

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from checks.config.params import Params
-from checks.formats import quarantine
 from checks.formats.quarantine import Entries
 from checks.process.errors import Drifted, Refusal
 from checks.records.rows import Record
@@ -18,7 +17,7 @@ from release.mirrors import cluster, compare, desired, mlflow, registry, tags
 from release.mirrors.desired import Desired
 from release.mirrors.registry import Image
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
-from release.promotion import held as quarantined
+from release.promotion import quarantined, rollback_targets
 
 _MLFLOW = 120.0  # seconds: a new store is made, or a thousand versions
 
@@ -43,39 +42,40 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     Raises RemoteRefused if git's own remote does not answer, EvidenceRefused if its history is not valid. What is wrong
     with a mirror is a finding.
     """
-    records, ledger, tip, found = desired.read(root)
+    records, ledger, tip, environments = desired.read(root)
     params = records.work_tree.params
-    names = params.promote.ordered
-    findings = [finding for each in found.values() for finding in each.findings]
-    held = quarantined.here(root, ledger, tip, params.promote)
+    findings = [finding for state in environments.values() for finding in state.findings]
+    known_bad = quarantined.here(root, ledger, tip, params.promote)
     findings += [
         MirrorFinding(
             where="environments", what="quarantine", git="entries that were not released", mirror=what,
             severity="drift", todo=todo,
         )
-        for what, todo in quarantined.contradictions(held)
+        for what, todo in quarantined.contradictions(known_bad)
     ]  # fmt: skip
-    findings += tags.check(ledger, tip, params.serve.name, names, fix)
-    known = past.releases(ledger, tip, names)
+    findings += tags.check(ledger, tip, params.serve.name, params.promote.ordered, fix)
+    known = past.releases(ledger, tip, params.promote.ordered)
     skipped, store = [], mlflow.address(root, params)
     if mlflow.absent(store) and not fix:
         skipped.append(f"MLflow: {store.shown} does not exist; --fix creates it")
     else:
-        findings += _mlflow(root, params, store, known, found, fix)
-    findings += registry.check(root, _images(ledger, tip, known, found, held.entries), fix)
-    where = cluster.current()
-    if isinstance(where, str):
-        skipped.append(f"cluster: {where}")
+        findings += _mlflow(root, params, store, known, environments, fix)
+    images = _images(ledger, tip, known, environments, known_bad.entries)
+    findings += registry.check(root, images, fix)
+    kubectl = cluster.current()
+    if isinstance(kubectl, str):
+        skipped.append(f"cluster: {kubectl}")
     else:
-        findings += [finding for each in found.values() for finding in cluster.check(where, each)]
+        for state in environments.values():
+            findings += cluster.check(kubectl, state)
     return Reconciled(
         branch=ledger.shown, tip=tip, findings=tuple(findings), skipped=tuple(skipped)
     )
 
 
-def refusal(found: Reconciled) -> Refusal | None:
+def refusal(reconciled: Reconciled) -> Refusal | None:
     """The refusal if a finding was not fixed or a mirror did not answer; None otherwise."""
-    left = found.left
+    left = reconciled.left
     if not left:
         return None
     drift = sum(finding.severity == "drift" for finding in left)
@@ -87,15 +87,15 @@ def refusal(found: Reconciled) -> Refusal | None:
         if any(finding.fix for finding in left)
         else "follow the fix beside each"
     )
-    return Drifted(f"mirrors of {found.branch}: {', '.join(parts)}", todo)
+    return Drifted(f"mirrors of {reconciled.branch}: {', '.join(parts)}", todo)
 
 
 def _mlflow(
     root: Path,
     params: Params,
-    where: mlflow.Address,
+    store: mlflow.Address,
     known: Released,
-    found: Mapping[str, Desired],
+    environments: Mapping[str, Desired],
     fix: bool,
 ) -> list[MirrorFinding]:
     runs = past.runs(root, [pointer.commit for pointer, _ in known.values()], DEADLINE)
@@ -104,39 +104,42 @@ def _mlflow(
         for pointer, envelope in known.values()
     ]
     # If a pointer cannot be read, the right place of its alias is unknown, so it is left alone.
-    here = {name: each.pointer for name, each in found.items() if each.pointer or not each.findings}
+    pointers = {
+        name: state.pointer
+        for name, state in environments.items()
+        if state.pointer or not state.findings
+    }
     wanted = compare.WantedModel(
-        name=params.serve.name, releases=tuple(releases), aliases=mlflow.aliases(here), whole=True
+        name=params.serve.name,
+        releases=tuple(releases),
+        aliases=mlflow.aliases(pointers),
+        whole=True,
     )
     try:
-        return mlflow.ask(where, wanted, fix, _MLFLOW)
+        return mlflow.ask(store, wanted, fix, _MLFLOW)
     except MirrorUnavailable as silent:
         return [MirrorFinding(
-            where="MLflow", what=where.shown, git=f"{len(releases)} versions, {len(wanted.aliases)} aliases",
+            where="MLflow", what=store.shown, git=f"{len(releases)} versions, {len(wanted.aliases)} aliases",
             mirror=str(silent), severity="unreachable", todo="start it, or set MLFLOW_TRACKING_URI or tracking.uri",
         )]  # fmt: skip
 
 
 def _images(
-    ledger: Ledger, tip: str, known: Released, found: Mapping[str, Desired], held: Entries
+    ledger: Ledger,
+    tip: str,
+    known: Released,
+    environments: Mapping[str, Desired],
+    known_bad: Entries,
 ) -> list[Image]:
     """The images that run, and for each environment the one that a rollback would return to."""
     images = [
-        Image(each.pointer, each.envelope, f"{name} runs it")
-        for name, each in found.items()
-        if each.pointer
+        Image(state.pointer, state.envelope, f"{name} runs it")
+        for name, state in environments.items()
+        if state.pointer
     ]
-    for name, each in found.items():
-        earlier = [
-            move.after
-            for move in ledger.moves(tip, name)
-            if move.after and move.after != each.pointer and move.ran and move.kind != "other"
-        ]
-        kept = (
-            pointer
-            for pointer in earlier
-            if quarantine.find(held, pointer.digest, pointer.model) is None
-        )
-        if each.pointer and (back := next(kept, None)):
+    for name, state in environments.items():
+        earlier = rollback_targets.earlier(ledger.moves(tip, name), state.pointer, known_bad)
+        if state.pointer and earlier:
+            back = earlier[0].pointer
             images.append(Image(back, known[back.image][1], f"a rollback of {name} goes to it"))
     return list({image.pointer.image: image for image in reversed(images)}.values())[::-1]

@@ -11,8 +11,7 @@ from checks.process.errors import Contradicted, Refusal
 from checks.records.rows import Record
 from release.mirrors import desired, tags, verified
 from release.mirrors.types import MirrorFinding
-from release.promotion import held as quarantined
-from release.promotion import running
+from release.promotion import quarantined, running
 from release.promotion.running import Next, Runs, Wait
 from release.review import environment_advice
 from release.review.advice import Advised

@@ -13,7 +13,8 @@ from release.adapters.registry import reference
 from release.evidence import released, sigstore
 from release.ledger import past
 from release.overlay import environment_file, kustomization, overlays
-from release.promotion import held
+from release.promotion import environment as environments
+from release.promotion import quarantined
 from release.promotion.types import PromotionContext
 
 _HUB, _LIBRARY = "docker.io/", "library/"
@@ -86,7 +87,7 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
         raise PromotionRefused(
             f"{environment} runs nothing", f"run `lockstep promote {environment}`, then again"
         )
-    entries = held.read(context).entries
+    entries = quarantined.read(context).entries
     if entry := quarantine.find(entries, pointer.digest, pointer.model):
         raise PromotionRefused(
             f"{environment} runs {pointer.version}, which is in quarantine: {entry.why}",
@@ -131,8 +132,7 @@ def _signed_by(context: PromotionContext, environment: str, its: Pointer) -> Sig
     path = past.path(environment)
     name = f"{path} of {context.ledger.shown}"
     envelope = past.envelope(context.ledger.read(context.tip, path), its, name)
-    recorded = context.ledger.recorded(context.tip, environment, its)
-    by = released.check(envelope.data, its.digest, context.signers, name, recorded).signer
+    by = environments.signed(context, environment, its, envelope.data, name).signer
     return next(one for one in context.signers if one.name == by)
 
 

@@ -4,6 +4,7 @@ import itertools
 import re
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -530,7 +531,10 @@ def test_names_and_messages_of_commits_are_shown_printable(laptop: Path) -> None
 
 
 def move(after: Pointer) -> Move:
-    return Move(1, "staging", "promote", None, "", "", "", "", None, after)  # type: ignore[arg-type]
+    return Move(
+        environment="staging", number=1, kind="promote", at=datetime.now(UTC), by="", why="", before=None, after=after,
+        commit="", landed="",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

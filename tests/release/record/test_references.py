@@ -513,7 +513,7 @@ def linked(root: Path) -> None:
         (lambda root: kept_record(root, schema_version=2), "at [0-9a-f]{12}: schema_version"),
         (unreadable, "evaluation.json at [0-9a-f]{12}: Invalid JSON"),
         (without_record, r"has no reports/evaluation\.json"),
-        (linked, "is not a regular file"),
+        (linked, "pointer.yaml at [0-9a-f]{12}: is a link"),
     ],
 )
 def test_a_pointer_or_record_that_cannot_be_believed_refuses(

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,8 @@ from checks.storage import digest, layout
 from release.adapters.dvc import StageRefused
 from release.cli import main
 from release.evidence import dsse, keys, statement
-from release.promotion import context
+from release.promotion import checklist, context
 from release.promotion import sealed as looks
-from release.promotion.checklist import Checklist
 from release.verbs import keys as key_verbs
 from release.verbs import sealed as verb
 from release.verbs.sealed import SealedAnswer
@@ -118,10 +118,8 @@ def why_not(root: Path) -> str:
 
 def checked(root: Path) -> str:
     """What that check alone says of the model of the record."""
-    checklist = Checklist()
-    with checklist.run("sealed") as result:
-        looks.passed(context.find(root), model(root), result)
-    (failure,) = checklist.checks[0].failures
+    check = checklist.run("sealed", partial(looks.passed, context.find(root), model(root)))
+    (failure,) = check.failures
     return failure.line
 
 

@@ -5,21 +5,36 @@ who may approve. Otherwise anyone who may push could deploy a release that was f
 new release needs.
 """
 
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from checks.config.release_params import Promote
 from checks.formats.quarantine import Entry
+from checks.formats.serving import ImageReport
 from checks.formats.signers import Signers
-from checks.process.errors import EvidenceRefused, MachineRefused
-from checks.storage import layout
+from checks.process.errors import EvidenceRefused, MachineRefused, PromotionRefused
+from checks.process.text import redact
+from checks.storage import files, layout
 from release.ledger import Counts, Held, Ledger, Release
+from release.promotion.context import whoami
 from release.promotion.types import PromotionContext
+
+LONGEST_REASON = 500  # characters of a reason, as the quarantine keeps it
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def read(context: PromotionContext) -> Held:
     """The quarantine as of the tip."""
     return context.ledger.quarantine(context.tip, counts(context.promote, context.signers))
+
+
+def readable(context: PromotionContext) -> Held:
+    """The quarantine as of the tip. Raises EvidenceRefused if its file cannot be read."""
+    known = read(context)
+    if known.unreadable:
+        raise known.unreadable
+    return known
 
 
 def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:
@@ -34,6 +49,45 @@ def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:
         with suppress(EvidenceRefused):  # nobody may sign: no release counts
             signers = trust.known(root)
     return ledger.quarantine(tip, counts(promote, signers))
+
+
+def reason(why: str, without: str, todo: str = "give the reason: --why") -> str:
+    """``why`` on one line, as the quarantine keeps it. Raises PromotionRefused, with ``without``, if it is empty."""
+    line = redact(why, LONGEST_REASON)
+    if not line:
+        raise PromotionRefused(without, todo)
+    return line
+
+
+def entry(context: PromotionContext, name: str, why: str) -> Entry:
+    """A new entry for ``name``: a version that ran, or the digest of an image or a model.
+
+    Raises EvidenceRefused if it is neither, PromotionRefused if git does not know who commits.
+    """
+    image, model, version = _named(context, name)
+    return Entry(image=image, model=model, version=version, by=whoami(context.root), why=why)
+
+
+def _named(context: PromotionContext, name: str) -> tuple[str, str | None, str | None]:
+    """Image, model and version of ``name``, as far as git and the build report here know them."""
+    digest = name.rpartition("@")[2]
+    for environment in context.promote.ordered:
+        for move in context.ledger.moves(context.tip, environment):
+            pointer = move.after
+            if pointer is None or not move.ran:
+                continue
+            if digest in (pointer.digest, pointer.model, pointer.version):
+                return pointer.digest, pointer.model, pointer.version
+    with suppress(EvidenceRefused):
+        built = files.read_json(context.root / layout.IMAGE_REPORT, ImageReport)
+        if digest in (built.image, built.model):
+            return built.image, built.model, None
+    if not _DIGEST.fullmatch(digest):
+        raise EvidenceRefused(
+            f"{redact(name, 100)}: is neither a version that ran nor a digest",
+            "name it by its digest: sha256:…",
+        )
+    return digest, digest, None
 
 
 def asking(promote: Promote) -> str | None:
