@@ -122,6 +122,11 @@ def forked_ranks(**more: str) -> Iterator[None]:
         yield
 
 
+def script(program: str, *arguments: str) -> list[str]:
+    """The command of a process with ``environment()`` that runs a program as ``python -c`` does, and need not load torch."""
+    return [interpreter(), "-m", "tests.script", program, *arguments]
+
+
 def dvc(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run DVC; the caller looks at the return code."""
     python = interpreter()

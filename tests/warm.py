@@ -51,6 +51,8 @@ MODULES = (
     "dvc",
     "stages.tools.guarded_dvc",
     "transformers.cli.transformers",
+    "tests.script",
+    "ends",  # of tests/stages/training/test_ranks.py
 )
 LIBRARIES = (
     "torch", "transformers.models.llama.modeling_llama", "transformers.trainer", "peft", "trl.trainer.sft_trainer",

@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from release.verbs import calibrate as verb
 from stages import calibrate as stage
 from stages.inference import answers, generate
 from stages.weights import parity
+from tests import pipeline_repository as repository
 from tests import vllm_offline
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
@@ -356,7 +356,8 @@ def test_killed_half_way_it_leaves_the_report_of_before(tmp_path: Path, tiny_bas
         "parity.noise = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "calibrate.calibrate(params_file.load(Path('params.yaml')), Path())\n"
     )
-    killed = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False)
+    command, env = repository.script(script), repository.environment(PYTHONPATH=str(REPOSITORY))
+    killed = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, check=False)
     assert killed.returncode == -9
     assert (tmp_path / layout.NOISE).read_text() == "of before"
     assert [path.name for path in (tmp_path / layout.REPORTS).iterdir() if path.name != "evaluation.json"] == [

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
 from stages.merge import copy_companions, merge, merge_weights
 from stages.weights import shards
+from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY, as_params
 
 pytestmark = pytest.mark.slow
@@ -101,16 +101,15 @@ def root(tmp_path: Path, base: Path, adapter: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize(
-    "settings",
+    ("settings", "tied"),
     [
-        {},
-        {"use_rslora": True},
-        {"use_dora": True},
-        {"use_dora": True, "use_rslora": True, "rank_pattern": {"q_proj": 2}},
-        {"rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\..*": 6}, "alpha_pattern": {"o_proj": 3, r"1\.self_attn\.v_proj": 5}},
-        {"use_rslora": True, "rank_pattern": {"down_proj": 2}, "layers_to_transform": [1], "target_modules": ["down_proj"]},
+        ({}, True),
+        ({"use_rslora": True}, False),
+        ({"use_dora": True}, False),
+        ({"use_dora": True, "use_rslora": True, "rank_pattern": {"q_proj": 2}}, True),
+        ({"rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\..*": 6}, "alpha_pattern": {"o_proj": 3, r"1\.self_attn\.v_proj": 5}}, False),
+        ({"use_rslora": True, "rank_pattern": {"down_proj": 2}, "layers_to_transform": [1], "target_modules": ["down_proj"]}, False),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -289,7 +288,11 @@ shards.plan = lambda tensors, _: plan(tensors, {LIMIT})
 merge.merge(as_params(json.loads(Path("params.json").read_text())), Path())
 """
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
+        repository.script(script),
+        cwd=root,
+        env=repository.environment(PYTHONPATH=str(REPOSITORY)),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == -9, done.stderr
     names = {path.name for path in (root / "models").iterdir()}

@@ -4,7 +4,6 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from checks.storage import files, layout
 from stages.quality import reading
 from stages.quality.chat_tokens import Lengths
 from stages.quality.rows_frames import RowChecks
+from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -112,7 +112,7 @@ def wait_between_parts(root: Path) -> None:
 def test_the_second_process_ends_with_the_first(root: Path, end: Callable[[subprocess.Popen[str]], None]) -> None:
     code = f"from tests.stages.quality import test_reading; test_reading.wait_between_parts(test_reading.Path({str(root)!r}))"
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        repository.script(code), cwd=REPOSITORY, env=repository.environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         text=True, start_new_session=True,
     ) as first:  # fmt: skip
         assert first.stdout is not None

@@ -148,6 +148,7 @@ _ABORTS = f"{_DEAF}\n    while not os.path.exists(sys.argv[1] + '/ended-1.json')
 _ODD = r"^rank 1 of 2 failed:(?s:.*)ValueError: odd$"
 
 
+@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.parametrize(
     ("end", "other", "raised", "says"),
     [

@@ -13,6 +13,7 @@ from checks.process.errors import MergeRefused
 from checks.storage import digest
 from stages.merge import copy_companions
 from stages.weights import export
+from tests import pipeline_repository as repository
 from tests.conftest import CHAT_TEMPLATE
 from tests.pipeline_repository import environment
 
@@ -339,8 +340,9 @@ def read_by(label: str, home: Path, names: list[str], **libraries: str) -> dict[
     import numpy as np
 
     script = f"OLD = {bool(libraries)}\n{READER}"
+    words = [script, label, *names]
     done = subprocess.run(
-        [sys.executable, "-c", script, label, *names],
+        [sys.executable, "-c", *words] if libraries else repository.script(*words),
         cwd=home, env=environment(**libraries), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
