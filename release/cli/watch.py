@@ -91,10 +91,8 @@ def _shown(report: "WatchReport") -> Iterator[str]:
                 yield f"    {'':<{width}}  {_sees(finding)}"
     if passed:
         others = "" if len(passed) == len(report.findings) else " other"
-        mark, plural = (
-            click.style(MARKS["pass"], fg=COLOURS["pass"]),
-            "s" if len(passed) > 1 else "",
-        )
+        mark = click.style(MARKS["pass"], fg=COLOURS["pass"])
+        plural = "s" if len(passed) > 1 else ""
         yield f"  {mark} {len(passed)}{others} check{plural} pass{'' if plural else 'es'}: {', '.join(passed)}"
     if costs := report.costs:
         figure = f"{'about ' if costs.estimated else ''}{costs.per_1000_requests:,.4g}"

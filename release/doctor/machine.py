@@ -43,7 +43,7 @@ _PACKAGED = {name: name for name in ("s3", "gs", "azure", "gdrive", "hdfs", "oss
 
 
 class Machine(NamedTuple):
-    """What is asked: about the repository at ``root``, and about the login to ``registry`` if that is given."""
+    """The questions about the repository at ``root``, and about the login to ``registry`` if that is given."""
 
     root: Path
     registry: str | None = None

@@ -13,7 +13,7 @@ from release.evidence.signatory import Signatory
 
 
 class Parts(NamedTuple):
-    """What is attached: the statements of the release and of the weights, and the bill of materials."""
+    """The artifacts to attach: the statements of the release and of the weights, and the bill of materials."""
 
     release: bytes
     weights: bytes  # the statement that OpenSSF model signing defines

@@ -1,4 +1,4 @@
-"""What a release is signed for: a passing record, the image that was built of it, and its verification."""
+"""Reads what a release is signed for: a passing record, the image that was built of it, and its verification."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -25,7 +25,7 @@ class PlannedBlob(Record):
 
 
 class Plan(Record):
-    """What `lockstep build` would do. Sizes are exact, in bytes."""
+    """The plan of `lockstep build`. Sizes are exact, in bytes."""
 
     target: str
     tag: str

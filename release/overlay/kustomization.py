@@ -86,13 +86,13 @@ def _images(file: EnvironmentFile) -> list[dict[str, str]]:
 
 def _server_patches(file: EnvironmentFile) -> list[Patch]:
     if file.variant == "kserve":
-        kind, pod, strategy = (
-            "InferenceService",
-            "/spec/predictor",
-            "/spec/predictor/deploymentStrategy",
-        )
+        kind = "InferenceService"
+        pod = "/spec/predictor"
+        strategy = "/spec/predictor/deploymentStrategy"
     else:
-        kind, pod, strategy = "Deployment", "/spec/template/spec", "/spec/strategy"
+        kind = "Deployment"
+        pod = "/spec/template/spec"
+        strategy = "/spec/strategy"
     operations = list[Operation]()
     if file.variant == "deployment":
         operations.append(_replicas(file))

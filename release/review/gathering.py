@@ -77,10 +77,8 @@ def gather(records: Records, ref: str | None) -> Facts:
             refusal=refusal,
             refused=refused,
         )
-    data, prepare = (
-        _report(records.work_tree, layout.DATA_REPORT, DataReport),
-        _report(records.work_tree, layout.PREPARE_REPORT, PrepareReport),
-    )
+    data = _report(records.work_tree, layout.DATA_REPORT, DataReport)
+    prepare = _report(records.work_tree, layout.PREPARE_REPORT, PrepareReport)
     prefix = commits.prefix(records.root).as_posix() if commit else "."
     common: dict[str, Any] = {
         "data": data, "prepare": prepare, "params": params, "behind": _behind(records, target),

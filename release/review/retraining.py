@@ -171,10 +171,8 @@ def _title(report: WatchReport) -> str:
 
 
 def _body(report: WatchReport, queue: Path | None) -> str:
-    reports, days = (
-        layout.WATCH / report.environment,
-        f"{report.since:%Y-%m-%d} to {report.until:%Y-%m-%d}",
-    )
+    reports = layout.WATCH / report.environment
+    days = f"{report.since:%Y-%m-%d} to {report.until:%Y-%m-%d}"
     rows = "\n".join(
         f"| {finding.name} | {prose(finding.reason)} | {_PARAMETERS.get(finding.name, _OTHERWISE)} |"
         for finding in failing(report)

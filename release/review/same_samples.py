@@ -52,11 +52,10 @@ def against_base(side: Side, suite: str, metric: str) -> Difference | None:
     """How far a side's model differs from its base in a suite; None: their samples cannot be had."""
     if side.suites is None:
         return None
-    kind, lines = (
-        side.suites.suites[suite].kind,
-        (side.suite_lines(suite, "base"), side.suite_lines(suite)),
-    )
-    return difference(side.document, suite, kind, metric, *lines, side.confidence)
+    kind = side.suites.suites[suite].kind
+    base = side.suite_lines(suite, "base")
+    lines = side.suite_lines(suite)
+    return difference(side.document, suite, kind, metric, base, lines, side.confidence)
 
 
 def difference(

@@ -91,9 +91,8 @@ def _place(root: Path, text: str) -> _Place:
         name = text
     named = reference.parse(name)
     if named.digest is None:
-        raise BuildRefused(
-            f"{text!r}: names no digest", "write it as HOST/NAME@sha256:…: a tag can be moved"
-        )
+        todo = "write it as HOST/NAME@sha256:…: a tag can be moved"
+        raise BuildRefused(f"{text!r}: names no digest", todo)
     return _Place(stores.open_store(named, root), named.digest, evidence)
 
 
@@ -101,11 +100,8 @@ def _image(place: _Place, release: Released) -> Iterator[Step]:
     """Yield the image and its layers, read from the store."""
     report = release.statement.predicate.image
     if not attach.has_layers(place.store, place.image, report):
-        name = f"{place.store.name}@{place.image}"
-        raise EvidenceRefused(
-            f"{name}: has other layers than its signed statement says",
-            "do not run it; ask who signed",
-        )
+        what = f"{place.store.name}@{place.image}: has other layers than its signed statement says"
+        raise EvidenceRefused(what, "do not run it; ask who signed")
     note = f"runtime {report.runtime}, {report.size:,} bytes"
     yield Step(what="image", digest=place.image, checked="store", note=note)
     if base := report.base:
