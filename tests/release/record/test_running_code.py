@@ -87,7 +87,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a changed verb": (write("release/verbs/sign.py"), "release/verbs/sign.py"),
     "a changed file that code reads": (write("release/runtimes/vllm.yaml"), "release/runtimes/vllm.yaml"),
     "a changed launcher": (write("lockstep"), "lockstep"),
-    "a missing module": (lambda root: (root / "checks/process/text.py").unlink(), "checks/process/text.py"),
+    "a missing module": (lambda root: (root / "checks/stats/hall.py").unlink(), "checks/stats/hall.py"),
     "a module that git does not have": (write("release/verbs/extra.py"), "release/verbs/extra.py"),
     "an extension that is imported before the module": (
         write("release/verbs/sign.abi3.so"), "release/verbs/sign.abi3.so"
