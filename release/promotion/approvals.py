@@ -11,21 +11,13 @@ A move that a side branch made and reverted uses up its approvals too. Git canno
 deployed before the branch was merged into a copy of itself. This can cost an extra approval, and never gains one.
 """
 
-from pathlib import Path
-
 from checks.process.errors import EvidenceRefused
-from checks.storage import layout
 from release.evidence import statement, trust
 from release.evidence.dsse import Verified
 from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
-from release.promotion.environment import folder
+from release.promotion.environment import approvals_folder
 from release.promotion.types import PromotionContext
-
-
-def place(environment: str, image: str) -> Path:
-    """The folder with the approvals of the image ``digest`` in an environment."""
-    return folder(environment) / layout.APPROVED / image.removeprefix("sha256:")
 
 
 def enough(promotion: Promotion, result: CheckResult) -> None:
@@ -46,7 +38,9 @@ def enough(promotion: Promotion, result: CheckResult) -> None:
     files = promotion.present.files
     people = set[str]()
     others = list[str]()
-    for path in sorted(path for path in files if path.parent == place(environment, image)):
+    for path in sorted(
+        path for path in files if path.parent == approvals_folder(environment, image)
+    ):
         try:
             approval = read(context, environment, image, files[path], str(path))
         except EvidenceRefused as refused:
@@ -104,7 +98,7 @@ def used_up(context: PromotionContext, environment: str, image: str) -> set[byte
             commits |= {move.commit, f"{move.commit}^1"}
             if move.ran:
                 commits |= {move.landed, f"{move.landed}^1"}
-    folder = place(environment, image)
+    folder = approvals_folder(environment, image)
     payloads = (
         payload(context, environment, image, data, str(path))
         for commit in commits

@@ -30,6 +30,11 @@ def folder(environment: str) -> Path:
     return layout.ENVIRONMENTS / environment
 
 
+def approvals_folder(environment: str, image: str) -> Path:
+    """The folder with the approvals of the image with the digest ``image`` in an environment."""
+    return folder(environment) / layout.APPROVED / image.removeprefix("sha256:")
+
+
 def look(context: PromotionContext, environment: str) -> EnvironmentState:
     """The state at the tip. Raises EvidenceRefused if the pointer cannot be read or a file is a symbolic link."""
     pointer = context.ledger.pointer(context.tip, environment)

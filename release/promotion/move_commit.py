@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +10,7 @@ from pydantic import ValidationError
 from checks.formats import pointer, quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
-from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.process.errors import PromotionRefused
 from checks.process.text import escape
 from checks.storage import files, layout
 from release.adapters.git import Git
@@ -19,11 +18,14 @@ from release.evidence.attached_statements import Released
 from release.ledger import Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
-from release.promotion import approvals, checklist, requirements
-from release.promotion import environment as environments
 from release.promotion.case import Case
 from release.promotion.checklist import CheckResult
-from release.promotion.environment import EnvironmentState, folder, rendered
+from release.promotion.environment import (
+    EnvironmentState,
+    approvals_folder,
+    folder,
+    rendered,
+)
 from release.promotion.types import PromotionContext
 
 
@@ -129,44 +131,6 @@ def empty(
     )
 
 
-def repaired(
-    context: PromotionContext, name: str, present: EnvironmentState, runs: Pointer
-) -> tuple[Change, list[str]]:
-    """Return the commit that restores the environment ``name``, which runs ``runs``, and a line for each changed file.
-
-    Raises PromotionRefused if the release is in quarantine, EvidenceRefused if nobody who may sign signed its evidence.
-    """
-    check = partial(requirements.held_back, context, runs.digest, runs.model)
-    if refused := checklist.refusal(
-        f"{name} stays as it is; `lockstep rollback {name}` leaves the release",
-        (checklist.run("quarantine", check),),
-    ):
-        raise refused
-    signed = _signed(context, name, present, runs)
-    result = CheckResult()
-    environments.intact(context, name, present, result)
-    tags = context.missing_tags()
-    if not result.failures:
-        return Change({}, "", tags), []
-    files = written(context, name, present, runs, signed)
-    message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
-    return Change(files, message, tags), [failure.what for failure in result.failures]
-
-
-def _signed(
-    context: PromotionContext, name: str, present: EnvironmentState, runs: Pointer
-) -> Released:
-    """Check that someone who may sign, today or when it was moved there, signed the evidence that the pointer names."""
-    envelope = present.files[folder(name) / layout.EVIDENCE]
-    try:
-        return environments.signed(context, name, runs, envelope, f"the evidence of {name}")
-    except EvidenceRefused as refused:
-        raise EvidenceRefused(
-            f"{name} runs {runs.image}, and no current signer signed its evidence: {refused.what}",
-            f"see who moved it (`lockstep history {name}`), then `lockstep rollback {name}`, or promote another image",
-        ) from refused
-
-
 def untagged(context: PromotionContext, environment: str, after: Pointer | None) -> list[str]:
     """The tags that a move to ``after`` cannot create, one line each with the reason."""
     return untagged_of(context.name, context.ledger.tags(), context.moves(), environment, after)
@@ -225,7 +189,7 @@ def written(
     """
     home = folder(environment)
     wanted = rendered(context.records, environment, after, released.statement.predicate.image)
-    kept = approvals.place(environment, after.digest)
+    kept = approvals_folder(environment, after.digest)
     gone = [
         path
         for path in present.files

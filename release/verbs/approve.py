@@ -52,7 +52,7 @@ def approve(
     data = approver.sign(statement.approve(name, digest, why))
     approval = approvals.read(promotion_context, name, digest, data, "the approval")
     used_up = approvals.used_up(promotion_context, name, digest)
-    path = approvals.place(name, digest) / f"{approval.signer}.json"
+    path = environment.approvals_folder(name, digest) / f"{approval.signer}.json"
     existing = environment.look(promotion_context, name).files.get(path, b"")
     payload = approvals.payload(promotion_context, name, digest, existing, str(path))
     done: Literal["approved", "already"] = "approved"

@@ -21,6 +21,7 @@ from release.promotion import (
     move_commit,
     promote_checks,
     pull_request,
+    repair,
 )
 from release.promotion.case import Promotion
 from release.promotion.checklist import Check
@@ -126,7 +127,7 @@ def _again(
     """Restore release files that were changed, and create missing tags: the environment already runs the image."""
     present = environment.look(promotion_context, name)
     statement = environment.stated(present, name)
-    made, notes = move_commit.repaired(promotion_context, name, present, runs)
+    made, notes = repair.repaired(promotion_context, name, present, runs)
     done: Literal["planned", "repaired", "already"] = "repaired" if notes else "already"
     commit = promotion_context.tip
     if dry_run:

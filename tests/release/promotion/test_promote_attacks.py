@@ -21,7 +21,8 @@ from release.image.hash_cache import state
 from release.image.layout import Layout
 from release.image.recipe import KNOWN
 from release.ledger import compose_release, disagreements
-from release.promotion import approvals, context
+from release.promotion import context
+from release.promotion.environment import approvals_folder
 from release.record import lock_check
 from release.verbs import quarantine as quarantines
 from release.verbs.approve import approve
@@ -131,7 +132,7 @@ def approval(root: Path) -> Path:
     where = context.find(root)
     found = where.ledger.pointer(where.tip, "staging")
     assert found is not None
-    return root / approvals.place("production", found.digest) / "bob.json"
+    return root / approvals_folder("production", found.digest) / "bob.json"
 
 
 def back_and_free(root: Path) -> None:

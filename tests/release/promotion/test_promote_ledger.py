@@ -19,7 +19,8 @@ from checks.storage import files, layout
 from release.evidence import bundles, dsse, keys, signatory, sigstore, statement, strict, trust
 from release.ledger import Ledger
 from release.overlay import overlays
-from release.promotion import approvals, context
+from release.promotion import context
+from release.promotion.environment import approvals_folder
 from release.verbs import approve as verb
 from release.verbs import evidence as evidence_verb
 from release.verbs import keys as key_verbs
@@ -275,7 +276,7 @@ def _staged(root: Path) -> pointer.Pointer:
 
 def put(root: Path, **files: bytes) -> None:
     """Approvals beside production's pointer, whatever they are."""
-    folder = root / approvals.place("production", _staged(root).digest)
+    folder = root / approvals_folder("production", _staged(root).digest)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (folder / f"{name}.json").write_bytes(data)
@@ -318,7 +319,7 @@ def test_two_people_approve_and_it_is_promoted(root: Path) -> None:
     verb.approve(root, "production", key(root, "cara"), "me too")
     assert git(root, "log", "-1", "--format=%s%n%b", "main").startswith("approve sha256:")
     assert move(root, "production").done == "moved"
-    folder = root / approvals.place("production", _staged(root).digest)
+    folder = root / approvals_folder("production", _staged(root).digest)
     assert sorted(path.name for path in folder.iterdir()) == ["bob.json", "cara.json"]
 
 
@@ -327,12 +328,12 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     first = _staged(root)
     verb.approve(root, "production", key(root, "bob"), "yes")
     move(root, "production")
-    old = (root / approvals.place("production", first.digest) / "bob.json").read_bytes()
+    old = (root / approvals_folder("production", first.digest) / "bob.json").read_bytes()
     tree.next_model(root, 12)
     move(root, "staging")
     verb.approve(root, "production", key(root, "bob"), "yes")
     move(root, "production")
-    assert not (root / approvals.place("production", first.digest)).exists()
+    assert not (root / approvals_folder("production", first.digest)).exists()
     rollbacks.rollback(root, "staging", rollbacks.RollbackOptions(why="a try"))
     quarantines.release(root, "v0.2.0", "it was a try", key(root, "cara"))
     put(root, bob=old)
