@@ -30,14 +30,15 @@ class Plan(Record):
     target: str
     tag: str
     model: Digest
-    path: str  # of the weights in the image
+    path: str  # The path of the weights in the image.
     commit: CommitHash
     runtime: str
     platform: str
     base: BaseImage | None
     blobs: tuple[PlannedBlob, ...]
     total: Count
-    to_send: Count  # of blobs that the target lacks; what a registry can mount from the base's repository counts
+    # Bytes of blobs that the target lacks, including those that a registry can mount from the base.
+    to_send: Count
 
 
 def plan(recipe: Recipe, cache: Cache) -> Plan:

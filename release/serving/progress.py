@@ -19,12 +19,13 @@ class Progress:
 
     def __init__(self, label: str, total: int | None = None, unit: str = "") -> None:
         self._label, self._total, self._unit = label, total, unit
+        shape = None if unit else "{desc} {elapsed}"
         self._bar = tqdm(
             desc=label,
             total=total,
             unit=unit,
             unit_scale=unit == "B",
-            bar_format=None if unit else "{desc} {elapsed}",
+            bar_format=shape,
             disable=None,
         )
         self._done, self._began = 0, time.monotonic()
@@ -58,18 +59,23 @@ class Progress:
     def _line(self, end: str) -> None:
         self._printed = time.monotonic()
         self._lines += 1
-        parts = ["{desc}: {elapsed}"]
+        seconds = self._printed - self._began
+        parts = [f"{self._label}:"]
         if self._unit:
-            total = " of {total_fmt}" if self._total else ""
-            parts = [f"{{desc}}: {{n_fmt}}{total}{{unit}}", "{rate_fmt}", "{elapsed}"]
-        line = tqdm.format_meter(
-            self._done,
-            self._total or 0,
-            self._printed - self._began,
-            prefix=self._label,
-            unit="B" if self._unit == "B" else f" {self._unit}s",
-            unit_scale=self._unit == "B",
-            bar_format=", ".join([*parts, end] if end else parts),
-        )
-        tqdm.write(line, file=sys.stderr)
+            done, rate = self._number(self._done), self._done / max(seconds, 1e-9)
+            of = f" of {self._number(self._total)}" if self._total else ""
+            speed = (
+                f"{tqdm.format_sizeof(rate)}B/s"
+                if self._unit == "B"
+                else f"{rate:.2f} {self._unit}s/s"
+            )
+            parts.append(
+                f"{done}{of} {'' if self._unit == 'B' else f'{self._unit}s'}".rstrip()
+                + f", {speed},"
+            )
+        parts.append(f"{tqdm.format_interval(seconds)}{f', {end}' if end else ''}")
+        tqdm.write(" ".join(parts), file=sys.stderr)
         sys.stderr.flush()
+
+    def _number(self, count: int) -> str:
+        return f"{tqdm.format_sizeof(count)}B" if self._unit == "B" else str(count)
