@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
 
 from checks.config import params_file
 from checks.config.params import Params
@@ -42,7 +42,8 @@ _MODULES = ("train.py", *(f"training/{name}.py" for name in _TRAINING), "weights
 _SPLITS = ("train", "valid")
 
 
-def _read(params: Any) -> Any:
+def _read(params: Any) -> Params:
+    # One step alone may contradict another section: a source of documents is for another step.
     return params_file.parse(params) if isinstance(params, str) else params
 
 
@@ -66,7 +67,7 @@ class TrainingStep(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: Path
-    params: Annotated[Params, BeforeValidator(_read), PlainSerializer(_written)]
+    params: Annotated[Params, PlainValidator(_read), PlainSerializer(_written)]
     columns: tuple[str, ...] = ()
     rows: list[Row] = Field(default=[], exclude=True)
     valid: list[Row] = Field(default=[], exclude=True)

@@ -47,7 +47,7 @@ def test_bytes_are_counted_as_bytes_and_what_has_no_total_has_none(capsys: pytes
         other.update(2_000_000)
         third.tick()
     lines = capsys.readouterr().err.splitlines()
-    assert re.match(r"unpack: 1\.50M of 3\.00MB, .*B/s, 00:00", lines[0]), lines
+    assert re.match(r"unpack: 1\.50MB of 3\.00MB, .*B/s, 00:00", lines[0]), lines
     assert re.match(r"pull: 2\.00MB, .*B/s, 00:00", lines[1])
     assert lines[2] == "start: 00:00, still going"
 

@@ -494,10 +494,10 @@ def test_the_bill_of_materials_has_the_draft_with_its_licence(finished: Path) ->
 
 def test_the_bill_of_materials_is_the_same_in_another_process(finished: Path) -> None:
     text = (
-        "import sys; from pathlib import Path; from release.adapters import commits; from release.record import held; from release.record.records import Records; from release.evidence import sbom; "
+        "import sys; from pathlib import Path; from release.adapters import commits; from release.record import verdict_check; from release.record.records import Records; from release.evidence import sbom; "
         "from checks.storage import files, layout; from checks.formats.serving import ImageReport; root = Path(sys.argv[1]); "
         "image = files.read_json(root / layout.IMAGE_REPORT, ImageReport); "
-        "sys.stdout.buffer.write(sbom.make(held.hold(Records(root)), image, commits.committed_at(root, image.commit)))"
+        "sys.stdout.buffer.write(sbom.make(verdict_check.hold(Records(root)), image, commits.committed_at(root, image.commit)))"
     )
     runs = [
         subprocess.run(
