@@ -99,8 +99,9 @@ def running() -> Code:
 
 
 def at(root: Path) -> Code:
-    """Read the code in a repository that has Lockstep in it, or else the code that runs here."""
-    return modules.below(root) if (root / HAS).is_file() else running()
+    """Read the code of a repository: Lockstep in it, or else the one that runs here, and the team's own kinds."""
+    lockstep = modules.below(root) if (root / HAS).is_file() else running()
+    return {**lockstep, **modules.of_team(root)}
 
 
 def write(root: Path, params: Mapping[str, Any]) -> CodeLock:
