@@ -52,6 +52,7 @@ from release.cli import (
     sign,
     status,
     sweep,
+    upgrade,
     verify,
     watch,
 )
@@ -92,7 +93,7 @@ def main(context: click.Context, root: Path) -> None:
 SECTIONS: dict[
     str, tuple[click.Command, ...]
 ] = {  # of `lockstep --help`, in the order in which a team meets them
-    "Begin": (init.init, doctor.doctor, schema.schema),
+    "Begin": (init.init, upgrade.upgrade, doctor.doctor, schema.schema),
     "Train and judge": (
         run.run,
         gate.gate,
