@@ -6,20 +6,17 @@ contents of the modules that ``modules.of_stage`` finds, and the code of the pac
 (``plugins.identity``). It does not cover Python itself and the libraries: reports name their versions.
 """
 
-import functools
-import json
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, ValidationError
 
-import checks
 from checks.code import modules
 from checks.code.modules import Code
 from checks.kinds import plugins
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
@@ -42,10 +39,6 @@ READS: Mapping[str, tuple[str, ...]] = {
     "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data"),
 }
 
-# The file by which a repository, or a commit, has Lockstep in it.
-HAS = "stages/code.py"
-
-_DISTRIBUTION = "lockstep"
 _TOLD = "# Written by the stage `code` at the beginning of each run: commit it with dvc.lock and reports/.\n"
 _REMEDY = "run `lockstep run`"
 
@@ -94,18 +87,13 @@ def _of_stage(stage: str, params: Mapping[str, Any], code: Code) -> str:
 
 
 def running() -> Code:
-    """Read the code that runs here."""
-    return modules.below(Path(checks.__file__).parent.parent)
-
-
-def at(root: Path) -> Code:
-    """Read the code in a repository that has Lockstep in it, or else the code that runs here."""
-    return modules.below(root) if (root / HAS).is_file() else running()
+    """Read the code that runs here. Folders of these names in a repository of another's are not it."""
+    return modules.below(distribution.home())
 
 
 def write(root: Path, params: Mapping[str, Any]) -> CodeLock:
-    """Write code.lock of the code in ``root`` and return it. Raises as ``of``."""
-    made = CodeLock(lockstep=_installed(), stages=of(params, at(root)))
+    """Write code.lock of the code that runs here into ``root`` and return it. Raises as ``of``."""
+    made = CodeLock(lockstep=_installed(), stages=of(params, running()))
     document = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False)
     files.write_text(root / layout.CODE_LOCK, _TOLD + document)
     return made
@@ -127,18 +115,15 @@ def read(root: Path) -> CodeLock:
 
 def hold(root: Path, stage: str, params: Mapping[str, Any]) -> None:
     """Check that code.lock names the code that this stage is about to run. Raises EvidenceRefused, or as ``of``."""
-    if read(root).stages.get(stage) != _of_stage(stage, params, at(root)):
+    if read(root).stages.get(stage) != _of_stage(stage, params, running()):
         raise EvidenceRefused(
             f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _REMEDY
         )
 
 
-@functools.cache
 def _installed() -> Installed:
-    distribution = metadata.distribution(_DISTRIBUTION)
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    wheel = origin.get("archive_info", {}).get("hashes", {}).get("sha256")
-    return Installed(version=distribution.version, wheel=f"sha256:{wheel}" if wheel else None)
+    wheel = distribution.origin().get("archive_info", {}).get("hashes", {}).get("sha256")
+    return Installed(version=distribution.version(), wheel=f"sha256:{wheel}" if wheel else None)
 
 
 def value_at(document: Any, path: str) -> Any:
