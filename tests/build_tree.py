@@ -87,7 +87,7 @@ def ran_ignored_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ran(root: Path, code: Code) -> None:
     """Say in dvc.lock that every stage ran ``code``."""
-    digests = code_lock.of(params_file.load(root / layout.PARAMS).resolved(), code)
+    digests = code_lock.of(params_file.load(root / layout.PARAMS), code)
     document = read_yaml((root / layout.LOCK).read_text())
     for name, value in digests.items():
         document["stages"][name]["params"][layout.CODE_LOCK.as_posix()] = {code_lock.key(name): value}

@@ -25,7 +25,7 @@ def differences(
     """
     is_own = distribution.home() == root.resolve()
     code = of(root, commit, deadline) if is_own else lock.running()
-    others = pipeline_lock.other_code(lock.of(params.resolved(), code), stages)
+    others = pipeline_lock.other_code(lock.of(params, code), stages)
     return [
         f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has"
         for stage in others
