@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from checks.process import distribution
 from release.cli import (
     admission,
     approve,
@@ -67,7 +68,7 @@ from release.cli.common import Group
         "auto_envvar_prefix": "LOCKSTEP",  # LOCKSTEP_VERIFY_RUNTIME is verify's --runtime
     },
 )
-@click.version_option(package_name="lockstep", prog_name="lockstep")
+@click.version_option(package_name=distribution.NAME, prog_name="lockstep")
 @click.option(
     "-C",
     "root",
