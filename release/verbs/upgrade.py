@@ -5,12 +5,12 @@ The pin is changed first. Then the launcher runs this verb again in the new vers
 
 import difflib
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.code import lock
 from checks.config import params_file
+from checks.process import distribution
 from checks.process.errors import ParamsRefused, Refusal
 from checks.storage import files, layout
 from release.adapters import pin, thin_files, workflow_pin
@@ -59,7 +59,7 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
     ``replace``: files that are written although a person changed them. Raises ParamsRefused if another version is
     pinned, and as ``workflow_pin.of``.
     """
-    version = metadata.version(pin.DISTRIBUTION)
+    version = distribution.version()
     wanted = pinned(top)
     if wanted is None or wanted.version != version:
         there = "nothing" if wanted is None else wanted.version
@@ -125,7 +125,7 @@ def _called(top: Path) -> str | None:
 def _stale(root: Path, *, write: bool) -> list[str]:
     """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``."""
     params = params_file.load(root / layout.PARAMS)
-    new = lock.of(params, lock.at(root))
+    new = lock.of(params, lock.running())
     try:
         old = lock.read(root).stages
     except Refusal:
@@ -150,5 +150,6 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _diff(name: str, old: bytes | None, new: bytes) -> str:
-    lines = [data.decode(errors="replace").splitlines(keepends=True) for data in (old or b"", new)]
-    return "".join(difflib.unified_diff(*lines, name, name, n=1))
+    before = (old or b"").decode(errors="replace").splitlines(keepends=True)
+    after = new.decode().splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, after, name, name, n=1))
