@@ -3,6 +3,7 @@
 import json
 import py_compile
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -131,12 +132,28 @@ def test_the_text_of_a_kind_runs_and_no_bytecode_beside_it(tmp_path: Path) -> No
 
 CODE = modules.below(REPOSITORY)
 PARAMS = params_file.load(REPOSITORY / layout.PARAMS).resolved()
+
+
+class Named(NamedTuple):
+    """Parameters that name kinds which are not installed."""
+
+    values: dict[str, Any]
+
+    def resolved(self) -> dict[str, Any]:
+        """Return them."""
+        return self.values
+
+    def unwritten(self) -> dict[str, Any]:
+        """Return no defaults."""
+        return {}
+
+
 NAMED = {**PARAMS, "evaluate": {"scorers": [{"kind": "brevity"}]}}
 KIND = {"kinds/scorers/brevity.py": BREVITY.encode()}
 
 
 def _stale(params: dict, before: modules.Code, after: modules.Code) -> set[str]:
-    old, new = (lock.of(params, {**CODE, **code}) for code in (before, after))
+    old, new = (lock.of(Named(params), {**CODE, **code}) for code in (before, after))
     return {stage for stage in old if old[stage] != new[stage]}
 
 
@@ -167,20 +184,14 @@ def test_what_a_kind_imports_of_lockstep_counts_with_it(way: str) -> None:
     assert _stale(NAMED, *codes) == {"score", "evaluate", "gate"}
 
 
-class _Params:
-    def resolved(self) -> dict:
-        """Return parameters that name the kind."""
-        return NAMED
-
-
 def test_a_record_is_compared_with_the_kinds_of_its_commit_and_not_of_the_work_tree(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
     _write(tmp_path, {"scorers/brevity.py": BREVITY})
-    ran = lock.of(NAMED, lock.at(tmp_path))
+    ran = lock.of(Named(NAMED), lock.at(tmp_path))
     stages = {stage: {"params": {"code.lock": {lock.key(stage): ran[stage]}}} for stage in ran}
 
     def differing() -> set[str]:
-        lines = committed_code.differences(tmp_path, git(tmp_path, "rev-parse", "HEAD").strip(), _Params(), stages)  # type: ignore[arg-type]
+        lines = committed_code.differences(tmp_path, git(tmp_path, "rev-parse", "HEAD").strip(), Named(NAMED), stages)  # type: ignore[arg-type]
         return {line.split(": ")[1].split()[0] for line in lines}
 
     git(tmp_path, "commit", "--quiet", "--allow-empty", "-m", "no kind")
