@@ -88,8 +88,8 @@ def rewrite(tree: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 # What is said of a file of staging that no rendering gives.
 UNRENDERED = re.compile(
-    "is not what environment.yaml gives: run `lockstep render staging`$|is not the file that Lockstep ships: restore it|"
-    "is missing: restore|no environment has such a file: keep it"
+    "(is not what environment.yaml gives|is not the file that Lockstep ships|is missing): run `lockstep render staging`$|"
+    "no environment has such a file: keep it"
 )
 
 
