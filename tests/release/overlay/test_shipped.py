@@ -5,13 +5,13 @@ from typing import Any
 
 import pytest
 
-from checks.storage import digest, layout
+from checks.storage import layout
 from release.overlay import edits, shipped
 from release.overlay.environment_file import EnvironmentFile
 from tests.conftest import REPOSITORY
-from tests.overlay_sample import GATEWAY, edit, failures, lying, put, rendered
+from tests.overlay_sample import BASE, GATEWAY, edit, failures, lying, put, rendered, upgraded
 
-BASE, COMPONENTS = layout.ENVIRONMENTS / "base", layout.ENVIRONMENTS / "components"
+COMPONENTS = layout.ENVIRONMENTS / "components"
 WITH_KEYS = {"image": GATEWAY, "settings": {"LOCKSTEP_GATEWAY_KEYS": "/etc/lockstep/keys"}}
 CANARY = {"environment": "production", "namespace": "model-production"}
 USED: list[tuple[dict[str, Any], set[str]]] = [
@@ -46,15 +46,6 @@ def test_a_folder_that_no_knob_asks_for_may_be_absent_and_is_held_to_its_bytes_i
         for name in ("kustomization.yaml", "objects.yaml")
     ]
     assert failures(tree) == missing
-
-
-def upgraded(monkeypatch: pytest.MonkeyPatch, folder: Path = BASE) -> None:
-    """Make the installed Lockstep a later version, whose ``folder`` has another file of objects."""
-    home = REPOSITORY / folder
-    changed = {path: data + b"# later\n" for path, data in shipped.folders()[folder].items()}
-    folders = {**shipped.folders(), folder: changed}
-    monkeypatch.setattr(shipped, "EARLIER", {*shipped.EARLIER, digest.of_tree(home).digest})
-    monkeypatch.setattr(shipped, "folders", lambda: folders)
 
 
 def test_the_base_of_an_earlier_version_stops_a_promotion_by_one_line_and_no_rollback(

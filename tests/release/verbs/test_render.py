@@ -12,10 +12,9 @@ from release.cli import main
 from release.overlay import shipped
 from release.verbs.render import render
 from tests.conftest import REPOSITORY
-from tests.overlay_sample import GATEWAY, edit, failures, put, rendered
-from tests.release.overlay.test_shipped import upgraded
+from tests.overlay_sample import BASE, GATEWAY, edit, failures, put, rendered, upgraded
 
-BASE, COMPONENTS = layout.ENVIRONMENTS / "base", layout.ENVIRONMENTS / "components"
+COMPONENTS = layout.ENVIRONMENTS / "components"
 RENDERED = layout.ENVIRONMENTS / "staging" / "kustomization.yaml"
 
 

@@ -1,6 +1,7 @@
 """rollback: back to what ran, by one commit, with what was bad held back; quarantine: released by name; drill."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -29,6 +30,7 @@ from release.verbs import quarantine as quarantines
 from release.verbs import rollback as verb
 from release.verbs.approve import approve
 from release.verbs.reconcile import reconcile
+from release.verbs.render import render
 from release.verbs.rollback import RollbackOptions, RolledBack, rollback
 from release.verbs.status import status
 from tests import captured_rows, ledger_tree, overlay_sample
@@ -131,6 +133,27 @@ def test_another_environment_s_files_do_not_stop_a_rollback_and_stop_a_promotion
         "staging: overlay", "production: overlay",
     ]  # fmt: skip
     assert back(root).done == "moved"
+
+
+def test_after_an_upgrade_that_changes_the_base_a_promotion_waits_for_render_and_a_rollback_does_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay_sample.upgraded(monkeypatch)
+    found = status(root)
+    assert found.contradictions == ()
+    production = found.environments[1]
+    assert production.older.startswith(
+        f"{overlay_sample.BASE}: of an earlier version of Lockstep: `lockstep render production`"
+    )
+    assert environment_tables.status(found).count(production.older) == 1
+    assert production.advice.headline == "v0.3.0 of staging can follow once production is rendered"
+    with pytest.raises(PromotionRefused, match=re.escape(production.older)):
+        move(root, "production")
+    assert back(root).done == "moved"
+    assert {path.parent for path in render(root, "staging")} == {overlay_sample.BASE}
+    keep(root, "rendered")
+    assert move(root, "production").done == "moved"
+    assert [(state.older, state.drift) for state in status(root).environments] == [("", ()), ("", ())]
 
 
 def test_alerts_of_the_last_move_do_not_stop_a_rollback_and_edited_ones_do(root: Path) -> None:
