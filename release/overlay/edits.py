@@ -46,17 +46,9 @@ def failures(
 
 def older(environment: str, committed: Files) -> str:
     """Say which shared folders an earlier version of Lockstep wrote; empty if none. A cluster runs them as they are."""
-    names = ", ".join(map(str, _older(committed)))
+    names = ", ".join(map(str, shipped.earlier(committed)))
     todo = f"`lockstep render {environment}` writes those of this version, for every environment"
     return f"{names}: of an earlier version of Lockstep: {todo}" if names else ""
-
-
-def _older(committed: Files) -> list[Path]:
-    return [
-        folder
-        for folder in shipped.folders()
-        if shipped.is_earlier(folder, shipped.below(folder, committed))
-    ]
 
 
 def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:
@@ -67,18 +59,18 @@ def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterato
         yield f"{rendered}: is not what {environment_file.NAME} gives: run `lockstep render {environment}`"
     known = {rendered, environment_file.path(environment), layout.QUARANTINE}
     known |= {home / layout.POINTER, home / layout.EVIDENCE}
+    earlier = shipped.earlier(committed)
     used = shipped.files(file)
     for folder, content in shipped.folders().items():
         here = shipped.below(folder, committed)
-        if shipped.is_earlier(folder, here):
-            known.update(here)
-            continue
-        known.update(content)
-        if here or content.keys() & used.keys():
+        known |= content.keys() | earlier.get(folder, {}).keys()
+        if folder not in earlier and (here or content.keys() & used.keys()):
             yield from _shared(environment, content, here)
-    written = (home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED)
-    for path in sorted(path for path in committed if _belongs(path, home)):
-        if path not in known and not any(folder in path.parents for folder in written):
+    written = {home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED}
+    closed = {home, *(layout.ENVIRONMENTS / name for name in SHARED)}
+    for path in sorted(committed.keys() - known):
+        folders = {*path.parents}
+        if (path.parent == layout.ENVIRONMENTS or folders & closed) and not folders & written:
             yield f"{path}: no environment has such a file: keep it in a folder of its own ({environment_file.PAGE})"
 
 
@@ -88,14 +80,6 @@ def _shared(environment: str, content: Files, here: Files) -> Iterator[str]:
         if here.get(path) != wanted:
             problem = "is not the file that Lockstep ships" if path in here else "is missing"
             yield f"{path}: {problem}: run `lockstep render {environment}`"
-
-
-def _belongs(path: Path, home: Path) -> bool:
-    """Return whether a file is the environment's, or shared by all, or in a folder above them."""
-    shared = [layout.ENVIRONMENTS / name for name in SHARED]
-    return path.parent == layout.ENVIRONMENTS or any(
-        path.is_relative_to(folder) for folder in (home, *shared)
-    )
 
 
 def _monitoring(

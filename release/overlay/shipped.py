@@ -59,8 +59,13 @@ def below(folder: Path, committed: Files) -> Files:
     return {path: data for path, data in committed.items() if folder in path.parents}
 
 
-def is_earlier(folder: Path, content: Files) -> bool:
-    """Return whether ``content`` is what an earlier version of Lockstep had in a shared folder."""
+def earlier(committed: Files) -> dict[Path, Files]:
+    """Return the shared folders that a repository has as an earlier version of Lockstep had them, with their files."""
+    contents = {folder: below(folder, committed) for folder in folders()}
+    return {folder: files for folder, files in contents.items() if _is_earlier(folder, files)}
+
+
+def _is_earlier(folder: Path, content: Files) -> bool:
     manifest = {
         path.relative_to(folder).as_posix(): FileDigest(digest.of_bytes(data), len(data))
         for path, data in content.items()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from checks.storage import files
+from checks.storage import files, layout
 from release.overlay import environment_file, kustomization, shipped
 
 
@@ -16,25 +16,17 @@ def render(root: Path, environment: str) -> list[Path]:
     file = environment_file.read(environment, {source: _data(root / source)})
     wanted = {source.with_name(kustomization.NAME): kustomization.render(environment, file)}
     wanted |= shipped.files(file)
+    paths = [path for path in (root / layout.ENVIRONMENTS).rglob("*") if not path.is_dir()]
+    committed = {path.relative_to(root): _data(path) for path in paths}
     for folder, content in shipped.folders().items():
-        here = _content(root, folder)
-        if shipped.is_earlier(folder, here):
-            for path in here:
-                (root / path).unlink()
-        if here:
-            wanted |= content
-    changed = [path for path, content in wanted.items() if _data(root / path) != content]
+        wanted |= content if shipped.below(folder, committed) else {}
+    for content in shipped.earlier(committed).values():
+        for path in content:
+            (root / path).unlink()
+    changed = [path for path, data in wanted.items() if _data(root / path) != data]
     for path in changed:
         files.write_text(root / path, wanted[path].decode())
     return changed
-
-
-def _content(root: Path, folder: Path) -> dict[Path, bytes | None]:
-    return {
-        path.relative_to(root): _data(path)
-        for path in (root / folder).rglob("*")
-        if not path.is_dir()
-    }
 
 
 def _data(path: Path) -> bytes | None:

@@ -75,4 +75,4 @@ def test_a_link_in_the_base_is_of_no_earlier_version(tree: Path, monkeypatch: py
 
 
 def test_todays_folders_are_those_of_no_earlier_version() -> None:
-    assert not any(shipped.is_earlier(folder, content) for folder, content in shipped.folders().items())
+    assert shipped.earlier(lying(REPOSITORY / layout.ENVIRONMENTS)) == {}
