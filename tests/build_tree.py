@@ -81,7 +81,7 @@ def ran_ignored_code(root: Path) -> Path:
     (root / code_lock.HAS).write_text("# Lockstep is in this repository.\n")
     with (root / ".git" / "info" / "exclude").open("a") as stream:
         stream.write("/stages/\n")
-    digests = code_lock.of(params_file.load(root / layout.PARAMS).resolved(), code_lock.at(root))
+    digests = code_lock.of(params_file.load(root / layout.PARAMS), code_lock.at(root))
     document = read_yaml((root / layout.LOCK).read_text())
     for name, value in digests.items():
         document["stages"][name]["params"][layout.CODE_LOCK.as_posix()] = {code_lock.key(name): value}

@@ -2,8 +2,9 @@
 
 The stage ``code`` writes it at the beginning of every run, and in dvc.yaml each stage depends on its own digest there.
 So a stage runs again where a module that it runs has changed, and nowhere else. The digest covers the paths and
-contents of the modules that ``modules.of_stage`` finds, and the code of the packages from outside whose kinds are named
-(``plugins.identity``). It does not cover Python itself and the libraries: reports name their versions.
+contents of the modules that ``modules.of_stage`` finds, the code of the packages from outside whose kinds are named
+(``plugins.identity``), and the parameters of the stage that params.yaml leaves to their defaults. It does not cover
+Python itself and the libraries: reports name their versions.
 """
 
 import functools
@@ -11,7 +12,7 @@ import json
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import yaml
 from pydantic import Field, ValidationError
@@ -50,6 +51,16 @@ _TOLD = "# Written by the stage `code` at the beginning of each run: commit it w
 _REMEDY = "run `lockstep run`"
 
 
+class Parameters(Protocol):
+    """The parameters of a repository: ``checks.config.params.Params``, which stands above this module."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Return them with their defaults."""
+
+    def unwritten(self) -> dict[str, Any]:
+        """Return the defaults among them."""
+
+
 class Installed(Record):
     """The Lockstep that ran. ``wheel``: the SHA-256 of its wheel; None for an editable installation."""
 
@@ -69,13 +80,13 @@ def key(stage: str) -> str:
     return f"stages.{stage}"
 
 
-def of(params: Mapping[str, Any], code: Code) -> dict[str, str]:
+def of(params: Parameters, code: Code) -> dict[str, str]:
     """Return the digest of each stage's code.
 
-    ``params``: the parameters with their defaults, as params.yaml would say them (``Params.resolved``). Raises
-    MachineRefused if the code of a package from outside, which they name, cannot be hashed.
+    Raises MachineRefused if the code of a package from outside, which the parameters name, cannot be hashed.
     """
-    return {stage: _of_stage(stage, params, code) for stage in READS}
+    resolved, unwritten = params.resolved(), params.unwritten()
+    return {stage: _of_stage(stage, resolved, unwritten, code) for stage in READS}
 
 
 def modules_of(stage: str, params: Mapping[str, Any], code: Code) -> list[str]:
@@ -87,10 +98,13 @@ def _names(stage: str, params: Mapping[str, Any]) -> frozenset[str]:
     return modules.names_in([value_at(params, path) for path in READS[stage]])
 
 
-def _of_stage(stage: str, params: Mapping[str, Any], code: Code) -> str:
+def _of_stage(
+    stage: str, params: Mapping[str, Any], unwritten: Mapping[str, Any], code: Code
+) -> str:
     contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
     outside = {kind: plugin.sha256 for kind, plugin in plugins.named(_names(stage, params)).items()}
-    return digest.of_json({"modules": contents, "plugins": outside})
+    defaults = {path: value_at(unwritten, path) for path in READS[stage]}
+    return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})
 
 
 def running() -> Code:
@@ -103,7 +117,7 @@ def at(root: Path) -> Code:
     return modules.below(root) if (root / HAS).is_file() else running()
 
 
-def write(root: Path, params: Mapping[str, Any]) -> CodeLock:
+def write(root: Path, params: Parameters) -> CodeLock:
     """Write code.lock of the code in ``root`` and return it. Raises as ``of``."""
     made = CodeLock(lockstep=_installed(), stages=of(params, at(root)))
     document = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False)
@@ -125,9 +139,10 @@ def read(root: Path) -> CodeLock:
         raise EvidenceRefused(f"{layout.CODE_LOCK}: {why}", _REMEDY) from error
 
 
-def hold(root: Path, stage: str, params: Mapping[str, Any]) -> None:
+def hold(root: Path, stage: str, params: Parameters) -> None:
     """Check that code.lock names the code that this stage is about to run. Raises EvidenceRefused, or as ``of``."""
-    if read(root).stages.get(stage) != _of_stage(stage, params, at(root)):
+    here = _of_stage(stage, params.resolved(), params.unwritten(), at(root))
+    if read(root).stages.get(stage) != here:
         raise EvidenceRefused(
             f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _REMEDY
         )

@@ -24,7 +24,7 @@ def differences(
     code = of(root, commit, deadline)
     if lock.HAS not in code:
         code = lock.running()
-    others = pipeline_lock.other_code(lock.of(params.resolved(), code), stages)
+    others = pipeline_lock.other_code(lock.of(params, code), stages)
     return [
         f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has"
         for stage in others
