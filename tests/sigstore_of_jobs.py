@@ -72,9 +72,9 @@ class _After(Loader):
 def _identities(module: Any) -> None:
     """GitHub tells Sigstore in which file of which branch or commit a job stands, and which workflow was started."""
     started = os.environ.get("GITHUB_WORKFLOW_REF")
-    called = json.loads(os.environ.get("LOCKSTEP_ACT_CALLED", "{}")).get(os.environ.get("GITHUB_JOB"))
-    identities = f"https://github.com/{called or started} https://github.com/{started}"
-    module.detect_credential = lambda *_: identities if started else None
+    stands = json.loads(os.environ.get("LOCKSTEP_ACT_JOBS", "{}")).get(os.environ.get("GITHUB_JOB"))
+    identities = f"https://github.com/{stands} https://github.com/{started}"
+    module.detect_credential = lambda *_: identities if stands else None
     module.IdentityToken = lambda raw: raw.split()
 
 

@@ -1,9 +1,9 @@
 """Who may sign: no entry of the file may be met by somebody whom it does not name."""
 
+import json
 from typing import Any
 
 import pytest
-import yaml
 
 from checks.formats import signers
 from checks.formats.signers import GITHUB, Source
@@ -19,7 +19,7 @@ PINNED = OWN | {"identity": SHARED, "commits": [OLD, NEW], "caller": CALLER}
 
 def _parse(*entries: dict[str, Any]) -> signers.Signers:
     plain = [{name: value for name, value in entry.items() if value is not None} for entry in entries]
-    return signers.parse(yaml.safe_dump(plain), "signers.yaml")
+    return signers.parse(json.dumps(plain), "signers.yaml")
 
 
 def test_a_workflow_says_whose_code_must_have_run() -> None:
@@ -78,11 +78,11 @@ def test_a_caller_is_a_workflow_at_a_branch_and_commits_are_whole(change: dict[s
     ids=["the same", "one of its commits", "other commits", "one of its commits, retired"],
 )
 def test_two_names_of_one_workflow_would_count_as_two_people(other: dict[str, Any]) -> None:
-    text = yaml.safe_dump([PINNED, PINNED | {"name": "second"} | other]).replace("retired", "2030-01-31")
+    text = json.dumps([PINNED, PINNED | {"name": "second"} | other]).replace('"retired"', "2030-01-31")
     with pytest.raises(EvidenceRefused, match=r"two signers have the same (identity|workflow and caller)"):
         signers.parse(text, "signers.yaml")
 
 
 def test_a_commit_that_is_no_longer_trusted_gets_an_entry_with_a_last_day() -> None:
-    text = yaml.safe_dump([PINNED | {"commits": [NEW]}, PINNED | {"name": "old", "commits": [OLD], "until": "retired"}])
-    assert [signer.name for signer in signers.parse(text.replace("retired", "2030-01-31"), "it")] == ["ci", "old"]
+    text = json.dumps([PINNED | {"commits": [NEW]}, PINNED | {"name": "old", "commits": [OLD], "until": "retired"}])
+    assert [signer.name for signer in signers.parse(text.replace('"retired"', "2030-01-31"), "it")] == ["ci", "old"]

@@ -403,6 +403,8 @@ def test_a_pinned_workflow_signs_at_its_commit_and_for_this_repository(api: Stan
     home, old, new = "https://github.com/tools/lockstep/.github/workflows", "0" * 40, "1" * 40
     thin, policy = clone / ".github" / "workflows" / "release.yml", clone / "release" / "policy" / "signers.yaml"
     (thin.parent / "verify.yml").unlink()
+    for file in (rulesets.MAIN, rulesets.TAGS, rulesets.EVIDENCE):
+        (clone / file).unlink()
     thin.write_text(f"jobs:\n  release:\n    uses: tools/lockstep/.github/workflows/release.yml@{new}\n")
     _commit(clone)
     assert _look(clone)["workflows"].status == "ok"
