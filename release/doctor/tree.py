@@ -119,6 +119,21 @@ def serving(target: Target) -> Serving:
     )
 
 
+def _called(repository: Repository) -> str:
+    """Look who owns the workflows that are called: GitHub gives self-hosted runners and secrets to no other owner's."""
+    pinned = _pinned(repository.target)
+    if pinned is None:
+        return "none of another repository"
+    owner = shown(repository.answer["full_name"]).partition("/")[0]
+    home, _, name = pinned[1].partition("/")
+    if home.lower() != owner.lower():
+        raise Unseen(
+            f"{pinned[1]}: its jobs get no self-hosted runner and no secret, unless one enterprise owns {home} and {owner}",
+            f"fork it into {owner}, then run ./lockstep upgrade --workflows {owner}/{name}",
+        )
+    return f"{pinned[1]} has the same owner"
+
+
 def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
     """Require the workflow that signs among the signers."""
     wanted = _wanted(name, role, repository)
@@ -180,6 +195,7 @@ LOCAL = (
     Wanted("DVC remote", ("every workflow",), _remote),
 )
 SIGNERS = (
+    Wanted("called workflows", ("every workflow",), _called),
     Wanted(
         "signers",
         ("release.yml", "promote.yml"),

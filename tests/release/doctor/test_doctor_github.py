@@ -277,7 +277,7 @@ def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone:
             api.shown[path] = refusal
     found = _look(clone)
     unknown = {name for name, check in found.items() if check.status == "unknown"}
-    settled = {"repository", "workflows", "DVC remote", "signers", "verifiers", "rules of main"}
+    settled = {"repository", "workflows", "called workflows", "DVC remote", "signers", "verifiers", "rules of main"}
     assert unknown == set(found) - settled
     assert all("needs a token with" in found[name].found and found[name].fix for name in unknown)
     code, output = _run(clone)
@@ -400,12 +400,12 @@ def test_release_yml_of_another_repository_may_not_sign_here(api: StandIn, clone
 
 def test_a_pinned_workflow_signs_at_its_commit_and_for_this_repository(api: StandIn, clone: Path) -> None:
     """A thin repository: its release.yml calls the one of Lockstep, which calls verify.yml of the same commit."""
-    home, old, new = "https://github.com/tools/lockstep/.github/workflows", "0" * 40, "1" * 40
+    home, old, new = "https://github.com/octo/lockstep/.github/workflows", "0" * 40, "1" * 40
     thin, policy = clone / ".github" / "workflows" / "release.yml", clone / "release" / "policy" / "signers.yaml"
     (thin.parent / "verify.yml").unlink()
     for file in (rulesets.MAIN, rulesets.TAGS, rulesets.EVIDENCE):
         (clone / file).unlink()
-    thin.write_text(f"jobs:\n  release:\n    uses: tools/lockstep/.github/workflows/release.yml@{new}\n")
+    thin.write_text(f"jobs:\n  release:\n    uses: octo/lockstep/.github/workflows/release.yml@{new}\n")
     _commit(clone)
     assert _look(clone)["workflows"].status == "ok"
     found = _look(clone)["verifiers"]
