@@ -29,6 +29,8 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from checks.process import distribution
+from release.adapters import pin
 from tests import sigstore_of_jobs, warm
 from tests.conftest import REPOSITORY
 
@@ -200,9 +202,8 @@ class Act:
 
     def pin(self) -> str:
         """Return the lockstep-requirements.txt that pins the wheel."""
-        name, version, *_ = self.wheel().name.split("-")
         sha256 = hashlib.sha256(self.wheel().read_bytes()).hexdigest()
-        return f"{name.replace('_', '-')}[dvc,pipeline,http,serve]=={version} --hash=sha256:{sha256}\n"
+        return pin.written(pin.Pin(pin.EXTRAS, distribution.version(), sha256))
 
     def _machine(self) -> dict[str, str]:
         """The environment that act, and so every job, is started with."""

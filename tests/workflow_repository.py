@@ -6,7 +6,6 @@ API. Its workflows run under act.
 
 import copy
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +14,18 @@ from typing import Any, NamedTuple
 import yaml
 
 from checks.config import sealed
+from checks.process import distribution
 from checks.storage import digest, layout
+from release.adapters import thin_files
 from stages.loaders.table import Table
 from tests import overlay_sample, pipeline_repository, tuned
 from tests.act_service import COMMIT, LOCKSTEP, Act, Line, Run
-from tests.conftest import REPOSITORY, scaled_down
+from tests.conftest import scaled_down
 from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
 from tests.pipeline_repository import git
 from tests.sigstore_of_jobs import ISSUER
 
 Edit = Callable[[dict[str, Any]], object]
-THIN = REPOSITORY / "release" / "thin"
-PLACEHOLDER = f"OWNER/lockstep/.github/workflows/{{}}@{'0' * 40}"
 SEALED = 40  # rows of the sealed split
 SEALED_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="  # decrypts them
 _NOWHERE = "/dev/null/store"  # what everybody can read of DVC's remote: without the login there is nothing behind it
@@ -213,14 +212,13 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     return Team(work, origin, store, hub, act)
 
 
-def thin(root: Path, pin: str) -> None:
-    """Put the launcher, the pin and the workflows of a thin repository into ``root``."""
-    shutil.copytree(THIN / ".github", root / ".github")
-    for path in (root / ".github" / "workflows").iterdir():
-        called = f"{LOCKSTEP}/.github/workflows/{path.name}@{COMMIT}"
-        path.write_text(path.read_text().replace(PLACEHOLDER.format(path.name), called))
-    shutil.copy(THIN / "lockstep", root / "lockstep")
-    (root / "lockstep-requirements.txt").write_text(pin)
+def thin(root: Path, requirements: str) -> None:
+    """Put what `lockstep init --workflows` generates, and the pin, into ``root``."""
+    for name, data in thin_files.generated(f"{LOCKSTEP}@{COMMIT}").items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    (root / thin_files.LAUNCHER).chmod(0o755)
+    (root / distribution.PIN).write_text(requirements)
 
 
 def sealed_rows(document: dict[str, Any], rows: list[dict[str, str]]) -> bytes:

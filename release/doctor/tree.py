@@ -128,7 +128,7 @@ def _called(repository: Repository) -> str:
     home, _, name = pinned[1].partition("/")
     if home.lower() != owner.lower():
         raise Unseen(
-            f"{pinned[1]}: its jobs get no self-hosted runner and no secret, unless one enterprise owns {home} and {owner}",
+            f"{pinned[1]}: its jobs get no runner and no secret of {owner}, unless both are of one enterprise",
             f"fork it into {owner}, then run ./lockstep upgrade --workflows {owner}/{name}",
         )
     return f"{pinned[1]} has the same owner"
