@@ -213,8 +213,9 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
 
 
 def thin(root: Path, requirements: str) -> None:
-    """Put what `lockstep init --workflows` generates, and the pin, into ``root``."""
-    for name, data in thin_files.generated(f"{LOCKSTEP}@{COMMIT}").items():
+    """Put what `lockstep init --workflows` generates, the environments and the pin into ``root``."""
+    environments = {name: data for name, data in thin_files.templates().items() if name.startswith("release/")}
+    for name, data in (environments | thin_files.generated(f"{LOCKSTEP}@{COMMIT}")).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     (root / thin_files.LAUNCHER).chmod(0o755)
