@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,15 @@ def table() -> list[dict[str, str]]:
     ]
 
 
-def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, str]]) -> None:
+def make(
+    root: Path,
+    base: Path,
+    document: dict[str, Any],
+    rows: list[dict[str, str]],
+    code: Iterable[str] = ("checks", "stages", "release"),
+) -> None:
     """Lay out code, sources and parameters below ``root`` and commit them."""
-    for folder in ("checks", "stages", "release"):
+    for folder in code:
         # With the bytecode, which holds for a copy: each stage would compile every module anew.
         shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
