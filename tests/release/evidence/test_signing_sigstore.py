@@ -23,7 +23,8 @@ from checks.formats.signers import Signer
 from checks.formats.statement import PAYLOAD, TREE
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import files, layout
-from release.evidence import dsse, sigstore, strict, trust, verification
+from checks.storage.digest import canonical_json
+from release.evidence import dsse, sigstore, trust, verification
 from release.image.layout import Layout
 from release.verbs.evidence import show
 from release.verbs.sign import sign
@@ -36,7 +37,7 @@ CI = Signer(name="ci", may=("release",), identity=OURS, issuer=ISSUER)
 THEIRS = OURS.replace("release.yml", "verify.yml")
 VERIFIER = Signer(name="verifier", may=("verify",), identity=THEIRS, issuer=ISSUER)
 REPOSITORY, MAIN = "https://github.com/team/router", "refs/heads/main"
-STATEMENT = strict.write({"_type": "x", "subject": [{"name": "m", "digest": {TREE: "0" * 64}}]})
+STATEMENT = canonical_json({"_type": "x", "subject": [{"name": "m", "digest": {TREE: "0" * 64}}]})
 
 
 @pytest.fixture(autouse=True)
