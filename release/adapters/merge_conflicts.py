@@ -17,7 +17,8 @@ _MARKER = re.compile(rb"^<{7} ", re.MULTILINE)
 _ENDS = {
     "MERGE_HEAD": "git commit --no-edit",
     "REBASE_HEAD": "GIT_EDITOR=true git rebase --continue",
-    "CHERRY_PICK_HEAD": "git cherry-pick --continue --no-edit",
+    # Nothing is left of a commit that changed the record alone, if the other record is taken.
+    "CHERRY_PICK_HEAD": "git commit --no-edit --allow-empty",
 }
 
 
@@ -39,10 +40,7 @@ def check(root: Path) -> None:
 
 
 def other_commit(git: Git) -> tuple[str, str] | None:
-    """Return the commit that is merged, rebased or picked into HEAD, and the command that ends that; None if none is.
-
-    A merge of more than two commits is none that a record could be taken from.
-    """
+    """Return the commit that is merged, rebased or picked into HEAD, and the command that ends that; None if none is."""
     for name, ends in _ENDS.items():
         commit = git.found("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
         if commit and (name != "REBASE_HEAD" or _is_rebasing(git)):
