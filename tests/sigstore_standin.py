@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from checks.formats.statement import PAYLOAD
-from release.evidence import sigstore, strict
+from checks.storage.digest import canonical_json
+from release.evidence import sigstore
 
 _HASH, _SCTS = hashes.SHA256(), x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 # fulcio: whose code ran, of which branch, and the workflow that was started
@@ -55,7 +56,7 @@ class Standin:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._leaf(key, identity, issuer, identity if caller is None else caller)
         signature = key.sign(f"DSSEv1 {len(PAYLOAD)} {PAYLOAD} {len(payload)} ".encode() + payload, ec.ECDSA(_HASH))
-        return strict.write(
+        return canonical_json(
             {
                 "mediaType": sigstore.BUNDLE,
                 "verificationMaterial": {
@@ -148,7 +149,7 @@ class Standin:
         hashed = {"algorithm": "sha256", "value": hashlib.sha256(payload).hexdigest()}
         signatures = [{"signature": _base64(signature), "verifier": pem}]
         spec = {"payloadHash": hashed, "envelopeHash": hashed, "signatures": signatures}
-        body = strict.write({"apiVersion": "0.0.1", "kind": "dsse", "spec": spec})
+        body = canonical_json({"apiVersion": "0.0.1", "kind": "dsse", "spec": spec})
         root, at = hashlib.sha256(b"\0" + body).digest(), int(self.now.timestamp())
         note = f"standin.invalid - 1\n1\n{_base64(root)}\n"
         noted = _base64(_id(self.log)[:4] + self.log.sign(note.encode(), ec.ECDSA(_HASH)))
@@ -159,7 +160,7 @@ class Standin:
             "kindVersion": {"kind": "dsse", "version": "0.0.1"},
             "integratedTime": str(at),
             "inclusionPromise": {
-                "signedEntryTimestamp": _base64(self.log.sign(strict.write(promise), ec.ECDSA(_HASH)))
+                "signedEntryTimestamp": _base64(self.log.sign(canonical_json(promise), ec.ECDSA(_HASH)))
             },
             "inclusionProof": {
                 "logIndex": "0", "rootHash": _base64(root), "treeSize": "1", "hashes": [],

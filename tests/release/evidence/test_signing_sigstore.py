@@ -23,7 +23,8 @@ from checks.formats.signers import Signer
 from checks.formats.statement import PAYLOAD, TREE
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import files, layout
-from release.evidence import dsse, sigstore, strict, trust, verification
+from checks.storage.digest import canonical_json
+from release.evidence import dsse, sigstore, trust, verification
 from release.image.layout import Layout
 from release.verbs.evidence import show
 from release.verbs.sign import sign
@@ -39,7 +40,7 @@ REPOSITORY, MAIN, FILE = "https://github.com/team/router", "refs/heads/main", "/
 SHARED, CALLER = "https://github.com/tools/lockstep/.github/workflows/verify.yml", f"{REPOSITORY}{FILE}@{MAIN}"
 OLD, NEW = "0" * 40, "1" * 40
 PINNED = Signer(name="verifier", may=("verify",), identity=SHARED, commits=(OLD, NEW), caller=CALLER, issuer=ISSUER)
-STATEMENT = strict.write({"_type": "x", "subject": [{"name": "m", "digest": {TREE: "0" * 64}}]})
+STATEMENT = canonical_json({"_type": "x", "subject": [{"name": "m", "digest": {TREE: "0" * 64}}]})
 
 
 @pytest.fixture(autouse=True)

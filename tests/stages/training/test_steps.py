@@ -31,7 +31,6 @@ from stages.training import checkpoints
 from stages.training.checkpoints import HERE, MANIFEST, THERE
 from stages.training.remote import SWITCH
 from stages.training.step import trainer_of
-from stages.training.training_steps import TrainingStep
 from stages.weights import nf4
 from tests import pipeline_repository as repository
 from tests import training_tree, warm
@@ -295,7 +294,7 @@ def test_a_step_does_not_go_on_beside_other_codes_of_a_4_bit_base(root: Path) ->
     other = trained.quantised.model_copy(update={"weights": digest.of_json(tensors)})
     files.write_json(path, trained.model_copy(update={"tensors": tensors, "quantised": other}))
     rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    step = TrainingStep(root=root, params=first, data={}, base=trained.base, rows=rows, start=root / layout.ADAPTER)
+    step = training_tree.step(first, root, base=trained.base, rows=rows, start=root / layout.ADAPTER)
     with pytest.raises(MachineRefused, match="the base is quantised to other codes here than where the step before"):
         trainer_of(step)
 
