@@ -56,7 +56,8 @@ def templates() -> dict[str, bytes]:
     """Return every file of a thin repository as the package has it, by path."""
     home = Path(thin.__file__).parent
     paths = sorted(path for path in home.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    names = {path.relative_to(home).as_posix(): path for path in paths}
+    # The names keep DVC and ``projects`` from taking the package's folder for a pipeline.
+    names = {path.relative_to(home).as_posix().replace(".template", ""): path for path in paths}
     return {name: path.read_bytes() for name, path in names.items() if name not in _OF_THE_PACKAGE}
 
 
