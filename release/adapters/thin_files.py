@@ -71,13 +71,14 @@ def generated(workflows: str | None) -> dict[str, bytes]:
         if name.startswith(_WORKFLOWS) and workflows is not None:
             repository, _, commit = workflows.partition("@")
             called = rf"{repository}\1@{commit}".encode()
-            contents[name] = _stamped(_CALLED.sub(called, data))
+            contents[name] = stamped(_CALLED.sub(called, data))
         elif name in (LAUNCHER, layout.PIPELINE.as_posix()):
-            contents[name] = _stamped(data)
+            contents[name] = stamped(data)
     return contents
 
 
-def _stamped(data: bytes) -> bytes:
+def stamped(data: bytes) -> bytes:
+    """Return a generated file with the digest of its lines, below the shebang if it has one."""
     shebang, _, rest = data.partition(b"\n") if data.startswith(b"#!") else (b"", b"", data)
     stamp = f"{_MARK}{hashlib.sha256(rest).hexdigest()}\n".encode()
     return (shebang + b"\n" if shebang else b"") + stamp + rest
