@@ -46,6 +46,7 @@ from release.cli import (
     references,
     render,
     report,
+    resolve,
     rollback,
     run,
     schema,
@@ -110,7 +111,7 @@ SECTIONS: dict[
         label.label,
         sealed.sealed,
     ),
-    "Propose": (record.record, report.report, comment.comment),
+    "Propose": (record.record, resolve.resolve, report.report, comment.comment),
     "Release": (build.build, verify.verify, keys.keys, sign.sign, evidence.evidence),
     "Move environments": (
         render.render,

@@ -120,6 +120,27 @@ def test_a_link_below_a_folder_of_data_or_reports_is_refused(root: Path, committ
     assert "reports/image.json: is a link or another repository in git" in check(root, committed, "-P")
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("checks/process/errors.py", "checks.process.errors"),
+        ("checks/storage/layout.py", "layout"),
+        ("release/adapters/git_objects.py", "git_objects"),
+    ],
+)
+def test_a_module_that_the_check_itself_imports_is_missing_in_one_line(root: Path, path: str, name: str) -> None:
+    (root / path).unlink()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "release.cli", "gate"], cwd=root, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(root.parent / "packages"), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("lockstep: Lockstep is not whole here: ")
+    assert name in line
+    assert line.endswith("restore its files: `git status -- checks release stages`")
+    assert done.returncode == 9
+
+
 def test_a_change_that_is_staged_may_judge_and_not_sign(root: Path) -> None:
     write("checks/scorers/mine.py")(root)
     git(root, "add", "checks")
