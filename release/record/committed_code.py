@@ -20,8 +20,8 @@ def differences(
     """Return a line for each stage of a dvc.lock that ran other code than ``commit`` has.
 
     ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the code
-    that runs here lies elsewhere than at the git root, it is what was reviewed, and the commit's files of its names are not
-    read. The team's own kinds are those of the commit. Raises EvidenceRefused if git cannot read the code in time,
+    that runs here lies elsewhere than at the git root, it is what was reviewed, and the commit's files of its names are
+    not read. The team's own kinds are those of the commit. Raises EvidenceRefused if git cannot read the code in time,
     MachineRefused if a package from outside cannot be hashed.
     """
     home = distribution.home()
