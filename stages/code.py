@@ -14,7 +14,7 @@ from stages import entry
 
 def code(params: Params, root: Path) -> str:
     """Write code.lock."""
-    made = lock.write(root, params.resolved())
+    made = lock.write(root, params)
     return f"Lockstep {made.lockstep.version}, {len(made.stages)} stages"
 
 

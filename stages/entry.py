@@ -43,7 +43,7 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
             refused.forget(root)
             read = params_file.load(root / layout.PARAMS)
             if _of_dvc(name) and name != code_lock.STAGE:
-                code_lock.hold(root, name, read.resolved())
+                code_lock.hold(root, name, read)
             click.echo(f"{name}: {stage(read, root)}", err=True)
     except Refusal as refusal:
         _refuse(name, root, refusal, params)

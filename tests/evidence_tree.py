@@ -206,7 +206,7 @@ def _code() -> Code:
 @functools.lru_cache(maxsize=256)
 def _digests(params: str) -> dict[str, str]:
     """Return the digests of the code of all stages with a params.yaml of this text: half a second's work."""
-    return lock.of(params_file.parse(params).resolved(), _code())
+    return lock.of(params_file.parse(params), _code())
 
 
 def recorded(root: Path) -> None:

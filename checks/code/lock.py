@@ -2,24 +2,22 @@
 
 The stage ``code`` writes it at the beginning of every run, and in dvc.yaml each stage depends on its own digest there.
 So a stage runs again where a module that it runs has changed, and nowhere else. The digest covers the paths and
-contents of the modules that ``modules.of_stage`` finds, and the code of the packages from outside whose kinds are named
-(``plugins.identity``). It does not cover Python itself and the libraries: reports name their versions.
+contents of the modules that ``modules.of_stage`` finds, the code of the packages from outside whose kinds are named
+(``plugins.identity``), and the parameters of the stage that params.yaml leaves to their defaults. It does not cover
+Python itself and the libraries: reports name their versions.
 """
 
-import functools
-import json
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import yaml
 from pydantic import Field, ValidationError
 
-import checks
 from checks.code import modules
 from checks.code.modules import Code
 from checks.kinds import plugins
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
@@ -42,12 +40,18 @@ READS: Mapping[str, tuple[str, ...]] = {
     "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data"),
 }
 
-# The file by which a repository, or a commit, has Lockstep in it.
-HAS = "stages/code.py"
-
-_DISTRIBUTION = "lockstep"
 _TOLD = "# Written by the stage `code` at the beginning of each run: commit it with dvc.lock and reports/.\n"
 _REMEDY = "run `lockstep run`"
+
+
+class Parameters(Protocol):
+    """The parameters of a repository: ``checks.config.params.Params``, which stands above this module."""
+
+    def resolved(self) -> dict[str, Any]:
+        """Return them with their defaults."""
+
+    def unwritten(self) -> dict[str, Any]:
+        """Return the defaults among them."""
 
 
 class Installed(Record):
@@ -69,13 +73,13 @@ def key(stage: str) -> str:
     return f"stages.{stage}"
 
 
-def of(params: Mapping[str, Any], code: Code) -> dict[str, str]:
+def of(params: Parameters, code: Code) -> dict[str, str]:
     """Return the digest of each stage's code.
 
-    ``params``: the parameters with their defaults, as params.yaml would say them (``Params.resolved``). Raises
-    MachineRefused if the code of a package from outside, which they name, cannot be hashed.
+    Raises MachineRefused if the code of a package from outside, which the parameters name, cannot be hashed.
     """
-    return {stage: _of_stage(stage, params, code) for stage in READS}
+    resolved, unwritten = params.resolved(), params.unwritten()
+    return {stage: _of_stage(stage, resolved, unwritten, code) for stage in READS}
 
 
 def modules_of(stage: str, params: Mapping[str, Any], code: Code) -> list[str]:
@@ -87,25 +91,23 @@ def _names(stage: str, params: Mapping[str, Any]) -> frozenset[str]:
     return modules.names_in([value_at(params, path) for path in READS[stage]])
 
 
-def _of_stage(stage: str, params: Mapping[str, Any], code: Code) -> str:
+def _of_stage(
+    stage: str, params: Mapping[str, Any], unwritten: Mapping[str, Any], code: Code
+) -> str:
     contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
     outside = {kind: plugin.sha256 for kind, plugin in plugins.named(_names(stage, params)).items()}
-    return digest.of_json({"modules": contents, "plugins": outside})
+    defaults = {path: value_at(unwritten, path) for path in READS[stage]}
+    return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})
 
 
 def running() -> Code:
-    """Read the code that runs here."""
-    return modules.below(Path(checks.__file__).parent.parent)
+    """Read the code that runs here. Folders of these names in a repository of another's are not it."""
+    return modules.below(distribution.home())
 
 
-def at(root: Path) -> Code:
-    """Read the code in a repository that has Lockstep in it, or else the code that runs here."""
-    return modules.below(root) if (root / HAS).is_file() else running()
-
-
-def write(root: Path, params: Mapping[str, Any]) -> CodeLock:
-    """Write code.lock of the code in ``root`` and return it. Raises as ``of``."""
-    made = CodeLock(lockstep=_installed(), stages=of(params, at(root)))
+def write(root: Path, params: Parameters) -> CodeLock:
+    """Write code.lock of the code that runs here into ``root`` and return it. Raises as ``of``."""
+    made = CodeLock(lockstep=_installed(), stages=of(params, running()))
     document = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False)
     files.write_text(root / layout.CODE_LOCK, _TOLD + document)
     return made
@@ -125,20 +127,18 @@ def read(root: Path) -> CodeLock:
         raise EvidenceRefused(f"{layout.CODE_LOCK}: {why}", _REMEDY) from error
 
 
-def hold(root: Path, stage: str, params: Mapping[str, Any]) -> None:
+def hold(root: Path, stage: str, params: Parameters) -> None:
     """Check that code.lock names the code that this stage is about to run. Raises EvidenceRefused, or as ``of``."""
-    if read(root).stages.get(stage) != _of_stage(stage, params, at(root)):
+    here = _of_stage(stage, params.resolved(), params.unwritten(), running())
+    if read(root).stages.get(stage) != here:
         raise EvidenceRefused(
             f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _REMEDY
         )
 
 
-@functools.cache
 def _installed() -> Installed:
-    distribution = metadata.distribution(_DISTRIBUTION)
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    wheel = origin.get("archive_info", {}).get("hashes", {}).get("sha256")
-    return Installed(version=distribution.version, wheel=f"sha256:{wheel}" if wheel else None)
+    wheel = distribution.origin().get("archive_info", {}).get("hashes", {}).get("sha256")
+    return Installed(version=distribution.version(), wheel=f"sha256:{wheel}" if wheel else None)
 
 
 def value_at(document: Any, path: str) -> Any:

@@ -60,6 +60,7 @@ NOT_FOLLOWED = frozenset(
         "checks/records/sections.py",
         # These end a run or describe one, and decide no byte of what it makes.
         "checks/code/lock.py",
+        "checks/process/distribution.py",
         "checks/process/errors.py",
         "checks/storage/layout.py",
         "checks/machine/disk.py",

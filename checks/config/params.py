@@ -77,10 +77,10 @@ class NearDuplicates(Section):
 
     shingle: Annotated[
         int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")
-    ]
+    ] = 5
     similarity: Annotated[
         float, Field(gt=0, le=1, description="Jaccard similarity of two shingle sets")
-    ]
+    ] = 0.8
 
 
 class SplitShares(Section):
@@ -104,7 +104,7 @@ class SplitShares(Section):
 class Prepare(Section):
     """Raw data to train, valid and test splits."""
 
-    seed: Annotated[int, Field(ge=0, description="of the assignment of rows to splits")]
+    seed: Annotated[int, Field(ge=0, description="of the assignment of rows to splits")] = 17
     placing: Annotated[
         Literal[1, 2],
         Field(
@@ -129,7 +129,7 @@ class Prepare(Section):
         ),
         stricter("section"),
     ] = None
-    near_duplicates: NearDuplicates
+    near_duplicates: NearDuplicates = NearDuplicates()
     splits: SplitShares
 
     def contradictions(self) -> Iterator[str]:
@@ -293,7 +293,9 @@ class Validate(Section):
         Field(description="most tokens of a reference, end of turn included"),
         stricter("lower"),
     ]
-    labels: Annotated[Labels | None, Field(description="null for free text"), stricter("section")]
+    labels: Annotated[
+        Labels | None, Field(description="null for free text"), stricter("section")
+    ] = None
     preferences: Annotated[
         Preferences | None,
         Field(description="for the training methods dpo and kto"),
@@ -353,15 +355,17 @@ class MergeParity(Agreement):
         int,
         Field(ge=1, description="rows of the valid split that are compared"),
         stricter("higher"),
-    ]
+    ] = 128
 
 
 class Merge(Section):
     """Base and adapter to the directory that ships."""
 
-    shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")]
+    shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")] = (
+        2000
+    )
     base: MergedInto
-    parity: MergeParity
+    parity: MergeParity = MergeParity(max_logprob_diff=1.0, min_top1=0.95)
     quantization: Annotated[
         ExportQuantization | None,
         Field(
@@ -403,7 +407,7 @@ class Evaluate(Section):
         Field(
             ge=1, description="prompt tokens per forward pass; fewer need less memory and more time"
         ),
-    ]
+    ] = 4096
     stable_batches: Annotated[
         bool,
         Field(
@@ -412,7 +416,7 @@ class Evaluate(Section):
     ] = False
     precision: Annotated[
         Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")
-    ]
+    ] = "bf16"
     engine: Annotated[
         Vllm | None,
         Field(
@@ -423,7 +427,7 @@ class Evaluate(Section):
         Fraction,
         Field(description="confidence level of the intervals in the report"),
         stricter("higher"),
-    ]
+    ] = 0.95
     base_prompt: BasePrompt
     baselines: Annotated[
         tuple[Baseline, ...],
@@ -457,8 +461,10 @@ class Tracking(Section):
             min_length=1,
             description="address of the store; the variable MLFLOW_TRACKING_URI takes precedence",
         ),
-    ]
-    experiment: Annotated[str, Field(min_length=1, description="name of the experiment")]
+    ] = "sqlite:///.lockstep/mlflow.db"
+    experiment: Annotated[str, Field(min_length=1, description="name of the experiment")] = (
+        "lockstep"
+    )
     also: Annotated[
         tuple[Literal["tensorboard", "wandb"], ...],
         Field(
@@ -530,6 +536,23 @@ class Sealed(Section):
         return decided_at(self.gates, self.max_looks)
 
 
+def _without(value: Any, written: Any) -> Any:
+    """Return what ``value`` has and ``written``, the same value without its defaults, lacks.
+
+    What says that a thing is off (null, false, 0, an empty list) is left out: a parameter that a version of Lockstep
+    adds, and that is off by default, changes nothing.
+    """
+    if isinstance(value, dict):
+        known = written if isinstance(written, dict) else {}
+        parts = {key: _without(part, known.get(key)) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part}
+    if isinstance(value, list) and isinstance(written, list):
+        pairs = zip(value, written, strict=True)
+        parts = {str(index): _without(*pair) for index, pair in enumerate(pairs)}
+        return {index: part for index, part in parts.items() if part}
+    return value if written is None else None
+
+
 class ReleaseParams(Section):
     """The sections that say how a model is served and promoted. Reading them imports no kind, so no pipeline."""
 
@@ -550,13 +573,13 @@ class Params(Section):
     validate_: Annotated[Validate, Field(alias="validate")]
     training: Annotated[steps.Training, Field(alias="train")]
     train_budget: TrainBudget = TrainBudget()
-    merge: Merge
+    merge: Merge = Merge(base="trained")
     evaluate: Evaluate
     suites: Annotated[
         dict[Name, Suite],
         Field(default_factory=dict, description="what a gate may name beside the test rows"),
     ]
-    tracking: Tracking
+    tracking: Tracking = Tracking()
     serve: Serve
     promote: Promote
     monitor: Monitor = Monitor()
@@ -591,6 +614,14 @@ class Params(Section):
     def resolved(self) -> dict[str, Any]:
         """Return the parameters with their defaults, as params.yaml would say them."""
         return self.model_dump(mode="json", by_alias=True, serialize_as_any=True)
+
+    def unwritten(self) -> dict[str, Any]:
+        """Return the values of ``resolved`` that are defaults, because params.yaml does not write them."""
+        written = self.model_dump(
+            mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
+        )
+        defaults: dict[str, Any] = _without(self.resolved(), written)
+        return defaults
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""

@@ -16,12 +16,12 @@ class Probes(Section):
         int,
         Field(ge=1, le=512, description="number of prompts, from the valid split"),
         stricter("higher"),
-    ]
+    ] = 16
     max_new_tokens: Annotated[
         Positive,
         Field(description="most tokens of a probe's answer; more compare more"),
         stricter("higher"),
-    ]
+    ] = 24
 
 
 class Verify(Section):
@@ -37,7 +37,7 @@ class Verify(Section):
             description="largest difference of a generated token's log-probability, in nats, if returned",
         ),
         stricter("lower"),
-    ]
+    ] = 0.8
     near_tie: Annotated[
         float,
         Field(
@@ -45,7 +45,7 @@ class Verify(Section):
             description="answers may differ only where the two best tokens are this close, in nats",
         ),
         stricter("lower"),
-    ]
+    ] = 0.4
     margin: Annotated[
         float,
         Field(
@@ -55,17 +55,17 @@ class Verify(Section):
             "two rows, two rows may differ; 0: none may",
         ),
         stricter("lower"),
-    ]
+    ] = 0.01
     start_seconds: Annotated[
         float,
         Field(gt=0, description="most seconds from start to the first answer"),
         stricter("lower"),
-    ]
+    ] = 600.0
     drain_seconds: Annotated[
         float,
         Field(gt=0, description="most seconds from SIGTERM to the end of the process"),
         stricter("lower"),
-    ]
+    ] = 120.0
 
 
 class Speculation(Section):
@@ -100,27 +100,27 @@ class Serve(Section):
             description="the image that the weights are added to: HOST/NAME:TAG@sha256:…, or oci:FOLDER@sha256:…; "
             "null: the weights alone, as a volume",
         ),
-    ]
+    ] = None
     source: Annotated[
         str | None,
         Field(
             min_length=1,
             description="address of this repository, for the image's labels; null: none",
         ),
-    ]
+    ] = None
     dtype: Annotated[
         Literal["bf16", "fp16", "fp32"],
         Field(description="number format that the server computes in"),
-    ]
+    ] = "bf16"
     max_input_tokens: Annotated[
         Positive, Field(description="most tokens of a prompt; at least validate.max_prompt_tokens")
-    ]
+    ] = 1024
     max_total_tokens: Annotated[
         int, Field(ge=2, description="most tokens of prompt and answer together")
-    ]
+    ] = 1280
     max_concurrent_requests: Annotated[
         Positive, Field(description="requests that the server accepts at a time")
-    ]
+    ] = 128
     shards: Annotated[
         Positive | None,
         Field(
@@ -146,8 +146,8 @@ class Serve(Section):
             description="speculative decoding: guess tokens and check several in one pass; null: off"
         ),
     ] = None
-    probes: Probes
-    verify: Verify
+    probes: Probes = Probes()
+    verify: Verify = Verify()
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
@@ -199,17 +199,17 @@ class Environment(Section):
     after: Annotated[
         Name | None,
         Field(description="the environment that must run the same image first; null: none"),
-    ]
+    ] = None
     soak_hours: Annotated[
         float,
         Field(ge=0, description="hours that the image must have run in that environment"),
         stricter("higher"),
-    ]
+    ] = 0.0
     approvals: Annotated[
         int,
         Field(ge=0, description="signed approvals needed, by different people"),
         stricter("higher"),
-    ]
+    ] = 0
     signatures: Annotated[
         int,
         Field(
@@ -262,7 +262,7 @@ class Promote(Section):
         Field(
             min_length=1, description="URL of the repository with the environments; null: this one"
         ),
-    ]
+    ] = None
     branch: Annotated[
         str,
         Field(
@@ -270,7 +270,7 @@ class Promote(Section):
             max_length=200,
             description="the branch with release/environments; promotions commit to it",
         ),
-    ]
+    ] = "main"
     checkpoint_hours: Annotated[
         int | None,
         Field(

@@ -64,15 +64,15 @@ class Lora(Section):
     ] = "default"
     dropout: Annotated[
         float, Field(ge=0, lt=1, description="dropout probability of the adapter's input; 0: none")
-    ]
+    ] = 0.0
     targets: Annotated[
         Literal["all-linear"] | Strings,
         Field(description="modules to adapt: their names, or all-linear for all"),
-    ]
+    ] = "all-linear"
     layers: Annotated[
         int | None,
         Field(ge=1, description="adapt only the last layers, this many; null: all layers"),
-    ]
+    ] = None
     modules_to_save: Annotated[
         Strings,
         Field(
@@ -181,7 +181,7 @@ class Train(Section):
     seed: Annotated[
         int,
         Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout"),
-    ]
+    ] = 17
     lora: Annotated[
         Lora | None, Field(description="an adapter on the frozen base; null: see full")
     ] = None
@@ -194,7 +194,7 @@ class Train(Section):
     schedule: Annotated[
         Literal["cosine", "cosine_with_min_lr", "linear", "constant"],
         Field(description="how the learning rate changes after the warm-up"),
-    ]
+    ] = "cosine"
     min_learning_rate: Annotated[
         float | None,
         Field(gt=0, description="where schedule cosine_with_min_lr ends; null for the other ones"),
@@ -202,23 +202,25 @@ class Train(Section):
     warmup_ratio: Annotated[
         float,
         Field(ge=0, lt=1, description="share of the steps in which the learning rate rises from 0"),
-    ]
-    weight_decay: Annotated[float, Field(ge=0, description="of AdamW; 0: none")]
+    ] = 0.06
+    weight_decay: Annotated[float, Field(ge=0, description="of AdamW; 0: none")] = 0.0
     max_grad_norm: Annotated[
         float, Field(gt=0, description="gradients are scaled down to this norm")
-    ]
+    ] = 1.0
     epochs: Annotated[
         float | None, Field(gt=0, description="passes over the train split; null: see max_steps")
     ]
-    max_steps: Annotated[int | None, Field(ge=1, description="optimiser steps; null: see epochs")]
-    batch_size: Annotated[Positive, Field(description="rows per forward pass, on each device")]
+    max_steps: Annotated[
+        int | None, Field(ge=1, description="optimiser steps; null: see epochs")
+    ] = None
+    batch_size: Annotated[Positive, Field(description="rows per forward pass, on each device")] = 16
     gradient_accumulation: Annotated[
         Positive, Field(description="batches per optimiser step: larger steps without more memory")
-    ]
+    ] = 1
     gradient_checkpointing: Annotated[
         bool,
         Field(description="compute activations again in the backward pass: less memory, more time"),
-    ]
+    ] = False
     max_length: Annotated[
         int,
         Field(
@@ -236,7 +238,7 @@ class Train(Section):
     precision: Annotated[
         Literal["bf16", "fp16", "fp32"],
         Field(description="number format of the base's weights and of arithmetic"),
-    ]
+    ] = "bf16"
     quantization: Annotated[
         Quantization | None, Field(description="null: the base as `precision` says")
     ] = None

@@ -29,12 +29,12 @@ from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from checks.kinds import plugins
+from checks.process import distribution
 from checks.process.errors import MachineRefused
 from checks.records.identity import Plugin
 
 T = TypeVar("T")
 
-_DISTRIBUTION = "lockstep"
 # The group of the folders of Lockstep's own kinds in pyproject.toml.
 _OWN = "lockstep_kinds"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
@@ -235,10 +235,10 @@ def _own_folder(group: str) -> ModuleType:
     """Import the folder of Lockstep's own kinds of a group. Raises MachineRefused if the installation names none."""
     name = group.removeprefix(plugins.PREFIX)
     for entry in plugins.entry_points(_OWN):
-        if entry.name == name and plugins.project(entry) == _DISTRIBUTION:
+        if entry.name == name and plugins.project(entry) == distribution.NAME:
             folder: ModuleType = entry.load()
             return folder
     raise MachineRefused(
-        f"the installed {_DISTRIBUTION} does not say where its {name} are: it was installed before this code",
+        f"the installed {distribution.NAME} does not say where its {name} are: it was installed before this code",
         "install it again: run ./lockstep, or pip install --no-deps -e . in its folder",
     )

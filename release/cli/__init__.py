@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from checks.process import distribution
 from release.cli import (
     admission,
     approve,
@@ -52,6 +53,7 @@ from release.cli import (
     sign,
     status,
     sweep,
+    upgrade,
     verify,
     watch,
 )
@@ -66,7 +68,7 @@ from release.cli.common import Group
         "auto_envvar_prefix": "LOCKSTEP",  # LOCKSTEP_VERIFY_RUNTIME is verify's --runtime
     },
 )
-@click.version_option(package_name="lockstep", prog_name="lockstep")
+@click.version_option(package_name=distribution.NAME, prog_name="lockstep")
 @click.option(
     "-C",
     "root",
@@ -92,7 +94,7 @@ def main(context: click.Context, root: Path) -> None:
 SECTIONS: dict[
     str, tuple[click.Command, ...]
 ] = {  # of `lockstep --help`, in the order in which a team meets them
-    "Begin": (init.init, doctor.doctor, schema.schema),
+    "Begin": (init.init, upgrade.upgrade, doctor.doctor, schema.schema),
     "Train and judge": (
         run.run,
         gate.gate,

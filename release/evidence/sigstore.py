@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from checks.formats.signers import Role, Signer, Signers
 from checks.formats.statement import PAYLOAD
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.process.text import escape
 from release.evidence import dsse, strict
@@ -171,7 +172,7 @@ def _require() -> None:
     except ImportError as error:
         raise MachineRefused(
             "the package sigstore is not installed",
-            "pip install -c constraints.txt -e '.[keyless]', or sign with a key: --key",
+            f"{distribution.install('keyless')}, or sign with a key: --key",
         ) from error
 
 

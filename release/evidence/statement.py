@@ -6,7 +6,6 @@ The same evidence gives the same bytes on every machine.
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +31,7 @@ from checks.formats.statement import (
     Verification,
 )
 from checks.formats.training_reports import ParityReport
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
 from checks.storage.digest import FileDigest
@@ -95,7 +95,7 @@ def make(
     try:
         release = Release(
             materials=materials, commit=image.commit, policy=held.verdict.policy, sbom=sbom, image=image,
-            serving=serving, verification=verified, tool=f"lockstep {metadata.version('lockstep')}",
+            serving=serving, verification=verified, tool=f"lockstep {distribution.version()}",
         )  # fmt: skip
         return write(Statement(subject=subjects, predicate=release))
     except ValidationError as error:

@@ -5,6 +5,7 @@ from pathlib import Path
 from checks.code import lock, modules
 from checks.code.modules import Code
 from checks.config.params import Params
+from checks.process import distribution
 from checks.storage import layout
 from release.adapters import commits
 from release.adapters.git import Git
@@ -17,14 +18,14 @@ def differences(
 ) -> list[str]:
     """Return a line for each stage of a dvc.lock that ran other code than ``commit`` has.
 
-    ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the commit
-    has no Lockstep in it, the tool is installed: its own code is compared. Raises EvidenceRefused if git cannot read
-    the code in time, MachineRefused if a package from outside cannot be hashed.
+    ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the code
+    that runs here lies elsewhere than in ``root``, it is what was reviewed, and the commit's files of its names are not
+    read. Raises EvidenceRefused if git cannot read the code in time, MachineRefused if a package from outside cannot be
+    hashed.
     """
-    code = of(root, commit, deadline)
-    if lock.HAS not in code:
-        code = lock.running()
-    others = pipeline_lock.other_code(lock.of(params.resolved(), code), stages)
+    is_own = distribution.home() == root.resolve()
+    code = of(root, commit, deadline) if is_own else lock.running()
+    others = pipeline_lock.other_code(lock.of(params, code), stages)
     return [
         f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has"
         for stage in others

@@ -44,7 +44,7 @@ def differences(
 
 def other_code(tree: WorkTree, lock: Stages) -> list[str]:
     """Return a line for each stage in ``lock`` that ran other code than it would run now. Raises as ``differences``."""
-    digests = code_lock.of(tree.params.resolved(), code_lock.at(tree.root))
+    digests = code_lock.of(tree.params, code_lock.running())
     stages = pipeline_lock.other_code(digests, lock)
     return [f"{layout.CODE_LOCK}: {stage} ran other code than is here" for stage in stages]
 

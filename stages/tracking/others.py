@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.config.params import Params
+from checks.process import distribution
 from checks.process.errors import MachineRefused
 from checks.storage import layout
 
@@ -29,7 +30,7 @@ def hold_installed(params: Params) -> None:
         if spec is None or spec.origin is None:
             raise MachineRefused(
                 f"{layout.PARAMS}: tracking.also: {name} is not installed",
-                f"pip install -c constraints.txt -e '.[{name}]', or take {name} out of tracking.also",
+                f"{distribution.install(name)}, or take {name} out of tracking.also",
             )
 
 

@@ -17,7 +17,8 @@ from tests.conftest import REPOSITORY
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 FILES = [*WORKFLOWS, *sorted((REPOSITORY / ".github" / "actions").glob("*/action.yml"))]
-OURS = "kubernetes.yml"  # tests of Lockstep itself, which a team has no use for
+KUBERNETES, PUBLISH = "kubernetes.yml", "publish.yml"
+OURS = (KUBERNETES, PUBLISH)  # of Lockstep itself: a team has no use for them
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 SECRET = re.compile(r"secrets\.([A-Z_]+)")
 ON_DEFAULT_BRANCH = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
@@ -69,7 +70,7 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        OURS, "pages.yml", "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
+        KUBERNETES, "pages.yml", "pr.yml", "promote.yml", PUBLISH, "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def test_a_workflow_has_no_rights_but_its_jobs_own_and_ends_what_it_may(path: An
     if path.name in CALLED:  # its caller's group holds it
         assert "concurrency" not in document
     else:
-        assert document["concurrency"]["cancel-in-progress"] is (path.name in ("pr.yml", OURS))
+        assert document["concurrency"]["cancel-in-progress"] is (path.name in ("pr.yml", KUBERNETES))
     assert "pull_request_target" not in path.read_text()
     for job in (each for each in document["jobs"].values() if "uses" not in each):
         assert 0 < job["timeout-minutes"] <= 1440
@@ -97,6 +98,7 @@ def test_what_may_be_written_is_what_the_job_writes() -> None:
         "release.yml:build": {"packages"},
         "release.yml:release": {"contents", "id-token", "packages"},
         "promote.yml:move": {"contents"},
+        "publish.yml:publish": {"id-token"},
         "sealed.yml:ask": {"contents", "id-token"},
         "verify.yml:verify": {"id-token"},
         "pages.yml:pages": {"id-token", "pages"},
@@ -135,7 +137,7 @@ def test_the_gpu_machine_has_one_identity_and_may_write_nothing() -> None:
 def test_each_job_that_signs_has_a_file_of_its_own() -> None:
     """Sigstore certifies the file that a job stands in, not the job: two jobs of one file are one signer."""
     signing = [found.name.partition(":")[0] for found in jobs() if "id-token" in _writes(found.job)]
-    assert sorted(signing) == ["pages.yml", "release.yml", "sealed.yml", "verify.yml"]
+    assert sorted(signing) == ["pages.yml", PUBLISH, "release.yml", "sealed.yml", "verify.yml"]
 
 
 def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alone() -> None:
@@ -152,6 +154,19 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
                 assert inside["if"] == ON_DEFAULT_BRANCH
                 assert set(_load(called)[True]) == {"workflow_call"}
     assert callers == CALLED
+
+
+def test_what_uploads_to_the_package_index_runs_no_code_of_this_repository_and_has_no_token() -> None:
+    document = _load(REPOSITORY / ".github" / "workflows" / PUBLISH)
+    assert document[True] == {"push": {"tags": ["v*"]}}
+    build, publish = document["jobs"].values()
+    assert build["steps"][-2]["run"] == '.ci/distribution "$REF"', "a tag of another version builds nothing"
+    assert [step["uses"].partition("@")[0] for step in publish["steps"]] == [
+        "actions/download-artifact", "pypa/gh-action-pypi-publish",
+    ]  # fmt: skip
+    assert publish["environment"]["name"] == "pypi"
+    assert publish["steps"][-1]["with"] == {"attestations": True, "packages-dir": "dist"}
+    assert secrets(document) == set()
 
 
 def test_the_key_of_the_sealed_rows_is_where_no_pull_request_runs() -> None:
@@ -220,7 +235,8 @@ def test_environments_are_of_those_that_the_settings_page_and_doctor_know() -> N
     known = {settings.PIPELINE, settings.PUSHING, STAGING, PRODUCTION, BUTTON}
     used = {found.job["environment"] for found in jobs() if isinstance(found.job.get("environment"), str)}
     used |= {found.job["environment"]["name"] for found in jobs() if isinstance(found.job.get("environment"), dict)}
-    assert used == known | {"github-pages"}  # which GitHub makes
+    # GitHub makes the first; the second is of this repository alone.
+    assert used == known | {"github-pages", "pypi"}
 
 
 def test_a_button_moves_the_environment_whose_reviewers_were_asked() -> None:
@@ -250,7 +266,7 @@ def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None
     """What a schedule starts is of that branch, and its event may not say which that is."""
     for found in jobs():
         first = not found.job.get("needs")  # a called one asks as well
-        if not found.name.startswith(("pr.yml", OURS)) and first:
+        if not found.name.startswith(("pr.yml", *OURS)) and first:
             scheduled = "github.event_name == 'schedule' || "
             wanted = {
                 "scheduled.yml": scheduled + ON_DEFAULT_BRANCH,
@@ -372,15 +388,15 @@ def test_expressions_ask_for_no_variable_of_the_machine() -> None:
 
 def test_steps_are_commands_of_lockstep() -> None:
     """Workflows hold no logic: no script of more than one line, and none that is not ./lockstep, but for DVC's login."""
-    scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path not in ("action.yml", OURS)]
+    scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path not in ("action.yml", *OURS)]
     assert all(script.removeprefix("exec ").startswith("./lockstep ") and "\n" not in script for script in scripts), (
         scripts
     )
 
 
 def test_the_tests_on_a_real_kubernetes_may_only_read_and_know_no_secret() -> None:
-    document = _load(REPOSITORY / ".github" / "workflows" / OURS)
-    assert [step["run"] for path, step in _steps() if path == OURS and "run" in step] == [
+    document = _load(REPOSITORY / ".github" / "workflows" / KUBERNETES)
+    assert [step["run"] for path, step in _steps() if path == KUBERNETES and "run" in step] == [
         ".ci/kubernetes api", '.ci/kubernetes node "$NODE_IMAGE"',
     ]  # fmt: skip
     assert all(job["permissions"] == {"contents": "read"} and not secrets(job) for job in document["jobs"].values())

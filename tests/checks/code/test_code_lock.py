@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,12 +21,26 @@ from tests import plugin_package
 from tests.conftest import REPOSITORY, as_params, scaled_down
 
 CODE = modules.below(REPOSITORY)
-PARAMS = params_file.load(REPOSITORY / layout.PARAMS).resolved()
-DIGESTS = lock.of(PARAMS, CODE)
+GIVEN = params_file.load(REPOSITORY / layout.PARAMS)
+PARAMS = GIVEN.resolved()
+DIGESTS = lock.of(GIVEN, CODE)
+
+
+class Changed(NamedTuple):
+    """Parameters of which some have other values, or other defaults."""
+
+    values: dict[str, Any] = PARAMS
+    defaults: dict[str, Any] = GIVEN.unwritten()
+
+    def resolved(self) -> dict[str, Any]:
+        return self.values
+
+    def unwritten(self) -> dict[str, Any]:
+        return self.defaults
 
 
 def _stale(code: modules.Code) -> set[str]:
-    changed = lock.of(PARAMS, code)
+    changed = lock.of(GIVEN, code)
     return {stage for stage in DIGESTS if changed[stage] != DIGESTS[stage]}
 
 
@@ -146,12 +161,36 @@ def test_a_kind_of_a_package_counts_with_the_digest_of_its_package(
     plugin_package.by_hand(tmp_path, "acme", points, {"acme/__init__.py": "", "acme/brevity.py": "X = 1\n"})
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(plugins, "_every_entry_point", metadata.entry_points)
-    params = {**PARAMS, "evaluate": {"scorers": [{"kind": "brevity"}]}}
-    named, unnamed = lock.of(params, CODE), lock.of(PARAMS, CODE)
+    params = Changed({**PARAMS, "evaluate": {"scorers": [{"kind": "brevity"}]}})
+    named, unnamed = lock.of(params, CODE), lock.of(GIVEN, CODE)
     (tmp_path / "acme/brevity.py").write_text("X = 2\n")
     changed = lock.of(params, CODE)
     assert {stage for stage in named if changed[stage] != named[stage]} == {"score", "evaluate", "gate"}
-    assert lock.of(PARAMS, CODE) == unnamed
+    assert lock.of(GIVEN, CODE) == unnamed
+
+
+def _with_other_default(section: str, values: dict[str, Any]) -> set[str]:
+    """Return the stages that are stale in a version of Lockstep with these defaults of a section, too."""
+    defaults = GIVEN.unwritten()
+    changed = lock.of(Changed(defaults={**defaults, section: {**defaults.get(section, {}), **values}}), CODE)
+    return {stage for stage in DIGESTS if changed[stage] != DIGESTS[stage]}
+
+
+def test_another_default_makes_the_stages_stale_that_read_it() -> None:
+    assert _with_other_default("merge", {"shard_mb": 5000}) == {"merge"}
+    assert _with_other_default("train", {"optimizer": "adafactor"}) == {"train"}
+    assert _with_other_default("evaluate", {"confidence": 0.9}) == {"score", "evaluate"}
+
+
+def test_a_value_that_is_written_is_no_default_and_dvc_lock_records_it() -> None:
+    assert "r" in PARAMS["train"]["lora"]
+    assert "r" not in GIVEN.unwritten()["train"]["lora"]
+
+
+def test_a_parameter_that_is_off_by_default_changes_nothing_when_a_version_adds_it() -> None:
+    defaults = GIVEN.unwritten()
+    assert "kernels" not in defaults["train"]
+    assert defaults["train"]["optimizer"] == "adamw_torch"
 
 
 # code.lock as a file
@@ -160,7 +199,7 @@ def test_a_kind_of_a_package_counts_with_the_digest_of_its_package(
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     shutil.copy(REPOSITORY / layout.PARAMS, tmp_path)
-    lock.write(tmp_path, PARAMS)
+    lock.write(tmp_path, GIVEN)
     return tmp_path
 
 
@@ -187,11 +226,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("how", REFUSED)
 def test_a_stage_refuses_before_it_works_where_the_file_names_other_code(root: Path, how: str) -> None:
-    lock.hold(root, "train", PARAMS)
+    lock.hold(root, "train", GIVEN)
     spoil, message = REFUSED[how]
     spoil(root)
     with pytest.raises(EvidenceRefused, match=message) as refused:
-        lock.hold(root, "train", PARAMS)
+        lock.hold(root, "train", GIVEN)
     assert refused.value.todo == "run `lockstep run`"
 
 
