@@ -48,6 +48,7 @@ from checks.gating.sample import Sample
 from checks.kinds.gate import Case, GateKind
 from checks.records.rows import Message, Prediction, Row
 from checks.storage import digest, files, layout
+from release.adapters import commits
 from release.record import folder_lists, looks
 from release.record.records import Records
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
@@ -161,7 +162,8 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
     }
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites={}))
-    git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
+    if not commits.has_repository(root):  # a project lies in one that has others
+        git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
     absent = {name: "nothing runs yet" for name in EARLIER if name == "main" or name in named}
     files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent=absent))

@@ -105,9 +105,14 @@ def running() -> Code:
     return modules.below(distribution.home())
 
 
+def at(root: Path) -> Code:
+    """Read the code that the stages of a repository run: the running Lockstep, and the team's own kinds."""
+    return {**running(), **modules.of_team(root)}
+
+
 def write(root: Path, params: Parameters) -> CodeLock:
-    """Write code.lock of the code that runs here into ``root`` and return it. Raises as ``of``."""
-    made = CodeLock(lockstep=_installed(), stages=of(params, running()))
+    """Write code.lock of the code that runs in ``root`` and return it. Raises as ``of``."""
+    made = CodeLock(lockstep=_installed(), stages=of(params, at(root)))
     document = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False)
     files.write_text(root / layout.CODE_LOCK, _TOLD + document)
     return made
@@ -129,7 +134,7 @@ def read(root: Path) -> CodeLock:
 
 def hold(root: Path, stage: str, params: Parameters) -> None:
     """Check that code.lock names the code that this stage is about to run. Raises EvidenceRefused, or as ``of``."""
-    here = _of_stage(stage, params.resolved(), params.unwritten(), running())
+    here = _of_stage(stage, params.resolved(), params.unwritten(), at(root))
     if read(root).stages.get(stage) != here:
         raise EvidenceRefused(
             f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _REMEDY

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from checks.kinds import team_kinds
 from checks.process import distribution
 from release.cli import (
     admission,
@@ -45,6 +46,7 @@ from release.cli import (
     references,
     render,
     report,
+    resolve,
     rollback,
     run,
     schema,
@@ -83,6 +85,7 @@ def main(context: click.Context, root: Path) -> None:
     Exit codes are listed in docs/reference/exit-codes.md.
     """
     context.obj = root
+    team_kinds.use(root)
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         context.color = False
     # Characters that the terminal's encoding lacks are printed as escapes.
@@ -108,7 +111,7 @@ SECTIONS: dict[
         label.label,
         sealed.sealed,
     ),
-    "Propose": (record.record, report.report, comment.comment),
+    "Propose": (record.record, resolve.resolve, report.report, comment.comment),
     "Release": (build.build, verify.verify, keys.keys, sign.sign, evidence.evidence),
     "Move environments": (
         render.render,

@@ -29,7 +29,9 @@ def propose(
     it is None if the host is not GitHub. Raises RemoteRefused if GitHub refuses or does not answer; the branch exists
     then.
     """
-    branch = f"lockstep/{environment}-{after.version}"
+    folder = context.ledger.folder
+    name = f"{environment}-{after.version}"
+    branch = "/".join(filter(None, ("lockstep", folder, name)))
     commit = context.ledger.propose(context.tip, change, branch)
     name = _repository(context)
     if name is None:

@@ -94,7 +94,7 @@ def status(root: Path) -> Status:
         states.append(_state(name, runs[name], drift, environment.older, following, rules.after))
     contradicting = quarantined.contradictions(quarantine)
     wrong = tuple(f"{what}; {todo}" for what, todo in contradicting)
-    differing = tags.lines(ledger, tip, params.serve.name, promote.ordered)
+    differing = tags.lines(ledger, tip, ledger.model_name(params.serve.name), promote.ordered)
     lines = [f"{state.environment}: {line}" for state in states for line in state.wrong]
     advice = environment_advice.of_the_quarantine(contradicting)
     return Status(

@@ -125,7 +125,7 @@ def _called(top: Path) -> str | None:
 def _stale(root: Path, *, write: bool) -> list[str]:
     """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``."""
     params = params_file.load(root / layout.PARAMS)
-    new = lock.of(params, lock.running())
+    new = lock.of(params, lock.at(root))
     try:
         old = lock.read(root).stages
     except Refusal:

@@ -16,7 +16,8 @@ from checks.formats.serving import ImageReport
 from checks.formats.statement import PAYLOAD
 from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
 from checks.storage import files, layout
-from release.evidence import bundles, dsse, keys, signatory, sigstore, statement, strict, trust
+from checks.storage.digest import canonical_json
+from release.evidence import bundles, dsse, keys, signatory, sigstore, statement, trust
 from release.ledger import Ledger
 from release.overlay import overlays
 from release.promotion import context
@@ -399,7 +400,7 @@ def retired(root: Path) -> None:
 
 def twice(root: Path) -> None:
     """ada's signature again, in another form: the same key counts once."""
-    data = signatory.Signatory(keys.load(key(root, "ada")), ()).bundle(strict.write(stated(root)))
+    data = signatory.Signatory(keys.load(key(root, "ada")), ()).bundle(canonical_json(stated(root)))
     tree.attach_to(root, _staged(root).digest, data, sigstore.BUNDLE)
 
 
