@@ -35,6 +35,7 @@ from release.cli import (
     label,
     monitor,
     page,
+    projects,
     promote,
     publish,
     quarantine,
@@ -106,7 +107,7 @@ SECTIONS: dict[
         label.label,
         sealed.sealed,
     ),
-    "Propose": (record.record, report.report, comment.comment),
+    "Propose": (projects.projects, record.record, report.report, comment.comment),
     "Release": (build.build, verify.verify, keys.keys, sign.sign, evidence.evidence),
     "Move environments": (
         render.render,

@@ -14,8 +14,9 @@ of them is checked where DVC itself takes it up, so that no command can write ar
   A stage of dvc.yaml may write below ``layout.REPORTS`` too, which DVC does where it knows the result of a stage.
 
 ``pull``, ``fetch`` and ``checkout`` without a target take the stages of dvc.yaml, and so read no other file of DVC's.
-All other arguments are DVC's own. A refusal is DVC's line ``ERROR: …``, and its exit code. LOCKSTEP_ROOT is the folder
-of dvc.yaml if it is above the current one.
+All other arguments are DVC's own. A refusal is DVC's line ``ERROR: …``, and its exit code. The folder of dvc.yaml is
+the nearest one with params.yaml from the current folder up to LOCKSTEP_ROOT. Projects of one repository share DVC's
+folder at the git root, and its lock: a command waits for that of another project.
 """
 
 import contextlib
@@ -50,13 +51,16 @@ def main(arguments: Sequence[str]) -> int:
     guard(project)
     from dvc.cli import main as dvc
 
-    return int(dvc([*arguments, *_default_targets(project, arguments)]))
+    return int(dvc(["--wait-for-lock", *arguments, *_default_targets(project, arguments)]))
 
 
 def _project(here: Path) -> Path:
     """Return the folder of dvc.yaml."""
-    root = Path(os.environ.get("LOCKSTEP_ROOT") or here).resolve()
-    return root if here.resolve().is_relative_to(root) else here.resolve()
+    root, here = Path(os.environ.get("LOCKSTEP_ROOT") or here).resolve(), here.resolve()
+    if not here.is_relative_to(root):
+        return here
+    above = (folder for folder in (here, *here.parents) if folder.is_relative_to(root))
+    return next((folder for folder in above if (folder / layout.PARAMS).is_file()), root)
 
 
 def guard(project: Path) -> None:
