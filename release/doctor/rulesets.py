@@ -30,7 +30,9 @@ class Shipped(NamedTuple):
 def _shipped(repository: Repository, file: Path) -> Shipped:
     """Return a ruleset of the target branch. Raises Finding if it is missing or not JSON."""
     fix = f"git restore {file}, commit, push"
-    data = want(repository.target.read(file), f"{file} is not on {repository.target.name}", fix)
+    data = want(
+        repository.target.read_shared(file), f"{file} is not on {repository.target.name}", fix
+    )
     try:
         ruleset = json.loads(data)
         rules = {rule["type"]: rule.get("parameters", {}) for rule in ruleset["rules"]}

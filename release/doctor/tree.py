@@ -39,7 +39,9 @@ _SHARED = {
 
 
 def _workflows(target: Target) -> str:
-    absent = [name for name in WORKFLOWS if target.read(Path(".github/workflows") / name) is None]
+    absent = [
+        name for name in WORKFLOWS if target.read_shared(Path(".github/workflows") / name) is None
+    ]
     want(
         not absent, f"{', '.join(absent)}: not on {target.name}", "commit them, push, and git fetch"
     )
@@ -51,7 +53,7 @@ def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
 
     Raises Finding, Refusal.
     """
-    place, data = f"{_DVC} on {target.name}", target.read(_DVC)
+    place, data = f"{_DVC} on {target.name}", target.read_shared(_DVC)
     config = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         config.read_string((data or b"").decode())
