@@ -94,8 +94,13 @@ def guard(project: Path) -> None:
 def problem(project: Path, path: str, allowed: Sequence[Path] = layout.DVC_FOLDERS) -> str | None:
     """Say why DVC may not write ``path``; None if it may."""
     inside = PurePath(os.path.relpath(path, project))
-    if inside.parts[:4] == _EXPERIMENTS and len(inside.parts) > 5:
-        return problem(project.joinpath(*inside.parts[:5]), path, allowed)
+    # DVC's folder is that of the project, or lies above it.
+    up = inside.parts.count("..")
+    below = inside.parts[up:]
+    if below[:4] == _EXPERIMENTS and len(below) > 5:
+        top = project.parents[up - 1] if up else project
+        copied = top.joinpath(*below[:5]) / project.relative_to(top)
+        return problem(copied, path, allowed)
     if not any(folder == inside or folder in inside.parents for folder in allowed):
         folders = ", ".join(f"{folder}/" for folder in allowed)
         return f"'{inside}' is outside the folders that DVC may write ({folders}): remove the file that names it"
@@ -193,7 +198,8 @@ def _hold_ignore(output: Any) -> None:
 
 def _holds_work(folder: Path, project: Path) -> bool:
     """Whether ``folder`` is a work tree, and no folder of DVC's cache or of a remote."""
-    return project.is_relative_to(folder) or folder.parent == project.joinpath(*_EXPERIMENTS)
+    above = (project, *project.parents)
+    return folder in above or any(folder.parent == top.joinpath(*_EXPERIMENTS) for top in above)
 
 
 def _check_changes(changes: Any, folder: Path, project: Path) -> None:
