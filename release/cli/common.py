@@ -136,9 +136,10 @@ def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
 
 
 def _end(refusal: "Refusal") -> NoReturn:
+    from checks.process import distribution
     from checks.process.text import escape
 
-    for line in (str(refusal), *refusal.others):
+    for line in map(distribution.linked, (str(refusal), *refusal.others)):
         click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")
     sys.exit(refusal.exit_code)
 
