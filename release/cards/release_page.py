@@ -98,6 +98,12 @@ class LeftOut(Record):
     why: str
 
 
+class NoPages(Record):
+    """The reason why a project has no pages."""
+
+    why: str
+
+
 class Site(Record):
     """The pages of a ledger at the commit ``tip`` of ``branch``. ``alone``: one page, without an index."""
 
