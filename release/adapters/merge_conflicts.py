@@ -40,7 +40,7 @@ def check(root: Path) -> None:
 
 
 def other_commit(git: Git) -> tuple[str, str] | None:
-    """Return the commit that is merged, rebased or picked into HEAD, and the command that ends that; None if none is."""
+    """Return the commit that is merged, rebased or picked into HEAD, and the command that ends that; None: none is."""
     for name, ends in _ENDS.items():
         commit = git.found("rev-parse", "--quiet", "--verify", f"{name}^{{commit}}")
         if commit and (name != "REBASE_HEAD" or _is_rebasing(git)):

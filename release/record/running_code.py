@@ -3,7 +3,7 @@
 Where the tool is a part of the repository that it releases, a file below its packages is code of the next command. So
 each file there must be as git has it, and git must have each file there that Python would import. The interpreter must
 take its modules from nowhere else in the work tree. Where the tool lies elsewhere, only the team's own kinds in the
-work tree are code, and nothing else is checked.
+work tree are code; ``installed_code`` compares the tool with the pin of the repository.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import release
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters.git import Git, has_repository
+from release.record import installed_code
 
 PACKAGES = ("checks", "release", "stages")
 _LAUNCHER = "lockstep"
@@ -31,11 +32,13 @@ _LINK, _SUBMODULE = "120000", "160000"  # modes of git
 def check(root: Path, committed: bool = False) -> None:
     """Check the code in the work tree ``root`` against git's index, or against HEAD if ``committed``.
 
-    Raises EvidenceRefused with every file that differs, or if this interpreter also imports modules from ``root``.
+    Raises EvidenceRefused with every file that differs, or if this interpreter also imports modules from ``root``; and
+    as ``installed_code.check``.
     """
     root = root.resolve()
     if not has_repository(root):
         return
+    installed_code.check(root, committed)
     paths = [layout.KINDS.name]
     if Path(release.__file__).resolve().parent.parent == root:
         _refuse_ways_in(root, sys.flags.safe_path)

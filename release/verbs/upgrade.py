@@ -73,7 +73,7 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
     generated = thin_files.generated(pinned_workflows)
     roots = projects(top)
     diffs, kept = dict[str, str](), dict[str, str]()
-    for name, data in _places(top, roots, generated, adds_workflows=workflows is not None).items():
+    for name, data in places(top, roots, generated, adds_workflows=workflows is not None).items():
         old = _read(top / name)
         difference = _diff(name, old, data)
         if old is not None and thin_files.without_stamp(old) == thin_files.without_stamp(data):
@@ -120,7 +120,7 @@ def projects(top: Path) -> list[Path]:
     return [folder for folder in folders if (folder / layout.PARAMS).is_file()]
 
 
-def _places(
+def places(
     top: Path, roots: list[Path], generated: dict[str, bytes], *, adds_workflows: bool
 ) -> dict[str, bytes]:
     """Return the generated files by path below ``top``. A workflow that a team removed stays away."""

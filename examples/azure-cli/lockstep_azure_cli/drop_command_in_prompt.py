@@ -3,6 +3,7 @@
 import re
 
 from checks.data.az_commands import service_of
+
 from checks.data.drafts import Draft
 from checks.kinds.rule import Rule
 

@@ -1,6 +1,7 @@
 """Drops answers that run more than one ``az`` command."""
 
 from checks.data.az_commands import commands_in
+
 from checks.data.drafts import Draft
 from checks.kinds.rule import Rule
 

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import Field, model_validator
-
 from checks.data.az_commands import commands_in, path_of, service_of
+from pydantic import Field, model_validator
+from stages.loaders._static_text import line_of, texts_under
+
 from checks.data.drafts import Draft
 from checks.kinds.loader import Loader
 from checks.kinds.rule import Rule
 from checks.process.errors import DataRefused
 from checks.records.rows import Message
-from stages.loaders._static_text import line_of, texts_under
 
 # The C parser is ten times faster, and optional.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
