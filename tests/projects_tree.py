@@ -9,6 +9,7 @@ from tests.ledger_tree import git
 from tests.promotion_tree import Release
 
 NAMES = ("router", "summary")
+FOLDERS = tuple(f"projects/{name}" for name in NAMES)
 
 
 class Project(NamedTuple):

@@ -123,7 +123,8 @@ def stale(root: Path, targets: Sequence[str]) -> str | None:
         "--json",
         *(["--with-deps"] if targets else []),
         "--",
-        *targets,
+        # Without a target DVC takes the stages of all projects.
+        *(targets or [layout.PIPELINE.as_posix()]),
     ]
     done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
     try:

@@ -42,7 +42,7 @@ def top(root: Path) -> Path:
 
 
 def homes(root: Path) -> tuple[Path, ...]:
-    """Return the folders that may have a policy for the project ``root``: itself, and the git root if it is not that."""
+    """Return the folders that may have a policy for the project ``root``: itself, and a git root above it."""
     above = top(root) if commits.has_repository(root) else root
     return (root,) if above == root else (root, above)
 

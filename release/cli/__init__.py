@@ -37,6 +37,7 @@ from release.cli import (
     label,
     monitor,
     page,
+    projects,
     promote,
     publish,
     quarantine,
@@ -111,7 +112,13 @@ SECTIONS: dict[
         label.label,
         sealed.sealed,
     ),
-    "Propose": (record.record, resolve.resolve, report.report, comment.comment),
+    "Propose": (
+        projects.projects,
+        record.record,
+        resolve.resolve,
+        report.report,
+        comment.comment,
+    ),
     "Release": (build.build, verify.verify, keys.keys, sign.sign, evidence.evidence),
     "Move environments": (
         render.render,

@@ -30,6 +30,13 @@ TARGET = click.option(
 TARGET_BRANCH = click.option(
     "--target", metavar="REF", help="The target branch. Default: origin's default branch."
 )
+PROJECTS = click.option(
+    "--project",
+    "projects",
+    metavar="FOLDER",
+    multiple=True,
+    help="A project below the current folder. Can be repeated. Default: the current folder.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 KEY = click.option(
     "--key",
@@ -148,6 +155,18 @@ def exclusive(options: Mapping[str, object]) -> None:
     """Raise UsageError if all of these options are given. A flag that is off, or a value of None, is not given."""
     if all(value is not None and value is not False for value in options.values()):
         raise click.UsageError(f"{' and '.join(options)} exclude each other: give one of them")
+
+
+def checked_projects(root: Path, projects: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the folders below ``root``; none if that is the only one. Raises UsageError for what is no such folder."""
+    for folder in projects:
+        path = Path(folder)
+        inside = not path.is_absolute() and ".." not in path.parts
+        if not inside or not (root / path / "params.yaml").is_file() or projects.count(folder) > 1:
+            raise click.UsageError(
+                f"--project {folder!r}: give each folder below this one with a params.yaml once"
+            )
+    return () if projects == (".",) else projects
 
 
 def to_json(value: object) -> str:

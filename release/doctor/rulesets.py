@@ -34,7 +34,7 @@ class Shipped(NamedTuple):
 
 def _shipped(repository: Repository, file: Path) -> Shipped:
     """Return a ruleset of the target branch, or Lockstep's own. Raises Finding if it is not JSON."""
-    data = repository.target.read(file)
+    data = repository.target.read_shared(file)
     if data is None:
         file = _FILES / file.name
         data = file.read_bytes()

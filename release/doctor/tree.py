@@ -41,7 +41,7 @@ _SHARED = {
 
 def _workflows(target: Target) -> str:
     names = [name for name in WORKFLOWS if name != "verify.yml" or not _pinned(target)]
-    absent = [name for name in names if target.read(workflow_signers.FOLDER / name) is None]
+    absent = [name for name in names if target.read_shared(workflow_signers.FOLDER / name) is None]
     want(
         not absent, f"{', '.join(absent)}: not on {target.name}", "commit them, push, and git fetch"
     )
@@ -53,7 +53,7 @@ def _pinned(target: Target) -> tuple[str, str] | None:
 
 
 def _release(target: Target) -> bytes:
-    return target.read(workflow_signers.RELEASE) or b""
+    return target.read_shared(workflow_signers.RELEASE) or b""
 
 
 def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
@@ -61,7 +61,7 @@ def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
 
     Raises Finding, Refusal.
     """
-    place, data = f"{_DVC} on {target.name}", target.read(_DVC)
+    place, data = f"{_DVC} on {target.name}", target.read_shared(_DVC)
     config = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         config.read_string((data or b"").decode())

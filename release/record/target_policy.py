@@ -5,6 +5,7 @@ counts. Code owners approve a policy in release/policy/approved.yaml, which only
 """
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -119,10 +120,10 @@ def approvals(root: Path) -> Sequence[Approval]:
 
 
 def unmerged_approvals(root: Path, commit: str) -> list[Path]:
-    """Return the files with approvals that are not in ``commit`` as they are here."""
+    """Return the files with approvals that are not in ``commit`` as they are here, relative to ``root``."""
     homes = (home for home in projects.homes(root) if (home / layout.APPROVALS).exists())
     return [
-        home / layout.APPROVALS
+        Path(os.path.relpath(home / layout.APPROVALS, root))
         for home in homes
         if commits.uncommitted(home, commit, [layout.APPROVALS])
     ]

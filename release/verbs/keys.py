@@ -12,6 +12,7 @@ from checks.formats import signers
 from checks.formats.signers import Role
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import files, layout, plain_yaml
+from release.adapters import thin_files
 from release.evidence import keys, workflow_signers
 
 
@@ -73,7 +74,7 @@ def add_workflows(root: Path, repository: str, branch: str) -> Path:
     They are its own, or those that its release.yml calls at a commit. Returns and raises as ``add_signer``.
     """
     try:
-        release = (root / workflow_signers.RELEASE).read_bytes()
+        release = ((thin_files.top_of(root) or root) / workflow_signers.RELEASE).read_bytes()
     except OSError as error:
         raise EvidenceRefused(
             f"{workflow_signers.RELEASE}: {error.strerror}",
