@@ -141,7 +141,7 @@ def kept(margins: Sequence[float], drawn: Sequence[Streams]) -> Iterator[Row]:
     """Ask the e-process whether it rules out the loss of each margin."""
     values = np.array([-1.0, 0.0, 1.0])
     for margin in margins:
-        evidence = (Stream(values, streams.counts).log_e_below(margin) for streams in drawn)
+        evidence = (Stream(-values, streams.counts).log_e_above(-margin) for streams in drawn)
         yield f"{100 * margin:g}", *(_share(logs >= math.log(1 / ALPHA)) for logs in evidence)
 
 

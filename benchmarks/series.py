@@ -24,8 +24,8 @@ from checks.gates.improves import ImprovesGate
 from checks.gates.looks import LooksGate
 from checks.gates.non_inferior import NonInferiorGate
 from checks.kinds.gate import decided_at
-from checks.stats import intervals, over_seeds
-from checks.stats.paired import compare
+from checks.stats import over_seeds
+from checks.stats.paired import compare, two_sided
 
 Random = np.random.Generator
 Scores = NDArray[np.float64]
@@ -117,11 +117,10 @@ def marks(runs: int, random: Random) -> Iterator[Row]:
             models = [moved(random, main, 0.0) for _ in range(MOST)]
             for place, divided in enumerate((1, MOST)):
                 confidence = 1 - (1 - CONFIDENCE) / divided
-                lows = (
-                    intervals.paired_interval(model, main, groups, confidence).low
-                    for model in models
+                differences = (two_sided(main, model, groups, confidence) for model in models)
+                passed[place] += first_of(
+                    difference is not None and difference.low > 0 for difference in differences
                 )
-                passed[place] += first_of(low > 0 for low in lows)
         yield rows, "95 %", *shares(passed[0], runs)
         yield rows, f"divided among {MOST}", *shares(passed[1], runs)
 

@@ -131,7 +131,7 @@ def _stage_here(params: Params, root: Path, name: str) -> str:
     from stages import train as stage
     from stages.training import step
 
-    entry.hide(step.unneeded(params))
+    entry.hide(step.unneeded(params.training))
     from stages.training.order import Order
 
     draw = Order.__iter__

@@ -48,7 +48,7 @@ def _fetch(params: Params, root: Path) -> str:
     }
     for section, source in pinned.items():
         _refuse_overlap(source, section, root)
-    others.hold_installed(params)  # training would refuse, after the downloads
+    others.hold_installed(params.tracking)  # training would refuse, after the downloads
     template = chat_template.text_of(params.base, root)
     (root / layout.FETCH_REPORT).unlink(missing_ok=True)
     for out in outs.values():

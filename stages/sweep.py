@@ -86,7 +86,7 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
             f"try fewer values, or allow them: --most {number}",
         )
     seal, valid = _passed(root)
-    address = tracking.public(tracking.address(params, root))
+    address = tracking.public(tracking.address(params.tracking, root))
     click.echo(f"sweep: {number} trainings, one after the other; runs at {address}", err=True)
     runs: list[SweptRun] = []
     scores: dict[
@@ -311,7 +311,7 @@ def _overrides(values: Mapping[str, JsonValue]) -> list[str]:
 
 def _dvc(params: Params, root: Path, *arguments: str) -> int:
     environment = os.environ | {
-        "MLFLOW_TRACKING_URI": tracking.address(params, root),
+        "MLFLOW_TRACKING_URI": tracking.address(params.tracking, root),
         "LOCKSTEP_STATE": str((root / layout.STATE).resolve()),
     }
     command = [sys.executable, "-m", guarded_dvc.__name__, *arguments]

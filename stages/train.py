@@ -98,7 +98,7 @@ def sealed(root: Path) -> Seal:
 
 def main(params: Params, root: Path) -> str:
     """``train`` as the only work of this process, so that packages which it does not need can be hidden."""
-    entry.hide(step.unneeded(params))
+    entry.hide(step.unneeded(params.training))
     return train(params, root)
 
 

@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from checks.code import lock as code_lock
+from checks.code.modules import Code
 from checks.config import params_file
 from checks.config.params import Params
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.training_reports import MergedFile, ParityReport
+from checks.process import distribution
 from checks.process.errors import Refusal
 from checks.storage import digest, files, layout
 from release.verbs.build import BuildOptions, build
@@ -73,20 +75,23 @@ def commit(root: Path, message: str) -> str:
     return done.stdout.strip()
 
 
-def ran_ignored_code(root: Path) -> Path:
-    """A module of a stage that git overlooks, and a dvc.lock that says that every stage ran the code with it."""
-    path = root / "stages" / "gate.py"
-    path.parent.mkdir()
-    path.write_text("print('never reviewed')\n")
-    (root / code_lock.HAS).write_text("# Lockstep is in this repository.\n")
+def ran_ignored_code(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install Lockstep in ``root`` as code that git overlooks, and say in dvc.lock that every stage ran it."""
+    (root / "stages").mkdir()
+    (root / "stages" / "gate.py").write_text("print('never reviewed')\n")
     with (root / ".git" / "info" / "exclude").open("a") as stream:
         stream.write("/stages/\n")
-    digests = code_lock.of(params_file.load(root / layout.PARAMS), code_lock.at(root))
+    monkeypatch.setattr(distribution, "home", root.resolve)
+    ran(root, code_lock.running())
+
+
+def ran(root: Path, code: Code) -> None:
+    """Say in dvc.lock that every stage ran ``code``."""
+    digests = code_lock.of(params_file.load(root / layout.PARAMS), code)
     document = read_yaml((root / layout.LOCK).read_text())
     for name, value in digests.items():
         document["stages"][name]["params"][layout.CODE_LOCK.as_posix()] = {code_lock.key(name): value}
     (root / layout.LOCK).write_text(written(document))
-    return path
 
 
 def weigh(root: Path, merged: dict[str, bytes]) -> None:

@@ -22,6 +22,7 @@ from checks.config.params import Params
 from tests import programs
 from tests.effort import EXHAUSTIVE, LEFT_OUT
 from tests.interrupt import pytest_keyboard_interrupt, pytest_sessionstart, pytest_unconfigure  # noqa: F401 # hooks
+from tests.once import once
 
 # As many workers as cores and one more: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -185,11 +186,22 @@ def _show_the_fast_tier(terminalreporter: pytest.TerminalReporter, reports: list
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama (2 layers, 32 wide) in shards, and a byte-level BPE tokenizer. Read-only by custom."""
+    return once(tmp_path_factory, "tiny-base", _make_tiny_base)
+
+
+@pytest.fixture(scope="session")
+def tuned_model(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """The tiny model, once it knows by heart the rows of a record (tests/tuned.py). Read-only by custom."""
+    from tests import tuned
+
+    return once(tmp_path_factory, "tuned-model", lambda folder: tuned.tune(tiny_base, folder))
+
+
+def _make_tiny_base(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny") / "base"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -224,7 +236,6 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="60KB")
     wrapped.save_pretrained(folder)
     assert len(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]) > 10
-    return folder
 
 
 @pytest.fixture(scope="session")

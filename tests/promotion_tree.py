@@ -18,10 +18,11 @@ from checks.formats.signers import Role
 from checks.formats.statement import ENVELOPE, PAYLOAD
 from checks.process.errors import Refusal
 from checks.storage import digest, files, layout
+from checks.storage.digest import canonical_json
 from release.adapters import commits
-from release.adapters.registry import documents, reference
+from release.adapters.registry import reference
 from release.adapters.registry.types import MANIFEST
-from release.evidence import attach, dsse, keys, sbom, signable, statement, strict, trust, verification
+from release.evidence import attach, dsse, keys, sbom, signable, statement, trust, verification
 from release.image import stores
 from release.image.layout import Bytes, Layout
 from release.mirrors import mlflow, worker
@@ -244,7 +245,7 @@ def unsigned(root: Path) -> dict[str, Any]:
 
 
 def envelope(root: Path, plain: dict[str, Any], by: str = "ada") -> bytes:
-    return dsse.sign(strict.write(plain), PAYLOAD, keys.load(key(root, by)))
+    return dsse.sign(canonical_json(plain), PAYLOAD, keys.load(key(root, by)))
 
 
 def attach_to(root: Path, image: str, data: bytes, kind: str = ENVELOPE) -> None:
@@ -269,6 +270,6 @@ def remade(root: Path, change: Callable[[Layout, dict[str, Any], dict[str, Any]]
     config = json.loads(b"".join(store.blob(manifest["config"]["digest"], manifest["config"]["size"])))
     with store.held():
         change(store, manifest, config)
-        data = documents.write(config)
+        data = canonical_json(config)
         manifest["config"] |= {"digest": store.add(Bytes(data), None, lambda _: None), "size": len(data)}
-        return store.put(documents.write(manifest), MANIFEST, None)
+        return store.put(canonical_json(manifest), MANIFEST, None)

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from checks.config.params import Params
 from checks.formats.data_reports import Seal
 from checks.kinds.method import Job, Train
 from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
 from stages.training import checkpoints
+from stages.training.training_steps import TrainingStep
 from tests import pipeline_repository
 from tests.conftest import REPOSITORY
 
@@ -47,6 +49,12 @@ def make(root: Path, base: Path, preferences: bool = False) -> Path:
         files.write_jsonl(root / layout.SPLITS / f"{name}.jsonl", rows)
     seal(root)
     return root
+
+
+def step(params: Params, root: Path = Path(), **more: Any) -> TrainingStep:
+    """The only step of a training."""
+    given = {"data": {}, "base": f"sha256:{0:064}"} | more
+    return TrainingStep(root=root, train=params.train, tracking=params.tracking, **given)
 
 
 def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any] = ()) -> Any:

@@ -77,7 +77,8 @@ ONCE = (
     "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 USERS = "users"  # a pipe, beside what workers share
-PATHS = "PYTHONPATH"  # read again for each: it leads to this project's modules
+# Read again for each: they lead to this project's modules.
+PATHS, SAFE = "PYTHONPATH", "PYTHONSAFEPATH"
 # What a rank of a training is told, and what torch sets as it compiles: nothing reads them when torch is loaded.
 LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
 # What a stage sets before it loads the libraries: stages.entry, stages.tracking.store, stages.quality.expectations.
@@ -145,7 +146,7 @@ def _once(environment: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environment.items()
-        if name.startswith(ONCE) and not name.startswith(LATER) and name != PATHS and SET.get(name) != value
+        if name.startswith(ONCE) and not name.startswith(LATER) and name not in (PATHS, SAFE) and SET.get(name) != value
     }
 
 
@@ -257,7 +258,8 @@ def _run(
     tempfile.tempdir = None
     importlib.import_module("numpy").random.seed()
     sys.argv = ["-m", *arguments[1:]]
-    sys.path[:1] = [folder, *filter(None, environment.get(PATHS, "").split(os.pathsep))]
+    current = () if environment.get(SAFE) else (folder,)
+    sys.path[:1] = [*current, *filter(None, environment.get(PATHS, "").split(os.pathsep))]
     try:
         runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined] # what ``python -m`` calls
     except SystemExit as end:

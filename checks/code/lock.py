@@ -7,20 +7,17 @@ contents of the modules that ``modules.of_stage`` finds, the code of the package
 Python itself and the libraries: reports name their versions.
 """
 
-import functools
-import json
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import yaml
 from pydantic import Field, ValidationError
 
-import checks
 from checks.code import modules
 from checks.code.modules import Code
 from checks.kinds import plugins
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
@@ -43,10 +40,6 @@ READS: Mapping[str, tuple[str, ...]] = {
     "gate": ("gates", "suites", "evaluate.scorers", "base.license", "data"),
 }
 
-# The file by which a repository, or a commit, has Lockstep in it.
-HAS = "stages/code.py"
-
-_DISTRIBUTION = "lockstep"
 _TOLD = "# Written by the stage `code` at the beginning of each run: commit it with dvc.lock and reports/.\n"
 _REMEDY = "run `lockstep run`"
 
@@ -108,17 +101,17 @@ def _of_stage(
 
 
 def running() -> Code:
-    """Read the code that runs here."""
-    return modules.below(Path(checks.__file__).parent.parent)
+    """Read the code that runs here. Folders of these names in a repository of another's are not it."""
+    return modules.below(distribution.home())
 
 
 def at(root: Path) -> Code:
-    """Read the code in a repository that has Lockstep in it, or else the code that runs here."""
-    return modules.below(root) if (root / HAS).is_file() else running()
+    """Read the code that the stages of a repository run: the running Lockstep, and the team's own kinds."""
+    return {**running(), **modules.of_team(root)}
 
 
 def write(root: Path, params: Parameters) -> CodeLock:
-    """Write code.lock of the code in ``root`` and return it. Raises as ``of``."""
+    """Write code.lock of the code that runs in ``root`` and return it. Raises as ``of``."""
     made = CodeLock(lockstep=_installed(), stages=of(params, at(root)))
     document = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False)
     files.write_text(root / layout.CODE_LOCK, _TOLD + document)
@@ -148,12 +141,9 @@ def hold(root: Path, stage: str, params: Parameters) -> None:
         )
 
 
-@functools.cache
 def _installed() -> Installed:
-    distribution = metadata.distribution(_DISTRIBUTION)
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-    wheel = origin.get("archive_info", {}).get("hashes", {}).get("sha256")
-    return Installed(version=distribution.version, wheel=f"sha256:{wheel}" if wheel else None)
+    wheel = distribution.origin().get("archive_info", {}).get("hashes", {}).get("sha256")
+    return Installed(version=distribution.version(), wheel=f"sha256:{wheel}" if wheel else None)
 
 
 def value_at(document: Any, path: str) -> Any:

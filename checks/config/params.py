@@ -573,7 +573,7 @@ class Params(Section):
     validate_: Annotated[Validate, Field(alias="validate")]
     training: Annotated[steps.Training, Field(alias="train")]
     train_budget: TrainBudget = TrainBudget()
-    merge: Merge = Merge()
+    merge: Merge = Merge(base="trained")
     evaluate: Evaluate
     suites: Annotated[
         dict[Name, Suite],

@@ -146,7 +146,6 @@ def adapter(base: str, data: str) -> tuple[str, bool]:
 def prepare(choice: Choice, file: str, words: int, shares: tuple[float, float]) -> dict[str, Any]:
     """The section prepare; ``shares`` of the valid and the test split."""
     return {
-        "seed": 17,
         "placing": 2,
         "loader": {
             "kind": "table", "files": re.sub(r"([*?[])", r"[\1]", file),
@@ -155,7 +154,6 @@ def prepare(choice: Choice, file: str, words: int, shares: tuple[float, float]) 
         },
         "rules": list(RULES),
         "max_prompt_words": words,
-        "near_duplicates": {"shingle": 5, "similarity": 0.8},
         "splits": {"valid": shares[0], "test": shares[1]},
     }  # fmt: skip
 
@@ -232,7 +230,6 @@ def _evaluate(choice: Choice, measured: Measured) -> dict[str, Any]:
         "max_new_tokens": measured.reference_tokens,
         "batch_tokens": max(4096, example),
         "precision": "bf16",
-        "confidence": CONFIDENCE,
         "base_prompt": {
             "labels": choice.labels,
             "shots": max(0, min(10 if choice.labels else 3, _ROOM // example - 1)),

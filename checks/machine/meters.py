@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.formats.energy import MEMORY, Counted, Energy, Kind
+from checks.process import distribution
 
 POWERCAP = Path("/sys/class/powercap")
 ALL = ("all",)  # This selects every GPU.
 _SECONDS = 10.0  # This is the time between two readings.
-_INSTALL = "pip install -c constraints.txt -e '.[energy]'"
 
 
 class _Source(NamedTuple):
@@ -248,7 +248,9 @@ def _nvml() -> Iterator[Any]:
     try:
         import pynvml
     except ImportError as error:
-        raise _Unmeasured(f"nvidia-ml-py is not installed: {_INSTALL}") from error
+        raise _Unmeasured(
+            f"nvidia-ml-py is not installed: {distribution.install('energy')}"
+        ) from error
     try:
         pynvml.nvmlInit()
         yield pynvml

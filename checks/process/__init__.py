@@ -1,1 +1,1 @@
-"""The parts that every process needs: refusals, text that is safe to print, threads, and garbage collection."""
+"""The parts that every process needs: refusals, safe text, threads, garbage collection, and what is installed."""

@@ -56,10 +56,6 @@ class Stream:
         )
         return wealth
 
-    def log_e_below(self, bound: float) -> NDArray[np.float64]:
-        """The same against a mean of ``bound`` or more."""
-        return self.mirrored().log_e_above(-bound)
-
     def mirrored(self) -> Self:
         """Every observation with the other sign."""
         return replace(self, values=-self.values)

@@ -24,6 +24,7 @@ from typing import NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused
 from checks.stats.planning import POWER
 
@@ -232,7 +233,7 @@ def texts(
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
-        todo = "pip install -c constraints.txt -e '.[watch]'"
+        todo = distribution.install("watch")
         raise MachineRefused(
             "scikit-learn is not installed, and a test of texts needs it", todo
         ) from error

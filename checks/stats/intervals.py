@@ -154,37 +154,6 @@ def interval_of(mean: Mean, confidence: float, sided: Literal[1, 2]) -> Interval
     return Interval(value=mean.value, low=low, high=high, n=int(mean.rows))
 
 
-def paired_interval(one: Scores, two: Scores, groups: Groups, confidence: float) -> Interval:
-    """Mean of ``one[i] - two[i]`` over the same rows, with its two-sided interval in [-1, 1].
-
-    The adjusted Wald interval of Agresti and Min (2005) for matched proportions, half a row added to each of
-    the four outcomes, with the variance of group totals: it keeps a width where two models never differ. The
-    added difference is one of a typical group, and Student's t has the degrees of freedom of ``Mean``.
-    A gate asks ``checks.stats.paired`` instead. ValueError as above.
-    """
-    n, z_tail = len(one), (1 - confidence) / 2
-    if not n or not n == len(two) == len(groups):
-        raise ValueError(
-            f"{n} and {len(two)} scores and {len(groups)} groups: need the same number, and at least one"
-        )
-    differences, codes = np.asarray(one, np.float64) - np.asarray(two, np.float64), _codes(groups)
-    typical, total = float((np.bincount(codes) ** 2).sum()) / n, math.fsum(differences)
-    mean, centre, freedom = total / n, total / (n + 2), n / typical - 1
-    if freedom <= 0:
-        return Interval(value=mean, low=-1, high=1, n=n)
-    half = (
-        _student(freedom, z_tail)
-        * math.sqrt(_squares(differences, codes, mean) + typical**2)
-        / (n + 2)
-    )
-    return Interval(
-        value=mean,
-        low=max(-1, min(centre - half, mean)),
-        high=min(1, max(centre + half, mean)),
-        n=n,
-    )
-
-
 def _rows(scores: Scores, groups: Groups) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Scores and group numbers from 0, held to what they must be."""
     n = len(scores)
@@ -211,9 +180,3 @@ def _squares(values: NDArray[np.float64], codes: NDArray[np.intp], mean: float) 
     """n² times the variance of the mean: squared group totals of the residuals, with the factor G / (G - 1)."""
     totals = np.bincount(codes, values - mean)
     return len(totals) / (len(totals) - 1) * math.fsum(totals**2)
-
-
-def _student(freedom: float, tail: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 1 - tail))

@@ -14,6 +14,7 @@ told.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -21,6 +22,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from checks.formats.report import Count
+from checks.records.rows import Record
 from checks.stats import hall
 from checks.stats.score_test import ScoreTest
 from checks.stats.unseen import Unseen
@@ -189,6 +192,25 @@ class Comparison:
         return self.upper(1 - self.confidence)
 
 
+class Difference(Record):
+    """The mean of new - old over ``n`` rows with its two-sided interval; on how many rows new is better, and worse.
+
+    ``p``: two-sided, twice the smaller of the two one-sided p-values; ``p_holm``: the same, corrected by Holm's method
+    over the differences that are shown together. ``method``: the test. ``less_is_better``: as of a loss.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: Count
+    wins: Count
+    losses: Count
+    p: float
+    p_holm: float
+    method: str
+    less_is_better: bool = False
+
+
 def compare(
     candidate: Scores, reference: Scores, groups: Groups, margin: float, confidence: float
 ) -> Comparison:
@@ -222,6 +244,22 @@ def compare(
         n=n, effect=math.fsum(candidate - reference) / n, p=pairs.p(margin, margin),
         p_worse=pairs.mirrored().p(0, 0 if pairs.exact else margin), method=method, pairs=pairs, margin=margin,
         confidence=confidence,
+    )  # fmt: skip
+
+
+def two_sided(
+    old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float
+) -> Difference | None:
+    """Compare ``new`` with ``old`` on the same rows. None for no rows, or for scores outside [0, 1]."""
+    one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    if not len(one) or not all(scores.min() >= 0 and scores.max() <= 1 for scores in (one, two)):
+        return None
+    # Each bound alone; both together have ``confidence``.
+    test = compare(two, one, groups, 0.0, (1 + confidence) / 2)
+    p = min(1.0, 2 * min(test.p, test.p_worse))
+    return Difference(
+        value=test.effect, low=test.low, high=test.high, n=test.n, wins=int((two > one).sum()),
+        losses=int((two < one).sum()), p=p, p_holm=p, method=test.method,
     )  # fmt: skip
 
 

@@ -45,12 +45,16 @@ def of_bytes(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def of_json(value: Any) -> str:
-    """Digest of a JSON value in canonical form: sorted keys, no spaces, UTF-8, no NaN."""
-    text = json.dumps(
+def canonical_json(value: Any) -> bytes:
+    """Write a JSON value in its only form: sorted keys, no spaces, UTF-8. Raises ValueError for NaN and infinity."""
+    return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
-    return of_bytes(text.encode())
+    ).encode()
+
+
+def of_json(value: Any) -> str:
+    """Digest of a JSON value in canonical form."""
+    return of_bytes(canonical_json(value))
 
 
 def of_file(path: Path, seen: Callable[[int], object] = lambda _: None) -> FileDigest:

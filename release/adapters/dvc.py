@@ -13,6 +13,7 @@ from typing import Any
 from checks.code import lock as code_lock
 from checks.formats import refused
 from checks.formats.refused import Refused
+from checks.process import distribution
 from checks.process.errors import MachineRefused, Refusal, RemoteRefused
 from checks.process.text import redact
 from checks.storage import layout
@@ -152,7 +153,7 @@ def read_lists(root: Path, commit: str) -> str | None:
 def _asked(root: Path, *arguments: str) -> str | None:
     """Run DVC silently; None if it ends well, else its first error."""
     if importlib.util.find_spec("dvc") is None:
-        return "DVC is not installed: pip install -c constraints.txt -e '.[dvc]'"
+        return f"DVC is not installed: {distribution.install('dvc')}"
     done = _quietly(root, *arguments)
     if done.returncode == 0:
         return None

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, RegistryRefused
 from checks.process.text import redact
 
@@ -54,7 +55,7 @@ class Hub:
             import huggingface_hub
         except ImportError as error:
             raise MachineRefused(
-                "huggingface_hub is not installed", "pip install -c constraints.txt -e '.[hub]'"
+                "huggingface_hub is not installed", distribution.install("hub")
             ) from error
         self.name, self._api = name, huggingface_hub.HfApi()
         self._hub: Any = huggingface_hub

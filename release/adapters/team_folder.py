@@ -1,23 +1,23 @@
-"""The folder of a team in which `lockstep init` works: a clone of Lockstep, or one to which its files are copied."""
+"""The folder of a team in which `lockstep init` works: one that has a params.yaml, or one that gets all files."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.config import params_file
 from checks.config.params import Params
+from checks.process import distribution
 from checks.process.errors import DataRefused, ParamsRefused
 from checks.storage import layout
-from release.adapters import commits, git, tool_files
-from release.adapters.tool_files import Plan
+from release.adapters import commits, git, pin, thin_files
+from release.adapters.thin_files import Plan
 
 EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
-_NEEDED = (layout.PIPELINE, Path(".dvc/config"))
 # Folders that the pipeline writes; git ignores most of them.
 _WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))
 
 
 class TeamFolder(NamedTuple):
-    """The folder ``root``. ``plan``: the files of Lockstep to copy there; None if they are there.
+    """The folder ``root``. ``plan``: the files to write there; None if they are there. ``pin``: as a file of them.
 
     ``old``: the text of the params.yaml that is adapted to the data; ``params``: the same, parsed.
     """
@@ -26,11 +26,7 @@ class TeamFolder(NamedTuple):
     plan: Plan | None
     old: str
     params: Params
-
-    @property
-    def tool(self) -> Path:
-        """The folder whose stages read the data."""
-        return self.plan.clone if self.plan else self.root
+    pin: str = ""
 
     @property
     def is_example(self) -> bool:
@@ -62,26 +58,18 @@ class TeamFolder(NamedTuple):
         return within.as_posix()
 
 
-def find(root: Path, file: Path, *, force: bool) -> TeamFolder:
-    """Decide where to work, with rows in ``file``. Writes nothing.
+def find(root: Path, file: Path, *, force: bool, workflows: str | None = None) -> TeamFolder:
+    """Decide where to work, with rows in ``file``. Writes nothing. ``workflows``: as in ``thin_files.generated``.
 
-    Raises ParamsRefused as ``tool_files.plan``, and for a params.yaml that may not be replaced or a clone without git;
-    DataRefused if ``file`` is not a file.
+    Raises as ``pin.of``, ParamsRefused as ``thin_files.plan``, and for a params.yaml that may not be replaced or a
+    clone without git; DataRefused if ``file`` is not a file.
     """
-    if not tool_files.exist_in(root):
+    if not thin_files.exist_in(root):
         check_file(file)  # before anything else is reported
-        plan = tool_files.plan(root, file)
-        text = plan.contents[layout.PARAMS.as_posix()].decode()
-        folder = TeamFolder(root, plan, text, params_file.parse(text))
-        if not folder.is_example:
-            fix = "use an unchanged clone of Lockstep"
-            raise ParamsRefused(f"{plan.clone}: its {layout.PARAMS} is not the example's", fix)
-        return folder
-    if missing := [path for path in _NEEDED if not (root / path).is_file()]:
-        raise ParamsRefused(
-            f"{root.resolve()}: has no {missing[0]}",
-            f"git checkout -- {missing[0]}, or a new clone",
-        )
+        plan = thin_files.plan(root, file, workflows)
+        text = thin_files.templates()[layout.PARAMS.as_posix()].decode()
+        pinned = pin.written(pin.of(distribution.version()))
+        return TeamFolder(root, plan, text, params_file.parse(text), pinned)
     if not git.has_repository(root):
         raise ParamsRefused(
             f"{root.resolve()}: is not in a git repository", "git init && git add -A && git commit"

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from checks.formats.evaluation_reports import Interval
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused, MachineRefused
 from release.cards import carbon
 from release.cards.card_facts import CATALOGUE, CardFacts
@@ -161,6 +162,6 @@ def _hub() -> Any:
         import huggingface_hub
     except ImportError as error:
         raise MachineRefused(
-            "huggingface_hub is not installed", "pip install -c constraints.txt -e '.[hub]'"
+            "huggingface_hub is not installed", distribution.install("hub")
         ) from error
     return huggingface_hub

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from checks.kinds import team_kinds
+from checks.process import distribution
 from release.cli import (
     admission,
     approve,
@@ -45,6 +47,7 @@ from release.cli import (
     references,
     render,
     report,
+    resolve,
     rollback,
     run,
     schema,
@@ -53,6 +56,7 @@ from release.cli import (
     sign,
     status,
     sweep,
+    upgrade,
     verify,
     watch,
 )
@@ -67,7 +71,7 @@ from release.cli.common import Group
         "auto_envvar_prefix": "LOCKSTEP",  # LOCKSTEP_VERIFY_RUNTIME is verify's --runtime
     },
 )
-@click.version_option(package_name="lockstep", prog_name="lockstep")
+@click.version_option(package_name=distribution.NAME, prog_name="lockstep")
 @click.option(
     "-C",
     "root",
@@ -82,6 +86,7 @@ def main(context: click.Context, root: Path) -> None:
     Exit codes are listed in docs/reference/exit-codes.md.
     """
     context.obj = root
+    team_kinds.use(root)
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         context.color = False
     # Characters that the terminal's encoding lacks are printed as escapes.
@@ -93,7 +98,7 @@ def main(context: click.Context, root: Path) -> None:
 SECTIONS: dict[
     str, tuple[click.Command, ...]
 ] = {  # of `lockstep --help`, in the order in which a team meets them
-    "Begin": (init.init, doctor.doctor, schema.schema),
+    "Begin": (init.init, upgrade.upgrade, doctor.doctor, schema.schema),
     "Train and judge": (
         run.run,
         gate.gate,
@@ -107,7 +112,13 @@ SECTIONS: dict[
         label.label,
         sealed.sealed,
     ),
-    "Propose": (projects.projects, record.record, report.report, comment.comment),
+    "Propose": (
+        projects.projects,
+        record.record,
+        resolve.resolve,
+        report.report,
+        comment.comment,
+    ),
     "Release": (build.build, verify.verify, keys.keys, sign.sign, evidence.evidence),
     "Move environments": (
         render.render,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_PACKAGES = ("checks", "release", "stages")
 FILE = click.Path(path_type=Path)
 PORT = click.IntRange(1, 65535)
 TARGET = click.option(
@@ -100,16 +101,20 @@ class Group(click.Group):
 def refusing(command: Callable[P, None]) -> Callable[P, None]:
     """Decorate a command: a Refusal or a full disk is printed to standard error and exits with its code.
 
-    An interrupt (Ctrl-C) exits with 130.
+    So does a module of Lockstep that cannot be imported. An interrupt (Ctrl-C) exits with 130.
     """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
-        from checks.machine import disk
-        from checks.process.errors import Refusal
-
         try:
+            from checks.machine import disk
+            from checks.process.errors import Refusal
+
             command(*args, **kwargs)
+        except ImportError as error:
+            if str(error.name).partition(".")[0] not in _PACKAGES:
+                raise
+            _end_without_module(error)
         except Refusal as refusal:
             _end(refusal)
         except OSError as error:
@@ -136,6 +141,14 @@ def _end(refusal: "Refusal") -> NoReturn:
     for line in (str(refusal), *refusal.others):
         click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")
     sys.exit(refusal.exit_code)
+
+
+def _end_without_module(error: ImportError) -> NoReturn:
+    todo = f"install it again, or restore its files: `git status -- {' '.join(_PACKAGES)}`"
+    line = f"lockstep: Lockstep is not whole here: {error.msg}; {todo}"
+    click.secho(hanging(line, sys.stderr), err=True, fg="red")
+    # The code of MachineRefused, whose own module may be missing.
+    sys.exit(9)
 
 
 def exclusive(options: Mapping[str, object]) -> None:

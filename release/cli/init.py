@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from checks.config.starting import Choice
     from checks.formats.survey import Contents, Role
     from release.adapters.team_folder import TeamFolder
-    from release.adapters.tool_files import Plan
+    from release.adapters.thin_files import Plan
     from release.verbs.init import Begun
 
 
@@ -81,6 +81,11 @@ class _Flags(NamedTuple):
     "--max-prompt-words", "words", type=click.IntRange(min=1), help="Drop rows with longer prompts."
 )
 @click.option(
+    "--workflows",
+    metavar="OWNER/lockstep[@COMMIT]",
+    help="Add workflows that call those of this repository on GitHub. Default commit: its tag of this version.",
+)
+@click.option(
     "--yes", is_flag=True, help="Ask nothing: take what is proposed. --license is then needed."
 )
 @click.option(
@@ -95,13 +100,13 @@ def init(
     root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, system: str | None,
     part: str | None, group: str | None, row_id: str | None, answers: str | None, instruction: str | None,
     licence: str | None, margin: float | None, name: str | None, base: str | None, base_license: str | None,
-    words: int | None, yes: bool, force: bool, as_json: bool,
+    words: int | None, workflows: str | None, yes: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
-    In a clone of Lockstep, it replaces the example's configuration by yours. Or call the clone's ./lockstep in an empty
-    folder, or at the top of a git repository: it then adds Lockstep's files beside yours. It replaces none of your
-    files and commits nothing.
+    In an empty folder, at the top of a git repository, or in a folder projects/NAME of one, it also adds the launcher
+    ./lockstep, the pinned version, dvc.yaml and the environments: some twenty small files. In a copy of Lockstep's own
+    repository, it replaces the example's configuration by yours. It replaces none of your files and commits nothing.
 
     It proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the rows to see how many
     stay, and makes the test split large enough for the margin, or says which margin the file allows. Then
@@ -111,8 +116,9 @@ def init(
     is about your own data, or that git does not have, without --force.
     """
     from checks.config import starting
+    from checks.process import distribution
     from checks.process.errors import ParamsRefused, Refusal
-    from release.adapters import team_folder
+    from release.adapters import team_folder, workflow_pin
     from release.verbs import init as verb
 
     given: dict[Role, str | None] = {
@@ -125,7 +131,8 @@ def init(
     )
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
-    folder = team_folder.find(root, file, force=force)
+    called = workflow_pin.of(workflows, distribution.version()) if workflows else None
+    folder = team_folder.find(root, file, force=force, workflows=called)
     if folder.plan:
         _show_plan(folder.plan)
     address, contents = verb.read_columns(folder, file)
@@ -148,17 +155,9 @@ def init(
             "needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json"),
             "left_out": begun.left_out, "placeholders": [str(card) for card in begun.cards],
         }  # fmt: skip
-        from_commit = folder.plan.commit if folder.plan else None
-        click.echo(
-            to_json(
-                {
-                    **begun.choice._asdict(),
-                    **plan,
-                    "removed_record": removed,
-                    "lockstep": from_commit,
-                }
-            )
-        )
+        files = sorted(folder.plan.contents) if folder.plan else []
+        made = {"removed_record": removed, "files": files}
+        click.echo(to_json({**begun.choice._asdict(), **plan, **made}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
         _show_next(removed, folder.plan, begun.cards)
@@ -358,8 +357,8 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
 
 
 def _show_plan(plan: "Plan") -> None:
-    """Where Lockstep's files go, before the first question."""
-    question = f"Lockstep {plan.commit[:12]} goes into {plan.folder}: {len(plan.contents):,} files"
+    """Where the files go, before the first question."""
+    question = f"Lockstep's files go into {plan.top}: {len(plan.contents):,}"
     click.echo(hanging(one_line(question), sys.stderr), err=True)
     if plan.kept:
         click.echo(
@@ -392,9 +391,7 @@ def _show_next(removed: bool, plan: "Plan | None", cards: tuple[Path, ...]) -> N
     ]
     if plan:
         added = "".join(f", lines in {name}" for name in plan.added)
-        click.echo(
-            hanging(f"added {len(plan.contents):,} files of Lockstep{added}; nothing is committed")
-        )
+        click.echo(hanging(f"added {len(plan.contents):,} files{added}; nothing is committed"))
     if removed:
         click.echo(
             "removed code.lock, dvc.lock and what is in reports/: the record of the example's model"

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 from packaging.requirements import Requirement
 
 from checks.config import params_file
+from checks.process import distribution
 from checks.process.errors import Refusal
 from checks.storage import layout
 from release.adapters import commits, dvc, merge_conflicts
@@ -35,7 +36,6 @@ STAGES = (
 )
 NEEDS_TORCH = ("fetch", "train", "merge", "score", "evaluate", "suites", "probe")
 DISK_GB = 5  # environment, base model, merged model and DVC's copies at the default size
-_INSTALL = "pip install -c constraints.txt -e '.[pipeline]'"
 # Packages that DVC needs for a remote, by the scheme of its address.
 _PACKAGED = {name: name for name in ("s3", "gs", "azure", "gdrive", "hdfs", "oss", "ssh", "webdav")} | {
     "webdavs": "webdav", "webhdfs": "hdfs",
@@ -78,7 +78,7 @@ def _params(machine: Machine) -> str:
 def _packages(_: Machine) -> str:
     """Check all packages of the extra ``pipeline``. Raises Finding with those that are missing or out of range."""
     wrong = []
-    for text in metadata.requires("lockstep") or []:
+    for text in metadata.requires(distribution.NAME) or []:
         requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate({"extra": "pipeline"}):
             continue
@@ -89,7 +89,7 @@ def _packages(_: Machine) -> str:
             continue
         if not requirement.specifier.contains(version, prereleases=True):
             wrong.append(f"{requirement.name} {version} is not {requirement.specifier}")
-    want(not wrong, ", ".join(wrong), _INSTALL)
+    want(not wrong, ", ".join(wrong), distribution.install("pipeline"))
     return "all of the extra pipeline"
 
 
@@ -99,7 +99,9 @@ def _torch(_: Machine) -> str:
         "import torch, json; g = torch.cuda.is_available(); print(json.dumps([torch.__version__, "
         "torch.cuda.get_device_name() if g else None, torch.get_num_threads()]))"
     )
-    answer = want(ask([sys.executable, "-c", probe], 120), "does not import", _INSTALL)
+    answer = want(
+        ask([sys.executable, "-c", probe], 120), "does not import", distribution.install("pipeline")
+    )
     version, gpu, threads = json.loads(answer)
     return f"{version} on {gpu or f'the CPU, {threads} threads'}"
 
@@ -126,11 +128,8 @@ def _dvc_remote(machine: Machine) -> str:
     package = _PACKAGED.get(urlsplit(address).scheme)
     if package and not importlib.util.find_spec(f"dvc_{package}"):
         is_extra = package in ("s3", "gs")
-        install = f"-c constraints.txt -e '.[{package}]'" if is_extra else f"dvc-{package}"
-        raise Lesser(
-            f"{_bare(address)} needs dvc-{package}, which is not installed",
-            f"pip install {install}",
-        )
+        fix = distribution.install(package) if is_extra else f"pip install dvc-{package}"
+        raise Lesser(f"{_bare(address)} needs dvc-{package}, which is not installed", fix)
     return "; ".join(map(_bare, addresses))
 
 

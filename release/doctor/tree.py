@@ -6,8 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from checks.config import params_file
-from checks.formats.signers import Role
+from checks.formats.signers import GITHUB, Role, Signer
 from checks.process.errors import Refusal
 from checks.storage import layout
 from release.adapters import dvc
@@ -18,9 +20,13 @@ from release.evidence import trust
 from release.overlay import environment_file, named_server
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
+_FOLDER = Path(".github/workflows")
 _DVC = Path(".dvc/config")
 _ADD = "./lockstep dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
-_ISSUER = "https://token.actions.githubusercontent.com"
+# A thin workflow: it calls the one of Lockstep's repository at a commit.
+_PINNED = re.compile(
+    r"^ +uses: ([\w.-]+/[\w.-]+)/\.github/workflows/[\w.-]+@([0-9a-f]{40})\b", re.MULTILINE
+)
 _REMOTE = re.compile(r"""'?remote "(.+?)"'?""")  # a section of the configuration
 _SHARED = {
     "s3",
@@ -39,13 +45,19 @@ _SHARED = {
 
 
 def _workflows(target: Target) -> str:
-    absent = [
-        name for name in WORKFLOWS if target.read_shared(Path(".github/workflows") / name) is None
-    ]
+    names = [name for name in WORKFLOWS if name != "verify.yml" or not _pinned(target)]
+    absent = [name for name in names if target.read_shared(_FOLDER / name) is None]
     want(
         not absent, f"{', '.join(absent)}: not on {target.name}", "commit them, push, and git fetch"
     )
-    return f"all {len(WORKFLOWS)} on {target.name}"
+    return f"all {len(names)} on {target.name}"
+
+
+def _pinned(target: Target) -> re.Match[str] | None:
+    """Return repository and commit of the workflow that release.yml calls, None if it does the work itself."""
+    return _PINNED.search(
+        (target.read_shared(_FOLDER / "release.yml") or b"").decode(errors="replace")
+    )
 
 
 def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
@@ -109,13 +121,31 @@ def serving(target: Target) -> Serving:
     )
 
 
+def _called(repository: Repository) -> str:
+    """Look who owns the workflows that are called: GitHub gives self-hosted runners and secrets to no other owner's."""
+    pinned = _pinned(repository.target)
+    if pinned is None:
+        return "none of another repository"
+    owner = shown(repository.answer["full_name"]).partition("/")[0]
+    home, _, name = pinned[1].partition("/")
+    if home.lower() != owner.lower():
+        raise Unseen(
+            f"{pinned[1]}: its jobs get no runner and no secret of {owner}, unless both are of one enterprise",
+            f"fork it into {owner}, then run ./lockstep upgrade --workflows {owner}/{name}",
+        )
+    return f"{pinned[1]} has the same owner"
+
+
 def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
-    """Require this repository's workflow that signs among the signers."""
-    file, full_name = f"{role}.yml", shown(repository.answer["full_name"])
-    identity = (
-        f"https://github.com/{full_name}/.github/workflows/{file}@refs/heads/{repository.branch}"
+    """Require the workflow that signs among the signers."""
+    wanted = _wanted(name, role, repository)
+    entry = yaml.safe_dump(
+        wanted.model_dump(mode="json", exclude_defaults=True),
+        default_flow_style=True,
+        sort_keys=False,
+        width=10_000,
     )
-    fix = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"
+    fix = f"add to {layout.SIGNERS}: {entry.strip()}"
     try:
         may = [
             signer
@@ -127,9 +157,39 @@ def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
     names = ", ".join(signer.name for signer in may[:5]) or "nobody"
     if any(signer.identity for signer in may) and not repository.public:
         raise Unseen(f"{names}: the issuer of this server is not known", "compare it by hand")
-    own = [signer.name for signer in may if (signer.identity, signer.issuer) == (identity, _ISSUER)]
-    want(own, f"{names} may {what}, and {file} of this repository may not", fix)
-    return f"{own[0]} is {file} of this repository"
+    own = [
+        signer
+        for signer in may
+        if (signer.identity, signer.caller, signer.issuer)
+        == (wanted.identity, wanted.caller, wanted.issuer)
+    ]
+    file, whose = f"{role}.yml", "this repository"
+    if wanted.commits:
+        whose = f"commit {wanted.commits[0][:12]}"
+    if own and not set(wanted.commits) <= set(own[0].commits):
+        fix = f"add {wanted.commits[0]} to the commits of {own[0].name} in {layout.SIGNERS}"
+        own = []
+    want(own, f"{names} may {what}, and {file} of {whose} may not", fix)
+    return f"{own[0].name} is {file} of {whose}"
+
+
+def _wanted(name: str, role: Role, repository: Repository) -> Signer:
+    """Return the workflow that signs: this repository's own, or the pinned one that release.yml calls."""
+    full_name, at = shown(repository.answer["full_name"]), f"@refs/heads/{repository.branch}"
+    own = f"https://github.com/{full_name}/{_FOLDER}"
+    pinned = _pinned(repository.target)
+    if pinned is None:
+        return Signer.model_construct(
+            name=name, may=(role,), identity=f"{own}/{role}.yml{at}", issuer=GITHUB
+        )
+    return Signer.model_construct(
+        name=name,
+        may=(role,),
+        identity=f"https://github.com/{pinned[1]}/{_FOLDER}/{role}.yml",
+        commits=(pinned[2],),
+        caller=f"{own}/release.yml{at}",
+        issuer=GITHUB,
+    )
 
 
 LOCAL = (
@@ -137,6 +197,7 @@ LOCAL = (
     Wanted("DVC remote", ("every workflow",), _remote),
 )
 SIGNERS = (
+    Wanted("called workflows", ("every workflow",), _called),
     Wanted(
         "signers",
         ("release.yml", "promote.yml"),

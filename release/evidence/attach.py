@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from checks.formats.serving import ImageReport
 from checks.process.errors import EvidenceRefused
+from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import MANIFEST, Descriptor, Store
@@ -60,7 +61,7 @@ def attach(
     if not store.has(_NOTHING_DIGEST, len(_NOTHING)):
         store.add(Bytes(_NOTHING), _NOTHING_DIGEST, lambda _: None)
     layer = store.add(Bytes(data), None, lambda _: None)
-    manifest = documents.write(
+    manifest = canonical_json(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,

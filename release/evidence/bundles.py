@@ -10,7 +10,8 @@ from typing import Any
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
-from release.evidence import keys, sigstore, strict
+from checks.storage.digest import canonical_json
+from release.evidence import keys, sigstore
 
 
 def wrap(signed: bytes, key: CryptoSigner) -> bytes:
@@ -18,7 +19,7 @@ def wrap(signed: bytes, key: CryptoSigner) -> bytes:
     plain = envelope(signed)
     signatures = [one | {"keyid": ""} for one in plain["signatures"]]  # the bundle's hint says it
     hint = hashlib.sha256(keys.pem(key.public_key).encode()).hexdigest()
-    return strict.write(
+    return canonical_json(
         {
             "mediaType": sigstore.BUNDLE,
             "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},

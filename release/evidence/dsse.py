@@ -15,6 +15,7 @@ from securesystemslib.signer import CryptoSigner, Signature  # type: ignore[attr
 from checks.formats.signers import Role, Signer, Signers
 from checks.formats.statement import PAYLOAD
 from checks.process.errors import EvidenceRefused
+from checks.storage.digest import canonical_json
 from release.evidence import keys, strict
 
 LARGEST = 1 << 20  # bytes of an envelope or a bundle: a release's lies in git beside its pointer
@@ -33,7 +34,7 @@ def sign(payload: bytes, payload_type: str, key: CryptoSigner) -> bytes:
     """Return an envelope of ``payload`` with one signature, as canonical JSON."""
     envelope = Envelope(payload, payload_type, {})
     envelope.sign(key)
-    return strict.write(envelope.to_dict())
+    return canonical_json(envelope.to_dict())
 
 
 def verify(

@@ -26,7 +26,7 @@ from checks.formats.report import Fetched
 from checks.formats.serving import ImageReport
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
-from release.evidence import strict
+from checks.storage.digest import canonical_json
 from release.image import image as images
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
@@ -59,7 +59,7 @@ def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
     bom.register_dependency(model, data)
     plain = json.loads(JsonV1Dot6(bom).output_as_string())
     plain["metadata"]["component"]["modelCard"] = _card(held, reports.evaluation)
-    return strict.write(plain)
+    return canonical_json(plain)
 
 
 def _model(held: HeldVerdict, image: ImageReport) -> Component:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from checks.formats.signers import Signer
 from checks.formats.statement import STATEMENT, TREE, Release, Statement
 from checks.storage import layout
-from release.evidence import strict
+from checks.storage.digest import canonical_json
 
 PREDICATE: Final = "https://slsa.dev/provenance/v1"
 # docs/explanation/evidence.md says what a build of this type is.
@@ -21,7 +21,7 @@ def make(release: Statement, signer: Signer) -> bytes:
     """Return the provenance of ``release``, which ``signer`` signed; an in-toto statement in canonical JSON."""
     its = release.predicate
     base = its.image.base
-    return strict.write(
+    return canonical_json(
         {
             "_type": STATEMENT,
             "subject": [subject.model_dump(mode="json") for subject in release.subject],

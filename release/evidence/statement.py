@@ -6,7 +6,6 @@ The same evidence gives the same bytes on every machine.
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,9 +31,10 @@ from checks.formats.statement import (
     Verification,
 )
 from checks.formats.training_reports import ParityReport
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
-from checks.storage.digest import FileDigest
+from checks.storage.digest import FileDigest, canonical_json
 from release.evidence import dsse, strict
 
 MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects
@@ -95,7 +95,7 @@ def make(
     try:
         release = Release(
             materials=materials, commit=image.commit, policy=held.verdict.policy, sbom=sbom, image=image,
-            serving=serving, verification=verified, tool=f"lockstep {metadata.version('lockstep')}",
+            serving=serving, verification=verified, tool=f"lockstep {distribution.version()}",
         )  # fmt: skip
         return write(Statement(subject=subjects, predicate=release))
     except ValidationError as error:
@@ -231,7 +231,7 @@ def tokenizer(parity: ParityReport) -> str:
 
 def write(statement: BaseModel) -> bytes:
     """Return the canonical bytes of a statement."""
-    return strict.write(statement.model_dump(mode="json", by_alias=True))
+    return canonical_json(statement.model_dump(mode="json", by_alias=True))
 
 
 def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
@@ -271,5 +271,5 @@ def _template(root: Path, parity: ParityReport) -> str | None:
     if template is None:
         return None
     return digest.of_bytes(
-        template.encode() if isinstance(template, str) else strict.write(template)
+        template.encode() if isinstance(template, str) else canonical_json(template)
     )

@@ -4,15 +4,9 @@ import json
 from typing import Any, NoReturn
 
 from checks.process.errors import EvidenceRefused
+from checks.storage.digest import canonical_json
 
 _FIX = "sign the release again, or restore the file from git's history"
-
-
-def write(value: Any) -> bytes:
-    """Return the canonical form of a value: sorted keys, no spaces, UTF-8."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
 
 
 def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
@@ -27,7 +21,7 @@ def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
     try:
         # From text, not bytes: json would guess UTF-16 and UTF-32 as well.
         value = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
-        write(value)  # half a surrogate pair is not text
+        canonical_json(value)  # half a surrogate pair is not text
     except _TwiceError as error:
         raise EvidenceRefused(f"{where}: writes the key {error.args[0]!r} twice", _FIX) from error
     except (ValueError, RecursionError) as error:
@@ -38,9 +32,9 @@ def read(data: bytes, where: str, largest: int) -> dict[str, Any]:
 
 
 def read_canonical(data: bytes, where: str, largest: int) -> dict[str, Any]:
-    """As ``read``, but refuses any form except that of ``write``."""
+    """As ``read``, but refuses any form except that of ``digest.canonical_json``."""
     value = read(data, where, largest)
-    if write(value) != data:
+    if canonical_json(value) != data:
         raise EvidenceRefused(f"{where}: is not in canonical form", _FIX)
     return value
 

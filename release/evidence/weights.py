@@ -13,7 +13,8 @@ from checks.formats.serving import ImageReport
 from checks.formats.signers import Signers
 from checks.formats.statement import STATEMENT
 from checks.process.errors import EvidenceRefused
-from release.evidence import strict, trust
+from checks.storage.digest import canonical_json
+from release.evidence import trust
 
 PREDICATE = "https://model_signing/signature/v1.0"
 # The package model-signing leaves these out unless told otherwise.
@@ -46,7 +47,7 @@ def payload(files: Mapping[str, str], name: str) -> bytes:
     serialization = {
         "method": "files", "hash_type": "sha256", "allow_symlinks": False, "ignore_paths": list(_IGNORED),
     }  # fmt: skip
-    return strict.write(
+    return canonical_json(
         {
             "_type": STATEMENT,
             "subject": [{"name": name, "digest": {"sha256": whole}}],

@@ -1,9 +1,9 @@
 """Assembles an image in its target: the layers that it lacks, then the config and the manifest."""
 
 import functools
-from importlib import metadata
 
 from checks.formats.serving import ImageReport, Layer
+from checks.process import distribution
 from checks.storage import digest
 from release import runtimes
 from release.adapters.registry.types import MANIFEST, Seen, Store
@@ -90,5 +90,5 @@ def _report(recipe: Recipe, added: list[Added], stored_image: str, documents: in
         base=base,
         layers=tuple(layers),
         size=documents + sum(layer.size for layer in added) + (base.size if base else 0),
-        tool=metadata.version("lockstep"),
+        tool=distribution.version(),
     )

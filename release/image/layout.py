@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from checks.storage import files
+from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
 from release.adapters.registry.checked_blob import checked
 from release.adapters.registry.documents import Entry, Index, Manifest
@@ -317,7 +318,7 @@ class Layout:
         try:
             _sync(self._blobs)
             with files.replacing(self.folder / "index.json") as stream:
-                stream.write(documents.write(value))
+                stream.write(canonical_json(value))
             _sync(self.folder)
         except OSError as error:
             raise _unwritable(self.folder, error) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from checks.process import imports
+from checks.process import distribution, imports
 from checks.process.text import redact
 from release.adapters import http
 from release.mirrors import mlmodel
@@ -154,7 +154,7 @@ def _saying(uri: str) -> Iterator[None]:
     except MirrorUnavailable:
         raise
     except ImportError as error:
-        todo = "pip install -c constraints.txt -e '.[mlflow]' for a server, '.[pipeline]' for a file or a database"
+        todo = f"{distribution.install('mlflow')}; for a file or a database, the extra pipeline"
         raise MirrorUnavailable(
             f"needs MLflow, which is not installed here ({todo}): {redact(str(error), 100)}"
         ) from None

@@ -12,7 +12,7 @@ from release.adapters import commits
 from release.record import pipeline_lock, target_policy
 from release.record.records import Records, WorkTree
 
-_CODE = ("stages", "checks")  # code.lock has their digests
+_CODE = ("stages", "checks", layout.KINDS.name)  # code.lock has their digests
 _OPTIONAL = {layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED, layout.SUITES_MEASURED}
 
 

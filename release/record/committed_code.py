@@ -1,10 +1,12 @@
 """Compares the code that the stages ran, by dvc.lock, with the code of a commit, where it could be reviewed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from checks.code import lock, modules
 from checks.code.modules import Code
 from checks.config.params import Params
+from checks.process import distribution
 from checks.storage import layout
 from release.adapters import commits
 from release.adapters.git import Git
@@ -17,13 +19,14 @@ def differences(
 ) -> list[str]:
     """Return a line for each stage of a dvc.lock that ran other code than ``commit`` has.
 
-    ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the commit
-    has no Lockstep in it, the tool is installed: its own code is compared. Raises EvidenceRefused if git cannot read
-    the code in time, MachineRefused if a package from outside cannot be hashed.
+    ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the code
+    that runs here lies elsewhere than in ``root``, it is what was reviewed, and the commit's files of its names are not
+    read. The team's own kinds are those of the commit. Raises EvidenceRefused if git cannot read the code in time,
+    MachineRefused if a package from outside cannot be hashed.
     """
-    code = of(root, commit, deadline)
-    if lock.HAS not in code:
-        code = lock.running()
+    is_own = distribution.home() == root.resolve()
+    lockstep = of(root, commit, deadline) if is_own else lock.running()
+    code = {**lockstep, **_below(root, commit, (layout.KINDS.name,), deadline)}
     others = pipeline_lock.other_code(lock.of(params, code), stages)
     return [
         f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has"
@@ -33,9 +36,11 @@ def differences(
 
 def of(root: Path, commit: str, deadline: float | None = None) -> Code:
     """Read the code of the stages in a commit; empty where it has none. Raises EvidenceRefused as ``differences``."""
-    below = [
-        path for package in modules.PACKAGES for path in commits.below(root, commit, Path(package))
-    ]
+    return _below(root, commit, modules.PACKAGES, deadline)
+
+
+def _below(root: Path, commit: str, folders: Iterable[str], deadline: float | None) -> Code:
+    below = [path for folder in folders for path in commits.below(root, commit, Path(folder))]
     paths = [path.as_posix() for path in below if path.suffix == ".py"]
     contents = Git(root, deadline).named([f"{commit}:./{path}" for path in paths])
     return {

@@ -1,6 +1,6 @@
 """Checks dvc.lock against this pipeline, these parameters, this code and these reports."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.record import folder_lists, pipeline_lock
 from release.record.pipeline_lock import Stages
-from release.record.records import WorkTree
+from release.record.records import Commit, WorkTree
 
 _MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that decide the model
-_CHECKED = (f"{layout.REPORTS}/", layout.PROBES.as_posix(), layout.CODE_LOCK.as_posix())
+_IN_GIT = (f"{layout.REPORTS}/", layout.CODE_LOCK.as_posix())
+_CHECKED = (*_IN_GIT, layout.PROBES.as_posix())
 
 
 def differences(
@@ -42,6 +43,34 @@ def differences(
     return list(dict.fromkeys(differing))
 
 
+def of_commit(tree: WorkTree, commit: Commit) -> dict[str, list[str]]:
+    """Return for each stage how a commit's record differs from the pipeline, parameters and code of the work tree.
+
+    What contradicts another stage is listed with the later one. Outputs that DVC caches are not compared: they need not
+    be here. Raises EvidenceRefused if dvc.yaml, or the dvc.lock of the commit, cannot be read, and as ``differences``.
+    """
+    lock = commit.lock(f"{layout.LOCK} at {commit.name[:12]}")
+    digests = code_lock.of(tree.params, code_lock.running())
+    differing = dict[str, list[str]]()
+    seen = list[str]()
+    for name in dict.fromkeys((*tree.pipeline, *lock)):
+        seen.append(name)
+        pipeline, ran = (_only(document, seen) for document in (tree.pipeline, lock))
+        reads = {name: keys for name, keys in pipeline_lock.READS.items() if name in seen}
+        lines = [
+            *pipeline_lock.incomplete(pipeline, ran, reads),
+            *pipeline_lock.otherwise(tree.document, ran),
+            *(
+                f"{layout.CODE_LOCK}: {stage} ran other code than is here"
+                for stage in pipeline_lock.other_code(digests, ran)
+            ),
+            *_other_reports(commit, name, ran.get(name, {})),
+        ]
+        earlier = {line for listed in differing.values() for line in listed}
+        differing[name] = [line for line in dict.fromkeys(lines) if line not in earlier]
+    return differing
+
+
 def other_code(tree: WorkTree, lock: Stages) -> list[str]:
     """Return a line for each stage in ``lock`` that ran other code than it would run now. Raises as ``differences``."""
     digests = code_lock.of(tree.params, code_lock.at(tree.root))
@@ -56,6 +85,16 @@ def makes_another_model(tree: WorkTree) -> bool:
 
 def _only(found: Stages, stages: Collection[str]) -> Stages:
     return {name: stage for name, stage in found.items() if name in stages} if stages else found
+
+
+def _other_reports(commit: Commit, stage: str, ran: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each report and code.lock that a commit has otherwise than its dvc.lock says of a stage."""
+    for path, expected in pipeline_lock.files(ran):
+        if not path.startswith(_IN_GIT) or expected.endswith(".dir"):
+            continue
+        data = None if ".." in Path(path).parts else commit.data(Path(path))
+        if data is None or folder_lists.md5_of(data) != expected:
+            yield f"{path}: is not what {layout.LOCK} says of {stage}"
 
 
 def _changed(

@@ -145,10 +145,9 @@ TABLE: dict[Name, _Row] = {
         "🚫", "{behind} behind {target}: merge {target} first",
         "Since this branch left it, {target} has changed parameters or its model. So nothing here is compared with "
         "what {target} is now.{gates_here}",
-        "run these two lines: your side of the record stays, and the next run makes it anew." + _UNDER
+        "run these two lines: the record that fits is taken whole, and the next run makes anew what does not." + _UNDER
         + "```bash\ngit fetch && git merge {merged}\n"
-        "git checkout --ours code.lock dvc.lock reports && git add code.lock dvc.lock reports "
-        "&& git commit --no-edit; git push\n```",
+        "./lockstep resolve && git commit --no-edit; git push\n```",
     ),
     "not-run": _Row(
         "🚫", "Not run yet: {unrun} changed since the last run", "The record is of a run with other parameters.", _RUN

@@ -11,7 +11,7 @@ from checks.formats.report import Count
 from checks.formats.verdict import Status
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from release.review.pairs import Difference
+from checks.stats.paired import Difference
 
 Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown"]
 # What a reader looks for first: what was lost, what was gained, then the rest.

@@ -7,9 +7,9 @@ from checks.formats.evaluation_reports import Interval
 from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.suite import SUITES, BoundedSuite
+from checks.stats.paired import Difference
 from release.pages.figures import signed
 from release.pages.words import Words
-from release.review.pairs import Difference
 
 _ALLOWING = ("non_inferior", "remembers")  # kinds of gate that allow a loss
 

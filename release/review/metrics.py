@@ -9,11 +9,10 @@ from checks.formats.evaluation_reports import RELEASED, EvaluationReport, Figure
 from checks.formats.suite_report import SuiteResult
 from checks.formats.verdict import Finding, Verdict
 from checks.records.rows import Prediction
-from checks.stats import intervals
-from release.review import kept_abilities, same_samples
+from checks.stats.paired import Difference
+from release.review import kept_abilities, pairs, same_rows, same_samples
 from release.review.facts import EARLIER, Facts
 from release.review.kept_abilities import Kept
-from release.review.pairs import Difference
 from release.review.sides import at
 
 # Two findings are about the same figure if these fields agree.
@@ -269,13 +268,12 @@ def paired(
     """
     if [answer.id for answer in ours] != [answer.id for answer in theirs]:
         return None
-    ours = [answer for answer, other in zip(ours, theirs, strict=True) if not other.learned]
-    theirs = [other for other in theirs if not other.learned]
-    if not ours or any(scorer not in answer.scores for answer in (*ours, *theirs)):
-        return None
-    one, two = ([answer.scores[scorer] for answer in side] for side in (ours, theirs))
-    interval = intervals.paired_interval(one, two, [answer.group for answer in ours], confidence)
-    return Interval(value=interval.value, low=interval.low, high=interval.high, n=len(ours))
+    paired_rows = pairs.pair([answer for answer in theirs if not answer.learned], ours)
+    rows = range(len(paired_rows.new))
+    difference = same_rows.difference(paired_rows, rows, scorer, confidence)
+    return difference and Interval(
+        value=difference.value, low=difference.low, high=difference.high, n=difference.n
+    )
 
 
 def _first(evaluation: EvaluationReport) -> str:

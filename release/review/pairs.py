@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from checks.formats.report import Count
 from checks.formats.suite_report import SuiteLine
-from checks.records.rows import Prediction, Record
+from checks.records.rows import Prediction
 from checks.stats import multiple
+from checks.stats.paired import Difference
 
 
 class Pairs(NamedTuple):
@@ -28,25 +28,6 @@ class Pairs(NamedTuple):
     only_old: int
     only_new: int
     other: int
-
-
-class Difference(Record):
-    """The mean of new - old over ``n`` rows with its two-sided interval; on how many rows new is better, and worse.
-
-    ``p``: two-sided, twice the smaller of the two one-sided p-values; ``p_holm``: the same, corrected by Holm's method
-    over the differences that are shown together. ``method``: the test. ``less_is_better``: as of a loss.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: Count
-    wins: Count
-    losses: Count
-    p: float
-    p_holm: float
-    method: str
-    less_is_better: bool = False
 
 
 def pair(old: Sequence[Prediction], new: Sequence[Prediction]) -> Pairs:
@@ -95,28 +76,10 @@ def together(one: Sequence[str], two: Sequence[str]) -> NDArray[np.intp]:
     return codes
 
 
-def difference(
-    old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float
-) -> Difference | None:
-    """How far ``new`` differs from ``old`` on the same rows; None for no rows, or for scores outside [0, 1]."""
-    from checks.stats.paired import compare
-
-    one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
-    if not len(one) or not all(scores.min() >= 0 and scores.max() <= 1 for scores in (one, two)):
-        return None
-    # Each bound alone; both together have ``confidence``.
-    test = compare(two, one, groups, 0.0, (1 + confidence) / 2)
-    p = min(1.0, 2 * min(test.p, test.p_worse))
-    return Difference(
-        value=test.effect, low=test.low, high=test.high, n=test.n, wins=int((two > one).sum()),
-        losses=int((two < one).sum()), p=p, p_holm=p, method=test.method,
-    )  # fmt: skip
-
-
 def unbounded(
     old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float
 ) -> Difference:
-    """As ``difference``, for a measure without bounds of which less is better, such as bits per byte."""
+    """As ``paired.two_sided``, for a measure without bounds of which less is better, such as bits per byte."""
     from checks.stats.paired_mean import MeanDifference
 
     one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)

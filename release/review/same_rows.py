@@ -4,10 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from checks.kinds.scorer import SCORERS
 from checks.records.rows import Prediction
+from checks.stats.paired import Difference, two_sided
 from checks.storage import layout
 from release.review import pairs
 from release.review.comparison import ORDER, Answer, Metric, Right, Slice
-from release.review.pairs import Difference, Pairs
+from release.review.pairs import Pairs
 from release.review.sides import Side, at
 
 
@@ -69,7 +70,7 @@ def difference(
     if any(score is None for score in (*one, *two)):
         return None
     groups = np.unique(paired.groups[list(rows)], return_inverse=True)[1]
-    return pairs.difference(
+    return two_sided(
         [s for s in one if s is not None], [s for s in two if s is not None], groups, confidence
     )
 

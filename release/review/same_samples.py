@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from checks.formats.suite_report import Scale, SuiteLine, SuiteResult
 from checks.kinds.suite import SUITES, ScaledSuite
+from checks.stats.paired import Difference, two_sided
 from release.review import kept_abilities, pairs
 from release.review.comparison import Metric
-from release.review.pairs import Difference
 from release.review.sides import Side, at
 
 
@@ -107,7 +107,7 @@ def _of_samples(
     if scale is None or other is None or (scale.low, scale.high) != (other.low, other.high):
         return None, "its scales differ"
     low, span = scale.low, scale.high - scale.low
-    compared = pairs.difference(
+    compared = two_sided(
         [(v - low) / span for v in before], [(v - low) / span for v in after], groups, confidence
     )
     if compared is None:

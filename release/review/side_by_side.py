@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from checks.stats.paired import Difference
 from release.pages.figures import signed
 from release.review import details, making, pairs, same_rows, same_samples
 from release.review.comparison import ORDER, Changed, Comparison, Metric, Rows, SideFacts, standing
-from release.review.pairs import Difference
 from release.review.sides import Side
 
 _SENTENCES = {

@@ -10,6 +10,7 @@ from typing import Any
 from docker.errors import DockerException, ImageNotFound
 
 from checks.process.errors import EvidenceRefused, ServingRefused
+from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest
 from release.adapters.registry.types import Descriptor, Document, Store
@@ -89,7 +90,7 @@ def _archive(store: Store, manifest: Manifest, document: Document, bar: Any) -> 
     }
     small = {
         "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-        "index.json": documents.write({"schemaVersion": 2, "manifests": [named]}),
+        "index.json": canonical_json({"schemaVersion": 2, "manifests": [named]}),
         "manifest.json": json.dumps([old]).encode(),
         _path(document.digest): document.data,
     }

@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, ServingRefused
 from release.monitoring.gateway import options as gateway_options
-
-_INSTALL = "pip install -c constraints.txt -e '.[{}]'"
 
 
 def gateway(root: Path, options: Mapping[str, Any], say: Callable[[str], None]) -> None:
@@ -23,7 +22,7 @@ def gateway(root: Path, options: Mapping[str, Any], say: Callable[[str], None]) 
         from release.monitoring.gateway import run
     except ModuleNotFoundError as error:
         raise MachineRefused(
-            f"the package {error.name} is not installed", _INSTALL.format("gateway")
+            f"the package {error.name} is not installed", distribution.install("gateway")
         ) from error
     if settings.captures and "://" in settings.captures:
         _has_file_system(settings.captures)
@@ -36,7 +35,8 @@ def _has_exporter() -> None:
         import opentelemetry.exporter.otlp.proto.http.metric_exporter  # noqa: F401
     except ModuleNotFoundError as error:
         raise MachineRefused(
-            f"--otlp: the package {error.name} is not installed", _INSTALL.format("gateway,otel")
+            f"--otlp: the package {error.name} is not installed",
+            distribution.install("gateway,otel"),
         ) from error
 
 
@@ -50,7 +50,9 @@ def _has_file_system(url: str) -> None:
     except ImportError as error:
         kind = kind.replace("gcs", "gs")
         extra = f"gateway,{kind}" if kind in ("s3", "gs") else "gateway"
-        raise MachineRefused(f"{kind}://: a package is missing", _INSTALL.format(extra)) from error
+        raise MachineRefused(
+            f"{kind}://: a package is missing", distribution.install(extra)
+        ) from error
     except ValueError as error:
         raise ServingRefused(
             f"--captures: {url}: no such kind of store", "name a folder, s3://… or gs://…"

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from checks.formats.rollout_report import RolloutReport
+from checks.process import distribution
 from checks.process.errors import (
     EvidenceRefused,
     MachineRefused,
@@ -108,7 +109,7 @@ def _are_installed(runtime: Runtime, root: Path) -> None:
     if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
         raise MachineRefused(
             f"the gateway needs packages that are missing: {', '.join(missing)}",
-            "pip install -c constraints.txt -e '.[gateway]'",
+            distribution.install("gateway"),
         )
     processes.program(runtime, root)
 

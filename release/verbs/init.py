@@ -1,9 +1,13 @@
-"""init: writes params.yaml for a team's own data, in a clone or in a folder into which it first copies Lockstep."""
+"""init: writes params.yaml for a team's own data, and the other files of a repository that has none of them."""
 
 import math
+import re
 import shutil
+import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel
 
 from checks.config import params_file, starting
 from checks.config.params import Params
@@ -11,9 +15,13 @@ from checks.config.starting import Choice
 from checks.formats.placeholder_cards import PLACEHOLDERS
 from checks.formats.survey import SURVEY, Contents, Measured, Request
 from checks.storage import files, layout
-from release.adapters import commits, dvc, team_folder, tool_files
+from release.adapters import commits, dvc, pin, team_folder, thin_files
 from release.adapters.team_folder import TeamFolder
+from release.overlay import environment_file, kustomization
 
+M = TypeVar("M", bound=BaseModel)
+
+_ENVIRONMENTS = ("staging", "production")
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
 # Tokens of a prompt. Longer ones need a person's decision about memory and the base.
 _LONGEST = 2048
@@ -45,8 +53,7 @@ def read_columns(folder: TeamFolder, file: Path) -> tuple[str, Contents]:
     Raises DataRefused for a file that cannot be read, or that the pipeline would overwrite; and as ``dvc.python``.
     """
     address = folder.address(file)
-    _survey(folder, str(file.resolve()))
-    return address, files.read_json(folder.tool / SURVEY, Contents)
+    return address, _survey(folder, Contents, str(file.resolve()))
 
 
 def begin(
@@ -66,8 +73,7 @@ def begin(
         labels=choice.labels, test_rows=starting.rows_needed(choice.margin, shares),
         max_test_share=starting.MOST_TEST, longest=_LONGEST, base=choice.base and folder.path(choice.base),
     )  # fmt: skip
-    _survey(folder, "--request", request.model_dump_json())
-    measured = files.read_json(folder.tool / SURVEY, Measured)
+    measured = _survey(folder, Measured, "--request", request.model_dump_json())
     margin = starting.held_margin(measured, choice.margin, shares, given=margin_given)
     choice = choice._replace(margin=margin)
     prepared: dict[str, Any] = starting.prepare(
@@ -101,15 +107,18 @@ def left_out(old: Params, new: Params) -> tuple[str, ...]:
 
 
 def write(folder: TeamFolder, begun: Begun) -> bool:
-    """Write params.yaml, and Lockstep's files if they are missing. Return whether the example's record was removed.
+    """Write params.yaml, and the other files if they are missing. Return whether the example's record was removed.
 
     Where the cards would describe the example, they get placeholders, which `lockstep card` refuses.
 
     Once the removal is committed to the target branch, no gate compares a model of the team's task with the example's.
-    Raises as ``tool_files.install``.
+    Raises as ``thin_files.install``.
     """
     if folder.plan:
-        tool_files.install(folder.plan, {layout.PARAMS: begun.text} | PLACEHOLDERS)
+        texts = {layout.PARAMS: begun.text, pin.PATH: folder.pin} | PLACEHOLDERS
+        for environment in _ENVIRONMENTS:
+            texts |= _environment(environment, begun.choice.name)
+        thin_files.install(folder.plan, {path.as_posix(): text for path, text in texts.items()})
         return False
     root = folder.root
     if folder.is_example:  # first: if this command is killed here, the next one does the rest
@@ -118,7 +127,7 @@ def write(folder: TeamFolder, begun: Begun) -> bool:
         for path in (root / layout.REPORTS).glob("*"):
             if path.is_dir():
                 shutil.rmtree(path)
-            # The noise stays: see release.adapters.tool_files.
+            # The noise stays: the stage gate needs the file, and asks to measure it again for another task.
             elif path.name != layout.NOISE.name:
                 path.unlink()
     for card in begun.cards:
@@ -127,9 +136,28 @@ def write(folder: TeamFolder, begun: Begun) -> bool:
     return folder.is_example
 
 
-def _survey(folder: TeamFolder, *arguments: str) -> None:
-    """Let the stages look at the data, and write what they found to ``SURVEY``."""
-    dvc.python(folder.tool, ["-m", "stages.survey", *arguments], "the look at the data", aside=True)
+def _environment(environment: str, model: str) -> dict[Path, str]:
+    """Return the files of an environment, in a namespace of the model's."""
+    path = environment_file.path(environment)
+    template = thin_files.templates()[path.as_posix()].decode()
+    namespace = f"{model.replace('_', '-')[:50]}-{environment}"
+    text = re.sub(
+        r"^namespace: .*$", f"namespace: {namespace}", template, count=1, flags=re.MULTILINE
+    )
+    file = environment_file.read(environment, {path: text.encode()})
+    return {
+        path: text,
+        path.with_name(kustomization.NAME): kustomization.render(environment, file).decode(),
+    }
+
+
+def _survey(folder: TeamFolder, contents: type[M], *arguments: str) -> M:
+    """Let the stages look at the data, in a folder of its own, and return what they wrote to ``SURVEY``."""
+    with tempfile.TemporaryDirectory() as name:
+        aside = Path(name)
+        files.write_text(aside / layout.PARAMS, folder.old)
+        dvc.python(aside, ["-m", "stages.survey", *arguments], "the look at the data", aside=True)
+        return files.read_json(aside / SURVEY, contents)
 
 
 def _section(params: Params, name: str) -> object:

@@ -121,7 +121,7 @@ def _record(root: Path, head: str, target: str | None) -> _ProjectRecord:
 
 def _not_committed(git: Git) -> str | None:
     """The first path, printable, that stages read and that differs from HEAD; None if there is none."""
-    inputs = (layout.PARAMS.as_posix(), _PIPELINE.as_posix(), "stages", "checks")
+    inputs = (*map(str, (layout.PARAMS, _PIPELINE, layout.KINDS)), "stages", "checks")
     out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(
         errors="replace"
     )

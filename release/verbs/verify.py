@@ -7,10 +7,10 @@ checked at its URL. The result is written to reports/serving.json, whatever it i
 import platform
 import time
 from contextlib import closing
-from importlib import metadata
 from pathlib import Path
 
 from checks.formats.serving import Load, ServingReport, Throughput, combine
+from checks.process import distribution
 from checks.process.errors import Refusal, ServingRefused
 from checks.storage import files, layout
 from release import runtimes
@@ -96,7 +96,7 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
         load=load,
         throughput=throughput,
         status=combine(checks),
-        tool=metadata.version("lockstep"),
+        tool=distribution.version(),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from checks.config import params
 from checks.formats.data_statistics import Detector, Judged, Languages, OtherLanguage
+from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
 from checks.storage import digest, files, layout
 from stages import progress
@@ -82,7 +83,7 @@ def load(config: params.Languages | None) -> "Loaded | None":
     except ModuleNotFoundError as error:
         raise MachineRefused(
             f"{_SECTION} needs {_PACKAGE}, which is not installed",
-            "pip install -c constraints.txt -e '.[languages]'",
+            distribution.install("languages"),
         ) from error
     model = digest.of_file(MODEL_DIR / MODEL_FILE)
     detector = Detector(name=_PACKAGE, version=metadata.version(_PACKAGE), sha256=model.sha256)

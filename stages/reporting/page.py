@@ -9,11 +9,13 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import compress
 
+import numpy as np
+
 from checks.evaluation import baselines
 from checks.formats.evaluation_reports import EvaluationReport, Interval
 from checks.process.text import escape
 from checks.records.rows import Prediction
-from checks.stats import intervals
+from checks.stats import paired
 from checks.storage import layout
 
 NAMES: dict[str, str] = {
@@ -53,12 +55,11 @@ def summary(
     for place, name in enumerate(rest):
         theirs = metrics[name][scorer]
         one, two = ([*compress(predictions[side], new[name])] for side in ("candidate", name))
-        gap = intervals.paired_interval(
-            [row.score for row in one],
-            [row.score for row in two],
-            [row.group for row in one],
-            confidence,
-        )
+        groups = np.unique([row.group for row in one], return_inverse=True)[1]
+        scores = ([row.score for row in side] for side in (two, one))
+        gap = paired.two_sided(*scores, groups, confidence)
+        # Each model has rows here, and the means above are of scores from 0 to 1.
+        assert gap is not None
         both = f"{NAMES[name]} scores {_figure(theirs)}, the fine-tuned model {_figure(ours)}"
         which = f"{scorer} on the same {gap.n} rows, {confidence:.0%} intervals"
         by = f"a difference of {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"

@@ -27,6 +27,7 @@ import yaml
 
 from checks.config import params_file
 from checks.config.params import Params
+from checks.process import distribution
 from checks.process.errors import DataRefused, MachineRefused, Refusal
 from checks.storage import digest, files, layout
 from stages import progress, reducing
@@ -129,7 +130,7 @@ def ray() -> Engine:
     try:
         import ray
     except ImportError as error:
-        raise MachineRefused("--engine ray needs Ray", "pip install '.[ray]'") from error
+        raise MachineRefused("--engine ray needs Ray", distribution.install("ray")) from error
 
     def run(task: Callable[[Any], Done], tasks: Sequence[Any]) -> Iterator[Done]:
         try:

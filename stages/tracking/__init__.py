@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from checks.config.params import Params
+from checks.config.params import Params, Tracking
 from checks.process.errors import Refusal
 from stages.tracking import checkout, others
 from stages.tracking.checkout import Checkout
@@ -132,8 +132,8 @@ def run(params: Params, root: Path, data: Data, parent: Run | None = None) -> It
     Raises MachineRefused when the store cannot be reached or does not take the run, or a tracker of ``tracking.also``
     is not installed; who trains opens those (``others.opened``).
     """
-    others.hold_installed(params)
-    store = opened(params, root)
+    others.hold_installed(params.tracking)
+    store = opened(params.tracking, root)
     checked_out = checkout.current(root)
     tags = {"lockstep.stage": "train"} | _tags(checked_out)
     if parent:
@@ -153,9 +153,9 @@ def run(params: Params, root: Path, data: Data, parent: Run | None = None) -> It
     current.end("FINISHED")
 
 
-def joined(params: Params, root: Path, run_id: str) -> Run:
+def joined(tracking: Tracking, root: Path, run_id: str) -> Run:
     """The run that another process began and will end. Raises MachineRefused when the store cannot be reached."""
-    return Run(opened(params, root), run_id)
+    return Run(opened(tracking, root), run_id)
 
 
 def annotate(
@@ -170,7 +170,7 @@ def annotate(
 
     Raises MachineRefused if the store cannot be reached or refuses.
     """
-    store = opened(params, root)
+    store = opened(params.tracking, root)
     from mlflow.entities import Metric, RunTag
 
     with refusing(store.uri), deadline():

@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from checks.config.params import Params
+from checks.config.params import Tracking
+from checks.process import distribution
 from checks.process.errors import MachineRefused
 from checks.storage import layout
 
@@ -21,38 +22,34 @@ _TENSORBOARD, _PLACE = "tensorboard", "TENSORBOARD_LOGGING_DIR"
 _SECONDS = 60  # The end of a training waits so long for Weights & Biases. The rest is left for `wandb sync`.
 
 
-def hold_installed(params: Params) -> None:
+def hold_installed(tracking: Tracking) -> None:
     """Raise MachineRefused if a package of ``tracking.also`` is not installed."""
-    for name in params.tracking.also:
+    for name in tracking.also:
         spec = importlib.util.find_spec(name)
         # A folder of that name, such as runs of wandb, is no package.
         if spec is None or spec.origin is None:
             raise MachineRefused(
                 f"{layout.PARAMS}: tracking.also: {name} is not installed",
-                f"pip install -c constraints.txt -e '.[{name}]', or take {name} out of tracking.also",
+                f"{distribution.install(name)}, or take {name} out of tracking.also",
             )
 
 
 @contextmanager
-def opened(params: Params, root: Path, run: str) -> Iterator[dict[str, Any]]:
+def opened(tracking: Tracking, root: Path, run: str) -> Iterator[dict[str, Any]]:
     """Open the trackers of ``tracking.also``; yields arguments of transformers' trainer.
 
     ``run`` is the id of MLflow's run. Raises MachineRefused if a tracker is not installed or does not take a run.
     """
-    hold_installed(params)
+    hold_installed(tracking)
     with ExitStack() as stack:
-        for name in params.tracking.also:
-            stack.enter_context(_TRACKERS[name](params, root, run))
-        yield (
-            {"report_to": list(params.tracking.also), "run_name": run}
-            if params.tracking.also
-            else {}
-        )
+        for name in tracking.also:
+            stack.enter_context(_TRACKERS[name](tracking, root, run))
+        yield ({"report_to": list(tracking.also), "run_name": run} if tracking.also else {})
 
 
 @contextmanager
-def _tensorboard(params: Params, root: Path, run: str) -> Iterator[None]:
-    del params
+def _tensorboard(tracking: Tracking, root: Path, run: str) -> Iterator[None]:
+    del tracking
     before = os.environ.get(_PLACE)
     os.environ[_PLACE] = str(Path(before or root / layout.STATE / _TENSORBOARD) / run)
     try:
@@ -64,7 +61,7 @@ def _tensorboard(params: Params, root: Path, run: str) -> Iterator[None]:
 
 
 @contextmanager
-def _wandb(params: Params, root: Path, run: str) -> Iterator[None]:
+def _wandb(tracking: Tracking, root: Path, run: str) -> Iterator[None]:
     import wandb
 
     settings = wandb.Settings(
@@ -77,7 +74,7 @@ def _wandb(params: Params, root: Path, run: str) -> Iterator[None]:
     )
     try:
         started = wandb.init(
-            project=os.environ.get("WANDB_PROJECT", params.tracking.experiment),
+            project=os.environ.get("WANDB_PROJECT", tracking.experiment),
             name=run,
             dir=os.environ.get("WANDB_DIR", str(root / layout.STATE)),
             settings=settings,
@@ -96,7 +93,7 @@ def _wandb(params: Params, root: Path, run: str) -> Iterator[None]:
     started.finish()
 
 
-_TRACKERS: Mapping[str, Callable[[Params, Path, str], AbstractContextManager[None]]] = {
+_TRACKERS: Mapping[str, Callable[[Tracking, Path, str], AbstractContextManager[None]]] = {
     _TENSORBOARD: _tensorboard,
     "wandb": _wandb,
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from checks.config.params import Params
+from checks.config.params import Tracking
 from checks.machine import disk
 from checks.process import imports
 from checks.process.errors import MachineRefused, Refusal
@@ -37,9 +37,9 @@ class Store(NamedTuple):
     uri: str
 
 
-def address(params: Params, root: Path) -> str:
+def address(tracking: Tracking, root: Path) -> str:
     """The store's URI: from the environment, else the parameters; a relative SQLite path is made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
     path = uri.removeprefix("sqlite:///")
     if path == uri or not path or path.startswith(("/", ":memory:")):
         return uri
@@ -60,9 +60,9 @@ def public(uri: str) -> str:
     return bare
 
 
-def opened(params: Params, root: Path) -> Store:
+def opened(tracking: Tracking, root: Path) -> Store:
     """Open the store and the experiment of params.yaml. Raises MachineRefused if that fails."""
-    uri = address(params, root)
+    uri = address(tracking, root)
     # A stage calls nobody that it was not told to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     _probe(uri)
@@ -74,7 +74,7 @@ def opened(params: Params, root: Path) -> Store:
     with refusing(uri), deadline():
         with imports.uncollected():  # it imports what reaches this kind of store
             client = MlflowClient(tracking_uri=uri)
-        name = params.tracking.experiment
+        name = tracking.experiment
         if (known := client.get_experiment_by_name(name)) is not None:
             if known.lifecycle_stage == "deleted":
                 raise MachineRefused(

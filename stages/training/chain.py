@@ -13,10 +13,11 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from checks.config.params import Params
 from checks.kinds.method import Train
 from checks.process import imports
 from checks.process.errors import EvidenceRefused, TrainingRefused
@@ -57,13 +58,13 @@ def fit_all(training: Training, device: str, threads: int, folder: Path) -> Trai
     with tracking.run(training.params, training.root, data) as run, quiet:
         machine = {"device": device, "threads": threads}
         steps = [step.model_copy(update=machine) for step in training.steps]
-        trained = _fit_steps(training.root, steps, run, folder)
+        trained = _fit_steps(training.params, steps, run, folder)
         run.tag(tracking.ADAPTER_TAG, trained.fitted[-1].adapter)
     return trained
 
 
 def _fit_steps(
-    root: Path, training: Sequence[TrainingStep], parent: tracking.Run, folder: Path
+    params: Params, training: Sequence[TrainingStep], parent: tracking.Run, folder: Path
 ) -> Trained:
     fitted: list[FittedStep] = []
     stores: list[Store] = []
@@ -74,9 +75,7 @@ def _fit_steps(
     with ExitStack() as stack:
         # All runs begin before the first step: a store that is lost later costs no training.
         runs = [
-            stack.enter_context(tracking.run(step.params, root, _data_sets(step.data), parent))
-            if several
-            else parent
+            stack.enter_context(_run_of(params, step, parent)) if several else parent
             for step in training
         ]
         adapters = Path(stack.enter_context(tempfile.TemporaryDirectory())).resolve()
@@ -90,13 +89,13 @@ def _fit_steps(
                 start = {"start": adapters / str(number - 1), "started_from": fitted[-1].adapter}
                 step = step.model_copy(update=start)
             key = step.checkpoint_key()
-            store = stack.enter_context(checkpoints.opened(root, key, kept))
+            store = stack.enter_context(checkpoints.opened(step.root, key, kept))
             stores.append(store)
             step = step.model_copy(update={"key": key, "scratch": store.scratch.resolve()})
             finished = None
             if not last:
                 key = checkpoints.key({"finished": key}, ())
-                finished = stack.enter_context(checkpoints.opened(root, key, kept))
+                finished = stack.enter_context(checkpoints.opened(step.root, key, kept))
                 stores.append(finished)
             if checkpoint := finished and finished.newest(read):
                 adapter = f"{checkpoint.known.adapter[:19]}, from {checkpoint.where}"
@@ -125,6 +124,14 @@ def _fit_steps(
         if several and resumed_at is not None:
             parent.tag("lockstep.resumed_at", str(resumed_at))
     return Trained(parent, fitted, runs, stores, resumed_at)
+
+
+def _run_of(
+    params: Params, step: TrainingStep, parent: tracking.Run
+) -> AbstractContextManager[tracking.Run]:
+    """Return the run of one step of several, below that of the whole training."""
+    of_step = params.model_copy(update={"training": step.train})
+    return tracking.run(of_step, step.root, _data_sets(step.data), parent)
 
 
 def _fit(step: TrainingStep, run: tracking.Run, store: Store) -> FittedStep:

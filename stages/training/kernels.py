@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from checks.kinds.method import Train
+from checks.process import distribution
 from checks.process.errors import MachineRefused, TrainingRefused
 from checks.storage import layout
 
@@ -30,7 +31,7 @@ def hold(train: Train) -> None:
     if importlib.util.find_spec("liger_kernel") is None:
         raise MachineRefused(
             f"train.kernels needs {_PACKAGE}, which is not installed",
-            "pip install -c constraints.txt -e '.[liger]'",
+            distribution.install("liger"),
         )
     # Triton's interpreter computes on a CPU, thousands of times slower: for tests.
     if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":

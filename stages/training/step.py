@@ -10,13 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from checks.config.params import Params
 from checks.formats.training_reports import QuantisedBase, TrainMemory
 from checks.kinds.method import Job, Train
 from checks.process import imports
 from checks.process.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.storage import digest, files, layout
 from checks.training import steps
+from checks.training.steps import Steps
 from stages import entry, tracking
 from stages.tracking import others
 from stages.training import checkpoints, ranks
@@ -43,7 +43,9 @@ def fit(
     log = run.metrics if run else _unlogged
     with ExitStack() as stack:
         stack.enter_context(memory.enough(train))
-        trackers = stack.enter_context(others.opened(step.params, step.root, run.id)) if run else {}
+        trackers = (
+            stack.enter_context(others.opened(step.tracking, step.root, run.id)) if run else {}
+        )
         trainer, recorder, quantised = trainer_of(step, log, trackers)
         trainable, total = _counted(trainer.model)
         packed = len(trainer.train_dataset) if train.makes_sequences else None
@@ -240,9 +242,9 @@ def _counted(model: Any) -> tuple[int, int]:
     return trainable, total - copies
 
 
-def unneeded(params: Params) -> tuple[str, ...]:
-    """Return packages that PEFT would import if they are installed, although no step of ``params`` needs them."""
-    needed = any(train.needs_bitsandbytes for train in steps.of(params.training))
+def unneeded(training: Train | Steps) -> tuple[str, ...]:
+    """Return packages that PEFT would import if they are installed, although no step needs them."""
+    needed = any(train.needs_bitsandbytes for train in steps.of(training))
     return () if needed else ("bitsandbytes",)
 
 
@@ -254,7 +256,7 @@ def _on_rank(step: TrainingStep, index: int) -> FittedStep | None:
     device_of(step.train, quiet=True)
     if torch.cuda.is_available():
         torch.cuda.set_device(index)
-    entry.hide(unneeded(step.params))
+    entry.hide(unneeded(step.train))
     if step.train.needs_bitsandbytes:
         nf4.library()
     step = step.with_rows()
@@ -263,7 +265,7 @@ def _on_rank(step: TrainingStep, index: int) -> FittedStep | None:
         return None
     if index:
         return fit(step, None, None)
-    run = tracking.joined(step.params, step.root, step.run)
+    run = tracking.joined(step.tracking, step.root, step.run)
     sharded = step.train.shard is not None
     store = checkpoints.joined(
         step.root, step.key, step.minutes > 0, step.scratch, step.ranks, sharded

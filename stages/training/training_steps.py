@@ -12,17 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny
 
-from checks.config import params_file
-from checks.config.params import Params
+from checks.config.params import Params, Tracking
 from checks.evaluation import scoring
 from checks.formats.data_reports import Seal
 from checks.formats.energy import Energy
 from checks.formats.training_reports import MeasuredStep, Quantised, TrainedStep, TrainMemory
-from checks.kinds.method import METHODS, Train
+from checks.kinds.method import METHODS, AnyTrain, Train
 from checks.process.errors import TrainingRefused
 from checks.records.identity import Digest
 from checks.records.rows import Row
@@ -42,22 +40,14 @@ _MODULES = ("train.py", *(f"training/{name}.py" for name in _TRAINING), "weights
 _SPLITS = ("train", "valid")
 
 
-def _read(params: Any) -> Params:
-    # One step alone may contradict another section: a source of documents is for another step.
-    return params_file.parse(params) if isinstance(params, str) else params
-
-
-def _written(params: Params) -> str:
-    return params.model_dump_json(by_alias=True)
-
-
 class TrainingStep(BaseModel):
     """One step of a training. Paths are absolute.
 
-    ``params``: all of params.yaml, with this step as the whole training. ``columns``: those that tell which rows are of
-    the step (``steps.in_some_rows``). ``rows``, ``valid``: the rows that it learns from and is evaluated on, which each
-    rank reads for itself. ``data``: their digests by split. ``base``: the digest of the base. ``minutes``: between two
-    checkpoints. ``device``: its description. ``threads``: of each process. ``parent``: the stage's process.
+    ``train``: the parameters of the step. All of params.yaml is not read again: one step alone may contradict another
+    section, such as a source of documents that another step learns from. ``columns``: those that tell which rows are
+    of the step (``steps.in_some_rows``). ``rows``, ``valid``: the rows that it learns from and is evaluated on, which
+    each rank reads for itself. ``data``: their digests by split. ``base``: the digest of the base. ``minutes``: between
+    two checkpoints. ``device``: its description. ``threads``: of each process. ``parent``: the stage's process.
 
     Known when the step begins: ``run``: MLflow's id. ``key``, ``scratch``: of the checkpoints. ``key`` is None
     where nothing is trained: the trainer is only made, with what its method refuses. ``adapter``: the folder to fill.
@@ -67,7 +57,8 @@ class TrainingStep(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: Path
-    params: Annotated[Params, PlainValidator(_read), PlainSerializer(_written)]
+    train: SerializeAsAny[AnyTrain]
+    tracking: Tracking
     columns: tuple[str, ...] = ()
     rows: list[Row] = Field(default=[], exclude=True)
     valid: list[Row] = Field(default=[], exclude=True)
@@ -83,11 +74,6 @@ class TrainingStep(BaseModel):
     adapter: Path = Path()
     start: Path | None = None
     started_from: Digest | None = None
-
-    @property
-    def train(self) -> Train:
-        """The section train, as the step's method has it."""
-        return self.params.train
 
     @property
     def ranks(self) -> int:
@@ -172,7 +158,8 @@ class Training:
         }
         step = TrainingStep(
             root=self.root.resolve(),
-            params=self.params.model_copy(update={"training": train}),
+            train=train,
+            tracking=self.params.tracking,
             columns=columns,
             data=data,
             base=self.base,

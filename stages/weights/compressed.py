@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from checks.process import imports
+from checks.process import distribution, imports
 from checks.process.errors import MachineRefused, MergeRefused
 from checks.storage import files
 from stages.weights import shards
@@ -36,7 +36,7 @@ def hold_installed() -> str:
     if importlib.util.find_spec("compressed_tensors") is None:
         raise MachineRefused(
             f"merge.quantization needs {PACKAGE}, which is not installed",
-            "pip install -c constraints.txt -e '.[quantization]'",
+            distribution.install("quantization"),
         )
     return importlib.metadata.version(PACKAGE)
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, SourceRefused
 from checks.storage import files, layout
 
@@ -45,7 +46,7 @@ def convert(source: Path, target: Path, name: str) -> None:
         import transformers
     except ImportError as error:
         raise MachineRefused(
-            f"{error.name} is not installed", "pip install '.[pipeline]'"
+            f"{error.name} is not installed", distribution.install("pipeline")
         ) from error
     place = f"{layout.PARAMS}: base.uri: {name}"
     transformers.logging.set_verbosity_error()
@@ -68,7 +69,7 @@ def convert(source: Path, target: Path, name: str) -> None:
                     **unpacking,
                 )
         except ImportError as error:
-            raise MachineRefused(f"{place}: {error}", "pip install '.[pipeline]'") from error
+            raise MachineRefused(f"{place}: {error}", distribution.install("pipeline")) from error
         except Exception as error:  # a damaged or unknown file fails anywhere in the readers
             what = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise SourceRefused(

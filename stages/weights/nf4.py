@@ -16,6 +16,7 @@ from typing import Any
 
 from checks.formats.training_reports import Quantised, QuantisedBase
 from checks.kinds.method import Quantization
+from checks.process import distribution
 from checks.process.errors import MachineRefused, MergeRefused
 from checks.storage import digest, files, layout
 from stages.threads import one_thread
@@ -30,7 +31,7 @@ def hold_installed(why: str) -> None:
     if importlib.util.find_spec(_PACKAGE) is None:
         raise MachineRefused(
             f"{why} needs {_PACKAGE}, which is not installed",
-            "pip install -c constraints.txt -e '.[qlora]'",
+            distribution.install("qlora"),
         )
 
 

@@ -115,7 +115,7 @@ LAYERS = (
     {"checks.chat_templates", "checks.code", "checks.evaluation", "checks.rules", "checks.scorers", "checks.training"},
     {"checks.config", "checks.gating", "checks.retrievers", "checks.suites"},
     {"checks.decision", "checks.gates"},
-    {"release.adapters", "release.pages", "release.runtimes"},
+    {"release.adapters", "release.pages", "release.runtimes", "release.thin"},
     {"release.image", "release.ledger"},
     {"release.overlay", "release.record"},
     {"release.cost", "release.evidence", "release.monitoring", "release.serving"},

@@ -17,7 +17,8 @@ from tests.conftest import REPOSITORY
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 FILES = [*WORKFLOWS, *sorted((REPOSITORY / ".github" / "actions").glob("*/action.yml"))]
-OURS = "kubernetes.yml"  # tests of Lockstep itself, which a team has no use for
+KUBERNETES, PUBLISH = "kubernetes.yml", "publish.yml"
+OURS = (KUBERNETES, PUBLISH)  # of Lockstep itself: a team has no use for them
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 SECRET = re.compile(r"secrets\.([A-Z_]+)")
 ON_DEFAULT_BRANCH = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
@@ -26,6 +27,7 @@ STAGING = "${{ vars.LOCKSTEP_STAGING || 'staging' }}"
 PRODUCTION = "${{ vars.LOCKSTEP_PRODUCTION || 'production' }}"
 
 
+THIN = REPOSITORY / "release" / "thin" / ".github" / "workflows"
 # By whom: a file of its own gives its job an identity of its own.
 CALLED = {"verify.yml": {"release.yml"}, "pages.yml": {"promote.yml", "release.yml"}}
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
@@ -69,7 +71,7 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        OURS, "pages.yml", "pr.yml", "promote.yml", "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
+        KUBERNETES, "pages.yml", "pr.yml", "promote.yml", PUBLISH, "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def test_a_workflow_has_no_rights_but_its_jobs_own_and_ends_what_it_may(path: An
     if path.name in CALLED:  # its caller's group holds it
         assert "concurrency" not in document
     else:
-        assert document["concurrency"]["cancel-in-progress"] is (path.name in ("pr.yml", OURS))
+        assert document["concurrency"]["cancel-in-progress"] is (path.name in ("pr.yml", KUBERNETES))
     assert "pull_request_target" not in path.read_text()
     for job in (each for each in document["jobs"].values() if "uses" not in each):
         assert 0 < job["timeout-minutes"] <= 1440
@@ -97,6 +99,7 @@ def test_what_may_be_written_is_what_the_job_writes() -> None:
         "release.yml:build": {"packages"},
         "release.yml:release": {"contents", "id-token", "packages"},
         "promote.yml:move": {"contents"},
+        "publish.yml:publish": {"id-token"},
         "sealed.yml:ask": {"contents", "id-token"},
         "verify.yml:verify": {"id-token"},
         "pages.yml:pages": {"id-token", "pages"},
@@ -135,7 +138,7 @@ def test_the_gpu_machine_has_one_identity_and_may_write_nothing() -> None:
 def test_each_job_that_signs_has_a_file_of_its_own() -> None:
     """Sigstore certifies the file that a job stands in, not the job: two jobs of one file are one signer."""
     signing = [found.name.partition(":")[0] for found in jobs() if "id-token" in _writes(found.job)]
-    assert sorted(signing) == ["pages.yml", "release.yml", "sealed.yml", "verify.yml"]
+    assert sorted(signing) == ["pages.yml", PUBLISH, "release.yml", "sealed.yml", "verify.yml"]
 
 
 def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alone() -> None:
@@ -143,7 +146,7 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
     for path in WORKFLOWS:
         for job in _load(path)["jobs"].values():
             if "uses" in job:
-                called = REPOSITORY / job["uses"]
+                called = REPOSITORY / job["uses"].removeprefix("$/")
                 callers.setdefault(called.name, set()).add(path.name)
                 (inside,) = _load(called)["jobs"].values()
                 assert job["permissions"] == inside["permissions"]
@@ -152,6 +155,57 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
                 assert inside["if"] == ON_DEFAULT_BRANCH
                 assert set(_load(called)[True]) == {"workflow_call"}
     assert callers == CALLED
+
+
+def _rights(path: Any) -> dict[str, str]:
+    """What the jobs of a workflow may together, those that it calls too."""
+    rights: dict[str, str] = {}
+    for job in _load(path)["jobs"].values():
+        may = _rights(REPOSITORY / job["uses"].removeprefix("$/")) if "uses" in job else job["permissions"]
+        rights |= {what: how for what, how in may.items() if how != "none" and rights.get(what) != "write"}
+    return rights
+
+
+def test_a_thin_repository_has_a_file_for_each_workflow_that_its_events_start() -> None:
+    started = [path.name for path in WORKFLOWS if path.name not in CALLED and "workflow_call" in _load(path)[True]]
+    assert sorted(path.name for path in THIN.iterdir()) == started
+
+
+@pytest.mark.parametrize("path", sorted(THIN.iterdir()), ids=lambda path: path.name)
+def test_a_thin_workflow_calls_one_of_lockstep_at_a_commit_for_the_same_events_and_rights(path: Any) -> None:
+    called, thin = REPOSITORY / ".github" / "workflows" / path.name, _load(path)
+    events = _load(called)[True]
+    inputs = (events.pop("workflow_call") or {}).get("inputs", {})
+    ((name, job),) = thin["jobs"].items()
+    assert job["uses"] == f"OWNER/lockstep/.github/workflows/{path.name}@{'0' * 40}"
+    assert (thin["permissions"], job["permissions"], job["secrets"]) == ({}, _rights(called), "inherit")
+    assert job.get("with", {}) == {name: f"${{{{ inputs.{name} }}}}" for name in inputs}
+    assert _plain(thin[True]) == _plain(events)
+    assert (events.get("workflow_dispatch") or {}).get("inputs", {}).keys() == inputs.keys()
+    # A group in both files would wait for itself.
+    assert "concurrency" not in thin | job
+    assert "lockstep" not in (name, job["name"])
+    assert path.read_text().count("\n") <= 30
+
+
+def _plain(events: Any) -> Any:
+    """Events without what people read."""
+    if not isinstance(events, dict):
+        return events
+    return {name: _plain(value) for name, value in events.items() if name != "description"}
+
+
+def test_what_uploads_to_the_package_index_runs_no_code_of_this_repository_and_has_no_token() -> None:
+    document = _load(REPOSITORY / ".github" / "workflows" / PUBLISH)
+    assert document[True] == {"push": {"tags": ["v*"]}}
+    build, publish = document["jobs"].values()
+    assert build["steps"][-2]["run"] == '.ci/distribution "$REF"', "a tag of another version builds nothing"
+    assert [step["uses"].partition("@")[0] for step in publish["steps"]] == [
+        "actions/download-artifact", "pypa/gh-action-pypi-publish",
+    ]  # fmt: skip
+    assert publish["environment"]["name"] == "pypi"
+    assert publish["steps"][-1]["with"] == {"attestations": True, "packages-dir": "dist"}
+    assert secrets(document) == set()
 
 
 def test_the_key_of_the_sealed_rows_is_where_no_pull_request_runs() -> None:
@@ -186,7 +240,7 @@ def _caches(steps: list[dict[str, Any]]) -> bool:
     return any(
         step.get("uses", "").startswith("actions/cache")
         or ("actions/setup-" in step.get("uses", "") and "cache" in step.get("with", {}))
-        or (step.get("uses", "").startswith("./.github/actions/") and step.get("with", {}).get("cache") == "true")
+        or (step.get("uses", "").startswith("$/.github/actions/") and step.get("with", {}).get("cache") == "true")
         for step in steps
     )
 
@@ -220,7 +274,8 @@ def test_environments_are_of_those_that_the_settings_page_and_doctor_know() -> N
     known = {settings.PIPELINE, settings.PUSHING, STAGING, PRODUCTION, BUTTON}
     used = {found.job["environment"] for found in jobs() if isinstance(found.job.get("environment"), str)}
     used |= {found.job["environment"]["name"] for found in jobs() if isinstance(found.job.get("environment"), dict)}
-    assert used == known | {"github-pages"}  # which GitHub makes
+    # GitHub makes the first; the second is of this repository alone.
+    assert used == known | {"github-pages", "pypi"}
 
 
 def test_a_button_moves_the_environment_whose_reviewers_were_asked() -> None:
@@ -250,7 +305,7 @@ def test_nothing_but_the_default_branch_releases_promotes_or_rehearses() -> None
     """What a schedule starts is of that branch, and its event may not say which that is."""
     for found in jobs():
         first = not found.job.get("needs")  # a called one asks as well
-        if not found.name.startswith(("pr.yml", OURS)) and first:
+        if not found.name.startswith(("pr.yml", *OURS)) and first:
             scheduled = "github.event_name == 'schedule' || "
             wanted = {
                 "scheduled.yml": scheduled + ON_DEFAULT_BRANCH,
@@ -341,7 +396,7 @@ def test_a_forks_code_meets_the_gpu_machine_by_a_label_on_its_commit_alone() -> 
 
 
 def test_actions_are_pinned_and_stood_in_for_with_every_input_that_is_given() -> None:
-    used = [(where, step) for where, step in _steps() if "uses" in step and not step["uses"].startswith("./")]
+    used = [(where, step) for where, step in _steps() if "uses" in step and not step["uses"].startswith("$/")]
     assert len(used) > 10
     for where, step in used:
         assert PINNED.fullmatch(step["uses"]), f"{where}: {step['uses']}"
@@ -372,15 +427,15 @@ def test_expressions_ask_for_no_variable_of_the_machine() -> None:
 
 def test_steps_are_commands_of_lockstep() -> None:
     """Workflows hold no logic: no script of more than one line, and none that is not ./lockstep, but for DVC's login."""
-    scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path not in ("action.yml", OURS)]
+    scripts = [step["run"].strip() for path, step in _steps() if "run" in step and path not in ("action.yml", *OURS)]
     assert all(script.removeprefix("exec ").startswith("./lockstep ") and "\n" not in script for script in scripts), (
         scripts
     )
 
 
 def test_the_tests_on_a_real_kubernetes_may_only_read_and_know_no_secret() -> None:
-    document = _load(REPOSITORY / ".github" / "workflows" / OURS)
-    assert [step["run"] for path, step in _steps() if path == OURS and "run" in step] == [
+    document = _load(REPOSITORY / ".github" / "workflows" / KUBERNETES)
+    assert [step["run"] for path, step in _steps() if path == KUBERNETES and "run" in step] == [
         ".ci/kubernetes api", '.ci/kubernetes node "$NODE_IMAGE"',
     ]  # fmt: skip
     assert all(job["permissions"] == {"contents": "read"} and not secrets(job) for job in document["jobs"].values())

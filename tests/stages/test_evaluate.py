@@ -199,7 +199,7 @@ def test_the_training_run_is_told_what_judged_it_and_no_score_on_the_test_split(
     from stages import tracking
 
     root, params, _ = done
-    client = MlflowClient(tracking.address(params, root))
+    client = MlflowClient(tracking.address(params.tracking, root))
     experiment = client.get_experiment_by_name(params.tracking.experiment)
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.metrics == {}

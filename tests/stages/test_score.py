@@ -63,7 +63,7 @@ def test_the_training_run_has_the_scores_on_valid_as_its_metrics(done: Done) -> 
     from stages import tracking
 
     root, params, _ = done
-    client = MlflowClient(tracking.address(params, root))
+    client = MlflowClient(tracking.address(params.tracking, root))
     experiment = client.get_experiment_by_name(params.tracking.experiment)
     (run,) = client.search_runs([experiment.experiment_id])
     scores = files.read_json(root / layout.METRICS, ValidScores).valid

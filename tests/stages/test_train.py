@@ -37,7 +37,7 @@ def root(tmp_path: Path, tiny_base: Path, store: str, monkeypatch: pytest.Monkey
 def _runs(root: Path, document: dict) -> list[Any]:
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=tracking.address(as_params(document), root))
+    client = MlflowClient(tracking_uri=tracking.address(as_params(document).tracking, root))
     experiment = client.get_experiment_by_name(document["tracking"]["experiment"])
     return list(client.search_runs([experiment.experiment_id])) if experiment else []
 

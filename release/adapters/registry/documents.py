@@ -98,13 +98,6 @@ def parse(data: bytes, where: str) -> dict[str, Any]:
     return plain
 
 
-def write(value: dict[str, Any]) -> bytes:
-    """JSON in one form only: keys sorted, no spaces, UTF-8. The same value is the same bytes on every machine."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
-
-
 def guess(data: bytes, where: str) -> str:
     """Return the media type of a document that came without one: its own word, or by its shape."""
     plain = parse(data, where)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from requests.utils import parse_header_links
 
 from checks.storage import digest as digests
+from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Index
 from release.adapters.registry.replies import Answer
@@ -85,7 +86,7 @@ class Referrers:
         }
         self._http.ask(
             "PUT", self._url(f"manifests/{tag}"), (201,), self._write,
-            headers={"Content-Type": INDEX}, body=documents.write(value),
+            headers={"Content-Type": INDEX}, body=canonical_json(value),
         )  # fmt: skip
 
     def _index(self, answer: Answer) -> Index:

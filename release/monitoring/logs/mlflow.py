@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from checks.formats.captures import Name
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.process.text import redact
 from release.monitoring.gateway.answers import Events, ParsedAnswer
@@ -184,9 +185,7 @@ def _refusing(shown: str) -> Iterator[None]:
     except Refusal:
         raise
     except ImportError as error:
-        raise MachineRefused(
-            "MLflow is not installed", "pip install -c constraints.txt -e '.[pipeline]'"
-        ) from error
+        raise MachineRefused("MLflow is not installed", distribution.install("pipeline")) from error
     except Exception as error:
         todo = f"check {_VARIABLE}, the server and its credentials, then run it again"
         raise MachineRefused(f"{shown}: {redact(str(error), 200)}", todo) from error

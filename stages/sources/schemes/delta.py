@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, SourceRefused
 from checks.storage import layout
 from stages.sources import canonical, uris
@@ -56,7 +57,7 @@ class Table(canonical.Rows):
             from deltalake.exceptions import DeltaError
         except ImportError as error:
             raise MachineRefused(
-                f"{place}: delta:// needs deltalake", "pip install '.[delta]'"
+                f"{place}: delta:// needs deltalake", distribution.install("delta")
             ) from error
         try:
             table = DeltaTable(self.table)

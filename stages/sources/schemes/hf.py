@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import unquote
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, SourceRefused
 from checks.storage import layout
 from stages.sources import uris
@@ -60,7 +61,7 @@ class Hub(Location):
             from huggingface_hub import HfApi, snapshot_download
         except ImportError as error:
             raise MachineRefused(
-                "huggingface_hub is not installed", "pip install '.[pipeline]'"
+                "huggingface_hub is not installed", distribution.install("pipeline")
             ) from error
         place = f"{layout.PARAMS}: {field}: {self.holds} {self.repository}@{self.revision}"
         content = work / "content"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, Refusal, SourceRefused
 from checks.storage import layout
 from stages.sources import canonical, uris
@@ -86,7 +87,7 @@ def _opened(asked: Table, field: str) -> tuple[Any, str]:
         from pyiceberg.utils.config import Config
     except ImportError as error:
         raise MachineRefused(
-            f"{place}: iceberg:// needs PyIceberg", "pip install '.[iceberg]'"
+            f"{place}: iceberg:// needs PyIceberg", distribution.install("iceberg")
         ) from error
     address = ""
     try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, Refusal, SourceRefused
 from checks.storage import layout
 from stages.sources import uris
@@ -65,7 +66,7 @@ class Artifact(Location):
             from mlflow.exceptions import MlflowException
         except ImportError as error:
             raise MachineRefused(
-                f"{place}: mlflow:// needs MLflow", "pip install '.[pipeline]'"
+                f"{place}: mlflow:// needs MLflow", distribution.install("pipeline")
             ) from error
         with store.refusing(address), store.deadline():
             try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, SourceRefused
 from checks.storage import layout
 from stages.sources import canonical, uris
@@ -70,7 +71,7 @@ class Query(canonical.Rows):
             from sqlalchemy.exc import ArgumentError, SQLAlchemyError
         except ImportError as error:
             raise MachineRefused(
-                f"{place}: sql:// needs SQLAlchemy", "pip install '.[sql]'"
+                f"{place}: sql:// needs SQLAlchemy", distribution.install("sql")
             ) from error
         try:
             url = sqlalchemy.make_url(address)
@@ -85,7 +86,7 @@ class Query(canonical.Rows):
         except ImportError as error:
             raise MachineRefused(
                 f"{place}: {self.variable}: {uris.reason(error, address)}",
-                "pip install '.[sql]', or the driver that the address names",
+                f"{distribution.install('sql')}, or the driver that the address names",
             ) from error
         if (read_only := _READ_ONLY.get(engine.dialect.name)) is None:
             raise SourceRefused(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, SourceRefused
 from checks.storage import layout
 from stages import progress
@@ -122,7 +123,7 @@ def _file_system(url: str, field: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
         todo = (
-            f"pip install '.[{extra}]'"
+            distribution.install(extra)
             if extra
             else f"install what fsspec needs for it ({uris.reason(error, url)})"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from checks.process import distribution
 from tests import plugin_package
 
 pytestmark = pytest.mark.slow
@@ -48,7 +49,7 @@ def site(tmp_path: Path) -> Path:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
     plugin_package.by_hand(
-        folder, "lockstep", {"lockstep_kinds": {GROUP.removeprefix("lockstep."): "house.colours"}}, {}
+        folder, distribution.NAME, {"lockstep_kinds": {GROUP.removeprefix("lockstep."): "house.colours"}}, {}
     )
     return folder
 
@@ -69,11 +70,13 @@ def test_without_packages_of_users_there_are_the_modules_of_the_folder_in_order(
 
 
 def test_an_installation_from_before_a_folder_of_kinds_is_refused(site: Path) -> None:
-    (site / "lockstep-1.0.dist-info" / "entry_points.txt").write_text("[lockstep_kinds]\nshapes = house.shapes\n")
+    (site / "lockstep_llm-1.0.dist-info" / "entry_points.txt").write_text("[lockstep_kinds]\nshapes = house.shapes\n")
     done = plugin_package.python(
         site, COLLECT + "try:\n    found.kinds\nexcept Refusal as refusal:\n    print(refusal, refusal.todo)\n"
     )
-    assert done.stdout.startswith("the installed lockstep does not say where its colours are: it was installed before")
+    assert done.stdout.startswith(
+        "the installed lockstep-llm does not say where its colours are: it was installed before"
+    )
     assert "run ./lockstep" in done.stdout
 
 

@@ -37,7 +37,7 @@ def test_the_wealth_is_that_of_its_definition_in_any_order(observations: list[fl
     for given in (observations, shuffled):
         stream = Stream.of(given)
         assert math.exp(stream.log_e_above(bound)) == pytest.approx(wealth(observations, bound), rel=1e-9)
-        other = math.exp(stream.log_e_below(bound))
+        other = math.exp(stream.mirrored().log_e_above(-bound))
         assert other == pytest.approx(wealth([-x for x in observations], -bound), rel=1e-9)
         assert stream.p_above(bound) == pytest.approx(min(1.0, 1 / wealth(observations, bound)), rel=1e-9)
 
@@ -58,7 +58,7 @@ def test_with_a_look_after_each_pair_few_streams_at_the_margin_are_decided(apart
     loss = np.where(drawn < (apart + margin) / 2, 1, np.where(drawn < apart, -1, 0))
     counts = np.stack([(loss == value).cumsum(axis=1) for value in (-1, 0, 1)], axis=-1).astype(float)
     stream, needed = Stream(np.array([-1.0, 0.0, 1.0]), counts), math.log(20)
-    for evidence in (stream.log_e_above(margin), stream.log_e_below(margin)):
+    for evidence in (stream.log_e_above(margin), stream.mirrored().log_e_above(-margin)):
         assert (evidence.max(axis=1) >= needed).mean() <= 0.05 + 2.6 * math.sqrt(0.05 * 0.95 / 1000)
 
 

@@ -1,13 +1,15 @@
 """Paired tests: known values, honest where little is known, and wrong no more often than they say."""
 
 import math
+import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from checks.stats import intervals, planning
-from checks.stats.paired import Comparison, compare
+from checks.stats.paired import Comparison, Difference, compare, two_sided
 from checks.stats.score_test import ScoreTest
 
 Scores = NDArray[np.float64]
@@ -25,6 +27,13 @@ def scores_where(right: NDArray[np.bool_]) -> Scores:
 
 def compared(n: int, gained: int, lost: int, margin: float = 0.0, confidence: float = 0.95) -> Comparison:
     return compare(*flips(n, gained, lost), np.arange(n), margin, confidence)
+
+
+def shown(old: Sequence[float], new: Sequence[float]) -> Difference:
+    """The two-sided difference of rows that are each their own group."""
+    difference = two_sided(old, new, np.arange(len(old)), 0.95)
+    assert difference
+    return difference
 
 
 def score_test(wins: float, losses: float, rows: float) -> ScoreTest:
@@ -188,7 +197,8 @@ def test_a_pure_loss_of_the_margin_passes_no_more_often_than_promised() -> None:
     for n, margin in ((200, 0.05), (270, 0.01), (300, 0.02), (500, 0.01), (2000, 0.01)):
         ours = sum(binom.pmf(k, n, margin) for k in range(int(2 * n * margin)) if passes(n, margin, k))
         assert ours <= 0.05
-    ends = [intervals.paired_interval(*flips(500, 0, k), np.arange(500), 0.90).low for k in range(11)]
+    # The adjusted Wald bound of Agresti and Min (2005): half a row added to each of the four outcomes.
+    ends = [-(k + 1.645 * math.sqrt(k - k**2 / 500 + 1)) / 502 for k in range(11)]
     wald = sum(binom.pmf(k, 500, 0.01) for k, low in enumerate(ends) if low >= -0.01)
     assert wald > 0.1
     # Without its correction Tango's test would be fooled by the steps between whole rows, too.
@@ -291,3 +301,27 @@ def test_a_loss_of_the_margin_passes_as_rarely_as_it_says(size: int, graded: boo
     most = 0.05 + 3 * math.sqrt(0.05 * 0.95 / runs)
     assert accepted / runs <= most
     assert called_worse / runs <= most
+
+
+def test_two_sided_differences_cover_the_truth_as_often_as_they_say() -> None:
+    generator, runs, held = random.Random(3), 1000, 0
+    for _ in range(runs):
+        shared = [generator.random() for _ in range(100)]
+        new = [float(s < 0.8) for s in shared]
+        old = [float(s < 0.7 or generator.random() < 0.1) for s in shared]  # 0.7 + 0.3 * 0.1
+        difference = shown(old, new)
+        held += difference.low <= 0.07 <= difference.high
+    assert 0.93 <= held / runs <= 0.99
+
+
+def test_pairing_sees_a_difference_that_two_intervals_hide() -> None:
+    new, old = [1.0] * 80 + [0.0] * 20, [1.0] * 70 + [0.0] * 30
+    both = [intervals.mean_interval(scores, np.arange(100), 0.95) for scores in (new, old)]
+    assert both[0].low < both[1].high
+    assert shown(old, new).low > 0
+
+
+def test_two_models_that_never_differ_leave_doubt() -> None:
+    same = shown([1.0] * 40, [1.0] * 40)
+    assert -0.15 < same.low < same.value == 0 < same.high < 0.15
+    assert shown([1.0], [0.0]).low == -1

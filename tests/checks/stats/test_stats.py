@@ -100,13 +100,9 @@ def test_a_means_test_of_single_rows_is_the_exact_binomial_test() -> None:
 @given(SCORES, st.integers(1, 4))
 def test_arrays_and_numbered_groups_say_what_lists_and_names_do(scores: list[float], size: int) -> None:
     names, codes = [f"g{i // size}" for i in range(len(scores))], np.arange(len(scores)) // size
-    other = [1 - score for score in scores]
-    array, array_two = np.array(scores), np.array(other)
+    array = np.array(scores)
     assert intervals.mean_interval(scores, names, 0.95) == intervals.mean_interval(array, codes, 0.95)
     assert intervals.Mean.of(scores, names).p_above(0.4) == intervals.Mean.of(array, codes).p_above(0.4)
-    assert intervals.paired_interval(scores, other, names, 0.95) == intervals.paired_interval(
-        array, array_two, codes, 0.95
-    )
 
 
 @pytest.mark.slow
@@ -161,32 +157,3 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(
         found = intervals.mean_interval(scores, groups, 0.95)
         held += found.low <= mean <= found.high
     assert least <= held / runs <= 0.992
-
-
-def test_paired_differences_cover_the_truth_as_often_as_they_say() -> None:
-    generator, runs, held = random.Random(3), 1000, 0
-    for _ in range(runs):
-        shared = [generator.random() for _ in range(100)]
-        one = [float(s < 0.8) for s in shared]
-        two = [float(s < 0.7 or generator.random() < 0.1) for s in shared]  # 0.7 + 0.3 * 0.1
-        found = intervals.paired_interval(one, two, alone(100), 0.95)
-        held += found.low <= 0.07 <= found.high
-    assert 0.93 <= held / runs <= 0.99
-
-
-def test_pairing_sees_a_difference_that_two_intervals_hide() -> None:
-    one, two = [1.0] * 80 + [0.0] * 20, [1.0] * 70 + [0.0] * 30
-    both = [intervals.mean_interval(scores, alone(100), 0.95) for scores in (one, two)]
-    assert both[0].low < both[1].high
-    assert intervals.paired_interval(one, two, alone(100), 0.95).low > 0
-
-
-def test_two_models_that_never_differ_leave_doubt() -> None:
-    same = intervals.paired_interval([1.0] * 40, [1.0] * 40, alone(40), 0.95)
-    assert -0.1 < same.low < same.value == 0 < same.high < 0.1
-    assert intervals.paired_interval([1.0], [0.0], ["a"], 0.95).low == -1
-
-
-def test_unequal_pairs_are_an_error() -> None:
-    with pytest.raises(ValueError, match="same number"):
-        intervals.paired_interval([1.0], [1.0, 0.0], ["a"], 0.95)

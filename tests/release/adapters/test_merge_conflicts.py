@@ -10,11 +10,9 @@ from click.testing import CliRunner, Result
 from checks.storage import layout
 from release.cli import main
 from tests import build_tree
-from tests.conftest import REPOSITORY
 from tests.pipeline_repository import commit, git
 
-OURS = "git checkout --ours code.lock dvc.lock reports && git add code.lock dvc.lock reports && git commit --no-edit"
-THEIRS = "git checkout --theirs code.lock dvc.lock reports && git add code.lock dvc.lock reports && GIT_EDITOR=true git rebase --continue"
+RESOLVED = "`./lockstep resolve` takes the record of one side whole"
 MARKER = re.compile("^<<<<<<< ", re.MULTILINE)
 
 
@@ -53,47 +51,28 @@ def test_a_command_that_reads_the_record_prints_what_resolves_it(root: Path, com
     done = lockstep(root, *command)
     assert done.exit_code == 8, done.output
     first, *others = done.stderr.splitlines()
-    assert (
-        first
-        == f"lockstep: dvc.lock: has conflict markers of a merge; keep your own side: `{OURS}`; then `./lockstep run`"
-    )
+    assert first == f"lockstep: dvc.lock: has conflict markers of a merge; {RESOLVED}"
     assert others == ["lockstep: reports/verdict.json: has them, too"]
 
 
 def test_doctor_and_the_report_print_it_too(root: Path) -> None:
     merge(root, "merge")
-    assert f"→ keep your own side: `{OURS}`" in " ".join(lockstep(root, "doctor").output.split())
+    assert f"→ {RESOLVED}" in " ".join(lockstep(root, "doctor").output.split())
     said = lockstep(root, "report", "--target", "main").stdout
     assert "has conflict markers of a merge" in said.splitlines()[0]
-    assert OURS in said
+    assert "`./lockstep resolve`" in said
 
 
-@pytest.mark.parametrize(("how", "command"), [(["merge"], OURS), (["rebase"], THEIRS)], ids=["merge", "rebase"])
-def test_the_printed_commands_end_the_merge_with_the_branchs_own_record(
-    root: Path, how: list[str], command: str
-) -> None:
-    own = {path: git(root, "show", f"ours:{path}") for path in (layout.LOCK, layout.VERDICT)}
-    merge(root, *how)
-    assert command in lockstep(root, "gate").stderr
-    who = {
-        "GIT_AUTHOR_NAME": "Ada",
-        "GIT_AUTHOR_EMAIL": "a@b.example",
-        "GIT_COMMITTER_NAME": "Ada",
-        "GIT_COMMITTER_EMAIL": "a@b.example",
-    }
-    subprocess.run(
-        ["sh", "-ec", command], cwd=root, env=who | {"PATH": "/usr/bin:/bin"}, check=True, capture_output=True
-    )
-    assert git(root, "status", "--porcelain") == ""
-    assert git(root, "log", "-1", "--format=%s", "main").strip() in git(root, "log", "--format=%s")
-    assert {path: (root / path).read_text() for path in own} == own
+@pytest.mark.parametrize("how", ["merge", "rebase"])
+def test_markers_are_gone_once_the_record_of_one_side_is_taken(root: Path, how: str) -> None:
+    merge(root, how)
+    assert lockstep(root, "resolve").exit_code == 0
+    taken = {path: (root / path).read_text() for path in (layout.LOCK, layout.VERDICT)}
+    assert taken in [{path: git(root, "show", f"{side}:{path}") for path in taken} for side in ("main", "ours")]
+    assert not git(root, "ls-files", "--unmerged")
 
 
 def test_markers_that_were_committed_are_taken_out_by_an_earlier_commit(root: Path) -> None:
     merge(root, "merge")
     commit(root, "oh")
     assert "`git checkout COMMIT -- code.lock dvc.lock reports`" in lockstep(root, "gate").stderr
-
-
-def test_the_guide_has_the_same_commands() -> None:
-    assert OURS in (REPOSITORY / "docs" / "how-to" / "github.md").read_text()

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from checks.process.errors import BuildRefused, Refusal, RegistryRefused
+from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
 from release.adapters.registry.types import CONFIG, INDEX, MANIFEST, Document
 from release.image.layout import Bytes, Layout
@@ -47,7 +48,7 @@ def _image(layout: Layout, tag: str | None, layer: bytes, **more: object) -> str
         "config": {"mediaType": CONFIG, "digest": config, "size": 2},
         "layers": [{"mediaType": "x", "digest": digest, "size": len(layer)}],
     } | more
-    return layout.put(documents.write(value), MANIFEST, tag)
+    return layout.put(canonical_json(value), MANIFEST, tag)
 
 
 def test_a_blob_is_named_by_what_it_is_and_read_back(layout: Layout) -> None:
@@ -227,7 +228,7 @@ def test_what_the_refusal_of_a_damaged_layout_says_brings_its_images_back(layout
 def test_an_index_that_is_gone_lists_no_part_of_an_image_and_nothing_damaged(layout: Layout) -> None:
     part = _image(layout, None, b"part")
     entry = {"mediaType": MANIFEST, "digest": part, "size": len(layout.document(part).data)}
-    whole = layout.put(documents.write({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}), INDEX, None)
+    whole = layout.put(canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}), INDEX, None)
     damaged = _image(layout, None, b"damaged")
     _blob(layout, damaged).write_bytes(_blob(layout, damaged).read_bytes().replace(b"x", b"y"))
     (layout.folder / "index.json").unlink()
@@ -252,7 +253,7 @@ def test_what_is_no_manifest_and_no_index_is_refused_in_one_line(text: str) -> N
 
 
 def test_a_manifest_under_another_media_type_is_refused() -> None:
-    text = documents.write({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
+    text = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": []})
     with pytest.raises(RegistryRefused, match="calls itself"):
         documents.read(Document(text, MANIFEST, DIGEST), "it")
 

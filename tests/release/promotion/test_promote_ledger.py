@@ -16,7 +16,8 @@ from checks.formats.serving import ImageReport
 from checks.formats.statement import PAYLOAD
 from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
 from checks.storage import files, layout
-from release.evidence import bundles, dsse, keys, signatory, sigstore, statement, strict, trust
+from checks.storage.digest import canonical_json
+from release.evidence import bundles, dsse, keys, signatory, sigstore, statement, trust
 from release.ledger import Ledger
 from release.overlay import overlays
 from release.promotion import context
@@ -123,8 +124,8 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
         RENDERED,
     ),
     "an image in what environments share": (
-        spoil.edit(layout.ENVIRONMENTS / "base/deployment.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
-        "base/deployment.yaml: is not the file that Lockstep ships",
+        spoil.edit(layout.ENVIRONMENTS / "base/objects.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
+        "base/objects.yaml: is not the file that Lockstep ships",
     ),
     "no kustomization": (spoil.remove(PRODUCTION / "kustomization.yaml"), RENDERED),
     "no knobs": (spoil.remove(PRODUCTION / "environment.yaml"), "production/environment.yaml: is missing"),
@@ -399,7 +400,7 @@ def retired(root: Path) -> None:
 
 def twice(root: Path) -> None:
     """ada's signature again, in another form: the same key counts once."""
-    data = signatory.Signatory(keys.load(key(root, "ada")), ()).bundle(strict.write(stated(root)))
+    data = signatory.Signatory(keys.load(key(root, "ada")), ()).bundle(canonical_json(stated(root)))
     tree.attach_to(root, _staged(root).digest, data, sigstore.BUNDLE)
 
 
@@ -476,6 +477,7 @@ def test_without_a_person_nothing_moves(root: Path) -> None:
 
 
 def test_files_that_are_edited_in_the_work_tree_are_not_lost(root: Path) -> None:
+    (root / PRODUCTION / overlays.SERVER).parent.mkdir(parents=True)
     (root / PRODUCTION / overlays.SERVER).write_text("mine\n")
     refused(root, "has edits of files that the move changes")
     assert (root / PRODUCTION / overlays.SERVER).read_text() == "mine\n"

@@ -589,12 +589,12 @@ def test_a_branch_that_is_called_like_another_s_ref_is_not_taken_for_it(root: Pa
 def test_code_that_git_never_had_is_not_released_by_whatever_version_built_it(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_tree.ran_ignored_code(root)
+    build_tree.ran_ignored_code(root, monkeypatch)
     keep(root, "a lock that names it")
     with monkeypatch.context() as older:
         older.setattr(committed_code, "differences", lambda *_: [])
         tree.release(root)
-    assert "code.lock at " in str(refused(root, "fetch ran other code than this commit has"))
+    assert "code.lock at " in str(refused(root, "gate ran other code than this commit has"))
 
 
 def test_a_policy_that_became_stricter_is_asked_again(root: Path) -> None:

@@ -269,9 +269,9 @@ def test_no_record_without_a_verdict_of_these_parameters(work: Path) -> None:
         commit_record(work, BRANCH, "main")
 
 
-def test_a_record_of_code_that_git_never_had_is_none(work: Path) -> None:
-    build_tree.ran_ignored_code(work)
-    with pytest.raises(EvidenceRefused, match="fetch ran other code than this commit has"):
+def test_a_record_of_code_that_git_never_had_is_none(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_tree.ran_ignored_code(work, monkeypatch)
+    with pytest.raises(EvidenceRefused, match="gate ran other code than this commit has"):
         commit_record(work, BRANCH, "main")
 
 

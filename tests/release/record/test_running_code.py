@@ -97,6 +97,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "bytecode without a source, which git ignores": (write("checks/extra.pyc"), "checks/extra.pyc"),
     "bytecode in git": (bytecode, "release/verbs/__pycache__/sign.cpython-311.pyc"),
+    "a kind of the team that git does not have": (write("kinds/gates/kind.py"), "kinds/gates/kind.py"),
     "a link to a folder": (link("release/verbs/sign", "../../data"), "release/verbs/sign"),
     "a link in place of a module": (replaced_by_a_link, "release/verbs/sign.py"),
 }  # fmt: skip
@@ -119,6 +120,27 @@ def test_a_link_below_a_folder_of_data_or_reports_is_refused(root: Path, committ
     assert "reports/image.json: is a link or another repository in git" in check(root, committed, "-P")
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("checks/process/errors.py", "checks.process.errors"),
+        ("checks/storage/layout.py", "layout"),
+        ("release/adapters/git_objects.py", "git_objects"),
+    ],
+)
+def test_a_module_that_the_check_itself_imports_is_missing_in_one_line(root: Path, path: str, name: str) -> None:
+    (root / path).unlink()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "release.cli", "gate"], cwd=root, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": str(root.parent / "packages"), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("lockstep: Lockstep is not whole here: ")
+    assert name in line
+    assert line.endswith("restore its files: `git status -- checks release stages`")
+    assert done.returncode == 9
+
+
 def test_a_change_that_is_staged_may_judge_and_not_sign(root: Path) -> None:
     write("checks/scorers/mine.py")(root)
     git(root, "add", "checks")
@@ -130,9 +152,19 @@ def test_an_interpreter_that_imports_from_the_work_tree_is_refused(root: Path) -
     assert "use the launcher: `./lockstep VERB`" in check(root, False)
 
 
-def test_a_tool_that_lies_elsewhere_checks_nothing(root: Path) -> None:
+def test_a_tool_that_lies_elsewhere_checks_the_kinds_of_the_team_alone(root: Path) -> None:
     write("release/verbs/sign.py")(root)
     assert check(root, True, "-P", path=REPOSITORY) == ""
+    write("kinds/gates/short.py")(root)
+    assert "kinds/gates/short.py: is not the code that git has" in check(root, False, "-P", path=REPOSITORY)
+    git(root, "add", "kinds")
+    assert check(root, False, "-P", path=REPOSITORY) == ""
+    assert "kinds/gates/short.py: is not the code that git has" in check(root, True, "-P", path=REPOSITORY)
+    assert "use the launcher: `./lockstep VERB`" in check(root, False, path=REPOSITORY)
+    git(root, "commit", "--quiet", "-m", "a kind")
+    assert check(root, True, "-P", path=REPOSITORY) == ""
+    write("kinds/gates/short.py", b"edited after the run")(root)
+    assert "kinds/gates/short.py: is not the code that git has" in check(root, True, "-P", path=REPOSITORY)
 
 
 def test_the_launcher_imports_nothing_from_the_top_of_the_work_tree(root: Path, tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from checks.formats.verdict import Finding, Verdict
+from checks.stats import paired
 from release.cli import tables
 from release.pages import templates
 from release.pages.figures import typeset, without_p
 from release.pages.words import Prose, Words
-from release.review import advice, metrics, pairs, side_by_side, situations
+from release.review import advice, metrics, side_by_side, situations
 from release.review.advice import Refused, Situation, Standing
 from release.review.comparison import Metric, SideFacts
 from release.review.metrics import SuiteScore
@@ -215,7 +216,7 @@ def test_a_comparison_says_what_is_probable(old: tuple[int, int], new: int, want
     lost, won = (new, 0) if old == (1, 0) else old
     before = [1.0] * lost + [0.0] * (new - lost)
     after = [0.0] * lost + [1.0] * won + [0.0] * (new - lost - won)
-    difference = pairs.difference(before, after, np.arange(new), 0.95)
+    difference = paired.two_sided(before, after, np.arange(new), 0.95)
     metric = Metric(suite=None, name="exact-match", a=None, b=None, difference=difference, note="")
     side = SideFacts(
         name="x", commit=None, version=None, image=None, model=None, test=None, rows=None, verdict=None, device=None

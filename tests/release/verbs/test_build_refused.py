@@ -80,11 +80,6 @@ def _hidden_change(root: Path) -> None:
     spoil.replace(layout.PARAMS, "source: null", "source: https://example.invalid/other")(root)
 
 
-def _unseen_module(root: Path) -> None:
-    build_tree.ran_ignored_code(root)
-    build_tree.commit(root, "a lock that names it")
-
-
 # What makes a verdict not hold is tested in tests/release/verbs/test_gate.py.
 TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a swapped shard": (_swap, "model-00002-of-00003.safetensors: is not the file that the verdict is about"),
@@ -109,7 +104,6 @@ TAMPERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pipeline that is not committed": (spoil.replace(layout.PIPELINE, "\n", "\n# changed\n"), "dvc.yaml: is not committed"),
     "a report that git does not have": (_uncommitted(layout.PARITY_REPORT), "parity.json: is not committed"),
     "a verdict that git does not have": (_uncommitted(layout.VERDICT), "verdict.json: is not committed"),
-    "a module that git does not have": (_unseen_module, "fetch ran other code than this commit has"),
     "no git": (lambda r: shutil.rmtree(r / ".git"), "is not a git repository|has no commit"),
     "cards that are placeholders": (_placeholder, r"docs/cards/data.md:2: is a placeholder of `lockstep init`"),
     "no commit": (_without_history, "no commit"),
@@ -122,6 +116,12 @@ def test_a_record_that_does_not_hold_is_refused_in_one_line_and_nothing_is_writt
 ) -> None:
     tamper(root)
     refused(root, BuildOptions(), EvidenceRefused, word)
+
+
+def test_a_record_of_code_that_git_never_had_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build_tree.ran_ignored_code(root, monkeypatch)
+    build_tree.commit(root, "a lock that names it")
+    refused(root, BuildOptions(), EvidenceRefused, "gate ran other code than this commit has")
 
 
 def test_what_is_not_shipped_need_not_be_here(root: Path) -> None:

@@ -17,6 +17,7 @@ from checks.formats.energy import Counted, Energy
 from checks.formats.suite_report import Compared
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.records.rows import Prediction
+from checks.stats import paired
 from checks.storage import layout
 from release.cli import main
 from release.record import record_names
@@ -358,14 +359,14 @@ def test_rows_that_either_side_puts_in_one_group_are_in_one_group(one: str, two:
 
 def test_a_difference_in_groups_is_less_certain_than_one_in_single_rows() -> None:
     old, new = [0.0] * 60, [1.0] * 20 + [0.0] * 40
-    alone = pairs.difference(old, new, np.arange(60), 0.95)
-    grouped = pairs.difference(old, new, np.arange(60) // 10, 0.95)
+    alone = paired.two_sided(old, new, np.arange(60), 0.95)
+    grouped = paired.two_sided(old, new, np.arange(60) // 10, 0.95)
     assert alone is not None
     assert grouped is not None
     assert alone.p < 1e-5 < 0.05 < grouped.p
     assert grouped.low < 0 < alone.low
-    assert pairs.difference([], [], np.zeros(0, np.intp), 0.95) is None
-    assert pairs.difference([1.5], [0.5], np.zeros(1, np.intp), 0.95) is None
+    assert paired.two_sided([], [], np.zeros(0, np.intp), 0.95) is None
+    assert paired.two_sided([1.5], [0.5], np.zeros(1, np.intp), 0.95) is None
 
 
 def _suites(root: Path, **result: Any) -> None:

@@ -14,9 +14,10 @@ from checks.formats.pointer import write as pointed
 from checks.formats.statement import ENVELOPE, PAYLOAD
 from checks.process.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
 from checks.storage import digest, layout
+from checks.storage.digest import canonical_json
 from release.adapters.registry.client import Repository
 from release.cli import tables
-from release.evidence import attach, dsse, keys, sbom, strict, trust
+from release.evidence import attach, dsse, keys, sbom, trust
 from release.verbs.build import BuildOptions, build
 from release.verbs.evidence import Walk, show
 from release.verbs.sign import Signed, sign
@@ -168,7 +169,7 @@ def _resigned(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
     index = json.loads((root / layout.IMAGE / "index.json").read_text())
     index["manifests"] = [entry for entry in index["manifests"] if entry["digest"] != one.digest]
     (root / layout.IMAGE / "index.json").write_text(json.dumps(index))
-    envelope = dsse.sign(strict.write(plain), PAYLOAD, keys.load(root / KEY))
+    envelope = dsse.sign(canonical_json(plain), PAYLOAD, keys.load(root / KEY))
     with at.held():
         attach.attach(at, attach.subject(at, image), ENVELOPE, envelope, "release.json")
 

@@ -18,6 +18,7 @@ from checks.formats.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFIC
 from checks.formats.training_reports import Exported
 from checks.process.errors import EvidenceRefused, RegistryRefused, VerdictFailed
 from checks.storage import digest, files, layout
+from checks.storage.digest import canonical_json
 from release.adapters import commits
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import Store
@@ -31,7 +32,6 @@ from release.evidence import (
     signatory,
     sigstore,
     statement,
-    strict,
     trust,
     weights,
 )
@@ -167,7 +167,7 @@ def _statement(of: tuple[Path, Signed], **change: Any) -> bytes:
         for part in parents:
             at = at[int(part) if part.isdigit() else part]
         at[last] = value
-    return strict.write(plain)
+    return canonical_json(plain)
 
 
 STATEMENTS: list[tuple[str, dict[str, Any], str]] = [
@@ -383,7 +383,7 @@ def _bundle(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], byt
     def edit_(data: bytes) -> bytes:
         plain = json.loads(data)
         change(plain)
-        return strict.write(plain)
+        return canonical_json(plain)
 
     return edit_
 

@@ -403,6 +403,18 @@ def test_a_task_is_learned_after_the_documents_and_from_its_own_rows(
 
 
 @slow
+@pytest.mark.usefixtures("forked_ranks")
+def test_two_ranks_learn_a_task_after_the_documents(root: Path) -> None:
+    value = document("cpt", "sft", manual=source())
+    value["train"] |= {"devices": 2, "batch_size": 1, "epochs": None, "max_steps": 1}
+    rows, _ = prepared(root, value)
+    training_tree.seal(root)
+    train(as_params(value), root)
+    report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    assert (report.devices, [step.rows for step in report.chain]) == (2, [2, len(rows["train"]) - 2])
+
+
+@slow
 def test_windows_longer_than_the_base_can_read_are_refused(root: Path) -> None:
     value = document("cpt", manual=source())
     value["train"]["max_length"] = 257

@@ -67,7 +67,7 @@ def test_a_folder_of_runs_is_no_package(tmp_path: Path, document: dict[str, Any]
     document["tracking"]["also"] = ["wandb"]
     params = as_params(document)
     with pytest.raises(MachineRefused, match="wandb is not installed"):
-        others.hold_installed(params)
+        others.hold_installed(params.tracking)
 
 
 def test_a_tracker_that_is_named_twice_is_refused(document: dict[str, Any]) -> None:

@@ -45,7 +45,7 @@ def root(tmp_path: Path, tables: Path) -> Path:
 def _client(params: Params, root: Path) -> Any:
     from mlflow import MlflowClient
 
-    return MlflowClient(tracking_uri=tracking.address(params, root))
+    return MlflowClient(tracking_uri=tracking.address(params.tracking, root))
 
 
 def _data() -> dict[str, tuple[Path, str]]:

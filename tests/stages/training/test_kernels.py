@@ -17,7 +17,6 @@ from checks.process.errors import MachineRefused, ParamsRefused, TrainingRefused
 from checks.storage import files, layout
 from stages.train import train
 from stages.training import checkpoints, kernels
-from stages.training.training_steps import TrainingStep
 from tests import training_tree
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 from tests.training_tree import METHODS
@@ -168,8 +167,7 @@ def test_what_computes_the_weights_is_in_the_key_by_its_version(
     values: dict[str, Any] = {}
     monkeypatch.setattr(importlib.metadata, "version", lambda name: f"version of {name}")
     monkeypatch.setattr(checkpoints, "key", lambda of, _modules: values.update(of) or "key")
-    params = as_params(_document(**change))
-    TrainingStep(root=Path(), params=params, data={}, base="sha256:" + "0" * 64).checkpoint_key()
+    training_tree.step(as_params(_document(**change))).checkpoint_key()
     extras = {"bitsandbytes", "liger-kernel", "triton"}
     assert {name: values["versions"][name] for name in extras & values["versions"].keys()} == {
         name: f"version of {name}" for name in packages

@@ -9,7 +9,6 @@ from checks.formats.training_reports import TrainMeasured, TrainMemory
 from checks.process.errors import MachineRefused, TrainingRefused
 from checks.storage import files, layout
 from stages.train import train
-from stages.training.training_steps import TrainingStep
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 from tests.training_tree import METHODS
@@ -43,7 +42,7 @@ def test_only_changes_that_are_left_to_make_are_named(change: dict[str, Any], fi
 
 def test_what_only_refuses_a_training_is_no_part_of_a_checkpoints_key() -> None:
     keys = {
-        TrainingStep(root=Path(), params=as_params(value), data={}, base="sha256:" + "0" * 64).checkpoint_key()
+        training_tree.step(as_params(value)).checkpoint_key()
         for value in (_document(), _document(max_memory_gb=8.0), _document(allow=["divergence"]))
     }
     assert len(keys) == 1

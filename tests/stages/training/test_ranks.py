@@ -17,7 +17,6 @@ from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from stages.train import train
 from stages.training import checkpoints, ranks
-from stages.training.training_steps import TrainingStep
 from tests import pipeline_repository, training_tree, warm
 from tests.conftest import REPOSITORY, as_params, scaled_down, written
 
@@ -179,9 +178,7 @@ def test_the_rank_that_ended_first_is_the_reason_and_not_one_that_was_ended_for_
 ) -> None:
     (tmp_path / "ends.py").write_text(_ENDS.format(end=end, other=other))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{REPOSITORY}")
-    step = TrainingStep(
-        root=tmp_path, params=as_params(_document()), data={}, base="sha256:" + "0" * 64, minutes=1, scratch=tmp_path
-    )
+    step = training_tree.step(as_params(_document()), tmp_path, minutes=1, scratch=tmp_path)
     with pytest.raises(raised, match=says):
         ranks.launch("ends", step)
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from checks.process.errors import Refusal, RegistryRefused
+from checks.storage.digest import canonical_json
 from release.adapters.registry.client import Repository
 from release.adapters.registry.types import MANIFEST, Descriptor
-from release.evidence import attach, strict
+from release.evidence import attach
 from tests.registry_service import Registry, registry
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ def _subject(place: Repository) -> Descriptor:
     config = place.add(Bytes(b"{}"), None, lambda _: None)
     body = {"schemaVersion": 2, "mediaType": MANIFEST, "layers": []}
     body["config"] = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2}
-    data = strict.write(body)
+    data = canonical_json(body)
     return Descriptor(media_type=MANIFEST, digest=place.put(data, MANIFEST, None), size=len(data))
 
 

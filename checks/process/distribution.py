@@ -1,0 +1,47 @@
+"""The distribution that Lockstep is installed as: its name, its version, its place, and how an extra is added to it."""
+
+import functools
+import json
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import checks
+
+# The name on the package index. The command is `lockstep`, the packages are checks, release and stages.
+NAME = "lockstep-llm"
+
+# The file of a thin repository that names the version of Lockstep, its extras and the packages of kinds.
+PIN = "lockstep-requirements.txt"
+
+
+def version() -> str:
+    return metadata.version(NAME)
+
+
+def home() -> Path:
+    """Return the folder that the running packages lie in: site-packages, or the top of this repository."""
+    return Path(checks.__file__).resolve().parent.parent
+
+
+@functools.cache
+def origin() -> dict[str, Any]:
+    """Return where pip took the distribution from (PEP 610). Empty if it came from an index."""
+    document: dict[str, Any] = json.loads(
+        metadata.distribution(NAME).read_text("direct_url.json") or "{}"
+    )
+    return document
+
+
+def install(extras: str) -> str:
+    """Return the fix for a missing package of ``extras``, which are separated by commas.
+
+    An editable installation is of this repository. A thin repository pins Lockstep in a file, which LOCKSTEP_ROOT or
+    the current folder has. Elsewhere pip alone installed it.
+    """
+    if origin().get("dir_info", {}).get("editable"):
+        return f"pip install -c constraints.txt -e '.[{extras}]'"
+    if (Path(os.environ.get("LOCKSTEP_ROOT", ".")) / PIN).is_file():
+        return f"add {extras} to the extras in {PIN}, then run ./lockstep"
+    return f"pip install '{NAME}[{extras}]=={version()}'"

@@ -1,0 +1,31 @@
+"""The commit by which a team's workflows call those of Lockstep's repository: ``OWNER/NAME@COMMIT``."""
+
+import os
+import re
+from pathlib import Path
+
+from checks.process.errors import ParamsRefused
+from release.adapters.git import Git
+
+_NAMED = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<commit>[0-9a-f]{40}))?")
+_SECONDS = 30  # that the git server may take
+
+
+def of(name: str, version: str) -> str:
+    """Return the pin ``name``; without a commit, that of the tag of ``version`` in the repository.
+
+    Raises ParamsRefused if it is no pin or if there is no such tag; RemoteRefused if the git server does not answer.
+    """
+    named = _NAMED.fullmatch(name)
+    if named is None:
+        raise ParamsRefused(f"--workflows: {name!r}", "give OWNER/NAME, or OWNER/NAME@COMMIT")
+    if named["commit"]:
+        return name
+    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+    address, tag = f"{server}/{named['repository']}", f"refs/tags/v{version}"
+    listed = Git(Path(), _SECONDS).ask("ls-remote", address, tag, f"{tag}^{{}}").decode()
+    # An annotated tag has two lines. The last one is the commit that it names.
+    commits = [line.partition("\t")[0] for line in listed.splitlines()]
+    if not commits:
+        raise ParamsRefused(f"{address}: has no tag v{version}", f"give {name}@COMMIT")
+    return f"{named['repository']}@{commits[-1]}"

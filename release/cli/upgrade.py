@@ -1,0 +1,121 @@
+"""The command upgrade: another version of Lockstep for this repository."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from release.cli.common import JSON, refusing, to_json
+
+if TYPE_CHECKING:
+    from release.verbs.upgrade import Upgraded
+
+
+@click.command()
+@click.argument("version", required=False)
+@click.option(
+    "--files", "only_files", is_flag=True, help="Leave the pin; write the files of its version."
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing, and end with 8 if a file is not of the pinned version.",
+)
+@click.option(
+    "--workflows",
+    metavar="OWNER/lockstep[@COMMIT]",
+    help="Call the workflows of this repository. Default: the one that is called now, at its tag of the version.",
+)
+@click.option(
+    "--replace",
+    multiple=True,
+    metavar="FILE",
+    help="Write FILE although a person changed it. Repeatable.",
+)
+@JSON
+@click.pass_obj
+@refusing
+def upgrade(
+    root: Path, version: str | None, only_files: bool, check: bool, workflows: str | None, replace: tuple[str, ...],
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Move this repository to VERSION of Lockstep, by default the newest.
+
+    Writes the pin in lockstep-requirements.txt, sets that version up, and writes what it generates: the launcher,
+    dvc.yaml, the workflows and code.lock. Prints each difference. A file that a person changed is kept and named.
+    Says which stages run again. Commits nothing.
+
+    After a pull request of Dependabot or Renovate that changes the pin alone: `./lockstep upgrade --files`.
+    """
+    from checks.process.errors import EvidenceRefused, ParamsRefused
+    from release.adapters import thin_files
+    from release.verbs import upgrade as verb
+
+    if version is not None and (check or only_files):
+        raise click.UsageError(
+            "VERSION excludes --check and --files: they are about the pinned version"
+        )
+    top = thin_files.top_of(root)
+    if top is None:
+        raise ParamsRefused(f"{root.resolve()}: is not in a git repository", "git init")
+    if not (check or only_files):
+        new = verb.repin(top, version)
+        click.echo(f"pinned Lockstep {new.version}", err=True)
+        _write_launcher(top)
+        options = [
+            *(("--workflows", workflows) if workflows else ()),
+            *(["--json"] if as_json else []),
+        ]
+        names = [word for name in replace for word in ("--replace", name)]
+        os.chdir(top)
+        os.execv(  # noqa: S606
+            sys.executable,
+            [sys.executable, "-P", "./lockstep", "upgrade", "--files", *options, *names],
+        )
+    done = verb.upgrade(top, workflows, frozenset(replace), write=not check)
+    if as_json:
+        click.echo(to_json(done._asdict()))
+    else:
+        _show(done, check=check)
+    if done.problems:
+        raise ParamsRefused(
+            done.problems[0], "change it in params.yaml, then run this again", done.problems[1:]
+        )
+    if check and (done.diffs or any(done.stale.values())):
+        behind = [
+            *done.diffs,
+            *(f"code.lock in {folder}" for folder, stages in done.stale.items() if stages),
+        ]
+        raise EvidenceRefused(
+            f"{', '.join(behind)}: not of Lockstep {done.version}",
+            "run ./lockstep upgrade --files, and commit",
+        )
+
+
+def _write_launcher(top: Path) -> None:
+    """Write the launcher where there is none: a repository that Lockstep was copied to."""
+    from release.adapters import thin_files
+
+    path = top / thin_files.LAUNCHER
+    if not path.exists():
+        path.write_bytes(thin_files.generated(None)[thin_files.LAUNCHER])
+        path.chmod(0o755)
+
+
+def _show(done: "Upgraded", *, check: bool) -> None:
+    """Print the differences, and what to do next."""
+    for difference in (*done.diffs.values(), *done.kept.values()):
+        click.echo(difference, nl=False)
+    for name in done.diffs:
+        click.echo(f"{'would write' if check else 'wrote'} {name}")
+    for name in done.kept:
+        click.echo(
+            f"kept {name}, which a person changed: take over the difference, or give --replace {name}"
+        )
+    for folder, stages in done.stale.items():
+        run = f"run again: {', '.join(stages)}" if stages else "run nothing again"
+        click.echo(f"stages of {folder}: {run}")
+    if not done.diffs and not any(done.stale.values()):
+        click.echo(f"this repository is of Lockstep {done.version}")

@@ -1,0 +1,155 @@
+"""upgrade: moves a repository to another version of Lockstep: the pin, the generated files and code.lock.
+
+The pin is changed first. Then the launcher runs this verb again in the new version, which knows its own files.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.code import lock
+from checks.config import params_file
+from checks.process import distribution
+from checks.process.errors import ParamsRefused, Refusal
+from checks.storage import files, layout
+from release.adapters import pin, thin_files, workflow_pin
+from release.adapters.pin import Pin
+
+_CALLED = re.compile(rb"uses: ([\w.-]+/[\w.-]+)/\.github/workflows/[\w.-]+@([0-9a-f]{40})")
+
+
+class Upgraded(NamedTuple):
+    """What an upgrade changes. Paths are those below the top of the repository.
+
+    ``diffs``: of each file that is written. ``kept``: the same of files that a person changed, which stay. ``stale``:
+    the stages that run again, by the folder of their project. ``problems``: what params.yaml says that this version
+    does not take.
+    """
+
+    version: str
+    diffs: dict[str, str]
+    kept: dict[str, str]
+    stale: dict[str, list[str]]
+    problems: tuple[str, ...]
+
+
+def pinned(top: Path) -> Pin | None:
+    """Return the pin of a repository; None if it has none. Raises ParamsRefused as ``pin.read``."""
+    try:
+        return pin.read((top / pin.PATH).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def repin(top: Path, version: str | None) -> Pin:
+    """Pin a version of Lockstep, the newest if None, and return the pin. Raises as ``pin.of`` and ``pin.read``."""
+    old = pinned(top)
+    new = pin.of(version, old.extras if old else pin.EXTRAS)
+    path = top / pin.PATH
+    text = pin.replaced(path.read_text(encoding="utf-8"), new) if old else pin.written(new)
+    files.write_text(path, text)
+    return new
+
+
+def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write: bool) -> Upgraded:
+    """Write the generated files and code.lock of the version that runs, or only say what would be written.
+
+    ``workflows``: the repository of called workflows, with or without a commit; None: the one that is called now.
+    ``replace``: files that are written although a person changed them. Raises ParamsRefused if another version is
+    pinned, and as ``workflow_pin.of``.
+    """
+    version = distribution.version()
+    wanted = pinned(top)
+    if wanted is None or wanted.version != version:
+        there = "nothing" if wanted is None else wanted.version
+        raise ParamsRefused(
+            f"{pin.PATH}: pins {there}, and this is Lockstep {version}",
+            f"run `./lockstep upgrade`, or `lockstep upgrade {version}`",
+        )
+    named = workflows or _called(top)
+    generated = thin_files.generated(workflow_pin.of(named, version) if named else None)
+    roots = projects(top)
+    diffs, kept = dict[str, str](), dict[str, str]()
+    for name, data in places(top, roots, generated, adds_workflows=workflows is not None).items():
+        old = _read(top / name)
+        difference = _diff(name, old, data)
+        if old is not None and thin_files.without_stamp(old) == thin_files.without_stamp(data):
+            continue
+        if old is not None and thin_files.is_edited(old) and name not in replace:
+            kept[name] = difference
+            continue
+        diffs[name] = difference
+        if write:
+            _write(top / name, data)
+    stale, problems = dict[str, list[str]](), list[str]()
+    for root in roots:
+        folder = root.relative_to(top).as_posix()
+        try:
+            stale[folder] = _stale(root, write=write)
+        except Refusal as refused:
+            problems += [
+                f"{folder}: {refused}",
+                *(f"{folder}: {other}" for other in refused.others),
+            ]
+    return Upgraded(version, diffs, kept, stale, tuple(problems))
+
+
+def projects(top: Path) -> list[Path]:
+    """Return the folders of a repository that have a params.yaml: its top, and those of ``projects``."""
+    folders = [top, *sorted((top / thin_files.PROJECTS).glob("*"))]
+    return [folder for folder in folders if (folder / layout.PARAMS).is_file()]
+
+
+def places(
+    top: Path, roots: list[Path], generated: dict[str, bytes], *, adds_workflows: bool
+) -> dict[str, bytes]:
+    """Return the generated files by path below ``top``. A workflow that a team removed stays away."""
+    places = dict[str, bytes]()
+    for name, data in generated.items():
+        if name == layout.PIPELINE.as_posix():
+            places |= {(root / name).relative_to(top).as_posix(): data for root in roots}
+        elif not name.startswith(".github/") or adds_workflows or (top / name).exists():
+            places[name] = data
+    return places
+
+
+def _called(top: Path) -> str | None:
+    """Return the repository whose workflows are called here, OWNER/NAME."""
+    for path in sorted((top / ".github/workflows").glob("*.yml")):
+        if match := _CALLED.search(path.read_bytes()):
+            return match[1].decode()
+    return None
+
+
+def _stale(root: Path, *, write: bool) -> list[str]:
+    """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``."""
+    params = params_file.load(root / layout.PARAMS)
+    new = lock.of(params, lock.at(root))
+    try:
+        old = lock.read(root).stages
+    except Refusal:
+        old = {}
+    if write:
+        lock.write(root, params)
+    return [stage for stage, digest in new.items() if old.get(stage) != digest]
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, data.decode())
+    if path.name == thin_files.LAUNCHER:
+        path.chmod(0o755)
+
+
+def _diff(name: str, old: bytes | None, new: bytes) -> str:
+    before = (old or b"").decode(errors="replace").splitlines(keepends=True)
+    after = new.decode().splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, after, name, name, n=1))
