@@ -153,3 +153,19 @@ def parse(text: str, where: str) -> Signers:
         if len(set(seen)) < len(seen):
             raise EvidenceRefused(f"{where}: two signers have the same {what}", todo)
     return signers
+
+
+def with_commit(text: str, repository: str, commit: str) -> str:
+    """Return a valid file in which the pinned workflows of ``repository`` (OWNER/NAME) count at this commit, too.
+
+    Entries with a last day stay as they are. So does one whose ``commits`` are not written as ``[A, B]``.
+    """
+    home, signers = f"https://github.com/{repository}/", parse(text, "signers")
+    head, *entries = re.split(r"^(?=- )", text, flags=re.MULTILINE)
+    for number, (signer, entry) in enumerate(zip(signers, entries, strict=False)):
+        of_repository = bool(signer.commits) and f"{signer.identity}".startswith(home)
+        if of_repository and signer.until is None and commit not in signer.commits:
+            entries[number] = re.sub(
+                r"(commits:\s*\[[^\]#]*[^\]#\s])(?=\s*\])", rf"\g<1>, '{commit}'", entry, count=1
+            )
+    return head + "".join(entries)

@@ -8,7 +8,7 @@ from checks.code.modules import Code
 from checks.config.params import Params
 from checks.process import distribution
 from checks.storage import layout
-from release.adapters import commits
+from release.adapters import commits, projects
 from release.adapters.git import Git
 from release.record import pipeline_lock
 from release.record.pipeline_lock import Stages
@@ -20,12 +20,13 @@ def differences(
     """Return a line for each stage of a dvc.lock that ran other code than ``commit`` has.
 
     ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the code
-    that runs here lies elsewhere than in ``root``, it is what was reviewed, and the commit's files of its names are not
-    read. The team's own kinds are those of the commit. Raises EvidenceRefused if git cannot read the code in time,
+    that runs here lies elsewhere than at the git root, it is what was reviewed, and the commit's files of its names are
+    not read. The team's own kinds are those of the commit. Raises EvidenceRefused if git cannot read the code in time,
     MachineRefused if a package from outside cannot be hashed.
     """
-    is_own = distribution.home() == root.resolve()
-    lockstep = of(root, commit, deadline) if is_own else lock.running()
+    home = distribution.home()
+    is_own = projects.top(root).resolve() == home
+    lockstep = of(home, commit, deadline) if is_own else lock.running()
     code = {**lockstep, **_below(root, commit, (layout.KINDS.name,), deadline)}
     others = pipeline_lock.other_code(lock.of(params, code), stages)
     return [

@@ -17,7 +17,7 @@ from checks.formats.survey import SURVEY, Contents, Measured, Request
 from checks.storage import files, layout
 from release.adapters import commits, dvc, pin, team_folder, thin_files
 from release.adapters.team_folder import TeamFolder
-from release.overlay import environment_file, kustomization
+from release.overlay import environment_file, kustomization, shipped
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -145,10 +145,9 @@ def _environment(environment: str, model: str) -> dict[Path, str]:
         r"^namespace: .*$", f"namespace: {namespace}", template, count=1, flags=re.MULTILINE
     )
     file = environment_file.read(environment, {path: text.encode()})
-    return {
-        path: text,
-        path.with_name(kustomization.NAME): kustomization.render(environment, file).decode(),
-    }
+    rendered = {path.with_name(kustomization.NAME): kustomization.render(environment, file)}
+    rendered |= shipped.files(file)
+    return {path: text} | {name: data.decode() for name, data in rendered.items()}
 
 
 def _survey(folder: TeamFolder, contents: type[M], *arguments: str) -> M:

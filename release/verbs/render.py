@@ -20,9 +20,8 @@ def render(root: Path, environment: str) -> list[Path]:
     committed = {path.relative_to(root): _data(path) for path in paths}
     for folder, content in shipped.folders().items():
         wanted |= content if shipped.below(folder, committed) else {}
-    for content in shipped.earlier(committed).values():
-        for path in content:
-            (root / path).unlink()
+    for path in {path for stale in shipped.earlier(committed).values() for path in stale}:
+        (root / path).unlink()
     changed = [path for path, data in wanted.items() if _data(root / path) != data]
     for path in changed:
         files.write_text(root / path, wanted[path].decode())

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from checks.code import lock
 from checks.config import params_file
+from checks.formats import signers
 from checks.process import distribution
 from checks.process.errors import ParamsRefused, Refusal
 from checks.storage import files, layout
@@ -68,7 +69,8 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
             f"run `./lockstep upgrade`, or `lockstep upgrade {version}`",
         )
     named = workflows or _called(top)
-    generated = thin_files.generated(workflow_pin.of(named, version) if named else None)
+    pinned_workflows = workflow_pin.of(named, version) if named else None
+    generated = thin_files.generated(pinned_workflows)
     roots = projects(top)
     diffs, kept = dict[str, str](), dict[str, str]()
     for name, data in places(top, roots, generated, adds_workflows=workflows is not None).items():
@@ -82,6 +84,12 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
         diffs[name] = difference
         if write:
             _write(top / name, data)
+    for path in dict.fromkeys(root / layout.SIGNERS for root in (top, *roots)):
+        if pinned_workflows and path.is_file() and (new := _trusting(path, pinned_workflows)):
+            name = path.relative_to(top).as_posix()
+            diffs[name] = _diff(name, path.read_bytes(), new)
+            if write:
+                _write(path, new)
     stale, problems = dict[str, list[str]](), list[str]()
     for root in roots:
         folder = root.relative_to(top).as_posix()
@@ -93,6 +101,17 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
                 *(f"{folder}: {other}" for other in refused.others),
             ]
     return Upgraded(version, diffs, kept, stale, tuple(problems))
+
+
+def _trusting(path: Path, workflows: str) -> bytes | None:
+    """Return the file of signers with the commit of the called workflows; None if it has it or is not valid."""
+    repository, _, commit = workflows.partition("@")
+    try:
+        text = path.read_text(encoding="utf-8")
+        new = signers.with_commit(text, repository, commit)
+    except (Refusal, UnicodeDecodeError):
+        return None
+    return new.encode() if new != text else None
 
 
 def projects(top: Path) -> list[Path]:

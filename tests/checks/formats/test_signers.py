@@ -86,3 +86,32 @@ def test_two_names_of_one_workflow_would_count_as_two_people(other: dict[str, An
 def test_a_commit_that_is_no_longer_trusted_gets_an_entry_with_a_last_day() -> None:
     text = json.dumps([PINNED | {"commits": [NEW]}, PINNED | {"name": "old", "commits": [OLD], "until": "retired"}])
     assert [signer.name for signer in signers.parse(text.replace('"retired"', "2030-01-31"), "it")] == ["ci", "old"]
+
+
+def test_an_upgrade_adds_its_commit_to_the_entries_of_its_workflows_and_changes_no_other_line() -> None:
+    shared, last = (
+        "identity: https://github.com/tools/lockstep/.github/workflows/",
+        f"caller: {CALLER}\n  issuer: {GITHUB}",
+    )
+    text = f"""# Who may sign.
+- name: ci
+  may: [release]
+  {shared}release.yml
+  commits: ['{OLD}']  # of 0.2.0
+  {last}
+- name: stolen
+  may: [release]
+  {shared}release.yml
+  commits: ['{"3" * 40}']
+  until: 2026-12-31
+  {last}
+- name: other
+  may: [verify]
+  {shared.replace("tools/", "acme/")}verify.yml
+  commits: ['{OLD}']
+  {last}
+"""
+    new = signers.with_commit(text, "tools/lockstep", NEW)
+    assert new == text.replace(f"['{OLD}']  #", f"['{OLD}', '{NEW}']  #")
+    assert signers.parse(new, "it")[0].commits == (OLD, NEW)
+    assert signers.with_commit(new, "tools/lockstep", NEW) == new
