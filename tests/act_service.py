@@ -168,7 +168,7 @@ class Act:
             return folder
         venv.create(folder, symlinks=True)
         options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-        install = ["-m", "pip", "--python", folder / "bin" / "python", "install", *options, self.wheel()]
+        install = ["-m", "pip", "--python", str(folder / "bin" / "python"), "install", *options, str(self.wheel())]
         subprocess.run([sys.executable, *install], check=True, capture_output=True)
         (packages,) = folder.glob("lib/python3.*/site-packages")
         sigstore_of_jobs.prepare(packages, self.folder / "sigstore")
@@ -195,7 +195,17 @@ class Act:
                 if name and os.path.lexists(REPOSITORY / name):
                     (source / name).parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(REPOSITORY / name, source / name, follow_symlinks=False)
-            build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, source]
+            build = [
+                "-m",
+                "pip",
+                "wheel",
+                "--quiet",
+                "--no-deps",
+                "--no-build-isolation",
+                "-w",
+                str(folder),
+                str(source),
+            ]
             subprocess.run([sys.executable, *build], check=True, capture_output=True)
         (path,) = folder.glob("*.whl")
         return path
@@ -296,7 +306,7 @@ def _as_act_knows(text: str) -> str:
 
 def _jobs(workflow: Path, identity: str, shared: Path) -> dict[str, str]:
     """Return in which file at which ref or commit each job stands. A job that calls a workflow is the jobs there."""
-    jobs = {}
+    jobs = dict[str, str]()
     for name, job in yaml.safe_load(workflow.read_text())["jobs"].items():
         if "uses" in job:
             jobs |= _jobs(shared / job["uses"].removeprefix(f"{LOCKSTEP}/").partition("@")[0], job["uses"], shared)

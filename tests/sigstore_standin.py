@@ -128,8 +128,8 @@ class Standin:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
             .add_extension(x509.UnrecognizedExtension(_ISSUER, issuer.encode()), critical=False)
         )
-        repository, _, rest = caller.partition("/.github/workflows/")
-        for name, value in zip(_STARTED, (repository, rest.partition("@")[2], caller), strict=True):
+        repository, _, workflow = caller.partition("/.github/workflows/")
+        for name, value in zip(_STARTED, (repository, workflow.partition("@")[2], caller), strict=True):
             builder = builder.add_extension(x509.UnrecognizedExtension(name, _utf8(value)), critical=False)
         rest = builder.sign(self.authority, _HASH).tbs_certificate_bytes
         when = struct.pack(">Q", int(self.now.timestamp() * 1000))

@@ -19,7 +19,7 @@ from release.evidence import freshness
 from release.ledger import Ledger, Move, released_pointers
 from release.ledger.released_pointers import Envelope
 from release.mirrors.types import MirrorFinding
-from release.overlay import edits, environment_file, overlays
+from release.overlay import edits, environment_file, overlays, shipped
 from release.record.records import Records
 
 _AGAIN = "restore it from git's history, or promote again"
@@ -86,7 +86,7 @@ def _environment(
     name: str,
     found: Mapping[Path, bytes],
     records: Records,
-    monitoring: Callable[[], Sequence[edits.Files]],
+    monitoring: Callable[[], Sequence[shipped.Files]],
 ) -> Desired:
     home = layout.ENVIRONMENTS / name
     spaced = environment_file.namespace(name, found)

@@ -116,7 +116,7 @@ def test_a_release_of_one_project_is_none_of_another_with_the_same_signers(top: 
     planned = promote.promote(
         top / SUMMARY, "staging", promote.PromoteOptions(image=image, why="it answers well", dry_run=True)
     )
-    failed = {check.name: check.failures[0].what for check in planned.checks if check.failures}
+    failed = {check.about: check.failures[0].what for check in planned.checks if check.failures}
     assert "evidence" not in failed  # a signer of both signed it
     assert failed["record"] == f"params.yaml at {report['commit'][:12]}: is missing"
 
