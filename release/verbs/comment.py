@@ -39,7 +39,7 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
         request.links,
         number,
         request.commit if options.check is not None else None,
-        renderer.LIMIT // max(len(options.projects), 1) - _HEADING * len(options.projects),
+        renderer.LIMIT // len(options.projects) - _HEADING if options.projects else renderer.LIMIT,
         request.web,
     )
     reports = {
