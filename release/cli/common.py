@@ -137,9 +137,10 @@ def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
 
 def end(refusal: "Refusal") -> NoReturn:
     """Print a refusal to standard error and exit with its code."""
+    from checks.process import distribution
     from checks.process.text import escape
 
-    for line in (str(refusal), *refusal.others):
+    for line in map(distribution.linked, (str(refusal), *refusal.others)):
         click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")
     sys.exit(refusal.exit_code)
 

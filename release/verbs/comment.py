@@ -1,5 +1,7 @@
 """comment: posts the report on its pull or merge request, or updates it, and sets the check."""
 
+import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from release.review.thread import Draft
 from release.verbs import report as renderer
 from release.verbs.report import Report, ReportOptions
 
-_HEADING = 400  # characters of a project's row and heading, at most
+# Characters for a project's row, its heading, and its folder in commands.
+_HEADING = 2_000
 
 
 def comment(root: Path, options: CommentOptions | None = None) -> Posted:
@@ -36,7 +39,7 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
         request.links,
         number,
         request.commit if options.check is not None else None,
-        renderer.LIMIT // max(len(options.projects), 1) - _HEADING * len(options.projects),
+        renderer.LIMIT // len(options.projects) - _HEADING if options.projects else renderer.LIMIT,
         request.web,
     )
     reports = {
@@ -62,17 +65,27 @@ def _of_projects(reports: Mapping[str, Report]) -> Draft:
     """Return one draft of the reports of projects, by folder. What does not pass comes first, and decides."""
     ordered = sorted(reports.items(), key=lambda item: item[1].passes)
     folder, first = ordered[0]
-    title = f"{folder}: {first.title}"
-    if len(ordered) > 1:
-        passing = sum(report.passes for report in reports.values())
-        title = f"{passing} of {len(ordered)} projects pass; {title}"
-    lines = [f"| {cell(folder)} | {prose(report.title)} |" for folder, report in ordered]
+    count = f"{sum(report.passes for report in reports.values())} of {len(ordered)} projects pass"
+    lines = [
+        f"| {cell(folder)} | {report.mark} {prose(report.headline)} |" for folder, report in ordered
+    ]
     table = "\n".join(["| project | verdict |", "| --- | --- |", *lines])
-    parts = [f"## {cell(folder)}\n\n{report.markdown}" for folder, report in ordered]
-    summary = f"{prose(title)}\n\n{table}"
+    parts = [
+        f"## {cell(folder)}\n\n{_with_folder(report.markdown, folder)}"
+        for folder, report in ordered
+    ]
+    heading = f"### {first.mark} {count}"
     return _draft(first)._replace(
-        markdown="\n\n".join([f"### {prose(title)}", table, *parts]), title=title, summary=summary
-    )
+        markdown="\n\n".join([heading, table, *parts]), title=f"{count}; {folder}: {first.title}",
+        summary=f"{heading}\n\n{table}",
+    )  # fmt: skip
+
+
+def _with_folder(text: str, folder: str) -> str:
+    """Return ``text`` with the project's folder in each command."""
+    name = shlex.quote(folder)
+    text = re.sub(r"\./lockstep (?!dvc )", lambda _: f"./lockstep -C {name} ", text)
+    return text.replace("./lockstep dvc ", f"./lockstep dvc --cd {name} ")
 
 
 def _summary(report: Report) -> str:

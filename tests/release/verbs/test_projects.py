@@ -147,7 +147,9 @@ def test_the_comment_is_one_with_a_part_for_each_project_and_one_check(hub: Stan
     passed, failed = (check["output"]["title"] for check in hub.checks)
     assert passed == f"2 of 2 projects pass; {ROUTER}: ✅ Pass · the same model as main"
     assert failed.startswith(f"1 of 2 projects pass; {SUMMARY}: 🚫 The verdict does not hold")
-    assert only["body"].startswith("### `1 of 2 projects pass;")
+    assert only["body"].startswith("### 🚫 1 of 2 projects pass\n\n| project | verdict |")
+    assert f"run `./lockstep -C {SUMMARY} run`" in only["body"]
+    assert f"./lockstep dvc --cd {SUMMARY} pull" in only["body"]
     assert only["body"].index(f"## `{SUMMARY}`") < only["body"].index(f"## `{ROUTER}`")
 
 
