@@ -48,11 +48,12 @@ def _workflows(target: Target) -> str:
     return f"all {len(names)} on {target.name}"
 
 
-def _pinned(target: Target) -> re.Match[str] | None:
-    """Return repository and commit of the workflow that release.yml calls, None if it does the work itself."""
-    return _PINNED.search(
-        (target.read_shared(_FOLDER / "release.yml") or b"").decode(errors="replace")
-    )
+def _pinned(target: Target) -> tuple[str, str] | None:
+    return workflow_signers.pinned(_release(target))
+
+
+def _release(target: Target) -> bytes:
+    return target.read_shared(workflow_signers.RELEASE) or b""
 
 
 def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
