@@ -39,7 +39,7 @@ def bound(document: dict[str, Any]) -> None:
 
 def room(document: dict[str, Any]) -> None:
     """No stage reads it."""
-    document["monitor"] = {"interval_seconds": 60}
+    document["monitor"] = {"window_days": 14}
 
 
 def alike(document: dict[str, Any]) -> None:
