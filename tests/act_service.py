@@ -1,4 +1,6 @@
-"""Runs the repository's own workflow files under nektos/act, jobs as processes of this machine, without the network.
+"""Runs a repository's workflow files under nektos/act, jobs as processes of this machine, without the network.
+
+They may call the workflows of this repository, as it is now, by the name LOCKSTEP at COMMIT. Jobs have its wheel installed.
 
 What act does itself: events, `if`, `needs`, outputs, expressions, composite actions, environment files, summaries. What is
 GitHub's alone it does not do, and tests hold the files to it instead: permissions, environments with their secrets and
@@ -8,10 +10,8 @@ Actions of others are stood in for by tests/actions; `actions/checkout` clones t
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
-import py_compile
 import re
 import shutil
 import signal
@@ -24,18 +24,19 @@ import venv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from py_compile import PycInvalidationMode
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from tests import sigstore_of_jobs, warm
+from checks.process import distribution
+from release.adapters import pin
+from tests import sigstore_of_jobs, warm, wheel_folder
 from tests.conftest import REPOSITORY
 
 ACTIONS = REPOSITORY / "tests" / "actions"
 PROGRAM = Path(sys.executable).parent / "act"
-CODE = ("checks", "release", "stages")
+LOCKSTEP, COMMIT = "tools/lockstep", "0123456789abcdef0123456789abcdef01234567"
 _USES = re.compile(r"^\s*(?:-\s*)?uses:\s*[\"']?([\w.-]+)/([\w.-]+)((?:/[\w.-]+)*)@(\S+?)[\"']?\s*(?:#.*)?$", re.M)
 _LONGEST = 600  # seconds of one run
 Conclusion = Literal["success", "failure", "skipped", "cancelled"]
@@ -115,11 +116,10 @@ class Act:
         _git(self.folder, "clone", "--quiet", "--no-checkout", str(self.origin), str(tree))
         _git(tree, "checkout", "--quiet", "--detach", sha)
         read = tree / ".github" / "workflows" / workflow
-        # act knows neither environments nor concurrency, and its schema no `deployment` and no `queue`; jobs check out the
-        # file as it is.
-        for file in sorted(read.parent.glob("*.yml")):
-            known = re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", file.read_text())
-            file.write_text(re.sub(r"^  queue: max\n", "", known, flags=re.M))
+        shared = place / "lockstep"
+        shutil.copytree(REPOSITORY / ".github", shared / ".github")
+        for file in sorted(place.glob("*/.github/workflows/*.yml")):
+            file.write_text(_as_act_knows(file.read_text()))
         (place / "event.json").write_text(json.dumps(payload))
         given = self.secrets if secrets is None else secrets
         (place / "secrets").write_text("".join(f"{name}={json.dumps(value)}\n" for name, value in given.items()))
@@ -129,23 +129,20 @@ class Act:
         command += ["--action-cache-path", str(place / "hosts")]
         for label in ("ubuntu-latest", "self-hosted", "gpu"):
             command += ["-P", f"{label}=-self-hosted"]
-        for uses, stand_in in _stand_ins(tree).items():
+        for uses, stand_in in _stand_ins(place).items():
             command += ["--local-repository", f"{uses}={stand_in}"]
         for name, value in self.variables.items():
             command += ["--var", f"{name}={value}"]
         ref = payload.get("ref") or (
             f"refs/pull/{payload['number']}/merge" if "number" in payload else "refs/heads/main"
         )
-        home = f"{self.repository}/.github/workflows"
-        who = {"GITHUB_WORKFLOW_REF": f"{home}/{workflow}@{ref}"}
-        who["LOCKSTEP_ACT_CALLED"] = json.dumps(
-            {job: f"{home}/{called}@{ref}" for called in _called(read) for job in _jobs(read.parent / called)}
-        )
+        started = f"{self.repository}/.github/workflows/{workflow}@{ref}"
+        jobs = _jobs(read, started, shared)
+        who = {"GITHUB_WORKFLOW_REF": started, "LOCKSTEP_ACT_JOBS": json.dumps(jobs)}
         for name, value in (self._steps(place) | who | self.environment).items():
             command += ["--env", f"{name}={value}"]
         began = time.monotonic()
         lines = self._watched(command, watch)
-        jobs = _jobs(read)  # one that calls a workflow has the name of the only job there
         text = "".join(f"{line.get('jobID', '')}: {line['msg']}".rstrip() + "\n" for _, line in lines)
         return Run({name: _job(name, lines) for name in jobs}, time.monotonic() - began, text)
 
@@ -159,18 +156,20 @@ class Act:
             "LOCKSTEP_ACT_ORIGIN": str(self.origin),
             "LOCKSTEP_ACT_STORE": str(place / "artifacts"),
             "LOCKSTEP_VENV": str(self._venv()),
-        } | ({"LOCKSTEP_ACT_BYTECODE": str(self._bytecode())} if self.loaded else {})
+        }
 
     def _venv(self) -> Path:
-        """An environment that has what this interpreter has, and that `./lockstep` takes as set up.
+        """An environment that has this repository's wheel, and what this interpreter has besides.
 
-        Of its own: what sets it up anew would otherwise write into the environment that the tests run in. This
-        repository's modules come from the tree that a job has checked out.
+        Of its own: what sets it up anew would otherwise write into the environment that the tests run in.
         """
         folder = self.folder / "venv"
         if folder.exists():
             return folder
         venv.create(folder, symlinks=True)
+        options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
+        install = ["-m", "pip", "--python", str(folder / "bin" / "python"), "install", *options, str(self.wheel())]
+        subprocess.run([sys.executable, *install], check=True, capture_output=True)
         (packages,) = folder.glob("lib/python3.*/site-packages")
         sigstore_of_jobs.prepare(packages, self.folder / "sigstore")
         (packages / "those-of-the-tests.pth").write_text("\n".join(site.getsitepackages()) + "\n")
@@ -182,25 +181,20 @@ class Act:
             self._server = warm.start(folder / "bin" / "python", self._machine())
             (folder / "bin" / "transformers").unlink()
             (folder / "bin" / "transformers").symlink_to(warm.serving().with_name("transformers"))
-        wanted = hashlib.sha256()
-        for name in ("pyproject.toml", "constraints.txt"):
-            wanted.update((REPOSITORY / name).read_bytes())
         extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        (folder / "-".join([".lockstep", *sorted(extras)])).write_text(wanted.hexdigest())
+        (folder / f".lockstep-{','.join(sorted(extras))}").write_text(hashlib.sha256(self.pin().encode()).hexdigest())
         return folder
 
-    def _bytecode(self) -> Path:
-        """This repository's bytecode by the hashes of its sources, so that it holds for every checkout of the same code.
+    def wheel(self) -> Path:
+        """Return this repository's wheel."""
+        for path in (self.folder / "wheel").glob("*.whl"):
+            return path
+        return wheel_folder.built(self.folder)
 
-        Without it each job compiles every module that it imports.
-        """
-        folder = self.folder / "bytecode"
-        if folder.exists():
-            return folder
-        for source in (path for name in CODE for path in (REPOSITORY / name).rglob("*.py")):
-            compiled = folder / Path(importlib.util.cache_from_source(str(source))).relative_to(REPOSITORY)
-            py_compile.compile(str(source), str(compiled), invalidation_mode=PycInvalidationMode.CHECKED_HASH)
-        return folder
+    def pin(self) -> str:
+        """Return the lockstep-requirements.txt that pins the wheel."""
+        sha256 = hashlib.sha256(self.wheel().read_bytes()).hexdigest()
+        return pin.written(pin.Pin(pin.EXTRAS, distribution.version(), sha256))
 
     def _machine(self) -> dict[str, str]:
         """The environment that act, and so every job, is started with."""
@@ -280,24 +274,40 @@ class Act:
         return found
 
 
-def _jobs(workflow: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(workflow.read_text())["jobs"]
-    return found
+def _as_act_knows(text: str) -> str:
+    """Return a workflow without what act does not know. Jobs check out the file as it is.
+
+    It knows neither environments nor concurrency, and its schema no `deployment` and no `queue`. `$/` is the repository
+    and the commit that a file is of.
+    """
+    text = re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", text)
+    text = re.sub(r"^  queue: max\n", "", text, flags=re.M)
+    return re.sub(r"uses: \$/(\S+)", rf"uses: {LOCKSTEP}/\1@{COMMIT}", text)
 
 
-def _called(workflow: Path) -> list[str]:
-    """The files of the workflows that jobs of this one call."""
-    calls = [job["uses"] for job in _jobs(workflow).values() if "uses" in job]
-    return [Path(call).name for call in calls if call.startswith("./.github/workflows/")]
+def _jobs(workflow: Path, identity: str, shared: Path) -> dict[str, str]:
+    """Return in which file at which ref or commit each job stands. A job that calls a workflow is the jobs there."""
+    jobs = dict[str, str]()
+    for name, job in yaml.safe_load(workflow.read_text())["jobs"].items():
+        if "uses" in job:
+            jobs |= _jobs(shared / job["uses"].removeprefix(f"{LOCKSTEP}/").partition("@")[0], job["uses"], shared)
+        else:
+            jobs[name] = identity
+    return jobs
 
 
-def _stand_ins(tree: Path) -> dict[str, Path]:
-    """The folder for every action of another repository that the workflows and actions of ``tree`` use."""
+def _stand_ins(place: Path) -> dict[str, Path]:
+    """The folder for every action of another repository that the workflows and actions below ``place`` use."""
     found = {}
-    for path in sorted((tree / ".github").rglob("*.y*ml")):
+    for path in sorted(place.glob("*/.github/**/*.y*ml")):
         for owner, name, _, ref in _USES.findall(path.read_text()):
             stand_in = ACTIONS / name
-            assert (stand_in / "action.yml").is_file(), f"{path}: nothing in tests/actions stands in for {owner}/{name}"
+            if f"{owner}/{name}" == LOCKSTEP:
+                stand_in = place / "lockstep"
+            else:
+                assert (stand_in / "action.yml").is_file(), (
+                    f"{path}: nothing in tests/actions stands in for {owner}/{name}"
+                )
             found[f"{owner}/{name}@{ref}"] = stand_in
     return found
 
@@ -336,7 +346,7 @@ def _stages(lines: list[tuple[float, Line]]) -> dict[str, float]:
     return found
 
 
-def _git(folder: Path, *args: str) -> None:
+def _git(folder: Path, *args: str) -> str:
     git = shutil.which("git")
     assert git
-    subprocess.run([git, *args], cwd=folder, check=True, capture_output=True)
+    return subprocess.run([git, *args], cwd=folder, check=True, capture_output=True, text=True).stdout

@@ -22,6 +22,7 @@ from checks.config.params import Params
 from tests import programs
 from tests.effort import EXHAUSTIVE, LEFT_OUT
 from tests.interrupt import pytest_keyboard_interrupt, pytest_sessionstart, pytest_unconfigure  # noqa: F401 # hooks
+from tests.once import once
 
 # As many workers as cores and one more: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,13 +55,14 @@ _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WORDS = "queue table disk vault image key list show create delete the a of all in my with name and"
 
-# Files that take a minute or more: first, so that no worker ends with one of them while the other has nothing to do.
+# Files that take a minute or more, by the list that CI prints: first, so that no worker ends with one of them while the other
+# has nothing to do. Those that wait (for Docker, for an alert) do so while others work.
 _LONGEST = (
-    "test_workflow_pull_request", "test_steps", "test_promote_killed", "test_verify", "test_real_model",
-    "test_pipeline", "test_reference_answers", "test_mirrors_mlflow", "test_ranks", "test_resuming",
-    "test_promote_real", "test_run_remote", "test_promote_ledger", "test_fetch", "test_export", "test_verify_alone",
-    "test_containers", "test_calibrate", "test_processes", "test_mirrors", "test_train",
-    "test_sweep", "test_methods", "test_kinds", "test_quantised", "test_trackers", "test_references_in_time",
+    "test_workflow_pull_request", "test_verify", "test_monitor_up", "test_pipeline", "test_tutorials", "test_steps",
+    "test_ranks", "test_sweep", "test_mirrors_mlflow", "test_containers", "test_gateway_image", "test_monitoring_rules",
+    "test_rollback", "test_reference_answers", "test_run_remote", "test_gateway", "test_incident", "test_report_refused",
+    "test_promote_killed", "test_promote_ledger", "test_processes", "test_resuming", "test_full_disk",
+    "test_verify_alone", "test_kinds", "test_verify_checks", "test_cli", "test_promote",
 )  # fmt: skip
 
 
@@ -185,11 +187,22 @@ def _show_the_fast_tier(terminalreporter: pytest.TerminalReporter, reports: list
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama (2 layers, 32 wide) in shards, and a byte-level BPE tokenizer. Read-only by custom."""
+    return once(tmp_path_factory, "tiny-base", _make_tiny_base)
+
+
+@pytest.fixture(scope="session")
+def tuned_model(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """The tiny model, once it knows by heart the rows of a record (tests/tuned.py). Read-only by custom."""
+    from tests import tuned
+
+    return once(tmp_path_factory, "tuned-model", lambda folder: tuned.tune(tiny_base, folder))
+
+
+def _make_tiny_base(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    folder = tmp_path_factory.mktemp("tiny") / "base"
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -224,7 +237,6 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder, max_shard_size="60KB")
     wrapped.save_pretrained(folder)
     assert len(json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]) > 10
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from checks.code import lock
+from checks.code import lock, modules
 from checks.code.modules import Code
 from checks.config import params_file
 from checks.config.params import Params, Source
@@ -48,6 +48,7 @@ from checks.gating.sample import Sample
 from checks.kinds.gate import Case, GateKind
 from checks.records.rows import Message, Prediction, Row
 from checks.storage import digest, files, layout
+from release.adapters import commits
 from release.record import folder_lists, looks
 from release.record.records import Records
 from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down, written
@@ -161,7 +162,8 @@ def build(root: Path, params: Params, test_rows: int = 40, right: int = 36, **ch
     }
     files.write_json(root / layout.PARITY_REPORT, ParityReport(**(parity | change)))
     files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites={}))
-    git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
+    if not commits.has_repository(root):  # a project lies in one that has others
+        git(root, "init", "--quiet")  # where there is no commit yet, and so no earlier model
     named = {getattr(gate, "against", None) for gate in params.gates.values()}
     absent = {name: "nothing runs yet" for name in EARLIER if name == "main" or name in named}
     files.write_json(root / layout.REFERENCES, ReferencesReport(found={}, absent=absent))
@@ -204,9 +206,9 @@ def _code() -> Code:
 
 
 @functools.lru_cache(maxsize=256)
-def _digests(params: str) -> dict[str, str]:
+def _digests(params: str, kinds: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
     """Return the digests of the code of all stages with a params.yaml of this text: half a second's work."""
-    return lock.of(params_file.parse(params), _code())
+    return lock.of(params_file.parse(params), {**_code(), **dict(kinds)})
 
 
 def recorded(root: Path) -> None:
@@ -216,7 +218,7 @@ def recorded(root: Path) -> None:
     """
     (root / layout.PIPELINE).write_text(written({"stages": _pipeline()}))
     document = params_file.read(root / layout.PARAMS).value
-    digests = _digests((root / layout.PARAMS).read_text())
+    digests = _digests((root / layout.PARAMS).read_text(), tuple(modules.of_team(root).items()))
     made = lock.CodeLock(lockstep=lock.Installed(version="1", wheel=None), stages=digests)
     files.write_text(root / layout.CODE_LOCK, written(made.model_dump(mode="json")))
     stages = {}

@@ -95,10 +95,11 @@ def change(ledger: Ledger, tip: str, environment: str, label: str, why: str = "i
     moves = [move for name in PROMOTE.environments for move in ledger.moves(tip, name)]
     number, before = len(ledger.moves(tip, environment)) + 1, ledger.pointer(tip, environment)
     after = target(label, "1" * 40)
-    version = next_version("router", ledger.tags(), moves, after.model, after.digest)
+    model = ledger.model_name("router")
+    version = next_version(model, ledger.tags(), moves, after.model, after.digest)
     after = after.model_copy(update={"version": version})
     message = compose(environment, number, "promote", before, after, why)
-    tags = tags_for("router", ledger.tags(), moves, environment, after)
+    tags = tags_for(model, ledger.tags(), moves, environment, after)
     return Change({at(environment): pointer.write(after)}, message, tags)
 
 

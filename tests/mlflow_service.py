@@ -1,6 +1,5 @@
 """MLflow for tests: a store with its tables, a real tracking server, and a stand-in that hangs, lies or fails."""
 
-import fcntl
 import os
 import shutil
 import signal
@@ -18,6 +17,7 @@ import pytest
 import requests
 
 from tests.http_standin import Handler, StandIn
+from tests.once import once
 
 Fault = Literal["hang", "drip", "fail", "lie", "garbage", "redirect", "endless"]
 
@@ -33,16 +33,12 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tables_of_this_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the empty store that all workers of a run of pytest share. Copy it before anything is written."""
-    home = tmp_path_factory.getbasetemp()
-    folder = (home.parent if "PYTEST_XDIST_WORKER" in os.environ else home) / "tables"
-    folder.mkdir(exist_ok=True)
-    path = folder / "mlflow.db"
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            client(f"sqlite:///{folder / 'new.db'}").search_registered_models()
-            (folder / "new.db").rename(path)
-    return path
+    return once(tmp_path_factory, "tables", _make_tables) / "mlflow.db"
+
+
+def _make_tables(folder: Path) -> None:
+    folder.mkdir()
+    client(f"sqlite:///{folder / 'mlflow.db'}").search_registered_models()
 
 
 def client(uri: str) -> Any:

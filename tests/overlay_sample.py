@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from checks.config.release_params import Serve
 from checks.formats.pointer import Pointer
 from checks.formats.serving import BaseImage, ImageReport, Layer
-from checks.storage import layout, plain_yaml
+from checks.storage import digest, layout, plain_yaml
 from release import runtimes
-from release.overlay import edits, environment_file, kustomization, overlays
+from release.overlay import edits, environment_file, kustomization, overlays, shipped
 from release.verbs import monitor
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY, as_params, dumped, read_yaml, scaled_down
@@ -25,6 +27,7 @@ COMMIT = "98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b"
 SERVER = "registry.example/servers/server"  # of weights that come alone
 GATEWAY = f"registry.example/lockstep@{OTHER}"
 KINDS = ("deployment", "kserve")
+BASE = layout.ENVIRONMENTS / "base"
 
 Files = dict[Path, bytes]
 load = functools.cache(runtimes.load)
@@ -88,8 +91,8 @@ def rewrite(tree: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 # What is said of a file of staging that no rendering gives.
 UNRENDERED = re.compile(
-    "is not what environment.yaml gives: run `lockstep render staging`$|is not the file that Lockstep ships: restore it|"
-    "is missing: restore|no environment has such a file: keep it"
+    "(is not what environment.yaml gives|is not the file that Lockstep ships|is missing): run `lockstep render staging`$|"
+    "no environment has such a file: keep it"
 )
 
 
@@ -123,6 +126,14 @@ def _promoted(environment: str, runtime: str, shape: str, kind: str, *knobs: str
         more = {name: value for knob in knobs for name, value in KNOBS[knob].items()}
         pin(tree, environment, variant=kind, **more)
         return kubernetes_tools.build(tree / environment)
+
+
+def upgraded(monkeypatch: pytest.MonkeyPatch, folder: Path = BASE) -> None:
+    """Make the installed Lockstep a later version, whose shared ``folder`` has other files."""
+    changed = {path: data + b"# later\n" for path, data in shipped.folders()[folder].items()}
+    folders = {**shipped.folders(), folder: changed}
+    monkeypatch.setattr(shipped, "EARLIER", {*shipped.EARLIER, digest.of_tree(REPOSITORY / folder).digest})
+    monkeypatch.setattr(shipped, "folders", lambda: folders)
 
 
 def lying(tree: Path) -> dict[Path, bytes | None]:

@@ -2,13 +2,14 @@
 
 import contextlib
 import copy
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from checks.storage import digest, layout
 from release.record import looks, references
 from release.record.records import Records
 from tests import warm
-from tests.conftest import REPOSITORY, written
+from tests.conftest import REPOSITORY, scaled_down, written
+from tests.once import once
 
 SERVICES = {
     "vm": ["virtual machine", "disk snapshot", "machine image", "boot log"],
@@ -47,9 +49,15 @@ def table() -> list[dict[str, str]]:
     ]
 
 
-def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, str]]) -> None:
+def make(
+    root: Path,
+    base: Path,
+    document: dict[str, Any],
+    rows: list[dict[str, str]],
+    code: Iterable[str] = ("checks", "stages", "release"),
+) -> None:
     """Lay out code, sources and parameters below ``root`` and commit them."""
-    for folder in ("checks", "stages", "release"):
+    for folder in code:
         # With the bytecode, which holds for a copy: each stage would compile every module anew.
         shutil.copytree(REPOSITORY / folder, root / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for name in ("dvc.yaml", ".gitignore", ".dvcignore"):
@@ -80,6 +88,63 @@ def make(root: Path, base: Path, document: dict[str, Any], rows: list[dict[str, 
     references.write(Records(root))
     looks.write(Records(root))
     commit(root, "start")
+
+
+# Makes a stage write which files had a function that was called after the parameters were read. A call that an import makes
+# does not count, because all kinds are imported wherever one is used. Nor does one of what validates parameters or tells
+# MLflow. The stage writes it where TRACES says, if that is set.
+_TRACER = """
+
+_untraced = run
+
+
+def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
+    import json, threading
+
+    root, called = f"{os.getcwd()}{os.sep}", set()
+
+    def uncounted(frame):
+        while frame is not None and frame.f_code.co_name != "<module>":
+            if frame.f_code.co_filename.startswith((root + "stages/tracking/", root + "checks/config/params.py")):
+                return True
+            frame = frame.f_back
+        return frame is not None and frame.f_globals["__name__"] != "__main__"
+
+    def trace(frame, event, argument):
+        code = frame.f_code
+        if code.co_filename.startswith(root) and code.co_filename not in called:
+            # Where parameters are copied, a gate's serializer writes them.
+            if code.co_flags & 1 and code.co_name != "_without_no_suite" and not uncounted(frame):
+                called.add(code.co_filename)
+
+    def traced(params, folder):
+        threading.settrace(trace)
+        sys.settrace(trace)
+        try:
+            return stage(params, folder)
+        finally:
+            sys.settrace(None)
+            files = sorted(path.removeprefix(root) for path in called)
+            Path(os.environ["TRACES"], f"{name}.json").write_text(json.dumps(files))
+
+    _untraced(name, traced if "TRACES" in os.environ else stage, unneeded)
+"""
+
+
+def finished(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Path:
+    """Return a repository in which the pipeline has run once, and ``traces`` beside it, of each stage. Read-only by custom."""
+    return once(tmp_path_factory, "finished", functools.partial(_run_traced, base)) / "repository"
+
+
+def _run_traced(base: Path, folder: Path) -> None:
+    root, traces = folder / "repository", folder / "traces"
+    root.mkdir(parents=True)
+    traces.mkdir()
+    make(root, base, scaled_down(), table())
+    with (root / "stages" / "entry.py").open("a") as stream:
+        stream.write(_TRACER)
+    commit(root, "traced")
+    assert repro(root, TRACES=str(traces)) == [name for name in lock.READS if name != lock.STAGE]
 
 
 def write_params(root: Path, document: dict[str, Any]) -> None:

@@ -61,11 +61,9 @@ def by_hand(
     return info
 
 
-def python(
-    site: Path, code: str, *, repository: Path = REPOSITORY, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` in another interpreter that sees Lockstep in ``repository`` and the packages in ``site``."""
-    environment = {**os.environ, "PYTHONPATH": f"{repository}{os.pathsep}{site}", "PYTHONDONTWRITEBYTECODE": "1"}
+def python(site: Path, code: str, *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in another interpreter that sees this Lockstep and the packages in ``site``."""
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{site}", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, cwd=cwd or site, capture_output=True, text=True, check=False
     )

@@ -70,11 +70,12 @@ class _After(Loader):
 
 
 def _identities(module: Any) -> None:
-    """GitHub tells Sigstore in which file of which branch a job stands: of a called workflow, its own."""
-    called = json.loads(os.environ.get("LOCKSTEP_ACT_CALLED", "{}"))
-    workflow = called.get(os.environ.get("GITHUB_JOB")) or os.environ.get("GITHUB_WORKFLOW_REF")
-    module.detect_credential = lambda *_: f"https://github.com/{workflow}" if workflow else None
-    module.IdentityToken = lambda raw: raw
+    """GitHub tells Sigstore in which file of which branch or commit a job stands, and which workflow was started."""
+    started = os.environ.get("GITHUB_WORKFLOW_REF")
+    stands = json.loads(os.environ.get("LOCKSTEP_ACT_JOBS", "{}")).get(os.environ.get("GITHUB_JOB"))
+    identities = f"https://github.com/{stands} https://github.com/{started}"
+    module.detect_credential = lambda *_: identities if stands else None
+    module.IdentityToken = lambda raw: raw.split()
 
 
 def _settings(module: Any, folder: Path) -> None:
@@ -96,9 +97,10 @@ def _signing(module: Any, folder: Path) -> None:
     from tests.sigstore_standin import Standin
 
     @contextlib.contextmanager
-    def signer(identity: str) -> Iterator[Any]:
+    def signer(token: tuple[str, str]) -> Iterator[Any]:
         def sign(statement: Any) -> Any:
-            bundle = Standin(folder).bundle(statement._contents, identity, ISSUER).decode()
+            identity, caller = token
+            bundle = Standin(folder).bundle(statement._contents, identity, ISSUER, caller).decode()
             return SimpleNamespace(to_json=lambda: bundle)
 
         yield SimpleNamespace(sign_dsse=sign)

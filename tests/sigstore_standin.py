@@ -22,8 +22,8 @@ from checks.storage.digest import canonical_json
 from release.evidence import sigstore
 
 _HASH, _SCTS = hashes.SHA256(), x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
-# fulcio: whose code ran, and of which branch
-_REPOSITORY, _REF = (x509.ObjectIdentifier(f"1.3.6.1.4.1.57264.1.{number}") for number in (12, 14))
+# fulcio: whose code ran, of which branch, and the workflow that was started
+_STARTED = tuple(x509.ObjectIdentifier(f"1.3.6.1.4.1.57264.1.{number}") for number in (12, 14, 18))
 _ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")  # fulcio: OIDC issuer
 _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
 
@@ -48,16 +48,13 @@ class Standin:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.write_bytes(b"\n\n".join([*secrets, self.root.public_bytes(serialization.Encoding.PEM)]))
 
-    def bundle(
-        self, payload: bytes, identity: str, issuer: str, ran: tuple[str, str] | None = None, **change: Any
-    ) -> bytes:
+    def bundle(self, payload: bytes, identity: str, issuer: str, caller: str | None = None, **change: Any) -> bytes:
         """``payload`` as an in-toto statement signed by ``identity``; ``change`` overrides parts of the log entry.
 
-        ``ran``: the repository (its address) and the ref whose code the job ran; None: those of the workflow itself.
+        ``caller``: the workflow that was started, at the ref whose code the job ran; None: the workflow itself.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        repository, _, rest = identity.partition("/.github/workflows/")
-        certificate = self._leaf(key, identity, issuer, ran or (repository, rest.partition("@")[2]))
+        certificate = self._leaf(key, identity, issuer, identity if caller is None else caller)
         signature = key.sign(f"DSSEv1 {len(PAYLOAD)} {PAYLOAD} {len(payload)} ".encode() + payload, ec.ECDSA(_HASH))
         return canonical_json(
             {
@@ -123,9 +120,7 @@ class Standin:
             .add_extension(identifier, critical=False)
         )
 
-    def _leaf(
-        self, key: ec.EllipticCurvePrivateKey, identity: str, issuer: str, ran: tuple[str, str]
-    ) -> x509.Certificate:
+    def _leaf(self, key: ec.EllipticCurvePrivateKey, identity: str, issuer: str, caller: str) -> x509.Certificate:
         """A certificate for code, with the timestamp of the certificate log over all the rest of it."""
         builder = (
             self._certificate(x509.Name([]), key.public_key(), ca=False)
@@ -133,7 +128,8 @@ class Standin:
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
             .add_extension(x509.UnrecognizedExtension(_ISSUER, issuer.encode()), critical=False)
         )
-        for name, value in zip((_REPOSITORY, _REF), ran, strict=True):
+        repository, _, workflow = caller.partition("/.github/workflows/")
+        for name, value in zip(_STARTED, (repository, workflow.partition("@")[2], caller), strict=True):
             builder = builder.add_extension(x509.UnrecognizedExtension(name, _utf8(value)), critical=False)
         rest = builder.sign(self.authority, _HASH).tbs_certificate_bytes
         when = struct.pack(">Q", int(self.now.timestamp() * 1000))

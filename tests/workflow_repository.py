@@ -1,9 +1,11 @@
-"""A repository as a team has it on GitHub: this one's code and workflows, a tiny model that knows its rows, a bare remote,
-a folder as DVC's remote, a registry, and the stand-in for GitHub's API. Its workflows run under act."""
+"""A repository as a team has it on GitHub: thin, with workflows that call this one's, and nothing of Lockstep's code.
+
+It has a tiny model that knows its rows, a bare remote, a folder as DVC's remote, a registry, and the stand-in for GitHub's
+API. Its workflows run under act.
+"""
 
 import copy
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +14,18 @@ from typing import Any, NamedTuple
 import yaml
 
 from checks.config import sealed
+from checks.process import distribution
 from checks.storage import digest, layout
+from release.adapters import thin_files
 from stages.loaders.table import Table
 from tests import overlay_sample, pipeline_repository, tuned
-from tests.act_service import Act, Line, Run
-from tests.conftest import REPOSITORY, scaled_down
+from tests.act_service import COMMIT, LOCKSTEP, Act, Line, Run
+from tests.conftest import scaled_down
 from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
 from tests.pipeline_repository import git
 from tests.sigstore_of_jobs import ISSUER
 
 Edit = Callable[[dict[str, Any]], object]
-COPIED = (".github", "lockstep", "pyproject.toml", "constraints.txt")
 SEALED = 40  # rows of the sealed split
 SEALED_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="  # decrypts them
 _NOWHERE = "/dev/null/store"  # what everybody can read of DVC's remote: without the login there is nothing behind it
@@ -172,21 +175,25 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     rows = pipeline_repository.table()
     taught(base, rows, folder / "taught")
     secret = sealed_rows(document, rows[4::2][:SEALED])
-    pipeline_repository.make(work, folder / "taught", document, rows)
-    for name in COPIED:
-        source = REPOSITORY / name
-        copy_it = shutil.copytree if source.is_dir() else shutil.copy
-        copy_it(source, work / name)
+    pipeline_repository.make(work, folder / "taught", document, rows, code=())
+    act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True)
+    thin(work, act.pin())
     for name in ("staging", "production"):
         overlay_sample.pin(work / layout.ENVIRONMENTS, name)
     (work / layout.REFERENCES).unlink()  # of a repository that git knew nothing of
     shared = (work / ".dvc" / "config").read_text().replace("[core]\n", "[core]\n    remote = store\n")
     (work / ".dvc" / "config").write_text(shared + _remote(_NOWHERE))
-    home = f"https://github.com/{hub.repository}/.github/workflows"
     signers = [
-        {"name": name, "may": [role], "identity": f"{home}/{file}@refs/heads/main", "issuer": ISSUER}
-        for name, role, file in (
-            ("verifier", "verify", "verify.yml"), ("ci", "release", "release.yml"), ("sealer", "sealed", "sealed.yml"),
+        {
+            "name": name,
+            "may": [role],
+            "identity": f"https://github.com/{LOCKSTEP}/.github/workflows/{role}.yml",
+            "commits": [COMMIT],
+            "caller": f"https://github.com/{hub.repository}/.github/workflows/{caller}.yml@refs/heads/main",
+            "issuer": ISSUER,
+        }
+        for name, role, caller in (
+            ("verifier", "verify", "release"), ("ci", "release", "release"), ("sealer", "sealed", "sealed"),
         )
     ]  # fmt: skip
     (work / layout.SIGNERS).parent.mkdir(parents=True)
@@ -197,13 +204,22 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     pipeline_repository.commit(work, "A team's repository")
     git(work, "push", "--quiet", "--set-upstream", "origin", "main")
     git(work, "remote", "set-head", "origin", "main")
-    act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True)
     act.secrets = {"GITHUB_TOKEN": TOKEN, "DVC_CONFIG_LOCAL": _remote(str(store)), sealed.VARIABLE: SEALED_KEY}
     act.variables = {"LOCKSTEP_IMAGE": image, "LOCKSTEP_VERIFY_RUNTIME": "transformers", "LOCKSTEP_PAGES": "yes"}
     act.variables["LOCKSTEP_REGISTRY"] = image.partition("/")[0]
     for name in ("LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN"):
         act.secrets[name] = "none is asked for"
     return Team(work, origin, store, hub, act)
+
+
+def thin(root: Path, requirements: str) -> None:
+    """Put what `lockstep init --workflows` generates, the environments and the pin into ``root``."""
+    environments = {name: data for name, data in thin_files.templates().items() if name.startswith("release/")}
+    for name, data in (environments | thin_files.generated(f"{LOCKSTEP}@{COMMIT}")).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    (root / thin_files.LAUNCHER).chmod(0o755)
+    (root / distribution.PIN).write_text(requirements)
 
 
 def sealed_rows(document: dict[str, Any], rows: list[dict[str, str]]) -> bytes:

@@ -95,7 +95,8 @@ def _of_stage(
     stage: str, params: Mapping[str, Any], unwritten: Mapping[str, Any], code: Code
 ) -> str:
     contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
-    outside = {kind: plugin.sha256 for kind, plugin in plugins.named(_names(stage, params)).items()}
+    packages = plugins.named(_names(stage, params), modules.groups(contents))
+    outside = {kind: plugin.sha256 for kind, plugin in packages.items()}
     defaults = {path: value_at(unwritten, path) for path in READS[stage]}
     return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})
 
@@ -105,9 +106,14 @@ def running() -> Code:
     return modules.below(distribution.home())
 
 
+def at(root: Path) -> Code:
+    """Read the code that the stages of a repository run: the running Lockstep, and the team's own kinds."""
+    return {**running(), **modules.of_team(root)}
+
+
 def write(root: Path, params: Parameters) -> CodeLock:
-    """Write code.lock of the code that runs here into ``root`` and return it. Raises as ``of``."""
-    made = CodeLock(lockstep=_installed(), stages=of(params, running()))
+    """Write code.lock of the code that runs in ``root`` and return it. Raises as ``of``."""
+    made = CodeLock(lockstep=_installed(), stages=of(params, at(root)))
     document = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False)
     files.write_text(root / layout.CODE_LOCK, _TOLD + document)
     return made
@@ -129,7 +135,7 @@ def read(root: Path) -> CodeLock:
 
 def hold(root: Path, stage: str, params: Parameters) -> None:
     """Check that code.lock names the code that this stage is about to run. Raises EvidenceRefused, or as ``of``."""
-    here = _of_stage(stage, params.resolved(), params.unwritten(), running())
+    here = _of_stage(stage, params.resolved(), params.unwritten(), at(root))
     if read(root).stages.get(stage) != here:
         raise EvidenceRefused(
             f"{layout.CODE_LOCK}: names other code for {stage} than the code here", _REMEDY

@@ -2,7 +2,8 @@
 
 Nothing is imported, so the code can be that of another commit. A stage runs ``stages/STAGE.py``, every module of
 ``checks`` and ``stages`` that it imports, directly or not, in functions too, and the kinds that its parameters name.
-A folder of kinds does not count as a whole: a new or changed kind that no parameter names changes nothing.
+A folder of kinds does not count as a whole: a new or changed kind that no parameter names changes nothing. The same
+holds for the kinds of a team's repository (``checks.kinds.team_kinds``).
 
 Text that looks like an import counts, in a docstring too, and so does a string that is the name of a module. So more
 modules can be found than run, and ``tests/checks/code/test_code_runs.py`` holds that none runs without being found.
@@ -11,12 +12,14 @@ Code that makes the name of a module while it runs is not found: a review has to
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from checks.storage import layout
+
 PACKAGES = ("checks", "stages")
-# The content of each file of Python below ``PACKAGES``, by its path.
+# The content of each file of Python below ``PACKAGES`` and the folder of a team's kinds, by its path.
 Code = Mapping[str, bytes]
 
 # The folders of kinds, by the module that finds the kinds in it. A kind's file has the kind's name.
@@ -34,8 +37,10 @@ KINDS = {
 }
 
 _METHODS, _SCHEMES = "stages/training/methods", "stages/sources/schemes"
+# Where a group of kinds is not called as its folder.
+_GROUPS = {_SCHEMES: "sources"}
 # The stage that runs the functions of these kinds. Other stages ask them for parameters and columns only.
-_LATE_FOR = {_METHODS: "train"}
+_LATE_FOR = {_METHODS: "train", f"{layout.KINDS}/methods": "train"}
 
 # The modules that a stage reaches through its parameters alone, or by the name of a kind in its own code.
 _BY_PARAMETERS = {
@@ -85,8 +90,17 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
 
 
 def below(root: Path) -> Code:
-    """Read the code in a folder."""
-    paths = (path for package in PACKAGES for path in (root / package).rglob("*.py"))
+    """Read the code of Lockstep in a folder."""
+    return _read(root, PACKAGES)
+
+
+def of_team(root: Path) -> Code:
+    """Read the kinds of the team's repository at ``root``."""
+    return _read(root, (layout.KINDS.name,))
+
+
+def _read(root: Path, folders: Iterable[str]) -> Code:
+    paths = (path for folder in folders for path in (root / folder).rglob("*.py"))
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
@@ -114,6 +128,11 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
     return sorted(paths)
 
 
+def groups(paths: Collection[str]) -> set[str]:
+    """Return the groups of kinds that the modules ``paths`` find kinds of, such as ``scorers``."""
+    return {_group(folder) for finder, folder in KINDS.items() if finder in paths}
+
+
 def names_in(values: Any) -> frozenset[str]:
     """Return every text in ``values`` that may be the name of a kind: keys, values, and the schemes of URIs."""
     if isinstance(values, Mapping):
@@ -127,16 +146,21 @@ def names_in(values: Any) -> frozenset[str]:
 
 
 def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
-    """Yield the packages around a folder of kinds, and the modules of its kinds that are named."""
+    """Yield the packages around a folder of kinds, and its kinds and those of the team that are named."""
     yield from _modules(folder.replace("/", "."), code)
     files = {name.replace("-", "_").replace("+", "_") for name in names}
     if folder == _SCHEMES:
         # `file` reads paths. `url` reads every address whose scheme has no kind of its own.
         files |= {"file", "url"}
+    folders = (folder, f"{layout.KINDS}/{_group(folder)}")
     for path in code:
         place, _, name = path.rpartition("/")
-        if place == folder and name.removesuffix(".py") in files:
+        if place in folders and name.removesuffix(".py") in files:
             yield path
+
+
+def _group(folder: str) -> str:
+    return _GROUPS.get(folder, folder.rpartition("/")[2])
 
 
 @functools.lru_cache(maxsize=2048)

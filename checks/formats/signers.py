@@ -6,7 +6,9 @@
   issuer: https://token.actions.githubusercontent.com
 - name: ci
   may: [release]
-  identity: https://github.com/team/router/.github/workflows/release.yml@refs/heads/main
+  identity: https://github.com/OWNER/lockstep/.github/workflows/release.yml
+  commits: [0123456789abcdef0123456789abcdef01234567]
+  caller: https://github.com/team/router/.github/workflows/release.yml@refs/heads/main
   issuer: https://token.actions.githubusercontent.com
 - name: ada
   may: [verify, release, approve]
@@ -16,8 +18,9 @@
     …
 """
 
+import re
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -30,10 +33,24 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 # One for each step that is signed: a server was verified, an image is a release, a release may run somewhere, the
 # history of the environments is whole, the sealed split was asked.
 Role = Literal["verify", "release", "approve", "checkpoint", "sealed"]
+GITHUB = "https://token.actions.githubusercontent.com"
+_WORKFLOW = r"(?P<repository>https://github\.com/[^/@\s]+/[^/@\s]+)/\.github/workflows/[^/@\s]+"
+_AT_REF = re.compile(_WORKFLOW + r"@(?P<ref>refs/(heads|tags)/\S+)")
+
+
+class Source(NamedTuple):
+    """The repository (its address) and the ref whose code a job of GitHub ran."""
+
+    repository: str
+    ref: str
 
 
 class Signer(Record):
-    """A person or a machine, known by a public key (PEM) or by an identity that Sigstore certifies."""
+    """A person or a machine, known by a public key (PEM) or by an identity that Sigstore certifies.
+
+    A workflow that is pinned by commit has the same identity in the jobs of everybody who calls it. So its signer names
+    the ``commits`` that count, and with ``caller`` the one workflow that may call it.
+    """
 
     name: Annotated[str, Field(pattern=NAME)]
     may: Annotated[tuple[Role, ...], Field(min_length=1)]
@@ -43,6 +60,8 @@ class Signer(Record):
     ) = None
     identity: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     issuer: Annotated[str, Field(pattern=r"^https://[^\s]{1,300}$")] | None = None
+    commits: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")], ...] = ()
+    caller: Annotated[str, Field(pattern=f"^{_AT_REF.pattern}$", max_length=500)] | None = None
     # The last day, in UTC. Later its signatures count only for moves that the ledger had by then.
     until: Annotated[date, Field(strict=True)] | None = None
 
@@ -54,7 +73,39 @@ class Signer(Record):
             raise ValueError(f"{self.name}: has a key, or an identity with its issuer")
         if len(set(self.may)) < len(self.may):
             raise ValueError(f"{self.name}: a role is written twice")
+        if len(set(self.commits)) < len(self.commits):
+            raise ValueError(f"{self.name}: a commit is written twice")
+        if (self.commits or self.caller or self.of_github) and not self._is_workflow():
+            raise ValueError(
+                f"{self.name}: a workflow of GitHub has the issuer {GITHUB} and as identity"
+                " https://github.com/OWNER/NAME/.github/workflows/FILE@refs/heads/BRANCH; one that is pinned by commit"
+                " has no @, and names `commits` and `caller`, since everybody who calls it has its identity"
+            )
         return self
+
+    def _is_workflow(self) -> bool:
+        """Tell whether nobody but the source of this workflow can have its identity."""
+        if not self.of_github or bool(self.commits) != bool(self.caller):
+            return False
+        return bool(re.fullmatch(_WORKFLOW if self.commits else _AT_REF, self.identity or ""))
+
+    @property
+    def of_github(self) -> bool:
+        """Whether GitHub says whose the identity is. An enterprise has an issuer below GitHub's."""
+        return f"{self.issuer}/".startswith(f"{GITHUB}/")
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        """Return what a certificate may name: the identity, at each commit if there are any."""
+        if self.identity is None:
+            return ()
+        return tuple(f"{self.identity}@{commit}" for commit in self.commits) or (self.identity,)
+
+    @property
+    def source(self) -> Source | None:
+        """Return whose code a job with this identity must have run, None for a signer that is no workflow of GitHub."""
+        workflow = _AT_REF.fullmatch(self.caller or self.identity or "") if self.of_github else None
+        return Source(workflow["repository"], workflow["ref"]) if workflow else None
 
     def retired(self, at: datetime | None = None) -> bool:
         """Whether its last day is over, at that time or now."""
@@ -82,8 +133,39 @@ def parse(text: str, where: str) -> Signers:
     for what, seen in (
         ("name", [signer.name.casefold() for signer in signers]),
         ("key", ["".join(signer.key.split()) for signer in signers if signer.key]),
-        ("identity", [(signer.identity, signer.issuer) for signer in signers if signer.identity]),
+        (
+            "identity",
+            [
+                (identity, signer.caller, signer.issuer)
+                for signer in signers
+                for identity in signer.identities
+            ],
+        ),
+        (
+            "workflow and caller, and no last day",
+            [
+                (signer.identity, signer.caller, signer.issuer)
+                for signer in signers
+                if signer.commits and not signer.until
+            ],
+        ),
     ):
         if len(set(seen)) < len(seen):
             raise EvidenceRefused(f"{where}: two signers have the same {what}", todo)
     return signers
+
+
+def with_commit(text: str, repository: str, commit: str) -> str:
+    """Return a valid file in which the pinned workflows of ``repository`` (OWNER/NAME) count at this commit, too.
+
+    Entries with a last day stay as they are. So does one whose ``commits`` are not written as ``[A, B]``.
+    """
+    home, signers = f"https://github.com/{repository}/", parse(text, "signers")
+    head, *entries = re.split(r"^(?=- )", text, flags=re.MULTILINE)
+    for number, (signer, entry) in enumerate(zip(signers, entries, strict=False)):
+        of_repository = bool(signer.commits) and f"{signer.identity}".startswith(home)
+        if of_repository and signer.until is None and commit not in signer.commits:
+            entries[number] = re.sub(
+                r"(commits:\s*\[[^\]#]*[^\]#\s])(?=\s*\])", rf"\g<1>, '{commit}'", entry, count=1
+            )
+    return head + "".join(entries)

@@ -1,4 +1,4 @@
-"""The kinds of one group: the modules of a folder of Lockstep, and what other packages add through entry points.
+"""The kinds of one group: the modules of a folder of Lockstep, those of packages, and those of a team's repository.
 
 A package of a user adds a kind by an entry point. Its name is the kind's name, its value a class or a module with one
 such class:
@@ -6,11 +6,13 @@ such class:
     [project.entry-points."lockstep.gates"]
     no-secrets = "acme_gates.no_secrets"
 
+A team's repository adds a kind by a file in its folder ``kinds`` (``checks.kinds.team_kinds``).
+
 pyproject.toml names the folders of Lockstep's own kinds: its entry points of the group ``lockstep_kinds``. So this
 package finds kinds of ``stages`` and ``release``, which stand above it, and names neither.
 
-A ``Registry`` has all kinds of a group, in an order that is the same on every machine. It never raises for a package
-from outside; ``refuse_broken`` raises, and whoever reads params.yaml calls it.
+A ``Registry`` has all kinds of a group, in an order that is the same on every machine. It never raises for a kind from
+outside; ``refuse_broken`` raises, and whoever reads params.yaml calls it.
 """
 
 import functools
@@ -19,7 +21,8 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -28,7 +31,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, get_args
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from checks.kinds import plugins
+from checks.kinds import plugins, team_kinds
 from checks.process import distribution
 from checks.process.errors import MachineRefused
 from checks.records.identity import Plugin
@@ -41,15 +44,15 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
-    """An entry point names no kind of its group; the message completes "NAME ..."."""
+    """An entry point or a file of a team is no kind of its group; the message completes "NAME ..."."""
 
 
 class Registry(Generic[T]):
-    """All kinds of one group by name: Lockstep's in their order, then external ones by name.
+    """All kinds of one group by name: Lockstep's in their order, then those of packages and of the team by name.
 
     It annotates a parameter that names a kind, ``Annotated[str, RULES]``, or a section, ``Annotated[Loader, LOADERS]``.
     The kinds are imported when they are first asked for, because their modules import the interface that the registry
-    stands beside. Nothing is raised for a package from outside.
+    stands beside. Nothing is raised for a kind from outside.
     """
 
     def __init__(
@@ -58,18 +61,21 @@ class Registry(Generic[T]):
         base: type,
         name_of: Callable[[type[Any]], str] | None = None,
         field: str = "kind",
+        *,
+        own: bool = True,
     ) -> None:
         """Declare the kinds of ``group``, each a class below ``base``, which is ``T``.
 
         Every module directly in the group's folder is a kind, unless its name begins with ``_``. ``name_of`` gives the
         name that params.yaml uses, and raises Unfit for a class that is no kind; None: ``tag``. ``field``: the
         parameter that names the kind. Kinds of Lockstep are in the order of their ``rank``, if they have one, and of
-        their names where that leaves a choice.
+        their names where that leaves a choice. ``own``: Lockstep has kinds of the group.
         """
         self.group = group
         self._base = base
         self._name_of: Callable[[type[Any]], str] = name_of or tag
         self._field = field
+        self._own = own
         _declared[group] = self
 
     def __get_pydantic_core_schema__(
@@ -105,16 +111,16 @@ class Registry(Generic[T]):
 
     @property
     def outside(self) -> Mapping[str, metadata.EntryPoint]:
-        """The entry points of external kinds."""
+        """The entry points of kinds from packages."""
         return self._found.outside
 
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
-        """The entry points that cannot be used, as (problem, fix); their kinds are not in ``kinds``."""
+        """The kinds from outside that cannot be used, as (problem, fix); they are not in ``kinds``."""
         return self._found.broken
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
-        """Return what evidence records of the kinds ``names``; nothing for Lockstep's own.
+        """Return what evidence records of the kinds ``names``; nothing for Lockstep's own and the team's.
 
         Raises MachineRefused if the files of a package cannot be hashed.
         """
@@ -123,34 +129,27 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def _found(self) -> "_Kinds":
-        folder = _own_folder(self.group)
-        modules = sorted(
-            module.name
-            for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
-            if not module.name.rpartition(".")[2].startswith("_")
-        )
+        modules = _own_modules(self.group) if self._own else []
         own = [_class_in(importlib.import_module(module), self._base) for module in modules]
         own.sort(key=lambda kind: (getattr(kind, "rank", 0), self._name_of(kind)))
         kinds = {self._name_of(kind): kind for kind in own}
         if len(kinds) < len(own):
-            raise ValueError(f"{folder.__name__}: two modules have a kind of one name")
-        outside: dict[str, metadata.EntryPoint] = {}
+            raise ValueError(f"{self.group}: two modules have a kind of one name")
+        added: dict[str, _Added] = {}
         broken: list[tuple[str, str]] = []
-        for entry in plugins.entry_points(self.group):
-            project = plugins.project(entry)
-            start = f"package {plugins.who(entry)} adds {entry.name!r} to {self.group}"
-            rename = f"rename it in the entry points of {project}, or uninstall {project}"
-            if entry.name in outside:
-                other = plugins.who(outside[entry.name])
-                broken.append((f"{start}, which package {other} adds too", rename))
-            elif entry.name in kinds:
-                broken.append((f"{start}, which is a kind of Lockstep", rename))
+        for kind in (*_of_packages(self.group), *_of_team(self.group)):
+            start = f"{kind.by} adds {kind.name!r} to {self.group}"
+            if kind.name in added:
+                broken.append((f"{start}, which {added[kind.name].by} adds too", kind.rename))
+            elif kind.name in kinds:
+                broken.append((f"{start}, which is a kind of Lockstep", kind.rename))
             else:
                 try:
-                    kinds[entry.name] = _loaded(entry, self._base, self._name_of)
-                    outside[entry.name] = entry
+                    kinds[kind.name] = _loaded(kind, self._base, self._name_of)
+                    added[kind.name] = kind
                 except Unfit as why:
-                    broken.append((f"{start}, which {why}", f"repair {project}, or uninstall it"))
+                    broken.append((f"{start}, which {why}", kind.repair))
+        outside = {name: kind.entry for name, kind in added.items() if kind.entry}
         return _Kinds(MappingProxyType(kinds), MappingProxyType(outside), tuple(broken))
 
 
@@ -160,12 +159,45 @@ class _Kinds(NamedTuple):
     broken: tuple[tuple[str, str], ...]
 
 
+class _Added(NamedTuple):
+    """A kind from outside, not loaded yet. ``by`` says who adds it; ``rename`` and ``repair`` fix problems."""
+
+    name: str
+    by: str
+    rename: str
+    repair: str
+    entry: metadata.EntryPoint | None
+    load: Callable[[], object]
+
+
+def _of_packages(group: str) -> Iterator[_Added]:
+    for entry in plugins.entry_points(group):
+        project = plugins.project(entry)
+        yield _Added(
+            entry.name,
+            f"package {plugins.who(entry)}",
+            f"rename it in the entry points of {project}, or uninstall {project}",
+            f"repair {project}, or uninstall it",
+            entry,
+            entry.load,
+        )
+
+
+def _of_team(group: str) -> Iterator[_Added]:
+    for path in team_kinds.paths(_folder_name(group)):
+        load = partial(team_kinds.load, path)
+        name = path.stem.replace("_", "-")
+        yield _Added(name, str(path), f"rename {path}", f"repair {path}", None, load)
+
+
 _declared: dict[str, Registry[Any]] = {}
 
 
 def refuse_broken() -> None:
-    """Raise MachineRefused with every entry point of a declared group that cannot be used."""
+    """Raise MachineRefused with every kind from outside that cannot be used."""
     broken = [kind for _, registry in sorted(_declared.items()) for kind in registry.broken]
+    groups = {entry.name for entry in plugins.entry_points(_OWN)} | {*map(_folder_name, _declared)}
+    broken += team_kinds.misplaced(groups)
     if broken:
         (what, todo), *others = broken
         raise MachineRefused(what, todo, tuple(f"{w}; {t}" for w, t in others))
@@ -202,22 +234,27 @@ def _class_in(named: object, base: type) -> type[Any]:
     return named
 
 
-def _loaded(
-    entry: metadata.EntryPoint, base: type, name_of: Callable[[type[Any]], str]
-) -> type[Any]:
-    if not _NAME.fullmatch(entry.name):
+def _loaded(added: _Added, base: type, name_of: Callable[[type[Any]], str]) -> type[Any]:
+    if not _NAME.fullmatch(added.name):
         raise Unfit(
             "is not a valid name of a kind: use at most 60 lower-case letters, digits, - and _"
         )
     try:
-        loaded = entry.load()
+        loaded = added.load()
     except (Exception, SystemExit) as error:
         raise Unfit(
             f"cannot be imported: {type(error).__name__}: {plugins.one_line(error)}"
         ) from error
     kind = _class_in(loaded, base)
-    if (name := name_of(kind)) != entry.name:
+    if (name := name_of(kind)) != added.name:
         raise Unfit(f"calls itself {name!r}")
+    if added.entry:
+        _refuse_unrecorded(added.entry, kind)
+    return kind
+
+
+def _refuse_unrecorded(entry: metadata.EntryPoint, kind: type[Any]) -> None:
+    """Raise Unfit unless the package's RECORD lists the modules that a kind runs."""
     try:
         recorded = {path.resolve() for _, path in plugins.files(entry)}
     except ValueError as error:
@@ -228,12 +265,24 @@ def _loaded(
             raise Unfit(
                 f"runs {module}, which RECORD does not list: install the package without -e, so that it does"
             )
-    return kind
+
+
+def _folder_name(group: str) -> str:
+    return group.removeprefix(plugins.PREFIX)
+
+
+def _own_modules(group: str) -> list[str]:
+    folder = _own_folder(group)
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
+        if not module.name.rpartition(".")[2].startswith("_")
+    )
 
 
 def _own_folder(group: str) -> ModuleType:
     """Import the folder of Lockstep's own kinds of a group. Raises MachineRefused if the installation names none."""
-    name = group.removeprefix(plugins.PREFIX)
+    name = _folder_name(group)
     for entry in plugins.entry_points(_OWN):
         if entry.name == name and plugins.project(entry) == distribution.NAME:
             folder: ModuleType = entry.load()

@@ -248,7 +248,10 @@ def compare(
 
 
 def two_sided(
-    old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float
+    old: Sequence[float] | NDArray[np.float64],
+    new: Sequence[float] | NDArray[np.float64],
+    groups: NDArray[np.intp],
+    confidence: float,
 ) -> Difference | None:
     """Compare ``new`` with ``old`` on the same rows. None for no rows, or for scores outside [0, 1]."""
     one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)

@@ -123,7 +123,8 @@ def stale(root: Path, targets: Sequence[str]) -> str | None:
         "--json",
         *(["--with-deps"] if targets else []),
         "--",
-        *targets,
+        # Without a target DVC takes the stages of all projects.
+        *(targets or [layout.PIPELINE.as_posix()]),
     ]
     done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
     try:
@@ -145,8 +146,12 @@ def get(root: Path, commit: str, path: Path, to: Path) -> str | None:
 
 
 def read_lists(root: Path, commit: str) -> str | None:
-    """Read the lists of all folders that DVC knows in ``commit``; None, or why one cannot be read or is refused."""
-    return _asked(root, "list", ".", "--recursive", "--dvc-only", "--rev", commit)
+    """Read the lists of all folders below ``root`` that DVC knows in ``commit``.
+
+    Return None, or why one cannot be read or is refused.
+    """
+    below = from_top(root, Path()).as_posix()
+    return _asked(root, "list", ".", below, "--recursive", "--dvc-only", "--rev", commit)
 
 
 def _asked(root: Path, *arguments: str) -> str | None:

@@ -12,14 +12,14 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
 from checks.process.text import redact
 
-PATH = Path("lockstep-requirements.txt")
-DISTRIBUTION = "lockstep-llm"
+PATH = Path(distribution.PIN)
 EXTRAS = "dvc,pipeline,http,serve"
 _LINE = re.compile(
-    rf"^{DISTRIBUTION}\[(?P<extras>[\w,. -]*)\]==(?P<version>[\w.!+-]+)"
+    rf"^{distribution.NAME}\[(?P<extras>[\w,. -]*)\]==(?P<version>[\w.!+-]+)"
     r"(?:[ \t]*\\?\n?[ \t]*--hash=sha256:(?P<sha256>[0-9a-f]{64}))+[ \t]*$",
     re.MULTILINE,
 )
@@ -35,7 +35,7 @@ class Pin(NamedTuple):
 
     def line(self) -> str:
         """Return the line of the file."""
-        return f"{DISTRIBUTION}[{self.extras}]=={self.version} --hash=sha256:{self.sha256}"
+        return f"{distribution.NAME}[{self.extras}]=={self.version} --hash=sha256:{self.sha256}"
 
 
 def written(pin: Pin) -> str:
@@ -49,8 +49,8 @@ def read(text: str) -> Pin:
     matches = list(_LINE.finditer(text))
     if len(matches) != 1:
         raise ParamsRefused(
-            f"{PATH}: has {len(matches)} pins of {DISTRIBUTION} with a hash",
-            f"write one line: {DISTRIBUTION}[{EXTRAS}]==VERSION --hash=sha256:…",
+            f"{PATH}: has {len(matches)} pins of {distribution.NAME} with a hash",
+            f"write one line: {distribution.NAME}[{EXTRAS}]==VERSION --hash=sha256:…",
         )
     (match,) = matches
     return Pin(match["extras"], match["version"], match["sha256"])
@@ -69,7 +69,7 @@ def of(version: str | None, extras: str = EXTRAS) -> Pin:
     """
     if version is not None and not _VERSION.fullmatch(version):
         raise ParamsRefused(f"{version!r}: is not a version", "give one such as 0.2.0")
-    requirement = DISTRIBUTION if version is None else f"{DISTRIBUTION}=={version}"
+    requirement = distribution.NAME if version is None else f"{distribution.NAME}=={version}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check"]
@@ -87,7 +87,7 @@ def of(version: str | None, extras: str = EXTRAS) -> Pin:
         found = re.fullmatch(r"lockstep_llm-([^-]+)-py3-none-any\.whl", wheels[0].name)
         if found is None:
             raise MachineRefused(
-                f"{wheels[0].name}: is not a wheel of {DISTRIBUTION}", "use another index"
+                f"{wheels[0].name}: is not a wheel of {distribution.NAME}", "use another index"
             )
         return Pin(extras, found[1], hashlib.sha256(wheels[0].read_bytes()).hexdigest())
 

@@ -1,18 +1,17 @@
 """The folder of a team in which `lockstep init` works: one that has a params.yaml, or one that gets all files."""
 
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.config import params_file
 from checks.config.params import Params
+from checks.process import distribution
 from checks.process.errors import DataRefused, ParamsRefused
 from checks.storage import layout
 from release.adapters import commits, git, pin, thin_files
 from release.adapters.thin_files import Plan
 
 EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
-_NEEDED = (layout.PIPELINE, Path(".dvc/config"))
 # Folders that the pipeline writes; git ignores most of them.
 _WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))
 
@@ -69,13 +68,8 @@ def find(root: Path, file: Path, *, force: bool, workflows: str | None = None) -
         check_file(file)  # before anything else is reported
         plan = thin_files.plan(root, file, workflows)
         text = thin_files.templates()[layout.PARAMS.as_posix()].decode()
-        pinned = pin.written(pin.of(metadata.version(pin.DISTRIBUTION)))
+        pinned = pin.written(pin.of(distribution.version()))
         return TeamFolder(root, plan, text, params_file.parse(text), pinned)
-    if missing := [path for path in _NEEDED if not (root / path).is_file()]:
-        raise ParamsRefused(
-            f"{root.resolve()}: has no {missing[0]}",
-            f"git checkout -- {missing[0]}",
-        )
     if not git.has_repository(root):
         raise ParamsRefused(
             f"{root.resolve()}: is not in a git repository", "git init && git add -A && git commit"

@@ -56,7 +56,8 @@ def templates() -> dict[str, bytes]:
     """Return every file of a thin repository as the package has it, by path."""
     home = Path(thin.__file__).parent
     paths = sorted(path for path in home.rglob("*") if path.is_file() and path.suffix != ".pyc")
-    names = {path.relative_to(home).as_posix(): path for path in paths}
+    # The names keep DVC and ``projects`` from taking the package's folder for a pipeline.
+    names = {path.relative_to(home).as_posix().replace(".template", ""): path for path in paths}
     return {name: path.read_bytes() for name, path in names.items() if name not in _OF_THE_PACKAGE}
 
 
@@ -70,13 +71,14 @@ def generated(workflows: str | None) -> dict[str, bytes]:
         if name.startswith(_WORKFLOWS) and workflows is not None:
             repository, _, commit = workflows.partition("@")
             called = rf"{repository}\1@{commit}".encode()
-            contents[name] = _stamped(_CALLED.sub(called, data))
+            contents[name] = stamped(_CALLED.sub(called, data))
         elif name in (LAUNCHER, layout.PIPELINE.as_posix()):
-            contents[name] = _stamped(data)
+            contents[name] = stamped(data)
     return contents
 
 
-def _stamped(data: bytes) -> bytes:
+def stamped(data: bytes) -> bytes:
+    """Return a generated file with the digest of its lines, below the shebang if it has one."""
     shebang, _, rest = data.partition(b"\n") if data.startswith(b"#!") else (b"", b"", data)
     stamp = f"{_MARK}{hashlib.sha256(rest).hexdigest()}\n".encode()
     return (shebang + b"\n" if shebang else b"") + stamp + rest

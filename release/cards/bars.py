@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from checks.formats.verdict import Finding
+from checks.stats.paired import Difference
 from release.cards.trade import Far, Trade
 from release.pages.figures import signed
-from release.review.pairs import Difference
 
 _ROOM = 0.06  # This share of the line stays free at both ends.
 

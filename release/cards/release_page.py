@@ -10,11 +10,11 @@ from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.verdict import Verdict
 from checks.records.identity import Digest
 from checks.records.rows import Record
+from checks.stats.paired import Difference
 from release.cards.trade import Trade
 from release.ledger import Kind, Move
 from release.review.advice import Advised
 from release.review.comparison import Comparison, Cost
-from release.review.pairs import Difference
 
 
 class Home(Record):
@@ -95,6 +95,12 @@ class LeftOut(Record):
 
     version: str
     image: str
+    why: str
+
+
+class NoPages(Record):
+    """The reason why a project has no pages."""
+
     why: str
 
 

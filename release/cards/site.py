@@ -1,9 +1,10 @@
 """Renders the pages of releases and their index, and writes them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from release.cards import bars
-from release.cards.release_page import ReleasePage, Site
+from release.cards.release_page import NoPages, ReleasePage, Site
 from release.pages import html
 from release.review import comparison
 from release.review import page as comparisons
@@ -24,6 +25,13 @@ def release(page: ReleasePage, site: Site) -> str:
 def index(site: Site) -> str:
     """The list of the releases of ``site``."""
     return html.render("release.cards", "index.html.jinja", site=site, bars=bars)
+
+
+def models(folder: Path, sites: Mapping[str, Site | NoPages]) -> Path:
+    """Write the index over the projects ``sites``, by their folders below ``folder``. Raises as ``write``."""
+    text = html.render("release.cards", "models.html.jinja", sites=sites)
+    html.write(folder / INDEX, text)
+    return folder / INDEX
 
 
 def write(folder: Path, site: Site) -> list[Path]:

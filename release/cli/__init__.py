@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from checks.kinds import team_kinds
 from checks.process import distribution
 from release.cli import (
     admission,
@@ -36,6 +37,7 @@ from release.cli import (
     label,
     monitor,
     page,
+    projects,
     promote,
     publish,
     quarantine,
@@ -58,11 +60,11 @@ from release.cli import (
     verify,
     watch,
 )
-from release.cli.common import Group
+from release.cli.package_verbs import WithPackages
 
 
 @click.group(
-    cls=Group,
+    cls=WithPackages,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
@@ -84,6 +86,7 @@ def main(context: click.Context, root: Path) -> None:
     Exit codes are listed in docs/reference/exit-codes.md.
     """
     context.obj = root
+    team_kinds.use(root)
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         context.color = False
     # Characters that the terminal's encoding lacks are printed as escapes.
@@ -109,7 +112,13 @@ SECTIONS: dict[
         label.label,
         sealed.sealed,
     ),
-    "Propose": (record.record, resolve.resolve, report.report, comment.comment),
+    "Propose": (
+        projects.projects,
+        record.record,
+        resolve.resolve,
+        report.report,
+        comment.comment,
+    ),
     "Release": (build.build, verify.verify, keys.keys, sign.sign, evidence.evidence),
     "Move environments": (
         render.render,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import JSON, TARGET_BRANCH, refusing, show
+from release.cli.common import JSON, PROJECTS, TARGET_BRANCH, checked_projects, refusing, show
 from release.cli.report import ASSETS, LINKS, NUMBER, pairs
 
 
@@ -36,6 +36,7 @@ from release.cli.report import ASSETS, LINKS, NUMBER, pairs
 @click.option(
     "--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed."
 )
+@PROJECTS
 @JSON
 @click.pass_obj
 @refusing
@@ -50,14 +51,15 @@ def comment(
     title: str,
     check: str,
     no_cml: bool,
+    projects: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Post or update the pull request's comment and check.
 
-    The check follows from the verdict. Reads GITHUB_TOKEN, GITHUB_REPOSITORY and GITHUB_API_URL. In a GitLab pipeline
-    it is a note of the merge request and a commit status; it reads GITLAB_TOKEN, CI_API_V4_URL, CI_PROJECT_ID and
-    CI_MERGE_REQUEST_IID. Elsewhere, post what `lockstep report` prints. Exits with 0 once it is posted, whatever the
-    verdict.
+    The check follows from the verdict. Several projects are one comment and one check. Reads GITHUB_TOKEN,
+    GITHUB_REPOSITORY and GITHUB_API_URL. In a GitLab pipeline it is a note of the merge request and a commit status; it
+    reads GITLAB_TOKEN, CI_API_V4_URL, CI_PROJECT_ID and CI_MERGE_REQUEST_IID. Elsewhere, post what `lockstep report`
+    prints. Exits with 0 once it is posted, whatever the verdict.
     """
     from release.adapters import commits
     from release.review.posting import CommentOptions
@@ -73,6 +75,7 @@ def comment(
         check=None if check == "none" else check,
         author=author,
         use_cml=not no_cml,
+        projects=checked_projects(root, projects),
     )
     posted = verb.comment(root, options)
     check = f"the check says {posted.conclusion}" if posted.check else "no check was asked for"

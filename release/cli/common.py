@@ -30,6 +30,13 @@ TARGET = click.option(
 TARGET_BRANCH = click.option(
     "--target", metavar="REF", help="The target branch. Default: origin's default branch."
 )
+PROJECTS = click.option(
+    "--project",
+    "projects",
+    metavar="FOLDER",
+    multiple=True,
+    help="A project below the current folder. Can be repeated. Default: the current folder.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 KEY = click.option(
     "--key",
@@ -109,10 +116,10 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
                 raise
             _end_without_module(error)
         except Refusal as refusal:
-            _end(refusal)
+            end(refusal)
         except OSError as error:
             if refused := disk.full(error, [arg for arg in args if isinstance(arg, Path)]):
-                _end(refused)
+                end(refused)
             raise
         except KeyboardInterrupt:
             click.echo("lockstep: interrupted", err=True)
@@ -128,10 +135,12 @@ def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
     return None if verbose else StageLines(root, verb)
 
 
-def _end(refusal: "Refusal") -> NoReturn:
+def end(refusal: "Refusal") -> NoReturn:
+    """Print a refusal to standard error and exit with its code."""
+    from checks.process import distribution
     from checks.process.text import escape
 
-    for line in (str(refusal), *refusal.others):
+    for line in map(distribution.linked, (str(refusal), *refusal.others)):
         click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")
     sys.exit(refusal.exit_code)
 
@@ -148,6 +157,18 @@ def exclusive(options: Mapping[str, object]) -> None:
     """Raise UsageError if all of these options are given. A flag that is off, or a value of None, is not given."""
     if all(value is not None and value is not False for value in options.values()):
         raise click.UsageError(f"{' and '.join(options)} exclude each other: give one of them")
+
+
+def checked_projects(root: Path, projects: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the folders below ``root``; none if that is the only one. Raises UsageError for what is no such folder."""
+    for folder in projects:
+        path = Path(folder)
+        inside = not path.is_absolute() and ".." not in path.parts
+        if not inside or not (root / path / "params.yaml").is_file() or projects.count(folder) > 1:
+            raise click.UsageError(
+                f"--project {folder!r}: give each folder below this one with a params.yaml once"
+            )
+    return () if projects == (".",) else projects
 
 
 def to_json(value: object) -> str:

@@ -115,11 +115,10 @@ def init(
     Keeps the sections base, train, merge, suites, serve and promote of the old params.yaml. Refuses to replace one that
     is about your own data, or that git does not have, without --force.
     """
-    from importlib.metadata import version
-
     from checks.config import starting
+    from checks.process import distribution
     from checks.process.errors import ParamsRefused, Refusal
-    from release.adapters import pin, team_folder, workflow_pin
+    from release.adapters import team_folder, workflow_pin
     from release.verbs import init as verb
 
     given: dict[Role, str | None] = {
@@ -132,7 +131,7 @@ def init(
     )
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
-    called = workflow_pin.of(workflows, version(pin.DISTRIBUTION)) if workflows else None
+    called = workflow_pin.of(workflows, distribution.version()) if workflows else None
     folder = team_folder.find(root, file, force=force, workflows=called)
     if folder.plan:
         _show_plan(folder.plan)

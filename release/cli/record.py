@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import JSON, TARGET_BRANCH, refusing, show
+from release.cli.common import JSON, PROJECTS, TARGET_BRANCH, checked_projects, refusing, show
 
 
 @click.command()
@@ -14,16 +14,22 @@ from release.cli.common import JSON, TARGET_BRANCH, refusing, show
     metavar="BRANCH",
     help="Push the commit to this branch of origin, if that is still at HEAD.",
 )
+@PROJECTS
 @JSON
 @click.pass_obj
 @refusing
-def record(root: Path, target: str | None, push: str | None, as_json: bool) -> None:
+def record(
+    root: Path, target: str | None, push: str | None, projects: tuple[str, ...], as_json: bool
+) -> None:
     """Commit the record of a run, and print the commit.
 
     The commit contains code.lock, dvc.lock and reports/, and nothing else. The record is committed whatever the
-    verdict. With --push the look at the test split is counted first, on the branch lockstep/looks. Exits with 8 if
-    there is no record, with 16 if the branch moved.
+    verdict. With --push the look at the test split is counted first, on the branch lockstep/looks. Several projects are
+    one commit. Exits with 8 if there is no record, with 16 if the branch moved.
     """
     from release.verbs import record as verb
 
-    show(verb.commit_record(root, push, target), as_json, lambda made: made.commit)
+    made = verb.commit_record(root, push, target, checked_projects(root, projects))
+    show(made, as_json, made.commit)
+    if refused := verb.refusal(made):
+        raise refused

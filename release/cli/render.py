@@ -13,10 +13,11 @@ from release.cli.tables import one_line
 @click.pass_obj
 @refusing
 def render(root: Path, environment: str) -> None:
-    """Write the kustomization.yaml of ENVIRONMENT from its environment.yaml. Commit both.
+    """Write the kustomization.yaml of ENVIRONMENT from its environment.yaml, and the base that it builds on.
 
-    `lockstep promote`, `rollback` and `status` refuse or report a kustomization.yaml that differs.
+    Commit all of them. `lockstep promote`, `rollback` and `status` refuse or report files that differ.
     """
     from release.verbs import render as verb
 
-    click.echo(f"wrote {one_line(str(verb.render(root, environment)))}")
+    lines = [f"wrote {one_line(str(path))}" for path in verb.render(root, environment)]
+    click.echo("\n".join(lines) or "nothing to write: all files are as environment.yaml gives them")

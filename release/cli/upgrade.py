@@ -70,7 +70,7 @@ def upgrade(
         ]
         names = [word for name in replace for word in ("--replace", name)]
         os.chdir(top)
-        os.execv(
+        os.execv(  # noqa: S606
             sys.executable,
             [sys.executable, "-P", "./lockstep", "upgrade", "--files", *options, *names],
         )

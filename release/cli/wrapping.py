@@ -28,10 +28,17 @@ def hanging(text: str, stream: TextIO | None = None) -> str:
 
 
 def _as_called(text: str) -> str:
-    """``text`` with commands as they work here: the script's if it was called, or if this is a clone, which has it."""
+    """``text`` with commands as they work here: the script's if it was called, or if this is a clone, which has it.
+
+    In a project they name its folder.
+    """
     called = os.environ.get("LOCKSTEP_CALLED")
     text = _PIP.sub(".venv/bin/pip install", text) if called else text
     here = called or ("./lockstep" if Path("lockstep").is_file() else "lockstep")
+    context = click.get_current_context(silent=True)
+    root = context.find_root().obj if context else None
+    if isinstance(root, Path) and root != Path() and not root.is_absolute():
+        here = f"{here} -C {root}"
     return text.replace("`lockstep ", f"`{here} ")
 
 

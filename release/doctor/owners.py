@@ -49,7 +49,9 @@ def _owners(repository: Repository) -> str:
 
     GitHub ignores an owner who does not exist or has no write access: then nobody is asked for a review.
     """
-    texts = ((path, data) for path in PLACES if (data := repository.target.read(path)) is not None)
+    texts = (
+        (path, data) for path in PLACES if (data := repository.target.read_shared(path)) is not None
+    )
     fix = "git restore .github/CODEOWNERS, commit, push"
     path, data = want(next(texts, None), "there is none on the target branch", fix)
     try:
@@ -60,7 +62,9 @@ def _owners(repository: Repository) -> str:
         ) from None
     left = any(name.startswith(PLACEHOLDER) for _, _, names, *_ in rules.paths for _, name in names)
     want(not left, f"{path}: the owner is still the placeholder, so nobody reviews", _SED)
-    owners = {file: [name for _, name in rules.of(file)] for file in GUARDED}
+    folder = repository.target.folder
+    files = dict.fromkeys((*GUARDED, *((folder / file).as_posix() for file in GUARDED)))
+    owners = {file: [name for _, name in rules.of(file)] for file in files}
     bare = [file for file, names in owners.items() if not names]
     want(
         not bare, f"{path}: nobody owns {', '.join(bare)}", "give them an owner there, commit, push"

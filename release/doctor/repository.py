@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.process.errors import BuildRefused, EvidenceRefused
-from release.adapters import commits
+from release.adapters import commits, projects
 from release.adapters.registry import reference
 from release.doctor.github import Session, quoted
 
@@ -17,20 +17,32 @@ EVERYBODY = "Metadata: read"
 class Target:
     """The files of the target branch in this clone; those of the folder if git has no commit yet.
 
-    ``name`` is the branch's. Raises Refusal if git does not know which branch it is.
+    ``name`` is the branch's; ``folder``: of the project, below the git root. Raises Refusal if git does not know which
+    branch it is.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.name, self._commit = (
-            commits.target(root) if commits.has_repository(root) else ("this folder", None)
-        )
+        self.name = "this folder"
+        self.folder = Path()
+        self._top = root
+        self._commit: str | None = None
+        if commits.has_repository(root):
+            self.name, self._commit = commits.target(root)
+            self.folder, self._top = commits.prefix(root), projects.top(root)
 
     def read(self, path: Path) -> bytes | None:
         """Return a file's bytes; None if there is none. Raises Refusal for anything but a regular file."""
+        return self._read(self.root, path)
+
+    def read_shared(self, path: Path) -> bytes | None:
+        """Return a file's bytes from the git root, where all projects have it. Otherwise as ``read``."""
+        return self._read(self._top, path)
+
+    def _read(self, root: Path, path: Path) -> bytes | None:
         if self._commit is not None:
-            return commits.read(self.root, self._commit, path)
-        file = self.root / path
+            return commits.read(root, self._commit, path)
+        file = root / path
         try:
             return file.read_bytes() if file.is_file() else None
         except OSError as error:

@@ -1,4 +1,7 @@
-"""Checks that GitHub applies the rulesets of ``.github``, and that the token of promotions bypasses them."""
+"""Checks that GitHub applies the rulesets of ``.github``, and that the token of promotions bypasses them.
+
+A thin repository has no such files: then Lockstep's own, which come with the wheel, are compared.
+"""
 
 import json
 from functools import partial
@@ -14,6 +17,7 @@ from release.record.looks_branch import BRANCH
 MAIN, TAGS, EVIDENCE = (
     Path(".github") / f"ruleset{which}.json" for which in ("", "-tags", "-evidence")
 )
+_FILES = Path(__file__).with_name("files")
 _NEW = "gh api repos/{owner}/{repo}/rulesets --input"
 _WRITE = "Administration: write"  # The list of those who bypass a ruleset is shown to those who may change it.
 # Roles of a repository, by their number.
@@ -21,31 +25,35 @@ _EVERYBODY = {4: "everybody who may write", 2: "every maintainer"}
 
 
 class Shipped(NamedTuple):
-    """A ruleset of this repository. ``rules``: parameters by type; ``names``: patterns of the names that it is for."""
+    """The expected ruleset. ``rules``: parameters by type; ``names``: patterns of the names that it is for."""
 
+    file: Path
     rules: dict[str, dict[str, Any]]
     names: set[str]
 
 
 def _shipped(repository: Repository, file: Path) -> Shipped:
-    """Return a ruleset of the target branch. Raises Finding if it is missing or not JSON."""
-    fix = f"git restore {file}, commit, push"
-    data = want(repository.target.read(file), f"{file} is not on {repository.target.name}", fix)
+    """Return a ruleset of the target branch, or Lockstep's own. Raises Finding if it is not JSON."""
+    data = repository.target.read_shared(file)
+    if data is None:
+        file = _FILES / file.name
+        data = file.read_bytes()
     try:
         ruleset = json.loads(data)
         rules = {rule["type"]: rule.get("parameters", {}) for rule in ruleset["rules"]}
-        return Shipped(rules, set(ruleset["conditions"]["ref_name"]["include"]))
+        return Shipped(file, rules, set(ruleset["conditions"]["ref_name"]["include"]))
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Finding(f"{file} is not a ruleset", fix) from None
+        raise Finding(f"{file} is not a ruleset", f"git restore {file}, commit, push") from None
 
 
 def _branch(file: Path, branch: str | None, repository: Repository) -> str:
     """Compare the rules of a branch. GitHub also has rules for a branch that does not exist yet."""
     name = branch or repository.branch
     applied = repository.github.every(f"rules/branches/{quoted(name)}", EVERYBODY)
-    wrong = laxer(_shipped(repository, file).rules, applied)
-    want(not wrong, f"{shown(name)}: {'; '.join(wrong)}", f"{_NEW} {file}")
-    return f"{shown(name)} has the rules of {file}"
+    shipped = _shipped(repository, file)
+    wrong = laxer(shipped.rules, applied)
+    want(not wrong, f"{shown(name)}: {'; '.join(wrong)}", f"{_NEW} {shipped.file}")
+    return f"{shown(name)} has the rules of {file.name}"
 
 
 def _tags(repository: Repository) -> str:
@@ -65,7 +73,9 @@ def _tags(repository: Repository) -> str:
             raise odd("rulesets") from None
     safe = "~ALL" in names or names >= shipped.names
     want(
-        safe, "anybody who may push can make them, and take the names of releases", f"{_NEW} {TAGS}"
+        safe,
+        "anybody who may push can make them, and take the names of releases",
+        f"{_NEW} {shipped.file}",
     )
     return "made, moved and deleted by those who pass the ruleset alone"
 

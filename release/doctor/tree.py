@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from checks.config import params_file
 from checks.formats.signers import Role
 from checks.process.errors import Refusal
@@ -14,13 +16,12 @@ from release.adapters import dvc
 from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import shown
 from release.doctor.repository import Repository, Target
-from release.evidence import trust
+from release.evidence import trust, workflow_signers
 from release.overlay import environment_file, named_server
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
 _DVC = Path(".dvc/config")
 _ADD = "./lockstep dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
-_ISSUER = "https://token.actions.githubusercontent.com"
 _REMOTE = re.compile(r"""'?remote "(.+?)"'?""")  # a section of the configuration
 _SHARED = {
     "s3",
@@ -39,11 +40,20 @@ _SHARED = {
 
 
 def _workflows(target: Target) -> str:
-    absent = [name for name in WORKFLOWS if target.read(Path(".github/workflows") / name) is None]
+    names = [name for name in WORKFLOWS if name != "verify.yml" or not _pinned(target)]
+    absent = [name for name in names if target.read_shared(workflow_signers.FOLDER / name) is None]
     want(
         not absent, f"{', '.join(absent)}: not on {target.name}", "commit them, push, and git fetch"
     )
-    return f"all {len(WORKFLOWS)} on {target.name}"
+    return f"all {len(names)} on {target.name}"
+
+
+def _pinned(target: Target) -> tuple[str, str] | None:
+    return workflow_signers.pinned(_release(target))
+
+
+def _release(target: Target) -> bytes:
+    return target.read_shared(workflow_signers.RELEASE) or b""
 
 
 def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
@@ -51,7 +61,7 @@ def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
 
     Raises Finding, Refusal.
     """
-    place, data = f"{_DVC} on {target.name}", target.read(_DVC)
+    place, data = f"{_DVC} on {target.name}", target.read_shared(_DVC)
     config = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         config.read_string((data or b"").decode())
@@ -107,13 +117,33 @@ def serving(target: Target) -> Serving:
     )
 
 
+def _called(repository: Repository) -> str:
+    """Look who owns the workflows that are called: GitHub gives self-hosted runners and secrets to no other owner's."""
+    pinned = _pinned(repository.target)
+    if pinned is None:
+        return "none of another repository"
+    owner = shown(repository.answer["full_name"]).partition("/")[0]
+    home, _, name = pinned[0].partition("/")
+    if home.lower() != owner.lower():
+        raise Unseen(
+            f"{pinned[0]}: its jobs get no runner and no secret of {owner}, unless both are of one enterprise",
+            f"fork it into {owner}, then run ./lockstep upgrade --workflows {owner}/{name}",
+        )
+    return f"{pinned[0]} has the same owner"
+
+
 def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
-    """Require this repository's workflow that signs among the signers."""
-    file, full_name = f"{role}.yml", shown(repository.answer["full_name"])
-    identity = (
-        f"https://github.com/{full_name}/.github/workflows/{file}@refs/heads/{repository.branch}"
+    """Require the workflow that signs among the signers."""
+    full_name = shown(repository.answer["full_name"])
+    release = _release(repository.target)
+    wanted = workflow_signers.signer(name, role, full_name, repository.branch, release)
+    entry = yaml.safe_dump(
+        wanted.model_dump(mode="json", exclude_defaults=True),
+        default_flow_style=True,
+        sort_keys=False,
+        width=10_000,
     )
-    fix = f"add to {layout.SIGNERS}: {{name: {name}, may: [{role}], identity: {identity}, issuer: {_ISSUER}}}"
+    fix = f"add to {layout.SIGNERS}: {entry.strip()}"
     try:
         may = [
             signer
@@ -125,9 +155,20 @@ def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
     names = ", ".join(signer.name for signer in may[:5]) or "nobody"
     if any(signer.identity for signer in may) and not repository.public:
         raise Unseen(f"{names}: the issuer of this server is not known", "compare it by hand")
-    own = [signer.name for signer in may if (signer.identity, signer.issuer) == (identity, _ISSUER)]
-    want(own, f"{names} may {what}, and {file} of this repository may not", fix)
-    return f"{own[0]} is {file} of this repository"
+    own = [
+        signer
+        for signer in may
+        if (signer.identity, signer.caller, signer.issuer)
+        == (wanted.identity, wanted.caller, wanted.issuer)
+    ]
+    file, whose = f"{role}.yml", "this repository"
+    if wanted.commits:
+        whose = f"commit {wanted.commits[0][:12]}"
+    if own and not set(wanted.commits) <= set(own[0].commits):
+        fix = f"add {wanted.commits[0]} to the commits of {own[0].name} in {layout.SIGNERS}"
+        own = []
+    want(own, f"{names} may {what}, and {file} of {whose} may not", fix)
+    return f"{own[0].name} is {file} of {whose}"
 
 
 LOCAL = (
@@ -135,14 +176,15 @@ LOCAL = (
     Wanted("DVC remote", ("every workflow",), _remote),
 )
 SIGNERS = (
+    Wanted("called workflows", ("every workflow",), _called),
     Wanted(
         "signers",
         ("release.yml", "promote.yml"),
-        partial(_signer, "ci", "release", "sign releases"),
+        partial(_signer, *workflow_signers.SIGNING[0], "sign releases"),
     ),
     Wanted(
         "verifiers",
         ("release.yml", "promote.yml"),
-        partial(_signer, "verifier", "verify", "sign verifications"),
+        partial(_signer, *workflow_signers.SIGNING[1], "sign verifications"),
     ),
 )

@@ -5,7 +5,6 @@ entry in the transparency log.
 """
 
 import contextlib
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -21,13 +20,9 @@ from release.evidence.dsse import Verified, allowed
 if TYPE_CHECKING:
     from sigstore.dsse import Statement
     from sigstore.models import Bundle
-    from sigstore.verify.policy import AllOf
+    from sigstore.verify.policy import AllOf, VerificationPolicy
 
 BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-_GITHUB = "https://token.actions.githubusercontent.com"
-_WORKFLOW = re.compile(
-    r"(?P<repository>https://github\.com/[^/]+/[^/]+)/\.github/workflows/[^@]+@(?P<ref>refs/.+)"
-)
 _ONLINE = "try again with the network; or sign with a key: --key"
 
 
@@ -113,31 +108,33 @@ def verify(
     return Verified(payload, allowed(signer, role, where, at))
 
 
-def workflow(signer: Signer) -> re.Match[str] | None:
-    """Return the repository and ref of the identity, if it is a GitHub workflow."""
-    return _WORKFLOW.fullmatch(signer.identity or "") if signer.issuer == _GITHUB else None
-
-
 def _policy(signer: Signer) -> "AllOf":
-    """Return the identity and issuer to require; for a GitHub workflow also the repository and branch whose code ran.
+    """Return the identities and the issuer to require; for a GitHub workflow also whose code ran.
 
     A reusable workflow has the identity of its file whoever calls it, from any repository or branch that can read the
-    file, and the job checks out the caller's code. The certificate names the caller separately.
+    file, and the job checks out the caller's code. The certificate names the caller separately: its repository, the ref
+    that ran, and the workflow file that was started.
     """
     from sigstore.verify.policy import (
         AllOf,
+        AnyOf,
         Identity,
+        OIDCBuildConfigURI,
         OIDCSourceRepositoryRef,
         OIDCSourceRepositoryURI,
     )
 
-    who = Identity(identity=signer.identity or "", issuer=signer.issuer)
-    called = workflow(signer)
-    if called is None:
-        return AllOf([who])
-    return AllOf(
-        [who, OIDCSourceRepositoryURI(called["repository"]), OIDCSourceRepositoryRef(called["ref"])]
-    )
+    policies: list[VerificationPolicy] = [
+        AnyOf([Identity(identity=one, issuer=signer.issuer) for one in signer.identities])
+    ]
+    if source := signer.source:
+        policies += [
+            OIDCSourceRepositoryURI(source.repository),
+            OIDCSourceRepositoryRef(source.ref),
+        ]
+    if signer.caller:
+        policies.append(OIDCBuildConfigURI(signer.caller))
+    return AllOf(policies)
 
 
 def _names(bundle: "Bundle", signer: Signer) -> bool:

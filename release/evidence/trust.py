@@ -9,13 +9,15 @@ from checks.formats import signers
 from checks.formats.signers import Role, Signers
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
-from release.adapters import commits
+from release.adapters import commits, projects
 from release.evidence import dsse, keys, sigstore, strict
 from release.evidence.dsse import Verified
 
 
 def known(root: Path, target: str | None = None, branch: str | None = None) -> Signers:
     """Return the signers in release/policy/signers.yaml on the target branch (``commits.target``).
+
+    A project without that file has the signers of the git root.
 
     ``branch``: its name, if ``target`` is its commit. The file in the work tree counts only if git has no commit yet:
     whoever proposes a release must not choose who may sign it. Raises EvidenceRefused if there is no valid file.
@@ -25,7 +27,8 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
         name, commit = found
         assert commit is not None
         where = f"{branch or name}:{layout.SIGNERS}"
-        data = commits.read(root, commit, layout.SIGNERS)
+        home = projects.policy_home(root, commit, layout.SIGNERS)
+        data = commits.read(home, commit, layout.SIGNERS)
         if (root / layout.SIGNERS).is_file():
             todo = f"merge the branch that adds it here into {branch or name}: only there it counts"
     else:

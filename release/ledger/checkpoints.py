@@ -1,7 +1,8 @@
 """The branch with the signed checkpoints of the ledger: ``lockstep/checkpoint/BRANCH``, beside the ledger's own.
 
-It holds one file, and each commit follows the one before it, so git refuses to take a checkpoint back, and a clone
-remembers the last one that it saw. What a checkpoint says is checked above this layer (``release.evidence.freshness``).
+It holds one file for each project, and each commit follows the one before it, so git refuses to take a checkpoint back,
+and a clone remembers the last one that it saw. What a checkpoint says is checked above this layer
+(``release.evidence.freshness``).
 """
 
 from pathlib import Path
@@ -32,14 +33,15 @@ def last(ledger: Place) -> Last | None:
         place.never_was(checkpoint_ledger)
         return None
     place.bring(checkpoint_ledger, tip)
-    signed = trees.read(checkpoint_ledger.git, tip, FILE.as_posix())
+    path = f"{ledger.prefix}{FILE}"
+    signed = trees.read(checkpoint_ledger.git, tip, path)
     if signed is None:
         return None
     return Last(
         signed,
         int(
             checkpoint_ledger.git.line(
-                "rev-list", "--count", "--first-parent", tip, "--", f":(top){FILE}"
+                "rev-list", "--count", "--first-parent", tip, "--", f":(top,literal){path}"
             )
         ),
     )
@@ -54,7 +56,9 @@ def add(ledger: Place, head: str, signed: bytes, message: str) -> str:
     tip = place.look(checkpoint_ledger).tip
     if tip is None:
         return push.propose(
-            ledger, write.commit_of(ledger.git, head, change), checkpoint_ledger.branch
+            ledger,
+            write.commit_of(ledger.git, head, change, ledger.prefix),
+            checkpoint_ledger.branch,
         )
     place.bring(checkpoint_ledger, tip)
     return write.commit(checkpoint_ledger, tip, change, ())[0]
@@ -73,4 +77,4 @@ def holds(ledger: Place, head: str, tip: str) -> bool:
 
 
 def _of(ledger: Place) -> Place:
-    return ledger._replace(branch=f"lockstep/checkpoint/{ledger.branch}", prefix="")
+    return ledger._replace(branch=f"lockstep/checkpoint/{ledger.branch}")

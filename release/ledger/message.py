@@ -63,8 +63,12 @@ def compose(
     before: Pointer | None,
     after: Pointer | None,
     why: str,
+    project: str = "",
 ) -> str:
-    """The message of the move; ``after`` None empties it. Raises PromotionRefused when ``why`` says nothing."""
+    """The message of the move; ``after`` None empties it. ``project``: its folder, if that is not the git root.
+
+    Raises PromotionRefused when ``why`` says nothing.
+    """
     reason = _reason("a move", why)
     verb = "promote" if kind == "promote" else "roll back"
     trailers = {
@@ -75,9 +79,9 @@ def compose(
         "Evidence": after.evidence if after else NONE,
     }
     lines = "\n".join(f"Lockstep-{name}: {value}" for name, value in trailers.items())
-    return (
-        f"{verb} {environment} to {after.version if after else 'nothing'}\n\n{reason}\n\n{lines}\n"
-    )
+    subject = f"{environment} of {project}" if project else environment
+    version = after.version if after else "nothing"
+    return f"{verb} {subject} to {version}\n\n{reason}\n\n{lines}\n"
 
 
 def compose_release(

@@ -49,7 +49,7 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
             "git check-ref-format has the rules",
         )
     if promote.repository is not None:
-        return Place(git, promote.branch, _address(promote.repository), "")
+        return Place(git, promote.branch, _address(promote.repository), prefix)
     return Place(git, promote.branch, _remote(git, promote.branch), prefix)
 
 

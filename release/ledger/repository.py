@@ -19,6 +19,7 @@ from release.ledger import (
     place,
     quarantine,
     trees,
+    versions,
     walk,
     write,
 )
@@ -193,6 +194,15 @@ class Ledger:
         Raises as ``commit``.
         """
         return write.propose(self._place, tip, change, branch)
+
+    def model_name(self, name: str) -> str:
+        """The name of the model ``name`` in tags."""
+        return versions.model_name(self._place.prefix, name)
+
+    @property
+    def folder(self) -> str:
+        """The project's folder below the git root; empty for the git root itself."""
+        return self._place.prefix.rstrip("/")
 
     @property
     def branch(self) -> str:

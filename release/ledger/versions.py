@@ -5,6 +5,8 @@ another. ``router#production#7`` is on the same commit: the seventh move of prod
 on the commit that the pointer names: two images of one model would share that commit, and GTO then reads nothing.)
 ``router#production!#8``: the eighth move emptied production.
 
+A project below the git root has its folder before the name, as GTO writes it: ``projects/router=router@v1.4.0``.
+
 Tags mirror the pointers' history. A tag that disagrees is reported and ignored, because anyone who may push can create
 one. A move never waits for a tag: if its name is taken, the move is made without it.
 """
@@ -20,12 +22,13 @@ from release.ledger.types import Move, Tag, TagRef, Tags, taken
 FIRST = "v0.1.0"
 _ABSURD = 10**8
 _FOREIGN = "is foreign, no move made it"
-# GTO's grammar, as far as Lockstep writes it: no prereleases, no folders before a name.
+# GTO's grammar, as far as Lockstep writes it: no prereleases.
 _NAME = r"[a-zA-Z0-9](?:[a-zA-Z0-9/_-]*[a-zA-Z0-9])?"
+_MODEL = rf"(?:[a-zA-Z0-9_./-]+=)?{_NAME}"
 _VERSION = re.compile(
-    rf"^({_NAME})@(v(?:0|[1-9]\d{{0,8}})(?:\.(?:0|[1-9]\d{{0,8}})){{2}})$", re.ASCII
+    rf"^({_MODEL})@(v(?:0|[1-9]\d{{0,8}})(?:\.(?:0|[1-9]\d{{0,8}})){{2}})$", re.ASCII
 )
-_MOVE = re.compile(rf"^({_NAME})#({_NAME})(!?)#([1-9]\d{{0,8}})$", re.ASCII)
+_MOVE = re.compile(rf"^({_MODEL})#({_NAME})(!?)#([1-9]\d{{0,8}})$", re.ASCII)
 
 
 class Registered(NamedTuple):
@@ -42,6 +45,11 @@ class Assigned(NamedTuple):
     environment: str
     number: int
     emptied: bool = False
+
+
+def model_name(folder: str, name: str) -> str:
+    """Return the name of the model ``name`` in tags. ``folder``: of its project; empty for the git root."""
+    return f"{folder.rstrip('/')}={name}" if folder else name
 
 
 def parse(tag: str) -> Registered | Assigned | None:

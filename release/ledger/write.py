@@ -9,11 +9,13 @@ Commits are signed if git is configured to (``commit.gpgSign``). Tags are not: a
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from checks.process.errors import PromotionRefused
+from checks.process.errors import Outrun, PromotionRefused
 from checks.process.text import redact
+from release.adapters import projects
 from release.adapters.git import Git
-from release.ledger import local_branch, push, trees
+from release.ledger import local_branch, message, place, push, trees
 from release.ledger.types import Change, Place, Tag, Wanted
 
 
@@ -22,19 +24,39 @@ def commit(
 ) -> tuple[str, tuple[str, ...]]:
     """As ``Ledger.commit``. Also returns the tags that failed, one line each.
 
+    If only other projects changed since ``tip``, the change is committed on the new tip.
     ``environments``: those whose moves an Outrun reports.
     """
     ident = _identity(where.git)
     if where.remote is None:
         local_branch.follow(where, tip)
-    made = _made(where.git, tip, change, where.prefix)
-    tags = {f"refs/tags/{tag.name}": _tag(where.git, tag, made, ident) for tag in change.tags}
-    lost = tuple[str, ...]()
-    if made != tip or tags:
-        lost = (push.move if where.remote else local_branch.move)(
-            where, Wanted(tip, made, tags), environments
-        )
-    return made, lost
+    move = push.move if where.remote else local_branch.move
+    while True:
+        made = _made(where.git, tip, change, where.prefix)
+        tags = {f"refs/tags/{tag.name}": _tag(where.git, tag, made, ident) for tag in change.tags}
+        if made == tip and not tags:
+            return made, ()
+        try:
+            return made, move(where, Wanted(tip, made, tags), environments)
+        except Outrun:
+            if (now := _with_others(where, tip, change)) is None:
+                raise
+            tip = now
+
+
+def _with_others(where: Place, tip: str, change: Change) -> str | None:
+    """Return the branch's new tip if only other projects changed since ``tip``: what was decided on that still holds.
+
+    A release from quarantine names the commit that it was made on.
+    """
+    now = place.look(where).tip
+    folder = Path(where.prefix)
+    if now is None or message.read_release(change.message) is not None:
+        return None
+    place.bring(where, now)
+    if folder == Path() or folder not in projects.folders(where.git, now):
+        return None
+    return None if folder in projects.changed(where.git, tip, now) else now
 
 
 def propose(where: Place, tip: str, change: Change, branch: str) -> str:

@@ -19,14 +19,17 @@ from release.evidence import freshness
 from release.ledger import Ledger, Move, released_pointers
 from release.ledger.released_pointers import Envelope
 from release.mirrors.types import MirrorFinding
-from release.overlay import edits, environment_file, overlays
+from release.overlay import edits, environment_file, overlays, shipped
 from release.record.records import Records
 
 _AGAIN = "restore it from git's history, or promote again"
 
 
 class Desired(NamedTuple):
-    """``files``: those that a promotion writes for a cluster; None if they cannot be computed."""
+    """``files``: those that a promotion writes for a cluster; None if they cannot be computed.
+
+    ``older``: a line if a cluster runs shared folders of an earlier version of Lockstep, which is no finding.
+    """
 
     environment: str
     pointer: Pointer | None
@@ -34,6 +37,7 @@ class Desired(NamedTuple):
     files: Mapping[Path, bytes] | None
     namespace: str | None  # The namespace in environment.yaml.
     findings: tuple[MirrorFinding, ...]
+    older: str = ""
 
 
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
@@ -53,7 +57,9 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
     environments = {}
     for name in names:
         monitoring = partial(_monitoring, name, records, ledger, tip)
-        environments[name] = _environment(name, files, records, monitoring)
+        older = edits.older(name, files)
+        environment = _environment(name, files, records, monitoring)
+        environments[name] = environment._replace(older=older)
     return records, ledger, tip, environments
 
 
@@ -80,7 +86,7 @@ def _environment(
     name: str,
     found: Mapping[Path, bytes],
     records: Records,
-    monitoring: Callable[[], Sequence[edits.Files]],
+    monitoring: Callable[[], Sequence[shipped.Files]],
 ) -> Desired:
     home = layout.ENVIRONMENTS / name
     spaced = environment_file.namespace(name, found)
@@ -126,6 +132,7 @@ def _environment(
     failures += [
         drift(name, "overlay", "leaves the release as it is", failure)
         for failure in edits.failures(name, found, wanted, monitoring)
+        if failure != edits.older(name, found)
     ]
     return Desired(name, its, envelope, wanted, spaced, tuple(failures))
 

@@ -18,7 +18,7 @@ import release
 from checks.config.params import Params
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
-from release.adapters import process
+from release.adapters import commits, process
 from release.mirrors.compare import PREFIX, VERSION, ReleasedVersion, WantedModel
 from release.mirrors.mlmodel import SIGNATURE
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
@@ -53,6 +53,14 @@ def absent(where: Address) -> bool:
     """Whether it is a SQLite file that does not exist, as in a clone in which nothing was run: it mirrors nothing."""
     path = where.uri.removeprefix(_SQLITE)
     return path != where.uri and ":memory:" not in path and not Path(path).exists()
+
+
+def model_name(root: Path, params: Params) -> str:
+    """Return the name of the registered model: `serve.name`, after the folders of a project below the git root.
+
+    MLflow allows no slash in it.
+    """
+    return ".".join((*commits.prefix(root).parts, params.serve.name))
 
 
 def version(pointer: Pointer, statement: Statement | None, run: str | None) -> ReleasedVersion:

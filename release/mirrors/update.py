@@ -39,7 +39,7 @@ def update_mirrors(
             run = released_pointers.runs(root, [pointer.commit], DEADLINE / 4).get(pointer.commit)
             releases = (mlflow.version(pointer, statement, run),)
         wanted = compare.WantedModel(
-            name=params.serve.name,
+            name=mlflow.model_name(root, params),
             releases=releases,
             aliases=mlflow.aliases({environment: pointer}),
             whole=False,

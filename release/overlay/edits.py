@@ -1,8 +1,9 @@
 """Checks that the files of an environment are those that its knobs give, so that nobody changes what a release says.
 
 An environment's folder has environment.yaml, which people write; the kustomization.yaml that is rendered from it; the
-component that `lockstep monitor component` writes; and what a move writes. Base and components are shipped. Any other
-byte or file is a failure. What no rendering sees is compared too: other environments, and what this release needs.
+component that `lockstep monitor component` writes; and what a move writes. Base and components are shipped: those that
+the environment uses must be there. Any other byte or file is a failure. What no rendering sees is compared too: other
+environments, and what this release needs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,23 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from checks.process.errors import ParamsRefused
-from checks.storage import digest, layout, plain_yaml
+from checks.storage import layout, plain_yaml
 from release.overlay import environment_file, kustomization, shipped
 from release.overlay.environment_file import EnvironmentFile
 from release.overlay.overlays import FOLDER, GPU, SERVER, SHARED
-
-Files = Mapping[Path, bytes | None]
+from release.overlay.shipped import Files
 
 
 def failures(
     environment: str, committed: Files, wanted: Mapping[Path, bytes], monitoring: Callable[[], Sequence[Files]], *,
-    compare_others: bool = True,
+    rollback: bool = False,
 ) -> list[str]:  # fmt: skip
     """List what keeps ``environment`` from running the release in ``wanted`` (of ``overlays.render``), one line each.
 
     ``committed``: all files of one commit below release/environments, by path in the repository; None for anything but
     a regular file. ``monitoring`` gives what the folder of the component may be, and is called if there is one; what it
-    raises is passed on. ``compare_others``: whether another environment may be in the way: not for a rollback.
+    raises is passed on. No other environment stops a ``rollback``, and no shared folder of an earlier version.
     """
     path = environment_file.path(environment)
     try:
@@ -34,12 +34,21 @@ def failures(
     except ParamsRefused as refused:
         return [f"{refused.what}: {refused.todo}"]
     release = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
-    others = _others(environment, file, committed) if compare_others else ()
+    others = () if rollback else _others(environment, file, committed)
+    earlier = "" if rollback else older(environment, committed)
     return [
+        *filter(None, [earlier]),
         *_files(environment, file, committed),
         *_monitoring(environment, file, committed, monitoring),
         *(f"{path}: {failure}" for failure in (*_release(file, release), *others)),
     ]
+
+
+def older(environment: str, committed: Files) -> str:
+    """Say which shared folders an earlier version of Lockstep wrote; empty if none. A cluster runs them as they are."""
+    names = ", ".join(map(str, shipped.earlier(committed)))
+    todo = f"`lockstep render {environment}` writes those of this version, for every environment"
+    return f"{names}: of an earlier version of Lockstep: {todo}" if names else ""
 
 
 def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:
@@ -48,26 +57,29 @@ def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterato
     rendered = home / kustomization.NAME
     if committed.get(rendered) != kustomization.render(environment, file):
         yield f"{rendered}: is not what {environment_file.NAME} gives: run `lockstep render {environment}`"
-    for path, wanted in shipped.DIGESTS.items():
-        data = committed.get(path)
-        if data is None:
-            yield f"{path}: is missing: restore the file that Lockstep ships"
-        elif digest.of_bytes(data) != wanted:
-            yield f"{path}: is not the file that Lockstep ships: restore it: {environment_file.NAME} has the knobs"
-    known = (rendered, environment_file.path(environment), layout.QUARANTINE, *shipped.DIGESTS)
-    written = (home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED)
-    moved = (home / layout.POINTER, home / layout.EVIDENCE)
-    for path in sorted(path for path in committed if _belongs(path, home)):
-        if path not in (*known, *moved) and not any(folder in path.parents for folder in written):
+    known = {rendered, environment_file.path(environment), layout.QUARANTINE}
+    known |= {home / layout.POINTER, home / layout.EVIDENCE}
+    earlier = shipped.earlier(committed)
+    used = shipped.files(file)
+    for folder, content in shipped.folders().items():
+        here = shipped.below(folder, committed)
+        known |= content.keys() | earlier.get(folder, {}).keys()
+        if folder not in earlier and (here or content.keys() & used.keys()):
+            yield from _shared(environment, content, here)
+    written = {home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED}
+    closed = {home, *(layout.ENVIRONMENTS / name for name in SHARED)}
+    for path in sorted(committed.keys() - known):
+        folders = {*path.parents}
+        if (path.parent == layout.ENVIRONMENTS or folders & closed) and not folders & written:
             yield f"{path}: no environment has such a file: keep it in a folder of its own ({environment_file.PAGE})"
 
 
-def _belongs(path: Path, home: Path) -> bool:
-    """Return whether a file is the environment's, or shared by all, or in a folder above them."""
-    shared = [layout.ENVIRONMENTS / name for name in SHARED]
-    return path.parent == layout.ENVIRONMENTS or any(
-        path.is_relative_to(folder) for folder in (home, *shared)
-    )
+def _shared(environment: str, content: Files, here: Files) -> Iterator[str]:
+    """Compare the files of a shared folder with ``content``, which Lockstep ships."""
+    for path, wanted in content.items():
+        if here.get(path) != wanted:
+            problem = "is not the file that Lockstep ships" if path in here else "is missing"
+            yield f"{path}: {problem}: run `lockstep render {environment}`"
 
 
 def _monitoring(

@@ -187,6 +187,12 @@ class EnvironmentFile(Section):
     canary_of: RoutingEnvironment | None = None
     monitoring: bool = False
 
+    @property
+    def components(self) -> list[str]:
+        """Return the names of the shipped components that the gateway's knobs ask for."""
+        knobs = {"gateway": self.gateway, "exposure": self.route, "canary": self.canary_of}
+        return [name for name, knob in knobs.items() if knob is not None]
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.namespace.startswith("kube-"):

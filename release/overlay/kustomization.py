@@ -38,7 +38,10 @@ def render(environment: str, file: EnvironmentFile) -> bytes:
     fields: dict[str, Any] = {
         "namespace": file.namespace,
         "resources": [f"release/{file.variant}"],
-        "components": _components(file),
+        "components": [
+            *(f"../components/{name}" for name in file.components),
+            *([MONITORING] if file.monitoring else []),
+        ],
         "labels": [{"pairs": dict(file.labels)}] if file.labels else [],
         "configMapGenerator": []
         if file.gateway is None
@@ -49,19 +52,6 @@ def render(environment: str, file: EnvironmentFile) -> bytes:
     written = {key: value for key, value in fields.items() if value}
     document = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **written}
     return (_HEADER.format(environment) + plain_yaml.dump(document)).encode()
-
-
-def _components(file: EnvironmentFile) -> list[str]:
-    names = list[str]()
-    if file.gateway is not None:
-        names.append("../components/gateway")
-    if file.route is not None:
-        names.append("../components/exposure")
-    if file.canary_of is not None:
-        names.append("../components/canary")
-    if file.monitoring:
-        names.append(MONITORING)
-    return names
 
 
 def _settings(environment: str, file: EnvironmentFile, of_gateway: GatewayKnobs) -> dict[str, Any]:

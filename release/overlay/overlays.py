@@ -5,8 +5,9 @@ release: the image by digest, its annotations, and its runtime's settings (port,
 So the settings always move with the image, and files written by people are never changed. See
 docs/reference/environment-files.md.
 
-An environment always has the same set of files. If there is nothing that a cluster could run (no promotion yet, or an
-image in a folder of one machine) they contain no resources, so the environment builds to nothing.
+The first promotion writes these files, and from then on there is always the same set. If there is nothing that a
+cluster could run (a release that was withdrawn, or an image in a folder of one machine) they contain no resources: the
+environment builds to nothing, so that a cluster deletes what ran.
 """
 
 import copy

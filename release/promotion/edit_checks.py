@@ -51,7 +51,7 @@ def unedited_since(case: Case, last: str | None, result: CheckResult) -> None:
         return accepted
 
     for failure in edits.failures(
-        case.environment, case.present.files, _wanted(case), versions, compare_others=False
+        case.environment, case.present.files, _wanted(case), versions, rollback=True
     ):
         result.fail(failure, _TODO)
 

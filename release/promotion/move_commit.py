@@ -171,7 +171,7 @@ def _change(
     number = len(context.ledger.moves(context.tip, environment)) + 1
     if entries is not None:
         changed[layout.QUARANTINE] = quarantine.write(entries)
-    message = compose(environment, number, kind, present.pointer, after, why)
+    message = compose(environment, number, kind, present.pointer, after, why, context.ledger.folder)
     tags = tags_for(context.name, context.ledger.tags(), context.moves(), environment, after)
     return Change(changed, message, tags)
 

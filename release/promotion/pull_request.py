@@ -29,7 +29,8 @@ def propose(
     it is None if the host is not GitHub. Raises RemoteRefused if GitHub refuses or does not answer; the branch exists
     then.
     """
-    branch = f"lockstep/{environment}-{after.version}"
+    move = f"{environment}-{after.version}"
+    branch = "/".join(filter(None, ("lockstep", context.ledger.folder, move)))
     commit = context.ledger.propose(context.tip, change, branch)
     name = _repository(context)
     if name is None:

@@ -133,7 +133,7 @@ def holds_here(context: PromotionContext, release: Release, result: CheckResult)
     judgement = target_policy.judge_from(context.records, found, context.trunk, merging=False)
     if refused := policy_judgement.refusal(judgement):
         raise refused
-    if judgement.approval and commits.uncommitted(context.root, context.trunk, [layout.APPROVALS]):
+    if judgement.approval and target_policy.unmerged_approvals(context.root, context.trunk):
         result.fail(
             f"{layout.APPROVALS}: is not as on {context.target}, and approves this policy",
             f"let its owners merge it to {context.target}",

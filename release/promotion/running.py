@@ -21,7 +21,7 @@ from release.ledger import Kind, Move
 from release.ledger.released_pointers import Envelope
 from release.record.records import Records
 
-Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification"]
+Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification", "render"]
 
 
 class Runs(Record):

@@ -45,7 +45,7 @@ def clone(context: PromotionContext, folder: Path) -> PromotionContext:
             Git(work, DEADLINE).line("config", key, value)
     # The remote of a rehearsal asks for no signed push.
     Git(work, DEADLINE).line("config", "push.gpgSign", "false")
-    inside = commits.prefix(context.root) if context.promote.repository is None else Path()
+    inside = commits.prefix(context.root)
     (work / inside).mkdir(parents=True, exist_ok=True)
     ledger = Ledger.open(work / inside, context.promote.model_copy(update={"repository": None}))
     nobody = {

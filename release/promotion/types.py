@@ -41,7 +41,7 @@ class PromotionContext(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the model in tags."""
-        return self.serve.name
+        return self.ledger.model_name(self.serve.name)
 
     def rule(self, environment: str) -> Environment:
         """The rules of the environment. Raises EvidenceRefused if there is no such environment."""

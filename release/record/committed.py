@@ -9,10 +9,10 @@ from typing import NamedTuple
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters import commits
-from release.record import pipeline_lock
+from release.record import pipeline_lock, target_policy
 from release.record.records import Records, WorkTree
 
-_CODE = ("stages", "checks")  # code.lock has their digests
+_CODE = ("stages", "checks", layout.KINDS.name)  # code.lock has their digests
 _OPTIONAL = {layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED, layout.SUITES_MEASURED}
 
 
@@ -31,9 +31,9 @@ def missing(records: Records, commit: str) -> Missing | None:
         return Missing(commit, why="git does not know it here")
     try:
         paths = [layout.PARAMS, layout.PIPELINE, *record_files(records.work_tree)]
-        if (root / layout.APPROVALS).exists():  # counts for the verdict
-            paths.append(layout.APPROVALS)
         others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
+        # An approval counts for the verdict.
+        others += [path.as_posix() for path in target_policy.unmerged_approvals(root, commit)]
         others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
     except EvidenceRefused as refused:
         return Missing(commit, why=refused.what)

@@ -1,5 +1,6 @@
 """Compares the code that the stages ran, by dvc.lock, with the code of a commit, where it could be reviewed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from checks.code import lock, modules
@@ -7,7 +8,7 @@ from checks.code.modules import Code
 from checks.config.params import Params
 from checks.process import distribution
 from checks.storage import layout
-from release.adapters import commits
+from release.adapters import commits, projects
 from release.adapters.git import Git
 from release.record import pipeline_lock
 from release.record.pipeline_lock import Stages
@@ -19,12 +20,14 @@ def differences(
     """Return a line for each stage of a dvc.lock that ran other code than ``commit`` has.
 
     ``params``: the parameters that the stages ran with. ``deadline``: the seconds that git may take. Where the code
-    that runs here lies elsewhere than in ``root``, it is what was reviewed, and the commit's files of its names are not
-    read. Raises EvidenceRefused if git cannot read the code in time, MachineRefused if a package from outside cannot be
-    hashed.
+    that runs here lies elsewhere than at the git root, it is what was reviewed, and the commit's files of its names are
+    not read. The team's own kinds are those of the commit. Raises EvidenceRefused if git cannot read the code in time,
+    MachineRefused if a package from outside cannot be hashed.
     """
-    is_own = distribution.home() == root.resolve()
-    code = of(root, commit, deadline) if is_own else lock.running()
+    home = distribution.home()
+    is_own = projects.top(root).resolve() == home
+    lockstep = of(home, commit, deadline) if is_own else lock.running()
+    code = {**lockstep, **_below(root, commit, (layout.KINDS.name,), deadline)}
     others = pipeline_lock.other_code(lock.of(params, code), stages)
     return [
         f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has"
@@ -34,9 +37,11 @@ def differences(
 
 def of(root: Path, commit: str, deadline: float | None = None) -> Code:
     """Read the code of the stages in a commit; empty where it has none. Raises EvidenceRefused as ``differences``."""
-    below = [
-        path for package in modules.PACKAGES for path in commits.below(root, commit, Path(package))
-    ]
+    return _below(root, commit, modules.PACKAGES, deadline)
+
+
+def _below(root: Path, commit: str, folders: Iterable[str], deadline: float | None) -> Code:
+    below = [path for folder in folders for path in commits.below(root, commit, Path(folder))]
     paths = [path.as_posix() for path in below if path.suffix == ".py"]
     contents = Git(root, deadline).named([f"{commit}:./{path}" for path in paths])
     return {

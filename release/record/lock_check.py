@@ -73,7 +73,7 @@ def of_commit(tree: WorkTree, commit: Commit) -> dict[str, list[str]]:
 
 def other_code(tree: WorkTree, lock: Stages) -> list[str]:
     """Return a line for each stage in ``lock`` that ran other code than it would run now. Raises as ``differences``."""
-    digests = code_lock.of(tree.params, code_lock.running())
+    digests = code_lock.of(tree.params, code_lock.at(tree.root))
     stages = pipeline_lock.other_code(digests, lock)
     return [f"{layout.CODE_LOCK}: {stage} ran other code than is here" for stage in stages]
 

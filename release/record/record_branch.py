@@ -1,6 +1,8 @@
 """Pushes the record of a run to the branch of its pull request, if the branch is still where the run began."""
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 from checks.process.errors import Outrun, ParamsRefused, RemoteRefused
 from checks.process.text import redact
@@ -11,9 +13,10 @@ _REMOTE = looks_branch.REMOTE
 _HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
-def push(git: Git, branch: str, head: str, made: str) -> str:
+def push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) -> str:
     """Move the remote branch from ``head`` to ``made``. Returns the commit that the branch then has.
 
+    The looks of the projects ``roots`` are pushed before.
     If the branch already has a commit on ``head`` with the same record, that commit is used: the run was repeated.
     """
     ref = f"refs/heads/{branch}"
@@ -23,7 +26,8 @@ def push(git: Git, branch: str, head: str, made: str) -> str:
             f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch"
         )
     # This comes first: the test split was asked, whatever becomes of the branch.
-    looks_branch.add(git, _REMOTE)
+    for root in roots:
+        looks_branch.add(git._replace(root=root), _REMOTE)
     now = _look(git, ref, shown)
     if now == head and made != head:
         answer = git.run(

@@ -87,6 +87,7 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
         return None, []
     if name in promote.environments and (runs := ledger.pointer(tip, name)):
         return runs, []
+    model = ledger.model_name(params.serve.name)
     moves = [
         move
         for environment in promote.environments
@@ -99,8 +100,8 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
     for move in sorted(moves, key=lambda move: move.at, reverse=True):
         if pointer := move.after:
             known.setdefault(pointer.digest, pointer)
-            version = f"{params.serve.name}@{pointer.version}"
-            assigned = f"{params.serve.name}#{move.environment}#{move.number}"
+            version = f"{model}@{pointer.version}"
+            assigned = f"{model}#{move.environment}#{move.number}"
             if wanted in (pointer.digest, pointer.version, version, assigned):
                 matching.append(pointer)
     if len({pointer.model for pointer in matching}) > 1:

@@ -2,8 +2,8 @@
 
 Where the tool is a part of the repository that it releases, a file below its packages is code of the next command. So
 each file there must be as git has it, and git must have each file there that Python would import. The interpreter must
-take its modules from nowhere else in the work tree. Where the tool lies elsewhere, nothing in the work tree is
-imported, and nothing is checked.
+take its modules from nowhere else in the work tree. Where the tool lies elsewhere, only the team's own kinds in the
+work tree are code; ``installed_code`` compares the tool with the pin of the repository.
 """
 
 import hashlib
@@ -11,13 +11,14 @@ import importlib.machinery
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import release
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters.git import Git, has_repository
+from release.record import installed_code
 
 PACKAGES = ("checks", "release", "stages")
 _LAUNCHER = "lockstep"
@@ -31,12 +32,33 @@ _LINK, _SUBMODULE = "120000", "160000"  # modes of git
 def check(root: Path, committed: bool = False) -> None:
     """Check the code in the work tree ``root`` against git's index, or against HEAD if ``committed``.
 
-    Raises EvidenceRefused with every file that differs, or if this interpreter also imports modules from ``root``.
+    Raises EvidenceRefused with every file that differs, or if this interpreter also imports modules from ``root``; and
+    as ``installed_code.check``.
     """
     root = root.resolve()
-    if Path(release.__file__).resolve().parent.parent != root or not has_repository(root):
+    if not has_repository(root):
         return
-    if not sys.flags.safe_path:
+    installed_code.check(root, committed)
+    paths = [layout.KINDS.name]
+    if Path(release.__file__).resolve().parent.parent == root:
+        _refuse_ways_in(root, sys.flags.safe_path)
+        paths += [*PACKAGES, _LAUNCHER]
+    elif (root / layout.KINDS).exists():
+        _refuse_ways_in(root, all(Path(entry).resolve() != root for entry in sys.path))
+    else:
+        return
+    differences = sorted({*_changed(root, paths, committed), *_foreign(root, paths, committed)})
+    if differences:
+        todo = f"commit it, or restore it: `git status --ignored -- {' '.join(paths)}`"
+        if not committed:
+            todo = todo.replace("commit it", "`git add` it")
+        others = tuple(f"{path}: is not the code that git has" for path in differences[1:])
+        raise EvidenceRefused(f"{differences[0]}: is not the code that git has", todo, others)
+
+
+def _refuse_ways_in(root: Path, safe_path: bool) -> None:
+    """Raise EvidenceRefused if this interpreter imports from ``root``, or data may be written through a link."""
+    if not safe_path:
         raise EvidenceRefused(
             f"this Python imports modules from {root}, where a file may take the place of a library",
             "use the launcher: `./lockstep VERB`",
@@ -47,13 +69,6 @@ def check(root: Path, committed: bool = False) -> None:
             f"`git rm --cached {leading[0]}`, remove it, and commit",
             tuple(f"{path}: is one, too" for path in leading[1:]),
         )
-    differences = sorted({*_changed(root, committed), *_foreign(root, committed)})
-    if differences:
-        todo = "commit it, or restore it: `git status --ignored -- checks release stages lockstep`"
-        if not committed:
-            todo = todo.replace("commit it", "`git add` it")
-        others = tuple(f"{path}: is not the code that git has" for path in differences[1:])
-        raise EvidenceRefused(f"{differences[0]}: is not the code that git has", todo, others)
 
 
 def _leading_away(root: Path) -> list[str]:
@@ -67,21 +82,21 @@ def _leading_away(root: Path) -> list[str]:
     ]
 
 
-def _changed(root: Path, committed: bool) -> Iterator[str]:
+def _changed(root: Path, paths: Sequence[str], committed: bool) -> Iterator[str]:
     """Yield the files of code that git has, and that are missing or have other bytes here."""
-    for path, (mode, name) in _in_git(root, committed).items():
+    for path, (mode, name) in _in_git(root, paths, committed).items():
         if _CACHE in path.split("/") or _object_at(root / path, mode, len(name)) != name:
             yield path
 
 
-def _foreign(root: Path, committed: bool) -> Iterator[str]:
+def _foreign(root: Path, paths: Sequence[str], committed: bool) -> Iterator[str]:
     """Yield the files that Python would import from the packages, and links there, that git does not have."""
-    known = _in_git(root, committed)
-    for package in PACKAGES:
-        for folder, folders, files in os.walk(root / package):
+    known = _in_git(root, paths, committed)
+    for top in paths:
+        for folder, below, files in os.walk(root / top):
             here = Path(folder).relative_to(root)
-            links = [name for name in folders if (root / here / name).is_symlink()]
-            folders[:] = [name for name in folders if name != _CACHE]
+            links = [name for name in below if (root / here / name).is_symlink()]
+            below[:] = [name for name in below if name != _CACHE]
             for name in [*links, *files]:
                 path = (here / name).as_posix()
                 is_code = name in links or name.endswith(_IMPORTED) or (root / path).is_symlink()
@@ -89,10 +104,10 @@ def _foreign(root: Path, committed: bool) -> Iterator[str]:
                     yield path
 
 
-def _in_git(root: Path, committed: bool) -> dict[str, tuple[str, str]]:
+def _in_git(root: Path, paths: Sequence[str], committed: bool) -> dict[str, tuple[str, str]]:
     """Return mode and object name of each file of code, by path below ``root``."""
     which = ["ls-tree", "-r", "-z", "HEAD"] if committed else ["ls-files", "--stage", "-z"]
-    listed = os.fsdecode(Git(root, None).ask(*which, "--", *PACKAGES, _LAUNCHER))
+    listed = os.fsdecode(Git(root, None).ask(*which, "--", *paths))
     blobs = {}
     for line in filter(None, listed.split("\0")):
         words, _, path = line.partition("\t")

@@ -5,6 +5,7 @@ counts. Code owners approve a policy in release/policy/approved.yaml, which only
 """
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from checks.process.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.records.identity import Digest
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout, plain_yaml
-from release.adapters import commits, dvc
+from release.adapters import commits, dvc, projects
 from release.record import earlier_models
 from release.record.records import Records
 
@@ -96,7 +97,7 @@ def judge_from(
         notes.append(
             f"{ref} became stricter after this branch left it; to be judged by its policy alone, merge {ref}"
         )
-    if weaker and approval and commits.uncommitted(root, commit, [layout.APPROVALS]):
+    if weaker and approval and unmerged_approvals(root, commit):
         notes.append(
             f"{layout.APPROVALS} is not as on {ref}: this approval counts once a code owner has approved the file"
         )
@@ -111,10 +112,24 @@ def judge_from(
 
 
 def approvals(root: Path) -> Sequence[Approval]:
-    """The entries of release/policy/approved.yaml; empty if there is no such file.
+    """The entries of release/policy/approved.yaml, of the project and of the git root; empty if there is no such file.
 
     Raises EvidenceRefused if it is not a list of entries {policy, by, why}.
     """
+    return [entry for home in projects.homes(root) for entry in _approvals(home)]
+
+
+def unmerged_approvals(root: Path, commit: str) -> list[Path]:
+    """Return the files with approvals that are not in ``commit`` as they are here, relative to ``root``."""
+    homes = (home for home in projects.homes(root) if (home / layout.APPROVALS).exists())
+    return [
+        Path(os.path.relpath(home / layout.APPROVALS, root))
+        for home in homes
+        if commits.uncommitted(home, commit, [layout.APPROVALS])
+    ]
+
+
+def _approvals(root: Path) -> Sequence[Approval]:
     todo = "write a list of entries, each with policy (sha256:…), by and why"
     try:
         for path in (

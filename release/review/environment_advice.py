@@ -11,10 +11,10 @@ from typing import Literal, NamedTuple
 from release.review.advice import Advised, Mark
 
 Name = Literal[
-    "quarantined", "drift", "doubt", "nothing", "runs", "held", "unfit", "build", "people", "soak", "next",
+    "quarantined", "drift", "doubt", "nothing", "runs", "held", "unfit", "render", "build", "people", "soak", "next",
 ]  # fmt: skip
 
-Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification"]
+Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification", "render"]
 
 
 class Situation(NamedTuple):
@@ -64,6 +64,10 @@ TABLE: dict[Name, _Row] = {
         "⚠️", "{next} of {source} must not follow as it was verified", "{waits}",
         "`lockstep verify` it as {environment} serves, `lockstep sign` it, and promote it to {source} again",
     ),
+    "render": _Row(
+        "⚠️", "{next} of {source} can follow once {environment} is rendered", "{waits}",
+        "`lockstep render {environment}`, commit that, then `lockstep promote {environment}`",
+    ),
     "build": _Row(
         "✅", "{next} of {source} can follow once it is an image", "",
         "`lockstep build`, then `lockstep promote {environment}`",
@@ -81,6 +85,7 @@ TABLE: dict[Name, _Row] = {
 _WAITS: dict[Wait, Name] = {
     "quarantine": "held",
     "verification": "unfit",
+    "render": "render",
     "build": "build",
     "signatures": "people",
     "approvals": "people",

@@ -271,8 +271,12 @@ def paired(
     paired_rows = pairs.pair([answer for answer in theirs if not answer.learned], ours)
     rows = range(len(paired_rows.new))
     difference = same_rows.difference(paired_rows, rows, scorer, confidence)
-    return difference and Interval(
-        value=difference.value, low=difference.low, high=difference.high, n=difference.n
+    return (
+        None
+        if difference is None
+        else Interval(
+            value=difference.value, low=difference.low, high=difference.high, n=difference.n
+        )
     )
 
 

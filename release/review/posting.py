@@ -23,7 +23,8 @@ class CommentOptions(NamedTuple):
 
     ``target``, ``assets`` and ``links``: of the report (``release.verbs.report``). ``number``: the pull request;
     ``commit``: the commit that gets the check; None: from the workflow's environment. ``title`` distinguishes the
-    comment from others; ``check`` names the check, None sets none. ``author``: the account of the token; None: ask the
+    comment from others; ``projects``: folders below the root, each a part of the comment; none: the root itself.
+    ``check`` names the check, None sets none. ``author``: the account of the token; None: ask the
     API, or GitHub Actions if the token may not ask.
     """
 
@@ -37,6 +38,7 @@ class CommentOptions(NamedTuple):
     author: str | None = None
     use_cml: bool = True
     patience: Patience = PATIENCE
+    projects: tuple[str, ...] = ()
 
 
 class Posted(Record):

@@ -79,7 +79,7 @@ def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Pro
 def _proposed(
     client: github.GitHub, trunk: Place, report: WatchReport, traffic: Traffic, rows: int
 ) -> Proposal:
-    prefix = f"lockstep/watch-{report.environment}-"
+    prefix = f"lockstep/{trunk.prefix}watch-{report.environment}-"
     ours = re.compile(rf"{re.escape(prefix)}\d{{4}}-\d\d-\d\d", re.ASCII)
     open_pull = next(
         (pull for pull in client.pulls("open", trunk.branch) if ours.fullmatch(pull.head)), None
@@ -92,7 +92,7 @@ def _proposed(
     tasks = list(_sample(traffic, rows))
     change = _change(trunk, tip, report, queue, tasks)
     made = commit_of(trunk.git, tip, change, trunk.prefix)
-    title, body = _title(report), _body(report, queue if tasks else None)
+    title, body = _title(report, trunk.prefix), _body(report, queue if tasks else None)
     if open_pull is None:
         push.propose(trunk, made, branch)
         return Proposal("opened", client.open(title, branch, trunk.branch, body))
@@ -140,7 +140,10 @@ def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: lis
     }
     if tasks and trees.read(trunk.git, tip, f"{trunk.prefix}{queue.as_posix()}") is None:
         written[queue] = "".join(f"{task.model_dump_json()}\n" for task in tasks).encode()
-    return Change(written, f"{_title(report)}\n\nWhat `lockstep watch` found; requests to label.\n")
+    return Change(
+        written,
+        f"{_title(report, trunk.prefix)}\n\nWhat `lockstep watch` found; requests to label.\n",
+    )
 
 
 def _sample(traffic: Traffic, rows: int) -> Iterator[Task]:
@@ -165,9 +168,10 @@ def _sample(traffic: Traffic, rows: int) -> Iterator[Task]:
             )
 
 
-def _title(report: WatchReport) -> str:
+def _title(report: WatchReport, prefix: str) -> str:
     names = ", ".join(finding.name for finding in failing(report))
-    return f"Watch {report.environment} {report.since:%Y-%m-%d}: {names}"
+    project = f" of {prefix.rstrip('/')}" if prefix else ""
+    return f"Watch {report.environment}{project} {report.since:%Y-%m-%d}: {names}"
 
 
 def _body(report: WatchReport, queue: Path | None) -> str:

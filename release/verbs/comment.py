@@ -1,24 +1,31 @@
 """comment: posts the report on its pull or merge request, or updates it, and sets the check."""
 
+import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from release.adapters import gitlab
 from release.adapters.github import Conclusion
 from release.adapters.retries import RequestError
-from release.pages.text import prose
+from release.pages.text import cell, prose
 from release.review import github_comment, gitlab_comment, posting
 from release.review.posting import CommentOptions, Posted
 from release.review.thread import Draft
 from release.verbs import report as renderer
 from release.verbs.report import Report, ReportOptions
 
+# Characters for a project's row, its heading, and its folder in commands.
+_HEADING = 2_000
+
 
 def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     """Post the report of ``root``, whatever its verdict: on GitLab in a pipeline of GitLab, else on GitHub.
 
-    The check is ``success`` only for a pass that still holds, on a commit with its record byte for byte. Otherwise it
-    is ``failure``: GitHub accepts a neutral result for a required check. Raises RemoteRefused if the forge refuses or
-    does not answer, and as ``report.report``.
+    Of several projects it is one comment and one check, which passes if each of them does. The check is ``success``
+    only for a pass that still holds, on a commit with its record byte for byte. Otherwise it is ``failure``: GitHub
+    accepts a neutral result for a required check. Raises RemoteRefused if the forge refuses or does not answer, and as
+    ``report.report``.
     """
     options = options or CommentOptions()
     posting.hold_title(options.title)
@@ -26,22 +33,59 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     request = gitlab_comment.request(options) if is_gitlab else github_comment.request(options)
     # With a number, the report says how to fetch a pull request of GitHub.
     number = None if is_gitlab else request.number
-    checked = request.commit if options.check is not None else None
-    report = renderer.report(
-        root,
-        ReportOptions(
-            options.target, options.assets, request.links, number, checked, web=request.web
-        ),
+    report_options = ReportOptions(
+        options.target,
+        options.assets,
+        request.links,
+        number,
+        request.commit if options.check is not None else None,
+        renderer.LIMIT // len(options.projects) - _HEADING if options.projects else renderer.LIMIT,
+        request.web,
     )
-    conclusion: Conclusion = "success" if report.passes else "failure"
-    draft = Draft(
-        report.markdown, report.title, _summary(report), report.state, report.status, conclusion
-    )
+    reports = {
+        folder: renderer.report(root / folder, report_options)
+        for folder in options.projects or ("",)
+    }
+    draft = _of_projects(reports) if options.projects else _draft(reports[""])
     try:
         post = gitlab_comment.post if is_gitlab else github_comment.post
         return post(request, draft, options)
     except RequestError as trouble:
         raise request.client.refused(trouble) from None
+
+
+def _draft(report: Report) -> Draft:
+    conclusion: Conclusion = "success" if report.passes else "failure"
+    return Draft(
+        report.markdown, report.title, _summary(report), report.state, report.status, conclusion
+    )
+
+
+def _of_projects(reports: Mapping[str, Report]) -> Draft:
+    """Return one draft of the reports of projects, by folder. What does not pass comes first, and decides."""
+    ordered = sorted(reports.items(), key=lambda item: item[1].passes)
+    folder, first = ordered[0]
+    count = f"{sum(report.passes for report in reports.values())} of {len(ordered)} projects pass"
+    lines = [
+        f"| {cell(folder)} | {report.mark} {prose(report.headline)} |" for folder, report in ordered
+    ]
+    table = "\n".join(["| project | verdict |", "| --- | --- |", *lines])
+    parts = [
+        f"## {cell(folder)}\n\n{_with_folder(report.markdown, folder)}"
+        for folder, report in ordered
+    ]
+    heading = f"### {first.mark} {count}"
+    return _draft(first)._replace(
+        markdown="\n\n".join([heading, table, *parts]), title=f"{count}; {folder}: {first.title}",
+        summary=f"{heading}\n\n{table}",
+    )  # fmt: skip
+
+
+def _with_folder(text: str, folder: str) -> str:
+    """Return ``text`` with the project's folder in each command."""
+    name = shlex.quote(folder)
+    text = re.sub(r"\./lockstep (?!dvc )", lambda _: f"./lockstep -C {name} ", text)
+    return text.replace("./lockstep dvc ", f"./lockstep dvc --cd {name} ")
 
 
 def _summary(report: Report) -> str:

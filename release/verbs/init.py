@@ -3,8 +3,11 @@
 import math
 import re
 import shutil
+import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import BaseModel
 
 from checks.config import params_file, starting
 from checks.config.params import Params
@@ -14,7 +17,9 @@ from checks.formats.survey import SURVEY, Contents, Measured, Request
 from checks.storage import files, layout
 from release.adapters import commits, dvc, pin, team_folder, thin_files
 from release.adapters.team_folder import TeamFolder
-from release.overlay import environment_file, kustomization
+from release.overlay import environment_file, kustomization, shipped
+
+M = TypeVar("M", bound=BaseModel)
 
 _ENVIRONMENTS = ("staging", "production")
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
@@ -48,8 +53,7 @@ def read_columns(folder: TeamFolder, file: Path) -> tuple[str, Contents]:
     Raises DataRefused for a file that cannot be read, or that the pipeline would overwrite; and as ``dvc.python``.
     """
     address = folder.address(file)
-    _survey(folder, str(file.resolve()))
-    return address, files.read_json(folder.root / SURVEY, Contents)
+    return address, _survey(folder, Contents, str(file.resolve()))
 
 
 def begin(
@@ -69,8 +73,7 @@ def begin(
         labels=choice.labels, test_rows=starting.rows_needed(choice.margin, shares),
         max_test_share=starting.MOST_TEST, longest=_LONGEST, base=choice.base and folder.path(choice.base),
     )  # fmt: skip
-    _survey(folder, "--request", request.model_dump_json())
-    measured = files.read_json(folder.root / SURVEY, Measured)
+    measured = _survey(folder, Measured, "--request", request.model_dump_json())
     margin = starting.held_margin(measured, choice.margin, shares, given=margin_given)
     choice = choice._replace(margin=margin)
     prepared: dict[str, Any] = starting.prepare(
@@ -142,15 +145,18 @@ def _environment(environment: str, model: str) -> dict[Path, str]:
         r"^namespace: .*$", f"namespace: {namespace}", template, count=1, flags=re.MULTILINE
     )
     file = environment_file.read(environment, {path: text.encode()})
-    return {
-        path: text,
-        path.with_name(kustomization.NAME): kustomization.render(environment, file).decode(),
-    }
+    rendered = {path.with_name(kustomization.NAME): kustomization.render(environment, file)}
+    rendered |= shipped.files(file)
+    return {path: text} | {name: data.decode() for name, data in rendered.items()}
 
 
-def _survey(folder: TeamFolder, *arguments: str) -> None:
-    """Let the stages look at the data, and write what they found to ``SURVEY``."""
-    dvc.python(folder.root, ["-m", "stages.survey", *arguments], "the look at the data", aside=True)
+def _survey(folder: TeamFolder, contents: type[M], *arguments: str) -> M:
+    """Let the stages look at the data, in a folder of its own, and return what they wrote to ``SURVEY``."""
+    with tempfile.TemporaryDirectory() as name:
+        aside = Path(name)
+        files.write_text(aside / layout.PARAMS, folder.old)
+        dvc.python(aside, ["-m", "stages.survey", *arguments], "the look at the data", aside=True)
+        return files.read_json(aside / SURVEY, contents)
 
 
 def _section(params: Params, name: str) -> object:

@@ -1,12 +1,14 @@
 """page: a page of HTML for each release, and an index. Reads git, DVC's outputs and the ledger; decides nothing."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from checks.process.errors import EvidenceRefused, ParamsRefused
 from release.adapters.registry import reference
 from release.cards import gathering, site
-from release.cards.release_page import ReleasePage, Site
+from release.cards.release_page import NoPages, ReleasePage, Site
 from release.evidence import attach
 from release.image import stores
 from release.image.layout import Layout
@@ -36,6 +38,26 @@ def page(root: Path, folder: Path, name: str | None = None, *, attached: bool = 
         written,
         _attach(root, found.pages[0], found.tip, written[0].read_bytes()) if attached else None,
     )
+
+
+def of_projects(
+    root: Path, folder: Path, projects: Sequence[str]
+) -> tuple[dict[str, Site | NoPages], list[Path]]:
+    """Write the pages of projects below ``root``, each into a folder of its name, and an index over their models.
+
+    Return what they say, and the files. A project whose pages cannot be made is in the index with the reason. Raises
+    MachineRefused if ``folder`` cannot be written.
+    """
+    sites, files = dict[str, Site | NoPages](), list[Path]()
+    for project in projects:
+        try:
+            pages = page(root / project, folder / project)
+        except (EvidenceRefused, ParamsRefused) as refused:
+            sites[project] = NoPages(why=refused.what)
+            continue
+        sites[project] = pages.site
+        files += pages.files
+    return sites, [site.models(folder, sites), *files]
 
 
 def _attach(root: Path, its: ReleasePage, tip: str, html: bytes) -> str:

@@ -53,7 +53,9 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
         )
         for what, todo in quarantined.contradictions(known_bad)
     ]  # fmt: skip
-    findings += tags.check(ledger, tip, params.serve.name, params.promote.ordered, fix)
+    findings += tags.check(
+        ledger, tip, ledger.model_name(params.serve.name), params.promote.ordered, fix
+    )
     known = released_pointers.releases(ledger, tip, params.promote.ordered)
     skipped, store = [], mlflow.address(root, params)
     if mlflow.absent(store) and not fix:
@@ -110,7 +112,7 @@ def _mlflow(
         if state.pointer or not state.findings
     }
     wanted = compare.WantedModel(
-        name=params.serve.name,
+        name=mlflow.model_name(root, params),
         releases=tuple(releases),
         aliases=mlflow.aliases(pointers),
         whole=True,

@@ -5,7 +5,9 @@ branch moved, no record is pushed; the run of the new commit records its own res
 committed. The look at the test split is pushed first, to a branch of its own.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from checks.formats.verdict import Status, Verdict
 from checks.process.errors import EvidenceRefused
@@ -14,6 +16,7 @@ from checks.records.rows import Record
 from checks.storage import layout
 from release.adapters import commits
 from release.adapters.git import Git
+from release.adapters.projects import top
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
 from release.record import committed, committed_code, record_branch
@@ -24,30 +27,78 @@ _PIPELINE = Path("dvc.yaml")
 
 
 class CommittedRecord(Record):
-    """``commit`` contains the record's ``files`` on top of ``judged``; it equals ``judged`` if git already had them."""
+    """``commit`` contains the record's ``files`` on top of ``judged``; it equals ``judged`` if git already had them.
+
+    ``files`` are named from the git root. ``missing``: why projects have no record, a line each.
+    """
 
     judged: str
     commit: str
     status: Status
     files: tuple[str, ...]
     branch: str | None  # The remote's branch, if it was pushed.
+    missing: tuple[str, ...] = ()
+
+
+class _ProjectRecord(NamedTuple):
+    root: Path
+    folder: Path  # below the git root
+    verdict: Verdict
+    files: Mapping[Path, bytes]  # by path from the git root
 
 
 def commit_record(
-    root: Path, branch: str | None = None, target: str | None = None
+    root: Path,
+    branch: str | None = None,
+    target: str | None = None,
+    projects: Sequence[str] = (),
 ) -> CommittedRecord:
     """Commit the record on HEAD; with ``branch``, push it there, if that branch is still at HEAD.
 
-    ``target`` is the target branch; default: ``commits.target``. Raises EvidenceRefused if the work tree has no record
-    of HEAD's parameters and code, Outrun if the branch moved, RemoteRefused if the remote refuses or does not answer,
-    PromotionRefused if git does not know who commits.
+    ``projects``: folders below ``root`` whose records are one commit; none: ``root`` itself. ``target`` is the target
+    branch; default: ``commits.target``. Raises EvidenceRefused if no work tree has a record of HEAD's parameters and
+    code, Outrun if the branch moved, RemoteRefused if the remote refuses or does not answer, PromotionRefused if git
+    does not know who commits.
     """
-    git = Git(root, DEADLINE)
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
             f"{root}: git has no commit here", "commit the change first, then its record"
         )
+    records, missing = list[_ProjectRecord](), list[str]()
+    for folder in projects or ("",):
+        try:
+            records.append(_record(root / folder, head, target))
+        except EvidenceRefused as refused:
+            missing.append(f"{folder}: {refused.what}")
+            if len(missing) == max(len(projects), 1):
+                raise
+    git = Git(top(root), DEADLINE)
+    kept = {path: data for record in records for path, data in record.files.items()}
+    made = commit_of(git, head, Change(kept, _message(records, head)))
+    if branch is not None:
+        made = record_branch.push(git, [record.root for record in records], branch, head, made)
+    if made != head:
+        git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
+        # Reset the index of these files alone.
+        git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))
+    worst = next((one for one in records if one.verdict.status != "pass"), records[0])
+    return CommittedRecord(
+        judged=head, commit=made, status=worst.verdict.status, files=tuple(path.as_posix() for path in kept),
+        branch=branch, missing=tuple(missing),
+    )  # fmt: skip
+
+
+def refusal(made: CommittedRecord) -> EvidenceRefused | None:
+    """Return the refusal of the projects that have no record; None if there are none."""
+    if not made.missing:
+        return None
+    todo = "run `lockstep -C FOLDER run` to its verdict, then record it"
+    return EvidenceRefused(made.missing[0], todo, made.missing[1:])
+
+
+def _record(root: Path, head: str, target: str | None) -> _ProjectRecord:
+    """Return the record of one project. Raises EvidenceRefused if it has none of ``head``."""
     records = Records(root)
     gathered = gathering.gather(records, target)
     if gathered.state not in ("held", "recorded") or gathered.verdict is None:
@@ -56,32 +107,21 @@ def commit_record(
             f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first"
         )
     todo = "commit it, so that the record is about a commit"
-    if changed := _not_committed(git):
+    if changed := _not_committed(Git(root, DEADLINE)):
         raise EvidenceRefused(f"{changed}: is not what HEAD has, and a stage reads it", todo)
     if others := committed_code.differences(
         root, head, records.work_tree.params, records.work_tree.lock
     ):
         raise EvidenceRefused(others[0], todo, tuple(others[1:]))
     kept = committed.record_files(records.work_tree)
-    change = Change(
-        {path: (root / path).read_bytes() for path in kept}, _message(gathered.verdict, head)
-    )
-    made = commit_of(git, head, change, git.line("rev-parse", "--show-prefix"))
-    if branch is not None:
-        made = record_branch.push(git, branch, head, made)
-    if made != head:
-        git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
-        # Reset the index of these files alone.
-        git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))
-    return CommittedRecord(
-        judged=head, commit=made, status=gathered.verdict.status, files=tuple(path.as_posix() for path in kept),
-        branch=branch,
-    )  # fmt: skip
+    folder = commits.prefix(root)
+    files = {folder / path: (root / path).read_bytes() for path in kept}
+    return _ProjectRecord(root, folder, gathered.verdict, files)
 
 
 def _not_committed(git: Git) -> str | None:
     """The first path, printable, that stages read and that differs from HEAD; None if there is none."""
-    inputs = (layout.PARAMS.as_posix(), _PIPELINE.as_posix(), "stages", "checks")
+    inputs = (*map(str, (layout.PARAMS, _PIPELINE, layout.KINDS)), "stages", "checks")
     out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(
         errors="replace"
     )
@@ -89,8 +129,13 @@ def _not_committed(git: Git) -> str | None:
     return redact(first[3:], 100) if first else None
 
 
-def _message(verdict: Verdict, head: str) -> str:
-    model = (verdict.model or "none").removeprefix("sha256:")[:12]
-    return (
-        f"Record: verdict {verdict.status}, model {model}\n\nWhat `lockstep run` made of {head}.\n"
-    )
+def _message(records: Sequence[_ProjectRecord], head: str) -> str:
+    verdicts = [
+        f"verdict {record.verdict.status}, model {(record.verdict.model or 'none').removeprefix('sha256:')[:12]}"
+        for record in records
+    ]
+    if len(records) > 1:
+        verdicts = [
+            f"{record.folder}: {verdict}" for record, verdict in zip(records, verdicts, strict=True)
+        ]
+    return f"Record: {'; '.join(verdicts)}\n\nWhat `lockstep run` made of {head}.\n"

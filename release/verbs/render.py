@@ -1,19 +1,32 @@
-"""render: writes an environment's kustomization.yaml from its environment.yaml."""
+"""render: writes an environment's kustomization.yaml from its environment.yaml, and the shared files that it uses."""
 
 from pathlib import Path
 
-from checks.storage import files
-from release.overlay import environment_file, kustomization
+from checks.storage import files, layout
+from release.overlay import environment_file, kustomization, shipped
 
 
-def render(root: Path, environment: str) -> Path:
-    """Write the kustomization.yaml of ``environment``; its path in the repository.
+def render(root: Path, environment: str) -> list[Path]:
+    """Write the kustomization.yaml of ``environment``, and the shared files that it uses or that are there.
 
-    Raises ParamsRefused if environment.yaml is missing or invalid.
+    Return the paths of the files that changed. A shared folder of an earlier version of Lockstep is replaced as a
+    whole; other files of people stay. Raises ParamsRefused if environment.yaml is missing or invalid.
     """
     source = environment_file.path(environment)
-    data = (root / source).read_bytes() if (root / source).is_file() else None
-    file = environment_file.read(environment, {source: data})
-    written = source.with_name(kustomization.NAME)
-    files.write_text(root / written, kustomization.render(environment, file).decode())
-    return written
+    file = environment_file.read(environment, {source: _data(root / source)})
+    wanted = {source.with_name(kustomization.NAME): kustomization.render(environment, file)}
+    wanted |= shipped.files(file)
+    paths = [path for path in (root / layout.ENVIRONMENTS).rglob("*") if not path.is_dir()]
+    committed = {path.relative_to(root): _data(path) for path in paths}
+    for folder, content in shipped.folders().items():
+        wanted |= content if shipped.below(folder, committed) else {}
+    for path in {path for stale in shipped.earlier(committed).values() for path in stale}:
+        (root / path).unlink()
+    changed = [path for path, data in wanted.items() if _data(root / path) != data]
+    for path in changed:
+        files.write_text(root / path, wanted[path].decode())
+    return changed
+
+
+def _data(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() and not path.is_symlink() else None

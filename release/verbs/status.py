@@ -23,11 +23,15 @@ _TODO = (
 
 
 class State(Record):
-    """One environment; ``runs`` is None if it runs nothing. ``advice``: what the reader should do about it."""
+    """One environment; ``runs`` is None if it runs nothing. ``advice``: what the reader should do about it.
+
+    ``older``: a line if shared files of it are of an earlier version of Lockstep, so that no promotion follows.
+    """
 
     environment: str
     runs: Runs | None
     drift: tuple[MirrorFinding, ...]
+    older: str = ""
     next: Next | None
     advice: Advised
 
@@ -87,10 +91,10 @@ def status(root: Path) -> Status:
         )
         last = desired.last_move(name, moves)
         drift = (*environment.findings, *seen[name].findings, *last)
-        states.append(_state(name, runs[name], drift, following, rules.after))
+        states.append(_state(name, runs[name], drift, environment.older, following, rules.after))
     contradicting = quarantined.contradictions(quarantine)
     wrong = tuple(f"{what}; {todo}" for what, todo in contradicting)
-    differing = tags.lines(ledger, tip, params.serve.name, promote.ordered)
+    differing = tags.lines(ledger, tip, ledger.model_name(params.serve.name), promote.ordered)
     lines = [f"{state.environment}: {line}" for state in states for line in state.wrong]
     advice = environment_advice.of_the_quarantine(contradicting)
     return Status(
@@ -104,6 +108,7 @@ def _state(
     name: str,
     runs: Runs | None,
     drift: tuple[MirrorFinding, ...],
+    older: str,
     following: tuple[Next, Mapping[Wait, str]] | None,
     after: str | None,
 ) -> State:
@@ -118,9 +123,13 @@ def _state(
         situation = situation._replace(drift=(first, drift[0].todo))
     if following_release is not None:
         called = following_release.version or f"the model {following_release.model[7:19]}"
+        if older:
+            waits = {**waits, "render": older}
         situation = situation._replace(next=called, source=following_release.source, waits=waits)
     advice = environment_advice.advise(situation)
-    return State(environment=name, runs=runs, drift=drift, next=following_release, advice=advice)
+    return State(
+        environment=name, runs=runs, drift=drift, older=older, next=following_release, advice=advice
+    )
 
 
 def refusal(status: Status) -> Refusal | None:

@@ -5,12 +5,13 @@ The pin is changed first. Then the launcher runs this verb again in the new vers
 
 import difflib
 import re
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.code import lock
 from checks.config import params_file
+from checks.formats import signers
+from checks.process import distribution
 from checks.process.errors import ParamsRefused, Refusal
 from checks.storage import files, layout
 from release.adapters import pin, thin_files, workflow_pin
@@ -59,7 +60,7 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
     ``replace``: files that are written although a person changed them. Raises ParamsRefused if another version is
     pinned, and as ``workflow_pin.of``.
     """
-    version = metadata.version(pin.DISTRIBUTION)
+    version = distribution.version()
     wanted = pinned(top)
     if wanted is None or wanted.version != version:
         there = "nothing" if wanted is None else wanted.version
@@ -68,10 +69,11 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
             f"run `./lockstep upgrade`, or `lockstep upgrade {version}`",
         )
     named = workflows or _called(top)
-    generated = thin_files.generated(workflow_pin.of(named, version) if named else None)
+    pinned_workflows = workflow_pin.of(named, version) if named else None
+    generated = thin_files.generated(pinned_workflows)
     roots = projects(top)
     diffs, kept = dict[str, str](), dict[str, str]()
-    for name, data in _places(top, roots, generated, adds_workflows=workflows is not None).items():
+    for name, data in places(top, roots, generated, adds_workflows=workflows is not None).items():
         old = _read(top / name)
         difference = _diff(name, old, data)
         if old is not None and thin_files.without_stamp(old) == thin_files.without_stamp(data):
@@ -82,6 +84,12 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
         diffs[name] = difference
         if write:
             _write(top / name, data)
+    for path in dict.fromkeys(root / layout.SIGNERS for root in (top, *roots)):
+        if pinned_workflows and path.is_file() and (new := _trusting(path, pinned_workflows)):
+            name = path.relative_to(top).as_posix()
+            diffs[name] = _diff(name, path.read_bytes(), new)
+            if write:
+                _write(path, new)
     stale, problems = dict[str, list[str]](), list[str]()
     for root in roots:
         folder = root.relative_to(top).as_posix()
@@ -95,13 +103,24 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
     return Upgraded(version, diffs, kept, stale, tuple(problems))
 
 
+def _trusting(path: Path, workflows: str) -> bytes | None:
+    """Return the file of signers with the commit of the called workflows; None if it has it or is not valid."""
+    repository, _, commit = workflows.partition("@")
+    try:
+        text = path.read_text(encoding="utf-8")
+        new = signers.with_commit(text, repository, commit)
+    except (Refusal, UnicodeDecodeError):
+        return None
+    return new.encode() if new != text else None
+
+
 def projects(top: Path) -> list[Path]:
     """Return the folders of a repository that have a params.yaml: its top, and those of ``projects``."""
     folders = [top, *sorted((top / thin_files.PROJECTS).glob("*"))]
     return [folder for folder in folders if (folder / layout.PARAMS).is_file()]
 
 
-def _places(
+def places(
     top: Path, roots: list[Path], generated: dict[str, bytes], *, adds_workflows: bool
 ) -> dict[str, bytes]:
     """Return the generated files by path below ``top``. A workflow that a team removed stays away."""
@@ -150,5 +169,6 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _diff(name: str, old: bytes | None, new: bytes) -> str:
-    lines = [data.decode(errors="replace").splitlines(keepends=True) for data in (old or b"", new)]
-    return "".join(difflib.unified_diff(*lines, name, name, n=1))
+    before = (old or b"").decode(errors="replace").splitlines(keepends=True)
+    after = new.decode().splitlines(keepends=True)
+    return "".join(difflib.unified_diff(before, after, name, name, n=1))

@@ -56,8 +56,8 @@ def summary(
         theirs = metrics[name][scorer]
         one, two = ([*compress(predictions[side], new[name])] for side in ("candidate", name))
         groups = np.unique([row.group for row in one], return_inverse=True)[1]
-        scores = ([row.score for row in side] for side in (two, one))
-        gap = paired.two_sided(*scores, groups, confidence)
+        old, new_scores = ([row.score for row in side] for side in (two, one))
+        gap = paired.two_sided(old, new_scores, groups, confidence)
         # Each model has rows here, and the means above are of scores from 0 to 1.
         assert gap is not None
         both = f"{NAMES[name]} scores {_figure(theirs)}, the fine-tuned model {_figure(ours)}"

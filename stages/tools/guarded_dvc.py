@@ -14,8 +14,9 @@ of them is checked where DVC itself takes it up, so that no command can write ar
   A stage of dvc.yaml may write below ``layout.REPORTS`` too, which DVC does where it knows the result of a stage.
 
 ``pull``, ``fetch`` and ``checkout`` without a target take the stages of dvc.yaml, and so read no other file of DVC's.
-All other arguments are DVC's own. A refusal is DVC's line ``ERROR: …``, and its exit code. LOCKSTEP_ROOT is the folder
-of dvc.yaml if it is above the current one.
+All other arguments are DVC's own. A refusal is DVC's line ``ERROR: …``, and its exit code. The folder of dvc.yaml is
+the nearest one with params.yaml from the current folder up to LOCKSTEP_ROOT. Projects of one repository share DVC's
+folder at the git root, and its lock: a command waits for that of another project.
 """
 
 import contextlib
@@ -50,13 +51,16 @@ def main(arguments: Sequence[str]) -> int:
     guard(project)
     from dvc.cli import main as dvc
 
-    return int(dvc([*arguments, *_default_targets(project, arguments)]))
+    return int(dvc(["--wait-for-lock", *arguments, *_default_targets(project, arguments)]))
 
 
 def _project(here: Path) -> Path:
     """Return the folder of dvc.yaml."""
-    root = Path(os.environ.get("LOCKSTEP_ROOT") or here).resolve()
-    return root if here.resolve().is_relative_to(root) else here.resolve()
+    root, here = Path(os.environ.get("LOCKSTEP_ROOT") or here).resolve(), here.resolve()
+    if not here.is_relative_to(root):
+        return here
+    above = (folder for folder in (here, *here.parents) if folder.is_relative_to(root))
+    return next((folder for folder in above if (folder / layout.PARAMS).is_file()), root)
 
 
 def guard(project: Path) -> None:
@@ -90,8 +94,13 @@ def guard(project: Path) -> None:
 def problem(project: Path, path: str, allowed: Sequence[Path] = layout.DVC_FOLDERS) -> str | None:
     """Say why DVC may not write ``path``; None if it may."""
     inside = PurePath(os.path.relpath(path, project))
-    if inside.parts[:4] == _EXPERIMENTS and len(inside.parts) > 5:
-        return problem(project.joinpath(*inside.parts[:5]), path, allowed)
+    # DVC's folder is that of the project, or lies above it.
+    up = inside.parts.count("..")
+    below = inside.parts[up:]
+    if below[:4] == _EXPERIMENTS and len(below) > 5:
+        top = project.parents[up - 1] if up else project
+        copied = top.joinpath(*below[:5]) / project.relative_to(top)
+        return problem(copied, path, allowed)
     if not any(folder == inside or folder in inside.parents for folder in allowed):
         folders = ", ".join(f"{folder}/" for folder in allowed)
         return f"'{inside}' is outside the folders that DVC may write ({folders}): remove the file that names it"
@@ -189,7 +198,8 @@ def _hold_ignore(output: Any) -> None:
 
 def _holds_work(folder: Path, project: Path) -> bool:
     """Whether ``folder`` is a work tree, and no folder of DVC's cache or of a remote."""
-    return project.is_relative_to(folder) or folder.parent == project.joinpath(*_EXPERIMENTS)
+    above = (project, *project.parents)
+    return folder in above or any(folder.parent == top.joinpath(*_EXPERIMENTS) for top in above)
 
 
 def _check_changes(changes: Any, folder: Path, project: Path) -> None:

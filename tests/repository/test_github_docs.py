@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
-# Without the tests of Lockstep itself, which a team has no use for.
-WORKFLOWS = sorted(path for path in (REPOSITORY / ".github" / "workflows").glob("*.yml") if path.stem != "kubernetes")
+# Without those of Lockstep itself, which a team has no use for.
+OURS = ("kubernetes", "publish")
+WORKFLOWS = sorted(path for path in (REPOSITORY / ".github" / "workflows").glob("*.yml") if path.stem not in OURS)
 GH = """#!/bin/sh
 case "$*" in
   *"--jq .id"*) echo 4242; exit;;
@@ -60,7 +62,12 @@ def test_the_commands_of_the_first_pull_request_make_what_doctor_asks_for(tmp_pa
         r"^## ([345])\..*?^```\n(.*?)^```", _doc("tutorial/first-pull-request.md"), re.MULTILINE | re.DOTALL
     )
     assert [number for number, _ in blocks] == ["3", "4", "5"]
-    shutil.copytree(REPOSITORY / ".github", tmp_path / ".github")
+    shutil.copytree(REPOSITORY / "release" / "thin" / ".github" / "workflows", tmp_path / ".github" / "workflows")
+    shutil.copy(REPOSITORY / ".github" / "CODEOWNERS", tmp_path / ".github")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    for program, called in ((".venv/bin/python", '-P "$@"'), ("lockstep", '-P -m release.cli "$@"')):
+        (tmp_path / program).write_text(f"#!/bin/sh\nexec {sys.executable} {called}\n")
+        (tmp_path / program).chmod(0o755)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config.local").write_text("['remote \"storage\"']\n    secret_access_key = x\n")
     tools = tmp_path / "tools"
@@ -96,9 +103,10 @@ def test_the_commands_of_the_first_pull_request_make_what_doctor_asks_for(tmp_pa
         assert ruleset.pop("bypass_actors") == [{"actor_type": "User", "actor_id": 4242, "bypass_mode": "always"}]
         assert ruleset == json.loads((REPOSITORY / ".github" / name).read_text())
     found = signers.parse((tmp_path / "release" / "policy" / "signers.yaml").read_text(), "the document")
-    assert [(one.name, one.may, str(one.identity).rpartition("/.github/workflows/")[2]) for one in found] == [
-        ("ci", ("release",), "release.yml@refs/heads/main"),
-        ("verifier", ("verify",), "verify.yml@refs/heads/main"),
+    home, caller = "OWNER/lockstep/.github/workflows", "acme/router/.github/workflows/release.yml@refs/heads/main"
+    assert [(one.name, one.may, one.identities, one.caller) for one in found] == [
+        (name, (role,), (f"https://github.com/{home}/{role}.yml@{'0' * 40}",), f"https://github.com/{caller}")
+        for name, role in (("ci", "release"), ("verifier", "verify"))
     ]
     assert "your-organization/" not in "".join(
         line for line in (tmp_path / ".github" / "CODEOWNERS").read_text().splitlines() if line.startswith("/")

@@ -26,5 +26,5 @@ def test_the_first_stage_writes_the_digests_in_every_run() -> None:
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_a_stage_runs_as_its_own_module_and_names_no_code(stage: str) -> None:
-    assert STAGES[stage]["cmd"] == f"python -m stages.{stage}"
+    assert STAGES[stage]["cmd"] == f"python -P -m stages.{stage}"
     assert not [path for path in STAGES[stage].get("deps", ()) if path.startswith(("checks", "stages", "release"))]

@@ -10,6 +10,7 @@ import pytest
 from checks.storage import layout
 from tests import plugin_package
 from tests.conftest import REPOSITORY
+from tests.pipeline_repository import git
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +134,8 @@ PACKAGE = {
 BUILD = """
 import copy, json
 from pathlib import Path
+from checks.kinds import team_kinds
+team_kinds.use(Path("work"))
 from checks.storage import files, layout
 from checks.gating import chain
 from checks.config import params_file
@@ -143,13 +146,13 @@ from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import write_params
 root = Path("work")
+root.mkdir(exist_ok=True)
 document = scaled_down()
 document["evaluate"]["scorers"].append({"kind": "first-word"})
 document["gates"] = {
     "brief": {"kind": "short-answers", "words": 3},
     "begins": {"kind": "threshold", "metric": "first-word", "at_least": 0.5, "confidence": 0.95, "resolution": 0.3},
 }
-root.mkdir()
 write_params(root, document)
 params = params_file.load(root / "params.yaml")
 evidence_tree.build(root, params)
@@ -176,6 +179,8 @@ print(json.dumps({
 SUITES = """
 import json
 from pathlib import Path
+from checks.kinds import team_kinds
+team_kinds.use(Path("work"))
 from checks.storage import digest, files, layout
 from checks.config import params_file
 from checks.process.errors import EvidenceRefused
@@ -255,16 +260,16 @@ def run(site: Path, installed: Path, judged: dict[str, Any]) -> Path:
     return Path(shutil.copytree(installed.parent / "work", site.parent / "work"))
 
 
-def _built(site: Path, repository: Path = REPOSITORY, code: str = BUILD) -> dict[str, Any]:
-    done = plugin_package.python(site, code, repository=repository, cwd=site.parent)
+def _built(site: Path, code: str = BUILD) -> dict[str, Any]:
+    done = plugin_package.python(site, code, cwd=site.parent)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 
 
-def _lockstep(site: Path, *arguments: str, repository: Path = REPOSITORY) -> tuple[int, str]:
+def _lockstep(site: Path, *arguments: str) -> tuple[int, str]:
     code = f"import sys\nsys.argv = ['lockstep', '-C', 'work', *{arguments!r}]\nfrom release.cli import main\nmain()"
-    done = plugin_package.python(site, code, repository=repository, cwd=site.parent)
+    done = plugin_package.python(site, code, cwd=site.parent)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -291,38 +296,44 @@ def test_an_installed_package_adds_a_gate_and_a_scorer_and_the_verdict_names_its
 
 
 def test_an_installed_package_adds_a_suite_and_a_judge_and_the_report_names_its_code(site: Path) -> None:
-    said = _built(site, code=SUITES)
+    said = _built(site, SUITES)
     assert said.pop("plugins") == {"lockstep.suites:spaced": "acme-kinds", "lockstep.judges:length": "acme-kinds"}
     assert said == SUITES_SAID
 
 
 def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
-    copy = tmp_path / "lockstep"
-    for part in ("checks", "release", "stages", "tests"):
-        shutil.copytree(REPOSITORY / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
-    for part in ("params.yaml", "dvc.yaml"):
-        shutil.copy(REPOSITORY / part, copy)
-    shutil.copytree(REPOSITORY / "docs" / "configurations", copy / "docs" / "configurations")
-    (copy / "checks" / "gates" / "short_answers.py").write_text(SHORT_ANSWERS)
-    (copy / "checks" / "scorers" / "first_word.py").write_text(FIRST_WORD)
-    (copy / "checks" / "suites" / "spaced.py").write_text(SPACED)
-    (copy / "stages" / "judges" / "length.py").write_text(LENGTH)
+    added = {
+        "gates/short_answers.py": SHORT_ANSWERS,
+        "scorers/first_word.py": FIRST_WORD,
+        "suites/spaced.py": SPACED,
+        "judges/length.py": LENGTH,
+    }
+    for path, text in added.items():
+        (tmp_path / "work/kinds" / path).parent.mkdir(parents=True)
+        (tmp_path / "work/kinds" / path).write_text(text)
     site = tmp_path / "site"
     site.mkdir()
-    built = _built(site, copy)
+    built = _built(site)
     assert built["schema"] == ["ShortAnswers", "FirstWord"]
     assert built["changes"] == ["stronger", "weaker"]
     assert built["findings"]["brief"] == FINDING
     assert built["findings"]["begins"][0] == "pass"
     assert built["plugins"] == {}
     assert "plugins" not in json.loads((tmp_path / "work" / layout.VERDICT).read_text())
-    code, output = _lockstep(site, "gate", "--explain", "brief", repository=copy)
+    assert _built(site, SUITES) == SUITES_SAID | {"plugins": {}}
+    code, output = _lockstep(site, "gate", "--explain", "brief")
     assert code == 0, output
     assert "has every answer at most 3 words?" in output
-    assert _built(site, copy, SUITES) == SUITES_SAID | {"plugins": {}}
-    (tmp_path / "work" / "params.yaml").write_text("gates: {x: {kind: nothing}}")
-    code, output = _lockstep(site, "gate", repository=copy)
-    assert "license, budget, short-answers" in output
+    with (tmp_path / "work/kinds/scorers/first_word.py").open("a") as stream:
+        stream.write("# an edit after the run\n")
+    code, output = _lockstep(site, "gate")
+    assert (code, "kinds/scorers/first_word.py: is not the code that git has" in output) == (8, True), output
+    git(tmp_path / "work", "add", "kinds")
+    code, output = _lockstep(site, "gate")
+    assert (code, "code.lock: score ran other code than is here" in output) == (8, True), output
+    shutil.rmtree(tmp_path / "work/kinds")
+    code, output = _lockstep(site, "gate")
+    assert (code, "unknown kind of gate 'short-answers'" in output) == (2, True), output
 
 
 def _other_code(site: Path) -> None:

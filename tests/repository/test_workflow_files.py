@@ -27,6 +27,7 @@ STAGING = "${{ vars.LOCKSTEP_STAGING || 'staging' }}"
 PRODUCTION = "${{ vars.LOCKSTEP_PRODUCTION || 'production' }}"
 
 
+THIN = REPOSITORY / "release" / "thin" / ".github" / "workflows"
 # By whom: a file of its own gives its job an identity of its own.
 CALLED = {"verify.yml": {"release.yml"}, "pages.yml": {"promote.yml", "release.yml"}}
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
@@ -145,7 +146,7 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
     for path in WORKFLOWS:
         for job in _load(path)["jobs"].values():
             if "uses" in job:
-                called = REPOSITORY / job["uses"]
+                called = REPOSITORY / job["uses"].removeprefix("$/")
                 callers.setdefault(called.name, set()).add(path.name)
                 (inside,) = _load(called)["jobs"].values()
                 assert job["permissions"] == inside["permissions"]
@@ -154,6 +155,44 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
                 assert inside["if"] == ON_DEFAULT_BRANCH
                 assert set(_load(called)[True]) == {"workflow_call"}
     assert callers == CALLED
+
+
+def _rights(path: Any) -> dict[str, str]:
+    """What the jobs of a workflow may together, those that it calls too."""
+    rights: dict[str, str] = {}
+    for job in _load(path)["jobs"].values():
+        may = _rights(REPOSITORY / job["uses"].removeprefix("$/")) if "uses" in job else job["permissions"]
+        rights |= {what: how for what, how in may.items() if how != "none" and rights.get(what) != "write"}
+    return rights
+
+
+def test_a_thin_repository_has_a_file_for_each_workflow_that_its_events_start() -> None:
+    started = [path.name for path in WORKFLOWS if path.name not in CALLED and "workflow_call" in _load(path)[True]]
+    assert sorted(path.name for path in THIN.iterdir()) == started
+
+
+@pytest.mark.parametrize("path", sorted(THIN.iterdir()), ids=lambda path: path.name)
+def test_a_thin_workflow_calls_one_of_lockstep_at_a_commit_for_the_same_events_and_rights(path: Any) -> None:
+    called, thin = REPOSITORY / ".github" / "workflows" / path.name, _load(path)
+    events = _load(called)[True]
+    inputs = (events.pop("workflow_call") or {}).get("inputs", {})
+    ((name, job),) = thin["jobs"].items()
+    assert job["uses"] == f"OWNER/lockstep/.github/workflows/{path.name}@{'0' * 40}"
+    assert (thin["permissions"], job["permissions"], job["secrets"]) == ({}, _rights(called), "inherit")
+    assert job.get("with", {}) == {name: f"${{{{ inputs.{name} }}}}" for name in inputs}
+    assert _plain(thin[True]) == _plain(events)
+    assert (events.get("workflow_dispatch") or {}).get("inputs", {}).keys() == inputs.keys()
+    # A group in both files would wait for itself.
+    assert "concurrency" not in thin | job
+    assert "lockstep" not in (name, job["name"])
+    assert path.read_text().count("\n") <= 30
+
+
+def _plain(events: Any) -> Any:
+    """Events without what people read."""
+    if not isinstance(events, dict):
+        return events
+    return {name: _plain(value) for name, value in events.items() if name != "description"}
 
 
 def test_what_uploads_to_the_package_index_runs_no_code_of_this_repository_and_has_no_token() -> None:
@@ -201,7 +240,7 @@ def _caches(steps: list[dict[str, Any]]) -> bool:
     return any(
         step.get("uses", "").startswith("actions/cache")
         or ("actions/setup-" in step.get("uses", "") and "cache" in step.get("with", {}))
-        or (step.get("uses", "").startswith("./.github/actions/") and step.get("with", {}).get("cache") == "true")
+        or (step.get("uses", "").startswith("$/.github/actions/") and step.get("with", {}).get("cache") == "true")
         for step in steps
     )
 
@@ -357,7 +396,7 @@ def test_a_forks_code_meets_the_gpu_machine_by_a_label_on_its_commit_alone() -> 
 
 
 def test_actions_are_pinned_and_stood_in_for_with_every_input_that_is_given() -> None:
-    used = [(where, step) for where, step in _steps() if "uses" in step and not step["uses"].startswith("./")]
+    used = [(where, step) for where, step in _steps() if "uses" in step and not step["uses"].startswith("$/")]
     assert len(used) > 10
     for where, step in used:
         assert PINNED.fullmatch(step["uses"]), f"{where}: {step['uses']}"

@@ -1,4 +1,4 @@
-"""The whole journey by the real workflow files under act: pull request, verdict, comment, merge, staging, production.
+"""The whole journey of a thin repository under act: pull request, verdict, comment, merge, staging, production.
 
 One repository, one story: each part begins where the one before ended. What GitHub alone does (docs/how-to/github.md) is asked of
 the files in tests/repository/test_workflow_files.py.
@@ -46,6 +46,12 @@ def opened(team: Team) -> Pull:
     team.hub.pull("faster", number=1)
     team.change("faster", lambda value: value["train"].update(learning_rate=0.03), "Learn faster", base="main")
     return team.judged(1, action="opened")
+
+
+def test_the_repository_has_no_code_of_lockstep(team: Team) -> None:
+    names = git(team.origin, "ls-tree", "-r", "--name-only", "main").splitlines()
+    assert {"lockstep", "lockstep-requirements.txt", ".github/workflows/pr.yml"} <= set(names)
+    assert not any(name.endswith(".py") for name in names)
 
 
 def test_a_pull_request_is_judged_in_three_jobs_and_gets_one_comment(team: Team, opened: Pull) -> None:

@@ -1,6 +1,7 @@
 """Lists what a cluster may run in an environment: the releases promoted to it that are not in quarantine."""
 
 import contextlib
+import re
 from collections.abc import Container
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from checks.formats.signers import Signer
 from checks.process.errors import EvidenceRefused, ParamsRefused, PromotionRefused
 from checks.storage import layout
 from release.adapters.registry import reference
-from release.evidence import attached_statements, sigstore
+from release.evidence import attached_statements
 from release.ledger import released_pointers
 from release.overlay import environment_file, kustomization, overlays
 from release.promotion import environment as environments
@@ -51,7 +52,7 @@ class Admitted(NamedTuple):
             for one in self.signers
             if one.until and not one.retired()
         ]
-        if called := [one.name for one in self.signers if sigstore.workflow(one)]:
+        if called := [one.name for one in self.signers if one.source]:
             notes.append(
                 f"{', '.join(called)}: identity and issuer are compared. The repository and branch that called the "
                 "workflow are not: only Lockstep compares them."
@@ -72,6 +73,15 @@ class Policy(NamedTuple):
     documents: tuple[dict[str, Any], ...]
     notes: tuple[str, ...] = ()
     compares_signers: bool = True
+
+
+def certified(signer: Signer) -> dict[str, str | None]:
+    """Return the identity of a signer as Kyverno and policy-controller write it."""
+    if not signer.commits:
+        return {"subject": signer.identity, "issuer": signer.issuer}
+    commits = "|".join(signer.commits)
+    subject = f"^{re.escape(signer.identity or '')}@({commits})$"
+    return {"subjectRegExp": subject, "issuer": signer.issuer}
 
 
 def admitted(context: PromotionContext, environment: str) -> Admitted:

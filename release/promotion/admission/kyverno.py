@@ -8,7 +8,7 @@ from typing import Any
 
 from checks.formats.signers import Signer
 from checks.formats.statement import PREDICATE
-from release.promotion.admission.admitted import Admitted, Policy
+from release.promotion.admission.admitted import Admitted, Policy, certified
 
 # Kyverno looks at containers alone unless it is told where else images are: weights that come alone are a volume.
 _IMAGES = {
@@ -112,7 +112,7 @@ def _denied(admitted: Admitted, elements: str, image: str) -> dict[str, Any]:
 def _entry(signer: Signer) -> dict[str, Any]:
     if signer.key is None:
         rekor = {"url": "https://rekor.sigstore.dev"}
-        return {"keyless": {"subject": signer.identity, "issuer": signer.issuer, "rekor": rekor}}
+        return {"keyless": certified(signer) | {"rekor": rekor}}
     # A signature by a key is in no transparency log.
     return {
         "keys": {

@@ -9,7 +9,7 @@ from typing import Any
 from checks.formats.signers import Signer
 from checks.formats.statement import PREDICATE
 from checks.process.errors import EvidenceRefused
-from release.promotion.admission.admitted import Admitted, Policy
+from release.promotion.admission.admitted import Admitted, Policy, certified
 
 # In Rego a missing field makes a rule undefined, which refuses. CUE would fill the field in. Each image among the
 # subjects counts, so that none hides beside another.
@@ -75,12 +75,11 @@ def policy(admitted: Admitted) -> Policy:
 
 
 def _authority(signer: Signer, admitted: Admitted) -> dict[str, Any]:
-    identity = {"subject": signer.identity, "issuer": signer.issuer}
     images = ", ".join(f'"{image.removeprefix("sha256:")}"' for image in admitted.images)
     rule = {"type": "rego", "data": _RELEASE.format(images=f"{{{images}}}")}
     return {
         "name": signer.name,
-        "keyless": {"url": "https://fulcio.sigstore.dev", "identities": [identity]},
+        "keyless": {"url": "https://fulcio.sigstore.dev", "identities": [certified(signer)]},
         "signatureFormat": "bundle",
         "attestations": [{"name": "release", "predicateType": PREDICATE, "policy": rule}],
     }

@@ -172,7 +172,9 @@ def _stage(root: Path, name: str) -> subprocess.CompletedProcess[str]:
 def test_a_store_of_runs_that_finds_no_room_names_its_disk(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with full(small), pytest.raises(MachineRefused) as refused:
-        opened(as_params(scaled_down() | {"tracking": {"uri": "sqlite:///mlflow.db", "experiment": "x"}}), small)
+        opened(
+            as_params(scaled_down() | {"tracking": {"uri": "sqlite:///mlflow.db", "experiment": "x"}}).tracking, small
+        )
     assert refused.value.what.startswith(f"the disk of {small} is full, ")
     assert f": writing {small / 'mlflow.db'}" in refused.value.what
 

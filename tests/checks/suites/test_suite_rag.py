@@ -21,10 +21,11 @@ from checks.kinds.suite import Material
 from checks.process.errors import EvaluationRefused, ParamsRefused, Refusal
 from checks.records.rows import Row
 from checks.retrievers.bm25 import Bm25
+from checks.stats.paired import two_sided
 from checks.storage import digest, files, layout
 from release.record.records import Records
 from release.record.verdict_check import hold
-from release.review.pairs import difference, pair_samples, together
+from release.review.pairs import pair_samples, together
 from release.serving.suite_questions import served
 from stages.inference.encoders import embed
 from stages.suites import _files, suites
@@ -420,7 +421,7 @@ def test_a_worse_record_is_a_paired_loss_and_ranking_again_mends_it(tree: Tree, 
     suites(tree.params(), tree.root)
     mended = recalls(tree)
     loss, gain = (
-        difference([each.value for each in old], [each.value for each in new], np.arange(GOLD), 0.95)
+        two_sided([each.value for each in old], [each.value for each in new], np.arange(GOLD), 0.95)
         for old, new in (pair_samples(before, worse), pair_samples(worse, mended))
     )
     assert loss
@@ -497,7 +498,7 @@ def test_the_gain_of_ranking_again_is_a_paired_figure_and_gates_need_no_model_fo
     after = [each for each in files.read_jsonl(tree.root / LINES, SuiteLine) if each.metric == "recall-at-k"]
     old, new = pair_samples(before, after)
     groups = together([each.group for each in old], [each.group for each in new])
-    gain = difference([each.value for each in old], [each.value for each in new], groups, 0.95)
+    gain = two_sided([each.value for each in old], [each.value for each in new], groups, 0.95)
     assert gain is not None
     assert (gain.n, gain.wins, gain.losses, gain.value) == (GOLD, HARD, 0, 0.5)
     assert gain.low > 0.3

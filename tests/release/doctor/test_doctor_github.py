@@ -15,6 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from checks.formats import signers
 from checks.storage import layout
 from release import doctor
 from release.cli import main
@@ -276,7 +277,7 @@ def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone:
             api.shown[path] = refusal
     found = _look(clone)
     unknown = {name for name, check in found.items() if check.status == "unknown"}
-    settled = {"repository", "workflows", "DVC remote", "signers", "verifiers", "rules of main"}
+    settled = {"repository", "workflows", "called workflows", "DVC remote", "signers", "verifiers", "rules of main"}
     assert unknown == set(found) - settled
     assert all("needs a token with" in found[name].found and found[name].fix for name in unknown)
     code, output = _run(clone)
@@ -395,6 +396,33 @@ def test_release_yml_of_another_repository_may_not_sign_here(api: StandIn, clone
     _commit(clone)
     found = _look(clone)["signers"]
     assert (found.status, IDENTITY in found.fix) == ("missing", True)
+
+
+def test_a_pinned_workflow_signs_at_its_commit_and_for_this_repository(api: StandIn, clone: Path) -> None:
+    """A thin repository: its release.yml calls the one of Lockstep, which calls verify.yml of the same commit."""
+    home, old, new = "https://github.com/octo/lockstep/.github/workflows", "0" * 40, "1" * 40
+    thin, policy = clone / ".github" / "workflows" / "release.yml", clone / "release" / "policy" / "signers.yaml"
+    (thin.parent / "verify.yml").unlink()
+    for file in (rulesets.MAIN, rulesets.TAGS, rulesets.EVIDENCE):
+        (clone / file).unlink()
+    thin.write_text(f"jobs:\n  release:\n    uses: octo/lockstep/.github/workflows/release.yml@{new}\n")
+    _commit(clone)
+    assert _look(clone)["workflows"].status == "ok"
+    found = _look(clone)["verifiers"]
+    (entry,) = signers.parse(f"[{found.fix.partition(': ')[2]}]", "the entry")
+    assert (found.status, entry.identities, entry.caller) == ("missing", (f"{home}/verify.yml@{new}",), IDENTITY)
+    roles = [("ci", "release"), ("verifier", "verify")]
+    lines = [{"name": name, "may": [role], "identity": f"{home}/{role}.yml", "commits": [old], "caller": IDENTITY,
+              "issuer": ISSUER} for name, role in roles]  # fmt: skip
+    policy.write_text(yaml.safe_dump(lines))
+    _commit(clone)
+    assert _look(clone)["signers"].fix == f"add {new} to the commits of ci in release/policy/signers.yaml"
+    policy.write_text(yaml.safe_dump([line | {"commits": [old, new]} for line in lines]))
+    _commit(clone)
+    assert {name: _look(clone)[name].status for name in ("signers", "verifiers")} == {
+        "signers": "ok",
+        "verifiers": "ok",
+    }
 
 
 # who asks, and whom

@@ -36,7 +36,10 @@ ISSUER = "https://token.actions.githubusercontent.com"
 CI = Signer(name="ci", may=("release",), identity=OURS, issuer=ISSUER)
 THEIRS = OURS.replace("release.yml", "verify.yml")
 VERIFIER = Signer(name="verifier", may=("verify",), identity=THEIRS, issuer=ISSUER)
-REPOSITORY, MAIN = "https://github.com/team/router", "refs/heads/main"
+REPOSITORY, MAIN, FILE = "https://github.com/team/router", "refs/heads/main", "/.github/workflows/release.yml"
+SHARED, CALLER = "https://github.com/tools/lockstep/.github/workflows/verify.yml", f"{REPOSITORY}{FILE}@{MAIN}"
+OLD, NEW = "0" * 40, "1" * 40
+PINNED = Signer(name="verifier", may=("verify",), identity=SHARED, commits=(OLD, NEW), caller=CALLER, issuer=ISSUER)
 STATEMENT = canonical_json({"_type": "x", "subject": [{"name": "m", "digest": {TREE: "0" * 64}}]})
 
 
@@ -120,25 +123,54 @@ def test_a_bundle_whose_parts_do_not_belong_together_is_refused(
 
 
 @pytest.mark.parametrize(
-    "ran",
+    "caller",
     [
-        ("https://github.com/eve/router", MAIN),
-        (REPOSITORY, "refs/heads/feature"),
-        (REPOSITORY, "refs/pull/7/merge"),
-        (REPOSITORY, "refs/tags/main"),
-        (REPOSITORY + "x", MAIN),
-        ("", ""),
+        f"https://github.com/eve/router{FILE}@{MAIN}",
+        f"{REPOSITORY}{FILE}@refs/heads/feature",
+        f"{REPOSITORY}{FILE}@refs/pull/7/merge",
+        f"{REPOSITORY}{FILE}@refs/tags/main",
+        f"{REPOSITORY}x{FILE}@{MAIN}",
+        "",
     ],
     ids=["of another repository", "of a branch", "of a pull request", "of a tag", "of a longer name", "not said"],
 )
+@pytest.mark.parametrize("pinned", [False, True], ids=["own workflow", "pinned workflow"])
 def test_a_workflow_that_somebody_else_calls_is_not_the_one_that_may_sign(
-    ran: tuple[str, str], standin: Standin
+    caller: str, pinned: bool, standin: Standin
 ) -> None:
     """A called workflow has the identity of its file; its job has checked out, and runs, what the caller has."""
-    good = standin.bundle(STATEMENT, THEIRS, ISSUER, (REPOSITORY, MAIN))
-    assert sigstore.verify(good, (VERIFIER,), "verify", "evidence", offline=True).signer == "verifier"
+    signer, identity = (PINNED, f"{SHARED}@{OLD}") if pinned else (VERIFIER, THEIRS)
+    good = standin.bundle(STATEMENT, identity, ISSUER, f"{REPOSITORY}{FILE}@{MAIN}")
+    assert sigstore.verify(good, (signer,), "verify", "evidence", offline=True).signer == "verifier"
+    bad = standin.bundle(STATEMENT, identity, ISSUER, caller)
     with pytest.raises(EvidenceRefused, match="signed by an identity that is not verifier"):
-        sigstore.verify(standin.bundle(STATEMENT, THEIRS, ISSUER, ran), (VERIFIER,), "verify", "evidence", offline=True)
+        sigstore.verify(bad, (signer,), "verify", "evidence", offline=True)
+
+
+@pytest.mark.parametrize(
+    ("identity", "caller"),
+    [
+        (f"{SHARED}@{'e' * 40}", CALLER),
+        (f"{SHARED}@refs/heads/main", CALLER),
+        (SHARED, CALLER),
+        (f"{SHARED.replace('/tools/', '/eve/')}@{OLD}", CALLER),
+        (f"{SHARED.replace('verify', 'release')}@{OLD}", CALLER),
+        (f"{SHARED}@{OLD}", CALLER.replace("release.yml", "other.yml")),
+    ],
+    ids=["another commit", "a branch", "no commit", "a copy", "another workflow", "called by another file"],
+)
+def test_a_pinned_workflow_signs_at_the_commits_of_its_entry_for_the_file_that_calls_it(
+    identity: str, caller: str, standin: Standin
+) -> None:
+    bad = standin.bundle(STATEMENT, identity, ISSUER, caller)
+    with pytest.raises(EvidenceRefused, match="signed by an identity that is not verifier"):
+        sigstore.verify(bad, (PINNED,), "verify", "evidence", offline=True)
+
+
+def test_after_an_upgrade_both_commits_of_a_workflow_are_one_signer(standin: Standin) -> None:
+    for commit in (OLD, NEW):
+        data = standin.bundle(STATEMENT, f"{SHARED}@{commit}", ISSUER, CALLER)
+        assert sigstore.verify(data, (PINNED,), "verify", "evidence", offline=True).signer == "verifier"
 
 
 def test_one_job_of_a_release_cannot_sign_in_the_place_of_the_other(standin: Standin) -> None:

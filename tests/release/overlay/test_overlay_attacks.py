@@ -212,8 +212,8 @@ TAMPERS: list[tuple[spoil.Spoil, str | None]] = [
     (own(resources=[]), "staging: there must be exactly one Deployment or InferenceService, found none"),
     (write("staging/more/kustomization.yaml", "resources: [https://evil.example]\n", resources=[OWN_RELEASE, "more"]), None),
     (write("staging/p.yaml", yaml.safe_dump([{"op": "replace", "path": f"{CONTAINERS}/0/image", "value": EVIL}]), patches=[{"path": "p.yaml", "target": {"kind": "Deployment"}}]), "server.image: is "),
-    (spoil.replace("base/deployment.yaml", "- name: server", "- name: server\n          command: [sh]"), "server.command"),
-    (spoil.replace("base/deployment.yaml", "image: lockstep.invalid/server", "image: evil.example/x"), None),
+    (spoil.replace("base/objects.yaml", "- name: server", "- name: server\n          command: [sh]"), "server.command"),
+    (spoil.replace("base/objects.yaml", "image: lockstep.invalid/server", "image: evil.example/x"), None),
     (spoil.link("staging/kustomization.yaml", "../production/kustomization.yaml"), None),
     (spoil.link("staging/extra", "../production"), None),
     (lambda tree: (tree / "staging" / "kustomization.yaml").unlink(), None),
@@ -238,8 +238,8 @@ TAMPERS: list[tuple[spoil.Spoil, str | None]] = [
     (operations({"op": "replace", "path": "x/spec/ports/0", "value": {"port": 80}}, kind="Service"), "Service server: leads elsewhere"),
     (write("staging/s.yaml", yaml.safe_dump(ELSEWHERE), resources=[OWN_RELEASE, "s.yaml"]), "Service more: leads elsewhere"),
     (write("staging/s.yaml", yaml.safe_dump(SLICE), resources=[OWN_RELEASE, "s.yaml"]), "EndpointSlice x: is written by nobody"),
-    (spoil.replace("base/service.yaml", "targetPort: http", "targetPort: 9"), "Service server: leads elsewhere"),
-    (spoil.replace("base/service.yaml", "    app.kubernetes.io/name: server\n  ports", "    app: x\n  ports"), "Service server: does not select"),
+    (spoil.replace("base/objects.yaml", "targetPort: http", "targetPort: 9"), "Service server: leads elsewhere"),
+    (spoil.replace("base/objects.yaml", "    app.kubernetes.io/name: server\n  ports", "    app: x\n  ports"), "Service server: does not select"),
     (sidecar(ports=[{"name": "http", "containerPort": 9}]), "container proxy: has the server's port"),
     # What runs in the server, or answers for it.
     (server(lifecycle={"postStart": {"exec": {"command": ["x"]}}}), "server.lifecycle: is "),
@@ -279,7 +279,7 @@ TAMPERS: list[tuple[spoil.Spoil, str | None]] = [
     # What leaves a cluster as it is.
     (patched({"spec": {"paused": True}}), "is paused: its pods follow no move"),
     (operations({"op": "add", "path": "/spec/paused", "value": True}), "is paused: its pods follow no move"),
-    (spoil.replace("base/deployment.yaml", "replicas: 1", "replicas: 1\n  paused: true"), "is paused: its pods follow no move"),
+    (spoil.replace("base/objects.yaml", "replicas: 1", "replicas: 1\n  paused: true"), "is paused: its pods follow no move"),
     # The component that copies.
     (both(spoil.replace("components/kserve/copied/kustomization.yaml", "fieldPath: metadata.annotations", "fieldPath: metadata.name"), own(resources=["release/kserve"])), None),
     # A file whose kind is not that of its target.

@@ -173,7 +173,7 @@ def test_a_route_with_the_host_of_another_environment_is_refused(names: tuple[st
     gatewayed(exposed, "production", route={"hosts": list(names)})
     refused(exposed, "route: models.example.org overlaps with .* of production")
     # Another environment blocks no rollback.
-    assert edits.failures("staging", lying(exposed), rendered(), lambda: (), compare_others=False) == []
+    assert edits.failures("staging", lying(exposed), rendered(), lambda: (), rollback=True) == []
 
 
 def test_a_wildcard_that_covers_the_host_of_another_environment_is_refused(exposed: Path) -> None:
@@ -212,7 +212,7 @@ def test_the_pages_weights_are_accepted_in_both_environments(exposed: Path) -> N
         (95, None), (5, "model-production"),
     ]  # fmt: skip
     alone = {path: data for path, data in lying(exposed).items() if "production" not in path.parts}
-    assert edits.failures("staging", alone, rendered(), lambda: (), compare_others=False) == []
+    assert edits.failures("staging", alone, rendered(), lambda: (), rollback=True) == []
     (failure,) = edits.failures("staging", alone, rendered(), lambda: ())
     assert failure.endswith("route: canary: 'model-production' is the namespace of no other environment")
 
@@ -305,4 +305,4 @@ def test_a_rollout_that_could_pass_over_the_verdict_is_refused(case: str, stepwi
 
 
 def test_a_rollout_that_the_component_does_not_bring_is_refused(stepwise: Path) -> None:
-    unrendered(stepwise, spoil.replace("components/rollout/rollout.yaml", "setWeight: 10", "setWeight: 90"))
+    unrendered(stepwise, spoil.replace("components/rollout/objects.yaml", "setWeight: 10", "setWeight: 90"))

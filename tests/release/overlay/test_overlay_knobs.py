@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from checks.storage import digest, layout
+from checks.storage import layout
 from release import runtimes
-from release.overlay import deployed, edits, overlays, shipped
-from release.verbs.render import render
+from release.overlay import deployed, edits, overlays
 from tests import kubernetes_tools, programs
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import (
@@ -145,27 +144,9 @@ def test_another_environments_namespace_is_refused_but_for_a_rollback(tree: Path
     edit(tree, "staging", lambda own: own.update(namespace="model-production"))
     (failure,) = failures(tree)
     assert "namespace: 'model-production' is the namespace of production too" in failure
-    assert edits.failures("staging", lying(tree), rendered(), lambda: (), compare_others=False) == []
+    assert edits.failures("staging", lying(tree), rendered(), lambda: (), rollback=True) == []
     (tree / "production" / "environment.yaml").write_text("namespace: 5\n")
     assert failures(tree) == []  # production's own move reports that
-
-
-def test_the_command_writes_what_is_compared(tmp_path: Path, tree: Path) -> None:
-    path = tree / "staging" / "environment.yaml"
-    path.write_text(path.read_text().replace("replicas: 1", "replicas: 4"))
-    (failure,) = failures(tree)
-    assert failure.endswith("kustomization.yaml: is not what environment.yaml gives: run `lockstep render staging`")
-    assert render(tmp_path, "staging") == layout.ENVIRONMENTS / "staging" / "kustomization.yaml"
-    assert failures(tree) == []
-
-
-# What is shipped.
-
-
-def test_the_digests_of_shipped_files_are_those_of_the_files() -> None:
-    folder = REPOSITORY / layout.ENVIRONMENTS
-    paths = [path for name in overlays.SHARED for path in (folder / name).rglob("*") if path.is_file()]
-    assert {path.relative_to(REPOSITORY): digest.of_bytes(path.read_bytes()) for path in paths} == shipped.DIGESTS
 
 
 def test_the_shipped_environments_are_rendered() -> None:

@@ -124,8 +124,8 @@ ENVIRONMENTS: dict[str, tuple[Tamper, str]] = {
         RENDERED,
     ),
     "an image in what environments share": (
-        spoil.edit(layout.ENVIRONMENTS / "base/deployment.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
-        "base/deployment.yaml: is not the file that Lockstep ships",
+        spoil.edit(layout.ENVIRONMENTS / "base/objects.yaml", lambda text: text.replace("lockstep.invalid/server", "evil.example/x")),
+        "base/objects.yaml: is not the file that Lockstep ships",
     ),
     "no kustomization": (spoil.remove(PRODUCTION / "kustomization.yaml"), RENDERED),
     "no knobs": (spoil.remove(PRODUCTION / "environment.yaml"), "production/environment.yaml: is missing"),
@@ -477,6 +477,7 @@ def test_without_a_person_nothing_moves(root: Path) -> None:
 
 
 def test_files_that_are_edited_in_the_work_tree_are_not_lost(root: Path) -> None:
+    (root / PRODUCTION / overlays.SERVER).parent.mkdir(parents=True)
     (root / PRODUCTION / overlays.SERVER).write_text("mine\n")
     refused(root, "has edits of files that the move changes")
     assert (root / PRODUCTION / overlays.SERVER).read_text() == "mine\n"

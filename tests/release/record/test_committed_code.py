@@ -1,5 +1,6 @@
 """The code that a commit could review: its own where Lockstep is a part of it, else the code that is installed."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +59,12 @@ def test_code_that_lies_in_the_repository_is_compared_as_the_commit_has_it(
     build_tree.ran(root, modules.below(root))
     monkeypatch.setattr(distribution, "home", root.resolve)
     assert differences(root) == []
+    project = root / "projects" / "router"
+    project.mkdir(parents=True)
+    for path in (layout.PARAMS, layout.PIPELINE, layout.LOCK):
+        shutil.copy(root / path, project)
+    assert differences(project) == []
+    (root / "stages" / "gate.py").write_text("raise SystemExit('changed')\n")
+    build_tree.ran(project, modules.below(root))
+    assert [line.split(": ")[1] for line in differences(project)] == ["gate ran other code than this commit has"]
+    (root / "stages" / "gate.py").write_text("raise SystemExit('a module of the team')\n")

@@ -97,6 +97,7 @@ ATTACKS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "bytecode without a source, which git ignores": (write("checks/extra.pyc"), "checks/extra.pyc"),
     "bytecode in git": (bytecode, "release/verbs/__pycache__/sign.cpython-311.pyc"),
+    "a kind of the team that git does not have": (write("kinds/gates/kind.py"), "kinds/gates/kind.py"),
     "a link to a folder": (link("release/verbs/sign", "../../data"), "release/verbs/sign"),
     "a link in place of a module": (replaced_by_a_link, "release/verbs/sign.py"),
 }  # fmt: skip
@@ -151,9 +152,19 @@ def test_an_interpreter_that_imports_from_the_work_tree_is_refused(root: Path) -
     assert "use the launcher: `./lockstep VERB`" in check(root, False)
 
 
-def test_a_tool_that_lies_elsewhere_checks_nothing(root: Path) -> None:
+def test_a_tool_that_lies_elsewhere_checks_the_kinds_of_the_team_alone(root: Path) -> None:
     write("release/verbs/sign.py")(root)
     assert check(root, True, "-P", path=REPOSITORY) == ""
+    write("kinds/gates/short.py")(root)
+    assert "kinds/gates/short.py: is not the code that git has" in check(root, False, "-P", path=REPOSITORY)
+    git(root, "add", "kinds")
+    assert check(root, False, "-P", path=REPOSITORY) == ""
+    assert "kinds/gates/short.py: is not the code that git has" in check(root, True, "-P", path=REPOSITORY)
+    assert "use the launcher: `./lockstep VERB`" in check(root, False, path=REPOSITORY)
+    git(root, "commit", "--quiet", "-m", "a kind")
+    assert check(root, True, "-P", path=REPOSITORY) == ""
+    write("kinds/gates/short.py", b"edited after the run")(root)
+    assert "kinds/gates/short.py: is not the code that git has" in check(root, True, "-P", path=REPOSITORY)
 
 
 def test_the_launcher_imports_nothing_from_the_top_of_the_work_tree(root: Path, tmp_path: Path) -> None:

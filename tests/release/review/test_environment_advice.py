@@ -37,6 +37,10 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str]] = {
         following(verification="is not verified as it would serve: it ran as a process"),
         "⚠️ v0.2.0 of staging must not follow as it was verified", "ran as a process", "`lockstep verify`",
     ),
+    "render": (
+        following(build="`lockstep build`", render="base: of an earlier version of Lockstep"),
+        "⚠️ v0.2.0 of staging can follow once production is rendered", "base: of an earlier", "`lockstep render production`, commit",
+    ),
     "build": (
         following(build="`lockstep build`"),
         "✅ v0.2.0 of staging can follow once it is an image", "", "`lockstep build`, then `lockstep promote production`",

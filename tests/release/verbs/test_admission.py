@@ -287,12 +287,16 @@ ADA = Signer(name="ada", may=("release",), key="-----BEGIN PUBLIC KEY-----\nada\
 BEA = Signer(name="bea", may=("release",), key="-----BEGIN PUBLIC KEY-----\nbea\n", until=date(2999, 12, 31))
 CI = Signer(name="ci", may=("release",), identity=WORKFLOW, issuer=ISSUER)
 OPS = Signer(name="ops", may=("release",), identity="ops@example.com", issuer="https://accounts.example.com")
+SHARED, OLD, NEW = "https://github.com/tools/lockstep/.github/workflows/release.yml", "0" * 40, "1" * 40
+PINNED = Signer(name="pinned", may=("release",), identity=SHARED, issuer=ISSUER, commits=(OLD, NEW), caller=WORKFLOW)
+PATTERN = f"^https://github\\.com/tools/lockstep/\\.github/workflows/release\\.yml@({OLD}|{NEW})$"
 TLOG = {"rekor": {"ignoreTlog": True}, "ctlog": {"ignoreSCT": True}}
 REKOR = {"rekor": {"url": "https://rekor.sigstore.dev"}}
 ENTRIES: dict[str, Any] = {  # of Kyverno
     "ada": {"keys": {"publicKeys": ADA.key, **TLOG}},
     "bea": {"keys": {"publicKeys": BEA.key, **TLOG}},
     "ci": {"keyless": {"subject": WORKFLOW, "issuer": ISSUER, **REKOR}},
+    "pinned": {"keyless": {"subjectRegExp": PATTERN, "issuer": ISSUER, **REKOR}},
     "ops": {"keyless": {"subject": OPS.identity, "issuer": OPS.issuer, **REKOR}},
 }
 CALLER, UNTIL, SAME = "only Lockstep compares them", "until 2999-12-31", "the same statement"
@@ -302,6 +306,7 @@ SHAPES: dict[str, tuple[tuple[Signer, ...], int, list[str]]] = {
     "a key": ((ADA,), 1, [KEYS]),
     "an identity": ((OPS,), 1, []),
     "a workflow": ((CI,), 1, [CALLER]),
+    "a pinned workflow": ((PINNED,), 1, [CALLER]),
     "a last day": ((ADA, BEA), 1, [UNTIL, KEYS]),
     "two keys": ((ADA, BEA), 2, [UNTIL, SAME, KEYS]),
     "two identities": ((CI, OPS), 2, [CALLER, SAME]),
@@ -333,12 +338,14 @@ AUTHORITIES: dict[str, Any] = {  # of policy-controller
         "name": signer.name,
         "keyless": {
             "url": "https://fulcio.sigstore.dev",
-            "identities": [{"subject": signer.identity, "issuer": signer.issuer}],
+            "identities": [subject | {"issuer": signer.issuer}],
         },
         "signatureFormat": "bundle",
     }
-    for signer in (CI, OPS)
-}
+    for signer, subject in (
+        (CI, {"subject": CI.identity}), (OPS, {"subject": OPS.identity}), (PINNED, {"subjectRegExp": PATTERN}),
+    )
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("what", SHAPES)

@@ -317,7 +317,6 @@ def clone(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("spoil", "code", "said"),
     [
-        (lambda root: (root / "dvc.yaml").unlink(), 2, "has no dvc.yaml; git checkout -- dvc.yaml, or a new clone"),
         (lambda root: shutil.rmtree(root / ".git"), 2, "is not in a git repository; git init"),
         (lambda root: (root / "params.yaml").open("a").write("# mine\n"), 2, "has changes that git does not have; commit"),
         (lambda root: shutil.copy(REPOSITORY / "docs/configurations/preferences.yaml", root / "params.yaml"), 2,
@@ -325,7 +324,7 @@ def clone(tmp_path: Path) -> Path:
         (lambda _: None, 4, "rows.jsonl: no such file; give one file in JSONL, CSV or Parquet"),
         (lambda root: (root / "rows.jsonl").mkdir(), 4, "rows.jsonl: is a folder; give one file"),
     ],
-    ids=["no pipeline", "no git", "uncommitted", "own", "no file", "a folder"],
+    ids=["no git", "uncommitted", "own", "no file", "a folder"],
 )  # fmt: skip
 def test_a_folder_that_init_cannot_start_from_is_refused(clone: Path, spoil: Any, code: int, said: str) -> None:
     spoil(clone)

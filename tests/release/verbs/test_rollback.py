@@ -1,6 +1,7 @@
 """rollback: back to what ran, by one commit, with what was bad held back; quarantine: released by name; drill."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -20,6 +21,7 @@ from release.cli import environment_tables, main
 from release.evidence import attach
 from release.image.layout import Layout
 from release.ledger import disagreements
+from release.overlay import overlays
 from release.promotion import context
 from release.verbs import drill as drills
 from release.verbs import history as histories
@@ -28,6 +30,7 @@ from release.verbs import quarantine as quarantines
 from release.verbs import rollback as verb
 from release.verbs.approve import approve
 from release.verbs.reconcile import reconcile
+from release.verbs.render import render
 from release.verbs.rollback import RollbackOptions, RolledBack, rollback
 from release.verbs.status import status
 from tests import captured_rows, ledger_tree, overlay_sample
@@ -130,6 +133,27 @@ def test_another_environment_s_files_do_not_stop_a_rollback_and_stop_a_promotion
         "staging: overlay", "production: overlay",
     ]  # fmt: skip
     assert back(root).done == "moved"
+
+
+def test_after_an_upgrade_that_changes_the_base_a_promotion_waits_for_render_and_a_rollback_does_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay_sample.upgraded(monkeypatch)
+    found = status(root)
+    assert found.contradictions == ()
+    production = found.environments[1]
+    assert production.older.startswith(
+        f"{overlay_sample.BASE}: of an earlier version of Lockstep: `lockstep render production`"
+    )
+    assert environment_tables.status(found).count(production.older) == 1
+    assert production.advice.headline == "v0.3.0 of staging can follow once production is rendered"
+    with pytest.raises(PromotionRefused, match=re.escape(production.older)):
+        move(root, "production")
+    assert back(root).done == "moved"
+    assert {path.parent for path in render(root, "staging")} == {overlay_sample.BASE}
+    keep(root, "rendered")
+    assert move(root, "production").done == "moved"
+    assert [(state.older, state.drift) for state in status(root).environments] == [("", ()), ("", ())]
 
 
 def test_alerts_of_the_last_move_do_not_stop_a_rollback_and_edited_ones_do(root: Path) -> None:
@@ -422,7 +446,7 @@ def files(root: Path, environment: str = "production") -> dict[Path, bytes]:
 
 
 def test_a_first_release_is_withdrawn(first: Path, made_first: tuple[Path, Release]) -> None:
-    """All that its promotion wrote is gone, and the scaffold of this repository is left."""
+    """All that its promotion wrote is gone but for files that build to nothing, by which a cluster deletes its server."""
     release = made_first[1]
     planned = back(first, to="none", dry_run=True)
     assert (planned.done, planned.after, verb.refusal(planned)) == ("planned", None, None)
@@ -433,7 +457,7 @@ def test_a_first_release_is_withdrawn(first: Path, made_first: tuple[Path, Relea
     assert "staging runs v0.1.0 too" in done.notes
     scaffold = layout.ENVIRONMENTS / "production"
     wanted = {path.relative_to(REPOSITORY): path.read_bytes() for path in (REPOSITORY / scaffold).rglob("*.yaml")}
-    assert files(first) == wanted
+    assert files(first) == wanted | overlays.nothing("production")
     assert git(first, "status", "--porcelain", "--", "release") == ""
     assert [(entry.image, entry.model, entry.version, entry.why) for entry in quarantines.held(first)] == [
         (release.digest, release.report.model, "v0.1.0", BAD)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,41 @@ def test_it_may_be_called_from_a_folder_of_the_repository(root: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert outputs(root) == ROWS
         shutil.rmtree(root / "data")
+
+
+def project(root: Path, name: str, out: str = "data/rows") -> Path:
+    """A project whose stage writes its name."""
+    folder = root / "projects" / name
+    folder.mkdir(parents=True)
+    (folder / "params.yaml").write_text("{}\n")
+    command = f"sleep 1 && mkdir -p $(dirname {out}) && echo {name} > {out}"
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"make": {"cmd": command, "outs": [out]}}}))
+    return folder
+
+
+def test_projects_share_the_folder_of_dvc_and_run_at_once(root: Path) -> None:
+    folders = [project(root, name) for name in ("router", "summary")]
+
+    def run(folder: Path) -> str:
+        return dvc(folder, "repro", LOCKSTEP_ROOT=str(root)).stderr
+
+    with ThreadPoolExecutor(2) as pool:
+        assert [*pool.map(run, folders)] == ["", ""]
+    assert [(folder / "data/rows").read_text() for folder in folders] == ["router\n", "summary\n"]
+    shutil.rmtree(root / "projects/summary/data")
+    assert json.loads(dvc(folders[0], "status", "--json", "dvc.yaml").stdout) == {}
+    assert dvc(folders[1] / "data/..", "checkout", LOCKSTEP_ROOT=str(root)).returncode == 0
+    assert (folders[1] / "data/rows").read_text() == "summary\n"
+
+
+def test_a_project_writes_nothing_into_another(root: Path) -> None:
+    project(root, "summary")
+    thief = project(root, "router", "../summary/data/rows")
+    dvc(thief, "repro", LOCKSTEP_ROOT=str(root))
+    (root / "projects/summary/data/rows").unlink()
+    done = dvc(thief, "checkout", LOCKSTEP_ROOT=str(root))
+    assert "'../summary/data/rows' is outside the folders that DVC may write" in " ".join(done.stderr.split())
+    assert not (root / "projects/summary/data/rows").exists()
 
 
 def test_a_pipeline_that_cannot_be_read_is_said_in_a_line(root: Path) -> None:

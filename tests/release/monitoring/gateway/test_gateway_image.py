@@ -101,8 +101,9 @@ def test_it_runs_as_nobody_on_a_root_that_is_read_only(image: str) -> None:
 
 def _command() -> list[str]:
     """The command by which the component starts the image."""
-    text = (REPOSITORY / layout.ENVIRONMENTS / "components" / "gateway" / "deployment.yaml").read_text()
-    (container,) = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"]
+    text = (REPOSITORY / layout.ENVIRONMENTS / "components" / "gateway" / "objects.yaml").read_text()
+    (deployment,) = [item for item in yaml.safe_load_all(text) if item["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
     return [str(word) for word in container["command"]]
 
 

@@ -1,0 +1,58 @@
+"""The projects of a git repository. Each is a folder with params.yaml and dvc.yaml; the git root may be the only one.
+
+A file below no other project than the git root belongs to all of them: the pin of Lockstep, a policy at the git root,
+the workflows, a team's kinds.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from checks.storage import layout
+from release.adapters import commits
+from release.adapters.git import Git
+
+_FILES = frozenset({layout.PARAMS.name, layout.PIPELINE.name})
+
+
+def folders(git: Git, commit: str) -> tuple[Path, ...]:
+    """Return the projects of a commit, as folders below the git root. Raises EvidenceRefused if git cannot read it."""
+    files_of = dict[Path, set[str]]()
+    for path in _paths(git, "ls-tree", "-r", "-z", "--full-tree", "--name-only", commit):
+        files_of.setdefault(path.parent, set()).add(path.name)
+    return tuple(sorted(folder for folder, names in files_of.items() if names >= _FILES))
+
+
+def changed(git: Git, base: str, tip: str) -> tuple[Path, ...]:
+    """Return the projects of ``tip`` that differ from ``base``: all of them, if a file that they share differs."""
+    projects = folders(git, tip)
+    paths = list(
+        _paths(git, "diff", "-z", "--name-only", "--no-renames", "--no-relative", base, tip)
+    )
+    apart = [folder for folder in projects if folder != Path()]
+    if any(not any(path.is_relative_to(folder) for folder in apart) for path in paths):
+        return projects
+    return tuple(
+        folder for folder in projects if any(path.is_relative_to(folder) for path in paths)
+    )
+
+
+def top(root: Path) -> Path:
+    """Return the git root of the project ``root``. Raises EvidenceRefused outside of git."""
+    return root / Git(root, None).line("rev-parse", "--show-cdup")
+
+
+def homes(root: Path) -> tuple[Path, ...]:
+    """Return the folders that may have a policy for the project ``root``: itself, and a git root above it."""
+    above = top(root) if commits.has_repository(root) else root
+    return (root,) if above == root else (root, above)
+
+
+def policy_home(root: Path, commit: str, path: Path) -> Path:
+    """Return the folder whose file of release/policy counts in ``commit``: the project ``root``, else the git root."""
+    is_missing = commits.read_many(root, commit, [path]) == {path: None}
+    return homes(root)[-1] if is_missing else root
+
+
+def _paths(git: Git, *arguments: str) -> Iterable[Path]:
+    listed = git.ask(*arguments).decode(errors="surrogateescape")
+    return (Path(name) for name in listed.split("\0") if name)

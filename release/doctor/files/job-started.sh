@@ -1,0 +1,1 @@
+../../../.github/runner/job-started.sh

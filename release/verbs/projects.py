@@ -1,0 +1,77 @@
+"""projects: the projects of the repository, and those that a pull request changes."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.process.text import redact
+from checks.records.rows import Record
+from release.adapters import commits, projects
+from release.record.records import Records
+
+_NAME = re.compile(r"[A-Za-z0-9_./-]+", re.ASCII)
+
+
+class Project(Record):
+    """A project by its ``folder`` below the git root. ``changed``: HEAD changes it since it left the target branch."""
+
+    folder: str
+    model: str | None  # serve.name; None if params.yaml does not say it.
+    changed: bool
+
+
+def listed(root: Path, target: str | None = None) -> tuple[Project, ...]:
+    """Return the projects of HEAD. ``target``: the branch to compare with (default: ``commits.target``).
+
+    All count as changed where HEAD changes nothing or a file that they share. Raises EvidenceRefused if git has no
+    commit, no project or no ``target``, and for a folder whose name a workflow cannot pass on; ParamsRefused if two
+    projects have one `serve.name`.
+    """
+    head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    if head is None:
+        raise EvidenceRefused(f"{root}: git has no commit here", "commit the projects first")
+    git = Records(root).git
+    folders = projects.folders(git, head)
+    if not folders:
+        raise EvidenceRefused(
+            f"{head[:12]}: no folder has params.yaml and dvc.yaml",
+            "begin a project with `lockstep init`, and commit it",
+        )
+    for folder in folders:
+        if not _NAME.fullmatch(folder.as_posix()):
+            raise EvidenceRefused(
+                f"{redact(str(folder))!r}: a name of a project has other characters than A-Z a-z 0-9 _ . -",
+                "rename the folder",
+            )
+    top = projects.top(root)
+    models = {folder: _model(Records(top / folder), head) for folder in folders}
+    _refuse_one_name(models)
+    tip = commits.target(root, target)[1]
+    base = commits.merge_base(root, head, tip) if tip else None
+    changed = projects.changed(git, base, head) if base else folders
+    return tuple(
+        Project(folder=str(folder), model=model, changed=folder in (changed or folders))
+        for folder, model in models.items()
+    )
+
+
+def _model(records: Records, head: str) -> str | None:
+    """Return `serve.name` as of ``head``. A params.yaml that cannot be read is the gate's to refuse."""
+    try:
+        serve = records.at(head).document("params.yaml").get("serve")
+    except (EvidenceRefused, ParamsRefused):
+        return None
+    name = serve.get("name") if isinstance(serve, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _refuse_one_name(models: Mapping[Path, str | None]) -> None:
+    """Refuse two projects with one name: clusters, dashboards and gateways tell models apart by it."""
+    first = dict[str, Path]()
+    for folder, model in models.items():
+        if model is not None and (other := first.setdefault(model, folder)) != folder:
+            raise ParamsRefused(
+                f"serve.name: {redact(model)}: is the name in {other}/params.yaml and in {folder}/params.yaml",
+                "give each project's model a name of its own",
+            )

@@ -1,0 +1,63 @@
+"""The pin of Lockstep in a team's repository, as people, Dependabot and Renovate write it."""
+
+import hashlib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from checks.process.errors import MachineRefused, ParamsRefused
+from release.adapters import pin
+from release.adapters.pin import Pin
+
+SHA = "ab" * 32
+HERE = Pin("dvc,pipeline,s3", "0.2.0", SHA)
+KINDS = "acme-kinds==1.0 --hash=sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"lockstep-llm[dvc,pipeline,s3]==0.2.0 --hash=sha256:{SHA}\n",
+        f"# ours\nlockstep-llm[dvc,pipeline,s3]==0.2.0 \\\n    --hash=sha256:{SHA}\n{KINDS}\n",
+        pin.written(HERE),
+    ],
+    ids=["one line", "as Dependabot writes it, beside another package", "as init writes it"],
+)
+def test_a_pin_is_read(text: str) -> None:
+    assert pin.read(text) == HERE
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "lockstep-llm[dvc]==0.2.0\n", f"lockstep-llm[dvc]>=0.2.0 --hash=sha256:{SHA}\n", pin.written(HERE) * 2],
+    ids=["nothing", "without a hash", "a range", "two"],
+)
+def test_what_pins_no_wheel_is_refused(text: str) -> None:
+    with pytest.raises(ParamsRefused, match="pins of lockstep-llm with a hash; write one line"):
+        pin.read(text)
+
+
+def test_a_new_pin_leaves_the_other_lines() -> None:
+    new = Pin("dvc", "0.3.0", "cd" * 32)
+    text = pin.replaced(f"# ours\n{HERE.line()}\n{KINDS}\n", new)
+    assert text == f"# ours\n{new.line()}\n{KINDS}\n"
+
+
+def test_a_version_is_pinned_by_the_wheel_that_pip_brings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    for version in ("0.2.0", "0.10.0"):
+        info = f"lockstep_llm-{version}.dist-info"
+        with zipfile.ZipFile(tmp_path / f"lockstep_llm-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: lockstep-llm\nVersion: {version}\n")
+            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{info}/RECORD", "")
+    newest = tmp_path / "lockstep_llm-0.10.0-py3-none-any.whl"
+    assert pin.of(None, "dvc") == Pin("dvc", "0.10.0", hashlib.sha256(newest.read_bytes()).hexdigest())
+    assert pin.of("0.2.0").version == "0.2.0"
+    with pytest.raises(MachineRefused, match=r"lockstep-llm==0\.9: pip brings no wheel: ERROR: .*; name an index"):
+        pin.of("0.9")
+    for version in ("--index-url=x", "0.2.0 evil", ""):
+        with pytest.raises(ParamsRefused, match="is not a version"):
+            pin.of(version)
