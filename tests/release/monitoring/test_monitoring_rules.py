@@ -61,6 +61,16 @@ def _promtool(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
+def _caught(folder: Path) -> bool:
+    """Whether a case of the tests fails. They are tried one by one up to it, because promtool takes seconds for all."""
+    tests = read_yaml((folder / "rules_test.yaml").read_text())
+    for case in tests["tests"]:
+        (folder / "case.yaml").write_text(dumped(tests | {"tests": [case]}))
+        if _promtool(folder, "test", "rules", "case.yaml").returncode != 0:
+            return True
+    return False
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "environment"), [("default", "production"), ("all", "staging"), ("none", "production")]
@@ -70,6 +80,7 @@ def test_promtool_accepts_the_rules_and_their_tests_hold(tmp_path: Path, name: s
     for command in (("check", "rules", "rules.yaml"), ("test", "rules", "rules_test.yaml")):
         done = _promtool(folder, *command)
         assert done.returncode == 0, done.stdout + done.stderr
+    assert name != "all" or not _caught(folder)
     text = (folder / "rules.yaml").read_text() + (folder / "dashboard.json").read_text()
     assert ({"production", "staging"} - {environment}).pop() not in text
 
@@ -103,7 +114,7 @@ def test_a_rule_that_is_changed_by_hand_fails_its_test(tmp_path: Path, old: str,
     assert old in text
     (folder / "rules.yaml").write_text(text.replace(old, new))
     assert _promtool(folder, "check", "rules", "rules.yaml").returncode == 0  # a check sees none of them
-    assert _promtool(folder, "test", "rules", "rules_test.yaml").returncode != 0
+    assert _caught(folder)
 
 
 @pytest.mark.parametrize(
