@@ -277,12 +277,12 @@ class Act:
 def _as_act_knows(text: str) -> str:
     """Return a workflow without what act does not know. Jobs check out the file as it is.
 
-    It knows neither environments nor concurrency, and its schema no `deployment` and no `queue`. `$/` is the repository
-    and the commit that a file is of.
+    It knows neither environments nor concurrency, and its schema no `deployment` and no `queue`. `$/`, and `./` of a
+    called workflow, are the repository and the commit that a file is of.
     """
     text = re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", text)
     text = re.sub(r"^  queue: max\n", "", text, flags=re.M)
-    return re.sub(r"uses: \$/(\S+)", rf"uses: {LOCKSTEP}/\1@{COMMIT}", text)
+    return re.sub(r"uses: [$.]/(\S+)", rf"uses: {LOCKSTEP}/\1@{COMMIT}", text)
 
 
 def _jobs(workflow: Path, identity: str, shared: Path) -> dict[str, str]:

@@ -31,8 +31,8 @@ def source(folder: Path) -> Path:
 
 def built(work: Path) -> Path:
     """Return the wheel of this repository, built below ``work``."""
-    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", work / "wheel"]
-    subprocess.run([sys.executable, *build, source(work / "source")], check=True, capture_output=True)
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(work / "wheel")]
+    subprocess.run([sys.executable, *build, str(source(work / "source"))], check=True, capture_output=True)
     (path,) = (work / "wheel").glob("*.whl")
     return path
 
