@@ -55,7 +55,12 @@ def test_the_repository_has_no_code_of_lockstep(team: Team) -> None:
 
 
 def test_a_pull_request_is_judged_in_three_jobs_and_gets_one_comment(team: Team, opened: Pull) -> None:
-    assert opened.run.conclusions() == {"data": "success", "train": "success", "verdict": "success"}, opened.run.text
+    assert opened.run.conclusions() == {
+        "projects": "skipped",
+        "data": "success",
+        "train": "success",
+        "verdict": "success",
+    }, opened.run.text
     assert opened.stages("data") == ["fetch", "prepare", "validate"]
     assert opened.stages("train") == TRAIN_ONWARD
     assert opened.first_line().startswith(PASS)
@@ -155,9 +160,12 @@ def unchanged(team: Team, merged: str) -> Pull:
 
 
 def test_a_pull_request_that_changes_no_input_runs_no_stage(team: Team, unchanged: Pull) -> None:
-    assert unchanged.run.conclusions() == {"data": "success", "train": "success", "verdict": "success"}, (
-        unchanged.run.text
-    )
+    assert unchanged.run.conclusions() == {
+        "projects": "skipped",
+        "data": "success",
+        "train": "success",
+        "verdict": "success",
+    }, unchanged.run.text
     assert unchanged.stages("data") == unchanged.stages("train") == []
     assert unchanged.first_line().startswith(PASS)
     assert (unchanged.check["head_sha"], unchanged.check["conclusion"]) == (team.tip("words"), "success")
@@ -244,7 +252,12 @@ def test_a_second_push_updates_the_comment_and_runs_what_changed(team: Team, wea
 
 
 def test_a_regression_fails_its_check_and_the_comment_says_why(team: Team, regressed: Pull) -> None:
-    assert regressed.run.conclusions() == {"data": "success", "train": "failure", "verdict": "success"}
+    assert regressed.run.conclusions() == {
+        "projects": "skipped",
+        "data": "success",
+        "train": "failure",
+        "verdict": "success",
+    }
     assert "Fail" in regressed.first_line()
     assert regressed.first_line().startswith("### ❌ Fail, worse than main by ")
     assert "routes_well" in regressed.comment
@@ -263,7 +276,12 @@ def bad(team: Team, merged: str) -> Pull:
 
 
 def test_bad_data_stops_before_a_gpu_is_used_and_the_comment_says_so(team: Team, bad: Pull) -> None:
-    assert bad.run.conclusions() == {"data": "failure", "train": "skipped", "verdict": "failure"}, bad.run.text
+    assert bad.run.conclusions() == {
+        "projects": "skipped",
+        "data": "failure",
+        "train": "skipped",
+        "verdict": "failure",
+    }, bad.run.text
     assert bad.stages("data") == ["validate"]
     assert "data" in bad.first_line().lower()
     assert bad.check["conclusion"] == "failure"
@@ -309,7 +327,7 @@ def fork(team: Team, merged: str) -> Fork:
 
 
 def test_a_fork_is_held_until_its_very_commit_is_labelled(team: Team, fork: Fork) -> None:
-    held = {"data": "success", "train": "skipped", "verdict": "skipped"}
+    held = {"projects": "skipped", "data": "success", "train": "skipped", "verdict": "skipped"}
     assert fork.held.conclusions() == held, fork.held.text
     assert set(fork.other.conclusions().values()) == {"skipped"}
     assert fork.labelled.jobs["data"].conclusion == "success"
