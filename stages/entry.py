@@ -16,6 +16,7 @@ from checks.config import params_file
 from checks.config.params import Params
 from checks.formats import refused
 from checks.machine import disk
+from checks.process import distribution
 from checks.process.errors import MachineRefused, Refusal
 from checks.storage import layout
 
@@ -96,6 +97,6 @@ def hide(libraries: Iterable[str]) -> None:
 
 def _refuse(name: str, root: Path, refusal: Refusal, params: str | None) -> NoReturn:
     lines = [f"{name}: {refusal}", *(f"{name}: {other}" for other in refusal.others)]
-    click.echo("\n".join(lines), err=True)
+    click.echo(distribution.linked("\n".join(lines)), err=True)
     refused.write(root, refused.of(name, refusal, params))
     sys.exit(refusal.exit_code)

@@ -93,7 +93,9 @@ exec env {nowhere} {python} -m transformers.cli.transformers "$@"
 """
 _PROGRAM = """#!{interpreter} -IS
 import os, sys
-if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 and sys.argv[2] in {modules!r}:
+safe = sys.argv[1:2] == ["-P"]
+option, *words = sys.argv[1 + safe:] or [""]
+if option == "-m" and words and words[0] in {modules!r}:
     import array, json, signal, socket, struct
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -104,7 +106,7 @@ if sys.argv[1:2] == ["-m"] and len(sys.argv) > 2 and sys.argv[2] in {modules!r}:
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, lambda number, _: server.send(bytes([number])))
         os.umask(mask := os.umask(0))
-        told = json.dumps([sys.argv[2:], dict(os.environ), os.getcwd(), mask]).encode()
+        told = json.dumps([words, dict(os.environ), os.getcwd(), mask, safe]).encode()
         server.sendmsg([b"."], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
         server.sendall(struct.pack("i", len(told)) + told)
         answer = server.recv(4)
@@ -240,9 +242,15 @@ def _serve(address: str, libraries: list[str]) -> None:
 
 
 def _run(
-    asking: socket.socket, streams: list[int], arguments: list[str], environment: dict[str, str], folder: str, mask: int
+    asking: socket.socket,
+    streams: list[int],
+    arguments: list[str],
+    environment: dict[str, str],
+    folder: str,
+    mask: int,
+    safe: bool,
 ) -> NoReturn:
-    """Be the process that was asked for."""
+    """Be the process that was asked for. ``safe``: it does not import from its folder, by ``-P``."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: killed when the server has ended
     program, _, _ = struct.unpack("3i", asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     asking.close()
@@ -258,7 +266,7 @@ def _run(
     tempfile.tempdir = None
     importlib.import_module("numpy").random.seed()
     sys.argv = ["-m", *arguments[1:]]
-    current = () if environment.get(SAFE) else (folder,)
+    current = () if safe or environment.get(SAFE) else (folder,)
     sys.path[:1] = [*current, *filter(None, environment.get(PATHS, "").split(os.pathsep))]
     try:
         runpy._run_module_as_main(arguments[0])  # type: ignore[attr-defined] # what ``python -m`` calls

@@ -95,7 +95,8 @@ def _of_stage(
     stage: str, params: Mapping[str, Any], unwritten: Mapping[str, Any], code: Code
 ) -> str:
     contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
-    outside = {kind: plugin.sha256 for kind, plugin in plugins.named(_names(stage, params)).items()}
+    packages = plugins.named(_names(stage, params), modules.groups(contents))
+    outside = {kind: plugin.sha256 for kind, plugin in packages.items()}
     defaults = {path: value_at(unwritten, path) for path in READS[stage]}
     return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})
 

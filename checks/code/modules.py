@@ -12,7 +12,7 @@ Code that makes the name of a module while it runs is not found: a review has to
 
 import functools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,11 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
     return sorted(paths)
 
 
+def groups(paths: Collection[str]) -> set[str]:
+    """Return the groups of kinds that the modules ``paths`` find kinds of, such as ``scorers``."""
+    return {_group(folder) for finder, folder in KINDS.items() if finder in paths}
+
+
 def names_in(values: Any) -> frozenset[str]:
     """Return every text in ``values`` that may be the name of a kind: keys, values, and the schemes of URIs."""
     if isinstance(values, Mapping):
@@ -147,12 +152,15 @@ def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
     if folder == _SCHEMES:
         # `file` reads paths. `url` reads every address whose scheme has no kind of its own.
         files |= {"file", "url"}
-    group = _GROUPS.get(folder, folder.rpartition("/")[2])
-    folders = (folder, f"{layout.KINDS}/{group}")
+    folders = (folder, f"{layout.KINDS}/{_group(folder)}")
     for path in code:
         place, _, name = path.rpartition("/")
         if place in folders and name.removesuffix(".py") in files:
             yield path
+
+
+def _group(folder: str) -> str:
+    return _GROUPS.get(folder, folder.rpartition("/")[2])
 
 
 @functools.lru_cache(maxsize=2048)

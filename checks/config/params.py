@@ -1,9 +1,10 @@
 """params.yaml as strict, frozen models; ``checks.config.params_file`` reads the file into them."""
 
+import functools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
 
 from checks.config.data_sources import Data, RuleName
 from checks.config.monitor import Monitor
@@ -19,7 +20,9 @@ from checks.kinds.gate import Gate, GateParams, ScoreGate, decided_at
 from checks.kinds.loader import LOADERS, Loader
 from checks.kinds.method import MergedInto, Train
 from checks.kinds.scorer import Scorer
+from checks.kinds.section import SECTIONS
 from checks.kinds.suite import Suite
+from checks.process.errors import MachineRefused
 from checks.records.sections import (
     Agreement,
     Bound,
@@ -690,3 +693,19 @@ class Params(Section):
                 yield (
                     f"promote.environments.{name}.sealed: there is no sealed split|write the section sealed, or false"
                 )
+
+
+@functools.cache
+def model() -> type[Params]:
+    """Return the model of all of params.yaml, with the sections that packages and the team add.
+
+    Raises MachineRefused if one is called like a section of Lockstep.
+    """
+    aliases = (field.alias for field in Params.model_fields.values())
+    if twice := sorted(SECTIONS.kinds.keys() & {*dir(Params), *Params.model_fields, *aliases}):
+        raise MachineRefused(
+            f"a package or a file of {layout.KINDS}/ adds the section {twice[0]!r}, which Lockstep has",
+            "rename it there",
+        )
+    added: dict[str, Any] = {name: (kind | None, None) for name, kind in SECTIONS.kinds.items()}
+    return create_model("Params", __base__=Params, **added) if added else Params

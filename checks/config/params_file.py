@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from checks.config import params
 from checks.config.params import Params, ReleaseParams
 from checks.kinds.registry import refuse_broken
 from checks.process.errors import ParamsRefused
@@ -73,7 +74,7 @@ def check(parsed: Parsed) -> Params:
     Raises MachineRefused if an installed package adds a kind that cannot be used, because the text might mean that one.
     """
     refuse_broken()
-    return _checked(parsed, Params)
+    return _checked(parsed, params.model())
 
 
 def check_release(parsed: Parsed) -> ReleaseParams:
@@ -94,9 +95,9 @@ def _checked(parsed: Parsed, model: type[S]) -> S:
 
 def schema() -> dict[str, Any]:
     """JSON Schema of params.yaml, for editors."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Params.model_json_schema(
-        by_alias=True
-    )
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema"
+    } | params.model().model_json_schema(by_alias=True)
 
 
 def _text(path: Path) -> str:

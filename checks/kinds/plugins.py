@@ -10,7 +10,7 @@ packages is not part of its digest.
 
 import csv
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,15 +49,16 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
     return different
 
 
-def named(names: Iterable[str]) -> dict[str, Plugin]:
-    """Return what evidence records of the kinds from outside that have one of ``names``, without importing them.
+def named(names: Collection[str], groups: Iterable[str]) -> dict[str, Plugin]:
+    """Return what evidence records of the kinds from outside, without importing them.
 
-    Raises MachineRefused as ``identity``.
+    They are the kinds of ``groups``, such as ``scorers``, that have one of ``names``. Raises MachineRefused as
+    ``identity``.
     """
-    wanted = set(names)
-    groups = sorted(group for group in _every_entry_point().groups if group.startswith(PREFIX))
-    used = [entry for group in groups for entry in entry_points(group) if entry.name in wanted]
-    return {f"{entry.group}:{entry.name}": identity(entry) for entry in used}
+    points = (entry for group in sorted(groups) for entry in entry_points(f"{PREFIX}{group}"))
+    return {
+        f"{point.group}:{point.name}": identity(point) for point in points if point.name in names
+    }
 
 
 def identity(entry: metadata.EntryPoint) -> Plugin:

@@ -61,18 +61,21 @@ class Registry(Generic[T]):
         base: type,
         name_of: Callable[[type[Any]], str] | None = None,
         field: str = "kind",
+        *,
+        own: bool = True,
     ) -> None:
         """Declare the kinds of ``group``, each a class below ``base``, which is ``T``.
 
         Every module directly in the group's folder is a kind, unless its name begins with ``_``. ``name_of`` gives the
         name that params.yaml uses, and raises Unfit for a class that is no kind; None: ``tag``. ``field``: the
         parameter that names the kind. Kinds of Lockstep are in the order of their ``rank``, if they have one, and of
-        their names where that leaves a choice.
+        their names where that leaves a choice. ``own``: Lockstep has kinds of the group.
         """
         self.group = group
         self._base = base
         self._name_of: Callable[[type[Any]], str] = name_of or tag
         self._field = field
+        self._own = own
         _declared[group] = self
 
     def __get_pydantic_core_schema__(
@@ -126,17 +129,12 @@ class Registry(Generic[T]):
 
     @functools.cached_property
     def _found(self) -> "_Kinds":
-        folder = _own_folder(self.group)
-        modules = sorted(
-            module.name
-            for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
-            if not module.name.rpartition(".")[2].startswith("_")
-        )
+        modules = _own_modules(self.group) if self._own else []
         own = [_class_in(importlib.import_module(module), self._base) for module in modules]
         own.sort(key=lambda kind: (getattr(kind, "rank", 0), self._name_of(kind)))
         kinds = {self._name_of(kind): kind for kind in own}
         if len(kinds) < len(own):
-            raise ValueError(f"{folder.__name__}: two modules have a kind of one name")
+            raise ValueError(f"{self.group}: two modules have a kind of one name")
         added: dict[str, _Added] = {}
         broken: list[tuple[str, str]] = []
         for kind in (*_of_packages(self.group), *_of_team(self.group)):
@@ -198,7 +196,8 @@ _declared: dict[str, Registry[Any]] = {}
 def refuse_broken() -> None:
     """Raise MachineRefused with every kind from outside that cannot be used."""
     broken = [kind for _, registry in sorted(_declared.items()) for kind in registry.broken]
-    broken += team_kinds.misplaced([entry.name for entry in plugins.entry_points(_OWN)])
+    groups = {entry.name for entry in plugins.entry_points(_OWN)} | {*map(_folder_name, _declared)}
+    broken += team_kinds.misplaced(groups)
     if broken:
         (what, todo), *others = broken
         raise MachineRefused(what, todo, tuple(f"{w}; {t}" for w, t in others))
@@ -270,6 +269,15 @@ def _refuse_unrecorded(entry: metadata.EntryPoint, kind: type[Any]) -> None:
 
 def _folder_name(group: str) -> str:
     return group.removeprefix(plugins.PREFIX)
+
+
+def _own_modules(group: str) -> list[str]:
+    folder = _own_folder(group)
+    return sorted(
+        module.name
+        for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
+        if not module.name.rpartition(".")[2].startswith("_")
+    )
 
 
 def _own_folder(group: str) -> ModuleType:

@@ -31,13 +31,20 @@ def use(root: Path) -> None:
 
 def paths(group: str) -> list[Path]:
     """Return the files of a group, such as ``scorers``, relative to the repository's root and sorted."""
-    return [path for path in _python() if path.parent == layout.KINDS / group]
+    folder = layout.KINDS / group
+    return [
+        path
+        for path in _python()
+        if path.parent == folder and _has_name(path) and not _is_linked(path)
+    ]
 
 
 def misplaced(groups: Collection[str]) -> Iterator[tuple[str, str]]:
     """Yield (problem, fix) for each file of Python below the folder that is no file of a kind."""
     for path in _python():
-        if len(path.parts) != 3 or not path.stem.isidentifier() or path.stem.startswith("_"):
+        if _is_linked(path):
+            yield f"{path}: is a link, or lies below one", "replace it with what it points at"
+        elif len(path.parts) != 3 or not _has_name(path):
             yield f"{path}: is not named as a kind of this repository", _FIX
         elif path.parent.name not in groups:
             yield (
@@ -85,6 +92,14 @@ class _Alone(MetaPathFinder):
 
 
 _ALONE = _Alone()
+
+
+def _has_name(path: Path) -> bool:
+    return path.stem.isidentifier() and not path.stem.startswith("_")
+
+
+def _is_linked(path: Path) -> bool:
+    return (_root / path).resolve() != _root.resolve() / path
 
 
 def _python() -> list[Path]:

@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ NAME = "lockstep-llm"
 
 # The file of a thin repository that names the version of Lockstep, its extras and the packages of kinds.
 PIN = "lockstep-requirements.txt"
+
+
+_PAGE = re.compile(r"\bdocs/([a-z-]+/[a-z-]+\.md)")
 
 
 def version() -> str:
@@ -45,3 +49,14 @@ def install(extras: str) -> str:
     if (Path(os.environ.get("LOCKSTEP_ROOT", ".")) / PIN).is_file():
         return f"add {extras} to the extras in {PIN}, then run ./lockstep"
     return f"pip install '{NAME}[{extras}]=={version()}'"
+
+
+def linked(text: str) -> str:
+    """Return a message in which pages of docs/ are addresses, unless this is a clone, which has the pages."""
+    if origin().get("dir_info", {}).get("editable"):
+        return text
+    urls = metadata.metadata(NAME).get_all("Project-URL") or []
+    address = next(
+        (url.partition(", ")[2] for url in urls if url.startswith("Documentation, ")), ""
+    )
+    return _PAGE.sub(rf"{address}/\1", text)

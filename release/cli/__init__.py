@@ -60,11 +60,11 @@ from release.cli import (
     verify,
     watch,
 )
-from release.cli.common import Group
+from release.cli.package_verbs import WithPackages
 
 
 @click.group(
-    cls=Group,
+    cls=WithPackages,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,

@@ -116,10 +116,10 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
                 raise
             _end_without_module(error)
         except Refusal as refusal:
-            _end(refusal)
+            end(refusal)
         except OSError as error:
             if refused := disk.full(error, [arg for arg in args if isinstance(arg, Path)]):
-                _end(refused)
+                end(refused)
             raise
         except KeyboardInterrupt:
             click.echo("lockstep: interrupted", err=True)
@@ -135,10 +135,12 @@ def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
     return None if verbose else StageLines(root, verb)
 
 
-def _end(refusal: "Refusal") -> NoReturn:
+def end(refusal: "Refusal") -> NoReturn:
+    """Print a refusal to standard error and exit with its code."""
+    from checks.process import distribution
     from checks.process.text import escape
 
-    for line in (str(refusal), *refusal.others):
+    for line in map(distribution.linked, (str(refusal), *refusal.others)):
         click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")
     sys.exit(refusal.exit_code)
 

@@ -1,4 +1,4 @@
-"""Commands about signing keys: keys new."""
+"""Commands about signing keys: keys new, keys workflows."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,3 +58,21 @@ def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, a
         click.echo(
             f"\nto let it sign, code owners add this to release/policy/signers.yaml:\n{made.entry}"
         )
+
+
+@keys.command("workflows")
+@click.argument("repository", metavar="OWNER/NAME")
+@click.option(
+    "--branch", default="main", show_default=True, help="The branch from which releases are made."
+)
+@click.pass_obj
+@refusing
+def workflows(root: Path, repository: str, branch: str) -> None:
+    """Let the workflows of OWNER/NAME on GitHub sign releases and verifications, without a key.
+
+    Adds them to release/policy/signers.yaml, where they count once that is on the target branch.
+    """
+    from release.verbs import keys as verb
+
+    path = verb.add_workflows(root, repository, branch)
+    click.echo(f"{path} has the workflows: commit it; code owners approve the change")

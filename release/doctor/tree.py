@@ -9,24 +9,19 @@ from typing import NamedTuple
 import yaml
 
 from checks.config import params_file
-from checks.formats.signers import GITHUB, Role, Signer
+from checks.formats.signers import Role
 from checks.process.errors import Refusal
 from checks.storage import layout
 from release.adapters import dvc
 from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import shown
 from release.doctor.repository import Repository, Target
-from release.evidence import trust
+from release.evidence import trust, workflow_signers
 from release.overlay import environment_file, named_server
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
-_FOLDER = Path(".github/workflows")
 _DVC = Path(".dvc/config")
 _ADD = "./lockstep dvc remote add -d storage s3://BUCKET/PREFIX, commit .dvc/config, push"
-# A thin workflow: it calls the one of Lockstep's repository at a commit.
-_PINNED = re.compile(
-    r"^ +uses: ([\w.-]+/[\w.-]+)/\.github/workflows/[\w.-]+@([0-9a-f]{40})\b", re.MULTILINE
-)
 _REMOTE = re.compile(r"""'?remote "(.+?)"'?""")  # a section of the configuration
 _SHARED = {
     "s3",
@@ -46,18 +41,19 @@ _SHARED = {
 
 def _workflows(target: Target) -> str:
     names = [name for name in WORKFLOWS if name != "verify.yml" or not _pinned(target)]
-    absent = [name for name in names if target.read_shared(_FOLDER / name) is None]
+    absent = [name for name in names if target.read_shared(workflow_signers.FOLDER / name) is None]
     want(
         not absent, f"{', '.join(absent)}: not on {target.name}", "commit them, push, and git fetch"
     )
     return f"all {len(names)} on {target.name}"
 
 
-def _pinned(target: Target) -> re.Match[str] | None:
-    """Return repository and commit of the workflow that release.yml calls, None if it does the work itself."""
-    return _PINNED.search(
-        (target.read_shared(_FOLDER / "release.yml") or b"").decode(errors="replace")
-    )
+def _pinned(target: Target) -> tuple[str, str] | None:
+    return workflow_signers.pinned(_release(target))
+
+
+def _release(target: Target) -> bytes:
+    return target.read_shared(workflow_signers.RELEASE) or b""
 
 
 def remote(target: Target) -> tuple[str, str, tuple[str, str] | None]:
@@ -127,18 +123,20 @@ def _called(repository: Repository) -> str:
     if pinned is None:
         return "none of another repository"
     owner = shown(repository.answer["full_name"]).partition("/")[0]
-    home, _, name = pinned[1].partition("/")
+    home, _, name = pinned[0].partition("/")
     if home.lower() != owner.lower():
         raise Unseen(
-            f"{pinned[1]}: its jobs get no runner and no secret of {owner}, unless both are of one enterprise",
+            f"{pinned[0]}: its jobs get no runner and no secret of {owner}, unless both are of one enterprise",
             f"fork it into {owner}, then run ./lockstep upgrade --workflows {owner}/{name}",
         )
-    return f"{pinned[1]} has the same owner"
+    return f"{pinned[0]} has the same owner"
 
 
 def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
     """Require the workflow that signs among the signers."""
-    wanted = _wanted(name, role, repository)
+    full_name = shown(repository.answer["full_name"])
+    release = _release(repository.target)
+    wanted = workflow_signers.signer(name, role, full_name, repository.branch, release)
     entry = yaml.safe_dump(
         wanted.model_dump(mode="json", exclude_defaults=True),
         default_flow_style=True,
@@ -173,25 +171,6 @@ def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
     return f"{own[0].name} is {file} of {whose}"
 
 
-def _wanted(name: str, role: Role, repository: Repository) -> Signer:
-    """Return the workflow that signs: this repository's own, or the pinned one that release.yml calls."""
-    full_name, at = shown(repository.answer["full_name"]), f"@refs/heads/{repository.branch}"
-    own = f"https://github.com/{full_name}/{_FOLDER}"
-    pinned = _pinned(repository.target)
-    if pinned is None:
-        return Signer.model_construct(
-            name=name, may=(role,), identity=f"{own}/{role}.yml{at}", issuer=GITHUB
-        )
-    return Signer.model_construct(
-        name=name,
-        may=(role,),
-        identity=f"https://github.com/{pinned[1]}/{_FOLDER}/{role}.yml",
-        commits=(pinned[2],),
-        caller=f"{own}/release.yml{at}",
-        issuer=GITHUB,
-    )
-
-
 LOCAL = (
     Wanted("workflows", ("pull requests", "releases"), _workflows),
     Wanted("DVC remote", ("every workflow",), _remote),
@@ -201,11 +180,11 @@ SIGNERS = (
     Wanted(
         "signers",
         ("release.yml", "promote.yml"),
-        partial(_signer, "ci", "release", "sign releases"),
+        partial(_signer, *workflow_signers.SIGNING[0], "sign releases"),
     ),
     Wanted(
         "verifiers",
         ("release.yml", "promote.yml"),
-        partial(_signer, "verifier", "verify", "sign verifications"),
+        partial(_signer, *workflow_signers.SIGNING[1], "sign verifications"),
     ),
 )

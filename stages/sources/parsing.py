@@ -8,10 +8,15 @@ import functools
 from pathlib import Path
 
 from checks.kinds.registry import Registry, Unfit, refuse_broken
+from checks.process import distribution
+from checks.process.errors import MachineRefused
+from checks.storage import layout
 from stages.sources import uris
 from stages.sources.location import Location, refused
 
 _PATH, _ANY = "file", "url"
+# Schemes of the package lockstep-lake, each an extra of Lockstep.
+_OF_LAKE = ("delta", "iceberg", "sql")
 
 
 @functools.cache
@@ -23,7 +28,7 @@ def kinds() -> Registry[Location]:
 def parse(uri: str, field: str, root: Path) -> Location:
     """Parse a URI strictly; ``field`` (``base.uri``) names it in refusals.
 
-    Raises SourceRefused, or MachineRefused if an installed package adds a kind of source that cannot be used.
+    Raises SourceRefused. Raises MachineRefused if a kind of source from outside cannot be used, or is not installed.
     """
     known = kinds().kinds
     refuse_broken()
@@ -34,6 +39,9 @@ def parse(uri: str, field: str, root: Path) -> Location:
     scheme, rest = uris.split(uri)
     if scheme is None:
         return known[_PATH].parse(uri, uri, field, root)
+    if scheme in _OF_LAKE and scheme not in known:
+        what = f"{layout.PARAMS}: {field}: {scheme}:// needs the package lockstep-lake"
+        raise MachineRefused(what, distribution.install(scheme))
     return known.get(scheme, known[_ANY]).parse(uri, rest, field, root)
 
 

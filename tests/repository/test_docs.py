@@ -75,6 +75,15 @@ def test_every_page_that_a_file_of_the_repository_names_is_there() -> None:
     assert broken == set()
 
 
+def test_no_file_installs_the_other_project_that_has_the_name_lockstep_on_the_package_index() -> None:
+    installs = r"\b(install|download|add)( -[^ ]+)* [\"']?lockstep([[<>=~!\"'` ]|$)"
+    done = subprocess.run(
+        ["git", "grep", "--untracked", "-nE", installs, "--", ".", ":!tests/repository/test_docs.py"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (1, "")
+
+
 def test_every_generated_part_stands_on_one_page_and_has_lines() -> None:
     marked = [name for page in PAGES for name in REFERENCE["PART"].findall(page.read_text())]
     assert sorted(marked) == sorted(REFERENCE["PARTS"])

@@ -25,9 +25,9 @@ def kept(tmp_path: Path) -> Path:
     )
     python.chmod(0o755)
     (folder / "pip").touch()
-    wanted = hashlib.sha256(
-        (REPOSITORY / "pyproject.toml").read_bytes() + (REPOSITORY / "constraints.txt").read_bytes()
-    )
+    kinds = sorted(path for path in REPOSITORY.glob("examples/**/*.*") if path.suffix in (".py", ".toml"))
+    parts = (REPOSITORY / "pyproject.toml", REPOSITORY / "constraints.txt", *kinds)
+    wanted = hashlib.sha256(b"".join(path.read_bytes() for path in parts))
     (folder.parent / ".lockstep-dvc-http-pipeline").write_text(wanted.hexdigest())
     return folder.parent
 
@@ -91,3 +91,29 @@ def test_this_repository_gets_its_tests_with_the_first_command_and_a_team_does_n
     )  # fmt: skip
     assert done.returncode == 9
     assert f"{tmp_path}{installed}" in done.stderr
+
+
+def test_packages_of_kinds_are_installed_with_it_and_again_where_one_of_their_files_changed(tmp_path: Path) -> None:
+    """With a pip that says what it is asked for."""
+    for name in ("lockstep", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    package = tmp_path / "examples/acme"
+    (package / "build/lib").mkdir(parents=True)
+    (package / "pyproject.toml").touch()
+    program = tmp_path / "kept/bin/python"
+    program.parent.mkdir(parents=True)
+    program.write_text('#!/bin/sh\ncase "$*" in *pip*) echo "$*" >&2;; esac\n')
+    program.chmod(0o755)
+    (program.parent / "pip").touch()
+
+    def asked() -> str:
+        command = [sys.executable, "lockstep", "--version"]
+        environment = {"PATH": os.environ["PATH"], "LOCKSTEP_VENV": str(tmp_path / "kept"), "LOCKSTEP_EXTRAS": "dvc"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+        return done.stderr
+
+    assert f" -e {tmp_path}[dvc] {package}\n" in asked()
+    assert not (package / "build").exists()
+    assert asked() == ""
+    (package / "kind.py").write_text("X = 1\n")
+    assert f" {package}\n" in asked()

@@ -65,6 +65,21 @@ def test_a_stage_has_arguments_folder_environment_streams_and_exit_code(
     assert os.getpid() != pid
 
 
+@pytest.mark.parametrize(("option", "more"), [(["-P"], {}), ([], {"PYTHONSAFEPATH": "1"})], ids=["option", "variable"])
+def test_a_stage_that_imports_nothing_from_its_folder_is_forked_too(
+    root: Path, option: list[str], more: dict[str, str]
+) -> None:
+    """As dvc.yaml and the launcher start it."""
+    team = root / "team"
+    (team / "stages").mkdir(parents=True)
+    (team / "stages" / "merge.py").write_text("raise SystemExit('a module of the folder')\n")
+    command = [repository.interpreter(), *option, "-m", "stages.merge"]
+    env = repository.environment(PYTHONPATH=str(root), **more)
+    done = subprocess.run(command, cwd=team, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    (_, folder, *_), (_, loaded, _) = json.loads(done.stdout)
+    assert (folder, loaded, done.returncode) == (str(team), True, 7)
+
+
 def test_what_is_forked_with_other_hashes_has_another_seed(root: Path) -> None:
     def hashed(python: str, **more: str) -> tuple[bool, int]:
         command, env = [python, "-m", "stages.merge"], repository.environment(**more)

@@ -20,7 +20,7 @@ import pytest
 
 from checks.process import distribution
 from tests import wheel_folder
-from tests.conftest import REPOSITORY, scaled_down, written
+from tests.conftest import REPOSITORY, read_yaml, written
 from tests.pipeline_repository import commit, git
 
 pytestmark = pytest.mark.slow
@@ -124,7 +124,9 @@ def installed(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Install
     _run(install, work, PATH=_path(), PIP_NO_COMPILE="1")
     root = work / "team"
     root.mkdir()
-    (root / "params.yaml").write_text(written(scaled_down()))
+    params = read_yaml((REPOSITORY / "docs" / "configurations" / "preferences.yaml").read_text())
+    params["base"]["uri"] = "hf://org/tiny@v1"
+    (root / "params.yaml").write_text(written(params))
     shutil.copy(REPOSITORY / "dvc.yaml", root)
     (root / distribution.PIN).write_text(f"{distribution.NAME}=={distribution.version()}\n")
     for module in (

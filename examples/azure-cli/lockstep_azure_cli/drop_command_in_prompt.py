@@ -2,10 +2,9 @@
 
 import re
 
-from checks.data.az_commands import service_of
-
 from checks.data.drafts import Draft
 from checks.kinds.rule import Rule
+from lockstep_azure_cli.commands import service_of
 
 
 class DropCommandInPrompt(Rule):

@@ -1,9 +1,8 @@
 """Drops answers that run no ``az`` command."""
 
-from checks.data.az_commands import commands_in
-
 from checks.data.drafts import Draft
 from checks.kinds.rule import Rule
+from lockstep_azure_cli.commands import commands_in
 
 
 class DropWithoutCommand(Rule):

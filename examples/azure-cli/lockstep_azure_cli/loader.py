@@ -1,6 +1,6 @@
 """Loader of prepare: examples in the help of the Azure CLI, read with ``ast`` and never executed.
 
-In: a folder that holds the contents of ``azure/cli/command_modules``. Out: drafts of ``checks.rules``.
+In: a folder that holds the contents of ``azure/cli/command_modules``. Out: drafts of ``checks.data.drafts``.
 
 Two places hold examples. Every ``_help.py``: ``helps['…'] = '''YAML'''`` with a list ``examples`` of
 ``name`` and ``text`` (or ``command``). And ``:example:`` sections in the docstrings of command classes.
@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from checks.data.az_commands import commands_in, path_of, service_of
 from pydantic import Field, model_validator
-from stages.loaders._static_text import line_of, texts_under
 
 from checks.data.drafts import Draft
 from checks.kinds.loader import Loader
 from checks.kinds.rule import Rule
 from checks.process.errors import DataRefused
 from checks.records.rows import Message
+from lockstep_azure_cli.commands import commands_in, path_of, service_of
+from lockstep_azure_cli.static_text import line_of, texts_under
 
 # The C parser is ten times faster, and optional.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

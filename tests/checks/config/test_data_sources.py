@@ -115,7 +115,7 @@ def counted(report: PrepareReport) -> dict[str, int]:
         ({"a": source(skip_rules=["drop-all"])}, r"data\.sources\.a\.skip_rules\.0: 'drop-all'; input should be"),
         (
             {"a": source(loader={"kind": "tabel"})},
-            r"data\.sources\.a\.loader\.kind: unknown loader 'tabel'; one of: azure-cli, canaries, documents, table",
+            r"data\.sources\.a\.loader\.kind: unknown loader 'tabel'; one of: canaries, documents, table, azure-cli",
         ),
         ({"A b": source()}, r"data\.sources\.A b"),
         ({"a": source(weight=2)}, r"data\.sources\.a\.weight: unknown key"),

@@ -36,7 +36,7 @@ FAULTS = {
     "not a number": ("learning_rate: 0.004", "learning_rate: .nan", "train.learning_rate: nan"),
     "out of range": ("dropout: 0.0", "dropout: 1.0", "train.lora.dropout: 1.0"),
     "an unknown precision": ("precision: bf16\n\nmerge", "precision: int3\n\nmerge", "train.precision: 'int3'"),
-    "an unknown loader": ("kind: azure-cli", "kind: azurecli", r"prepare.loader.kind: unknown loader 'azurecli'; one of: azure-cli, canaries, documents, table"),
+    "an unknown loader": ("kind: azure-cli", "kind: azurecli", r"prepare.loader.kind: unknown loader 'azurecli'; one of: canaries, documents, table, azure-cli"),
     "an unknown rule": ("- drop-duplicates", "- drop-duplicats", "drop-duplicats"),
     "an unknown scorer": (
         "- kind: exact-match",

@@ -199,7 +199,7 @@ def test_one_file_for_each_kind_in_a_repository_is_all_that_it_takes(
     _make(root, tiny_base, document)
     repository.commit(root, "parameters")
     assert (
-        "prepare.loader.kind: unknown loader 'pairs'; one of: azure-cli, canaries, documents, table"
+        "prepare.loader.kind: unknown loader 'pairs'; one of: canaries, documents, table, azure-cli"
         in _run(root, "prepare").stderr
     )
     for path, text in PLACES.items():

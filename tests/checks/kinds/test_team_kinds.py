@@ -101,6 +101,19 @@ def test_files_that_are_no_kind_are_refused_in_one_line_each(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("link", ["kinds/scorers/brevity.py", "kinds"])
+def test_a_link_is_refused_because_what_it_points_at_is_not_what_git_has(tmp_path: Path, link: str) -> None:
+    _write(tmp_path, {"scorers/brevity.py": BREVITY})
+    (tmp_path / link).rename(tmp_path / "elsewhere")
+    (tmp_path / link).symlink_to(tmp_path / "elsewhere")
+    code, line = json.loads(_python(tmp_path, REFUSE))
+    assert (code, line) == (
+        9,
+        "kinds/scorers/brevity.py: is a link, or lies below one; replace it with what it points at",
+    )
+
+
+@pytest.mark.slow
 def test_a_kind_that_a_package_adds_too_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, {"scorers/brevity.py": BREVITY})
     plugin_package.by_hand(tmp_path, "acme", {"lockstep.scorers": {"brevity": "acme"}}, {"acme.py": BREVITY})

@@ -50,3 +50,17 @@ def test_a_missing_extra_is_added_where_lockstep_came_from(
     if by_launcher:
         monkeypatch.setenv("LOCKSTEP_ROOT", str(root))
     assert distribution.install("keyless") == fix
+
+
+@pytest.mark.parametrize(
+    ("origin", "shown"),
+    [
+        (EDITABLE, "too few rows; see docs/how-to/data.md#chats"),
+        ({}, "too few rows; see https://github.com/OWNER/lockstep/tree/main/docs/how-to/data.md#chats"),
+    ],
+)
+def test_a_page_of_the_docs_is_an_address_where_the_pages_are_not_beside_the_tool(
+    monkeypatch: pytest.MonkeyPatch, origin: dict[str, object], shown: str
+) -> None:
+    monkeypatch.setattr(distribution, "origin", lambda: origin)
+    assert distribution.linked("too few rows; see docs/how-to/data.md#chats") == shown

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from checks.config import params_file
-from checks.data import az_commands, drafts
+from checks.data import drafts
 from checks.data.drafts import Draft
 from checks.formats.data_reports import RuleCount
-from checks.kinds import rule
+from checks.kinds import rule as rule_kinds
 from checks.kinds.rule import all_rules, apply_rule, rows_dropped
 from checks.process.errors import ParamsRefused
 from checks.records.rows import Message, Row
@@ -21,7 +21,9 @@ from tests.conftest import REPOSITORY, as_params, read_yaml, scaled_down
 
 DOCUMENT = scaled_down()
 DOCUMENT["prepare"]["personal_data"] = {"detectors": ["email", "phone"], "allow": ["@contoso.com", "me@here.example"]}
-RULES = all_rules(as_params(DOCUMENT).prepare)
+RULES = {
+    name: rule for name, rule in all_rules(as_params(DOCUMENT).prepare).items() if name not in rule_kinds.RULES.outside
+}
 
 
 def _draft(
@@ -40,7 +42,7 @@ def _sample(name: str) -> tuple[list[Draft], list[Draft]]:
 
 def test_params_know_exactly_the_rules_there_are() -> None:
     in_schema = params_file.schema()["$defs"]["Prepare"]["properties"]["rules"]["items"]["enum"]
-    assert set(in_schema) == set(rule.RULES.kinds) == set(RULES)
+    assert set(in_schema) == set(rule_kinds.RULES.kinds) >= set(RULES)
     assert all((rule.fix, rule.drop, rule.among).count(None) == 2 and rule.does for rule in RULES.values())
 
 
@@ -153,14 +155,7 @@ def test_the_documentation_lists_every_rule() -> None:
     text = (REPOSITORY / "docs/reference/pipeline.md").read_text().split("## Rules\n")[1].split("\n## ")[0]
     listed = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
     of_a_loader = ["drop-unreadable-help", "keep-commonest-services", "cap-rows-per-service"]
-    assert listed == [*RULES, *of_a_loader]
-
-
-def test_naming_a_service_in_words_is_not_telling_the_command() -> None:
-    rule = RULES["drop-command-in-prompt"]
-    assert not rule.finds(_draft("Delete a vm after 'az login'."))
-    assert not rule.finds(_draft("Use the topaz vm image."))
-    assert rule.finds(_draft("Run az vm.", reference="az vm show -n a"))
+    assert listed == [*rule_kinds.RULES.kinds, *of_a_loader]
 
 
 def test_a_request_under_another_system_message_is_another_request() -> None:
@@ -186,26 +181,6 @@ def test_every_rule_conserves_rows_whatever_the_text(prompts: list[str], name: s
         assert apply_rule(RULES[name], kept)[1] == []
     else:
         assert sorted(d.source for d in (*kept, *hit)) == sorted(d.source for d in made)
-
-
-@pytest.mark.parametrize(
-    ("answer", "commands"),
-    [
-        ("az vm list", ["az vm list"]),
-        ("az vm create -n a \\\n    --image b\n", ["az vm create -n a --image b"]),
-        ("# first\naz vm stop\n\naz vm start", ["az vm stop", "az vm start"]),
-        ("cat task.yaml | az acr run -f -", ["cat task.yaml | az acr run -f -"]),
-        ("id=$(az vm show -n a)\necho $id", ["id=$(az vm show -n a)"]),
-        ("id = (az vm show -n a)", ["id = (az vm show -n a)"]),
-        ("cert=`az vm show`", ["cert=`az vm show`"]),
-        ("az --name a", []),
-        ("topaz vm list", []),
-        ("", []),
-    ],
-)
-def test_commands_are_the_lines_that_run_az(answer: str, commands: list[str]) -> None:
-    assert az_commands.commands_in(answer) == commands
-    assert [az_commands.service_of(command) for command in commands] == [c.split("az ")[1].split()[0] for c in commands]
 
 
 def test_a_finished_row_is_asked_about_its_last_question() -> None:

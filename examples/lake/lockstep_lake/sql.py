@@ -2,7 +2,7 @@
 
 The environment variable has the database's address, with its password: params.yaml has neither. In params.yaml, a
 folded text (``uri: >-``) has the query on lines of its own. The pin is that of the rows as ``rows.jsonl``, in the form
-of ``stages.sources.canonical``: the order in which the database gives them does not count.
+of ``lockstep_lake.canonical``: the order in which the database gives them does not count.
 
 The query runs in one transaction that can only read. The extra ``sql`` has SQLAlchemy, and psycopg for PostgreSQL.
 """
@@ -17,7 +17,8 @@ from typing import Any, Self
 from checks.process import distribution
 from checks.process.errors import MachineRefused, SourceRefused
 from checks.storage import layout
-from stages.sources import canonical, uris
+from lockstep_lake import canonical
+from stages.sources import uris
 from stages.sources.location import refused
 
 _COLUMN = "[A-Za-z_][A-Za-z0-9_]*"

@@ -1,6 +1,6 @@
 """``delta://TABLE@VERSION``: a version of a Delta Lake table, at a path, or at ``s3://`` and the like.
 
-The pin is that of the rows as ``rows.jsonl``, in the form of ``stages.sources.canonical``: how the table's files are
+The pin is that of the rows as ``rows.jsonl``, in the form of ``lockstep_lake.canonical``: how the table's files are
 cut, compacted or partitioned does not count. Credentials come from the store's usual environment variables, such as
 AWS_ACCESS_KEY_ID. The extra ``delta`` has deltalake.
 """
@@ -14,7 +14,8 @@ from typing import Any, Self
 from checks.process import distribution
 from checks.process.errors import MachineRefused, SourceRefused
 from checks.storage import layout
-from stages.sources import canonical, uris
+from lockstep_lake import canonical
+from stages.sources import uris
 from stages.sources.location import refused
 
 _URI = re.compile(r"(.+)@([0-9]{1,18})")

@@ -12,13 +12,14 @@ import pyarrow as pa
 import pytest
 import sqlalchemy
 from deltalake import DeltaTable, write_deltalake
+from lockstep_lake import canonical
 
 from checks.config.params import Source
 from checks.process.errors import MachineRefused, Refusal, SourceRefused
 from checks.storage import digest
 from stages import sources
 from stages.loaders.table import Columns, Table
-from stages.sources import canonical, parsing, uris
+from stages.sources import parsing, uris
 from tests import postgres_service
 
 pytestmark = pytest.mark.slow

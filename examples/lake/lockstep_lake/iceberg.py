@@ -2,7 +2,7 @@
 
 The catalog is configured as PyIceberg documents it: by variables such as ``PYICEBERG_CATALOG__CATALOG__URI``, or in
 ``.pyiceberg.yaml``. Addresses and credentials are there, never in params.yaml. The pin is that of the rows as
-``rows.jsonl``, in the form of ``stages.sources.canonical``: how the table's files are cut, compacted or partitioned
+``rows.jsonl``, in the form of ``lockstep_lake.canonical``: how the table's files are cut, compacted or partitioned
 does not count. Columns have the names that they had at the snapshot. The extra ``iceberg`` has PyIceberg.
 """
 
@@ -15,7 +15,8 @@ from typing import Any, Self
 from checks.process import distribution
 from checks.process.errors import MachineRefused, Refusal, SourceRefused
 from checks.storage import layout
-from stages.sources import canonical, uris
+from lockstep_lake import canonical
+from stages.sources import uris
 from stages.sources.location import refused
 
 _URI = re.compile(r"([A-Za-z0-9_-]+)/([^./@\s]+(?:\.[^./@\s]+)+)@([0-9]{1,19})")

@@ -1,0 +1,1 @@
+"""Sources of Lockstep that give the rows of databases and tables: ``sql://``, ``delta://``, ``iceberg://``."""
