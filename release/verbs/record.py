@@ -96,7 +96,7 @@ def fetch(root: Path, projects: Sequence[str] = ()) -> None:
     What is missing then is said by the record, which needs it.
     """
     for folder in projects or ("",):
-        dvc.dvc(root / folder, "pull", "--allow-missing", *map(str, _ASKED))
+        dvc.dvc(root / folder, "pull", "--allow-missing", *map(str, _ASKED), aside=True)
 
 
 def refusal(made: CommittedRecord) -> EvidenceRefused | None:
