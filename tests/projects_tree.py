@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests import promotion_tree
-from tests.ledger_tree import git
+from tests.ledger_tree import git, keep
 from tests.promotion_tree import Release
 
 NAMES = ("router", "summary")
@@ -32,4 +32,5 @@ def make(top: Path) -> Mapping[str, Project]:
             plain["serve"]["name"] = name
 
         projects[name] = Project(root, promotion_tree.make(root, named))
+    keep(top, "what building left")
     return projects
