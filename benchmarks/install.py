@@ -8,7 +8,6 @@ Nothing is compiled ahead, as in `./lockstep` and uv. The environments have thei
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import venv
@@ -18,7 +17,6 @@ from statistics import median
 from benchmarks import tables
 from checks.process import distribution
 from tests import wheel_folder
-from tests.conftest import REPOSITORY
 
 _ALONE = ["numpy", "scipy"]
 
@@ -28,13 +26,7 @@ def main() -> None:
     options = tables.numbers(__doc__, runs=3)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        wheels = folder / "wheels"
-        build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-        subprocess.run(
-            [sys.executable, *build, "--wheel-dir", wheels, REPOSITORY],
-            check=True,
-            capture_output=True,
-        )
+        wheels = wheel_folder.built(folder).parent
         names = wheel_folder.needed([distribution.NAME])
         wheel_folder.pack(names - {distribution.NAME}, wheels)
         measured: dict[str, list[tuple[float, float]]] = {}

@@ -31,7 +31,7 @@ import yaml
 
 from checks.process import distribution
 from release.adapters import pin
-from tests import sigstore_of_jobs, warm
+from tests import sigstore_of_jobs, warm, wheel_folder
 from tests.conftest import REPOSITORY
 
 ACTIONS = REPOSITORY / "tests" / "actions"
@@ -186,29 +186,10 @@ class Act:
         return folder
 
     def wheel(self) -> Path:
-        """Return this repository's wheel. It is built in a copy, since setuptools writes into the tree."""
-        folder = self.folder / "wheel"
-        if not folder.exists():
-            source = self.folder / "source"
-            listed = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-            for name in _git(REPOSITORY, *listed).split("\0"):
-                if name and os.path.lexists(REPOSITORY / name):
-                    (source / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy2(REPOSITORY / name, source / name, follow_symlinks=False)
-            build = [
-                "-m",
-                "pip",
-                "wheel",
-                "--quiet",
-                "--no-deps",
-                "--no-build-isolation",
-                "-w",
-                str(folder),
-                str(source),
-            ]
-            subprocess.run([sys.executable, *build], check=True, capture_output=True)
-        (path,) = folder.glob("*.whl")
-        return path
+        """Return this repository's wheel."""
+        for path in (self.folder / "wheel").glob("*.whl"):
+            return path
+        return wheel_folder.built(self.folder)
 
     def pin(self) -> str:
         """Return the lockstep-requirements.txt that pins the wheel."""
@@ -296,12 +277,12 @@ class Act:
 def _as_act_knows(text: str) -> str:
     """Return a workflow without what act does not know. Jobs check out the file as it is.
 
-    It knows neither environments nor concurrency, and its schema no `deployment` and no `queue`. `$/` is the repository
-    and the commit that a file is of.
+    It knows neither environments nor concurrency, and its schema no `deployment` and no `queue`. `$/`, and `./` of a
+    called workflow, are the repository and the commit that a file is of.
     """
     text = re.sub(r"environment: \{name: ([\w-]+), deployment: false\}", r"environment: \1", text)
     text = re.sub(r"^  queue: max\n", "", text, flags=re.M)
-    return re.sub(r"uses: \$/(\S+)", rf"uses: {LOCKSTEP}/\1@{COMMIT}", text)
+    return re.sub(r"uses: [$.]/(\S+)", rf"uses: {LOCKSTEP}/\1@{COMMIT}", text)
 
 
 def _jobs(workflow: Path, identity: str, shared: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from checks.code import lock
+from checks.code import lock, modules
 from checks.code.modules import Code
 from checks.config import params_file
 from checks.config.params import Params, Source
@@ -206,9 +206,9 @@ def _code() -> Code:
 
 
 @functools.lru_cache(maxsize=256)
-def _digests(params: str) -> dict[str, str]:
+def _digests(params: str, kinds: tuple[tuple[str, bytes], ...]) -> dict[str, str]:
     """Return the digests of the code of all stages with a params.yaml of this text: half a second's work."""
-    return lock.of(params_file.parse(params), _code())
+    return lock.of(params_file.parse(params), {**_code(), **dict(kinds)})
 
 
 def recorded(root: Path) -> None:
@@ -218,7 +218,7 @@ def recorded(root: Path) -> None:
     """
     (root / layout.PIPELINE).write_text(written({"stages": _pipeline()}))
     document = params_file.read(root / layout.PARAMS).value
-    digests = _digests((root / layout.PARAMS).read_text())
+    digests = _digests((root / layout.PARAMS).read_text(), tuple(modules.of_team(root).items()))
     made = lock.CodeLock(lockstep=lock.Installed(version="1", wheel=None), stages=digests)
     files.write_text(root / layout.CODE_LOCK, written(made.model_dump(mode="json")))
     stages = {}

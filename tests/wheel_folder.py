@@ -1,6 +1,10 @@
 """Wheels of what is installed here: a folder that pip installs from, without an index and without a download."""
 
 import functools
+import os
+import shutil
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
@@ -9,8 +13,28 @@ from packaging.requirements import Requirement
 from packaging.tags import sys_tags
 from packaging.utils import canonicalize_name
 
+from tests.conftest import REPOSITORY
+from tests.pipeline_repository import git
+
 # pip writes these files for each installation anew.
 _OF_INSTALLATION = ("INSTALLER", "REQUESTED", "direct_url.json")
+
+
+def source(folder: Path) -> Path:
+    """Copy the files of this repository that git has or would take: setuptools writes into the tree that it builds."""
+    for name in git(REPOSITORY, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
+        if name and os.path.lexists(REPOSITORY / name):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name, follow_symlinks=False)
+    return folder
+
+
+def built(work: Path) -> Path:
+    """Return the wheel of this repository, built below ``work``."""
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(work / "wheel")]
+    subprocess.run([sys.executable, *build, str(source(work / "source"))], check=True, capture_output=True)
+    (path,) = (work / "wheel").glob("*.whl")
+    return path
 
 
 def needed(requirements: list[str]) -> set[str]:

@@ -33,7 +33,8 @@ def _said(resolved: "ResolvedMerge") -> str:
     if not resolved.differences:
         return (
             f"{taken} fits what was merged, and is taken whole. Now `{resolved.ends}`, then "
-            "`lockstep dvc pull` and `lockstep gate`."
+            "`lockstep dvc pull` and `lockstep run`: it trains nothing, and judges the model again, because git now "
+            "names that of the other side too."
         )
     return (
         f"neither record fits what was merged: {resolved.differences[0]}. {taken.capitalize()} is taken whole. Now "

@@ -10,6 +10,7 @@ import pytest
 from checks.storage import layout
 from tests import plugin_package
 from tests.conftest import REPOSITORY
+from tests.pipeline_repository import git
 
 pytestmark = pytest.mark.slow
 
@@ -133,6 +134,8 @@ PACKAGE = {
 BUILD = """
 import copy, json
 from pathlib import Path
+from checks.kinds import team_kinds
+team_kinds.use(Path("work"))
 from checks.storage import files, layout
 from checks.gating import chain
 from checks.config import params_file
@@ -143,13 +146,13 @@ from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 from tests.pipeline_repository import write_params
 root = Path("work")
+root.mkdir(exist_ok=True)
 document = scaled_down()
 document["evaluate"]["scorers"].append({"kind": "first-word"})
 document["gates"] = {
     "brief": {"kind": "short-answers", "words": 3},
     "begins": {"kind": "threshold", "metric": "first-word", "at_least": 0.5, "confidence": 0.95, "resolution": 0.3},
 }
-root.mkdir()
 write_params(root, document)
 params = params_file.load(root / "params.yaml")
 evidence_tree.build(root, params)
@@ -176,6 +179,8 @@ print(json.dumps({
 SUITES = """
 import json
 from pathlib import Path
+from checks.kinds import team_kinds
+team_kinds.use(Path("work"))
 from checks.storage import digest, files, layout
 from checks.config import params_file
 from checks.process.errors import EvidenceRefused
@@ -297,7 +302,6 @@ def test_an_installed_package_adds_a_suite_and_a_judge_and_the_report_names_its_
 
 
 def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
-    """The stages find it in the current folder, and the command in the folder of ``-C``."""
     added = {
         "gates/short_answers.py": SHORT_ANSWERS,
         "scorers/first_word.py": FIRST_WORD,
@@ -305,8 +309,8 @@ def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
         "judges/length.py": LENGTH,
     }
     for path, text in added.items():
-        (tmp_path / "kinds" / path).parent.mkdir(parents=True)
-        (tmp_path / "kinds" / path).write_text(text)
+        (tmp_path / "work/kinds" / path).parent.mkdir(parents=True)
+        (tmp_path / "work/kinds" / path).write_text(text)
     site = tmp_path / "site"
     site.mkdir()
     built = _built(site)
@@ -317,12 +321,19 @@ def test_a_kind_is_one_file_in_the_folder_of_kinds(tmp_path: Path) -> None:
     assert built["plugins"] == {}
     assert "plugins" not in json.loads((tmp_path / "work" / layout.VERDICT).read_text())
     assert _built(site, SUITES) == SUITES_SAID | {"plugins": {}}
-    code, output = _lockstep(site, "gate")
-    assert (code, "unknown kind of gate 'short-answers'" in output) == (2, True), output
-    shutil.move(tmp_path / "kinds", tmp_path / "work")
     code, output = _lockstep(site, "gate", "--explain", "brief")
     assert code == 0, output
     assert "has every answer at most 3 words?" in output
+    with (tmp_path / "work/kinds/scorers/first_word.py").open("a") as stream:
+        stream.write("# an edit after the run\n")
+    code, output = _lockstep(site, "gate")
+    assert (code, "kinds/scorers/first_word.py: is not the code that git has" in output) == (8, True), output
+    git(tmp_path / "work", "add", "kinds")
+    code, output = _lockstep(site, "gate")
+    assert (code, "code.lock: score ran other code than is here" in output) == (8, True), output
+    shutil.rmtree(tmp_path / "work/kinds")
+    code, output = _lockstep(site, "gate")
+    assert (code, "unknown kind of gate 'short-answers'" in output) == (2, True), output
 
 
 def _other_code(site: Path) -> None:

@@ -95,11 +95,7 @@ def _listed(wheel: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The sdist, and the wheel that is built from it, of the files that git has or would take."""
-    tree = tmp_path_factory.mktemp("built") / "tree"
-    for name in git(REPOSITORY, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
-        if name and os.path.lexists(REPOSITORY / name):
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, tree / name, follow_symlinks=False)
+    tree = wheel_folder.source(tmp_path_factory.mktemp("built") / "tree")
     (tree / "checks" / "__pycache__").mkdir()
     (tree / "checks" / "__pycache__" / "stale.cpython-311.pyc").touch()
     done = subprocess.run(

@@ -147,7 +147,7 @@ def test_a_called_workflow_is_called_by_its_own_and_runs_the_default_branch_alon
     for path in WORKFLOWS:
         for job in _load(path)["jobs"].values():
             if "uses" in job:
-                called = REPOSITORY / job["uses"].removeprefix("$/")
+                called = REPOSITORY / job["uses"].removeprefix("./")
                 callers.setdefault(called.name, set()).add(path.name)
                 (inside,) = _load(called)["jobs"].values()
                 assert job["permissions"] == inside["permissions"]
@@ -162,7 +162,7 @@ def _rights(path: Any) -> dict[str, str]:
     """What the jobs of a workflow may together, those that it calls too."""
     rights: dict[str, str] = {}
     for job in _load(path)["jobs"].values():
-        may = _rights(REPOSITORY / job["uses"].removeprefix("$/")) if "uses" in job else job["permissions"]
+        may = _rights(REPOSITORY / job["uses"].removeprefix("./")) if "uses" in job else job["permissions"]
         rights |= {what: how for what, how in may.items() if how != "none" and rights.get(what) != "write"}
     return rights
 

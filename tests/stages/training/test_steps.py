@@ -149,7 +149,7 @@ LISTED = r"write method: \[sft, dpo\]: prepare and validate depend on this line"
         (_written_so(beta=0.1), r"train: beta: is a parameter of dpo and grpo and kto, not of every method; move it into that step"),
         (_written_so(learning_rate="x"), r"^params.yaml:\d+: train\.learning_rate: 'x'; input should be a valid number$"),
         (_written_so(sed=1), r"train\.sed: unknown key; did you mean seed\?"),
-        (_without("seed"), r"train\.steps\.0\.seed: missing"),
+        (_without("learning_rate"), r"train\.steps\.0\.learning_rate: missing"),
         (_step(1, lora={}), r"train\.steps\.1\.lora: all steps train one adapter on one base; move it beside train\.steps"),
         (_step(1, precision="bf16"), r"train\.steps\.1\.precision: all steps train one adapter on one base"),
         (_step(1, devices=2), r"train\.steps\.1\.devices: all steps train on as many devices; move it beside train\.steps"),
@@ -166,7 +166,7 @@ def test_steps_that_do_not_fit_are_refused_at_their_place(spoil: Callable[[dict]
     spoil(document)
     with pytest.raises(ParamsRefused, match=says) as caught:
         as_params(document)
-    assert not caught.value.others or "seed" in says  # each fault once; a shared key is missing in each step
+    assert not caught.value.others or "rate: missing" in says  # each fault once; a shared key is missing in each step
 
 
 def test_an_unknown_method_of_a_step_is_refused() -> None:
