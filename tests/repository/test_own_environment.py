@@ -74,23 +74,15 @@ def test_one_of_other_versions_is_made_anew(kept: Path) -> None:
     assert "pip was called" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("copied", "installed"),
-    [(False, "[dev,docs,dvc,http,pipeline,serve]"), (True, "[dvc,http,pipeline,serve]")],
-)
-def test_this_repository_gets_its_tests_with_the_first_command_and_a_team_does_not(
-    kept: Path, tmp_path: Path, copied: bool, installed: str
-) -> None:
+def test_this_repository_gets_its_tests_with_the_first_command(kept: Path, tmp_path: Path) -> None:
     for name in ("lockstep", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    if copied:
-        (tmp_path / ".lockstep-commit").write_text("1" * 40)
     done = subprocess.run(
         [sys.executable, "lockstep", "--version"],
         cwd=tmp_path, env={"PATH": os.environ["PATH"], "LOCKSTEP_VENV": str(kept)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 9
-    assert f"{tmp_path}{installed}" in done.stderr
+    assert f"{tmp_path}[dev,docs,dvc,http,pipeline,serve]" in done.stderr
 
 
 def test_packages_of_kinds_are_installed_with_it_and_again_where_one_of_their_files_changed(tmp_path: Path) -> None:
