@@ -1,6 +1,5 @@
 """The distribution that Lockstep is installed as: its name, its version, its place, and how an extra is added to it."""
 
-import functools
 import json
 import os
 import re
@@ -16,7 +15,6 @@ NAME = "lockstep-llm"
 # The file of a thin repository that names the version of Lockstep, its extras and the packages of kinds.
 PIN = "lockstep-requirements.txt"
 
-
 _PAGE = re.compile(r"\bdocs/([a-z-]+/[a-z-]+\.md)")
 
 
@@ -29,7 +27,10 @@ def home() -> Path:
     return Path(checks.__file__).resolve().parent.parent
 
 
-@functools.cache
+def _is_clone() -> bool:
+    return (home() / "pyproject.toml").is_file()
+
+
 def origin() -> dict[str, Any]:
     """Return where pip took the distribution from (PEP 610). Empty if it came from an index."""
     document: dict[str, Any] = json.loads(
@@ -44,7 +45,7 @@ def install(extras: str) -> str:
     An editable installation is of this repository. A thin repository pins Lockstep in a file, which LOCKSTEP_ROOT or
     the current folder has. Elsewhere pip alone installed it.
     """
-    if origin().get("dir_info", {}).get("editable"):
+    if _is_clone():
         return f"pip install -c constraints.txt -e '.[{extras}]'"
     if (Path(os.environ.get("LOCKSTEP_ROOT", ".")) / PIN).is_file():
         return f"add {extras} to the extras in {PIN}, then run ./lockstep"
@@ -53,7 +54,7 @@ def install(extras: str) -> str:
 
 def linked(text: str) -> str:
     """Return a message in which pages of docs/ are addresses, unless this is a clone, which has the pages."""
-    if origin().get("dir_info", {}).get("editable"):
+    if _is_clone():
         return text
     urls = metadata.metadata(NAME).get_all("Project-URL") or []
     address = next(

@@ -48,6 +48,8 @@ def _pinned(root: Path, committed: bool) -> str | None:
     if not committed:
         path = top / pin.PATH
         return path.read_text(encoding="utf-8") if path.is_file() else None
+    if commits.resolve(root, "HEAD") is None:
+        return None  # The caller refuses what no commit has.
     data = commits.read(top, "HEAD", pin.PATH)
     return None if data is None else data.decode(errors="replace")
 

@@ -25,6 +25,7 @@ from checks.kinds.loader import Loader
 from checks.kinds.method import NoDropout, Train
 from checks.kinds.retriever import RetrieverKind
 from checks.kinds.scorer import ScorerKind
+from checks.kinds.section import AddedSection
 from checks.kinds.suite import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.records.sections import Section, directions
 from checks.scorers.json_valid import JsonValid
@@ -546,7 +547,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {Canaries, JsonValid, Refusal}  # have no field but their kind
     bases = {
-        AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, RatingSuite, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
+        AddedSection, AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, RatingSuite, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
         ScaledSuite, SizedSuite, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}

@@ -8,8 +8,6 @@ import pytest
 from checks.process import distribution
 from tests.conftest import REPOSITORY
 
-EDITABLE = {"url": "file:///src", "dir_info": {"editable": True}}
-
 
 def test_pyproject_names_the_distribution_that_the_code_asks_for() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -21,20 +19,19 @@ def test_the_tests_run_the_code_of_this_repository() -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "pinned", "fix"),
+    ("editable", "pinned", "fix"),
     [
-        (EDITABLE, False, "pip install -c constraints.txt -e '.[keyless]'"),
-        (EDITABLE, True, "pip install -c constraints.txt -e '.[keyless]'"),
-        ({}, True, "add keyless to the extras in lockstep-requirements.txt, then run ./lockstep"),
-        ({}, False, "pip install 'lockstep-llm[keyless]==1.2.3'"),
-        ({"archive_info": {}}, False, "pip install 'lockstep-llm[keyless]==1.2.3'"),
+        (True, False, "pip install -c constraints.txt -e '.[keyless]'"),
+        (True, True, "pip install -c constraints.txt -e '.[keyless]'"),
+        (False, True, "add keyless to the extras in lockstep-requirements.txt, then run ./lockstep"),
+        (False, False, "pip install 'lockstep-llm[keyless]==1.2.3'"),
     ],
 )
 @pytest.mark.parametrize("by_launcher", [False, True])
 def test_a_missing_extra_is_added_where_lockstep_came_from(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    origin: dict[str, object],
+    editable: bool,
     pinned: bool,
     fix: str,
     by_launcher: bool,
@@ -43,7 +40,8 @@ def test_a_missing_extra_is_added_where_lockstep_came_from(
     root.mkdir()
     if pinned:
         (root / distribution.PIN).touch()
-    monkeypatch.setattr(distribution, "origin", lambda: origin)
+    if not editable:
+        monkeypatch.setattr(distribution, "home", lambda: tmp_path)
     monkeypatch.setattr(distribution, "version", lambda: "1.2.3")
     monkeypatch.delenv("LOCKSTEP_ROOT", raising=False)
     monkeypatch.chdir(tmp_path if by_launcher else root)
@@ -53,14 +51,15 @@ def test_a_missing_extra_is_added_where_lockstep_came_from(
 
 
 @pytest.mark.parametrize(
-    ("origin", "shown"),
+    ("editable", "shown"),
     [
-        (EDITABLE, "too few rows; see docs/how-to/data.md#chats"),
-        ({}, "too few rows; see https://github.com/OWNER/lockstep/tree/main/docs/how-to/data.md#chats"),
+        (True, "too few rows; see docs/how-to/data.md#chats"),
+        (False, "too few rows; see https://github.com/OWNER/lockstep/tree/main/docs/how-to/data.md#chats"),
     ],
 )
 def test_a_page_of_the_docs_is_an_address_where_the_pages_are_not_beside_the_tool(
-    monkeypatch: pytest.MonkeyPatch, origin: dict[str, object], shown: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, editable: bool, shown: str
 ) -> None:
-    monkeypatch.setattr(distribution, "origin", lambda: origin)
+    if not editable:
+        monkeypatch.setattr(distribution, "home", lambda: tmp_path)
     assert distribution.linked("too few rows; see docs/how-to/data.md#chats") == shown

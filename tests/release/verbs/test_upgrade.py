@@ -10,12 +10,14 @@ import pytest
 from click.testing import CliRunner
 
 from checks.code import lock
+from checks.formats import signers
 from checks.process import distribution
 from checks.process.errors import ParamsRefused
 from checks.storage import layout
 from release.adapters import pin, thin_files
 from release.adapters.pin import Pin
 from release.cli import main
+from release.verbs import keys
 from release.verbs import upgrade as verb
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
@@ -84,6 +86,18 @@ def test_a_workflow_that_the_team_removed_stays_away(top: Path) -> None:
     places = verb.places(top, [top], generated, adds_workflows=False)
     assert ".github/workflows/pr.yml" in places
     assert ".github/workflows/watch.yml" not in places
+
+
+def test_the_signers_that_trust_the_called_workflows_trust_them_at_the_new_commit_too(top: Path) -> None:
+    keys.add_workflows(top, "acme/router", "main")
+    before = (top / layout.SIGNERS).read_text()
+    done = verb.upgrade(top, NEW, NONE, write=False)
+    assert str(layout.SIGNERS) in done.diffs
+    assert (top / layout.SIGNERS).read_text() == before
+    verb.upgrade(top, NEW, NONE, write=True)
+    known = signers.parse((top / layout.SIGNERS).read_text(), "it")
+    assert [signer.commits for signer in known] == [("a" * 40, "b" * 40)] * 2
+    assert verb.upgrade(top, NEW, NONE, write=True).diffs == {}
 
 
 def test_the_stages_that_run_other_code_are_named(top: Path) -> None:
