@@ -155,10 +155,10 @@ class Act:
             "LOCKSTEP_ACT_ACTIONS": str(ACTIONS),
             "LOCKSTEP_ACT_ORIGIN": str(self.origin),
             "LOCKSTEP_ACT_STORE": str(place / "artifacts"),
-            "LOCKSTEP_VENV": str(self._venv()),
+            "LOCKSTEP_VENV": str(self.venv()),
         }
 
-    def _venv(self) -> Path:
+    def venv(self) -> Path:
         """An environment that has this repository's wheel, and what this interpreter has besides.
 
         Of its own: what sets it up anew would otherwise write into the environment that the tests run in.
@@ -178,7 +178,7 @@ class Act:
                 (folder / "bin" / program.name).symlink_to(program)
         if self.loaded:
             (folder / "bin" / "python").unlink()
-            self._server = warm.start(folder / "bin" / "python", self._machine())
+            self._server = warm.start(folder / "bin" / "python", self.machine())
             (folder / "bin" / "transformers").unlink()
             (folder / "bin" / "transformers").symlink_to(warm.serving().with_name("transformers"))
         extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
@@ -196,7 +196,7 @@ class Act:
         sha256 = hashlib.sha256(self.wheel().read_bytes()).hexdigest()
         return pin.written(pin.Pin(pin.EXTRAS, distribution.version(), sha256))
 
-    def _machine(self) -> dict[str, str]:
+    def machine(self) -> dict[str, str]:
         """The environment that act, and so every job, is started with."""
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
@@ -224,7 +224,7 @@ class Act:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=self._machine(),
+            env=self.machine(),
             text=True,
             errors="replace",
             start_new_session=True,

@@ -17,6 +17,7 @@ from pathlib import Path
 import release
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
+from release.adapters import projects
 from release.adapters.git import Git, has_repository
 from release.record import installed_code
 
@@ -39,6 +40,9 @@ def check(root: Path, committed: bool = False) -> None:
     if not has_repository(root):
         return
     installed_code.check(root, committed)
+    top = projects.top(root).resolve()
+    if top != root and Path(release.__file__).resolve().parent.parent == top:
+        check(top, committed)  # The code of a clone, for a project below its git root.
     paths = [layout.KINDS.name]
     if Path(release.__file__).resolve().parent.parent == root:
         _refuse_ways_in(root, sys.flags.safe_path)

@@ -1,25 +1,28 @@
 """The tutorials, word for word: their commands are run in repositories with a tiny model, and leave what they promise."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import shutil
 import sqlite3
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pytest
 
-from checks.config import params_file
 from checks.formats import pointer
 from checks.formats.verdict import Verdict
+from checks.process import distribution
 from checks.records.rows import Message
 from checks.storage import files, layout
 from tests import overlay_sample, tuned, workflow_repository
 from tests import pipeline_repository as repository
-from tests.conftest import REPOSITORY, scaled_down
+from tests.act_service import Act
+from tests.conftest import REPOSITORY, read_yaml, scaled_down
 from tests.pipeline_repository import git
 from tests.release.verbs.test_init import jsonl, rows
 
@@ -43,12 +46,12 @@ def blocks(page: str, heading: str) -> list[str]:
     return re.findall(r"^```\n(.*?)^```", section[0], re.DOTALL | re.MULTILINE)
 
 
-def follow(root: Path, commands: str, answers: str = "", **more: str) -> str:
+def follow(root: Path, commands: str, answers: str = "", machine: Mapping[str, str] | None = None, **more: str) -> str:
     """Type the commands at a shell that stops at the first failure; return what they print."""
     who = {
         f"GIT_{role}_{what}": f"{what}@ada.example" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
     }
-    env = repository.environment(**who, **more)
+    env = {**(machine or repository.environment()), **who, **more}
     env["PATH"] = os.pathsep.join([str(root.parent / "tools"), env["PATH"]])
     script = ["bash", "-e", "-c", commands]
     done = subprocess.run(script, cwd=root, env=env, input=answers, capture_output=True, text=True, check=False)
@@ -64,23 +67,19 @@ def tool(root: Path, name: str, script: str) -> None:
     path.chmod(0o755)
 
 
-def laid_out(root: Path, base: Path, document: dict[str, Any], table: list[dict[str, str]]) -> None:
-    root.mkdir(parents=True)
-    repository.make(root, base, document, table)
-    (root / "lockstep").write_text(LAUNCHER.replace("@PYTHON@", repository.interpreter(PYTHONSAFEPATH="1")))
-    (root / "lockstep").chmod(0o755)
-    for name in ("staging", "production"):
-        overlay_sample.pin(root / layout.ENVIRONMENTS, name)
-    shutil.copytree(REPOSITORY / "docs" / "cards", root / "docs" / "cards")
-
-
 @pytest.fixture(scope="module")
 def laptop(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone with a record, as this repository has one."""
     root = tmp_path_factory.mktemp("laptop") / "lockstep"
     table = repository.table()
     workflow_repository.taught(tiny_base, table, root.parent / "taught")
-    laid_out(root, root.parent / "taught", workflow_repository.document(), table)
+    root.mkdir()
+    repository.make(root, root.parent / "taught", workflow_repository.document(), table)
+    (root / "lockstep").write_text(LAUNCHER.replace("@PYTHON@", repository.interpreter(PYTHONSAFEPATH="1")))
+    (root / "lockstep").chmod(0o755)
+    for name in ("staging", "production"):
+        overlay_sample.pin(root / layout.ENVIRONMENTS, name)
+    shutil.copytree(REPOSITORY / "docs" / "cards", root / "docs" / "cards")
     follow(root, "\n".join(blocks("docs/tutorial/first-release.md", "1.")))
     repository.commit(root, "Record")
     return root
@@ -109,61 +108,100 @@ def test_the_first_release_reaches_staging_and_goes_back(laptop: Path) -> None:
     assert not (laptop / layout.ENVIRONMENTS / "staging" / layout.POINTER).exists()
 
 
+class Desk(NamedTuple):
+    """A person's folder of the repository, and the environment of his shell."""
+
+    root: Path
+    machine: Mapping[str, str]
+
+    def follow(self, commands: str, answers: str = "") -> str:
+        return follow(self.root, commands, answers, self.machine)
+
+    def has_what_is_pinned(self) -> None:
+        """Let the environment, which has every extra, be that of the pin as it is now."""
+        (stamp,) = Path(self.machine["LOCKSTEP_VENV"]).glob(".lockstep-*")
+        stamp.write_text(hashlib.sha256((self.root / distribution.PIN).read_bytes()).hexdigest())
+
+
 @pytest.fixture
-def template(tiny_base: Path, tmp_path: Path) -> Path:
-    """A repository that was made from the template: the example's parameters, cards and noise, a remote, a DVC remote."""
-    root = tmp_path / "router"
-    document = scaled_down()
-    loader = params_file.parse((REPOSITORY / "params.yaml").read_text()).prepare.loader
-    told = Message(role="system", content="Name the team.")
-    asked = [((told, Message(role="user", content=row["question"])), row["team"]) for row in rows(240)]
-    tuned.tune(tiny_base, tmp_path / "taught", asked)  # a model that is never right shows no noise
-    laid_out(root, tmp_path / "taught", document, rows(5))
-    document["prepare"] |= {"loader": loader.model_dump(mode="json", exclude_none=True)}
-    repository.write_params(root, document)
+def desk(tiny_base: Path, tmp_path: Path) -> Desk:
+    """Somebody who has rows, an empty repository on GitHub, and Lockstep as uv installs it."""
+    act = Act(tmp_path / "act", tmp_path / "origin.git", "", "acme/router", loaded=True)
+    python = act.venv() / "bin" / "python"
+    machine = act.machine()
+    home = Path(machine["HOME"])
+    instruction = Message(role="system", content="Name the team.")
+    asked = [((instruction, Message(role="user", content=row["question"])), row["team"]) for row in rows(240)]
+    tuned.tune(tiny_base, home / "base", asked)  # a model that is never right shows no noise
+    jsonl(home / "tickets.jsonl", rows(240))
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
-    git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
-    follow(root, f"./lockstep dvc remote add --default storage {tmp_path / 'store'}")
-    (root / layout.SIGNERS).parent.mkdir(parents=True)  # as step 4 does
-    (root / layout.SIGNERS).write_text("[]\n")
-    repository.commit(root, "Owners, and who signs")
-    git(root, "push", "--quiet", "--set-upstream", "origin", "main")
-    return root
+    fork = home / "acme" / "lockstep"
+    git(home, "init", "--quiet", str(fork))
+    git(fork, "commit", "--quiet", "--allow-empty", "-m", "A version")
+    git(fork, "tag", f"v{distribution.version()}")
+    root = home / "router"
+    root.mkdir()
+    tool(root, "lockstep", f'exec {python} -P -m release.cli "$@"')
+    tool(root, "gh", f'echo "$*" >> ~/gh; case "$*" in "repo create"*) git clone --quiet {act.origin} router;; esac')
+    tool(root, "edit", 'sed -i "s/TODO: /Of our tickets: /; s/at_least: .*/at_least: 0.4/" "$@"')
+    more = {"LOCKSTEP_VENV": str(act.venv()), "PIP_FIND_LINKS": str(act.wheel().parent), "EDITOR": "edit"}
+    return Desk(root, machine | more | {"GITHUB_SERVER_URL": home.as_uri()})
 
 
-def test_the_first_pull_request_commits_rows_cards_and_noise(template: Path) -> None:
-    tutorial = "docs/tutorial/first-pull-request.md"
-    jsonl(template.parent / "tickets.jsonl", rows(240))
-    tool(template, "gh", 'echo "$*" >> "$DESK/gh"')
-    tool(
-        template,
-        "edit",
-        'for file; do case "$file" in *.md) sed -i "s/TODO: /Of our tickets: /" "$file";; *) cp "$DESK/approved" "$file";; esac; done',
-    )
-    more = {"DESK": str(template.parent), "EDITOR": "edit"}
-    row, begin, pushed = blocks(tutorial, "7.")
+def fit(root: Path) -> None:
+    """Change params.yaml as the tiny model needs it: it has little room, knows no English, and its base knows the rows."""
+    params = read_yaml((root / layout.PARAMS).read_text())
+    tiny = scaled_down()
+    for section, names in {
+        "train": ("epochs", "max_steps", "batch_size", "precision", "lora"),
+        "evaluate": ("precision",),
+        "merge": ("shard_mb",),
+    }.items():
+        params[section] |= {name: tiny[section][name] for name in names}
+    params["evaluate"]["base_prompt"]["shots"] = 1
+    del params["suites"], params["gates"]["remembers_english"], params["gates"]["beats_the_base"]
+    repository.write_params(root, params)
+
+
+def test_the_first_pull_request_commits_rows_cards_and_noise(desk: Desk) -> None:
+    tutorial, root = "docs/tutorial/first-pull-request.md", desk.root
+    row, begin = blocks(tutorial, "1.")
     assert json.loads(row).keys() == {"question", "team", "product"}
-    flags = " --base sources/base --base-license Apache-2.0 --margin 0.15"  # of the tiny model and these few rows
-    begin = begin.replace("datasets/tickets.jsonl\n", f"datasets/tickets.jsonl{flags}\n")
-    follow(template, begin, "\n" * 9, HOME=more["DESK"], **more)
-    params = template / layout.PARAMS  # the tiny model has little room
-    params.write_text(re.sub(r"shots: \d+", "shots: 1", params.read_text()))
-    follow(template, pushed, **more)
-    assert git(template, "status", "--porcelain") == ""
-    assert (template.parent / "gh").read_text() == "pr create --fill\n"
-    there = git(template, "ls-tree", "-r", "--name-only", "origin/our-data").splitlines()
-    assert {"datasets/tickets.jsonl", "docs/cards/model.md", "docs/cards/data.md", "dvc.lock"} <= set(there)
-    assert "TODO: " not in git(template, "show", "origin/our-data:docs/cards/model.md")
-    judged(template)
-    assert not noise_counts(template), (
-        "the next pull request, which main's model is compared with, would be inconclusive"
-    )
-    (template.parent / "approved").write_text("[]\n")
-    follow(template, blocks(tutorial, "8.")[0], **more)
-    assert "reports/noise.json" in git(template, "show", "--name-only", "--format=", "origin/our-data")
-    assert noise_counts(template)
-    judged(template)
-    assert git(template, "status", "--porcelain") == ""
+    flags = " --base sources/base --base-license Apache-2.0 --margin 0.25"  # of the tiny model and these few rows
+    begin = begin.replace("datasets/\n", "datasets/ && mkdir sources && cp -r ~/base sources/\n")
+    begin = begin.replace("tickets.jsonl --workflows", f"tickets.jsonl{flags} --workflows")
+    begin, pushed = begin.split("git add", 1)
+    desk.follow(f"cd ..\n{begin}", "\n" * 9)
+    fit(root)
+    desk.follow(f"git add{pushed}")
+    names = git(root, "ls-tree", "-r", "--name-only", "origin/main").splitlines()
+    assert {"datasets/tickets.jsonl", ".github/CODEOWNERS", ".github/workflows/pr.yml"} <= set(names)
+    assert "[skip ci]" in git(root, "log", "--format=%s", "origin/main"), "a release of no model would fail"
+    (storage,) = blocks(tutorial, "2.")
+    extra, *remote = re.sub(r".*--local.*\n", "", storage).splitlines(keepends=True)
+    desk.follow(extra)
+    desk.has_what_is_pinned()
+    desk.follow("".join(remote).replace("s3://acme-models/router", str(root.parent / "store")))
+    (owners,) = blocks(tutorial, "4.")
+    desk.follow(owners)
+    (opened,) = blocks(tutorial, "7.")
+    (passed,) = re.findall(r"A pass reads \*(.*)\*\.", (REPOSITORY / tutorial).read_text())
+    desk.follow(opened)
+    assert git(root, "status", "--porcelain") == ""
+    assert (root.parent / "gh").read_text().endswith("\npr create --fill\n")
+    names = git(root, "ls-tree", "-r", "--name-only", "origin/first-model").splitlines()
+    assert {"docs/cards/model.md", "docs/cards/data.md", "dvc.lock", "code.lock"} <= set(names)
+    assert "TODO: " not in git(root, "show", "origin/first-model:docs/cards/model.md")
+    comment = judged(desk)
+    assert comment.startswith(f"### {passed}\n"), comment
+    assert not noise_counts(root), "the next pull request, which main's model is compared with, would be inconclusive"
+    (noise,) = blocks(tutorial, "8.")
+    desk.follow(noise)
+    assert "reports/noise.json" in git(root, "show", "--name-only", "--format=", "origin/first-model")
+    assert noise_counts(root)
+    comment = judged(desk)
+    assert comment.startswith(f"### {passed}\n"), comment
+    assert git(root, "status", "--porcelain") == ""
 
 
 def noise_counts(root: Path) -> bool:
@@ -172,8 +210,12 @@ def noise_counts(root: Path) -> bool:
     return all(noise[key] == evaluation[key] for key in ("base", "scorers", "prompt_format"))
 
 
-def judged(root: Path) -> None:
-    """What the workflow does with a push: run what changed, keep it on the DVC remote, commit the record."""
-    follow(root, "./lockstep run || true; ./lockstep dvc push")
-    repository.commit(root, "Record")
-    git(root, "push", "--quiet", "origin", "our-data")
+def judged(desk: Desk) -> str:
+    """Do what the workflow does with a push: run what changed, keep it on the DVC remote, commit the record.
+
+    Return the comment.
+    """
+    desk.follow("./lockstep run || true; ./lockstep dvc push")
+    repository.commit(desk.root, "Record")
+    desk.follow("git push")
+    return desk.follow("./lockstep report")

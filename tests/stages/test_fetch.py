@@ -359,7 +359,7 @@ def test_gguf_without_a_chat_template_is_refused(document: dict, tmp_path: Path,
 
 def test_a_machine_without_transformers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MachineRefused, match=r"transformers is not installed; pip install '\.\[pipeline\]'"):
+    with pytest.raises(MachineRefused, match=r"transformers is not installed; pip install "):
         gguf.convert(tmp_path / "a.gguf", tmp_path, "a.gguf")
 
 

@@ -157,7 +157,7 @@ def test_a_query_that_gives_no_rows_to_pin_or_writes_is_refused(tmp_path: Path, 
         ("my password is hunter2", MachineRefused, "TICKETS is no address of a database; write one"),
         ("postgresql://me:hunter2@[::/x", MachineRefused, "TICKETS is no address of a database; write one"),
         ("postgresql://me:hunter2@127.0.0.1:1/x", SourceRefused, "TICKETS: OperationalError: .*127.0.0.1.*; check the query, the address"),
-        ("oracle://me:hunter2@host/x", MachineRefused, "TICKETS: ModuleNotFoundError: No module named '.*'; pip install '.*', or the driver"),
+        ("oracle://me:hunter2@host/x", MachineRefused, "TICKETS: ModuleNotFoundError: No module named '.*'; pip install .*, or the driver"),
         ("sqlite:////nowhere/x.db", SourceRefused, "TICKETS: OperationalError: unable to open database file"),
     ],
 )  # fmt: skip

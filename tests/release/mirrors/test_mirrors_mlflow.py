@@ -361,6 +361,7 @@ def quietly(uri: str, asked: WantedModel, seconds: float) -> None:
         ask(uri, asked, seconds)
 
 
+@pytest.mark.usefixtures("forking")
 @pytest.mark.parametrize(
     ("fault", "seconds", "words"),
     [

@@ -39,13 +39,14 @@ def _takes_a_process(plain: dict[str, Any]) -> None:
     plain["promote"]["environments"]["production"]["served_as_verified"] = False
 
 
-def test_on_a_laptop_a_model_is_released_and_rolled_back_by_the_command(tiny_base: Path, tmp_path: Path) -> None:
-    merged, root = tmp_path / "merged", tmp_path / "work"
-    tuned.tune(tiny_base, merged)
+def test_on_a_laptop_a_model_is_released_and_rolled_back_by_the_command(
+    tiny_base: Path, tuned_model: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "work"
     document = tuned.document()
     document["gates"] = tree.document()["gates"]
     assert document["promote"]["environments"]["production"]["served_as_verified"] is True
-    tuned.record(root, tiny_base, merged, document)
+    tuned.record(root, tiny_base, tuned_model, document)
     git(root, "branch", "--move", "--force", "main")
     identify(root, "Ada")
     shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, root / layout.ENVIRONMENTS)

@@ -183,3 +183,15 @@ def test_the_launcher_imports_nothing_from_the_top_of_the_work_tree(root: Path, 
             env=os.environ | {"LOCKSTEP_VENV": str(environment)}, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stderr) == (0, ""), words
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_project_below_the_git_root_is_judged_by_the_code_that_git_has(root: Path, committed: bool) -> None:
+    project = root / "projects/router"
+    project.mkdir(parents=True)
+    assert check(project, committed, "-P", path=root.parent / "packages") == ""
+    with (root / "release/verbs/gate.py").open("a") as stream:
+        stream.write("# edited\n")
+    assert "release/verbs/gate.py: is not the code that git has" in check(
+        project, committed, "-P", path=root.parent / "packages"
+    )

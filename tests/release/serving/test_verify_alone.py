@@ -21,11 +21,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny_base: Path, tuned_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A record that passes, its weights as an image without a server, and environments. Read-only by custom."""
     root = tmp_path_factory.mktemp("alone")
-    tuned.tune(tiny_base, root / "merged")
-    tuned.record(root / "run", tiny_base, root / "merged", tuned.document())
+    tuned.record(root / "run", tiny_base, tuned_model, tuned.document())
     build.build(root / "run", build.BuildOptions())
     shutil.copytree(REPOSITORY / layout.ENVIRONMENTS, root / "run" / layout.ENVIRONMENTS)
     return root / "run"

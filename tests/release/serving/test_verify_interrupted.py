@@ -114,8 +114,7 @@ def lines_until(process: "subprocess.Popen[str]", word: str) -> list[str]:
     raise AssertionError(f"it ended: {''.join(lines)}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("how", ["process", "url"])
+@pytest.mark.parametrize(("how", "number"), [("process", signal.SIGTERM), ("url", signal.SIGINT)])
 def test_it_says_what_it_does_and_ends_within_seconds_of_a_signal_with_its_server(
     how: str, number: signal.Signals, finished: Path, program: Path, url: str
 ) -> None:

@@ -26,18 +26,10 @@ PROCESS = VerifyOptions(runtime="transformers")
 
 
 @pytest.fixture(scope="module")
-def merged(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny base, tuned. Read-only by custom."""
-    folder = tmp_path_factory.mktemp("tuned") / "merged"
-    tuned.tune(tiny_base, folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def finished(tiny_base: Path, merged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tiny_base: Path, tuned_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A record that passes, its probes, and its weights as an image without a base. Read-only by custom."""
     root = tmp_path_factory.mktemp("verify") / "run"
-    tuned.record(root, tiny_base, merged, tuned.document())
+    tuned.record(root, tiny_base, tuned_model, tuned.document())
     build.build(root, build.BuildOptions())
     return root
 
@@ -128,8 +120,10 @@ def test_the_base_in_the_models_own_folder_is_found_by_what_it_answers(
     assert "untuned base's" in found["adapter"].reason
 
 
-def test_another_chat_template_is_found_by_its_tokens(run: Path, merged: Path, params: Params, tmp_path: Path) -> None:
-    changed = shutil.copytree(merged, tmp_path / "changed")
+def test_another_chat_template_is_found_by_its_tokens(
+    run: Path, tuned_model: Path, params: Params, tmp_path: Path
+) -> None:
+    changed = shutil.copytree(tuned_model, tmp_path / "changed")
     template = changed / "chat_template.jinja"
     template.write_text("{{ '<|im_start|>' }}" + template.read_text())
     report, found = _served_from_the_right_place(run, changed, params, tmp_path)
@@ -139,10 +133,10 @@ def test_another_chat_template_is_found_by_its_tokens(run: Path, merged: Path, p
 
 
 def test_a_penalty_on_repetition_is_found_by_an_answer_that_nothing_ends(
-    run: Path, merged: Path, params: Params, tmp_path: Path
+    run: Path, tuned_model: Path, params: Params, tmp_path: Path
 ) -> None:
     """`transformers serve` applies what generation_config.json says; `merge` leaves nothing there, and this has some."""
-    changed = shutil.copytree(merged, tmp_path / "changed")
+    changed = shutil.copytree(tuned_model, tmp_path / "changed")
     path = changed / "generation_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 1.3}))
     report, found = _served_from_the_right_place(run, changed, params, tmp_path)
@@ -221,13 +215,13 @@ def test_a_server_that_is_not_there_is_a_failed_start(run: Path) -> None:
 
 
 def test_the_image_as_it_ships_runs_in_docker_and_answers_as_the_offline_model(
-    tiny_base: Path, merged: Path, tmp_path: Path
+    tiny_base: Path, tuned_model: Path, tmp_path: Path
 ) -> None:
     tag = serving_base.serving_image()
     base = serving_base.layout(tag, tmp_path / "base")
     entry = json.loads((base / "index.json").read_text())["manifests"][0]
     root = tmp_path / "run"
-    tuned.record(root, tiny_base, merged, tuned.document(base=f"oci:{base}@{entry['digest']}"))
+    tuned.record(root, tiny_base, tuned_model, tuned.document(base=f"oci:{base}@{entry['digest']}"))
     built = build.build(root, build.BuildOptions())
     report = verify(root, VerifyOptions())
     assert report.status == "pass", report

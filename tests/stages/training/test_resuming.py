@@ -389,6 +389,7 @@ def test_a_killed_training_ends_in_the_bytes_of_one_that_ran_through(
         assert not list((root / ".dvc" / "there" / "lockstep" / "checkpoints").iterdir())
 
 
+@EXHAUSTIVE  # As the one above; that dpo goes on from its checkpoint is held by the training in parts.
 def test_a_killed_training_by_dpo_ends_in_the_bytes_of_one_that_ran_through(
     tmp_path: Path, tiny_base: Path, store: str
 ) -> None:
