@@ -98,11 +98,15 @@ def unfit(name: str, owner: str, option: str) -> tuple[str, str]:
     return f"{what}, and the record is refused", todo
 
 
-def dvc(root: Path, *arguments: str, listener: Listener | None = None) -> int:
-    """Run DVC in ``root``; return its exit code. Its output is shown, or given to ``listener`` as a step of its own."""
+def dvc(root: Path, *arguments: str, listener: Listener | None = None, aside: bool = False) -> int:
+    """Run DVC in ``root``; return its exit code. Its output is shown, or given to ``listener`` as a step of its own.
+
+    ``aside``: as for ``python``.
+    """
     if listener is not None:
         listener.step(arguments[0])
-    code, _ = _run([*MODULE, *arguments], listener, None, cwd=root, env=environment())
+    out = sys.stderr if aside else None
+    code, _ = _run([*MODULE, *arguments], listener, out, cwd=root, env=environment())
     return code
 
 

@@ -15,18 +15,27 @@ from release.cli.common import JSON, TARGET_BRANCH, refusing
     help="Only those that HEAD changes since it left the target branch.",
 )
 @TARGET_BRANCH
+@click.option(
+    "--matrix",
+    "as_matrix",
+    is_flag=True,
+    help="Print the outputs of a workflow's step: `matrix` and `folders`.",
+)
 @JSON
 @click.pass_obj
 @refusing
-def projects(root: Path, changed: bool, target: str | None, as_json: bool) -> None:
+def projects(root: Path, changed: bool, target: str | None, as_matrix: bool, as_json: bool) -> None:
     """List the projects of this repository: folders with params.yaml and dvc.yaml.
 
-    With --changed all are listed if a file outside every project changed, or nothing did. With --json it is a list of
-    folders, as a workflow's matrix takes it.
+    With --changed all are listed if a file outside every project changed, or nothing did.
     """
     from release.verbs import projects as verb
 
     folders = [
         project.folder for project in verb.listed(root, target) if project.changed or not changed
     ]
+    if as_matrix:
+        matrix = [{"folder": folder, "of": f"-{number}"} for number, folder in enumerate(folders)]
+        click.echo(f"matrix={json.dumps(matrix)}\nfolders={' '.join(folders)}")
+        return
     click.echo(json.dumps(folders) if as_json else "\n".join(folders))

@@ -14,12 +14,22 @@ from release.cli.common import JSON, PROJECTS, TARGET_BRANCH, checked_projects, 
     metavar="BRANCH",
     help="Push the commit to this branch of origin, if that is still at HEAD.",
 )
+@click.option(
+    "--remote",
+    is_flag=True,
+    help="First fetch what the gates are asked with from the DVC remote, as far as it has it.",
+)
 @PROJECTS
 @JSON
 @click.pass_obj
 @refusing
 def record(
-    root: Path, target: str | None, push: str | None, projects: tuple[str, ...], as_json: bool
+    root: Path,
+    target: str | None,
+    push: str | None,
+    remote: bool,
+    projects: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Commit the record of a run, and print the commit.
 
@@ -29,7 +39,10 @@ def record(
     """
     from release.verbs import record as verb
 
-    made = verb.commit_record(root, push, target, checked_projects(root, projects))
+    folders = checked_projects(root, projects)
+    if remote:
+        verb.fetch(root, folders)
+    made = verb.commit_record(root, push, target, folders)
     show(made, as_json, made.commit)
     if refused := verb.refusal(made):
         raise refused

@@ -14,7 +14,7 @@ from checks.process.errors import EvidenceRefused
 from checks.process.text import redact
 from checks.records.rows import Record
 from checks.storage import layout
-from release.adapters import commits
+from release.adapters import commits, dvc
 from release.adapters.git import Git
 from release.adapters.projects import top
 from release.ledger import DEADLINE, Change
@@ -24,6 +24,7 @@ from release.record.records import Records
 from release.review import gathering
 
 _PIPELINE = Path("dvc.yaml")
+_ASKED = (layout.SPLITS, layout.PREDICTIONS, layout.SUITES, layout.JUDGEMENTS, layout.PROBES)
 
 
 class CommittedRecord(Record):
@@ -87,6 +88,15 @@ def commit_record(
         judged=head, commit=made, status=worst.verdict.status, files=tuple(path.as_posix() for path in kept),
         branch=branch, missing=tuple(missing),
     )  # fmt: skip
+
+
+def fetch(root: Path, projects: Sequence[str] = ()) -> None:
+    """Fetch the outputs of each project that the gates are asked with from the DVC remote, as far as it has them.
+
+    What is missing then is said by the record, which needs it.
+    """
+    for folder in projects or ("",):
+        dvc.dvc(root / folder, "pull", "--allow-missing", *map(str, _ASKED), aside=True)
 
 
 def refusal(made: CommittedRecord) -> EvidenceRefused | None:

@@ -27,6 +27,7 @@ STAGING = "${{ vars.LOCKSTEP_STAGING || 'staging' }}"
 PRODUCTION = "${{ vars.LOCKSTEP_PRODUCTION || 'production' }}"
 
 
+PROJECT = './lockstep -C "$PROJECT"'
 THIN = REPOSITORY / "release" / "thin" / ".github" / "workflows"
 # By whom: a file of its own gives its job an identity of its own.
 CALLED = {"verify.yml": {"release.yml"}, "pages.yml": {"promote.yml", "release.yml"}}
@@ -332,7 +333,10 @@ def test_one_label_of_a_fork_starts_a_run_and_that_run_ends_with_the_next_push()
     data = _words(next(found.job for found in jobs() if found.name == "pr.yml:data")["if"])
     fork = "github.event.pull_request.head.repo.full_name {} github.repository"
     label = "github.event.label.name {} format('run {{0}}', github.event.pull_request.head.sha)"
-    assert data == f"github.event.action != 'labeled' || ({fork.format('!=')} && {label.format('==')})"
+    wanted = f"(github.event.action != 'labeled' || ({fork.format('!=')} && {label.format('==')}))"
+    assert data == f"!cancelled() && needs.projects.result != 'failure' && {wanted}"
+    listing = _words(next(found.job for found in jobs() if found.name == "pr.yml:projects")["if"])
+    assert listing == f"vars.LOCKSTEP_PROJECTS && {wanted}"
     others = f"github.event.action == 'labeled' && ({fork.format('==')} || {label.format('!=')})"
     assert group == (
         "pull-request-${{ github.event.pull_request.number }}-"
@@ -353,17 +357,22 @@ def test_an_upload_replaces_what_an_attempt_before_left() -> None:
 def test_the_record_takes_one_hidden_file_with_it_and_no_other_artifact_takes_any() -> None:
     uploads = [step["with"] for _, step in _steps() if step.get("uses", "").startswith("actions/upload-artifact@")]
     hidden = [each for each in uploads if each.get("include-hidden-files")]
-    assert [each["name"] for each in hidden] == ["record", "record"]
+    assert [each["name"] for each in hidden] == ["record${{ matrix.project.of }}"] * 2
+    folder = "${{ matrix.project.folder }}/"
+    names = ("code.lock", "dvc.lock", "reports", layout.REFUSAL)
     for each in hidden:
-        assert each["path"].split() == ["code.lock", "dvc.lock", "reports", "!reports/**/.*", str(layout.REFUSAL)]
+        first, *paths = each["path"].splitlines()
+        assert first == "code.lock", "paths in the artifact begin at the git root"
+        assert [path for path in paths if not path.startswith("!")] == [f"{folder}{name}" for name in names]
+        assert [path for path in paths if path.startswith("!")] == [f"!{folder}reports/**/.*"]
 
 
 def test_the_record_of_a_training_is_kept_before_anything_comes_after_it() -> None:
     steps = next(found.job["steps"] for found in jobs() if found.name == "pr.yml:train")
-    trained = next(place for place, step in enumerate(steps) if step.get("run") == "exec ./lockstep run train")
-    assert steps[trained + 1]["with"]["name"] == "record"
+    trained = next(place for place, step in enumerate(steps) if step.get("run") == f"exec {PROJECT} run train")
+    assert steps[trained + 1]["with"]["name"] == "record${{ matrix.project.of }}"
     assert "if" not in steps[trained + 1]
-    assert steps[trained + 2]["run"] == "./lockstep run"
+    assert steps[trained + 2]["run"] == f"{PROJECT} run"
 
 
 def test_mlflows_login_is_where_mlflow_is_asked() -> None:
@@ -374,8 +383,8 @@ def test_mlflows_login_is_where_mlflow_is_asked() -> None:
             if named := {name for name in SECRET.findall(yaml.safe_dump(step)) if name.startswith("MLFLOW")}:
                 given[f"{found.name}: {step['run']}"] = named
     assert given == {
-        "pr.yml:train: exec ./lockstep run train": login,
-        "pr.yml:train: ./lockstep run": login,
+        f"pr.yml:train: exec {PROJECT} run train": login,
+        f"pr.yml:train: {PROJECT} run": login,
         'release.yml:release: ./lockstep promote -- "$STAGING"': login,
         'promote.yml:move: ./lockstep "$ACTION" -- "$ENVIRONMENT"': login,
         "scheduled.yml:rehearse: ./lockstep reconcile": login,
@@ -387,7 +396,7 @@ def test_a_forks_code_meets_the_gpu_machine_by_a_label_on_its_commit_alone() -> 
     verdict = next(found.job for found in jobs() if found.name == "pr.yml:verdict")
     home = "github.event.pull_request.head.repo.full_name == github.repository"
     label = "contains(github.event.pull_request.labels.*.name, format('run {0}', github.event.pull_request.head.sha))"
-    assert _words(train["if"]) == f"{home} || {label}"
+    assert _words(train["if"]) == f"!cancelled() && needs.data.result == 'success' && ({home} || {label})"
     assert home in verdict["if"]
     assert "||" not in verdict["if"]
     for job in (train, verdict):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 store = Path(os.environ["LOCKSTEP_ACT_STORE"]) / os.environ["NAME"]
-lines = [line.strip() for line in os.environ["PATHS"].splitlines() if line.strip()]
+lines = [re.sub(r"^(!?)\./", r"\1", line.strip()) for line in os.environ["PATHS"].splitlines() if line.strip()]
 wanted = [line for line in lines if not line.startswith("!")]
 parts = {"**/": "(?:.*/)?", "*": "[^/]*"}
 unwanted = [

@@ -1,0 +1,102 @@
+"""pr.yml of a repository with several projects, under act: which jobs run what, and where each finds the other's files.
+
+The launcher is a stand-in that writes what `lockstep` would: one project is journey enough for the real one
+(tests/repository/test_workflow_pull_request.py).
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.act_service import COMMIT, LOCKSTEP, Act, Run
+from tests.conftest import REPOSITORY
+from tests.pipeline_repository import commit, git
+
+pytestmark = pytest.mark.slow
+
+LAUNCHER = """#!/usr/bin/env python3
+import os, sys
+from pathlib import Path
+
+verb, *words = sys.argv[1:]
+projects = os.environ.get(f"LOCKSTEP_{verb.upper()}_PROJECTS")
+print("LOCKSTEP", *sys.argv[1:], *([] if projects is None else ["of", projects]), file=sys.stderr)
+if verb == "projects":
+    matrix = '[{"folder": "projects/router", "of": "-0"}, {"folder": "projects/summary", "of": "-1"}]'
+    print(f"matrix={matrix}\\nfolders=projects/router projects/summary")
+elif verb == "-C":
+    reports = Path(words[0]) / "reports"
+    reports.mkdir(parents=True, exist_ok=True)
+    if words[1:] == ["run", "validate"]:
+        for name in ("code.lock", "dvc.lock", "reports/data.json"):
+            (reports.parent / name).write_text(words[0])
+        sys.exit(words[0] == os.environ["REFUSES"])
+    elif words[1] == "run":
+        assert (reports / "data.json").read_text() == words[0], "this is not the record of the job before"
+        (reports / "verdict.json").write_text(words[0])
+elif verb in ("record", "comment"):
+    print("HAS", *sorted(map(str, Path().glob("projects/*/reports/*"))), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Run]:
+    """The run of a pull request, in which the data of one project may be refused."""
+    work, origin = tmp_path / "work", tmp_path / "origin.git"
+    (work / ".github/workflows").mkdir(parents=True)
+    (work / ".dvc").mkdir()
+    thin = (REPOSITORY / "release/thin/.github/workflows/pr.yml").read_text()
+    text = thin.replace("OWNER/lockstep", LOCKSTEP).replace("0" * 40, COMMIT)
+    (work / ".github/workflows/pr.yml").write_text(text)
+    (work / "lockstep").write_text(LAUNCHER)
+    (work / "lockstep").chmod(0o755)
+    git(work, "init", "--quiet", "--initial-branch=main")
+    commit(work, "start")
+    git(tmp_path, "clone", "--quiet", "--bare", str(work), str(origin))
+    act = Act(tmp_path / "act", origin, "http://127.0.0.1:9", "octo/router", {"LOCKSTEP_PROJECTS": "yes"})
+    (act.folder / "venv").mkdir(parents=True)  # the stand-in needs nothing installed
+    sha = git(origin, "rev-parse", "main").strip()
+
+    def ran(refuses: str = "") -> Run:
+        act.environment["REFUSES"] = refuses
+        return act.run("pr.yml", "pull_request", _opened(sha), sha)
+
+    return ran
+
+
+def _opened(sha: str) -> dict[str, Any]:
+    repository = {"full_name": "octo/router", "name": "router", "owner": {"login": "octo"}, "fork": False}
+    head = {"ref": "change", "sha": sha, "repo": repository}
+    return {
+        "action": "opened", "number": 1, "repository": repository | {"default_branch": "main"},
+        "pull_request": {"number": 1, "head": head, "base": {"ref": "main"}, "labels": []},
+    }  # fmt: skip
+
+
+def _said(run: Run, job: str, word: str) -> list[str]:
+    return sorted(line.partition(f"{word} ")[2] for line in run.jobs[job].log.splitlines() if line.startswith(word))
+
+
+def test_each_project_has_its_jobs_and_one_job_records_and_comments_on_all(run: Callable[..., Run]) -> None:
+    done = run()
+    assert set(done.conclusions().values()) == {"success"}, done.text
+    both = ("projects/router", "projects/summary")
+    asked = [words for words in _said(done, "data", "LOCKSTEP") if "validate" in words]
+    assert asked == [f"-C {folder} run validate" for folder in both]
+    assert [f"-C {folder} run" for folder in both] == [w for w in _said(done, "train", "LOCKSTEP") if w.endswith("run")]
+    record, comment = (
+        [words for words in _said(done, "verdict", "LOCKSTEP") if words.startswith(verb)]
+        for verb in ("record", "comment")
+    )
+    assert record == [f"record of {' '.join(both)}"]
+    assert comment == [f"comment --commit HEAD of {' '.join(both)}"]
+    files = [f"{folder}/reports/{name}.json" for folder in both for name in ("data", "verdict")]
+    assert _said(done, "verdict", "HAS") == [" ".join(files)] * 2
+
+
+def test_refused_data_of_one_project_starts_no_training_and_the_comment_is_made(run: Callable[..., Run]) -> None:
+    done = run(refuses="projects/summary")
+    assert done.conclusions() == {"projects": "success", "data": "failure", "train": "skipped", "verdict": "success"}
+    assert len(_said(done, "verdict", "HAS")) == 2
