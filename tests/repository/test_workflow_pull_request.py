@@ -150,35 +150,8 @@ def test_production_is_moved_by_hand(team: Team, production: Run) -> None:
 
 
 @pytest.fixture(scope="module")
-<<<<<<< HEAD
 def regressed(team: Team, merged: str) -> Pull:
     """A pull request whose training spoils the model, and which asks for less, so that its own policy might take that."""
-=======
-def unchanged(team: Team, merged: str) -> Pull:
-    team.hub.pull("words", number=2)
-    team.change("words", lambda _: None, base="origin/main")
-    (team.work / "NOTES.md").write_text("More words.\n")
-    team.push("words", "More words")
-    return team.judged(2, action="opened")
-
-
-def test_a_pull_request_that_changes_no_input_runs_no_stage(team: Team, unchanged: Pull) -> None:
-    assert unchanged.run.conclusions() == {
-        "projects": "skipped",
-        "data": "success",
-        "train": "success",
-        "verdict": "success",
-    }, unchanged.run.text
-    assert unchanged.stages("data") == unchanged.stages("train") == []
-    assert unchanged.first_line().startswith(PASS)
-    assert (unchanged.check["head_sha"], unchanged.check["conclusion"]) == (team.tip("words"), "success")
-    assert not any(subject.startswith("Record") for subject in team.subjects("words"))
-
-
-@pytest.fixture(scope="module")
-def weakened(team: Team, merged: str) -> Pull:
-    """A pull request that asks for less; while it is judged, somebody pushes again."""
->>>>>>> 65c54f3350a330085c03d5bd9391ef28c076cd82
     team.hub.pull("lower", number=3)
 
     def worse(value: dict[str, Any]) -> None:
@@ -210,57 +183,15 @@ def bad(team: Team, regressed: Pull) -> Pull:
     return team.judged(3)
 
 
-<<<<<<< HEAD
 def test_bad_data_stops_before_a_gpu_is_used_and_the_same_comment_says_so(
     team: Team, regressed: Pull, bad: Pull
 ) -> None:
-    assert bad.run.conclusions() == {"data": "failure", "train": "skipped", "verdict": "failure"}, bad.run.text
-=======
-def test_a_killed_training_goes_on_where_it_was(team: Team, killed: Pull, regressed: Pull) -> None:
-    assert killed.run.jobs["train"].conclusion == "cancelled", killed.run.text
-    assert killed.stages("train") == ["train"]
-    assert re.search(r"goes on at step \d+ of 250", regressed.run.jobs["train"].log), regressed.run.jobs["train"].log
-
-
-def test_a_second_push_updates_the_comment_and_runs_what_changed(team: Team, weakened: Pull, regressed: Pull) -> None:
-    assert len(team.hub.on(3)) == 1
-    assert regressed.comment != weakened.comment
-    assert regressed.stages("data") == []
-    assert regressed.stages("train") == TRAIN_ONWARD
-
-
-def test_a_regression_fails_its_check_and_the_comment_says_why(team: Team, regressed: Pull) -> None:
-    assert regressed.run.conclusions() == {
-        "projects": "skipped",
-        "data": "success",
-        "train": "failure",
-        "verdict": "success",
-    }
-    assert "Fail" in regressed.first_line()
-    assert regressed.first_line().startswith("### ❌ Fail, worse than main by ")
-    assert "routes_well" in regressed.comment
-    assert regressed.check["conclusion"] == "failure"
-    assert regressed.check["head_sha"] == team.tip("lower")
-    assert team.subjects("lower")[0].startswith("Record: verdict fail")
-    assert "newly wrong" in regressed.comment
-
-
-@pytest.fixture(scope="module")
-def bad(team: Team, merged: str) -> Pull:
-    team.hub.pull("bad", number=4)
-    strict = lambda value: value["validate"]["labels"].update(max_share=0.26)  # noqa: E731
-    team.change("bad", strict, "Expect what does not hold", base="origin/main")
-    return team.judged(4, action="opened")
-
-
-def test_bad_data_stops_before_a_gpu_is_used_and_the_comment_says_so(team: Team, bad: Pull) -> None:
     assert bad.run.conclusions() == {
         "projects": "skipped",
         "data": "failure",
         "train": "skipped",
         "verdict": "failure",
     }, bad.run.text
->>>>>>> 65c54f3350a330085c03d5bd9391ef28c076cd82
     assert bad.stages("data") == ["validate"]
     assert "data" in bad.first_line().lower()
     assert len(team.hub.on(3)) == 1
