@@ -4,11 +4,12 @@ import os
 import re
 from pathlib import Path
 
-from checks.process.errors import ParamsRefused
+from checks.process.errors import ParamsRefused, RemoteRefused
 from release.adapters.git import Git
 
 _NAMED = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<commit>[0-9a-f]{40}))?")
-_SECONDS = 30  # that the git server may take
+# The git server must answer within this time.
+_SECONDS = 30
 
 
 def of(name: str, version: str) -> str:
@@ -23,7 +24,10 @@ def of(name: str, version: str) -> str:
         return name
     server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
     address, tag = f"{server}/{named['repository']}", f"refs/tags/v{version}"
-    listed = Git(Path(), _SECONDS).ask("ls-remote", address, tag, f"{tag}^{{}}").decode()
+    answer = Git(Path(), _SECONDS).run("ls-remote", address, tag, f"{tag}^{{}}")
+    if answer.code != 0:
+        raise RemoteRefused(f"{address}: {answer.why()}", f"try again, or give {name}@COMMIT")
+    listed = answer.out.decode()
     # An annotated tag has two lines. The last one is the commit that it names.
     commits = [line.partition("\t")[0] for line in listed.splitlines()]
     if not commits:

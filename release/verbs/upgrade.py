@@ -21,7 +21,7 @@ _CALLED = re.compile(rb"uses: ([\w.-]+/[\w.-]+)/\.github/workflows/[\w.-]+@([0-9
 
 
 class Upgraded(NamedTuple):
-    """What an upgrade changes. Paths are those below the top of the repository.
+    """Lists what an upgrade changes. Paths are those below the top of the repository.
 
     ``diffs``: of each file that is written. ``kept``: the same of files that a person changed, which stay. ``stale``:
     the stages that run again, by the folder of their project. ``problems``: what params.yaml says that this version
