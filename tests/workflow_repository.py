@@ -17,6 +17,7 @@ from checks.config import sealed
 from checks.process import distribution
 from checks.storage import digest, layout
 from release.adapters import thin_files
+from release.verbs import render
 from stages.loaders.table import Table
 from tests import overlay_sample, pipeline_repository, tuned
 from tests.act_service import COMMIT, LOCKSTEP, Act, Line, Run
@@ -219,6 +220,8 @@ def thin(root: Path, requirements: str) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(data)
     (root / thin_files.LAUNCHER).chmod(0o755)
+    for name in ("staging", "production"):
+        render.render(root, name)
     (root / distribution.PIN).write_text(requirements)
 
 

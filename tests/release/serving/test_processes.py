@@ -346,7 +346,7 @@ def test_a_runtime_that_is_only_an_image_is_no_process(tmp_path: Path, serve: Se
 
 
 @pytest.mark.parametrize(
-    ("package", "absent"), [("lockstep-none[x]", "lockstep-none"), ("docker", "/transformers"), ("lockstep[bench]", "lm-eval")]
+    ("package", "absent"), [("lockstep-none[x]", "lockstep-none"), ("docker", "/transformers"), ("lockstep-llm[bench]", "lm-eval")]
 )  # fmt: skip
 def test_a_server_that_is_not_installed_is_refused(
     package: str, absent: str, tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
