@@ -12,14 +12,20 @@ _NAMED = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<commit>[0-9a-f]{40}
 _SECONDS = 30
 
 
+def check(name: str) -> re.Match[str]:
+    """Return the parts of a pin, with or without a commit. Raises ParamsRefused if it is none."""
+    named = _NAMED.fullmatch(name)
+    if named is None:
+        raise ParamsRefused(f"--workflows: {name!r}", "give OWNER/NAME, or OWNER/NAME@COMMIT")
+    return named
+
+
 def of(name: str, version: str) -> str:
     """Return the pin ``name``; without a commit, that of the tag of ``version`` in the repository.
 
     Raises ParamsRefused if it is no pin or if there is no such tag; RemoteRefused if the git server does not answer.
     """
-    named = _NAMED.fullmatch(name)
-    if named is None:
-        raise ParamsRefused(f"--workflows: {name!r}", "give OWNER/NAME, or OWNER/NAME@COMMIT")
+    named = check(name)
     if named["commit"]:
         return name
     server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")

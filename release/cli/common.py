@@ -108,7 +108,7 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             from checks.machine import disk
-            from checks.process.errors import Refusal
+            from checks.process.errors import MachineRefused, Refusal
 
             command(*args, **kwargs)
         except ImportError as error:
@@ -120,7 +120,13 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
         except OSError as error:
             if refused := disk.full(error, [arg for arg in args if isinstance(arg, Path)]):
                 end(refused)
-            raise
+            if error.filename is None:
+                raise
+            end(
+                MachineRefused(
+                    f"{error.filename}: {error.strerror}", "see what is there, then run this again"
+                )
+            )
         except KeyboardInterrupt:
             click.echo("lockstep: interrupted", err=True)
             sys.exit(130)

@@ -131,6 +131,10 @@ def init(
     )
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
+    if workflows and force:
+        raise click.UsageError(
+            "--workflows excludes --force: `./lockstep upgrade --workflows` adds them later"
+        )
     called = workflow_pin.of(workflows, distribution.version()) if workflows else None
     folder = team_folder.find(root, file, force=force, workflows=called)
     if folder.plan:

@@ -50,7 +50,7 @@ def upgrade(
     After a pull request of Dependabot or Renovate that changes the pin alone: `./lockstep upgrade --files`.
     """
     from checks.process.errors import EvidenceRefused, ParamsRefused
-    from release.adapters import thin_files
+    from release.adapters import thin_files, workflow_pin
     from release.verbs import upgrade as verb
 
     if version is not None and (check or only_files):
@@ -60,10 +60,30 @@ def upgrade(
     top = thin_files.top_of(root)
     if top is None:
         raise ParamsRefused(f"{root.resolve()}: is not in a git repository", "git init")
+    if (top / "checks/process/distribution.py").is_file():
+        raise ParamsRefused(
+            f"{top}: is Lockstep's own repository, or a copy of it",
+            "docs/how-to/upgrade.md says how a copy moves over",
+        )
+    unknown = [name for name in replace if Path(name).name not in verb.names()]
+    if unknown:
+        raise ParamsRefused(
+            f"--replace {unknown[0]}: is no generated file",
+            f"give one of {', '.join(verb.names())}",
+        )
+    if workflows:
+        workflow_pin.check(workflows)
+    launcher = top / thin_files.LAUNCHER
+    if os.path.lexists(launcher) and (launcher.is_symlink() or not launcher.is_file()):
+        raise ParamsRefused(
+            f"{launcher}: is no regular file", "move it away: the launcher has this name"
+        )
     if not (check or only_files):
         new = verb.repin(top, version)
         click.echo(f"pinned Lockstep {new.version}", err=True)
-        _write_launcher(top)
+        if not launcher.exists():  # Lockstep was copied to this repository.
+            launcher.write_bytes(thin_files.generated(None)[thin_files.LAUNCHER])
+            launcher.chmod(0o755)
         options = [
             *(("--workflows", workflows) if workflows else ()),
             *(["--json"] if as_json else []),
@@ -80,9 +100,7 @@ def upgrade(
     else:
         _show(done, check=check)
     if done.problems:
-        raise ParamsRefused(
-            done.problems[0], "change it in params.yaml, then run this again", done.problems[1:]
-        )
+        raise ParamsRefused(done.problems[0], "then run this again", done.problems[1:])
     if check and (done.diffs or any(done.stale.values())):
         behind = [
             *done.diffs,
@@ -92,16 +110,6 @@ def upgrade(
             f"{', '.join(behind)}: not of Lockstep {done.version}",
             "run ./lockstep upgrade --files, and commit",
         )
-
-
-def _write_launcher(top: Path) -> None:
-    """Write the launcher where there is none: a repository that Lockstep was copied to."""
-    from release.adapters import thin_files
-
-    path = top / thin_files.LAUNCHER
-    if not path.exists():
-        path.write_bytes(thin_files.generated(None)[thin_files.LAUNCHER])
-        path.chmod(0o755)
 
 
 def _show(done: "Upgraded", *, check: bool) -> None:
@@ -117,5 +125,5 @@ def _show(done: "Upgraded", *, check: bool) -> None:
     for folder, stages in done.stale.items():
         run = f"run again: {', '.join(stages)}" if stages else "run nothing again"
         click.echo(f"stages of {folder}: {run}")
-    if not done.diffs and not any(done.stale.values()):
+    if not (done.diffs or done.kept or done.problems or any(done.stale.values())):
         click.echo(f"this repository is of Lockstep {done.version}")

@@ -12,7 +12,7 @@ from checks.code import lock
 from checks.config import params_file
 from checks.formats import signers
 from checks.process import distribution
-from checks.process.errors import ParamsRefused, Refusal
+from checks.process.errors import ParamsRefused, Refusal, RemoteRefused
 from checks.storage import files, layout
 from release.adapters import pin, thin_files, workflow_pin
 from release.adapters.pin import Pin
@@ -37,10 +37,8 @@ class Upgraded(NamedTuple):
 
 def pinned(top: Path) -> Pin | None:
     """Return the pin of a repository; None if it has none. Raises ParamsRefused as ``pin.read``."""
-    try:
-        return pin.read((top / pin.PATH).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+    data = _read(top / pin.PATH)
+    return None if data is None else pin.read(data.decode(errors="replace"))
 
 
 def repin(top: Path, version: str | None) -> Pin:
@@ -66,10 +64,9 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
         there = "nothing" if wanted is None else wanted.version
         raise ParamsRefused(
             f"{pin.PATH}: pins {there}, and this is Lockstep {version}",
-            f"run `./lockstep upgrade`, or `lockstep upgrade {version}`",
+            "run it by the launcher, ./lockstep, which runs the pinned version; or pin one: `lockstep upgrade VERSION`",
         )
-    named = workflows or _called(top)
-    pinned_workflows = workflow_pin.of(named, version) if named else None
+    pinned_workflows = _workflows(workflows, _called(top), version, write=write)
     generated = thin_files.generated(pinned_workflows)
     roots = projects(top)
     diffs, kept = dict[str, str](), dict[str, str]()
@@ -114,6 +111,11 @@ def _trusting(path: Path, workflows: str) -> bytes | None:
     return new.encode() if new != text else None
 
 
+def names() -> list[str]:
+    """Return the names of the generated files, without their folders."""
+    return sorted({Path(name).name for name in thin_files.generated("OWNER/lockstep@COMMIT")})
+
+
 def projects(top: Path) -> list[Path]:
     """Return the folders of a repository that have a params.yaml: its top, and those of ``projects``."""
     folders = [top, *sorted((top / thin_files.PROJECTS).glob("*"))]
@@ -133,17 +135,33 @@ def places(
     return places
 
 
+def _workflows(given: str | None, called: str | None, version: str, *, write: bool) -> str | None:
+    """Return the pin of the called workflows: what was given, or the version's tag where they are called from now.
+
+    Where nothing is written, and the git server does not answer, it is the pin of now.
+    """
+    if given is None and called is None:
+        return None
+    try:
+        return workflow_pin.of(given or str(called).partition("@")[0], version)
+    except RemoteRefused:
+        if write or called is None:
+            raise
+        return called
+
+
 def _called(top: Path) -> str | None:
-    """Return the repository whose workflows Lockstep's own call here, OWNER/NAME. Raises ParamsRefused for several."""
+    """Return where Lockstep's own workflows call, OWNER/NAME@COMMIT. Raises ParamsRefused for several repositories."""
     names = [name for name in thin_files.templates() if name.startswith(".github/workflows/")]
     contents = [data for name in names if (data := _read(top / name)) is not None]
-    called = {match[1].decode() for data in contents for match in _CALLED.finditer(data)}
-    if len(called) > 1:
+    called = [match for data in contents for match in _CALLED.finditer(data)]
+    repositories = sorted({match[1].decode() for match in called})
+    if len(repositories) > 1:
         raise ParamsRefused(
-            f".github/workflows: call workflows of {' and '.join(sorted(called))}",
+            f".github/workflows: call workflows of {' and '.join(repositories)}",
             "give --workflows OWNER/lockstep, the one that all call from now on",
         )
-    return next(iter(called), None)
+    return f"{repositories[0]}@{called[0][2].decode()}" if called else None
 
 
 def _stale(root: Path, *, write: bool) -> list[str]:

@@ -102,7 +102,7 @@ def test_a_repository_keeps_every_file_of_its_own(team: Path) -> None:
     assert after[".github/CODEOWNERS"] == b"* @ours\n"
     lines = after[".gitignore"].decode().splitlines()
     assert lines[:2] == ["*.log", "secret"]
-    assert {"/models/", "/.venv"} <= set(lines), "the lines that were missing are added"
+    assert {"/models/", ".venv/"} <= set(lines), "the lines that were missing are added"
     assert {name: after[name] for name in before if name != ".gitignore"} == {
         name: text for name, text in before.items() if name != ".gitignore"
     }
@@ -119,6 +119,8 @@ def test_two_projects_of_one_repository_share_launcher_pin_and_workflows(team: P
         assert (project / layout.PIPELINE).is_file()
         assert not (project / "lockstep").exists()
         assert not (project / ".github").exists()
+        ignored = [f"projects/{name}/{path}" for path in (".lockstep/keys/lockstep.key", "models/base", "data/raw")]
+        assert repository.git(team, "check-ignore", *ignored).splitlines() == ignored
     assert (team / "lockstep").is_file()
     assert (team / "lockstep-requirements.txt").is_file()
     assert (team / ".github/workflows/pr.yml").is_file()
@@ -184,8 +186,8 @@ def test_lines_are_added_to_a_gitignore_as_it_is_written(team: Path) -> None:
     (team / ".gitignore").write_bytes(b"caf\xe9\r\n/models/\r\n")
     lay(team)
     written = (team / ".gitignore").read_bytes()
-    assert written.startswith(b"caf\xe9\r\n/models/\r\n/.venv\r\n")
-    assert written.count(b"/models/") == 1
+    assert written.startswith(b"caf\xe9\r\n/models/\r\n.venv/\r\n")
+    assert written.count(b"\n/models/") == 1
     assert b"\n" not in written.replace(b"\r\n", b"")
 
 

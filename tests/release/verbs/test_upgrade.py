@@ -120,7 +120,7 @@ def test_parameters_that_this_version_does_not_take_are_said_with_their_fix(top:
 
 def test_another_pinned_version_than_the_one_that_runs_is_refused(top: Path) -> None:
     (top / pin.PATH).write_text(pin.written(PIN._replace(version="9.9.9")))
-    with pytest.raises(ParamsRefused, match=r"pins 9\.9\.9, and this is Lockstep .*; run `\./lockstep upgrade`"):
+    with pytest.raises(ParamsRefused, match=r"pins 9\.9\.9, and this is Lockstep .*; run it by the launcher"):
         verb.upgrade(top, OLD, NONE, write=True)
 
 
