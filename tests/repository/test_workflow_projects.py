@@ -17,12 +17,15 @@ from tests.pipeline_repository import commit, git
 pytestmark = pytest.mark.slow
 
 LAUNCHER = """#!/usr/bin/env python3
-import os, sys
+import os, shutil, sys
 from pathlib import Path
 
 verb, *words = sys.argv[1:]
 projects = os.environ.get(f"LOCKSTEP_{verb.upper()}_PROJECTS")
 print("LOCKSTEP", *sys.argv[1:], *([] if projects is None else ["of", projects]), file=sys.stderr)
+artifact = os.environ.get(f"LOCKSTEP_{'RUN' if verb == '-C' else verb.upper()}_ARTIFACT")
+if artifact:
+    shutil.copytree(artifact, ".", dirs_exist_ok=True)
 if verb == "projects":
     matrix = '[{"folder": "projects/router", "of": "-0"}, {"folder": "projects/summary", "of": "-1"}]'
     print(f"matrix={matrix}\\nfolders=projects/router projects/summary")
