@@ -194,7 +194,7 @@ class Act:
     def pin(self) -> str:
         """Return the lockstep-requirements.txt that pins the wheel."""
         sha256 = hashlib.sha256(self.wheel().read_bytes()).hexdigest()
-        return pin.written(pin.Pin(pin.EXTRAS, distribution.version(), sha256))
+        return pin.written(pin.Pin(pin.EXTRAS, distribution.version(), (sha256,)))
 
     def machine(self) -> dict[str, str]:
         """The environment that act, and so every job, is started with."""

@@ -9,8 +9,11 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from packaging.utils import canonicalize_name
 
 from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
@@ -18,24 +21,27 @@ from checks.process.text import redact
 
 PATH = Path(distribution.PIN)
 EXTRAS = "dvc,pipeline,http,serve"
+# A line of the file, after lines that end in a backslash were joined. pip would take options, too.
 _LINE = re.compile(
-    rf"^{distribution.NAME}\[(?P<extras>[\w,. -]*)\]==(?P<version>[\w.!+-]+)"
-    r"(?:[ \t]*\\?\n?[ \t]*--hash=sha256:(?P<sha256>[0-9a-f]{64}))+[ \t]*$",
-    re.MULTILINE,
+    r"(?P<name>[A-Za-z0-9][\w.-]*)(?:\[(?P<extras>[\w,. -]*)\])?==(?P<version>[\w.!+-]+)"
+    r"(?P<hashes>(?:[ \t]+--hash=sha256:[0-9a-f]{64})+)[ \t]*"
 )
+_HASH = re.compile(r"sha256:([0-9a-f]{64})")
+_JOINED = re.compile(r"[ \t]*\\\n[ \t]*")
 _VERSION = re.compile(r"[0-9][\w.!+-]{0,50}")
 
 
 class Pin(NamedTuple):
-    """A version of Lockstep. ``extras``: as the file has them. ``sha256``: of the wheel."""
+    """A version of Lockstep. ``extras``: as the file has them. ``hashes``: the SHA-256 of its wheel, among others."""
 
     extras: str
     version: str
-    sha256: str
+    hashes: tuple[str, ...]
 
     def line(self) -> str:
         """Return the line of the file."""
-        return f"{distribution.NAME}[{self.extras}]=={self.version} --hash=sha256:{self.sha256}"
+        hashes = " ".join(f"--hash=sha256:{sha256}" for sha256 in self.hashes)
+        return f"{distribution.NAME}[{self.extras}]=={self.version} {hashes}"
 
 
 def written(pin: Pin) -> str:
@@ -45,21 +51,47 @@ def written(pin: Pin) -> str:
 
 
 def read(text: str) -> Pin:
-    """Return the pin in a file. Raises ParamsRefused if it has none, or more than one."""
-    matches = list(_LINE.finditer(text))
-    if len(matches) != 1:
+    """Return the pin in a file.
+
+    Raises ParamsRefused for a line that is no package with a version and hashes, because pip might read more in it, and
+    for any number of pins but one.
+    """
+    pins = list[Pin]()
+    for line in _lines(text):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ParamsRefused(
+                f"{PATH}: {redact(line, 80)!r}: is not a package with a version and its hash",
+                "write NAME[EXTRAS]==VERSION --hash=sha256:…; options of pip belong in its variables",
+            )
+        if canonicalize_name(match["name"]) == distribution.NAME:
+            hashes = tuple(_HASH.findall(match["hashes"]))
+            pins.append(Pin(match["extras"] or "", match["version"], hashes))
+    if len(pins) != 1:
         raise ParamsRefused(
-            f"{PATH}: has {len(matches)} pins of {distribution.NAME} with a hash",
+            f"{PATH}: has {len(pins)} pins of {distribution.NAME}",
             f"write one line: {distribution.NAME}[{EXTRAS}]==VERSION --hash=sha256:…",
         )
-    (match,) = matches
-    return Pin(match["extras"], match["version"], match["sha256"])
+    return pins[0]
 
 
 def replaced(text: str, pin: Pin) -> str:
     """Return the file with another pin; its other lines stay. Raises as ``read``."""
     read(text)
-    return _LINE.sub(lambda _: pin.line(), text)
+    joined = _JOINED.sub(" ", text).splitlines()
+    return "".join(f"{pin.line() if _is_pin(line) else line}\n" for line in joined)
+
+
+def _is_pin(line: str) -> bool:
+    match = _LINE.fullmatch(line.strip())
+    return match is not None and canonicalize_name(match["name"]) == distribution.NAME
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines that pip reads: joined where one ends in a backslash, without comments."""
+    for line in _JOINED.sub(" ", text).splitlines():
+        if (content := line.strip()) and not content.startswith("#"):
+            yield content
 
 
 def of(version: str | None, extras: str = EXTRAS) -> Pin:
@@ -89,7 +121,7 @@ def of(version: str | None, extras: str = EXTRAS) -> Pin:
             raise MachineRefused(
                 f"{wheels[0].name}: is not a wheel of {distribution.NAME}", "use another index"
             )
-        return Pin(extras, found[1], hashlib.sha256(wheels[0].read_bytes()).hexdigest())
+        return Pin(extras, found[1], (hashlib.sha256(wheels[0].read_bytes()).hexdigest(),))
 
 
 def _pip(folder: Path) -> list[str]:

@@ -22,6 +22,12 @@ def folders(git: Git, commit: str) -> tuple[Path, ...]:
     return tuple(sorted(folder for folder, names in files_of.items() if names >= _FILES))
 
 
+def has_pipeline(git: Git, commit: str, folder: Path) -> bool:
+    """Return whether a folder below the git root has dvc.yaml in a commit."""
+    path = (folder / layout.PIPELINE).as_posix()
+    return bool(list(_paths(git, "ls-tree", "-z", "--full-tree", "--name-only", commit, path)))
+
+
 def changed(git: Git, base: str, tip: str) -> tuple[Path, ...]:
     """Return the projects of ``tip`` that differ from ``base``: all of them, if a file that they share differs."""
     projects = folders(git, tip)

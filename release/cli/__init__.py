@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 
-from checks.kinds import team_kinds
 from checks.process import distribution
 from release.cli import (
     admission,
@@ -60,6 +59,7 @@ from release.cli import (
     verify,
     watch,
 )
+from release.cli.common import use_kinds
 from release.cli.package_verbs import WithPackages
 
 
@@ -86,7 +86,7 @@ def main(context: click.Context, root: Path) -> None:
     Exit codes are listed in docs/reference/exit-codes.md.
     """
     context.obj = root
-    team_kinds.use(root)
+    use_kinds(root)
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         context.color = False
     # Characters that the terminal's encoding lacks are printed as escapes.

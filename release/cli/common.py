@@ -134,6 +134,15 @@ def refusing(command: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
+def use_kinds(root: Path) -> None:
+    """Let the kinds of the repository ``root`` be found. Exits with a line if a module of Lockstep is missing."""
+    try:
+        from checks.kinds import team_kinds
+    except ImportError as error:
+        _end_without_module(error)
+    team_kinds.use(root)
+
+
 def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
     """Shows each stage as one line, and writes all output to .lockstep/VERB.log. None if ``verbose``: it is printed."""
     from release.cli.stage_lines import StageLines

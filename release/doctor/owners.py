@@ -19,6 +19,10 @@ PLACEHOLDER = "@your-organization/"
 GUARDED = (
     "checks/gates/__init__.py",
     "dvc.yaml",
+    "lockstep",
+    "lockstep-requirements.txt",
+    "kinds/gates/own.py",
+    ".gitattributes",
     "release/policy/signers.yaml",
     "release/policy/approved.yaml",
     "release/environments/production/environment.yaml",

@@ -17,21 +17,22 @@ _PACKAGES = ("checks", "release", "stages")
 _REMEDY = "use the launcher: `./lockstep VERB`"
 
 
-def check(root: Path, committed: bool) -> None:
+def check(root: Path, committed: bool) -> bool:
     """Compare what runs here with the pin in the work tree of ``root``, or in HEAD if ``committed``.
 
-    Nothing is compared where the repository pins nothing. Raises EvidenceRefused, and ParamsRefused as ``pin.read``.
+    Return whether the repository pins anything; else nothing is compared. Raises EvidenceRefused, and ParamsRefused as
+    ``pin.read``.
     """
     text = _pinned(root, committed)
     if text is None or distribution.home() == root.resolve():
-        return
+        return False
     wanted = pin.read(text)
     here = distribution.origin().get("archive_info", {}).get("hashes", {}).get("sha256")
-    if here != wanted.sha256:
+    if here not in wanted.hashes:
         said = "was not installed from a wheel" if here is None else f"is the wheel {here[:12]}"
         raise EvidenceRefused(
             f"this Lockstep {distribution.version()} {said}, and {pin.PATH} pins {wanted.version}, "
-            f"{wanted.sha256[:12]}",
+            f"{wanted.hashes[0][:12]}",
             _REMEDY,
         )
     if differing := _differing():
@@ -40,6 +41,7 @@ def check(root: Path, committed: bool) -> None:
             "remove .venv, and run ./lockstep",
             tuple(f"{path}: differs, too" for path in differing[1:]),
         )
+    return True
 
 
 def _pinned(root: Path, committed: bool) -> str | None:

@@ -39,16 +39,16 @@ def check(root: Path, committed: bool = False) -> None:
     root = root.resolve()
     if not has_repository(root):
         return
-    installed_code.check(root, committed)
+    is_thin = installed_code.check(root, committed)
     top = projects.top(root).resolve()
     if top != root and Path(release.__file__).resolve().parent.parent == top:
         check(top, committed)  # The code of a clone, for a project below its git root.
     paths = [layout.KINDS.name]
     if Path(release.__file__).resolve().parent.parent == root:
-        _refuse_ways_in(root, sys.flags.safe_path)
+        _refuse_ways_in(root)
         paths += [*PACKAGES, _LAUNCHER]
-    elif (root / layout.KINDS).exists():
-        _refuse_ways_in(root, all(Path(entry).resolve() != root for entry in sys.path))
+    elif is_thin or (root / layout.KINDS).exists():
+        _refuse_ways_in(root)
     else:
         return
     differences = sorted({*_changed(root, paths, committed), *_foreign(root, paths, committed)})
@@ -60,9 +60,9 @@ def check(root: Path, committed: bool = False) -> None:
         raise EvidenceRefused(f"{differences[0]}: is not the code that git has", todo, others)
 
 
-def _refuse_ways_in(root: Path, safe_path: bool) -> None:
+def _refuse_ways_in(root: Path) -> None:
     """Raise EvidenceRefused if this interpreter imports from ``root``, or data may be written through a link."""
-    if not safe_path:
+    if not sys.flags.safe_path and any(_is_of_people(Path(entry), root) for entry in sys.path):
         raise EvidenceRefused(
             f"this Python imports modules from {root}, where a file may take the place of a library",
             "use the launcher: `./lockstep VERB`",
@@ -73,6 +73,13 @@ def _refuse_ways_in(root: Path, safe_path: bool) -> None:
             f"`git rm --cached {leading[0]}`, remove it, and commit",
             tuple(f"{path}: is one, too" for path in leading[1:]),
         )
+
+
+def _is_of_people(entry: Path, root: Path) -> bool:
+    """Return whether a folder of modules is in the work tree, and neither the environment's nor the launcher's."""
+    folder = entry.resolve()
+    own = (Path(sys.prefix).resolve(), (root / layout.RUNNING.parent).resolve())
+    return folder.is_relative_to(root) and not any(folder.is_relative_to(place) for place in own)
 
 
 def _leading_away(root: Path) -> list[str]:

@@ -144,6 +144,13 @@ def _judged(
         # Else this is the first pull request of all.
         if target.commit is not None and target.document is not None:
             judgement = target_policy.judge_from(records, held_verdict, target.ref)
+        elif target.commit is not None and commits.touching(
+            records.root, target.commit, layout.PARAMS
+        ):
+            raise EvidenceRefused(
+                f"{layout.PARAMS}: {target.ref} had one, and its policy would count for nobody",
+                f"restore it on {target.ref}: git log -- {layout.PARAMS}",
+            )
     else:
         verdict = stored
         _hold_what_is_here(records, target, stored, lock, set(missing), params)
@@ -234,6 +241,10 @@ def _target(records: Records, ref: str | None) -> Target:
         return Target(name, None, None, None, None)
     base = commits.merge_base(records.root, records.head, commit) if records.head else None
     there = records.at(base or commit)
+    if (
+        there.data(layout.PARAMS) is None
+    ):  # The target branch may have got it since this branch began.
+        there = records.at(commit)
     document: Mapping[str, Any] | None = None
     try:
         if there.data(layout.PARAMS) is not None:

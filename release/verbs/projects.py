@@ -8,6 +8,7 @@ from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.process.text import redact
 from checks.records.rows import Record
 from release.adapters import commits, projects
+from release.adapters.git import Git
 from release.record.records import Records
 
 _NAME = re.compile(r"[A-Za-z0-9_./-]+", re.ASCII)
@@ -25,8 +26,8 @@ def listed(root: Path, target: str | None = None) -> tuple[Project, ...]:
     """Return the projects of HEAD. ``target``: the branch to compare with (default: ``commits.target``).
 
     All count as changed where HEAD changes nothing or a file that they share. Raises EvidenceRefused if git has no
-    commit, no project or no ``target``, and for a folder whose name a workflow cannot pass on; ParamsRefused if two
-    projects have one `serve.name`.
+    commit, no project or no ``target``, for a folder whose name a workflow cannot pass on, and for a project that lost
+    params.yaml alone; ParamsRefused if two projects have one `serve.name`.
     """
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
@@ -50,10 +51,22 @@ def listed(root: Path, target: str | None = None) -> tuple[Project, ...]:
     tip = commits.target(root, target)[1]
     base = commits.merge_base(root, head, tip) if tip else None
     changed = projects.changed(git, base, head) if base else folders
+    _refuse_half_removed(git, base, head, folders)
     return tuple(
         Project(folder=str(folder), model=model, changed=folder in (changed or folders))
         for folder, model in models.items()
     )
+
+
+def _refuse_half_removed(git: Git, base: str | None, head: str, folders: tuple[Path, ...]) -> None:
+    """Refuse a project that lost params.yaml alone: added again, it would meet no policy of its own."""
+    lost = set(projects.folders(git, base)) - set(folders) if base else set()
+    for folder in sorted(lost):
+        if projects.has_pipeline(git, head, folder):
+            raise EvidenceRefused(
+                f"{folder}: params.yaml was removed, and dvc.yaml was not",
+                f"restore it, or remove the whole project: git rm -r {folder}",
+            )
 
 
 def _model(records: Records, head: str) -> str | None:

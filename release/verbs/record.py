@@ -19,7 +19,7 @@ from release.adapters.git import Git
 from release.adapters.projects import top
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
-from release.record import committed, committed_code, hand_over, record_branch
+from release.record import committed, committed_code, hand_over, record_branch, running_code
 from release.record.records import Records
 from release.review import gathering
 
@@ -123,6 +123,7 @@ def _record(root: Path, head: str, target: str | None) -> _ProjectRecord:
             f"there is no verdict to record: {why}", "run `lockstep run` to its verdict first"
         )
     todo = "commit it, so that the record is about a commit"
+    running_code.check(root, committed=True)
     if changed := _not_committed(Git(root, DEADLINE)):
         raise EvidenceRefused(f"{changed}: is not what HEAD has, and a stage reads it", todo)
     if others := committed_code.differences(

@@ -134,11 +134,16 @@ def places(
 
 
 def _called(top: Path) -> str | None:
-    """Return the repository whose workflows are called here, OWNER/NAME."""
-    for path in sorted((top / ".github/workflows").glob("*.yml")):
-        if match := _CALLED.search(path.read_bytes()):
-            return match[1].decode()
-    return None
+    """Return the repository whose workflows Lockstep's own call here, OWNER/NAME. Raises ParamsRefused for several."""
+    names = [name for name in thin_files.templates() if name.startswith(".github/workflows/")]
+    contents = [data for name in names if (data := _read(top / name)) is not None]
+    called = {match[1].decode() for data in contents for match in _CALLED.finditer(data)}
+    if len(called) > 1:
+        raise ParamsRefused(
+            f".github/workflows: call workflows of {' and '.join(sorted(called))}",
+            "give --workflows OWNER/lockstep, the one that all call from now on",
+        )
+    return next(iter(called), None)
 
 
 def _stale(root: Path, *, write: bool) -> list[str]:

@@ -11,7 +11,7 @@ from release.adapters import pin
 from release.adapters.pin import Pin
 
 SHA = "ab" * 32
-HERE = Pin("dvc,pipeline,s3", "0.2.0", SHA)
+HERE = Pin("dvc,pipeline,s3", "0.2.0", (SHA,))
 KINDS = "acme-kinds==1.0 --hash=sha256:" + "0" * 64
 
 
@@ -28,18 +28,38 @@ def test_a_pin_is_read(text: str) -> None:
     assert pin.read(text) == HERE
 
 
+def test_hashes_of_wheel_and_sdist_are_read_as_dependabot_writes_both() -> None:
+    text = f"lockstep-llm[dvc]==0.3.0 \\\n    --hash=sha256:{SHA} \\\n    --hash=sha256:{'cd' * 32}\n"
+    assert pin.read(text) == Pin("dvc", "0.3.0", (SHA, "cd" * 32))
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["", "lockstep-llm[dvc]==0.2.0\n", f"lockstep-llm[dvc]>=0.2.0 --hash=sha256:{SHA}\n", pin.written(HERE) * 2],
-    ids=["nothing", "without a hash", "a range", "two"],
+    "text", ["", "# nothing\n", KINDS, pin.written(HERE) * 2, f"{HERE.line()}\nLockstep_LLM==1 --hash=sha256:{SHA}"]
 )
-def test_what_pins_no_wheel_is_refused(text: str) -> None:
-    with pytest.raises(ParamsRefused, match="pins of lockstep-llm with a hash; write one line"):
+def test_any_number_of_pins_but_one_is_refused(text: str) -> None:
+    with pytest.raises(ParamsRefused, match="pins of lockstep-llm; write one line"):
         pin.read(text)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "lockstep-llm[dvc]==0.2.0",
+        f"lockstep-llm[dvc]>=0.2.0 --hash=sha256:{SHA}",
+        "--index-url https://elsewhere.example/simple",
+        "--find-links \\\n" + HERE.line(),
+        "-r more.txt",
+        "acme-kinds @ https://elsewhere.example/acme.whl",
+    ],
+    ids=["without a hash", "a range", "an index", "a pin that an option swallows", "another file", "an address"],
+)
+def test_a_line_in_which_pip_might_read_more_is_refused(line: str) -> None:
+    with pytest.raises(ParamsRefused, match="is not a package with a version and its hash; write NAME"):
+        pin.read(f"{line}\n{HERE.line()}\n")
+
+
 def test_a_new_pin_leaves_the_other_lines() -> None:
-    new = Pin("dvc", "0.3.0", "cd" * 32)
+    new = Pin("dvc", "0.3.0", ("cd" * 32,))
     text = pin.replaced(f"# ours\n{HERE.line()}\n{KINDS}\n", new)
     assert text == f"# ours\n{new.line()}\n{KINDS}\n"
 
@@ -54,7 +74,7 @@ def test_a_version_is_pinned_by_the_wheel_that_pip_brings(tmp_path: Path, monkey
             wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{info}/RECORD", "")
     newest = tmp_path / "lockstep_llm-0.10.0-py3-none-any.whl"
-    assert pin.of(None, "dvc") == Pin("dvc", "0.10.0", hashlib.sha256(newest.read_bytes()).hexdigest())
+    assert pin.of(None, "dvc") == Pin("dvc", "0.10.0", (hashlib.sha256(newest.read_bytes()).hexdigest(),))
     assert pin.of("0.2.0").version == "0.2.0"
     with pytest.raises(MachineRefused, match=r"lockstep-llm==0\.9: pip brings no wheel: ERROR: .*; name an index"):
         pin.of("0.9")

@@ -21,7 +21,7 @@ FILES = {"checks/gate.py": b"X = 1\n", "stages/fetch.py": b"", "release/cli/__in
 
 
 def pinned(root: Path, sha256: str) -> None:
-    (root / pin.PATH).write_text(pin.written(Pin("dvc,pipeline", "0.2.0", sha256)))
+    (root / pin.PATH).write_text(pin.written(Pin("dvc,pipeline", "0.2.0", (sha256,))))
 
 
 @pytest.fixture
@@ -107,5 +107,5 @@ def test_an_installation_of_unknown_origin_is_refused(
 
 def test_a_pin_without_a_hash_is_refused(root: Path) -> None:
     (root / pin.PATH).write_text("lockstep-llm[dvc]==0.2.0\n")
-    with pytest.raises(ParamsRefused, match="has 0 pins of lockstep-llm with a hash; write one line"):
+    with pytest.raises(ParamsRefused, match="is not a package with a version and its hash"):
         installed_code.check(root, committed=False)

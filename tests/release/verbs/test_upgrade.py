@@ -23,7 +23,7 @@ from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
 OLD, NEW = f"acme/lockstep@{'a' * 40}", f"acme/lockstep@{'b' * 40}"
-PIN = Pin("dvc", distribution.version(), "c" * 64)
+PIN = Pin("dvc", distribution.version(), ("c" * 64,))
 NONE = frozenset[str]()
 
 
@@ -145,4 +145,4 @@ def test_the_pin_is_changed_and_the_launcher_runs_the_rest_in_the_new_version(to
     assert done.stdout == "launcher upgrade --files --json --replace dvc.yaml\n"
     (wheel,) = folder.iterdir()
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    assert pin.read((top / pin.PATH).read_text()) == Pin("dvc", PIN.version, sha256)
+    assert pin.read((top / pin.PATH).read_text()) == Pin("dvc", PIN.version, (sha256,))
