@@ -75,6 +75,7 @@ class StandIn(Base):
             "head": {"ref": head, "sha": sha, "repo": {"full_name": home, "fork": bool(fork)}},
             "base": {"ref": base, "repo": {"full_name": self.repository, "fork": False}},
             "labels": [],
+            "user": {"login": "ada", "type": "User"},
         }
         return self.pulls[number]
 

@@ -24,15 +24,17 @@ def refusal():
         return None
     if name != "pull_request":
         return f"no job of the event {re.sub('[^a-z_]', '?', name)[:40]} comes onto this machine"
-    head = event["pull_request"]["head"]
+    pull = event["pull_request"]
+    head = pull["head"]
     if not re.fullmatch("[0-9a-f]{40}", head["sha"]):
         return "the event names no commit of the pull request"
-    if head["repo"] is not None and repository and head["repo"]["full_name"] == repository:
+    home = head["repo"] is not None and repository and head["repo"]["full_name"] == repository
+    if home and pull["user"]["type"] != "Bot":  # what a bot proposes, such as a new package, nobody has read
         return None
     label = f"run {head['sha']}"
-    if label in [each["name"] for each in event["pull_request"]["labels"]]:
+    if label in [each["name"] for each in pull["labels"]]:
         return None
-    return f"a fork's commit comes onto this machine with the label `{label}`, and the pull request has none such"
+    return f"a commit of a fork or a bot needs the label `{label}` for this machine, and the pull request has none such"
 
 
 said = refusal()

@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import JSON, PROJECTS, TARGET_BRANCH, checked_projects, refusing, show
+from release.cli.common import (
+    ARTIFACT,
+    JSON,
+    PROJECTS,
+    TARGET_BRANCH,
+    checked_projects,
+    refusing,
+    show,
+)
 
 
 @click.command()
@@ -19,6 +27,7 @@ from release.cli.common import JSON, PROJECTS, TARGET_BRANCH, checked_projects, 
     is_flag=True,
     help="First fetch what the gates are asked with from the DVC remote, as far as it has it.",
 )
+@ARTIFACT
 @PROJECTS
 @JSON
 @click.pass_obj
@@ -28,6 +37,7 @@ def record(
     target: str | None,
     push: str | None,
     remote: bool,
+    artifact: Path | None,
     projects: tuple[str, ...],
     as_json: bool,
 ) -> None:
@@ -40,6 +50,8 @@ def record(
     from release.verbs import record as verb
 
     folders = checked_projects(root, projects)
+    if artifact:
+        verb.take(root, artifact, folders)
     if remote:
         verb.fetch(root, folders)
     made = verb.commit_record(root, push, target, folders)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli import tables
-from release.cli.common import FILE, VERBOSE, listener, refuse, refusing
+from release.cli.common import ARTIFACT, FILE, VERBOSE, listener, refuse, refusing
 from release.cli.wrapping import hanging, is_terminal
 
 if TYPE_CHECKING:
@@ -37,11 +37,12 @@ if TYPE_CHECKING:
     metavar="JOB",
     help="In such a task: also put the record on the DVC remote.",
 )
+@ARTIFACT
 @click.pass_obj
 @refusing
 def run(
     root: Path, targets: tuple[str, ...], force: bool, remote: bool, verbose: bool, launcher: Path | None,
-    job: str | None,
+    job: str | None, artifact: Path | None,
 ) -> None:  # fmt: skip
     """Run the pipeline, or the part up to STAGE.
 
@@ -54,7 +55,7 @@ def run(
     """
     from checks.decision.held import refusal as verdict_refusal
     from release.adapters.folder_lock import alone
-    from release.record import refusals
+    from release.record import hand_over, refusals
     from release.verbs import gate as verb
     from release.verbs import launch
     from release.verbs import run as pipeline
@@ -67,8 +68,10 @@ def run(
         with alone(root, "lockstep run"):
             launch.hand_over(root, job, targets, listener(root, "run", verbose))
         return
-    before = pipeline.evaluated(root)
     with alone(root, "lockstep run"):
+        if artifact:
+            hand_over.take(root, artifact)
+        before = pipeline.evaluated(root)
         with refusals.recorded(root, "run"):
             if launcher:
                 launch.launch(root, launcher, targets, listener(root, "run", verbose))

@@ -1,9 +1,11 @@
-"""The record of a run on a cluster, as two files in a folder: manifest.json and record.tar.
+"""The record of a run on another machine: what a job of a workflow or of a cluster leaves for the next.
 
-The archive has the files that dvc.yaml leaves to git. Weights and data are on the DVC remote already, and the dvc.lock
-in the archive names them.
+A job of a workflow leaves the files in a folder. A cluster leaves two files: manifest.json and record.tar. Either way
+only files that dvc.yaml leaves to git are taken. Weights and data are on the DVC remote already, and dvc.lock names
+them.
 """
 
+import os
 import tarfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +17,8 @@ from checks.process.errors import EvidenceRefused
 from checks.process.text import redact
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from checks.storage import digest, files
+from checks.storage import digest, files, layout
+from release.adapters import commits
 from release.record import committed
 from release.record.records import WorkTree
 
@@ -61,6 +64,30 @@ def unpack(tree: WorkTree, folder: Path, commit: str) -> HandOver | None:
         with files.replacing(tree.root / path) as stream:
             stream.write(data)
     return manifest
+
+
+def take(root: Path, artifact: Path) -> None:
+    """Copy the record, and why a stage refused, from the folder ``artifact`` into the project ``root``.
+
+    Paths in ``artifact`` begin at the git root. Its other files are not read: the job that made it may be anybody's.
+    Raises EvidenceRefused, and writes nothing, if a file of the record is a link or no regular file.
+    """
+    home = Path(os.path.realpath(artifact)) / commits.prefix(root)
+    taken = dict[Path, bytes]()
+    for path in sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL}):
+        source = home / path
+        if not os.path.lexists(source):
+            continue
+        is_plain = os.path.realpath(source) == str(source) and source.is_file()
+        if not is_plain or source.stat().st_size > files.LARGEST:
+            raise EvidenceRefused(
+                f"{redact(str(source), 200)}: is not a regular file of a record",
+                "find out what the job before did, and run it again",
+            )
+        taken[path] = source.read_bytes()
+    for path, data in taken.items():
+        with files.replacing(root / path) as stream:
+            stream.write(data)
 
 
 def _members(archive: Path, allowed: set[Path]) -> dict[Path, bytes]:

@@ -19,7 +19,7 @@ from release.adapters.git import Git
 from release.adapters.projects import top
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
-from release.record import committed, committed_code, record_branch, running_code
+from release.record import committed, committed_code, hand_over, record_branch, running_code
 from release.record.records import Records
 from release.review import gathering
 
@@ -88,6 +88,12 @@ def commit_record(
         judged=head, commit=made, status=worst.verdict.status, files=tuple(path.as_posix() for path in kept),
         branch=branch, missing=tuple(missing),
     )  # fmt: skip
+
+
+def take(root: Path, artifact: Path, projects: Sequence[str] = ()) -> None:
+    """Take the record of each project from the folder ``artifact``. Raises as ``hand_over.take``."""
+    for folder in projects or ("",):
+        hand_over.take(root / folder, artifact)
 
 
 def fetch(root: Path, projects: Sequence[str] = ()) -> None:

@@ -17,10 +17,13 @@ HERE, SHA, OTHER = "octo/router", "a" * 40, "b" * 40
 SETTLED = ("push", "schedule", "workflow_dispatch")
 
 
-def pull(repo: str | None = HERE, labels: tuple[str, ...] = (), sha: str = SHA, **more: Any) -> dict[str, Any]:
+def pull(
+    repo: str | None = HERE, labels: tuple[str, ...] = (), sha: str = SHA, kind: str = "User", **more: Any
+) -> dict[str, Any]:
     """The payload of an event of a pull request. ``repo``: where its branch is; None: its fork was deleted."""
     head = {"sha": sha, "repo": repo and {"full_name": repo, "fork": repo != HERE}}
-    return {"pull_request": {"head": head, "labels": [{"name": name} for name in labels]}, **more}
+    user = {"login": "ada", "type": kind}
+    return {"pull_request": {"head": head, "labels": [{"name": name} for name in labels], "user": user}, **more}
 
 
 def started(folder: Path, payload: object, event: str = "pull_request", **environment: str) -> tuple[int, str]:
@@ -54,7 +57,8 @@ def test_the_repositorys_own_pull_requests_pass(tmp_path: Path) -> None:
     assert started(tmp_path, pull()) == (0, "")
 
 
-def test_a_fork_passes_with_the_label_of_its_very_commit(tmp_path: Path) -> None:
+def test_a_fork_or_a_bot_passes_with_the_label_of_its_very_commit(tmp_path: Path) -> None:
+    assert started(tmp_path, pull(kind="Bot", labels=(f"run {SHA}",))) == (0, "")
     assert started(tmp_path, pull("stranger/router", ("question", f"run {SHA}"))) == (0, "")
     assert started(tmp_path, pull(None, (f"run {SHA}",))) == (0, "")
 
@@ -67,6 +71,9 @@ def test_a_fork_passes_with_the_label_of_its_very_commit(tmp_path: Path) -> None
         (pull("stranger/router", (f"run {OTHER}", f"run {SHA[:20]}", SHA, f"RUN {SHA}")), "pull_request"),
         (pull("stranger/router", (f"run {SHA}x",), sha=f"{SHA}x"), "pull_request"),
         (pull("Octo/router/.."), "pull_request"),
+        (pull(kind="Bot"), "pull_request"),
+        (pull(kind="Bot", labels=("dependencies", f"run {OTHER}")), "pull_request"),
+        ({"pull_request": pull()["pull_request"] | {"user": None}}, "pull_request"),
         (pull("stranger/router"), "push"),
         (pull("stranger/router"), "workflow_dispatch"),
         (pull(), "pull_request_target"),

@@ -3,6 +3,7 @@
 The files are held to it here; what runs is in tests/repository/test_workflow_pull_request.py.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -328,16 +329,19 @@ def test_a_rollback_waits_for_no_release_and_none_that_waits_is_dropped() -> Non
     assert groups["promote.yml"]["group"].endswith(BUTTON)
 
 
-def test_one_label_of_a_fork_starts_a_run_and_that_run_ends_with_the_next_push() -> None:
+def test_one_label_of_a_fork_or_a_bot_starts_a_run_and_that_run_ends_with_the_next_push() -> None:
     group = _words(_load(REPOSITORY / ".github" / "workflows" / "pr.yml")["concurrency"]["group"])
     data = _words(next(found.job for found in jobs() if found.name == "pr.yml:data")["if"])
     fork = "github.event.pull_request.head.repo.full_name {} github.repository"
     label = "github.event.label.name {} format('run {{0}}', github.event.pull_request.head.sha)"
-    wanted = f"(github.event.action != 'labeled' || ({fork.format('!=')} && {label.format('==')}))"
+    bot = "github.event.pull_request.user.type {} 'Bot'"
+    people = f"(github.event.action != 'labeled' && {bot.format('!=')})"
+    wanted = f"({people} || (({fork.format('!=')} || {bot.format('==')}) && {label.format('==')}))"
     assert data == f"!cancelled() && needs.projects.result != 'failure' && {wanted}"
     listing = _words(next(found.job for found in jobs() if found.name == "pr.yml:projects")["if"])
     assert listing == f"vars.LOCKSTEP_PROJECTS && {wanted}"
-    others = f"github.event.action == 'labeled' && ({fork.format('==')} || {label.format('!=')})"
+    no_stranger = f"({fork.format('==')} && {bot.format('!=')})"
+    others = f"github.event.action == 'labeled' && ({no_stranger} || {label.format('!=')})"
     assert group == (
         "pull-request-${{ github.event.pull_request.number }}-"
         f"${{{{ {others} && format('label-{{0}}', github.event.label.name) || 'run' }}}}"
@@ -375,6 +379,22 @@ def test_the_record_of_a_training_is_kept_before_anything_comes_after_it() -> No
     assert steps[trained + 2]["run"] == f"{PROJECT} run"
 
 
+def test_what_another_job_made_is_unpacked_beside_the_checkout_and_the_next_step_takes_the_record() -> None:
+    """Unpacked over the checkout, an artifact could bring the launcher, its environment or git's settings."""
+    following = [
+        (step["with"]["path"], after["run"], {name for name, value in after["env"].items() if "runner.temp" in value})
+        for found in jobs()
+        if found.name.startswith("pr.yml")
+        for step, after in itertools.pairwise(found.job["steps"])
+        if step.get("uses", "").startswith("actions/download-artifact@")
+    ]
+    place = "${{ runner.temp }}/record"
+    assert following == [
+        (place, f"exec {PROJECT} run train", {"LOCKSTEP_RUN_ARTIFACT"}),
+        (place, "./lockstep record", {"LOCKSTEP_RECORD_ARTIFACT"}),
+    ]
+
+
 def test_mlflows_login_is_where_mlflow_is_asked() -> None:
     login = {f"MLFLOW_TRACKING_{name}" for name in ("USERNAME", "PASSWORD", "TOKEN")}
     given = {}
@@ -391,12 +411,13 @@ def test_mlflows_login_is_where_mlflow_is_asked() -> None:
     }
 
 
-def test_a_forks_code_meets_the_gpu_machine_by_a_label_on_its_commit_alone() -> None:
+def test_code_of_a_fork_or_a_bot_meets_the_gpu_machine_by_a_label_on_its_commit_alone() -> None:
     train = next(found.job for found in jobs() if found.name == "pr.yml:train")
     verdict = next(found.job for found in jobs() if found.name == "pr.yml:verdict")
     home = "github.event.pull_request.head.repo.full_name == github.repository"
     label = "contains(github.event.pull_request.labels.*.name, format('run {0}', github.event.pull_request.head.sha))"
-    assert _words(train["if"]) == f"!cancelled() && needs.data.result == 'success' && ({home} || {label})"
+    people = f"({home} && github.event.pull_request.user.type != 'Bot')"
+    assert _words(train["if"]) == f"!cancelled() && needs.data.result == 'success' && ({people} || {label})"
     assert home in verdict["if"]
     assert "||" not in verdict["if"]
     for job in (train, verdict):

@@ -17,12 +17,15 @@ from tests.pipeline_repository import commit, git
 pytestmark = pytest.mark.slow
 
 LAUNCHER = """#!/usr/bin/env python3
-import os, sys
+import os, shutil, sys
 from pathlib import Path
 
 verb, *words = sys.argv[1:]
 projects = os.environ.get(f"LOCKSTEP_{verb.upper()}_PROJECTS")
 print("LOCKSTEP", *sys.argv[1:], *([] if projects is None else ["of", projects]), file=sys.stderr)
+artifact = os.environ.get(f"LOCKSTEP_{'RUN' if verb == '-C' else verb.upper()}_ARTIFACT")
+if artifact:
+    shutil.copytree(artifact, ".", dirs_exist_ok=True)
 if verb == "projects":
     matrix = '[{"folder": "projects/router", "of": "-0"}, {"folder": "projects/summary", "of": "-1"}]'
     print(f"matrix={matrix}\\nfolders=projects/router projects/summary")
@@ -59,19 +62,22 @@ def run(tmp_path: Path) -> Callable[..., Run]:
     (act.folder / "venv").mkdir(parents=True)  # the stand-in needs nothing installed
     sha = git(origin, "rev-parse", "main").strip()
 
-    def ran(refuses: str = "") -> Run:
+    def ran(refuses: str = "", author: str = "User", label: str = "") -> Run:
         act.environment["REFUSES"] = refuses
-        return act.run("pr.yml", "pull_request", _opened(sha), sha)
+        return act.run("pr.yml", "pull_request", _event(sha, author, label and f"{label} {sha}"), sha)
 
     return ran
 
 
-def _opened(sha: str) -> dict[str, Any]:
+def _event(sha: str, author: str, label: str) -> dict[str, Any]:
     repository = {"full_name": "octo/router", "name": "router", "owner": {"login": "octo"}, "fork": False}
     head = {"ref": "change", "sha": sha, "repo": repository}
     return {
-        "action": "opened", "number": 1, "repository": repository | {"default_branch": "main"},
-        "pull_request": {"number": 1, "head": head, "base": {"ref": "main"}, "labels": []},
+        "action": "labeled" if label else "opened", "label": {"name": label}, "number": 1,
+        "repository": repository | {"default_branch": "main"},
+        "pull_request": {
+            "number": 1, "head": head, "base": {"ref": "main"}, "labels": [{"name": label}], "user": {"type": author},
+        },
     }  # fmt: skip
 
 
@@ -100,3 +106,9 @@ def test_refused_data_of_one_project_starts_no_training_and_the_comment_is_made(
     done = run(refuses="projects/summary")
     assert done.conclusions() == {"projects": "success", "data": "failure", "train": "skipped", "verdict": "success"}
     assert len(_said(done, "verdict", "HAS")) == 2
+
+
+def test_a_bots_pull_request_starts_nothing_before_its_commit_has_the_label(run: Callable[..., Run]) -> None:
+    assert set(run(author="Bot").conclusions().values()) == {"skipped"}
+    assert set(run(author="Bot", label="question").conclusions().values()) == {"skipped"}
+    assert set(run(author="Bot", label="run").conclusions().values()) == {"success"}

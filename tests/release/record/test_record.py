@@ -8,12 +8,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.looks import LooksReport
 from checks.process.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from checks.storage import files, layout
 from release.adapters.git import Git
+from release.cli import main
 from release.record import committed, looks, looks_branch
 from release.record.records import Records, WorkTree
 from release.verbs.record import commit_record
@@ -84,6 +86,17 @@ def test_the_record_and_nothing_else_is_one_commit_on_the_branch(work: Path) -> 
     assert all(name == "dvc.lock" or name.startswith("reports/") for name in changed)
     assert git(work, "status", "--porcelain") == "A  staged.txt\n?? notes.txt\n"
     assert git(work, "log", "--max-count=1", "--format=%an|%s").startswith("lockstep[bot]|Record: verdict pass, model ")
+
+
+def test_the_record_of_another_job_is_committed_from_its_artifact(work: Path, tmp_path: Path) -> None:
+    artifact = tmp_path / "artifact"
+    for path in committed.record_files(WorkTree(work)):
+        (artifact / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).rename(artifact / path)
+    (artifact / "notes.txt").write_text("not part of any record")
+    made = CliRunner().invoke(main, ["-C", str(work), "record", "--target", "main", "--artifact", str(artifact)])
+    assert (made.exit_code, made.output.strip()) == (0, head(work))
+    assert git(work, "status", "--porcelain") == ""
 
 
 def test_again_it_changes_nothing(work: Path) -> None:
