@@ -281,7 +281,7 @@ THINNED: dict[str, tuple[tree.Edit, str]] = {
         "dvc.lock: train does not have data/splits among its deps",
     ),
     "outputs": (lambda lock: [stage.pop("outs") for stage in lock["stages"].values()], "dvc.lock: merge does not have models/merged among its outs"),
-    "a command": (lambda lock: lock["stages"]["train"].update(cmd="true"), "dvc.lock: train ran true, not python -m stages.train"),
+    "a command": (lambda lock: lock["stages"]["train"].update(cmd="true"), "dvc.lock: train ran true, not python -P -m stages.train"),
     "a parameter": (
         lambda lock: lock["stages"]["merge"]["params"]["params.yaml"]["merge"].update(shard_mb=7),
         "params.yaml: merge is not what merge ran with",

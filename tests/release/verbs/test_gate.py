@@ -358,7 +358,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "another command": (
         _in_lock(lambda stages: stages["evaluate"].update(cmd="cp better.json reports/evaluation.json")),
-        "dvc.lock: evaluate ran cp better.json reports/evaluation.json, not python -m stages.evaluate",
+        "dvc.lock: evaluate ran cp better.json reports/evaluation.json, not python -P -m stages.evaluate",
     ),
     "no command": (_in_lock(lambda stages: stages["train"].pop("cmd")), "dvc.lock: train ran None, not python -m"),
     "its code left out": (_in_lock(lambda stages: stages["gate"]["params"].pop("code.lock")), "code.lock: gate ran other code than is here"),
