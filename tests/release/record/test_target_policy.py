@@ -584,7 +584,7 @@ def test_approvals_behind_a_link_are_refused(tmp_path: Path, link: str) -> None:
 
 def test_approvals_may_be_a_file_of_comments(run: Path) -> None:
     files.write_text(run / layout.APPROVALS, "# nothing yet\n")
-    assert target_policy.approvals(run) == ()
+    assert not target_policy.approvals(run)
     assert _asked(run)[0] == 0
 
 

@@ -360,7 +360,7 @@ LOCKS: dict[str, tuple[Callable[[Path], object], str]] = {
         _in_lock(lambda stages: stages["evaluate"].update(cmd="cp better.json reports/evaluation.json")),
         "dvc.lock: evaluate ran cp better.json reports/evaluation.json, not python -P -m stages.evaluate",
     ),
-    "no command": (_in_lock(lambda stages: stages["train"].pop("cmd")), "dvc.lock: train ran None, not python -m"),
+    "no command": (_in_lock(lambda stages: stages["train"].pop("cmd")), "dvc.lock: train ran None, not python -P -m"),
     "its code left out": (_in_lock(lambda stages: stages["gate"]["params"].pop("code.lock")), "code.lock: gate ran other code than is here"),
     "a folder left out": (_in_lock(_drop("train", "deps", "models/base")), "dvc.lock: train does not have models/base among its deps"),
     "weights left out": (_in_lock(_drop("merge", "outs", "models/merged")), "dvc.lock: merge does not have models/merged among its outs"),
