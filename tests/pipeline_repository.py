@@ -195,7 +195,8 @@ def script(program: str, *arguments: str) -> list[str]:
 def dvc(root: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run DVC; the caller looks at the return code."""
     python = interpreter()
-    given = environment(**env)
+    code = {"PYTHONPATH": str(root.resolve())} if (root / "stages").is_dir() else {}  # `python -P` asks for it
+    given = environment(**code | env)
     given["PATH"] = os.pathsep.join([str(Path(python).parent), given["PATH"]])
     command = [python, "-m", "dvc", *args]
     return subprocess.run(command, cwd=root, env=given, capture_output=True, text=True, check=False)

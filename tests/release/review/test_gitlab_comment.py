@@ -179,7 +179,9 @@ def test_the_example_runs_the_commands_of_githubs_workflow() -> None:
     ours = yaml.safe_load((REPOSITORY / "docs/how-to/gitlab-ci.yml").read_text())
     theirs = yaml.safe_load((REPOSITORY / ".github/workflows/pr.yml").read_text())
     for name, job in theirs["jobs"].items():
-        runs = [step.get("run", "").removeprefix("exec ") for step in job["steps"]]
+        if name == "projects":  # GitLab's file is of one model.
+            continue
+        runs = [step.get("run", "").removeprefix("exec ").replace(' -C "$PROJECT"', "") for step in job["steps"]]
         commands = [each for each in runs if each.startswith("./lockstep")]
         wanted = [each for each in commands if not each.startswith("./lockstep report")]  # of the run's own page
         lines = [line.removesuffix(" || true") for line in ours[name]["script"] if line.startswith("./lockstep")]

@@ -334,7 +334,11 @@ def test_an_unknown_scheme_is_refused(tmp_path: Path) -> None:
         ("gs://b/k", "gcsfs", r"a package that is absent; pip install -c constraints.txt -e '\.\[gs\]'"),
         ("https://h/k", "aiohttp", r"a package that is absent; pip install -c constraints.txt -e '\.\[http\]'"),
         ("sftp://host/a", "paramiko", "sftp:// needs a package that is absent; install what fsspec needs"),
-        ("hf://org/tiny@v1", "huggingface_hub", r"huggingface_hub is not installed; pip install -c constraints.txt -e '\.\[pipeline\]'"),
+        (
+            "hf://org/tiny@v1",
+            "huggingface_hub",
+            r"huggingface_hub is not installed; pip install -c constraints.txt -e '\.\[pipeline\]'",
+        ),
     ],
 )
 def test_an_absent_package_is_refused_with_what_to_install(
