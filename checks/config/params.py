@@ -620,7 +620,9 @@ class Params(Section):
 
     def written(self) -> dict[str, Any]:
         """Return the parameters without their defaults, as params.yaml says them."""
-        return self.model_dump(mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True)
+        return self.model_dump(
+            mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
+        )
 
     def unwritten(self) -> dict[str, Any]:
         """Return the values of ``resolved`` that are defaults, because params.yaml does not write them."""

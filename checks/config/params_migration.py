@@ -34,9 +34,12 @@ def _sections(document: dict[str, Any], moved: Moved) -> Iterator[str]:
     sections = lock.value_at(document, above)
     for part in sections if name == "*" and isinstance(sections, dict) else [name]:
         section = lock.value_at(sections, str(part))
-        if isinstance(section, dict) and moved.key in section:
-            if moved.kind in (None, section.get("kind")):
-                yield f"{above}.{part}"
+        if (
+            isinstance(section, dict)
+            and moved.key in section
+            and moved.kind in (None, section.get("kind"))
+        ):
+            yield f"{above}.{part}"
 
 
 def _moved(text: str, section: str, moved: Moved) -> str:

@@ -86,13 +86,17 @@ def test_a_default_that_dvc_tracks_is_named_before_dvc_starts_and_written_by_a_m
         start = next(i for i in range(start, len(lines)) if lines[i].startswith(f"  {key}:"))
     end = next(i for i in range(start + 1, len(lines)) if section or lines[i][:1] not in " \n")
     shorter = "".join(lines[:start] + lines[end:])
-    with pytest.raises(ParamsRefused, match=rf"params.yaml: {path}: is not written, and DVC tracks it; write `{path}: "):
+    with pytest.raises(
+        ParamsRefused, match=rf"params.yaml: {path}: is not written, and DVC tracks it; write `{path}: "
+    ):
         lock.refuse_left_out(params_file.parse(shorter))
     text = migrated(shorter)
     assert LEFT_OUT[path] in text
     lock.refuse_left_out(params_file.parse(text))
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "docs/configurations").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((REPOSITORY / "docs/configurations").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_each_configuration_of_the_docs_writes_what_dvc_tracks(path: object) -> None:
     lock.refuse_left_out(params_file.load(path))  # type: ignore[arg-type]
