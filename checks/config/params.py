@@ -618,12 +618,15 @@ class Params(Section):
         """Return the parameters with their defaults, as params.yaml would say them."""
         return self.model_dump(mode="json", by_alias=True, serialize_as_any=True)
 
-    def unwritten(self) -> dict[str, Any]:
-        """Return the values of ``resolved`` that are defaults, because params.yaml does not write them."""
-        written = self.model_dump(
+    def written(self) -> dict[str, Any]:
+        """Return the parameters without their defaults, as params.yaml says them."""
+        return self.model_dump(
             mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
         )
-        defaults: dict[str, Any] = _without(self.resolved(), written)
+
+    def unwritten(self) -> dict[str, Any]:
+        """Return the values of ``resolved`` that are defaults, because params.yaml does not write them."""
+        defaults: dict[str, Any] = _without(self.resolved(), self.written())
         return defaults
 
     def contradictions(self) -> Iterator[str]:
