@@ -129,21 +129,13 @@ class TrainReport(StageReport):
         return self
 
 
-class TrainMemory(Sparse):
+class TrainMemory(Record):
     """The peak memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
 
-    On several devices it is that of one. The other fields are only read: records of November 2026 have the memory of
-    the device (``total``), or a prediction and the largest batch that it was made for.
+    On several devices it is that of one.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"total", "predicted", "rows", "tokens", "logits"})
-
     peak: Count | None  # None: this system does not tell it.
-    total: Count | None = None
-    predicted: Count | None = None
-    rows: Count | None = None
-    tokens: Count | None = None
-    logits: Count | None = None
 
 
 class MeasuredStep(Record):
@@ -164,7 +156,7 @@ class TrainMeasured(Report, Sparse):
     and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"chain", "flop_utilisation"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"chain"})
 
     adapter: Digest  # Names the training that this is about.
     git_commit: str | None
@@ -176,8 +168,6 @@ class TrainMeasured(Report, Sparse):
     resumed_at: Count | None = None
     memory: TrainMemory | None = None  # The memory of the step that took most.
     tokens_per_second: float | None = None  # without padding, on all devices together
-    # This field is only read: records of November 2026 have it.
-    flop_utilisation: float | None = None
     # The energy in these seconds; None: a version that did not ask recorded it.
     energy: Energy | None = None
     chain: tuple[MeasuredStep, ...] = ()  # The report has the same number.

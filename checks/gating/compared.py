@@ -6,12 +6,12 @@ It finds the reference model, and checks that the margin is above the noise. The
 import abc
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from checks.evaluation.answered import RatingSuite
 from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse
 from checks.formats.evidence import Evidence, gap
-from checks.formats.report import UNQUANTISED, now_called
+from checks.formats.report import UNQUANTISED
 from checks.formats.verdict import Finding, Verdict
 from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
@@ -30,7 +30,6 @@ from checks.storage import layout
 
 Against = Annotated[
     str,
-    BeforeValidator(now_called),
     Field(description="base, unquantised, main, production, best, or one of evaluate.baselines"),
 ]
 

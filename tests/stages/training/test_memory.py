@@ -72,11 +72,6 @@ def test_a_training_records_and_says_what_it_took_and_predicts_nothing(root: Pat
         assert measured.tokens_per_second > 0
 
 
-def test_a_record_with_a_prediction_is_still_read() -> None:
-    text = '{"predicted": 1, "peak": 2, "total": 3, "rows": 4, "tokens": 5, "logits": 6}'
-    assert TrainMemory.model_validate_json(text).peak == 2
-
-
 @pytest.mark.slow
 def test_a_training_that_takes_more_than_its_limit_ends_in_its_first_step(root: Path) -> None:
     says = (
