@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from checks.formats.training_reports import TrainMeasured, TrainMemory
+from checks.formats.training_reports import TrainMeasured
 from checks.process.errors import MachineRefused, TrainingRefused
 from checks.storage import files, layout
 from stages.train import train
