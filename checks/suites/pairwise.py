@@ -243,13 +243,8 @@ class Pairwise(RatingSuite):
         if self.anchor is None:
             return []
         path, key = material.files["anchor"], f"{self._at(material)}.anchor"
-        try:
-            lines = files.read_jsonl(path, labels.Anchor)
-        except EvidenceRefused as refused:
-            what = refused.what.removeprefix(f"{path}:").strip()
-            raise EvidenceRefused(
-                f"{key}: {what}", "pin lines with id, prompt, left, right and label"
-            ) from refused
+        todo = "pin lines with id, prompt, left, right and label"
+        lines = files.read_pinned(path, labels.Anchor, key, todo)
         pairs = []
         for number, line in enumerate(lines, 1):
             row = Row(
