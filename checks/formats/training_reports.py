@@ -115,19 +115,6 @@ class TrainReport(StageReport):
         """Of the base, and of the merged model: an adapter is counted beside the base, and merged into it."""
         return self.total_parameters - (0 if self.full else self.trainable_parameters)
 
-    @model_validator(mode="after")
-    def _each_goes_on_from_the_one_before(self) -> Self:
-        before = None
-        for number, step in enumerate(self.chain, 1):
-            if step.started_from != before:
-                raise ValueError(
-                    f"step {number} started from {step.started_from}, the one before made {before}"
-                )
-            before = step.adapter
-        if self.chain and before != self.adapter:
-            raise ValueError(f"the last step made {before}, and the adapter is {self.adapter}")
-        return self
-
 
 class TrainMemory(Record):
     """The peak memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
