@@ -57,7 +57,9 @@ def without_key(text: str, section: str, key: str) -> tuple[str, str] | None:
     None: a person must remove it, because nothing else is in the section, or the value has several lines.
     """
     node = _node(text, section)
-    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    pairs = node.value
     names = [name.value for name, _ in pairs]
     if key not in names or len(pairs) == 1:
         return None

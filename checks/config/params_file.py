@@ -177,8 +177,8 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
         return f"{name}:{line}: {path}: {text}" if path else f"{name}:{line}: {text}", todo
     start = f"{name}:{place.line}: {path}"
     if kind == "extra_forbidden":
-        if todo := _TODO.get(str(loc[-1])):
-            return f"{start}: is no longer a parameter", todo
+        if instead := _TODO.get(str(loc[-1])):
+            return f"{start}: is no longer a parameter", instead
         near = detail["meant"] or _nearest(str(loc[-1]), around)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:

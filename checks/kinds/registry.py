@@ -12,8 +12,8 @@ pyproject.toml names the folders of Lockstep's own kinds: its entry points of th
 package finds kinds of ``stages`` and ``release``, which stand above it, and names neither.
 
 A ``Registry`` has all kinds of a group, in an order that is the same on every machine. The file of a team's kind runs
-when a parameter names it, and is else only a name. A problem of a package raises nothing before ``refuse_broken``, which
-whoever reads params.yaml calls.
+when a parameter names it, and is else only a name. A problem of a package raises nothing before ``refuse_broken``,
+which whoever reads params.yaml calls.
 """
 
 import functools

@@ -26,9 +26,9 @@ def listed(root: Path, target: str | None = None, since: str | None = None) -> t
     """Return the projects of HEAD. ``target``: the branch to compare with (default: ``commits.target``).
 
     All count as changed where HEAD changes nothing or a file that they share. ``since``: changed are those whose record
-    or params.yaml differs from this commit's; all, if git has no such commit or none differs. Raises EvidenceRefused if git has no
-    commit, no project or no ``target``, for a folder whose name a workflow cannot pass on, and for a project that lost
-    params.yaml alone; ParamsRefused if two projects have one `serve.name`.
+    or params.yaml differs from this commit's; all, if git has no such commit or none differs. Raises EvidenceRefused if
+    git has no commit, no project or no ``target``, for a folder whose name a workflow cannot pass on, and for a project
+    that lost params.yaml alone; ParamsRefused if two projects have one `serve.name`.
     """
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:

@@ -223,6 +223,10 @@ class Named(NamedTuple):
         """Return them."""
         return self.values
 
+    def written(self) -> dict[str, Any]:
+        """Return them."""
+        return self.values
+
     def unwritten(self) -> dict[str, Any]:
         """Return no defaults."""
         return {}
