@@ -265,13 +265,6 @@ def test_an_impossible_pattern_refuses_before_any_model_runs(tmp_path: Path, tin
         stage.evaluate(as_params(document), tmp_path)
 
 
-def test_rows_that_repeat_an_id_or_lack_a_reference_refuse() -> None:
-    with pytest.raises(EvaluationRefused, match=r"test.jsonl:3: row 0+1 is already on line 2"):
-        stage.check_rows([row(0, "vm"), row(1, "vm"), row(1, "vm")])
-    with pytest.raises(EvaluationRefused, match=r"test.jsonl:1: row 0+ has no reference"):
-        stage.check_rows([row(0, " ")])
-
-
 def test_a_missing_prediction_refuses_and_names_the_row(params: Params) -> None:
     with pytest.raises(EvaluationRefused, match=r"1 predictions for 2 rows .*without one: 0+1\)"):
         stage.predict(params, [row(0, "vm"), row(1, "vm")], Answered(["vm"], [0.1], None))
