@@ -17,7 +17,7 @@ RELEASED: tuple[Earlier, ...] = ("production", "best")
 
 
 class Figures(Record):
-    """An interval as DVC shows it."""
+    """A value and its interval, as DVC shows it."""
 
     value: float
     low: float
