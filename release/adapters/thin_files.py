@@ -29,7 +29,7 @@ _STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
 _OF_THE_PACKAGE = ("__init__.py", "constraints.txt")
 # A folder cannot be used if it has files of these names that Lockstep did not write.
 _NEEDED = (LAUNCHER, pin.PATH.as_posix(), layout.PIPELINE.as_posix(), layout.PARAMS.as_posix())
-_MERGED = (".gitignore", ".dvcignore", ".gitattributes")  # lines that are missing are added
+MERGED = (".gitignore", ".dvcignore", ".gitattributes")  # lines that are missing are added
 _WORKFLOWS = ".github/workflows/"
 # The folder of the folders of several models in one repository.
 PROJECTS = "projects"
@@ -121,14 +121,14 @@ def plan(folder: Path, data: Path, workflows: str | None) -> Plan:
     contents = _placed(top, folder, templated | generated(workflows))
     lines = {
         name: _missing_lines(top / name, contents[name])
-        for name in _MERGED
+        for name in MERGED
         if name in contents and _is_plain(top / name)
     }
     kept = tuple(
         name
         for name in contents
         if os.path.lexists(top / name)
-        and PurePosixPath(name).name not in (*_NEEDED, *_MERGED)
+        and PurePosixPath(name).name not in (*_NEEDED, *MERGED)
         and not _same(top / name, contents[name])
     )
     for name in (*kept, *lines):
@@ -248,7 +248,7 @@ def _placed(top: Path, folder: Path, contents: Mapping[str, bytes]) -> dict[str,
 
 def _is_shared(name: str) -> bool:
     """Return whether all models of a repository share the file."""
-    shared = (LAUNCHER, pin.PATH.as_posix(), *_MERGED)
+    shared = (LAUNCHER, pin.PATH.as_posix(), *MERGED)
     return name in shared or name.startswith((".github/", ".dvc/"))
 
 
