@@ -133,4 +133,4 @@ def test_a_pointer_a_quarantine_and_a_statement_of_newer_formats_are_refused(roo
     keep(root, "a later version promotes")
     git(root, "push", "--quiet", "origin", "main")
     done = lockstep(root, "status")
-    assert "has the format 2, which a newer Lockstep reads: `lockstep upgrade`" in done.stderr
+    assert "has the format 2, which a newer Lockstep reads: `./lockstep upgrade`" in done.stderr
