@@ -73,7 +73,7 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
         top, roots, thin_files.generated(called), adds_workflows=workflows is not None
     )
     other = {name: data for name, data in generated.items() if _is_other(_read(top / name), data)}
-    kept = {name for name in other if _is_kept(_read(top / name)) and name not in replace}
+    kept = [name for name in other if _is_kept(_read(top / name)) and name not in replace]
     new = {name: data for name, data in other.items() if name not in kept}
     new |= thin_files.completed(top) | _signers(top, roots, called) | _params(top, roots)
     diffs = {name: _diff(name, _read(top / name), data) for name, data in new.items()}
@@ -224,12 +224,13 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(path, data.decode())
+    with files.replacing(path) as stream:
+        stream.write(data)
     if path.name == thin_files.LAUNCHER:
         path.chmod(0o755)
 
 
 def _diff(name: str, old: bytes | None, new: bytes) -> str:
     before = (old or b"").decode(errors="replace").splitlines(keepends=True)
-    after = new.decode().splitlines(keepends=True)
+    after = new.decode(errors="replace").splitlines(keepends=True)
     return "".join(difflib.unified_diff(before, after, name, name, n=1))
