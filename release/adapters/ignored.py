@@ -13,10 +13,8 @@ def check(root: Path, path: Path) -> None:
 
     In ``root`` without a repository, which may still become one, only what lies below ``.lockstep`` is safe.
     """
-    place, state = (
-        path.resolve(),
-        root.resolve() / layout.STATE,
-    )  # A folder may be a link to one of git's.
+    place = path.resolve()  # A folder may be a link to one that git does not ignore.
+    state = root.resolve() / layout.STATE
     folder = next(parent for parent in place.parents if parent.is_dir())
     if not git.has_repository(folder):
         if place.is_relative_to(root.resolve()) and not place.is_relative_to(state):
