@@ -113,11 +113,9 @@ def _params(top: Path, roots: list[Path]) -> dict[str, bytes]:
     """Return each params.yaml of an earlier version as this one takes it, by path."""
     new = dict[str, bytes]()
     for path in (root / layout.PARAMS for root in roots):
-        with contextlib.suppress(
-            ParamsRefused
-        ):  # It is no YAML: a problem, once the stages are asked for.
-            params_file.read(path)
-            old = path.read_bytes()
+        old = path.read_bytes()
+        # What cannot be read is a problem once its stages are asked for.
+        with contextlib.suppress(UnicodeDecodeError, Refusal):
             if (data := params_migration.migrated(old.decode()).encode()) != old:
                 new[path.relative_to(top).as_posix()] = data
     return new
