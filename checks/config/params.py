@@ -705,10 +705,12 @@ def model() -> type[Params]:
     Raises MachineRefused if one is called like a section of Lockstep.
     """
     aliases = (field.alias for field in Params.model_fields.values())
-    if twice := sorted(SECTIONS.kinds.keys() & {*dir(Params), *Params.model_fields, *aliases}):
+    if twice := sorted({*SECTIONS.names} & {*dir(Params), *Params.model_fields, *aliases}):
         raise MachineRefused(
             f"a package or a file of {layout.KINDS}/ adds the section {twice[0]!r}, which Lockstep has",
             "rename it there",
         )
-    added: dict[str, Any] = {name: (kind | None, None) for name, kind in SECTIONS.kinds.items()}
+    added: dict[str, Any] = {
+        name: (SECTIONS.annotation(name) | None, None) for name in SECTIONS.names
+    }
     return create_model("Params", __base__=Params, **added) if added else Params

@@ -130,6 +130,15 @@ def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
     return list(each_of_jsonl(path, model))
 
 
+def read_pinned(path: Path, model: type[Model], key: str, todo: str) -> list[Model]:
+    """Read all rows of a file that params.yaml pins at ``key``, which EvidenceRefused names instead of the copy."""
+    try:
+        return read_jsonl(path, model)
+    except EvidenceRefused as refused:
+        what = refused.what.removeprefix(f"{path}:").strip()
+        raise EvidenceRefused(f"{key}: {what}", todo) from refused
+
+
 def each_of_jsonl(
     path: Path, model: type[Model], wanted: Callable[[int], bool] = lambda _: True
 ) -> Iterator[Model]:
