@@ -35,51 +35,30 @@ def with_values(text: str, values: Mapping[str, JsonValue]) -> str:
 def with_key(text: str, section: str, line: str) -> str | None:
     """Return ``text`` with ``line``, a key with its value, in ``section``, which is added if it is one of the top.
 
-    An empty ``section`` is the file itself. None: a person must write the line there.
+    An empty ``section`` is the file itself. None: a person must write the line, because the section is on one line.
     """
-    if not section:
-        return f"{text.rstrip()}\n\n{line}\n"
-    node = _node(text, section)
-    if node is None and "." not in section:
-        return f"{text.rstrip()}\n\n{section}:\n  {line}\n"
-    if not isinstance(node, yaml.MappingNode) or not node.value:
+    node = _node(text, section) if section else None
+    if node is None:
+        return f"{text.rstrip()}\n\n" + (f"{section}:\n  {line}\n" if section else f"{line}\n")
+    if not isinstance(node, yaml.MappingNode) or node.flow_style:
         return None
     first = node.value[0][0].start_mark
-    between = f"\n{' ' * first.column}"
-    if node.flow_style:
-        line, between = line.partition(" #")[0], ", "
-    return text[: first.index] + line + between + text[first.index :]
+    return f"{text[: first.index]}{line}\n{' ' * first.column}{text[first.index :]}"
 
 
 def without_key(text: str, section: str, key: str) -> tuple[str, str] | None:
     """Return ``text`` without a key of ``section``, and the line that the key had.
 
-    None: a person must remove it, because nothing else is in the section, or the value has several lines.
+    None: a person must remove it, because the key or all else of the section is not on lines of its own.
     """
-    node = _node(text, section)
-    if not isinstance(node, yaml.MappingNode):
+    node, value = _node(text, section), _node(text, f"{section}.{key}")
+    if not isinstance(node, yaml.MappingNode) or node.flow_style or len(node.value) == 1:
         return None
-    pairs = node.value
-    names = [name.value for name, _ in pairs]
-    if key not in names or len(pairs) == 1:
+    if not isinstance(value, yaml.ScalarNode) or value.start_mark.line != value.end_mark.line:
         return None
-    place = names.index(key)
-    name, value = pairs[place]
-    if name.start_mark.line != value.end_mark.line:
-        return None
-    start, end = name.start_mark.index, value.end_mark.index
-    if not node.flow_style:
-        end = text.find("\n", end) + 1 or len(text)
-        begin = text.rfind("\n", 0, start) + 1
-        return text[:begin] + text[end:], text[start:end].rstrip()
-    begin, after = start, end
-    if place:
-        begin = pairs[place - 1][1].end_mark.index
-    else:
-        after = pairs[1][0].start_mark.index
-    if "#" in text[begin:after]:
-        return None
-    return text[:begin] + text[after:], text[start:end]
+    lines = text.splitlines(keepends=True)
+    line = lines.pop(value.start_mark.line).strip()
+    return ("".join(lines), line) if line.startswith(f"{key}:") else None
 
 
 def _node(text: str, path: str) -> yaml.Node | None:

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from checks.config import params
-from checks.config.moved_keys import MOVED
+from checks.config.moved_keys import IS_MOVED, MOVED
 from checks.config.params import Params, ReleaseParams
 from checks.kinds.registry import refuse_broken
 from checks.process.errors import ParamsRefused
@@ -27,7 +27,6 @@ S = TypeVar("S", bound=Section)
 _TAGGED = ("union_tag_invalid", "union_tag_not_found")
 # With these errors, the last part of the path may be unknown or absent from the file.
 _UNWRITTEN = ("missing", "extra_forbidden", "union_tag_not_found")
-_TODO = {moved.key: moved.todo for moved in MOVED}
 _NOUNS = {
     "loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method",
     "suites": "kind of suite", "judge": "judge", "retriever": "retriever",
@@ -177,8 +176,8 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
         return f"{name}:{line}: {path}: {text}" if path else f"{name}:{line}: {text}", todo
     start = f"{name}:{place.line}: {path}"
     if kind == "extra_forbidden":
-        if instead := _TODO.get(str(loc[-1])):
-            return f"{start}: is no longer a parameter", instead
+        if moved := MOVED.get(str(loc[-1])):
+            return f"{start}: {IS_MOVED}", moved.todo
         near = detail["meant"] or _nearest(str(loc[-1]), around)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:

@@ -1,56 +1,39 @@
 """The params.yaml of an earlier version as this version takes it: moved keys, and defaults that DVC tracks.
 
-Only lines change that this version would refuse. What a person must decide stays, and is refused as before.
+Only lines change that this version refuses. What a person must decide stays, and is refused as before.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import re
 
 from checks.code import lock
 from checks.config import params_edit, params_file
-from checks.config.moved_keys import MOVED, Moved
+from checks.config.moved_keys import IS_MOVED, MOVED
 from checks.process.errors import ParamsRefused
 from checks.storage import plain_yaml
 
+_PLACE = re.compile(rf": (\S+)\.(\w+): {IS_MOVED};")
+
 
 def migrated(text: str) -> str:
-    """Return the text of params.yaml for this version. Raises ParamsRefused if it is not a YAML mapping."""
-    for moved in MOVED:
-        for section in _sections(params_file.read_text(text, "params.yaml").value, moved):
-            text = _moved(text, section, moved)
+    """Return the text of params.yaml for this version. Raises MachineRefused for a kind that cannot be used."""
     try:
         params = params_file.parse(text)
-    except ParamsRefused:
-        return text
+    except ParamsRefused as refused:
+        moved = text
+        for section, key in _PLACE.findall("\n".join((str(refused), *refused.others))):
+            moved = _moved(moved, section, key)
+        return text if moved == text else migrated(moved)
     for path, value in lock.left_out(params).items():
         section, _, key = path.rpartition(".")
         text = params_edit.with_key(text, section, f"{key}: {plain_yaml.inline(value)}") or text
     return text
 
 
-def _sections(document: dict[str, Any], moved: Moved) -> Iterator[str]:
-    """Yield the path of each section that has the key."""
-    above, _, name = moved.section.rpartition(".")
-    sections = lock.value_at(document, above)
-    for part in sections if name == "*" and isinstance(sections, dict) else [name]:
-        section = lock.value_at(sections, str(part))
-        if (
-            isinstance(section, dict)
-            and moved.key in section
-            and moved.kind in (None, section.get("kind"))
-        ):
-            yield f"{above}.{part}"
-
-
-def _moved(text: str, section: str, moved: Moved) -> str:
-    """Return the text with a key at its place of today; the same text if a person must move it."""
-    done = params_edit.without_key(text, section, moved.key)
-    if done is None:
+def _moved(text: str, section: str, key: str) -> str:
+    """Return the text with a key in its section of today; the same text if a person must move it."""
+    done, to = params_edit.without_key(text, section, key), MOVED[key].to
+    if done is None or to is None:
+        return done[0] if done else text
+    if lock.value_at(params_file.read_text(text, "it").value, f"{to}.{key}") is not None:
         return text
-    rest, line = done
-    if moved.to is None:
-        return rest
-    there = lock.value_at(params_file.read_text(text, "params.yaml").value, moved.to)
-    if isinstance(there, dict) and moved.key in there:
-        return text
-    return params_edit.with_key(rest, moved.to, line) or text
+    return params_edit.with_key(done[0], to, done[1]) or text

@@ -179,8 +179,8 @@ def refuse_format(where: str, given: str, known: str) -> None:
     )
     if name == known_name and int(number) > int(known_number):
         raise EvidenceRefused(
-            f"{where}: has the format {given} of a newer Lockstep, and this one reads {known}",
-            "move to that version: `lockstep upgrade`",
+            f"{where}: has the format {given}, which a newer Lockstep reads: `lockstep upgrade`",
+            "move to that version, then run this again",
         )
 
 

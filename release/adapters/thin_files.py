@@ -29,7 +29,7 @@ _STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
 _OF_THE_PACKAGE = ("__init__.py", "constraints.txt")
 # A folder cannot be used if it has files of these names that Lockstep did not write.
 _NEEDED = (LAUNCHER, pin.PATH.as_posix(), layout.PIPELINE.as_posix(), layout.PARAMS.as_posix())
-_MERGED = (".gitignore", ".dvcignore", ".gitattributes")  # lines that are missing are added
+MERGED = (".gitignore", ".dvcignore", ".gitattributes")  # lines that are missing are added
 _WORKFLOWS = ".github/workflows/"
 # The folder of the folders of several models in one repository.
 PROJECTS = "projects"
@@ -77,6 +77,22 @@ def generated(workflows: str | None) -> dict[str, bytes]:
     return contents
 
 
+def completed(top: Path) -> dict[str, bytes]:
+    """Return the files of git and DVC that lack lines of Lockstep, with these lines at their end, by path.
+
+    What is no plain file is left to people.
+    """
+    contents = dict[str, bytes]()
+    wanted = templates()
+    for name in MERGED:
+        path = top / name
+        if not os.path.lexists(path):
+            contents[name] = wanted[name]
+        elif _is_plain(path) and (lines := _missing_lines(path, wanted[name])):
+            contents[name] = _with_lines(path, lines)
+    return contents
+
+
 def stamped(data: bytes) -> bytes:
     """Return a generated file with the digest of its lines, below the shebang if it has one."""
     shebang, _, rest = data.partition(b"\n") if data.startswith(b"#!") else (b"", b"", data)
@@ -121,14 +137,14 @@ def plan(folder: Path, data: Path, workflows: str | None) -> Plan:
     contents = _placed(top, folder, templated | generated(workflows))
     lines = {
         name: _missing_lines(top / name, contents[name])
-        for name in _MERGED
+        for name in MERGED
         if name in contents and _is_plain(top / name)
     }
     kept = tuple(
         name
         for name in contents
         if os.path.lexists(top / name)
-        and PurePosixPath(name).name not in (*_NEEDED, *_MERGED)
+        and PurePosixPath(name).name not in (*_NEEDED, *MERGED)
         and not _same(top / name, contents[name])
     )
     for name in (*kept, *lines):
@@ -158,9 +174,9 @@ def _install(its: Plan, more: Mapping[str, bytes]) -> None:
     if not has_repository(its.folder):
         Git(its.folder, None).ask("init", "--quiet", "--initial-branch=main")
     for name, lines in its.added.items():
-        old = (its.top / name).read_bytes()
+        content = _with_lines(its.top / name, lines)
         with files.replacing(its.top / name) as stream:
-            stream.write(old + b"\n" * (bool(old) and not old.endswith(b"\n")) + lines)
+            stream.write(content)
     for name, data in contents.items():
         (staged / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).write_bytes(data)
@@ -248,7 +264,7 @@ def _placed(top: Path, folder: Path, contents: Mapping[str, bytes]) -> dict[str,
 
 def _is_shared(name: str) -> bool:
     """Return whether all models of a repository share the file."""
-    shared = (LAUNCHER, pin.PATH.as_posix(), *_MERGED)
+    shared = (LAUNCHER, pin.PATH.as_posix(), *MERGED)
     return name in shared or name.startswith((".github/", ".dvc/"))
 
 
@@ -288,12 +304,24 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+def _with_lines(path: Path, lines: bytes) -> bytes:
+    """Return the content of a file with ``lines`` at its end."""
+    old = path.read_bytes()
+    return old + b"\n" * (bool(old) and not old.endswith(b"\n")) + lines
+
+
 def _missing_lines(path: Path, wanted: bytes) -> bytes:
-    """The wanted lines that the file has not, with its own line ends; git reads it in any encoding."""
+    """Return the wanted lines that a file lacks, with its own line ends; nothing if it lacks comments alone.
+
+    git reads the file in any encoding.
+    """
     old = path.read_bytes()
     end = b"\r\n" if b"\r\n" in old else b"\n"
     have = set(old.splitlines())
-    return b"".join(line + end for line in wanted.splitlines() if line not in have)
+    lines = [line for line in wanted.splitlines() if line not in have]
+    return (
+        b"".join(line + end for line in lines) if any(line[:1] != b"#" for line in lines) else b""
+    )
 
 
 def _in_the_way(names: list[str]) -> ParamsRefused:

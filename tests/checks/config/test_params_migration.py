@@ -28,15 +28,7 @@ MOVES = {
         given("gpu_hours: 1", text=f"{TEXT}\ntrain_budget: # of a run\n  train_minutes: 3\n"),
         f"{TEXT}\ntrain_budget: # of a run\n  gpu_hours: 1\n  train_minutes: 3\n",
     ),
-    "to a section on one line": (
-        given("gpu_hours: 1 # one card", text=f"{TEXT}\ntrain_budget: {{train_minutes: 3}} # of a run\n"),
-        f"{TEXT}\ntrain_budget: {{gpu_hours: 1, train_minutes: 3}} # of a run\n",
-    ),
     "nowhere": (given("latency_p95_seconds: 30 # of a batch"), TEXT),
-    "nowhere, from one line": (
-        f"{TEXT}\n".replace("serve:\n", "serve:\n  verify: {p95_seconds: 5, margin: 0.02} # served\n"),
-        f"{TEXT}\n".replace("serve:\n", "serve:\n  verify: {margin: 0.02} # served\n"),
-    ),
 }  # fmt: skip
 
 
@@ -54,9 +46,17 @@ def test_a_key_of_an_earlier_version_is_moved_with_its_comment_and_nothing_else_
     [
         given("gpu_hours: 1", text=f"{TEXT}\ntrain_budget:\n  gpu_hours: 2\n"),
         TEXT.replace("serve:\n", "serve:\n  verify:\n    p95_seconds: 5\n"),
-        TEXT.replace("serve:\n", "serve:\n  gpu_hours: 5\n"),
+        TEXT.replace("serve:\n", "serve:\n  verify: {p95_seconds: 5, margin: 0.02}\n"),
+        given("gpu_hours: 1", text=f"{TEXT}\ntrain_budget: {{train_minutes: 3}}\n"),
+        given("gpu_hours:\n      1"),
     ],
-    ids=["two values of one key", "the only key of its section", "a key that was never there"],
+    ids=[
+        "two values of one key",
+        "the only key of its section",
+        "from one line",
+        "to one line",
+        "a value below its key",
+    ],
 )
 def test_what_a_person_must_decide_stays_and_is_refused(text: str) -> None:
     assert migrated(text) == text

@@ -498,7 +498,10 @@ def linked(root: Path) -> None:
         (lambda root: promote(root, A, "x\nimage: y"), "pointer.yaml at [0-9a-f]{12}: "),
         (lambda root: promote(root, "[", ""), "pointer.yaml at [0-9a-f]{12}: model: String should match"),
         (lambda root: kept_record(root, merged="x"), "evaluation.json at [0-9a-f]{12}: merged"),
-        (lambda root: kept_record(root, schema_version=2), "at [0-9a-f]{12}: schema_version"),
+        (
+            lambda root: kept_record(root, schema_version=2),
+            "at [0-9a-f]{12}: has the format 2, which a newer Lockstep reads: `lockstep upgrade`",
+        ),
         (unreadable, "evaluation.json at [0-9a-f]{12}: Invalid JSON"),
         (without_record, r"has no reports/evaluation\.json"),
         (linked, "pointer.yaml at [0-9a-f]{12}: is a link"),

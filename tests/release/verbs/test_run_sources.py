@@ -41,6 +41,26 @@ def run(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("way", ["lockstep run", "dvc repro"])
+def test_a_default_that_dvc_tracks_and_nobody_wrote_is_refused_before_any_stage(fetched: Path, way: str) -> None:
+    path = fetched / layout.PARAMS
+    path.write_text(path.read_text().replace("suites: {}\n", ""))
+    if way == "dvc repro":
+        command = [sys.executable, "-m", "stages.tools.guarded_dvc", "repro", "--force"]
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(command, cwd=fetched, env=environment, capture_output=True, text=True, check=False)
+    else:
+        done = run(fetched)
+    assert done.returncode != 0
+    line = "params.yaml: suites: is not written, and DVC tracks it; write `suites: {}`, as `"
+    assert line in done.stderr, done.stderr
+    assert "are missing from" not in done.stdout + done.stderr
+    assert "fetch: models/base" not in done.stderr
+    word = refused.read(fetched)
+    assert word is not None
+    assert (word.exit_code, word.what) == (2, "params.yaml: suites: is not written, and DVC tracks it")
+
+
 @pytest.mark.parametrize("targets", [[], ["fetch"], ["prepare"]], ids=["all", "fetch", "a later stage"])
 def test_an_edited_source_stops_the_run_before_dvc_and_leaves_the_record(fetched: Path, targets: list[str]) -> None:
     rows = fetched / "sources/rows.jsonl"
