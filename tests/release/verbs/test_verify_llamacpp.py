@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch
     patch.setenv(RUNTIME.own_environment.variable, str(environment / "bin" / "python"))
     gguf_model.converter(tmp_path_factory, patch)
     base, merged = gguf_model.base(tmp_path_factory), tmp_path_factory.mktemp("tuned") / "merged"
-    tuned.tune(base, merged)
+    gguf_model.tune(base, merged)
     write(merged)
     root = tmp_path_factory.mktemp("verify") / "run"
     tuned.record(root, base, merged, tuned.document())
@@ -49,8 +49,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch
 
 
 def write(merged: Path) -> None:
-    """Write the GGUF file of the weights that lie in ``merged``, in 8 bits."""
-    how = Export.model_validate(gguf_model.exporting()["merge"]["export"][0])
+    """Write the GGUF file of the weights that lie in ``merged``, with their own numbers."""
+    how = Export.model_validate(gguf_model.exporting("f32")["merge"]["export"][0])
     shutil.rmtree(merged / "gguf", ignore_errors=True)
     gguf_export.export(merged.parent, merged, merged, how)
 
