@@ -88,6 +88,9 @@ class Runtime(Section):
     """
 
     name: Name
+    archived: Annotated[
+        str | None, Field(description="since when it is no longer developed; null: it is")
+    ]
     image: Annotated[str, Field(description="what serve.base is pinned from, by tag")]
     platform: Annotated[str, Field(description="of the image, unless serve.platform names another")]
     entrypoint: Annotated[
