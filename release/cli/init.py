@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from release.adapters.thin_files import Plan
     from release.verbs.init import Begun
 
+_SERVERS = ("vllm", "llamacpp", "tgi", "transformers")  # the first is proposed
+
 
 class _Flags(NamedTuple):
     """The values of the flags; None where a question is left. ``ask`` is False for --yes.
@@ -35,6 +37,7 @@ class _Flags(NamedTuple):
     margin: float | None
     base: str | None
     base_license: str | None
+    runtime: str | None
     ask: bool
     answers_so_far: dict[str, str]
 
@@ -78,6 +81,11 @@ class _Flags(NamedTuple):
 @click.option("--base", metavar="ADDRESS", help="Another base model than that of params.yaml.")
 @click.option("--base-license", metavar="NAME", help="Licence of --base.")
 @click.option(
+    "--runtime",
+    type=click.Choice(_SERVERS),
+    help="Server that will run the model. Default in a new repository: vllm.",
+)
+@click.option(
     "--max-prompt-words", "words", type=click.IntRange(min=1), help="Drop rows with longer prompts."
 )
 @click.option(
@@ -100,7 +108,7 @@ def init(
     root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, system: str | None,
     part: str | None, group: str | None, row_id: str | None, answers: str | None, instruction: str | None,
     licence: str | None, margin: float | None, name: str | None, base: str | None, base_license: str | None,
-    words: int | None, workflows: str | None, yes: bool, force: bool, as_json: bool,
+    runtime: str | None, words: int | None, workflows: str | None, yes: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
@@ -127,7 +135,17 @@ def init(
     }  # fmt: skip
     columns = {role: column for role, column in given.items() if column is not None}
     flags = _Flags(
-        columns, answers, instruction, licence, name, margin, base, base_license, not yes, {}
+        columns,
+        answers,
+        instruction,
+        licence,
+        name,
+        margin,
+        base,
+        base_license,
+        runtime,
+        not yes,
+        {},
     )
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
@@ -143,7 +161,8 @@ def init(
     try:
         choice = _chosen(folder, address, contents, flags)
         chosen = margin is not None or choice.margin != starting.MARGIN
-        begun = verb.begin(folder, choice, margin_given=chosen, words=words)
+        server = _server(folder, flags)
+        begun = verb.begin(folder, choice, margin_given=chosen, words=words, runtime=server)
     except click.Abort as error:
         raise ParamsRefused(
             "a question got no answer",
@@ -221,6 +240,14 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
         uri=address, license=licence, name=name, labels=answers == "labels", columns=columns,
         instruction=instruction or None, margin=margin, base=flags.base, base_license=flags.base_license,
     )  # fmt: skip
+
+
+def _server(folder: "TeamFolder", flags: _Flags) -> str | None:
+    """The runtime of the server; None keeps the one of params.yaml, except in a new repository."""
+    if flags.runtime or not folder.plan:
+        return flags.runtime
+    known = ", ".join(_SERVERS)
+    return _ask(flags, "runtime", f"Server that will run it: {known}", _SERVERS[0], list(_SERVERS))
 
 
 def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from checks.config import params_file, starting
+from checks.config import params_edit, params_file, starting
 from checks.config.params import Params
 from checks.config.starting import Choice
 from checks.formats.placeholder_cards import PLACEHOLDERS
@@ -57,12 +57,19 @@ def read_columns(folder: TeamFolder, file: Path) -> tuple[str, Contents]:
 
 
 def begin(
-    folder: TeamFolder, choice: Choice, *, margin_given: bool, words: int | None = None
+    folder: TeamFolder,
+    choice: Choice,
+    *,
+    margin_given: bool,
+    words: int | None = None,
+    runtime: str | None = None,
 ) -> Begun:
     """Prepare the rows as ``choice`` says, plan the test split, and make the new text. Writes no params.yaml.
 
-    ``words``: longer prompts are dropped; None: none are. Raises ParamsRefused for licences that do not fit or a choice
-    that params.yaml cannot express, DataRefused for too few rows, and as ``dvc.python``.
+    ``words``: longer prompts are dropped; None: none are. ``runtime``: of the server; None: that of params.yaml.
+
+    Raises ParamsRefused for licences that do not fit or a choice that params.yaml cannot express, DataRefused for too
+    few rows, and as ``dvc.python``.
     """
     params = folder.params
     starting.adapter(choice.base_license or params.base.license or "", choice.license)
@@ -80,6 +87,8 @@ def begin(
         choice, name, words or _words(measured), (measured.valid, measured.test)
     )
     text = starting.written(folder.old, params, choice, prepared, measured)
+    if runtime:
+        text = params_edit.with_values(text, {"serve.runtime": runtime})
     needed = starting.rows_needed(margin, shares)
     cards = tuple(PLACEHOLDERS) if folder.plan else cards_of_example(folder)
     return Begun(text, choice, measured, needed, left_out(params, params_file.parse(text)), cards)
