@@ -113,8 +113,8 @@ class Registry(Generic[T]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of every kind. None is loaded for it."""
-        return (*self._found.kinds, *self._found.kinds.unloaded)
+        """The name of every kind. None is imported for it."""
+        return self._found.names
 
     def annotation(self, name: str) -> Any:
         """Return the type of a section of the kind ``name``. One from outside is imported when a value is validated."""
@@ -165,7 +165,8 @@ class Registry(Generic[T]):
                 added[kind.name] = kind
                 unloaded[kind.name] = partial(self._load, kind, start)
         outside = {name: kind.entry for name, kind in added.items() if kind.entry}
-        return _Found(_Kinds(kinds, unloaded), MappingProxyType(outside), tuple(broken))
+        names = (*kinds, *unloaded)
+        return _Found(names, _Kinds(kinds, unloaded), MappingProxyType(outside), tuple(broken))
 
     def _load(self, kind: "_Added", start: str) -> type[Any]:
         try:
@@ -220,6 +221,7 @@ class _Later(NamedTuple):
 
 
 class _Found(NamedTuple):
+    names: tuple[str, ...]
     kinds: _Kinds
     outside: Mapping[str, metadata.EntryPoint]
     broken: tuple[tuple[str, str], ...]
