@@ -11,6 +11,7 @@ Code that makes the name of a module while it runs is not found: a review has to
 """
 
 import functools
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -100,8 +101,11 @@ def of_team(root: Path) -> Code:
 
 
 def _read(root: Path, folders: Iterable[str]) -> Code:
-    paths = (path for folder in folders for path in (root / folder).rglob("*.py"))
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
+    places = (place for folder in folders for place in os.walk(root / folder))
+    paths = [
+        f"{place}/{name}" for place, _, names in places for name in names if name.endswith(".py")
+    ]
+    return {path.removeprefix(f"{root}/"): Path(path).read_bytes() for path in sorted(paths)}
 
 
 def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
