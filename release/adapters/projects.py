@@ -42,6 +42,17 @@ def changed(git: Git, base: str, tip: str) -> tuple[Path, ...]:
     )
 
 
+def recorded_anew(git: Git, before: str, tip: str) -> tuple[Path, ...]:
+    """Return the projects of ``tip`` whose dvc.lock or params.yaml differs from that of ``before``."""
+    paths = set(
+        _paths(git, "diff", "-z", "--name-only", "--no-renames", "--no-relative", before, tip)
+    )
+    wanted = (layout.LOCK, layout.PARAMS)
+    return tuple(
+        folder for folder in folders(git, tip) if any(folder / name in paths for name in wanted)
+    )
+
+
 def top(root: Path) -> Path:
     """Return the git root of the project ``root``. Raises EvidenceRefused outside of git."""
     return root / Git(root, None).line("rev-parse", "--show-cdup")

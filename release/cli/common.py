@@ -37,10 +37,11 @@ PROJECTS = click.option(
     multiple=True,
     help="A project below the current folder. Can be repeated. Default: the current folder.",
 )
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 ARTIFACT = click.option(
     "--artifact",
     metavar="FOLDER",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=FOLDER,
     help="First take the record that another job made from here. Paths in FOLDER begin at the git root.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -22,12 +22,13 @@ class Project(Record):
     changed: bool
 
 
-def listed(root: Path, target: str | None = None) -> tuple[Project, ...]:
+def listed(root: Path, target: str | None = None, since: str | None = None) -> tuple[Project, ...]:
     """Return the projects of HEAD. ``target``: the branch to compare with (default: ``commits.target``).
 
-    All count as changed where HEAD changes nothing or a file that they share. Raises EvidenceRefused if git has no
-    commit, no project or no ``target``, for a folder whose name a workflow cannot pass on, and for a project that lost
-    params.yaml alone; ParamsRefused if two projects have one `serve.name`.
+    All count as changed where HEAD changes nothing or a file that they share. ``since``: changed are those whose record
+    or params.yaml differs from this commit's; all, if git has no such commit or none differs. Raises EvidenceRefused if
+    git has no commit, no project or no ``target``, for a folder whose name a workflow cannot pass on, and for a project
+    that lost params.yaml alone; ParamsRefused if two projects have one `serve.name`.
     """
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
@@ -51,6 +52,9 @@ def listed(root: Path, target: str | None = None) -> tuple[Project, ...]:
     tip = commits.target(root, target)[1]
     base = commits.merge_base(root, head, tip) if tip else None
     changed = projects.changed(git, base, head) if base else folders
+    if since is not None:
+        before = commits.resolve(root, since)
+        changed = projects.recorded_anew(git, before, head) if before else folders
     _refuse_half_removed(git, base, head, folders)
     return tuple(
         Project(folder=str(folder), model=model, changed=folder in (changed or folders))

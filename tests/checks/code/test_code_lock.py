@@ -35,6 +35,9 @@ class Changed(NamedTuple):
     def resolved(self) -> dict[str, Any]:
         return self.values
 
+    def written(self) -> dict[str, Any]:
+        raise AssertionError("no digest asks this")
+
     def unwritten(self) -> dict[str, Any]:
         return self.defaults
 

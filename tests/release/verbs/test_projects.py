@@ -76,6 +76,21 @@ def test_the_projects_that_a_branch_changes_are_those_of_its_files(top: Path) ->
     assert changed(top) == [ROUTER, SUMMARY]
 
 
+def test_a_push_releases_the_projects_whose_record_or_parameters_it_changes(top: Path) -> None:
+    before = git(top, "rev-parse", "HEAD")
+    commit(top, f"{ROUTER}/dvc.lock", (top / ROUTER / "dvc.lock").read_text() + "# judged again\n")
+    commit(top, "lockstep-requirements.txt", "lockstep-llm==0.2.0\n")
+    commit(top, f"{SUMMARY}/notes.md", "no release of it\n")
+
+    def released(since: str) -> list[str]:
+        said = CliRunner().invoke(main, ["-C", str(top), "projects", "--changed", "--since", since, "--json"])
+        assert said.exit_code == 0, said.output
+        return list(json.loads(said.stdout))
+
+    assert released(before) == [ROUTER]
+    assert released("0" * 40) == [ROUTER, SUMMARY], "of a branch that is new, or was pushed by force"
+
+
 def test_two_projects_with_one_name_and_names_that_no_workflow_takes_are_refused(top: Path) -> None:
     shutil.copytree(top / ROUTER, top / "projects/other one", symlinks=True)
     keep(top, "a copy")
