@@ -9,7 +9,9 @@ Python itself and the libraries: reports name their versions.
 It also has the defaults of all policy, so that a later version, with others, knows what this one judged by.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -108,7 +110,8 @@ def of(params: Parameters, code: Code) -> dict[str, str]:
     Raises MachineRefused if the code of a package from outside, which the parameters name, cannot be hashed.
     """
     resolved, unwritten = params.resolved(), params.unwritten()
-    return {stage: _of_stage(stage, resolved, unwritten, code) for stage in READS}
+    identify = functools.cache(plugins.identity)  # several stages run one package
+    return {stage: _of_stage(stage, resolved, unwritten, code, identify) for stage in READS}
 
 
 def modules_of(stage: str, params: Mapping[str, Any], code: Code) -> list[str]:
@@ -121,10 +124,14 @@ def _names(stage: str, params: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _of_stage(
-    stage: str, params: Mapping[str, Any], unwritten: Mapping[str, Any], code: Code
+    stage: str,
+    params: Mapping[str, Any],
+    unwritten: Mapping[str, Any],
+    code: Code,
+    identify: Callable[[EntryPoint], plugins.Plugin] = plugins.identity,
 ) -> str:
     contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
-    packages = plugins.named(_names(stage, params), modules.groups(contents))
+    packages = plugins.named(_names(stage, params), modules.groups(contents), identify)
     outside = {kind: plugin.sha256 for kind, plugin in packages.items()}
     defaults = {path: value_at(unwritten, path) for path in READS[stage]}
     return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})

@@ -212,9 +212,8 @@ def test_why_a_stage_refused_travels_with_the_record_and_no_other_hidden_file(te
 
 
 class Fork(NamedTuple):
-    """Runs of a stranger's pull request: no label counts; a label of another kind comes; the label of the commit comes."""
+    """Runs of a stranger's pull request: a label of another kind comes; the label of the commit comes."""
 
-    held: Run
     other: Run
     labelled: Run
 
@@ -227,7 +226,6 @@ def fork(team: Team, merged: str) -> Fork:
     git(team.work, "push", "--quiet", "origin", "HEAD:refs/pull/6/head", ":refs/heads/theirs")
     pull, name = team.hub.pulls[6], f"run {git(team.work, 'rev-parse', 'HEAD').strip()}"
     pull["labels"] = [{"name": f"run {team.tip('main')}"}, {"name": name[:20]}]
-    held = team.pull_request(6, action="opened")
     other = team.pull_request(6, action="labeled", label="question")
     pull["labels"].append({"name": name})
 
@@ -235,12 +233,10 @@ def fork(team: Team, merged: str) -> Fork:
         if line.get("jobID") == "train" and line["msg"].strip() == "> train":
             team.act.kill()
 
-    return Fork(held, other, team.pull_request(6, action="labeled", label=name, watch=until_it_trains))
+    return Fork(other, team.pull_request(6, action="labeled", label=name, watch=until_it_trains))
 
 
 def test_a_fork_is_held_until_its_very_commit_is_labelled(team: Team, fork: Fork) -> None:
-    held = {"projects": "skipped", "data": "success", "train": "skipped", "verdict": "skipped"}
-    assert fork.held.conclusions() == held, fork.held.text
     assert set(fork.other.conclusions().values()) == {"skipped"}
     assert fork.labelled.jobs["data"].conclusion == "success"
     assert list(fork.labelled.jobs["train"].stages)[-1] == "train", fork.labelled.text
