@@ -9,6 +9,7 @@ from checks.process.text import redact
 from checks.records.rows import Record
 from release.adapters import commits, projects
 from release.adapters.git import Git
+from release.overlay import namespaces
 from release.record.records import Records
 
 _NAME = re.compile(r"[A-Za-z0-9_./-]+", re.ASCII)
@@ -26,9 +27,11 @@ def listed(root: Path, target: str | None = None, since: str | None = None) -> t
     """Return the projects of HEAD. ``target``: the branch to compare with (default: ``commits.target``).
 
     All count as changed where HEAD changes nothing or a file that they share. ``since``: changed are those whose record
-    or params.yaml differs from this commit's; all, if git has no such commit or none differs. Raises EvidenceRefused if git has no
-    commit, no project or no ``target``, for a folder whose name a workflow cannot pass on, and for a project that lost
-    params.yaml alone; ParamsRefused if two projects have one `serve.name`.
+    or params.yaml differs from this commit's; all, if git has no such commit or none differs.
+
+    Raises EvidenceRefused if git has no commit, no project or no ``target``, for a folder whose name a workflow cannot
+    pass on, and for a project that lost params.yaml alone; ParamsRefused if two projects have one `serve.name`, or two
+    environments one namespace.
     """
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
@@ -49,6 +52,7 @@ def listed(root: Path, target: str | None = None, since: str | None = None) -> t
     top = projects.top(root)
     models = {folder: _model(Records(top / folder), head) for folder in folders}
     _refuse_one_name(models)
+    _refuse_one_namespace(namespaces.of_repository(git, head))
     tip = commits.target(root, target)[1]
     base = commits.merge_base(root, head, tip) if tip else None
     changed = projects.changed(git, base, head) if base else folders
@@ -91,4 +95,15 @@ def _refuse_one_name(models: Mapping[Path, str | None]) -> None:
             raise ParamsRefused(
                 f"serve.name: {redact(model)}: is the name in {other}/params.yaml and in {folder}/params.yaml",
                 "give each project's model a name of its own",
+            )
+
+
+def _refuse_one_namespace(namespace_of: Mapping[Path, str]) -> None:
+    """Refuse two environments in one namespace: each would replace the server of the other."""
+    first = dict[str, Path]()
+    for path, namespace in namespace_of.items():
+        if (other := first.setdefault(namespace, path)) != path:
+            raise ParamsRefused(
+                f"{path}: namespace: {namespace!r} is the namespace in {other} too",
+                "give each environment its own, run `lockstep render` there, and commit",
             )

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from checks.config import params_file
-from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.process.errors import EvidenceRefused, ParamsRefused, PromotionRefused
 from checks.storage import layout
 from release.adapters.retries import Patience
 from release.cli import main
@@ -104,6 +104,20 @@ def test_two_projects_with_one_name_and_names_that_no_workflow_takes_are_refused
     keep(top, "none")
     with pytest.raises(EvidenceRefused, match=r"no folder has params.yaml and dvc.yaml; begin a project"):
         projects.listed(top)
+
+
+def test_two_projects_in_one_namespace_are_refused_by_both_files(top: Path) -> None:
+    projects_tree.spaced(top / SUMMARY, "staging", "router-production")
+    keep(top, "one namespace")
+    files = [f"{ROUTER}/{layout.ENVIRONMENTS}/production", f"{SUMMARY}/{layout.ENVIRONMENTS}/staging"]
+    first, second = (f"{folder}/environment.yaml" for folder in files)
+    with pytest.raises(ParamsRefused, match=f"{second}: namespace: 'router-production' .* in {first} too; give each"):
+        projects.listed(top)
+    with pytest.raises(
+        PromotionRefused, match=f"{second}: namespace: 'router-production' .* in {first} too; give each"
+    ):
+        move(top / SUMMARY, "staging")
+    assert move(top / ROUTER, "staging").done == "moved", "its own namespace is no other's"
 
 
 def test_each_project_moves_by_itself(top: Path) -> None:
