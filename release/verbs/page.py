@@ -47,8 +47,9 @@ def of_projects(
 ) -> tuple[dict[str, Site | NoPages], list[Path]]:
     """Write the pages of projects below ``root``, each into a folder of its name, and an index over their models.
 
-    The folder of a project that is ``root`` itself is ``ROOT``. Return what they say by folder, and the files. A project
-    whose pages cannot be made is in the index with the reason. Raises MachineRefused if ``folder`` cannot be written.
+    The folder of a project that is ``root`` itself is ``ROOT``. Return what they say by folder, and the files. A
+    project whose pages cannot be made is in the index with the reason. Raises MachineRefused if ``folder`` cannot be
+    written.
     """
     sites, files = dict[str, Site | NoPages](), list[Path]()
     for project in projects:

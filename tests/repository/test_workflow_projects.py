@@ -134,7 +134,7 @@ def test_a_weekly_run_is_of_every_project(act: Act, name: str) -> None:
     act.variables["LOCKSTEP_CAPTURES"] = "s3://captures"
     done = act.run(name, "schedule", {"schedule": "17 4 * * 1"}, git(act.origin, "rev-parse", "main").strip())
     assert set(done.conclusions().values()) == {"success"}, done.text
-    assert _said(done, "projects", "LOCKSTEP") == ["projects --matrix"]
+    assert "projects --matrix" in _said(done, "projects", "LOCKSTEP")
     for job, verbs in WEEKLY[name].items():
         asked = [words for words in _said(done, job, "LOCKSTEP") if words.startswith("-C")]
         assert asked == [f"-C {folder} {verb}" for folder in BOTH for verb in verbs]

@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from checks.config import params_file
@@ -20,7 +24,8 @@ from release.review.posting import CommentOptions
 from release.verbs import page, projects, promote, quarantine
 from release.verbs.comment import comment
 from release.verbs.record import commit_record, refusal
-from tests import ledger_tree, projects_tree, promotion_tree
+from tests import ledger_tree, pipeline_repository, projects_tree, promotion_tree
+from tests.conftest import scaled_down
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
 from tests.ledger_tree import git, keep
 from tests.projects_tree import FOLDERS
@@ -244,3 +249,34 @@ def test_a_folder_that_is_no_project_is_a_mistake_of_the_command_line(top: Path,
         said = CliRunner().invoke(main, ["-C", str(top), *words, "--project", folder])
         assert said.exit_code == 2
         assert f"--project '{folder}': give each folder below this one" in said.stderr
+
+
+def test_two_projects_of_one_clone_run_at_once(tiny_base: Path, tmp_path: Path) -> None:
+    top, made = tmp_path / "top", tmp_path / "made"
+    made.mkdir()
+    pipeline_repository.make(made, tiny_base, scaled_down(), pipeline_repository.table(), code=())
+    for folder in FOLDERS:
+        shutil.copytree(made, top / folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
+    shutil.copytree(made / ".dvc", top / ".dvc")
+    params = yaml.safe_load((top / SUMMARY / layout.PARAMS).read_text())
+    params["prepare"]["splits"]["test"] = 0.3
+    pipeline_repository.write_params(top / SUMMARY, params)
+    git(top, "init", "--quiet", "--initial-branch=main")
+    keep(top, "two projects")
+
+    def run(folder: str) -> tuple[list[str], int]:
+        command = [pipeline_repository.interpreter(), "-m", "release.cli", "-C", folder, "run", "prepare"]
+        given = pipeline_repository.environment(LOCKSTEP_ROOT=str(top))
+        done = subprocess.run(command, cwd=top, env=given, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = json.loads((top / folder / layout.REPORTS / "prepare.json").read_text())["splits"]["test"]["rows"]
+        return re.findall(r"✓ (fetch|prepare)", done.stderr), rows
+
+    with ThreadPoolExecutor(2) as pool:
+        router, summary = pool.map(run, FOLDERS)
+        assert [*pool.map(run, FOLDERS)] == [([], router[1]), ([], summary[1])], "each lock is of its own project"
+    assert router[0] == summary[0] == ["fetch", "prepare"]
+    assert router[1] < summary[1]
+    changed = git(top, "status", "--porcelain", "--untracked-files=all").splitlines()
+    assert len(changed) >= 8
+    assert all(line[3:].startswith(FOLDERS) for line in changed)
