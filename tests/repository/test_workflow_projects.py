@@ -25,8 +25,12 @@ from pathlib import Path
 verb, *words = sys.argv[1:]
 projects = os.environ.get(f"LOCKSTEP_{verb.upper()}_PROJECTS")
 print("LOCKSTEP", *sys.argv[1:], *([] if projects is None else ["of", projects]), file=sys.stderr)
-artifact = os.environ.get(f"LOCKSTEP_{'RUN' if verb == '-C' else verb.upper()}_ARTIFACT")
-if artifact:
+step = words[1] if verb == "-C" else verb
+artifact = os.environ.get(f"LOCKSTEP_{step.upper()}_ARTIFACT")
+if step in ("verify", "sign"):
+    names = ("image.json", "serving.json")[: 1 if step == "verify" else 2]
+    assert [(Path(artifact) / name).read_text() for name in names] == [words[0]] * len(names), "of another project"
+elif artifact:
     shutil.copytree(artifact, ".", dirs_exist_ok=True)
 if verb == "projects":
     matrix = '[{"folder": "projects/router", "of": "-0"}, {"folder": "projects/summary", "of": "-1"}]'
@@ -41,8 +45,10 @@ elif verb == "-C":
     elif words[1] == "run":
         assert (reports / "data.json").read_text() == words[0], "this is not the record of the job before"
         (reports / "verdict.json").write_text(words[0])
-    elif words[1] == "calibrate":
-        (reports / "noise.json").write_text(words[0])
+    elif words[1] in ("calibrate", "build", "verify"):
+        for name in {"calibrate": ["noise"], "build": ["image"]}.get(words[1], ["serving", "serving.intoto"]):
+            (reports / f"{name}.json").write_text(words[0])
+        sys.exit(words == [os.environ.get("REFUSES"), "build"])
 elif verb in ("record", "comment"):
     print("HAS", *sorted(map(str, Path().glob("projects/*/reports/*"))), file=sys.stderr)
 """
@@ -138,3 +144,15 @@ def test_a_weekly_run_is_of_every_project(act: Act, name: str) -> None:
     for job, verbs in WEEKLY[name].items():
         asked = [words for words in _said(done, job, "LOCKSTEP") if words.startswith("-C")]
         assert asked == [f"-C {folder} {verb}" for folder in BOTH for verb in verbs]
+
+
+def test_a_project_that_is_not_built_holds_no_other(act: Act) -> None:
+    act.environment["REFUSES"] = "projects/router"
+    sha = git(act.origin, "rev-parse", "main").strip()
+    repository = {"full_name": "octo/router", "name": "router", "owner": {"login": "octo"}, "default_branch": "main"}
+    event = {"ref": "refs/heads/main", "before": "0" * 40, "after": sha, "repository": repository}
+    done = act.run("release.yml", "push", event, sha)
+    assert done.conclusions()["build"] == done.conclusions()["verify"] == "failure", done.text
+    # act ends the run here, because a called workflow failed; GitHub goes on.
+    verified = [words for words in _said(done, "verify", "LOCKSTEP") if words.startswith("-C")]
+    assert verified == ["-C projects/summary verify"]

@@ -103,7 +103,7 @@ def test_two_projects_with_one_name_and_names_that_no_workflow_takes_are_refused
         projects.listed(top)
     git(top, "mv", "projects/other one", "projects/other")
     keep(top, "renamed")
-    with pytest.raises(ParamsRefused, match=f"router: is the name in projects/other/params.yaml and in {ROUTER}/"):
+    with pytest.raises(ParamsRefused, match=f"serve.name: router: is in projects/other/params.yaml and in {ROUTER}/"):
         projects.listed(top)
     git(top, "rm", "-r", "--quiet", "projects")
     keep(top, "none")
@@ -116,7 +116,7 @@ def test_two_projects_in_one_namespace_are_refused_by_both_files(top: Path) -> N
     keep(top, "one namespace")
     files = [f"{ROUTER}/{layout.ENVIRONMENTS}/production", f"{SUMMARY}/{layout.ENVIRONMENTS}/staging"]
     first, second = (f"{folder}/environment.yaml" for folder in files)
-    with pytest.raises(ParamsRefused, match=f"{second}: namespace: 'router-production' .* in {first} too; give each"):
+    with pytest.raises(ParamsRefused, match=f"namespace: router-production: is in {first} and in {second}; give each"):
         projects.listed(top)
     with pytest.raises(
         PromotionRefused, match=f"{second}: namespace: 'router-production' .* in {first} too; give each"
