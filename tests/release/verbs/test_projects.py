@@ -274,7 +274,6 @@ def test_two_projects_of_one_clone_run_at_once(tiny_base: Path, tmp_path: Path) 
 
     with ThreadPoolExecutor(2) as pool:
         router, summary = pool.map(run, FOLDERS)
-        assert [*pool.map(run, FOLDERS)] == [([], router[1]), ([], summary[1])], "each lock is of its own project"
     assert router[0] == summary[0] == ["fetch", "prepare"]
     assert router[1] < summary[1]
     changed = git(top, "status", "--porcelain", "--untracked-files=all").splitlines()
