@@ -13,7 +13,8 @@ from stages import entry
 
 
 def code(params: Params, root: Path) -> str:
-    """Write code.lock."""
+    """Write code.lock. Raises ParamsRefused for parameters that DVC would not find, before any other stage runs."""
+    lock.refuse_left_out(params)
     made = lock.write(root, params)
     return f"Lockstep {made.lockstep.version}, {len(made.stages)} stages"
 

@@ -18,7 +18,7 @@ from checks.code import modules
 from checks.code.modules import Code
 from checks.kinds import plugins
 from checks.process import distribution
-from checks.process.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout, plain_yaml
@@ -50,6 +50,9 @@ class Parameters(Protocol):
     def resolved(self) -> dict[str, Any]:
         """Return them with their defaults."""
 
+    def written(self) -> dict[str, Any]:
+        """Return them without their defaults."""
+
     def unwritten(self) -> dict[str, Any]:
         """Return the defaults among them."""
 
@@ -71,6 +74,26 @@ class CodeLock(Record):
 def key(stage: str) -> str:
     """The key in code.lock that a stage of dvc.yaml depends on."""
     return f"stages.{stage}"
+
+
+def left_out(params: Parameters) -> dict[str, Any]:
+    """Return the default of each key that dvc.yaml names and params.yaml does not write: DVC finds no value of it."""
+    resolved, written = params.resolved(), params.written()
+    paths = dict.fromkeys(path for paths in READS.values() for path in paths)
+    return {path: value_at(resolved, path) for path in paths if not _has(written, path)}
+
+
+def refuse_left_out(params: Parameters) -> None:
+    """Raise ParamsRefused if DVC would find no value of a key, which it says only after it ran the key's stage."""
+    lines = [
+        (
+            f"{layout.PARAMS}: {path}: is not written, and DVC tracks it",
+            f"write `{path}: {plain_yaml.inline(value)}`, as `lockstep upgrade --files` does",
+        )
+        for path, value in left_out(params).items()
+    ]
+    if lines:
+        raise ParamsRefused(*lines[0], tuple(f"{what}; {todo}" for what, todo in lines[1:]))
 
 
 def of(params: Parameters, code: Code) -> dict[str, str]:
@@ -145,6 +168,12 @@ def hold(root: Path, stage: str, params: Parameters) -> None:
 def _installed() -> Installed:
     wheel = distribution.origin().get("archive_info", {}).get("hashes", {}).get("sha256")
     return Installed(version=distribution.version(), wheel=f"sha256:{wheel}" if wheel else None)
+
+
+def _has(document: Any, path: str) -> bool:
+    above, _, key = path.rpartition(".")
+    section = value_at(document, above) if above else document
+    return isinstance(section, dict) and key in section
 
 
 def value_at(document: Any, path: str) -> Any:

@@ -110,7 +110,7 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
     ``names``: all that its parameters may name, as ``names_in`` gives it.
     """
     pending = [f"stages/{stage}.py", *_BY_PARAMETERS.get(stage, ())]
-    paths = set[str]()
+    paths, followed = set[str](), set[str]()
     while pending:
         path = pending.pop()
         if path in paths or path in NOT_FOLLOWED or path not in code:
@@ -120,9 +120,9 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
             continue
         folder = path.rpartition("/")[0]
         late = _LATE_FOR.get(folder, stage) == stage
-        pending += [
-            module for name in imported(code[path], late) for module in _modules(name, code)
-        ]
+        new = {*imported(code[path], late)} - followed
+        followed |= new
+        pending += [module for name in new for module in _modules(name, code)]
         if kinds := KINDS.get(path):
             pending += _named(kinds, names, code)
     return sorted(paths)

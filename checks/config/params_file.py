@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from checks.config import params
+from checks.config.moved_keys import MOVED
 from checks.config.params import Params, ReleaseParams
 from checks.kinds.registry import refuse_broken
 from checks.process.errors import ParamsRefused
@@ -26,16 +27,7 @@ S = TypeVar("S", bound=Section)
 _TAGGED = ("union_tag_invalid", "union_tag_not_found")
 # With these errors, the last part of the path may be unknown or absent from the file.
 _UNWRITTEN = ("missing", "extra_forbidden", "union_tag_not_found")
-# Keys of earlier versions, and what takes their place.
-_MOVED = {
-    **dict.fromkeys(
-        ("train_minutes", "gpu_hours", "cost", "hourly_price"),
-        "move it to the section train_budget: measured time and money decide no verdict, and `lockstep estimate` "
-        "holds its prediction to that section before training",
-    ),
-    "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
-    "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
-}
+_TODO = {moved.key: moved.todo for moved in MOVED}
 _NOUNS = {
     "loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method",
     "suites": "kind of suite", "judge": "judge", "retriever": "retriever",
@@ -185,8 +177,8 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
         return f"{name}:{line}: {path}: {text}" if path else f"{name}:{line}: {text}", todo
     start = f"{name}:{place.line}: {path}"
     if kind == "extra_forbidden":
-        if moved := _MOVED.get(str(loc[-1])):
-            return f"{start}: is no longer a parameter", moved
+        if instead := _TODO.get(str(loc[-1])):
+            return f"{start}: is no longer a parameter", instead
         near = detail["meant"] or _nearest(str(loc[-1]), around)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:

@@ -7,6 +7,8 @@ The file shows what is held back. What is held back is decided by its history: r
   version: v1.4.0
   by: Ada <ada@example.org>
   why: answers in French
+
+This is format 1, a list. A later one is a mapping with a key ``format``.
 """
 
 from typing import Annotated, Self
@@ -82,7 +84,10 @@ def parse(text: bytes, where: str) -> Entries:
         "restore it from git's history: only `lockstep rollback` and `lockstep quarantine` write it"
     )
     try:
-        entries = _ALL.validate_python(plain_yaml.load(text.decode()))
+        value = plain_yaml.load(text.decode())
+        if isinstance(value, dict):
+            files.refuse_format(where, str(value.get("format")), "1")
+        entries = _ALL.validate_python(value)
         return _File(entries=entries).entries
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error

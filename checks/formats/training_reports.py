@@ -115,35 +115,14 @@ class TrainReport(StageReport):
         """Of the base, and of the merged model: an adapter is counted beside the base, and merged into it."""
         return self.total_parameters - (0 if self.full else self.trainable_parameters)
 
-    @model_validator(mode="after")
-    def _each_goes_on_from_the_one_before(self) -> Self:
-        before = None
-        for number, step in enumerate(self.chain, 1):
-            if step.started_from != before:
-                raise ValueError(
-                    f"step {number} started from {step.started_from}, the one before made {before}"
-                )
-            before = step.adapter
-        if self.chain and before != self.adapter:
-            raise ValueError(f"the last step made {before}, and the adapter is {self.adapter}")
-        return self
 
-
-class TrainMemory(Sparse):
+class TrainMemory(Record):
     """The peak memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
 
-    On several devices it is that of one. The other fields are only read: records of November 2026 have the memory of
-    the device (``total``), or a prediction and the largest batch that it was made for.
+    On several devices it is that of one.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"total", "predicted", "rows", "tokens", "logits"})
-
     peak: Count | None  # None: this system does not tell it.
-    total: Count | None = None
-    predicted: Count | None = None
-    rows: Count | None = None
-    tokens: Count | None = None
-    logits: Count | None = None
 
 
 class MeasuredStep(Record):
@@ -164,7 +143,7 @@ class TrainMeasured(Report, Sparse):
     and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"chain", "flop_utilisation"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"chain"})
 
     adapter: Digest  # Names the training that this is about.
     git_commit: str | None
@@ -176,8 +155,6 @@ class TrainMeasured(Report, Sparse):
     resumed_at: Count | None = None
     memory: TrainMemory | None = None  # The memory of the step that took most.
     tokens_per_second: float | None = None  # without padding, on all devices together
-    # This field is only read: records of November 2026 have it.
-    flop_utilisation: float | None = None
     # The energy in these seconds; None: a version that did not ask recorded it.
     energy: Energy | None = None
     chain: tuple[MeasuredStep, ...] = ()  # The report has the same number.

@@ -6,7 +6,6 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks.data import contamination, near_duplicates
-from checks.formats.evidence import gap
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
 from checks.records.rows import Learned, Row, request
@@ -55,8 +54,7 @@ class ContaminationGate(GateKind):
         tested, and the chain holds the files against them.
         """
         splits = (layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl")
-        if missing := gap(case.evidence, (layout.TRAIN_REPORT, layout.EVALUATION, *splits)):
-            return failed(case.name, self, missing)
+        case.evidence.hold(layout.TRAIN_REPORT, layout.EVALUATION, *splits)
         test, train = case.evidence.test, case.evidence.train
         for path, rows in zip(splits, (train, test), strict=True):
             if not rows:

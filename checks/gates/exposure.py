@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks.data import canaries
-from checks.formats.evidence import Evidence, NoEvidence, gap
+from checks.formats.evidence import Evidence, NoEvidence
 from checks.formats.suite_report import SuiteLine, asked_sha
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.kinds.gate import (
@@ -88,8 +88,7 @@ class ExposureGate(ScoreGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
-        if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
-            raise NoEvidence(missing)
+        case.evidence.hold(layout.TRAIN_REPORT, _TRAIN)
         suite, sample = case.params.suites[self.suite], case.sample.of(self.suite, self.metric)
         assert isinstance(suite, Exposure)  # else it is impossible
         ranks = _ranks(sample.scores("candidate", self.metric), suite.answers)

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from checks.data import contamination
 from checks.data.personal_data import strings
-from checks.formats.evidence import NoEvidence, gap
+from checks.formats.evidence import NoEvidence
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
@@ -90,8 +90,7 @@ class RegurgitationGate(ScoreGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
-        if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
-            raise NoEvidence(missing)
+        case.evidence.hold(layout.TRAIN_REPORT, _TRAIN)
         if not case.evidence.train:
             raise NoEvidence(f"no evidence: {_TRAIN} has no rows")
         every = self._answers(case)
@@ -158,10 +157,7 @@ class RegurgitationGate(ScoreGate):
     def _answers(self, case: Case) -> list[_Answer]:
         if self.suite is None:
             path = layout.PREDICTIONS / "candidate.jsonl"
-            if missing := gap(
-                case.evidence, (layout.EVALUATION, layout.SPLITS / "test.jsonl", path)
-            ):
-                raise NoEvidence(missing)
+            case.evidence.hold(layout.EVALUATION, layout.SPLITS / "test.jsonl", path)
             return [
                 _Answer(given.prediction, _read_before(row), row.id, row.group)
                 for row, given in zip(

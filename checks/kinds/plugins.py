@@ -81,9 +81,11 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
         ) from error
 
 
-def entry_points(group: str) -> list[metadata.EntryPoint]:
+@functools.cache
+def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    """Return the entry points of a group in order, read once: sorting parses the metadata of each package."""
     points = _every_entry_point().select(group=group)
-    return sorted(points, key=lambda entry: (entry.name, who(entry)))
+    return tuple(sorted(points, key=lambda entry: (entry.name, who(entry))))
 
 
 @functools.cache

@@ -50,7 +50,7 @@ def of_commit(tree: WorkTree, commit: Commit) -> dict[str, list[str]]:
     be here. Raises EvidenceRefused if dvc.yaml, or the dvc.lock of the commit, cannot be read, and as ``differences``.
     """
     lock = commit.lock(f"{layout.LOCK} at {commit.name[:12]}")
-    digests = code_lock.of(tree.params, code_lock.running())
+    digests = code_lock.of(tree.params, code_lock.at(tree.root))
     differing = dict[str, list[str]]()
     seen = list[str]()
     for name in dict.fromkeys((*tree.pipeline, *lock)):

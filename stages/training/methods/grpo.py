@@ -93,10 +93,11 @@ class Grpo(NoDropout):
         from trl import GRPOConfig
 
         from stages.training import preferences
+        from stages.training.turns import conversation
 
         for row in job.rows:
             self._refuse_unfit(job, row, len(preferences.prompt(job, row)))
-        rows = [{"prompt": preferences.turns(row), "reference": row.reference} for row in job.rows]
+        rows = [{"prompt": conversation(row), "reference": row.reference} for row in job.rows]
         return trainer_class()(
             model=job.model,
             reward_funcs=self._reward,
@@ -146,7 +147,7 @@ def trainer_class() -> Any:
     import torch
     from trl import GRPOTrainer
 
-    from stages.training.trainer import Steady
+    from stages.training.trainer import steady
 
     class Global(GRPOTrainer):
         """GRPOTrainer that draws the order of the prompts from torch's own generator, which checkpoints hold."""
@@ -156,7 +157,4 @@ def trainer_class() -> Any:
             sampler.generator = torch.default_generator
             return sampler
 
-    class Trainer(Steady, Global):
-        """GRPOTrainer that is steady."""
-
-    return Trainer
+    return steady(Global)
