@@ -1,7 +1,7 @@
 """Checks that an environment's files are what its knobs give: nothing else changes what a move puts there."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -11,7 +11,7 @@ from checks.process.errors import ParamsRefused
 from checks.storage import layout
 from release.monitoring import component
 from release.monitoring.objectives import Scope
-from release.overlay import edits, environment_file, kustomization
+from release.overlay import edits, environment_file, kustomization, namespaces
 from release.promotion.case import Case
 from release.promotion.checklist import CheckResult
 from release.promotion.environment import rendered
@@ -26,12 +26,16 @@ class _MonitorSection(BaseModel):
 def unedited(case: Case, result: CheckResult) -> None:
     """Check the environment's files, among them the rules that the target's section monitor gives.
 
+    No project beside this one may have an environment in the same namespace.
+
     Raises ParamsRefused if that section is needed and cannot be rules.
     """
     for failure in edits.failures(
         case.environment, case.present.files, _wanted(case), lambda: (_from_section(case),)
     ):
         result.fail(failure, _TODO)
+    for failure in _of_other_projects(case):
+        result.fail(failure, "give each environment its own, run `lockstep render`, and commit")
 
 
 def unedited_since(case: Case, last: str | None, result: CheckResult) -> None:
@@ -54,6 +58,16 @@ def unedited_since(case: Case, last: str | None, result: CheckResult) -> None:
         case.environment, case.present.files, _wanted(case), versions, rollback=True
     ):
         result.fail(failure, _TODO)
+
+
+def _of_other_projects(case: Case) -> Iterator[str]:
+    """Compare the namespace with those of other projects in the ledger."""
+    folder = Path(case.context.ledger.folder)
+    own = folder / environment_file.path(case.environment)
+    namespace_of = namespaces.of_repository(case.context.records.git, case.context.tip)
+    for path, namespace in namespace_of.items():
+        if namespaces.project(path) != folder and namespace == namespace_of.get(own):
+            yield f"{own}: namespace: {namespace!r} is the namespace in {path} too"
 
 
 def _wanted(case: Case) -> dict[Path, bytes]:
