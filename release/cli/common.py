@@ -4,12 +4,13 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from checks.process import distribution
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
@@ -74,11 +75,33 @@ class Number(click.FloatRange):
         return number
 
 
+class _LinkedHelp(click.HelpFormatter):
+    """Help in which pages of the documentation are addresses, as in all other output."""
+
+    def write_text(self, text: str) -> None:
+        """Write a paragraph."""
+        super().write_text(distribution.linked(text))
+
+    def write_dl(
+        self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
+    ) -> None:
+        """Write a list of names, each with its text."""
+        super().write_dl(
+            [(name, distribution.linked(text)) for name, text in rows], col_max, col_spacing
+        )
+
+
+class _Context(click.Context):
+    formatter_class = _LinkedHelp
+
+
 class Group(click.Group):
     """A group whose help lists its commands by section, each with its first sentence, which click would cut.
 
     ``sections``: title to names of commands, in the order in which they were added.
     """
+
+    context_class = _Context
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,6 +112,7 @@ class Group(click.Group):
     ) -> None:
         """Add a command below the title ``section``."""
         super().add_command(cmd, name)
+        cmd.context_class = _Context
         self.sections.setdefault(section, []).append(str(name or cmd.name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -158,10 +182,9 @@ def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
 
 def end(refusal: "Refusal") -> NoReturn:
     """Print a refusal to standard error and exit with its code."""
-    from checks.process import distribution
     from checks.process.text import escape
 
-    for line in map(distribution.linked, (str(refusal), *refusal.others)):
+    for line in (str(refusal), *refusal.others):
         click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")
     sys.exit(refusal.exit_code)
 

@@ -65,6 +65,10 @@ def upgrade(
             f"{top}: is Lockstep's own repository, or a copy of it",
             "docs/how-to/upgrade.md says how a copy moves over",
         )
+    if not verb.projects(top):
+        raise ParamsRefused(
+            f"{top}: no folder has a params.yaml", "begin with `lockstep init FILE`"
+        )
     unknown = [name for name in replace if Path(name).name not in verb.names()]
     if unknown:
         raise ParamsRefused(

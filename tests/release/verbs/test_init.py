@@ -355,7 +355,7 @@ def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, c
     old = params_file.load(REPOSITORY / configuration)
     place = TeamFolder(clone, None, "old", old)
     begun = init_verb.Begun("new", choice, MEASURED, 1, (), () if stays else (card_facts.MODEL,))
-    assert init_verb.write(place, begun) is not stays
+    assert init_verb.write(place, begun).removed_record is not stays
     assert [(clone / path).exists() for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED)] == [stays] * 3
     assert (clone / layout.NOISE).exists(), "the stage gate cannot run without it"
     assert (clone / layout.PARAMS).read_text() == "new"
