@@ -23,7 +23,7 @@ from checks.formats.survey import Column, Measured, Request, guess
 from checks.gates.threshold import ThresholdGate
 from checks.kinds.gate import decided_at
 from checks.kinds.loader import LOADERS
-from checks.process.errors import DataRefused, ParamsRefused
+from checks.process.errors import DataRefused, MachineRefused, ParamsRefused
 from checks.stats import mean_planning
 from checks.stats.intervals import Mean
 from checks.storage import layout
@@ -150,6 +150,13 @@ def test_a_file_is_described_by_its_columns(tmp_path: Path, kind: str) -> None:
     assert [(each.name, each.distinct, each.closed) for each in contents.columns] == [
         ("question", 60, False), ("team", 3, True),
     ]  # fmt: skip
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "rows.parquet").touch()
+    with pytest.raises(MachineRefused, match=r"^rows\.parquet: Parquet needs pyarrow.*\[parquet\]'; or save the rows"):
+        survey.contents(tmp_path / "rows.parquet")
 
 
 def request(path: Path, **changed: Any) -> Request:
