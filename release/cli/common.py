@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
@@ -78,17 +78,9 @@ class Number(click.FloatRange):
 class _LinkedHelp(click.HelpFormatter):
     """Help in which pages of the documentation are addresses, as in all other output."""
 
-    def write_text(self, text: str) -> None:
-        """Write a paragraph."""
-        super().write_text(distribution.linked(text))
-
-    def write_dl(
-        self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2
-    ) -> None:
-        """Write a list of names, each with its text."""
-        super().write_dl(
-            [(name, distribution.linked(text)) for name, text in rows], col_max, col_spacing
-        )
+    def getvalue(self) -> str:
+        """Return the help. Addresses are put in after the lines were wrapped, so that none is broken."""
+        return distribution.linked(super().getvalue())
 
 
 class _Context(click.Context):

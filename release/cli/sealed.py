@@ -22,7 +22,7 @@ from release.cli.common import (
 def sealed() -> None:
     """Make an encrypted test split that nobody reads, and ask it about a model.
 
-    docs/how-to/sealed.md explains both.
+    docs/how-to/sealed.md
     """
 
 

@@ -61,7 +61,7 @@ def _sentences(path: Path) -> Iterator[tuple[int, str]]:
 
 @pytest.mark.parametrize("words", _commands(main), ids=" ".join)
 def test_help_names_no_file_that_a_team_lacks(words: tuple[str, ...]) -> None:
-    shown = CliRunner().invoke(main, [*words, "--help"], terminal_width=400).output
+    shown = CliRunner().invoke(main, [*words, "--help"], terminal_width=80).output
     assert shown.startswith("Usage: ")
     assert [path for path in PATH.findall(shown) if not path.startswith(WRITTEN)] == []
 
