@@ -29,7 +29,7 @@ def _installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _absent(text: str) -> list[str]:
     """Return the paths in a text that this repository has and a thin one does not."""
-    paths = PATH.findall(distribution.linked(text))
+    paths = PATH.findall(distribution.linked(text)) if PATH.search(text) else []
     return [path for path in paths if (REPOSITORY / path).exists() and not path.startswith(WRITTEN)]
 
 
@@ -48,8 +48,14 @@ def _is_command(node: ast.AST) -> bool:
 
 
 def _sentences(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and the text of each string of a module that has a space, docstrings of other code left out."""
-    tree = ast.parse(path.read_text())
+    """Yield the line and the text of each string of a module that has a space, docstrings of other code left out.
+
+    A module that names no path has none to yield.
+    """
+    text = path.read_text()
+    if not PATH.search(text):
+        return
+    tree = ast.parse(text)
     owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     first = [node.body[0] for node in ast.walk(tree) if isinstance(node, owners) and not _is_command(node)]
     docstrings = {id(node.value) for node in first if isinstance(node, ast.Expr)}
