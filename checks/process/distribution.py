@@ -60,7 +60,7 @@ def install(extras: str) -> str:
 
 def linked(text: str) -> str:
     """Return a text in which files of docs/ are addresses, unless this is a clone, which has the files."""
-    if _is_clone():
+    if not _PAGE.search(text) or _is_clone():
         return text
     urls = metadata.metadata(NAME).get_all("Project-URL") or []
     address = next(
