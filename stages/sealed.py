@@ -38,7 +38,9 @@ from stages.suite_models import SuiteModels
 def sealed(params: Params, root: Path) -> str:
     """Print the bit. Raises EvidenceRefused where the gates cannot be decided, which is known without a row."""
     if params.sealed is None:
-        raise ParamsRefused(f"{layout.PARAMS}: has no section sealed", "docs/how-to/sealed.md")
+        raise ParamsRefused(
+            f"{layout.PARAMS}: has no section sealed", "add one: docs/how-to/sealed.md"
+        )
     if not (key := os.environ.get(VARIABLE)):
         raise EvidenceRefused(
             f"{VARIABLE}: is not set", "run this where the key is: docs/how-to/sealed.md"

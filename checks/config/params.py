@@ -70,9 +70,7 @@ class Base(Source):
         | Annotated[TemplateFile, Tag("by file")]
         | Annotated[None, Tag("none")],
         Discriminator(_how),
-        Field(
-            description="null: the model's own; or the name of a file of checks/chat_templates; or a file"
-        ),
+        Field(description="null: the model's own; or the name of one that Lockstep has; or a file"),
     ] = None
 
 

@@ -357,5 +357,5 @@ def _own_folder(group: str) -> ModuleType:
             return folder
     raise MachineRefused(
         f"the installed {distribution.NAME} does not say where its {name} are: it was installed before this code",
-        "install it again: run ./lockstep, or pip install --no-deps -e . in its folder",
+        "install it again: remove .venv and run ./lockstep; in a clone of Lockstep: pip install --no-deps -e .",
     )

@@ -106,7 +106,7 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
-            f"{root}: git has no commit that holds the record",
+            f"{root.resolve()}: git has no commit that holds the record",
             "commit params.yaml, code.lock, dvc.lock, reports/",
         )
     if commits.is_shallow(root):

@@ -115,8 +115,15 @@ def left_out(old: Params, new: Params) -> tuple[str, ...]:
     return (*sections, *(f"gates.{name}" for name in old.gates if name not in new.gates))
 
 
-def write(folder: TeamFolder, begun: Begun) -> bool:
-    """Write params.yaml, and the other files if they are missing. Return whether the example's record was removed.
+class Written(NamedTuple):
+    """The new files of a thin repository by path, and whether the example's record was removed from a clone."""
+
+    files: tuple[str, ...]
+    removed_record: bool
+
+
+def write(folder: TeamFolder, begun: Begun) -> Written:
+    """Write params.yaml, and the other files if they are missing.
 
     Where the cards would describe the example, they get placeholders, which `lockstep card` refuses.
 
@@ -127,8 +134,8 @@ def write(folder: TeamFolder, begun: Begun) -> bool:
         texts = {layout.PARAMS: begun.text, pin.PATH: folder.pin} | PLACEHOLDERS
         for environment in _ENVIRONMENTS:
             texts |= _environment(environment, begun.choice.name)
-        thin_files.install(folder.plan, {path.as_posix(): text for path, text in texts.items()})
-        return False
+        named = {path.as_posix(): text for path, text in texts.items()}
+        return Written(thin_files.install(folder.plan, named), removed_record=False)
     root = folder.root
     if folder.is_example:  # first: if this command is killed here, the next one does the rest
         (root / layout.LOCK).unlink(missing_ok=True)
@@ -142,7 +149,7 @@ def write(folder: TeamFolder, begun: Begun) -> bool:
     for card in begun.cards:
         files.write_text(root / card, PLACEHOLDERS[card])
     files.write_text(root / layout.PARAMS, begun.text)
-    return folder.is_example
+    return Written((), removed_record=folder.is_example)
 
 
 def _environment(environment: str, model: str) -> dict[Path, str]:

@@ -36,7 +36,9 @@ def listed(root: Path, target: str | None = None, since: str | None = None) -> t
     """
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
-        raise EvidenceRefused(f"{root}: git has no commit here", "commit the projects first")
+        raise EvidenceRefused(
+            f"{root.resolve()}: git has no commit here", "commit the projects first"
+        )
     git = Records(root).git
     folders = projects.folders(git, head)
     if not folders:

@@ -21,7 +21,8 @@ from pydantic import Field, JsonValue, TypeAdapter, model_validator
 
 from checks.data.drafts import Draft
 from checks.kinds.loader import Loader
-from checks.process.errors import DataRefused
+from checks.process import distribution
+from checks.process.errors import DataRefused, MachineRefused
 from checks.process.text import escape
 from checks.records.rows import Message, calls_in
 from checks.records.sections import Name, Section
@@ -284,9 +285,14 @@ def _texts(stream: BinaryIO, name: str) -> Iterator[str]:
 
 
 def _parquet(path: Path, name: str) -> Iterator[Found]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MachineRefused(
+            f"{name}: Parquet needs pyarrow, which is not installed",
+            f"{distribution.install('parquet')}; or save the rows as CSV or JSONL",
+        ) from error
     number = 0
     try:
         with pq.ParquetFile(path) as file:

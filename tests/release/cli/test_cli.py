@@ -76,7 +76,7 @@ def test_a_stage_outside_a_repository_refuses_with_its_code(tmp_path: Path) -> N
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "gate: params.yaml: No such file or directory; run inside the repository, or restore the file from git"
+        "gate: params.yaml: No such file or directory; run inside the repository, restore the file from git, or begin with `lockstep init FILE`"
     ]
 
 

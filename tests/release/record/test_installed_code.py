@@ -101,7 +101,7 @@ def test_an_installation_of_unknown_origin_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, object]
 ) -> None:
     monkeypatch.setattr(distribution, "origin", lambda: origin)
-    with pytest.raises(EvidenceRefused, match=r"was not installed from a wheel, .*; use the launcher"):
+    with pytest.raises(EvidenceRefused, match=r"was not installed by ./lockstep, .*; use the launcher"):
         installed_code.check(root, committed=True)
 
 

@@ -77,6 +77,10 @@ def test_the_projects_that_a_branch_changes_are_those_of_its_files(top: Path) ->
     assert changed(top / SUMMARY) == [ROUTER]
     listed = CliRunner().invoke(main, ["-C", str(top), "projects", "--changed", "--target", "main", "--json"])
     assert json.loads(listed.stdout) == [ROUTER]
+    shown = CliRunner().invoke(main, ["-C", str(top), "projects"])
+    assert shown.stdout.splitlines() == [f"{ROUTER}   router", f"{SUMMARY}  summary"]
+    both = CliRunner().invoke(main, ["-C", str(top), "projects", "--matrix", "--json"])
+    assert (both.exit_code, both.stdout) == (2, "")
     commit(top, "lockstep-requirements.txt", "lockstep-llm==0.2.0\n")
     assert changed(top) == [ROUTER, SUMMARY]
 
