@@ -21,7 +21,7 @@ _NO_COMMIT = "0" * 40  # git's name of no commit: CML overlooks a watermark with
 class CommentOptions(NamedTuple):
     """Options of `lockstep comment`.
 
-    ``target``, ``assets`` and ``links``: of the report (``release.verbs.report``). ``number``: the pull request;
+    ``target`` and ``links``: of the report (``release.verbs.report``). ``number``: the pull request;
     ``commit``: the commit that gets the check; None: from the workflow's environment. ``title`` distinguishes the
     comment from others; ``projects``: folders below the root, each a part of the comment; none: the root itself.
     ``check`` names the check, None sets none. ``author``: the account of the token; None: ask the
@@ -29,7 +29,6 @@ class CommentOptions(NamedTuple):
     """
 
     target: str | None = None
-    assets: str | None = None
     links: tuple[tuple[str, str], ...] = ()
     number: int | None = None
     commit: str | None = None

@@ -1,6 +1,6 @@
 """The comment's sections, rendered from comment.md.jinja (``templates`` says how values are escaped)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -36,14 +36,13 @@ def sections(
     facts: Facts,
     advised: Advice,
     links: Sequence[tuple[str, str]],
-    images: Mapping[str, str],
     number: int | None,
     web: str | None = None,
 ) -> list[Section]:
     """Every section that is not empty. Raises EvidenceRefused for a link that cannot be written safely.
 
-    ``links``: labels and addresses. ``images``: plots whose address was checked. ``number``: of the pull request.
-    ``web``: where the forge shows the repository, such as https://github.com/OWNER/NAME; None: not known.
+    ``links``: labels and addresses. ``number``: of the pull request. ``web``: where the forge shows the repository,
+    such as https://github.com/OWNER/NAME; None: not known.
     """
     compared, suites = metrics.compared(facts), metrics.suites(facts)
     against = metrics.against(facts)
@@ -51,7 +50,7 @@ def sections(
         standing.name: standing for standing in situations.of_facts(facts, against, "").standings
     }
     values = {
-        "facts": facts, "links": links, "images": images, "number": number, "layout": layout,
+        "facts": facts, "links": links, "number": number, "layout": layout,
         "advice": advised, "stage_refused": situations.stage_refused(facts), "failing": situations.failing(facts),
         "becomes": situations.becomes(facts.changes),
         "off_branch": situations.off_branch(facts), "standings": standings,

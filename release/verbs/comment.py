@@ -35,7 +35,6 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     number = None if is_gitlab else request.number
     report_options = ReportOptions(
         options.target,
-        options.assets,
         request.links,
         number,
         request.commit if options.check is not None else None,
