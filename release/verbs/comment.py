@@ -10,8 +10,7 @@ from release.adapters.github import Conclusion
 from release.adapters.retries import RequestError
 from release.pages.text import cell, prose
 from release.review import github_comment, gitlab_comment, posting
-from release.review.posting import CommentOptions, Posted
-from release.review.thread import Draft
+from release.review.posting import CommentOptions, Draft, Posted
 from release.verbs import report as renderer
 from release.verbs.report import Report, ReportOptions
 

@@ -25,8 +25,8 @@ from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused,
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from release.pages import templates
-from release.review import exported as review
 from release.review import metrics, sections
+from release.review import sections as review
 from release.review.facts import Facts, Target
 from release.runtimes import load
 from release.runtimes.compatibility import unfit
