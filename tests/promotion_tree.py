@@ -21,7 +21,7 @@ from checks.storage import digest, files, layout
 from checks.storage.digest import canonical_json
 from release.adapters import commits
 from release.adapters.registry import reference
-from release.adapters.registry.types import MANIFEST
+from release.adapters.registry.documents import MANIFEST
 from release.evidence import attach, dsse, keys, sbom, signable, statement, trust, verification
 from release.image import stores
 from release.image.layout import Bytes, Layout

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.decision import policy
-from checks.decision.policy import Change
 from checks.evaluation import baselines
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
-from checks.formats.quarantine import Entries
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
@@ -34,7 +32,6 @@ from release.review import (
     situations,
 )
 from release.review.comparison import Comparison, Cost, Metric
-from release.review.kept_abilities import Kept
 from release.review.sides import Side
 
 
@@ -44,7 +41,7 @@ class _SiteFacts(NamedTuple):
     records: Records
     releases: tuple[Released, ...]
     moves: Mapping[str, tuple[Move, ...]]
-    held: Entries
+    held: quarantine.Entries
     known: Signers | str  # the signers that count, or why that is not known
     sides: dict[str, Side]
 
@@ -288,7 +285,7 @@ def _suites(side: Side, verdict: Verdict) -> Iterator[Against]:
             )  # fmt: skip
 
 
-def _allowed(row: Kept) -> str:
+def _allowed(row: kept_abilities.Kept) -> str:
     change = f"Change: {row.change}" if row.change else ""
     return "; ".join(
         part for part in (change, f"allowed: {row.allowed}" if row.allowed else "") if part
@@ -297,7 +294,7 @@ def _allowed(row: Kept) -> str:
 
 def _policy(
     facts: _SiteFacts, before: Pointer, pointer: Pointer, stated: Release, notes: list[str]
-) -> tuple[Change, ...] | None:
+) -> tuple[policy.Change, ...] | None:
     """Return what changed in the policy since the release before. None: not known, for a reason in ``notes``."""
     earlier = next(each for each in facts.releases if each.pointer.image == before.image)
     try:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -19,9 +20,8 @@ from checks.process import distribution
 from checks.process.errors import Refusal
 from checks.storage import layout
 from release import runtimes
-from release.adapters import commits, dvc, merge_conflicts
+from release.adapters import commits, dvc, merge_conflicts, process
 from release.doctor.check import Check, Lesser, Wanted, walk, want
-from release.doctor.command import DEADLINE, ask
 
 STAGES = (
     "fetch",
@@ -41,6 +41,8 @@ DISK_GB = 5  # environment, base model, merged model and DVC's copies at the def
 _PACKAGED = {name: name for name in ("s3", "gs", "azure", "gdrive", "hdfs", "oss", "ssh", "webdav")} | {
     "webdavs": "webdav", "webhdfs": "hdfs",
 }  # fmt: skip
+
+DEADLINE = 5  # seconds for anything that answers over a network
 
 
 class Machine(NamedTuple):
@@ -220,3 +222,12 @@ WANTED = (
     Wanted("docker", ("verify", "build with a daemon"), _docker),
     Wanted("registry", ("build --push", "promote"), _registry),
 )
+
+
+def ask(command: list[str], deadline: float = DEADLINE, folder: Path | None = None) -> str | None:
+    """Return the stripped standard output of a command; None if it fails, hangs or does not exist."""
+    try:
+        done = process.run(command, deadline=deadline, cwd=folder)
+        return done.stdout.decode().strip() if done.returncode == 0 else None
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None

@@ -22,17 +22,19 @@ from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from checks.storage import files
 from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
-from release.adapters.registry.checked_blob import checked
-from release.adapters.registry.documents import Entry, Index, Manifest
-from release.adapters.registry.types import (
+from release.adapters.registry.documents import (
     INDEX,
     Blob,
     Descriptor,
     Document,
+    Entry,
+    Index,
+    Manifest,
     Seen,
     Store,
     StoreUnavailable,
 )
+from release.adapters.registry.replies import checked
 from release.image.hash_cache import Known, state
 
 REF_NAME = "org.opencontainers.image.ref.name"

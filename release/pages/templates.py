@@ -1,6 +1,6 @@
 """Renders Markdown from Jinja templates: the comment, the comparison of two records, the cards, and the page of data.
 
-Markdown is the one form of these documents. GitHub and the Hugging Face Hub get it as it is, ``release.pages.markdown``
+Markdown is the one form of these documents. GitHub and the Hugging Face Hub get it as it is, ``release.pages.html``
 makes HTML of it, and ``release.cli.terminal`` makes text of it. So a fact is worded once, in a template.
 
 In a template ``{{ value }}`` writes a whole number with thousands separators and text as a code span (``text.cell``);

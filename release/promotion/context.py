@@ -17,7 +17,7 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import freshness, trust
 from release.ledger import DEADLINE, Ledger
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import PromotionContext
 from release.record.records import Records
 
 _REFS = "--format=%(refname) %(symref)"

@@ -11,7 +11,7 @@ from checks.process.errors import PromotionRefused
 from checks.process.text import redact
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from release.evidence import signatory, statement
+from release.evidence import statement, trust
 from release.ledger import Change
 from release.promotion import approvals, context, default_image, environment, requirements
 from release.promotion.checklist import CheckResult
@@ -48,7 +48,7 @@ def approve(
     requirements.held_back(promotion_context, digest, None, result)
     if result.failures:
         raise PromotionRefused(result.failures[0].what, result.failures[0].todo)
-    approver = signatory.load(key, promotion_context.signers, "approve")
+    approver = trust.signatory(key, promotion_context.signers, "approve")
     data = approver.sign(statement.approve(name, digest, why))
     approval = approvals.read(promotion_context, name, digest, data, "the approval")
     used_up = approvals.used_up(promotion_context, name, digest)

@@ -17,7 +17,7 @@ from checks.formats.survey import SURVEY, Contents, Measured, Request
 from checks.storage import files, layout
 from release.adapters import commits, dvc, pin, team_folder, thin_files
 from release.adapters.team_folder import TeamFolder
-from release.overlay import environment_file, kustomization, shipped
+from release.overlay import edits, environment_file, kustomization
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -162,7 +162,7 @@ def _environment(environment: str, model: str) -> dict[Path, str]:
     )
     file = environment_file.read(environment, {path: text.encode()})
     rendered = {path.with_name(kustomization.NAME): kustomization.render(environment, file)}
-    rendered |= shipped.files(file)
+    rendered |= edits.shared_files(file)
     return {path: text} | {name: data.decode() for name, data in rendered.items()}
 
 

@@ -3,12 +3,10 @@
 Run: python -m stages.tools.llamacpp 2026.10.11549
 """
 
-import re
 from pathlib import Path
 
 import click
 
-from checks.process.errors import ParamsRefused
 from checks.storage import layout
 from stages.tools import environments
 
@@ -16,7 +14,6 @@ ENVIRONMENT = layout.STATE / "llamacpp"
 SERVER = (
     Path(__file__).parents[2] / "release" / "runtimes" / "recipes" / "llamacpp" / "llama-server"
 )
-_VERSION = r"^[0-9][0-9a-z.]*$"
 
 
 def make(folder: Path, version: str) -> Path:
@@ -24,11 +21,7 @@ def make(folder: Path, version: str) -> Path:
 
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
     """
-    if not re.fullmatch(_VERSION, version):
-        raise ParamsRefused(
-            f"{version!r} is no version of xllamacpp", "name one, such as 2026.10.11549"
-        )
-    python = environments.fresh(folder, "LOCKSTEP_LLAMACPP")
+    python = environments.fresh(folder, "LOCKSTEP_LLAMACPP", version)
     environments.install(python, f"xllamacpp=={version}")
     server = python.with_name("llama-server")
     _, text = SERVER.read_text(encoding="utf-8").split("\n", 1)
