@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import BaseModel
 
 from checks.config import params_file
 from checks.formats import pointer, quarantine
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 BUNDLES = sorted(HOME.glob("*.bundle"))
 NEWER = "which a newer Lockstep reads: `lockstep upgrade`; move to that version, then run this again$"
-REPORTS = {
+REPORTS: dict[Path, type[BaseModel]] = {
     layout.VERDICT: Verdict, layout.EVALUATION: EvaluationReport, layout.LOOKS: LooksReport,
     layout.PARITY_REPORT: ParityReport, layout.TRAIN_REPORT: TrainReport, layout.IMAGE_REPORT: ImageReport,
     layout.SERVING_REPORT: ServingReport,
