@@ -12,6 +12,7 @@ import pytest
 from checks.formats import refused
 from checks.process.errors import RemoteRefused, SourceRefused
 from checks.storage import digest, layout
+from release.adapters import dvc
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY, scaled_down
 
@@ -47,7 +48,7 @@ def test_a_default_that_dvc_tracks_and_nobody_wrote_is_refused_before_any_stage(
     path.write_text(path.read_text().replace("suites: {}\n", ""))
     if way == "dvc repro":
         command = [sys.executable, "-m", "stages.tools.guarded_dvc", "repro", "--force"]
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+        environment = dvc.environment() | {"PYTHONPATH": str(REPOSITORY)}
         done = subprocess.run(command, cwd=fetched, env=environment, capture_output=True, text=True, check=False)
     else:
         done = run(fetched)
