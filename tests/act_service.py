@@ -319,7 +319,7 @@ def _job(name: str, lines: list[tuple[float, Line]]) -> Job:
         return Job("skipped")
     # A killed run says no result.
     results: list[Conclusion] = [line["jobResult"] for _, line in mine if "jobResult" in line]
-    result = "failure" if "failure" in results else next(iter(results), "cancelled")
+    result: Conclusion = "failure" if "failure" in results else next(iter(results), "cancelled")
     steps = [
         Step(line["step"], line["stepResult"], line.get("executionTime", 0) / 1e9)
         for _, line in mine
