@@ -40,6 +40,24 @@ def changed(git: Git, base: str, tip: str) -> tuple[Path, ...]:
     )
 
 
+def is_apart(git: Git, base: str, tip: str, folder: Path) -> bool:
+    """Return whether all that differs between two commits is of other projects than ``folder``.
+
+    Of those beside a project at the git root, which may read their files, and of that project itself, only environments
+    are apart.
+    """
+    areas = [
+        other / layout.ENVIRONMENTS if Path() in (folder, other) else other
+        for other in folders(git, tip)
+        if other != folder
+    ]
+    own = layout.ENVIRONMENTS if folder == Path() else folder
+    return all(
+        not path.is_relative_to(own) and any(path.is_relative_to(area) for area in areas)
+        for path in _differing(git, base, tip)
+    )
+
+
 def recorded_anew(git: Git, before: str, tip: str) -> tuple[Path, ...]:
     """Return the projects of ``tip`` whose dvc.lock or params.yaml differs from that of ``before``."""
     differing = _differing(git, before, tip)
