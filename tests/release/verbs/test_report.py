@@ -259,7 +259,7 @@ def test_the_first_view_has_the_valid_split_and_which_look_at_the_test_split_thi
     verdict = found.verdict.model_copy(update={"findings": (*found.verdict.findings, look)})
     changed = replace(found, verdict=verdict)
     advised = advice.advise(situations.of_facts(changed, metrics.against(changed), ""))
-    (first, *_) = sections.sections(records, changed, advised, (), {}, 7)
+    (first, *_) = sections.sections(records, changed, advised, (), 7)
     assert first.markdown.splitlines()[2].endswith(" · valid 90.0 % (main 80.0 %)")
     assert counted in first.markdown
 

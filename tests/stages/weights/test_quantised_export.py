@@ -234,7 +234,7 @@ def _both_are_in_one_table(root: Path, evidence: Evidence) -> None:
     facts = Facts(
         state="held", target=target, commit=None, document=None, evidence=evidence, answering=measured
     )  # fmt: skip
-    rows = review.table(facts, metrics.compared(facts), metrics.suites(facts))
+    rows = review.export_table(facts, metrics.compared(facts), metrics.suites(facts))
     assert [what.split(" ")[0] for what, _, _ in rows] == ["files,", "exact-match", "text:", "test"]
     text = templates.render(
         "release.review", sections.TEMPLATE, "exported_section", {"export": review.export(facts), "quantised": rows}
