@@ -22,6 +22,7 @@ from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from checks.storage import files
 from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
+from release.adapters.registry.checked_blob import checked
 from release.adapters.registry.documents import (
     INDEX,
     Blob,
@@ -34,7 +35,6 @@ from release.adapters.registry.documents import (
     Store,
     StoreUnavailable,
 )
-from release.adapters.registry.replies import checked
 from release.image.hash_cache import Known, state
 
 REF_NAME = "org.opencontainers.image.ref.name"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused
-from release.adapters.registry.replies import checked
+from release.adapters.registry.checked_blob import checked
 
 BLOCK = 1 << 20  # bytes read at once
 _RECORD = 512

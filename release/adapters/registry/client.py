@@ -13,6 +13,7 @@ import requests
 from checks.process.errors import BuildRefused, RegistryRefused
 from checks.storage import digest as digests
 from release.adapters.registry import documents, limits, upload
+from release.adapters.registry.checked_blob import checked
 from release.adapters.registry.documents import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -26,7 +27,7 @@ from release.adapters.registry.documents import (
     StoreUnavailable,
 )
 from release.adapters.registry.referrers import Referrers
-from release.adapters.registry.replies import READ, Answer, blocks, checked
+from release.adapters.registry.replies import READ, Answer, blocks
 from release.adapters.registry.transport import HASHING, Transport
 from release.adapters.retries import Patience, RequestError, Tries
 

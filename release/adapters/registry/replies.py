@@ -1,15 +1,13 @@
-"""Reads replies: whole small ones, streamed bodies held to digest and size, and failures in words without secrets."""
+"""Reads replies: whole small ones, streamed bodies, and failures in words without secrets."""
 
-import hashlib
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import requests
 import urllib3.exceptions
 
-from checks.process.errors import Refusal
 from release.adapters import http
 from release.adapters.registry import addresses
 from release.adapters.registry.documents import LARGEST
@@ -98,28 +96,3 @@ def host_of(response: requests.Response) -> str:
     """HOST[:PORT] that replied."""
     parts = addresses.split(response.url or "")
     return parts.netloc if parts else "the registry"
-
-
-def checked(
-    blocks: Iterable[bytes], digest: str, size: int, wrong: Callable[[int, str], Refusal]
-) -> Iterator[bytes]:
-    """Yield ``blocks``; the last one comes only once all have the digest and the size.
-
-    Else raises what ``wrong`` makes of the number of bytes and their digest. Reading ends at the first block too many.
-    """
-    hasher = hashlib.sha256()
-    count = 0
-    last = b""
-    for block in blocks:
-        hasher.update(block)
-        count += len(block)
-        if count > size:
-            break
-        if last:
-            yield last
-        last = block
-    actual = f"sha256:{hasher.hexdigest()}"
-    if count != size or actual != digest:
-        raise wrong(count, actual)
-    if last:
-        yield last
