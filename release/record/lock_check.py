@@ -88,8 +88,12 @@ def other_defaults(tree: WorkTree) -> list[str]:
         return [refused.what]
     if recorded is None:
         return [f"{layout.CODE_LOCK}: does not say the defaults of policy"]
-    paths = [path for path in here | recorded if here.get(path, "") != recorded.get(path, "")]
-    return [f"{layout.CODE_LOCK}: {path}: is not the default of this version" for path in paths]
+    differing = [path for path, value in here.items() if recorded.get(path, "") != value]
+    # What params.yaml began to write since is no default, and its old default decides nothing.
+    differing += [
+        path for path in sorted(recorded.keys() - here) if not policy.has(tree.params, path)
+    ]
+    return [f"{layout.CODE_LOCK}: {path}: is not the default of this version" for path in differing]
 
 
 def makes_another_model(tree: WorkTree) -> bool:

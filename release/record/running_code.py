@@ -71,7 +71,7 @@ def check_target(root: Path, branch: str, commit: str) -> None:
     paths = [pin.PATH.as_posix(), kinds.as_posix()]
     if Path(release.__file__).resolve().parent.parent == top:
         paths += [*PACKAGES, _LAUNCHER]
-    here, there = (_in_git(top, paths, each) for each in ("HEAD", commit))
+    here, there = (_in_git(top, paths, name) for name in ("HEAD", commit))
     differences = [path for path in sorted(here | there) if here.get(path) != there.get(path)]
     if differences:
         raise EvidenceRefused(

@@ -616,6 +616,12 @@ def test_a_record_of_this_very_version_has_its_defaults(run: Path) -> None:
     assert _asked(run)[0] == 0
 
 
+def test_a_default_that_params_yaml_begins_to_write_needs_no_run(run: Path, document: dict) -> None:
+    document["promote"]["environments"]["staging"]["signatures"] = 2
+    write_params(run, document)
+    assert _judged(run).changes[0].text == f"{SIGNATURES} tightened from 1 to 2"
+
+
 @pytest.mark.parametrize("change", [
     lambda content: content.pop("defaults"),
     lambda content: content["defaults"].update({SIGNATURES: 0}),
