@@ -76,8 +76,11 @@ def _unpinned(hashes: dict[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
 
 def _packages_of_kinds() -> dict[str, metadata.Distribution]:
     """Return the packages that add kinds, sections or verbs, by canonical name."""
-    points = (point for point in metadata.entry_points() if point.group.startswith(plugins.PREFIX))
-    packages = {canonicalize_name(point.dist.name): point.dist for point in points if point.dist}
+    packages = {
+        canonicalize_name(package.name): package
+        for package in metadata.distributions()
+        if any(point.group.startswith(plugins.PREFIX) for point in package.entry_points)
+    }
     return {name: package for name, package in packages.items() if name != distribution.NAME}
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from pydantic import BaseModel
 
 from checks.config import params_file
 from checks.formats import pointer, quarantine
