@@ -163,3 +163,14 @@ class NoiseReport(Report):
     floor: dict[str, float]  # scorer to the largest difference between two runs' means
     # In nats, on reference tokens of the valid split, between two ways of batching.
     max_logprob_diff: Annotated[float, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _floor_is_of_the_runs(self) -> Self:
+        for scorer, floor in self.floor.items():
+            means = [run.metrics.get(scorer) for run in self.runs]
+            known = [mean for mean in means if mean is not None]
+            if len(known) < len(means) or abs(max(known) - min(known) - floor) > 1e-6:
+                raise ValueError(
+                    f"the floor of {scorer} is not the largest difference between its runs"
+                )
+        return self
