@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.utils import canonicalize_name
 
@@ -76,8 +77,10 @@ def _unpinned(hashes: dict[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
 
 def _packages_of_kinds() -> dict[str, metadata.Distribution]:
     """Return the packages that add kinds, sections or verbs, by canonical name."""
-    points = (point for point in metadata.entry_points() if point.group.startswith(plugins.PREFIX))
-    packages = {canonicalize_name(point.dist.name): point.dist for point in points if point.dist}
+    points: Any = metadata.entry_points()  # Its type depends on the version of Python.
+    groups = (group for group in points.groups if group.startswith(plugins.PREFIX))
+    adding = (point.dist for group in groups for point in points.select(group=group) if point.dist)
+    packages = {canonicalize_name(package.name): package for package in adding}
     return {name: package for name, package in packages.items() if name != distribution.NAME}
 
 
