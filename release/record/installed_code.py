@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.utils import canonicalize_name
 
@@ -76,11 +77,10 @@ def _unpinned(hashes: dict[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
 
 def _packages_of_kinds() -> dict[str, metadata.Distribution]:
     """Return the packages that add kinds, sections or verbs, by canonical name."""
-    packages = {
-        canonicalize_name(package.name): package
-        for package in metadata.distributions()
-        if any(point.group.startswith(plugins.PREFIX) for point in package.entry_points)
-    }
+    points: Any = metadata.entry_points()  # Its type depends on the version of Python.
+    groups = (group for group in points.groups if group.startswith(plugins.PREFIX))
+    adding = (point.dist for group in groups for point in points.select(group=group) if point.dist)
+    packages = {canonicalize_name(package.name): package for package in adding}
     return {name: package for name, package in packages.items() if name != distribution.NAME}
 
 

@@ -39,7 +39,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lockstep-llm\nVersion: 0.2.0\n")
     (info / "RECORD").write_text(lines)
     monkeypatch.setattr(metadata, "distribution", lambda _: metadata.PathDistribution(info))
-    monkeypatch.setattr(metadata, "entry_points", list)
+    monkeypatch.setattr(metadata, "entry_points", lambda: metadata.EntryPoints([]))
     monkeypatch.setattr(distribution, "home", lambda: site)
     monkeypatch.setattr(distribution, "origin", lambda: {"archive_info": {"hashes": {"sha256": WHEEL}}})
     return site
@@ -146,6 +146,20 @@ def test_a_package_of_kinds_that_the_pin_does_not_name_is_refused(
     )
     _pin_too(root, HASHED)
     running_code.check(root, committed=True)
+
+
+@pytest.mark.slow
+def test_packages_of_kinds_are_found_and_not_imported(tmp_path: Path) -> None:
+    code = (
+        "import sys; from release.record import installed_code, running_code, verdict_check\n"
+        "packages = installed_code._packages_of_kinds()\n"
+        "assert 'acme-kinds' in packages and 'lockstep-llm' not in packages, packages\nassert 'acme' not in sys.modules"
+    )
+    plugin_package.by_hand(
+        tmp_path, "acme_kinds", {"lockstep.gates": {"kind": "acme"}}, {"acme.py": "raise SystemExit\n"}
+    )
+    done = plugin_package.python(tmp_path, code)
+    assert done.returncode == 0, done.stderr
 
 
 def test_another_package_is_no_code_of_lockstep(root: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
