@@ -32,7 +32,7 @@ from checks.scorers.exact_match import ExactMatch
 from checks.stats import drift
 from checks.stats.drift import Text
 from checks.storage import files, layout
-from release.monitoring import answers, service, window, window_questions
+from release.monitoring import answers, window, window_questions, window_report
 from release.monitoring.answers import Reference, ScoredAnswer, Windows
 from release.monitoring.window import Traffic
 from release.monitoring.window_questions import Question
@@ -189,7 +189,7 @@ def questions(
         for one in (traffic, *earlier[: window.EARLIER])
     )
     return [
-        *service.questions(traffic.requests, MONITOR),
+        *window_report.service_questions(traffic.requests, MONITOR),
         *answers.questions(Windows(served, before, keyed), reference, MONITOR),
     ]
 

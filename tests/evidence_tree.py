@@ -9,7 +9,7 @@ from checks.code import lock, modules
 from checks.code.modules import Code
 from checks.config import params_file
 from checks.config.params import Params, Source
-from checks.decision import judging
+from checks.decision import judging, policy
 from checks.decision.judging import decision_params
 from checks.evaluation import scoring
 from checks.formats.data_reports import (
@@ -222,7 +222,8 @@ def recorded(root: Path) -> None:
     (root / layout.PIPELINE).write_text(written({"stages": _pipeline()}))
     document = params_file.read(root / layout.PARAMS).value
     digests = _digests((root / layout.PARAMS).read_text(), tuple(modules.of_team(root).items()))
-    made = lock.CodeLock(lockstep=lock.Installed(version="1", wheel=None), stages=digests)
+    defaults = policy.defaults(params_file.load(root / layout.PARAMS))
+    made = lock.CodeLock(lockstep=lock.Installed(version="1", wheel=None), stages=digests, defaults=defaults)
     files.write_text(root / layout.CODE_LOCK, written(made.model_dump(mode="json")))
     stages = {}
     for name, stage in _pipeline().items():

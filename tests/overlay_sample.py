@@ -17,7 +17,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.serving import BaseImage, ImageReport, Layer
 from checks.storage import digest, layout, plain_yaml
 from release import runtimes
-from release.overlay import edits, environment_file, kustomization, overlays, shipped
+from release.overlay import edits, environment_file, kustomization, overlays
 from release.verbs import monitor
 from tests import kubernetes_tools
 from tests.conftest import REPOSITORY, as_params, dumped, read_yaml, scaled_down
@@ -130,10 +130,10 @@ def _promoted(environment: str, runtime: str, shape: str, kind: str, *knobs: str
 
 def upgraded(monkeypatch: pytest.MonkeyPatch, folder: Path = BASE) -> None:
     """Make the installed Lockstep a later version, whose shared ``folder`` has other files."""
-    changed = {path: data + b"# later\n" for path, data in shipped.folders()[folder].items()}
-    folders = {**shipped.folders(), folder: changed}
-    monkeypatch.setattr(shipped, "EARLIER", {*shipped.EARLIER, digest.of_tree(REPOSITORY / folder).digest})
-    monkeypatch.setattr(shipped, "folders", lambda: folders)
+    changed = {path: data + b"# later\n" for path, data in edits.shared_folders()[folder].items()}
+    folders = {**edits.shared_folders(), folder: changed}
+    monkeypatch.setattr(edits, "EARLIER", {*edits.EARLIER, digest.of_tree(REPOSITORY / folder).digest})
+    monkeypatch.setattr(edits, "shared_folders", lambda: folders)
 
 
 def lying(tree: Path) -> dict[Path, bytes | None]:

@@ -36,6 +36,7 @@ from checks.records.sections import (
 from checks.records.sections import Source as Source
 from checks.storage import layout
 from checks.training import preferences, quantization, steps
+from checks.training.exports import Export
 from checks.training.quantization import ExportQuantization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
@@ -69,9 +70,7 @@ class Base(Source):
         | Annotated[TemplateFile, Tag("by file")]
         | Annotated[None, Tag("none")],
         Discriminator(_how),
-        Field(
-            description="null: the model's own; or the name of a file of checks/chat_templates; or a file"
-        ),
+        Field(description="null: the model's own; or the name of one that Lockstep has; or a file"),
     ] = None
 
 
@@ -379,6 +378,15 @@ class Merge(Section):
         Source | None,
         Field(
             description="a smaller model that ships with the weights, for serve.speculation of kind draft"
+        ),
+    ] = None
+    export: Annotated[
+        tuple[Export, ...] | None,
+        Field(
+            strict=False,
+            min_length=1,
+            max_length=1,
+            description="another format that ships beside the safetensors: docs/how-to/gguf.md",
         ),
     ] = None
 

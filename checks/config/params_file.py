@@ -100,7 +100,8 @@ def _text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise ParamsRefused(
-            f"{path}: {reason}", "run inside the repository, or restore the file from git"
+            f"{path}: {reason}",
+            "run inside the repository, restore the file from git, or begin with `lockstep init FILE`",
         ) from error
 
 

@@ -16,21 +16,18 @@ EARLIER: tuple[Earlier, ...] = ("main", "production", "best")
 RELEASED: tuple[Earlier, ...] = ("production", "best")
 
 
-class Interval(Record):
+class Figures(Record):
+    """A value and its interval, as DVC shows it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Interval(Figures):
     """A mean with its confidence interval, over n rows."""
 
-    value: float
-    low: float
-    high: float
     n: Count
-
-
-class Figures(Record):
-    """An interval as DVC shows it."""
-
-    value: float
-    low: float
-    high: float
 
 
 class ValidScores(Record):

@@ -74,7 +74,6 @@ class BudgetGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Every bound that is written, and the figure that is nearest to its own."""
-        del verdict
         bounds = self.model_dump(exclude={"kind"}, exclude_none=True)
         return Explained(
             f"does the model stay within {', '.join(f'{what} {bound:g}' for what, bound in bounds.items())}?",

@@ -104,7 +104,6 @@ class ContaminationGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Both shares and their bounds."""
-        del finding, verdict
         return Explained(
             f"do at most {self.max_ngram_share:.1%} of the test rows share {self.ngram} words in a row with a training "
             f"row, and are at most {self.max_near_duplicate_share:.1%} alike to one (Jaccard of "

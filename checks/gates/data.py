@@ -36,7 +36,6 @@ class DataGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """One expectation that fails is enough."""
-        del place, verdict
         return Explained(
             "did every expectation on the splits hold, as validate saw these very splits?",
             "by rule: one expectation that fails is enough",

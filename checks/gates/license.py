@@ -85,7 +85,6 @@ class LicenseGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Which licences are allowed, and for which use."""
-        del finding, verdict
         use = "used commercially" if self.commercial else "used, though not commercially"
         return Explained(
             f"may base, data and an adapter under {self.adapter} be shipped together and {use}, each under one of "

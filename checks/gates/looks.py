@@ -80,7 +80,6 @@ class LooksGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """How models are counted, and what a larger number would cost."""
-        del finding, verdict
         return Explained(
             f"is this one of the first {self.most} models that are judged on this test split?",
             "by counting the models whose evaluation on it is recorded in git, and those of other splits by the share "

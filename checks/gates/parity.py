@@ -53,7 +53,6 @@ class ParityGate(GateKind, Agreement):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Both bounds, and the difference that was reached."""
-        del verdict
         reach = "" if finding.value is None else f" ({finding.value:.4g} is reached)"
         return Explained(
             f"on real prompts, do merged model and adapter differ by at most {self.max_logprob_diff:g} nats at every "

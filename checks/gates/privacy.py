@@ -60,7 +60,6 @@ class PrivacyGate(PersonalData, GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Return what was looked for, and what would take it out of the rows."""
-        del verdict
         return Explained(
             f"is the train split free of what these detectors find: {', '.join(self.detectors)}?",
             "by rule: detectors look at every text of every train row, and one finding is enough; they find no names "

@@ -11,9 +11,9 @@ A team's repository adds a kind by a file in its folder ``kinds`` (``checks.kind
 pyproject.toml names the folders of Lockstep's own kinds: its entry points of the group ``lockstep_kinds``. So this
 package finds kinds of ``stages`` and ``release``, which stand above it, and names neither.
 
-A ``Registry`` has all kinds of a group, in an order that is the same on every machine. The file of a team's kind runs
-when a parameter names it, and is else only a name. A problem of a package raises nothing before ``refuse_broken``,
-which whoever reads params.yaml calls.
+A ``Registry`` has all kinds of a group, in an order that is the same on every machine. A kind from outside is
+imported when a parameter names it, and is else only a name. Two kinds of one name raise nothing before
+``refuse_broken``, which whoever reads params.yaml calls.
 """
 
 import functools
@@ -53,7 +53,7 @@ class Registry(Generic[T]):
 
     It annotates a parameter that names a kind, ``Annotated[str, RULES]``, or a section, ``Annotated[Loader, LOADERS]``.
     The kinds are imported when they are first asked for, because their modules import the interface that the registry
-    stands beside. Nothing is raised for a kind of a package, MachineRefused for a named file of the team that is none.
+    stands beside. MachineRefused is raised for a kind from outside that is named and cannot be used.
     """
 
     def __init__(
@@ -108,16 +108,16 @@ class Registry(Generic[T]):
 
     @property
     def kinds(self) -> Mapping[str, type[T]]:
-        """The kinds by name. A team's file runs when its name is looked up, and is iterated over only after that."""
+        """The kinds by name. One from outside is imported when it is looked up, and iterated over only after that."""
         return self._found.kinds
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of every kind. None is loaded for it."""
-        return (*self._found.kinds, *self._found.kinds.unloaded)
+        """The name of every kind. None is imported for it."""
+        return self._found.names
 
     def annotation(self, name: str) -> Any:
-        """Return the type of a section of the kind ``name``. A file of the team runs when a value is validated."""
+        """Return the type of a section of the kind ``name``. One from outside is imported when a value is validated."""
         if name in self._found.kinds.unloaded:
             return Annotated[Any, _Later(partial(self.kinds.__getitem__, name))]
         return self.kinds[name]
@@ -133,10 +133,7 @@ class Registry(Generic[T]):
 
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
-        """The kinds from outside that cannot be used, as (problem, fix); they are not in ``kinds``.
-
-        What the file of a team's kind contains is not known before it is loaded.
-        """
+        """The kinds from outside that have the name of another, as (problem, fix); they are not in ``kinds``."""
         return self._found.broken
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
@@ -164,19 +161,14 @@ class Registry(Generic[T]):
                 broken.append((f"{start}, which {added[kind.name].by} adds too", kind.rename))
             elif kind.name in kinds:
                 broken.append((f"{start}, which is a kind of Lockstep", kind.rename))
-            elif kind.entry is None:
-                added[kind.name] = kind
-                unloaded[kind.name] = partial(self._load_team, kind, start)
             else:
-                try:
-                    kinds[kind.name] = _loaded(kind, self._base, self._name_of)
-                    added[kind.name] = kind
-                except Unfit as why:
-                    broken.append((f"{start}, which {why}", kind.repair))
+                added[kind.name] = kind
+                unloaded[kind.name] = partial(self._load, kind, start)
         outside = {name: kind.entry for name, kind in added.items() if kind.entry}
-        return _Found(_Kinds(kinds, unloaded), MappingProxyType(outside), tuple(broken))
+        names = (*kinds, *unloaded)
+        return _Found(names, _Kinds(kinds, unloaded), MappingProxyType(outside), tuple(broken))
 
-    def _load_team(self, kind: "_Added", start: str) -> type[Any]:
+    def _load(self, kind: "_Added", start: str) -> type[Any]:
         try:
             return _loaded(kind, self._base, self._name_of)
         except Unfit as why:
@@ -229,6 +221,7 @@ class _Later(NamedTuple):
 
 
 class _Found(NamedTuple):
+    names: tuple[str, ...]
     kinds: _Kinds
     outside: Mapping[str, metadata.EntryPoint]
     broken: tuple[tuple[str, str], ...]
@@ -269,7 +262,7 @@ _declared: dict[str, Registry[Any]] = {}
 
 
 def refuse_broken() -> None:
-    """Raise MachineRefused with every kind of a package that cannot be used, and each file of the team's wrong name."""
+    """Raise MachineRefused with every kind from outside that has the name of another, or a file in a wrong place."""
     broken = [kind for _, registry in sorted(_declared.items()) for kind in registry.broken]
     groups = {entry.name for entry in plugins.entry_points(_OWN)} | {*map(_folder_name, _declared)}
     broken += team_kinds.misplaced(groups)
@@ -364,5 +357,5 @@ def _own_folder(group: str) -> ModuleType:
             return folder
     raise MachineRefused(
         f"the installed {distribution.NAME} does not say where its {name} are: it was installed before this code",
-        "install it again: run ./lockstep, or pip install --no-deps -e . in its folder",
+        "install it again: remove .venv and run ./lockstep; in a clone of Lockstep: pip install --no-deps -e .",
     )

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
 from checks.process.text import redact
 from checks.storage import files, layout
@@ -29,6 +30,7 @@ _STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
 _OF_THE_PACKAGE = ("__init__.py", "constraints.txt")
 # A folder cannot be used if it has files of these names that Lockstep did not write.
 _NEEDED = (LAUNCHER, pin.PATH.as_posix(), layout.PIPELINE.as_posix(), layout.PARAMS.as_posix())
+_YAML = (".yaml", ".yml")
 MERGED = (".gitignore", ".dvcignore", ".gitattributes")  # lines that are missing are added
 _WORKFLOWS = ".github/workflows/"
 # The folder of the folders of several models in one repository.
@@ -53,12 +55,17 @@ class Plan(NamedTuple):
 
 
 def templates() -> dict[str, bytes]:
-    """Return every file of a thin repository as the package has it, by path."""
+    """Return every file of a thin repository, by path. YAML names pages of the documentation by their addresses."""
     home = Path(thin.__file__).parent
     paths = sorted(path for path in home.rglob("*") if path.is_file() and path.suffix != ".pyc")
     # The names keep DVC and ``projects`` from taking the package's folder for a pipeline.
     names = {path.relative_to(home).as_posix().replace(".template", ""): path for path in paths}
-    return {name: path.read_bytes() for name, path in names.items() if name not in _OF_THE_PACKAGE}
+    return {name: _linked(path) for name, path in names.items() if name not in _OF_THE_PACKAGE}
+
+
+def _linked(path: Path) -> bytes:
+    data = path.read_bytes()
+    return distribution.linked(data.decode()).encode() if path.suffix in _YAML else data
 
 
 def generated(workflows: str | None) -> dict[str, bytes]:
@@ -154,17 +161,19 @@ def plan(folder: Path, data: Path, workflows: str | None) -> Plan:
     return Plan(top, folder, contents, added, kept)
 
 
-def install(its: Plan, more: Mapping[str, str]) -> None:
-    """Write the files of the plan; ``more`` replaces or adds some, by path in ``its.folder``.
+def install(its: Plan, more: Mapping[str, str]) -> tuple[str, ...]:
+    """Write the files of the plan, and return their paths below ``its.top``.
+
+    ``more`` replaces or adds some, by path in ``its.folder``.
 
     Makes a git repository if there is none. Raises ParamsRefused if a file appeared since the plan was made;
     MachineRefused if another call works there, or if the disk has no hard links.
     """
     with alone(its.folder, "lockstep init"):
-        _install(its, {name: text.encode() for name, text in more.items()})
+        return _install(its, {name: text.encode() for name, text in more.items()})
 
 
-def _install(its: Plan, more: Mapping[str, bytes]) -> None:
+def _install(its: Plan, more: Mapping[str, bytes]) -> tuple[str, ...]:
     staged = its.folder / _STAGED
     placed = _placed(its.top, its.folder, more)
     contents = {
@@ -199,6 +208,7 @@ def _install(its: Plan, more: Mapping[str, bytes]) -> None:
     shutil.rmtree(done, ignore_errors=True)
     staged.rename(done)  # at once: a call that is killed among the removals has done its work
     shutil.rmtree(done)
+    return tuple(sorted(contents))
 
 
 def _remove_partial(folder: Path) -> None:

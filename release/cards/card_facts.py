@@ -2,18 +2,24 @@
 
 Figures come from a record alone (``card_record`` reads it). Prose comes from files that people own:
 ``docs/cards/model.md`` and ``docs/cards/data.md``, with front matter that may say what no record knows.
+
+Emissions of a training are its measured energy times the carbon intensity that people state in the front matter:
+``carbon: {g_per_kwh: 55, source: grid operator, mean of 2025}``. Without it, or without measured energy, nothing is
+claimed.
 """
 
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import yaml
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
 from checks.config.params import Params
 from checks.formats import placeholder_cards
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
+from checks.formats.energy import Energy
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.placeholder_cards import DATA as DATA
 from checks.formats.placeholder_cards import MODEL as MODEL
@@ -22,18 +28,33 @@ from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused
 from checks.storage import plain_yaml
-from release.cards import carbon
-from release.cards.carbon import Carbon
 from release.review import kept_abilities
-from release.review.kept_abilities import Kept
 
-SECTIONS = {MODEL: ("Intended use", "Limits"), DATA: ("Where it comes from", "Limits")}
+SECTIONS = {
+    MODEL: ("Intended use", "Limits"),
+    DATA: ("Where it comes from", "Limits"),
+}
 CATALOGUE = ("creator", "url", "date_published", "cite_as")  # Only croissant.json has these.
+# The key of what people state about the electricity of a training.
+CARBON = "carbon"
 _SAYS = {  # keys of the front matter
-    MODEL: ("language", "tags", carbon.KEY),
+    MODEL: ("language", "tags", CARBON),
     DATA: ("language", "tags", "pretty_name", *CATALOGUE),
 }
 _FRONT = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
+
+
+class _Stated(BaseModel, extra="forbid"):
+    g_per_kwh: float = Field(ge=0, allow_inf_nan=False)
+    source: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Carbon(NamedTuple):
+    """``g_per_kwh``: grams of CO2 equivalents for a kilowatt-hour, by ``source``. ``grams``: those of the training."""
+
+    g_per_kwh: float
+    source: str
+    grams: float
 
 
 class Prose(NamedTuple):
@@ -69,7 +90,7 @@ class CardFacts(NamedTuple):
     carbon: Carbon | None
 
     @property
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[kept_abilities.Kept]:
         """Each metric of its suites beside the base, with the loss that a gate allows."""
         return list(kept_abilities.of_report(self.suites, self.verdict))
 
@@ -109,3 +130,23 @@ def prose(path: Path, data: bytes | None) -> Prose:
         if body is None or not body[1].strip():
             raise EvidenceRefused(f"{path}: has no section `## {section}` with text", todo)
     return Prose(front, text.strip())
+
+
+def carbon_of(front: Mapping[str, Any], path: Path, energy: Energy | None) -> Carbon | None:
+    """Return the emissions; None if nobody says how electricity was made, or energy was not measured.
+
+    Raises EvidenceRefused if the front matter of ``path`` says it in another form.
+    """
+    if CARBON not in front:
+        return None
+    try:
+        stated = _Stated.model_validate(front[CARBON], strict=True)
+    except ValidationError:
+        raise EvidenceRefused(
+            f"{path}: {CARBON} is {str(front[CARBON])[:100]!r}",
+            f"write {CARBON}: {{g_per_kwh: NUMBER, source: where that number comes from}}, or leave it out",
+        ) from None
+    hours = energy.watt_hours if energy else None
+    if hours is None:
+        return None
+    return Carbon(stated.g_per_kwh, stated.source, hours / 1000 * stated.g_per_kwh)

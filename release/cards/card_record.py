@@ -5,9 +5,8 @@ from pathlib import Path
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, layout
-from release.cards import carbon, card_facts, released
+from release.cards import card_facts, released
 from release.cards.card_facts import DATA, MODEL, CardFacts
-from release.cards.released import Released
 from release.image import image as images
 from release.ledger import Ledger
 from release.record import verdict_check
@@ -34,13 +33,13 @@ def gather(root: Path, name: str | None) -> CardFacts:
     return of_release(records, release)
 
 
-def of_release(records: Records, release: Released) -> CardFacts:
+def of_release(records: Records, release: released.Released) -> CardFacts:
     """The facts of a release. Raises EvidenceRefused if its evidence does not hold, or if prose is missing."""
     released.stated(records, release)
     return _facts(records, release)
 
 
-def _facts(records: Records, release: Released | None) -> CardFacts:
+def _facts(records: Records, release: released.Released | None) -> CardFacts:
     its = release.pointer if release else None
     commit = records.at(its.commit) if its else None
     side = Side(
@@ -78,5 +77,5 @@ def _facts(records: Records, release: Released | None) -> CardFacts:
         took=side.took, evaluation=evaluation, suites=side.suites, verdict=verdict, digests=digests,
         sizes={} if its else {split.name: split.stat().st_size for split in (records.root / layout.SPLITS).glob("*")},
         model_prose=prose, data_prose=card_facts.prose(DATA, side.read(DATA)),
-        carbon=carbon.of(prose.front, MODEL, side.took.energy if side.took else None),
+        carbon=card_facts.carbon_of(prose.front, MODEL, side.took.energy if side.took else None),
     )  # fmt: skip

@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.decision import policy
-from checks.decision.policy import Change
 from checks.evaluation import baselines
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
-from checks.formats.quarantine import Entries
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.storage import layout
+from release import runtimes
 from release.cards import card_record, commands, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
@@ -33,7 +32,6 @@ from release.review import (
     situations,
 )
 from release.review.comparison import Comparison, Cost, Metric
-from release.review.kept_abilities import Kept
 from release.review.sides import Side
 
 
@@ -43,7 +41,7 @@ class _SiteFacts(NamedTuple):
     records: Records
     releases: tuple[Released, ...]
     moves: Mapping[str, tuple[Move, ...]]
-    held: Entries
+    held: quarantine.Entries
     known: Signers | str  # the signers that count, or why that is not known
     sides: dict[str, Side]
 
@@ -287,7 +285,7 @@ def _suites(side: Side, verdict: Verdict) -> Iterator[Against]:
             )  # fmt: skip
 
 
-def _allowed(row: Kept) -> str:
+def _allowed(row: kept_abilities.Kept) -> str:
     change = f"Change: {row.change}" if row.change else ""
     return "; ".join(
         part for part in (change, f"allowed: {row.allowed}" if row.allowed else "") if part
@@ -296,7 +294,7 @@ def _allowed(row: Kept) -> str:
 
 def _policy(
     facts: _SiteFacts, before: Pointer, pointer: Pointer, stated: Release, notes: list[str]
-) -> tuple[Change, ...] | None:
+) -> tuple[policy.Change, ...] | None:
     """Return what changed in the policy since the release before. None: not known, for a reason in ``notes``."""
     earlier = next(each for each in facts.releases if each.pointer.image == before.image)
     try:
@@ -331,13 +329,28 @@ def _alone(side: Side) -> Iterator[Cost]:
         yield cost.model_copy(update={"a": None})
 
 
+def _archived(runtime: str) -> str:
+    """Since when the server of an image is archived; empty if it is not, or no runtime of this version."""
+    archived = runtimes.load(runtime).archived if runtime in runtimes.names() else None
+    return f", archived {archived}" if archived else ""
+
+
 def _parts(pointer: Pointer, stated: Release) -> Iterator[Part]:
     made, image, commit = stated.materials, stated.image, pointer.commit[:12]
     parts = [
-        ("image", pointer.digest, f"{image.place}, {image.size:,} bytes, for {image.runtime}"),
+        (
+            "image",
+            pointer.digest,
+            f"{image.place}, {image.size:,} bytes, for {image.runtime}{_archived(image.runtime)}",
+        ),
         ("signed statement", pointer.evidence, "names everything below"),
         ("verdict", made.verdict, f"{layout.VERDICT} at commit {commit}"),
         ("weights", pointer.model, "the merged model that was evaluated and is served"),
+        *(
+            ("GGUF file", layer.files[layout.GGUF], "the same model, for llama.cpp")
+            for layer in image.layers
+            if layout.GGUF in layer.files
+        ),
         ("adapter", made.adapter, "what training made, merged into the base"),
         ("base model", made.base, "its files, as a tree"),
         ("evaluation", made.reports.get(str(layout.EVALUATION)), "the scores of this page"),

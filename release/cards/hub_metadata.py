@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from checks.formats.evaluation_reports import Interval
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused, MachineRefused
-from release.cards import carbon
+from release.cards import card_facts
 from release.cards.card_facts import CATALOGUE, CardFacts
 
 if TYPE_CHECKING:
@@ -38,7 +38,9 @@ def model(facts: CardFacts, body: str) -> str:
     hub = _hub()
     base = _HUB.match(facts.fetch.base.uri)
     data = [found[2] for each in facts.fetch.all_data.values() if (found := _HUB.match(each.uri))]
-    front = {name: value for name, value in facts.model_prose.front.items() if name != carbon.KEY}
+    front = {
+        name: value for name, value in facts.model_prose.front.items() if name != card_facts.CARBON
+    }
     tags = [
         "lora",
         "lockstep",

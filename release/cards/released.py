@@ -17,7 +17,6 @@ from release.adapters import commits
 from release.evidence import freshness, trust
 from release.ledger import Ledger, Move, released_pointers
 from release.ledger.moves import ran, recorded
-from release.ledger.released_pointers import Envelope
 from release.record.records import Records
 
 
@@ -26,7 +25,7 @@ class Released(NamedTuple):
 
     pointer: Pointer
     moves: tuple[Move, ...]
-    envelope: Envelope | None
+    envelope: released_pointers.Envelope | None
 
     @property
     def names(self) -> tuple[str, str, str]:

@@ -5,12 +5,11 @@ from pathlib import Path
 import click
 
 from release.cli.common import JSON, PROJECTS, TARGET_BRANCH, checked_projects, refusing, show
-from release.cli.report import ASSETS, LINKS, NUMBER, pairs
+from release.cli.report import LINKS, NUMBER, pairs
 
 
 @click.command()
 @TARGET_BRANCH
-@ASSETS
 @LINKS
 @NUMBER
 @click.option(
@@ -43,7 +42,6 @@ from release.cli.report import ASSETS, LINKS, NUMBER, pairs
 def comment(
     root: Path,
     target: str | None,
-    assets: str | None,
     links: tuple[str, ...],
     number: int | None,
     commit: str | None,
@@ -67,7 +65,6 @@ def comment(
 
     options = CommentOptions(
         target=target,
-        assets=assets,
         links=pairs(links),
         number=number,
         commit=(commits.resolve(root, commit) or commit) if commit else None,

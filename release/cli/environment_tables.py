@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from checks.formats.quarantine import Entries
-    from release.cost.recorded import Took
+    from release.cost.training_record import Took
     from release.review.advice import Advised
     from release.verbs.history import History
     from release.verbs.promote import Promoted

@@ -8,9 +8,6 @@ from release.cli import terminal
 from release.cli.common import JSON, TARGET_BRANCH, refusing, to_json
 from release.cli.wrapping import hanging
 
-ASSETS = click.option(
-    "--assets", metavar="URL", help="Where reports/plots is published, under the same file names."
-)
 LINKS = click.option(
     "--link",
     "links",
@@ -27,7 +24,6 @@ NUMBER = click.option(
 
 @click.command()
 @TARGET_BRANCH
-@ASSETS
 @LINKS
 @NUMBER
 @click.option("--text", is_flag=True, help="Print plain text instead of Markdown.")
@@ -37,7 +33,6 @@ NUMBER = click.option(
 def report(
     root: Path,
     target: str | None,
-    assets: str | None,
     links: tuple[str, ...],
     number: int | None,
     text: bool,
@@ -50,9 +45,7 @@ def report(
     """
     from release.verbs import report as verb
 
-    made = verb.report(
-        root, verb.ReportOptions(target=target, assets=assets, links=pairs(links), number=number)
-    )
+    made = verb.report(root, verb.ReportOptions(target=target, links=pairs(links), number=number))
     if as_json:
         answer = made.model_dump(mode="json").items()
         shown = ("text", terminal.text(made.whole))

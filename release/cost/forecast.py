@@ -14,7 +14,6 @@ from checks.kinds.method import Train
 from checks.records.rows import Record, Row
 from checks.storage import files, layout
 from checks.training import steps
-from checks.training.steps import Steps
 
 MOST = 1e15  # No figure that is larger can be scaled from, so no estimate overflows.
 # How far a forecast may be off, as a factor in both directions.
@@ -105,7 +104,7 @@ class Forecast(NamedTuple):
         return training.plus(self.evaluation) if self.evaluation else training
 
 
-def planned(root: Path, training: Train | Steps, data: DataReport) -> list[PlannedStep]:
+def planned(root: Path, training: Train | steps.Steps, data: DataReport) -> list[PlannedStep]:
     """List the steps of the training that params.yaml asks for, on the splits that validate saw.
 
     Raises EvidenceRefused if the train split must be read, because a step learns from some of its rows, and cannot be.

@@ -1,4 +1,8 @@
-"""Reads the training from the record of a commit: its duration and its parameters. Estimates a finished one from it."""
+"""Reads the training from the record of a commit: its duration and its parameters. Estimates a finished one from it.
+
+The cost of a released model is that of its training, as recorded, and of 1,000 requests, as a verifier measured them.
+Prices are those of the work tree's params.yaml: ``train_budget.hourly_price`` and ``monitor.cost.hourly_price``.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,12 +11,14 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from checks.config.params import Params
+from checks.config.params import Params, ReleaseParams
 from checks.formats.data_reports import DataReport
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
+from checks.formats.serving import Throughput
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
 from checks.kinds.method import Train
 from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.records.rows import Record
 from checks.storage import files, layout
 from checks.training import steps
 from release.cost import forecast
@@ -21,6 +27,15 @@ from release.record import pipeline_lock
 from release.record.records import Commit, Records
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Took(Record):
+    """The cost of a released model. A figure that is not known is None. ``training`` and ``requests`` have energy."""
+
+    training: TrainMeasured | None
+    training_price: float | None
+    requests: Throughput | None
+    price_per_1000_requests: float | None
 
 
 def read(record: Commit, ref: str) -> RecordedTraining:
@@ -131,3 +146,33 @@ def _readable(record: Commit, path: Path, model: type[Model]) -> Model | None:
         return record.report(path, model)
     except ValidationError:
         return None
+
+
+def took(records: Records, params: ReleaseParams, commit: str, requests: Throughput | None) -> Took:
+    """Return the cost of the model of ``commit``; ``requests`` as its signed statement has them."""
+    training, devices = _training(records, commit)
+    hourly, serving = params.train_budget.hourly_price, params.monitor.cost
+    hours = training.seconds / 3600 * devices if training else None
+    serving_hourly = None if serving is None else serving.hourly_price * (params.serve.shards or 1)
+    return Took(
+        training=training,
+        training_price=None if hours is None or hourly is None else round(hours * hourly, 6),
+        requests=requests,
+        price_per_1000_requests=(
+            None
+            if requests is None or serving_hourly is None
+            else round(requests.price(serving_hourly), 6)
+        ),
+    )
+
+
+def _training(records: Records, commit: str) -> tuple[TrainMeasured | None, int]:
+    """Read the measurements of the training in a commit, and its number of devices."""
+    try:
+        report = records.at(commit).report(layout.TRAIN_REPORT, TrainReport)
+        measured = records.at(commit).report(layout.TRAIN_MEASURED, TrainMeasured)
+    except (EvidenceRefused, ValidationError):
+        return None, 1
+    if report is None or measured is None or measured.adapter != report.adapter:
+        return None, 1
+    return measured, report.devices or 1

@@ -20,7 +20,7 @@ from release.adapters.git import Git
 from release.adapters.github import Forbidden, GitHub, Place
 from release.adapters.retries import Patience, RequestError
 from release.doctor.check import Unseen
-from release.doctor.command import ask
+from release.doctor.machine import ask
 
 DEADLINE = 20.0  # Seconds for one request, its second try included.
 _PATIENCE = Patience(tries=2, first=0.3, longest=1.0, on_request=2.0)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +19,9 @@ from checks.config import params_file
 from checks.process import distribution
 from checks.process.errors import Refusal
 from checks.storage import layout
-from release.adapters import commits, dvc, merge_conflicts
+from release import runtimes
+from release.adapters import commits, dvc, merge_conflicts, process
 from release.doctor.check import Check, Lesser, Wanted, walk, want
-from release.doctor.command import DEADLINE, ask
 
 STAGES = (
     "fetch",
@@ -40,6 +41,8 @@ DISK_GB = 5  # environment, base model, merged model and DVC's copies at the def
 _PACKAGED = {name: name for name in ("s3", "gs", "azure", "gdrive", "hdfs", "oss", "ssh", "webdav")} | {
     "webdavs": "webdav", "webhdfs": "hdfs",
 }  # fmt: skip
+
+DEADLINE = 5  # seconds for anything that answers over a network
 
 
 class Machine(NamedTuple):
@@ -73,6 +76,17 @@ def _git(machine: Machine) -> str:
 def _params(machine: Machine) -> str:
     params_file.load(machine.root / layout.PARAMS)
     return "reads well"
+
+
+def _server(machine: Machine) -> str:
+    """The runtime that params.yaml names. Raises Finding if there is none, Lesser if it is archived."""
+    runtime = runtimes.load(params_file.load(machine.root / layout.PARAMS).serve.runtime)
+    if runtime.archived:
+        raise Lesser(
+            f"{runtime.name}: archived {runtime.archived}",
+            "set serve.runtime to vllm for a new model: docs/reference/runtimes.md",
+        )
+    return runtime.name
 
 
 def _packages(_: Machine) -> str:
@@ -204,6 +218,16 @@ WANTED = (
     Wanted("disk", STAGES, _disk),
     Wanted("DVC remote", ("sharing artifacts", "pull requests"), _dvc_remote),
     Wanted("MLflow", ("train", "evaluate", "promote"), _mlflow),
+    Wanted("server", ("build", "verify"), _server),
     Wanted("docker", ("verify", "build with a daemon"), _docker),
     Wanted("registry", ("build --push", "promote"), _registry),
 )
+
+
+def ask(command: list[str], deadline: float = DEADLINE, folder: Path | None = None) -> str | None:
+    """Return the stripped standard output of a command; None if it fails, hangs or does not exist."""
+    try:
+        done = process.run(command, deadline=deadline, cwd=folder)
+        return done.stdout.decode().strip() if done.returncode == 0 else None
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None

@@ -6,7 +6,7 @@ What the token may not read is ``unknown``, never ``ok``. With one unknown line 
 from pathlib import Path
 
 from checks.process.errors import Refusal, RemoteRefused
-from release.doctor import github, owners, rulesets, settings, tree
+from release.doctor import github, rulesets, settings, tree
 from release.doctor.check import Check, Unseen, Wanted, walk, want
 from release.doctor.github import DEADLINE, Session, shown
 from release.doctor.repository import EVERYBODY, Repository, Target
@@ -77,4 +77,4 @@ def _repository(repository: Repository) -> str:
 
 
 _FIRST = (Wanted("repository", _EVERY, _repository),)
-_TABLES = (_FIRST, settings.WANTED, owners.WANTED, rulesets.WANTED, tree.SIGNERS)
+_TABLES = (_FIRST, settings.WANTED, tree.OWNERS, rulesets.WANTED, tree.SIGNERS)

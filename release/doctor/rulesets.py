@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from release.doctor.check import Finding, Unseen, Wanted, want
-from release.doctor.compare import Setting, laxer
 from release.doctor.github import hidden, odd, parsed, quoted, shown
-from release.doctor.repository import CONTENTS, EVERYBODY, Repository
+from release.doctor.repository import CONTENTS, EVERYBODY, Repository, Setting, laxer
 from release.record.looks_branch import BRANCH
 
 MAIN, TAGS, EVIDENCE = (

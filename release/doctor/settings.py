@@ -6,9 +6,15 @@ from typing import NamedTuple
 
 from release.doctor import tree
 from release.doctor.check import Finding, Wanted, want
-from release.doctor.compare import Setting, differences
 from release.doctor.github import parsed, quoted, shown
-from release.doctor.repository import ACTIONS, ADMINISTRATION, IMAGE, Repository
+from release.doctor.repository import (
+    ACTIONS,
+    ADMINISTRATION,
+    IMAGE,
+    Repository,
+    Setting,
+    differences,
+)
 
 STORAGE, REGISTRY, RUNTIME = "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY", "LOCKSTEP_VERIFY_RUNTIME"
 PIPELINE = "pipeline"  # Jobs that move nothing run in it, of any branch.

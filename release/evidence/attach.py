@@ -1,17 +1,26 @@
 """Artifacts attached to an image: manifests whose subject is the image (OCI image specification 1.1).
 
 Nothing found here is trusted, because anyone who may push may attach. Callers verify the bytes.
+
+A statement that a key on disk signed becomes a Sigstore bundle: the form in which cosign, Kyverno and `model_signing`
+look for signatures. cosign and Kyverno read every bundle whose subject is the image. ``annotations`` say what is in
+one.
 """
 
+import base64
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
 from checks.formats.serving import ImageReport
 from checks.process.errors import EvidenceRefused
 from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
-from release.adapters.registry.documents import Manifest
-from release.adapters.registry.types import MANIFEST, Descriptor, Store
+from release.adapters.registry.documents import MANIFEST, Descriptor, Store
+from release.evidence import keys, sigstore
 from release.image.layout import Bytes
 
 EMPTY = "application/vnd.oci.empty.v1+json"
@@ -38,7 +47,7 @@ def has_layers(store: Store, image: str, report: ImageReport) -> bool:
     manifest = documents.read(store.document(image), f"{store.name}@{image}")
     layers = (
         [(layer.digest, layer.size) for layer in manifest.layers]
-        if isinstance(manifest, Manifest)
+        if isinstance(manifest, documents.Manifest)
         else []
     )
     reported = [(layer.digest, layer.size) for layer in report.layers]
@@ -105,9 +114,9 @@ def attached(
     for one in descriptors:
         name = f"{store.name}@{one.digest}"
         manifest = documents.read(store.document(one.digest), name)
-        layers = manifest.layers if isinstance(manifest, Manifest) else ()
+        layers = manifest.layers if isinstance(manifest, documents.Manifest) else ()
         if (
-            not isinstance(manifest, Manifest)
+            not isinstance(manifest, documents.Manifest)
             or manifest.subject is None
             or manifest.subject.digest != image
         ):
@@ -118,3 +127,38 @@ def attached(
             report(f"{name}: has {layers[0].size:,} bytes, at most {largest:,} are read")
         else:
             yield Artifact(one.digest, b"".join(store.blob(layers[0].digest, layers[0].size)))
+
+
+def wrap(signed: bytes, key: CryptoSigner) -> bytes:
+    """Return the bundle of an envelope that ``key`` signed: the same signature, so the same bytes each time."""
+    plain = envelope(signed)
+    signatures = [one | {"keyid": ""} for one in plain["signatures"]]  # the bundle's hint says it
+    hint = hashlib.sha256(keys.pem(key.public_key).encode()).hexdigest()
+    return canonical_json(
+        {
+            "mediaType": sigstore.BUNDLE,
+            "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+            "dsseEnvelope": plain | {"signatures": signatures},
+        }
+    )
+
+
+def envelope(data: bytes) -> dict[str, Any]:
+    """Return the DSSE envelope in ``data``, which is one or is a bundle of one; its signature was checked."""
+    plain: dict[str, Any] = json.loads(data)
+    found: dict[str, Any] = plain.get("dsseEnvelope", plain)
+    return found
+
+
+def annotations(bundle: bytes) -> dict[str, str]:
+    """Return what cosign writes beside a bundle of a statement."""
+    return {
+        "dev.sigstore.bundle.content": "dsse-envelope",
+        "dev.sigstore.bundle.predicateType": predicate_type(bundle),
+    }
+
+
+def predicate_type(data: bytes) -> str:
+    """Return the predicate's type of the statement in an envelope or bundle whose signature was checked."""
+    said: str = json.loads(base64.b64decode(envelope(data)["payload"]))["predicateType"]
+    return said

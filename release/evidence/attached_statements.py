@@ -7,8 +7,8 @@ from checks.formats.signers import Signers
 from checks.formats.statement import ENVELOPE, Statement
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import digest
-from release.adapters.registry.types import Store
-from release.evidence import attach, bundles, dsse, sigstore, slsa, statement, trust
+from release.adapters.registry.documents import Store
+from release.evidence import attach, dsse, sigstore, slsa, statement, trust
 
 # A key signs envelopes. An identity signs bundles, and a key does so for other programs.
 TYPES = (ENVELOPE, sigstore.BUNDLE)
@@ -78,7 +78,7 @@ def _is_provenance(data: bytes, known: Signers) -> bool:
         trust.verify(data, known, "release", "the provenance")
     except (EvidenceRefused, MachineRefused):
         return False
-    return bundles.predicate_type(data) == slsa.PREDICATE
+    return attach.predicate_type(data) == slsa.PREDICATE
 
 
 def find(store: Store, image: str, known: Signers, evidence: str | None = None) -> Released:

@@ -15,7 +15,6 @@ from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
-from checks.storage.digest import FileDigest
 from release.adapters import commits
 from release.evidence import weights
 from release.evidence.statement import TEMPLATE, tokenizer
@@ -162,7 +161,7 @@ def _agree(
     named: list[tuple[str, object]] = []
     if parity:
         described = {
-            path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()
+            path: digest.FileDigest(file.sha256, file.size) for path, file in parity.files.items()
         }
         named += [
             ("the weights", digest.of_manifest(described)),

@@ -7,9 +7,8 @@ from checks.formats.signers import Signers
 from checks.formats.statement import ENVELOPE, Statement
 from checks.process.errors import EvidenceRefused
 from release.adapters.registry.client import Repository
-from release.adapters.registry.types import Descriptor, Store
-from release.evidence import attach, attached_statements, bundles, dsse, sbom, sigstore, slsa, trust
-from release.evidence.signatory import Signatory
+from release.adapters.registry.documents import Descriptor, Store
+from release.evidence import attach, attached_statements, dsse, sbom, sigstore, slsa, trust
 
 
 class Parts(NamedTuple):
@@ -34,7 +33,7 @@ class Signed(NamedTuple):
 
 
 def sign_and_attach(
-    store: Store, subject: Descriptor, parts: Parts, signatory: Signatory
+    store: Store, subject: Descriptor, parts: Parts, signatory: trust.Signatory
 ) -> Signed:
     """Sign and attach what the same signer did not attach before.
 
@@ -60,13 +59,13 @@ def sign_and_attach(
     elif parts.release not in present:
         added.append(_attach_bundle(store, subject, envelope, "release.json"))
     if signatory.key and isinstance(store, Repository):
-        wrapped = bundles.wrap(envelope, signatory.key)
+        wrapped = attach.wrap(envelope, signatory.key)
         _attach_bundle(store, subject, wrapped, "release.sigstore.json")
     return Signed(release.statement, release.signer, envelope, release.digest, tuple(added))
 
 
 def _attach_bundle(store: Store, subject: Descriptor, bundle: bytes, title: str) -> str:
-    about = bundles.annotations(bundle)
+    about = attach.annotations(bundle)
     return attach.attach(store, subject, sigstore.BUNDLE, bundle, title, about)
 
 

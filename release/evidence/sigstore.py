@@ -15,7 +15,6 @@ from checks.process import distribution
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.process.text import escape
 from release.evidence import dsse, strict
-from release.evidence.dsse import Verified, allowed
 
 if TYPE_CHECKING:
     from sigstore.dsse import Statement
@@ -68,7 +67,7 @@ def verify(
     *,
     offline: bool = False,
     at: datetime | None = None,
-) -> Verified:
+) -> dsse.Verified:
     """Return the payload of a bundle signed by an identity of ``signers`` with the role ``role``.
 
     The sigstore package checks the certificate chain, the transparency log, the signature and the identity.
@@ -105,7 +104,7 @@ def verify(
         ) from error
     if kind != PAYLOAD:
         raise EvidenceRefused(f"{where}: payloadType is {kind[:80]!r}, not {PAYLOAD}", todo)
-    return Verified(payload, allowed(signer, role, where, at))
+    return dsse.Verified(payload, dsse.allowed(signer, role, where, at))
 
 
 def _policy(signer: Signer) -> "AllOf":

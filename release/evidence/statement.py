@@ -34,7 +34,6 @@ from checks.formats.training_reports import ParityReport
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
-from checks.storage.digest import FileDigest, canonical_json
 from release.evidence import dsse, strict
 
 MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects
@@ -217,7 +216,7 @@ def parse_sealed_look(payload: bytes, model: str, where: str) -> SealedLook:
 def tokenizer(parity: ParityReport) -> str:
     """Return the tree digest of the tokenizer's files. Raises EvidenceRefused if there are none."""
     tokens = {
-        name: FileDigest(file.sha256, file.size)
+        name: digest.FileDigest(file.sha256, file.size)
         for name, file in parity.files.items()
         if name in TOKENIZER
     }
@@ -231,7 +230,7 @@ def tokenizer(parity: ParityReport) -> str:
 
 def write(statement: BaseModel) -> bytes:
     """Return the canonical bytes of a statement."""
-    return canonical_json(statement.model_dump(mode="json", by_alias=True))
+    return digest.canonical_json(statement.model_dump(mode="json", by_alias=True))
 
 
 def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
@@ -270,5 +269,5 @@ def _template(root: Path, parity: ParityReport) -> str | None:
     if template is None:
         return None
     return digest.of_bytes(
-        template.encode() if isinstance(template, str) else canonical_json(template)
+        template.encode() if isinstance(template, str) else digest.canonical_json(template)
     )

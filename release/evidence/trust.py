@@ -1,17 +1,46 @@
-"""Whose signatures are trusted, by key or by Sigstore identity, and verification of what they signed."""
+"""Who signs, and whose signatures are trusted, by key or by Sigstore identity; verification of what they signed."""
 
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] # it has no __all__
 
 from checks.formats import signers
 from checks.formats.signers import Role, Signers
+from checks.formats.statement import PAYLOAD
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters import commits, projects
-from release.evidence import dsse, keys, sigstore, strict
-from release.evidence.dsse import Verified
+from release.evidence import attach, dsse, keys, sigstore, strict
+
+
+class Signatory(NamedTuple):
+    """Who signs. ``key``: None for the identity of this CI job. ``known``: the signers of the target branch."""
+
+    key: CryptoSigner | None
+    known: Signers
+
+    def own(self, role: Role) -> Signers:
+        """Return the entries of the signers that this one may be: the key's owner, or for an identity all of them."""
+        if self.key is None:
+            return self.known
+        name = owner(self.key, self.known, role)
+        return tuple(signer for signer in self.known if signer.name == name)
+
+    def sign(self, statement: bytes) -> bytes:
+        """Sign an in-toto statement: a key makes an envelope, which git keeps, and an identity a bundle.
+
+        Raises MachineRefused if there is no identity or Sigstore cannot be reached.
+        """
+        if self.key is None:
+            return sigstore.sign([statement])[0]
+        return dsse.sign(statement, PAYLOAD, self.key)
+
+    def bundle(self, statement: bytes) -> bytes:
+        """Sign an in-toto statement and return a Sigstore bundle, which other programs read. Raises as ``sign``."""
+        signed = self.sign(statement)
+        return signed if self.key is None else attach.wrap(signed, self.key)
 
 
 def known(root: Path, target: str | None = None, branch: str | None = None) -> Signers:
@@ -62,7 +91,7 @@ def verify(
     *,
     offline: bool = False,
     at: datetime | None = None,
-) -> Verified:
+) -> dsse.Verified:
     """Return the signed payload and its signer, one of ``known`` with the role ``role``.
 
     ``data`` is a DSSE envelope, or a Sigstore bundle with one. Raises EvidenceRefused if it is not valid,
@@ -84,3 +113,15 @@ def verify(
     if "publicKey" in material:
         return dsse.verify_plain(envelope, known, role, where, at)
     return sigstore.verify(data, known, role, where, offline=offline, at=at)
+
+
+def signatory(path: Path | None, known: Signers, role: Role) -> Signatory:
+    """Return who signs: the owner of the key in ``path``, or for None the identity of this CI job.
+
+    Raises EvidenceRefused if the key is invalid or its owner lacks the role.
+    """
+    if path is None:
+        return Signatory(None, known)
+    key = keys.load(path)
+    owner(key, known, role)
+    return Signatory(key, known)

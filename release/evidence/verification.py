@@ -3,22 +3,31 @@
 It is stored as reports/serving.intoto.json. `lockstep sign` includes it unchanged in the release's statement, and
 `lockstep promote` checks it again. So whoever signs releases cannot invent a serving report, unless
 release/policy/signers.yaml gives the same key or identity the role `verify` too.
+
+How it differs from the way the release will be served is said here, too. The server is the image itself if it contains
+one; for weights alone it is the server image that the environment names. A verification in anything else (another
+runtime, a process, a URL, another server) proves less.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from checks.formats.serving import ServingReport
+from checks.formats.pointer import Served
+from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.signers import Signers
-from checks.formats.statement import Verification
+from checks.formats.statement import Release, Verification
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
 from release.evidence import keys, sigstore, statement, trust
-from release.evidence.signatory import Signatory
+from release.evidence.trust import Signatory
+from release.overlay import named_server
 
 _AGAIN = (
     "run `lockstep verify` with a key or an identity that may verify (docs/explanation/evidence.md)"
 )
+
+AGAIN = "run `lockstep verify`, then `lockstep sign`"
 
 
 def verifier(
@@ -125,3 +134,57 @@ def _signed(
             f"{where}: is about another serving report: {', '.join(fields)} differ", _AGAIN
         )
     return verified.signer, stated
+
+
+def served_how(release: Release, environment: str, files: Mapping[Path, bytes]) -> Served:
+    """Return what the pointer records: ``as-served``, or how the verification differed."""
+    return release.serving.how if unlike_serving(release, environment, files) else "as-served"
+
+
+def differences(image: ImageReport, serving: ServingReport, named: str | None) -> list[str]:
+    """Return how the verification differs from the way it will be served; empty if it does not.
+
+    ``named``: the server image that the environment names for weights alone, NAME@sha256:….
+    """
+    differences = []
+    if serving.how != "container":
+        differences.append(f"it ran as a {serving.how}, not in a container")
+    if serving.runtime != image.runtime:
+        differences.append(f"{serving.runtime} served it, the image is for {image.runtime}")
+    if image.base is None and named is None:
+        differences.append(
+            "the environment names no server for weights alone (`server` of its environment.yaml)"
+        )
+    elif (
+        image.base is None
+        and serving.how == "container"
+        and _digest(serving.server) != _digest(named)
+    ):
+        differences.append(
+            f"the server was {serving.server or 'not recorded'}, the environment names {named}"
+        )
+    return differences
+
+
+def unlike_serving(release: Release, environment: str, files: Mapping[Path, bytes]) -> list[str]:
+    """``differences``, for the server that the environment's ``files`` name."""
+    return differences(release.image, release.serving, named_server.named(environment, files))
+
+
+def check_verifier(
+    release: Release, known: Signers, *, offline: bool = False, at: datetime | None = None
+) -> str:
+    """Return who verified. ``at`` is as in ``trust.verify``.
+
+    Raises EvidenceRefused if no verifier signed the report, MachineRefused as ``trust.verify``.
+    """
+    if release.verification is None:
+        raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
+    source = "the signed verification"
+    return check(
+        release.verification.encode(), release.serving, known, source, offline=offline, at=at
+    )
+
+
+def _digest(name: str | None) -> str:
+    return (name or "").rpartition("@")[2]

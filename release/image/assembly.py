@@ -1,17 +1,77 @@
-"""Assembles an image in its target: the layers that it lacks, then the config and the manifest."""
+"""Plans an image and assembles it in its target: the layers that it lacks, then the config and the manifest.
+
+Blobs are copied several at once: existing ones are skipped, and the first failure ends the rest.
+"""
 
 import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Literal
 
-from checks.formats.serving import ImageReport, Layer
+from tqdm import tqdm
+
+from checks.formats.report import Count
+from checks.formats.serving import BaseImage, CommitHash, ImageReport, Layer
 from checks.process import distribution
+from checks.records.identity import Digest
+from checks.records.rows import Record
 from checks.storage import digest
 from release import runtimes
-from release.adapters.registry.types import MANIFEST, Seen, Store
-from release.image import image, transfer, weights
+from release.adapters.registry.documents import MANIFEST, Seen, Store
+from release.image import image, weights
 from release.image.image import Added
 from release.image.layout import Bytes
 from release.image.recipe import Recipe
 from release.image.weights import Cache
+
+WORKERS = 4
+
+Job = Callable[[Callable[[int], object]], object]  # is told how to report bytes
+
+
+class _Stopped(Exception):  # noqa: N818 - no error: another blob failed
+    """Ends a transfer from within."""
+
+
+class Borrowed:
+    """A Blob in another store, which checks its digest at each reading."""
+
+    def __init__(self, store: Store, digest: str, size: int) -> None:
+        self._store = store
+        self._digest = digest
+        self.size = size
+
+    def blocks(self) -> Iterator[bytes]:
+        """All bytes."""
+        return self._store.blob(self._digest, self.size)
+
+
+class PlannedBlob(Record):
+    """One blob of the image. ``digest`` is None if it is known only after its files are read."""
+
+    kind: Literal["base", "weights", "config", "manifest"]
+    title: str
+    digest: Digest | None
+    size: Count
+    there: bool  # the target has it
+
+
+class Plan(Record):
+    """The plan of `lockstep build`. Sizes are exact, in bytes."""
+
+    target: str
+    tag: str
+    model: Digest
+    path: str  # The path of the weights in the image.
+    commit: CommitHash
+    runtime: str
+    platform: str
+    base: BaseImage | None
+    blobs: tuple[PlannedBlob, ...]
+    total: Count
+    # Bytes of blobs that the target lacks, including those that a registry can mount from the base.
+    to_send: Count
 
 
 def assemble(recipe: Recipe, cache: Cache) -> ImageReport:
@@ -58,12 +118,12 @@ def _send(recipe: Recipe, cache: Cache) -> list[Added]:
         cache.put(layer, layer_digest)
         digests[layer.key] = layer_digest
 
-    jobs: list[transfer.Job] = [functools.partial(send, layer) for layer in absent]
+    jobs: list[Job] = [functools.partial(send, layer) for layer in absent]
     if recipe.source:
-        jobs += [transfer.copy(recipe.source, target, *blob) for blob in lacking.items()]
+        jobs += [copy_job(recipe.source, target, *blob) for blob in lacking.items()]
     if jobs:
         total = sum(layer.size for layer in absent) + sum(lacking.values())
-        transfer.run(jobs, total, "build")
+        run_jobs(jobs, total, "build")
     return [Added(digests[layer.key] or "", layer.size, layer.title) for layer in recipe.layers]
 
 
@@ -92,3 +152,114 @@ def _report(recipe: Recipe, added: list[Added], stored_image: str, documents: in
         size=documents + sum(layer.size for layer in added) + (base.size if base else 0),
         tool=distribution.version(),
     )
+
+
+def planned(recipe: Recipe, cache: Cache) -> Plan:
+    """Return what building ``recipe`` would store. Raises as the target does."""
+    about = recipe.about
+    digests = [stored(recipe.target, cache, layer) for layer in recipe.layers]
+    blobs = (*_base(recipe), *_weights(recipe, cache, digests), *_documents(recipe, digests))
+    return Plan(
+        target=recipe.target.name,
+        tag=recipe.tag,
+        model=about.model,
+        path=about.path,
+        commit=about.commit,
+        runtime=recipe.runtime.name,
+        platform=recipe.runtime.platform_for(recipe.params.serve),
+        base=recipe.base.image if recipe.base else None,
+        blobs=blobs,
+        total=sum(blob.size for blob in blobs),
+        to_send=sum(blob.size for blob in blobs if not blob.there),
+    )
+
+
+def _base(recipe: Recipe) -> list[PlannedBlob]:
+    return [
+        PlannedBlob(
+            kind="base",
+            title=f"layer {number} of the base",
+            digest=layer.digest,
+            size=layer.size,
+            there=recipe.target.has(layer.digest, layer.size),
+        )
+        for number, layer in enumerate(recipe.base.layers if recipe.base else (), 1)
+    ]
+
+
+def _weights(recipe: Recipe, cache: Cache, stored: Sequence[str | None]) -> list[PlannedBlob]:
+    return [
+        PlannedBlob(
+            kind="weights",
+            title=layer.title,
+            digest=cache.get(layer),
+            size=layer.size,
+            there=layer_digest is not None,
+        )
+        for layer, layer_digest in zip(recipe.layers, stored, strict=True)
+    ]
+
+
+def _documents(recipe: Recipe, stored: Sequence[str | None]) -> tuple[PlannedBlob, PlannedBlob]:
+    """Return the config and the manifest. All digests are equally long, so their sizes are known before the layers."""
+    added = [
+        Added(layer_digest or recipe.about.model, layer.size, layer.title)
+        for layer, layer_digest in zip(recipe.layers, stored, strict=True)
+    ]
+    config, manifest = documents(recipe, added)
+    known = None not in stored
+    config_digest = digest.of_bytes(config)
+    return (
+        PlannedBlob(
+            kind="config",
+            title="config",
+            digest=config_digest if known else None,
+            size=len(config),
+            there=known and recipe.target.has(config_digest, len(config)),
+        ),
+        PlannedBlob(
+            kind="manifest",
+            title="manifest",
+            digest=digest.of_bytes(manifest) if known else None,
+            size=len(manifest),
+            there=False,
+        ),
+    )
+
+
+def copy_job(source: Store, target: Store, digest: str, size: int) -> Job:
+    """Copy one blob between stores: mounted within one registry, else streamed."""
+
+    def job(seen: Callable[[int], object]) -> None:
+        if target.borrow(digest, size, source):
+            seen(size)
+        else:
+            target.add(Borrowed(source, digest, size), digest, seen)
+
+    return job
+
+
+def run_jobs(jobs: Iterable[Job], total: int, name: str) -> None:
+    """Run all jobs, ``WORKERS`` at a time, with one progress bar of ``total`` bytes.
+
+    The first failure or interrupt ends the others at their next block, and is raised.
+    """
+    stop, lock = threading.Event(), threading.Lock()
+    with tqdm(total=total, desc=name, unit="B", unit_scale=True, disable=None) as bar:
+
+        def seen(count: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+            with lock:
+                bar.update(count)
+
+        with ThreadPoolExecutor(WORKERS) as pool:
+            pending = {pool.submit(job, seen) for job in jobs}
+            try:
+                done, _ = wait(pending, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise

@@ -9,9 +9,18 @@ from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from checks.records.identity import Digest
 from checks.storage import files
 from release.adapters.registry import documents
-from release.adapters.registry.documents import Entry, Index, Manifest, Platform
+from release.adapters.registry.documents import (
+    CONFIG,
+    LAYERS,
+    Descriptor,
+    Document,
+    Entry,
+    Index,
+    Manifest,
+    Platform,
+    Store,
+)
 from release.adapters.registry.reference import Reference
-from release.adapters.registry.types import CONFIG, LAYERS, Descriptor, Document, Store
 
 _CONFIGS = (CONFIG, "application/vnd.docker.container.image.v1+json")
 

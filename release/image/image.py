@@ -15,8 +15,7 @@ from checks.data import licenses
 from checks.gates.license import LicenseGate
 from checks.process.errors import BuildRefused
 from checks.storage import digest
-from checks.storage.digest import canonical_json
-from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Descriptor
+from release.adapters.registry.documents import CONFIG, LAYER, MANIFEST, Descriptor
 from release.image.base import Base
 from release.runtimes import Filled, Runtime
 
@@ -109,7 +108,7 @@ def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, ad
         {"created": created, "created_by": "lockstep build", "comment": layer.title}
         for layer in added
     ]
-    return canonical_json(
+    return digest.canonical_json(
         document
         | {
             "created": created,
@@ -131,7 +130,7 @@ def manifest(
         {"mediaType": LAYER, "digest": sha256, "size": size, "annotations": {named: title}}
         for sha256, size, title in added
     ]
-    return canonical_json(
+    return digest.canonical_json(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,

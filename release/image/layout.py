@@ -23,12 +23,14 @@ from checks.storage import files
 from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
 from release.adapters.registry.checked_blob import checked
-from release.adapters.registry.documents import Entry, Index, Manifest
-from release.adapters.registry.types import (
+from release.adapters.registry.documents import (
     INDEX,
     Blob,
     Descriptor,
     Document,
+    Entry,
+    Index,
+    Manifest,
     Seen,
     Store,
     StoreUnavailable,
@@ -123,7 +125,7 @@ class Layout:
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
 
-    def borrow(self, digest: str, size: int, source: Store) -> bool:  # noqa: ARG002 - as Store has it
+    def borrow(self, digest: str, size: int, source: Store) -> bool:
         """Always False: a hashed copy is safer than a link to a file that others can change."""
         return False
 

@@ -13,16 +13,13 @@ from checks.decision.held import HeldVerdict
 from checks.formats import placeholder_cards
 from checks.process.errors import BuildRefused, EvidenceRefused
 from checks.storage import digest, layout
-from checks.storage.digest import FileDigest
 from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import limits, reference
 from release.adapters.registry.client import Repository
-from release.adapters.registry.types import Store
+from release.adapters.registry.documents import Store
 from release.image import base as bases
 from release.image import image, stores, weights
-from release.image.base import Base
-from release.image.image import About
 from release.image.layout import Layout
 from release.runtimes import Runtime, compatibility
 
@@ -52,9 +49,9 @@ class Recipe(NamedTuple):
 
     params: Params
     runtime: Runtime
-    about: About
+    about: image.About
     layers: tuple[weights.Layer, ...]
-    base: Base | None
+    base: bases.Base | None
     source: Store | None
     target: Store
     place: str
@@ -69,7 +66,9 @@ def write_down(root: Path, held: HeldVerdict, options: BuildOptions) -> Recipe:
     params, parity, model = held.params, held.evidence.reports.parity, held.verdict.model
     if parity is None or model is None:
         raise EvidenceRefused(f"{layout.VERDICT}: is about no model", "run `./lockstep run`")
-    described = {path: FileDigest(file.sha256, file.size) for path, file in parity.files.items()}
+    described = {
+        path: digest.FileDigest(file.sha256, file.size) for path, file in parity.files.items()
+    }
     layers = weights.layers(root / layout.MERGED, described, model, params.serve.name)
     about = _about(
         root,
@@ -98,7 +97,7 @@ def write_down(root: Path, held: HeldVerdict, options: BuildOptions) -> Recipe:
     return Recipe(params, runtime, about, layers, base, source, target, place, tag)
 
 
-def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About:
+def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> image.About:
     """The commit with the complete record of the model. The record must be committed, or nobody else can find it.
 
     If its cards are placeholders, the later commit that has them written. Raises EvidenceRefused if there is none.
@@ -106,7 +105,7 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
-            f"{root}: git has no commit that holds the record",
+            f"{root.resolve()}: git has no commit that holds the record",
             "commit params.yaml, code.lock, dvc.lock, reports/",
         )
     if commits.is_shallow(root):
@@ -129,7 +128,7 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> About
         commit = commits.last_touching(root, head, (*_RECORD, *cards)) or commit
         placeholder_cards.check(commits.read_many(root, commit, cards))
     evidence = digest.of_file(root / layout.VERDICT).sha256
-    return About(model, home, evidence, commit, commits.committed_at(root, commit))
+    return image.About(model, home, evidence, commit, commits.committed_at(root, commit))
 
 
 def _target(root: Path, options: BuildOptions, version: str) -> tuple[Store, str, str]:
@@ -156,7 +155,7 @@ def _target(root: Path, options: BuildOptions, version: str) -> tuple[Store, str
     )
 
 
-def _base(root: Path, name: str | None, platform: str) -> tuple[Base | None, Store | None]:
+def _base(root: Path, name: str | None, platform: str) -> tuple[bases.Base | None, Store | None]:
     if name is None:
         return None, None
     named = reference.parse(name)
@@ -164,7 +163,9 @@ def _base(root: Path, name: str | None, platform: str) -> tuple[Base | None, Sto
     return bases.resolve(source, named, platform, name), source
 
 
-def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, longest: int) -> None:
+def _serves(
+    root: Path, described: dict[str, digest.FileDigest], runtime: Runtime, longest: int
+) -> None:
     """Refuse a runtime that would compute another function than the evaluated one."""
     path = root / layout.MERGED / _CONFIG
     if _CONFIG not in described:
@@ -186,3 +187,9 @@ def _serves(root: Path, described: dict[str, FileDigest], runtime: Runtime, long
         raise BuildRefused(f"{path}: is not a JSON object", "run `./lockstep run merge`")
     if why := compatibility.unfit(runtime, config, longest):
         raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")
+    file = runtime.identity.file if runtime.identity else None
+    if file and file not in described:
+        raise BuildRefused(
+            f"{layout.MERGED}: has no {file}, which {runtime.name} serves",
+            "set merge.export, and run `./lockstep run`",
+        )

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from release.adapters.registry.client import Repository
+from release.adapters.registry.documents import Store
 from release.adapters.registry.reference import Reference
-from release.adapters.registry.types import Store
 from release.image.layout import Layout
 
 

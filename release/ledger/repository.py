@@ -14,19 +14,17 @@ from checks.storage import layout
 from release.adapters import commits
 from release.ledger import (
     checkpoints,
-    local_branch,
     moves,
     place,
+    push,
     quarantine,
     trees,
     versions,
     walk,
     write,
 )
-from release.ledger.checkpoints import Last
 from release.ledger.quarantine import Counts, Held
 from release.ledger.types import Change, Move, Place, Tags
-from release.ledger.walk import Walk
 
 DEADLINE = 60.0  # seconds for one call of git, those that ask a remote included
 
@@ -214,7 +212,7 @@ class Ledger:
         """Whether the branch is that of a remote, not of this clone."""
         return self._place.remote is not None
 
-    def checkpoint(self) -> Last | None:
+    def checkpoint(self) -> checkpoints.Last | None:
         """The last signed checkpoint; None if there is none (``release.ledger.checkpoints``)."""
         return checkpoints.last(self._place)
 
@@ -232,7 +230,7 @@ class Ledger:
         Updates unmodified files of work trees that have the branch checked out. With a remote there is nothing to do.
         """
         if self._place.remote is None:
-            local_branch.follow(self._place, tip)
+            push.follow(self._place, tip)
 
     def _pointers(self) -> dict[str, str]:
         """The path of each environment's pointer."""
@@ -241,7 +239,7 @@ class Ledger:
             for name in self._environments
         }
 
-    def _walked(self, commit: str) -> Walk:
+    def _walked(self, commit: str) -> walk.Walk:
         paths = [*self._pointers().values(), f"{self._place.prefix}{layout.QUARANTINE}"]
         return walk.walk(self._place.git, commit, paths)
 

@@ -15,7 +15,7 @@ from checks.process.errors import Outrun, PromotionRefused
 from checks.process.text import redact
 from release.adapters import projects
 from release.adapters.git import Git
-from release.ledger import local_branch, message, place, push, trees
+from release.ledger import message, place, push, trees
 from release.ledger.types import Change, Place, Tag, Wanted
 
 
@@ -29,8 +29,8 @@ def commit(
     """
     ident = _identity(where.git)
     if where.remote is None:
-        local_branch.follow(where, tip)
-    move = push.move if where.remote else local_branch.move
+        push.follow(where, tip)
+    move = push.move if where.remote else push.move_here
     while True:
         made = _made(where.git, tip, change, where.prefix)
         tags = {f"refs/tags/{tag.name}": _tag(where.git, tag, made, ident) for tag in change.tags}
@@ -54,9 +54,9 @@ def _with_others(where: Place, tip: str, change: Change) -> str | None:
     if now is None or message.read_release(change.message) is not None:
         return None
     place.bring(where, now)
-    if folder == Path() or folder not in projects.folders(where.git, now):
+    if folder not in projects.folders(where.git, now):
         return None
-    return None if folder in projects.changed(where.git, tip, now) else now
+    return now if projects.is_apart(where.git, tip, now, folder) else None
 
 
 def propose(where: Place, tip: str, change: Change, branch: str) -> str:

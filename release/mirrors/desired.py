@@ -1,6 +1,8 @@
 """The state that environments should have, from the commit that holds them, and contradictions within that commit.
 
 Only git is read: `status` reports the contradictions, and mirrors are compared with the state.
+
+Whether signers who may signed for the releases there, and how these were verified, is read from git too.
 """
 
 import contextlib
@@ -10,19 +12,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.config import params_file
+from checks.config.release_params import Promote
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
-from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, Refusal
 from checks.storage import layout
 from release import runtimes
-from release.evidence import freshness
+from release.evidence import freshness, trust, verification
 from release.ledger import Ledger, Move, released_pointers
-from release.ledger.released_pointers import Envelope
 from release.mirrors.types import MirrorFinding
-from release.overlay import edits, environment_file, overlays, shipped
+from release.overlay import edits, environment_file, overlays
 from release.record.records import Records
 
 _AGAIN = "restore it from git's history, or promote again"
+
+
+class Verified(NamedTuple):
+    """``otherwise``: how the verification differs from how it is served. ``findings``: what the policy forbids.
+
+    ``unfit``: why the policy forbids the release that the environment before runs, as it was verified.
+    """
+
+    otherwise: tuple[str, ...] = ()
+    unfit: tuple[str, ...] = ()
+    findings: tuple[MirrorFinding, ...] = ()
 
 
 class Desired(NamedTuple):
@@ -33,7 +46,7 @@ class Desired(NamedTuple):
 
     environment: str
     pointer: Pointer | None
-    envelope: Envelope | None
+    envelope: released_pointers.Envelope | None
     files: Mapping[Path, bytes] | None
     namespace: str | None  # The namespace in environment.yaml.
     findings: tuple[MirrorFinding, ...]
@@ -86,7 +99,7 @@ def _environment(
     name: str,
     found: Mapping[Path, bytes],
     records: Records,
-    monitoring: Callable[[], Sequence[shipped.Files]],
+    monitoring: Callable[[], Sequence[edits.Files]],
 ) -> Desired:
     home = layout.ENVIRONMENTS / name
     spaced = environment_file.namespace(name, found)
@@ -164,3 +177,66 @@ def _unreadable(name: str, what: str, refused: EvidenceRefused) -> Desired:
     return Desired(
         name, None, None, None, None, (drift(name, what, "cannot be read", refused.what),)
     )
+
+
+def verifications(
+    root: Path, ledger: Ledger, tip: str, promote: Promote, environments: Mapping[str, Desired]
+) -> dict[str, Verified]:
+    """Return the verification of each environment at ``tip``; empty if it runs nothing or cannot be read.
+
+    Signers are those of the target branch as this clone has it, now or when the release moved. No network is used.
+    """
+    verified = dict.fromkeys(environments, Verified())
+    released = {
+        name: (environment.pointer, environment.envelope)
+        for name, environment in environments.items()
+        if environment.pointer and environment.envelope
+    }
+    if not released:
+        return verified
+    try:
+        known = trust.known(root)
+    except EvidenceRefused as refused:
+        unsigned = {
+            name: Verified(findings=(_unsigned(name, "evidence", refused),)) for name in released
+        }
+        return verified | unsigned
+    files = ledger.files(tip, layout.ENVIRONMENTS)
+    for name, (runs, envelope) in released.items():
+        release = envelope.statement.predicate
+        path = str(released_pointers.path(name))
+        at = ledger.recorded(tip, name, runs)
+        lines = verification.unlike_serving(release, name, files)
+        signed = partial(trust.verify, envelope.data, known, "release", path, offline=True, at=at)
+        findings = _refused(name, "evidence", signed)
+        if release.image.image != runs.digest:
+            about, actual = f"about {runs.digest}", f"is about {release.image.image}"
+            findings.append(drift(name, "evidence", about, actual))
+        if promote.environments[name].served_as_verified:
+            findings += [drift(name, "verification", "of what serves", line) for line in lines]
+        if release.verification is not None:  # Versions that did not sign it moved others.
+            findings += _refused(
+                name,
+                "verification",
+                partial(verification.check_verifier, release, known, offline=True, at=at),
+            )
+        verified[name] = Verified(tuple(lines), (), tuple(findings))
+    for name, rule in promote.environments.items():
+        if rule.served_as_verified and rule.after in released:
+            release = released[rule.after][1].statement.predicate
+            unfit = verification.unlike_serving(release, name, files)
+            verified[name] = verified[name]._replace(unfit=tuple(unfit))
+    return verified
+
+
+def _refused(name: str, what: str, verify: Callable[[], object]) -> list[MirrorFinding]:
+    """Return a finding if ``verify`` refuses."""
+    try:
+        verify()
+    except (EvidenceRefused, MachineRefused) as refused:
+        return [_unsigned(name, what, refused)]
+    return []
+
+
+def _unsigned(name: str, what: str, refused: Refusal) -> MirrorFinding:
+    return drift(name, what, "signed by one who may", refused.what)

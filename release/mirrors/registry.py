@@ -16,9 +16,7 @@ from checks.formats.statement import ENVELOPE
 from checks.process.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
 from checks.storage import digest
 from release.adapters.registry import documents, reference
-from release.adapters.registry.documents import Manifest
-from release.adapters.registry.reference import Reference
-from release.adapters.registry.types import Store
+from release.adapters.registry.documents import Store
 from release.evidence import attach, attached_statements, dsse, sigstore
 from release.image import stores
 from release.image.layout import Layout
@@ -69,7 +67,7 @@ def _failures(store: Store, image: str) -> list[str]:
     """Return what of an image is missing. Raises MirrorUnavailable if the store does not answer."""
     try:
         manifest = documents.read(store.document(image), f"{store.name}@{image}")
-        if not isinstance(manifest, Manifest):
+        if not isinstance(manifest, documents.Manifest):
             return [f"{store.name}@{image} is an index, not an image"]
         layers = ((f"layer {number}", layer) for number, layer in enumerate(manifest.layers, 1))
         blobs = (("its config", manifest.config), *layers)
@@ -84,7 +82,7 @@ def _failures(store: Store, image: str) -> list[str]:
 
 
 def _evidence(
-    root: Path, store: Store, where: Reference, image: Image, fix: bool
+    root: Path, store: Store, where: reference.Reference, image: Image, fix: bool
 ) -> list[MirrorFinding]:
     pointer = image.pointer
     if _within(DEADLINE, lambda: _attached(store, pointer)):

@@ -10,7 +10,6 @@ import sys
 
 from checks.records.rows import Record
 from release.mirrors import compare
-from release.mirrors.compare import WantedModel
 from release.mirrors.mlflow_client import ModelRegistry
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
 
@@ -19,7 +18,7 @@ class MirrorJob(Record):
     """A comparison to make, and where."""
 
     uri: str
-    wanted: WantedModel
+    wanted: compare.WantedModel
     fix: bool
 
 
@@ -38,7 +37,7 @@ def do(job: MirrorJob) -> MirrorResult:
         return MirrorResult(findings=(), trouble=str(silent))
 
 
-def agree(registry: ModelRegistry, wanted: WantedModel, fix: bool) -> list[MirrorFinding]:
+def agree(registry: ModelRegistry, wanted: compare.WantedModel, fix: bool) -> list[MirrorFinding]:
     """List where the registry differs from ``wanted``; with ``fix`` it is corrected and read again.
 
     A difference counts as fixed only if the second reading confirms it. Raises MirrorUnavailable.
@@ -51,7 +50,7 @@ def agree(registry: ModelRegistry, wanted: WantedModel, fix: bool) -> list[Mirro
     return [finding.model_copy(update={"fixed": finding.what not in left}) for finding in findings]
 
 
-def _repair(registry: ModelRegistry, wanted: WantedModel) -> None:
+def _repair(registry: ModelRegistry, wanted: compare.WantedModel) -> None:
     """Write ``wanted`` to the registry; what is right is left alone. Raises MirrorUnavailable."""
     name = wanted.name
     model = registry.read(name)

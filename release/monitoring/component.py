@@ -13,7 +13,7 @@ from pathlib import Path
 
 from checks.config.monitor import Monitor
 from checks.storage import layout, plain_yaml
-from release.monitoring import dashboard, rules, templates
+from release.monitoring import rules, templates
 from release.monitoring.objectives import Scope
 from release.overlay import gateway, kustomization
 from release.overlay.overlays import CONTAINER
@@ -39,7 +39,7 @@ def files(scope: Scope, monitor: Monitor) -> dict[str, bytes]:
         server=CONTAINER,
     )
     texts = {name: header + plain_yaml.dump(value) for name, value in manifests.items()}
-    texts["dashboard.json"] = json.dumps(dashboard.dashboard(scope, monitor), indent=2) + "\n"
+    texts["dashboard.json"] = json.dumps(rules.dashboard(scope, monitor), indent=2) + "\n"
     return {name: text.encode() for name, text in texts.items()}
 
 

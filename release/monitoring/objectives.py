@@ -10,8 +10,8 @@ from typing import NamedTuple
 from checks.config.monitor import Monitor, Objectives
 from checks.process.errors import ParamsRefused
 from checks.storage import layout
+from release.monitoring.gateway.options import SECONDS
 from release.monitoring.gateway.outcomes import ANSWERS, FAILURES
-from release.monitoring.gateway.settings import SECONDS
 
 _HANG_SECONDS = 60.0  # The time that a request may wait if no objective says it.
 

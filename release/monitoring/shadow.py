@@ -21,7 +21,6 @@ from pydantic import AwareDatetime, ValidationError
 from checks.config.params import Params
 from checks.evaluation import scoring
 from checks.formats import captures
-from checks.formats.captures import Capture
 from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import Seconds
 from checks.kinds.scorer import Scorer
@@ -65,7 +64,7 @@ class ShadowPair(Record):
     candidate: ShadowAnswer
 
 
-def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
+def prompts(requests: Iterable[captures.Capture]) -> tuple[list[Prompt], int]:
     """Return the different prompts in the order of their requests' hashes, and how many requests cannot be sent again.
 
     So the first of them are a sample drawn by chance, the same for every run. Mistakes of a client, calls of tools,
@@ -83,7 +82,7 @@ def prompts(requests: Iterable[Capture]) -> tuple[list[Prompt], int]:
     return list(by_digest.values()), left_out
 
 
-def _messages(request: Capture) -> tuple[Message, ...] | None:
+def _messages(request: captures.Capture) -> tuple[Message, ...] | None:
     mistake = 400 <= request.status < 500 and request.status not in (429, 499)
     messages = request.input_messages
     if request.operation != "chat" or mistake or not messages or messages[-1].role != "user":

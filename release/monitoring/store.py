@@ -10,7 +10,6 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field, ValidationError
 
 from checks.formats import captures
-from checks.formats.captures import Capture
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.process.text import redact
 from checks.records.rows import Record
@@ -62,7 +61,9 @@ class CaptureStore:
                 )
                 raise MachineRefused(f"{self.shown}: {redact(str(error))}", todo) from error
 
-    def requests(self, environment: str, since: datetime, until: datetime) -> Iterator[Capture]:
+    def requests(
+        self, environment: str, since: datetime, until: datetime
+    ) -> Iterator[captures.Capture]:
         """The captured requests that arrived from ``since`` on and before ``until``. Raises EvidenceRefused."""
         for name in self._names(environment):
             if not captures.may_hold(name, since, until):
@@ -83,7 +84,7 @@ class CaptureStore:
             yield redact(name), self._read(name)
 
     def add_requests(
-        self, environment: str, requests: Sequence[Capture], writer: str
+        self, environment: str, requests: Sequence[captures.Capture], writer: str
     ) -> tuple[list[str], int]:
         """Store requests that another tool captured, a file for each hour in which some arrived.
 

@@ -4,18 +4,37 @@ An environment's folder has environment.yaml, which people write; the kustomizat
 component that `lockstep monitor component` writes; and what a move writes. Base and components are shipped: those that
 the environment uses must be there. Any other byte or file is a failure. What no rendering sees is compared too: other
 environments, and what this release needs.
+
+The shared folders are data of this package. A repository has those that its environments use, written by
+`lockstep render`.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from checks.process.errors import ParamsRefused
-from checks.storage import layout, plain_yaml
-from release.overlay import environment_file, kustomization, shipped
+from checks.storage import digest, layout, plain_yaml
+from release.overlay import environment_file, kustomization
 from release.overlay.environment_file import EnvironmentFile
 from release.overlay.overlays import FOLDER, GPU, SERVER, SHARED
-from release.overlay.shipped import Files
+
+Files = Mapping[Path, bytes | None]
+
+_DATA = Path(__file__).parents[1] / layout.ENVIRONMENTS.name
+_BASE, _COMPONENTS = SHARED
+# The digests (`digest.of_tree`) of the folders of earlier versions. Clusters run them until somebody renders again.
+# Whoever changes a shared folder adds the digest that it has in the last released version.
+EARLIER = {
+    # 0.1.0: base, canary, exposure, gateway, kserve, rollout
+    "sha256:669774e9618cc730bd1c4c1aa070b70818a2ddcf9598ab387c6901976db3fbfb",
+    "sha256:ba690cc8cfe698d9b0a18a74b5976aeab394106184ba8edc21eef0059ac07faf",
+    "sha256:f2d360f656b2e127069a1a1f5ec500812c9a6709b9036d1c266a1d95f5c64a17",
+    "sha256:a81a2279507e299b9f68bb98496319b9bc445617f79ed5d1cfe1a78e33688adf",
+    "sha256:0dbd852bde661c259516a474e8163f33a631d3a4abc59814f929ff0f82194c66",
+    "sha256:eb89a4d7cef16bfb8943d9d28d467bd7dc1880783550d74f90d5cd3ceaa5b071",
+}
 
 
 def failures(
@@ -46,7 +65,7 @@ def failures(
 
 def older(environment: str, committed: Files) -> str:
     """Say which shared folders an earlier version of Lockstep wrote; empty if none. A cluster runs them as they are."""
-    names = ", ".join(map(str, shipped.earlier(committed)))
+    names = ", ".join(map(str, earlier_folders(committed)))
     todo = f"`lockstep render {environment}` writes those of this version, for every environment"
     return f"{names}: of an earlier version of Lockstep: {todo}" if names else ""
 
@@ -59,10 +78,10 @@ def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterato
         yield f"{rendered}: is not what {environment_file.NAME} gives: run `lockstep render {environment}`"
     known = {rendered, environment_file.path(environment), layout.QUARANTINE}
     known |= {home / layout.POINTER, home / layout.EVIDENCE}
-    earlier = shipped.earlier(committed)
-    used = shipped.files(file)
-    for folder, content in shipped.folders().items():
-        here = shipped.below(folder, committed)
+    earlier = earlier_folders(committed)
+    used = shared_files(file)
+    for folder, content in shared_folders().items():
+        here = files_below(folder, committed)
         known |= content.keys() | earlier.get(folder, {}).keys()
         if folder not in earlier and (here or content.keys() & used.keys()):
             yield from _shared(environment, content, here)
@@ -155,3 +174,48 @@ def _others(environment: str, file: EnvironmentFile, committed: Files) -> Iterat
 def _covers(host: str, other: str) -> bool:
     """Return whether ``other`` is ``host``, or a name below the wildcard ``host``."""
     return host == other or (host.startswith("*.") and other.endswith(host[1:]))
+
+
+@functools.cache
+def shared_folders() -> Mapping[Path, Mapping[Path, bytes]]:
+    """Return the files of each shared folder of this version, by path in a repository."""
+    homes = [_DATA / _BASE, *sorted((_DATA / _COMPONENTS).iterdir())]
+    return {
+        layout.ENVIRONMENTS / home.relative_to(_DATA): {
+            layout.ENVIRONMENTS / path.relative_to(_DATA): path.read_bytes()
+            for path in sorted(home.rglob("*.yaml"))
+        }
+        for home in homes
+    }
+
+
+def shared_files(file: EnvironmentFile) -> Mapping[Path, bytes]:
+    """Return the shared files that an environment with these knobs uses, by path in a repository."""
+    names = [_BASE, *(f"{_COMPONENTS}/{name}" for name in (*file.components, file.variant))]
+    used = {layout.ENVIRONMENTS / name for name in names}
+    return {
+        path: data
+        for folder, content in shared_folders().items()
+        if folder in used
+        for path, data in content.items()
+    }
+
+
+def files_below(folder: Path, committed: Files) -> Files:
+    """Return the files that a repository has in a folder."""
+    return {path: data for path, data in committed.items() if folder in path.parents}
+
+
+def earlier_folders(committed: Files) -> dict[Path, Files]:
+    """Return the shared folders that a repository has as an earlier version of Lockstep had them, with their files."""
+    contents = {folder: files_below(folder, committed) for folder in shared_folders()}
+    return {folder: content for folder, content in contents.items() if _is_earlier(folder, content)}
+
+
+def _is_earlier(folder: Path, content: Files) -> bool:
+    manifest = {
+        path.relative_to(folder).as_posix(): digest.FileDigest(digest.of_bytes(data), len(data))
+        for path, data in content.items()
+        if data is not None
+    }
+    return len(manifest) == len(content) and digest.of_manifest(manifest) in EARLIER

@@ -24,7 +24,6 @@ from checks.process.errors import BuildRefused, EvidenceRefused, ParamsRefused
 from checks.storage import layout, plain_yaml
 from release import runtimes
 from release.adapters.registry import reference
-from release.adapters.registry.reference import Reference
 from release.image import weights
 from release.runtimes import Runtime
 
@@ -190,7 +189,7 @@ def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve)
         )
 
 
-def _reference(pointer: Pointer) -> Reference:
+def _reference(pointer: Pointer) -> reference.Reference:
     """The image by digest alone: beside a digest, a tag has no effect and can mislead."""
     try:
         found = reference.parse(pointer.image)

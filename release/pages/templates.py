@@ -1,6 +1,6 @@
 """Renders Markdown from Jinja templates: the comment, the comparison of two records, the cards, and the page of data.
 
-Markdown is the one form of these documents. GitHub and the Hugging Face Hub get it as it is, ``release.pages.markdown``
+Markdown is the one form of these documents. GitHub and the Hugging Face Hub get it as it is, ``release.pages.html``
 makes HTML of it, and ``release.cli.terminal`` makes text of it. So a fact is worded once, in a template.
 
 In a template ``{{ value }}`` writes a whole number with thousands separators and text as a code span (``text.cell``);
@@ -20,6 +20,7 @@ from markupsafe import Markup
 from checks.evaluation import baselines
 from checks.formats import energy
 from checks.formats.evaluation_reports import Interval
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from release.pages.figures import points, signed, typeset, whole
 from release.pages.text import cell, prose, visible
@@ -40,7 +41,8 @@ def sections(
 def render(package: str, template: str, macro: str, values: Mapping[str, Any]) -> str:
     """Return the text of a macro, without surrounding blank lines."""
     module = environment(package).get_template(template).make_module(dict(values))
-    return re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip()
+    text = re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip()
+    return distribution.linked(text)
 
 
 @functools.cache

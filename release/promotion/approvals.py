@@ -15,9 +15,8 @@ from checks.process.errors import EvidenceRefused
 from release.evidence import statement, trust
 from release.evidence.dsse import Verified
 from release.promotion.case import Promotion
-from release.promotion.checklist import CheckResult
+from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import approvals_folder
-from release.promotion.types import PromotionContext
 
 
 def enough(promotion: Promotion, result: CheckResult) -> None:

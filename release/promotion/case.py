@@ -7,9 +7,8 @@ from checks.formats.statement import Release
 from release.adapters.registry.reference import Reference
 from release.evidence.attached_statements import Released
 from release.ledger import Change
-from release.promotion.checklist import Unavailable
+from release.promotion.checklist import ImageRecord, PromotionContext, StoredImage, Unavailable
 from release.promotion.environment import EnvironmentState
-from release.promotion.types import ImageRecord, PromotionContext, StoredImage
 
 T = TypeVar("T")
 

@@ -17,7 +17,7 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import freshness, trust
 from release.ledger import DEADLINE, Ledger
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import PromotionContext
 from release.record.records import Records
 
 _REFS = "--format=%(refname) %(symref)"
@@ -43,7 +43,7 @@ def find(root: Path, target: str | None = None, *, stale: bool = False) -> Promo
         )
     if seen[1] is None:
         raise EvidenceRefused(
-            f"{root}: git has no commit that holds the rules", f"commit {layout.PARAMS}"
+            f"{root.resolve()}: git has no commit that holds the rules", f"commit {layout.PARAMS}"
         )
     branch = _branch(root, seen[0])
     records = Records(root)

@@ -5,11 +5,10 @@ from checks.formats.serving import ImageReport
 from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.storage import files, layout
 from release.adapters.registry import reference
-from release.adapters.registry.reference import Reference
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import PromotionContext
 
 
-def find(context: PromotionContext, rule: Environment, named: str | None) -> Reference:
+def find(context: PromotionContext, rule: Environment, named: str | None) -> reference.Reference:
     """The image, by digest and without a tag: ``named``, else what the previous environment runs, else what was built.
 
     Raises PromotionRefused or EvidenceRefused if there is none, BuildRefused if ``named`` is not a valid reference.

@@ -1,20 +1,28 @@
-"""Checks that an environment's files are what its knobs give: nothing else changes what a move puts there."""
+"""Checks that an environment's files are what its knobs give: nothing else changes what a move puts there.
+
+Where an environment runs the right release already, ``repaired`` restores its files and makes missing tags.
+"""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from checks.config.monitor import Monitor
-from checks.process.errors import ParamsRefused
+from checks.formats.pointer import Pointer
+from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import layout
+from release.evidence.attached_statements import Released
+from release.ledger import Change
 from release.monitoring import component
 from release.monitoring.objectives import Scope
-from release.overlay import edits, environment_file, kustomization
+from release.overlay import edits, environment_file, kustomization, namespaces
+from release.promotion import checklist, move_commit, requirements
+from release.promotion import environment as environments
 from release.promotion.case import Case
-from release.promotion.checklist import CheckResult
-from release.promotion.environment import rendered
+from release.promotion.environment import EnvironmentState, folder, rendered
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 
@@ -23,8 +31,10 @@ class _MonitorSection(BaseModel):
     monitor: Monitor = Monitor()
 
 
-def unedited(case: Case, result: CheckResult) -> None:
+def unedited(case: Case, result: checklist.CheckResult) -> None:
     """Check the environment's files, among them the rules that the target's section monitor gives.
+
+    No project beside this one may have an environment in the same namespace.
 
     Raises ParamsRefused if that section is needed and cannot be rules.
     """
@@ -32,9 +42,11 @@ def unedited(case: Case, result: CheckResult) -> None:
         case.environment, case.present.files, _wanted(case), lambda: (_from_section(case),)
     ):
         result.fail(failure, _TODO)
+    for failure in _of_other_projects(case):
+        result.fail(failure, "give each environment its own, run `lockstep render`, and commit")
 
 
-def unedited_since(case: Case, last: str | None, result: CheckResult) -> None:
+def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) -> None:
     """Check as ``unedited``, for a rollback, which another environment or older alerts should not stop.
 
     The rules may also be those of the last move (commit ``last``), which compared them.
@@ -56,6 +68,16 @@ def unedited_since(case: Case, last: str | None, result: CheckResult) -> None:
         result.fail(failure, _TODO)
 
 
+def _of_other_projects(case: Case) -> Iterator[str]:
+    """Compare the namespace with those of other projects in the ledger."""
+    folder = Path(case.context.ledger.folder)
+    own = folder / environment_file.path(case.environment)
+    namespace_of = namespaces.of_repository(case.context.records.git, case.context.tip)
+    for path, namespace in namespace_of.items():
+        if namespaces.project(path) != folder and namespace == namespace_of.get(own):
+            yield f"{own}: namespace: {namespace!r} is the namespace in {path} too"
+
+
 def _wanted(case: Case) -> dict[Path, bytes]:
     """The files that the move writes for a cluster."""
     built = case.release().image
@@ -69,3 +91,41 @@ def _from_section(case: Case) -> Mapping[Path, bytes | None]:
         _MonitorSection, name, "fix it on the target branch"
     )
     return component.committed(Scope(context.name, case.environment), section.monitor)
+
+
+def repaired(
+    context: checklist.PromotionContext, name: str, present: EnvironmentState, runs: Pointer
+) -> tuple[Change, list[str]]:
+    """Return the commit that restores the environment ``name``, which runs ``runs``, and a line for each changed file.
+
+    Raises PromotionRefused if the release is in quarantine, EvidenceRefused if nobody who may sign signed its evidence.
+    """
+    check = partial(requirements.held_back, context, runs.digest, runs.model)
+    if refused := checklist.refusal(
+        f"{name} stays as it is; `lockstep rollback {name}` leaves the release",
+        (checklist.run("quarantine", check),),
+    ):
+        raise refused
+    signed = _signed(context, name, present, runs)
+    result = checklist.CheckResult()
+    environments.intact(context, name, present, result)
+    tags = context.missing_tags()
+    if not result.failures:
+        return Change({}, "", tags), []
+    files = move_commit.written(context, name, present, runs, signed)
+    message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
+    return Change(files, message, tags), [failure.what for failure in result.failures]
+
+
+def _signed(
+    context: checklist.PromotionContext, name: str, present: EnvironmentState, runs: Pointer
+) -> Released:
+    """Check that someone who may sign, today or when it was moved there, signed the evidence that the pointer names."""
+    envelope = present.files[folder(name) / layout.EVIDENCE]
+    try:
+        return environments.signed(context, name, runs, envelope, f"the evidence of {name}")
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(
+            f"{name} runs {runs.image}, and no current signer signed its evidence: {refused.what}",
+            f"see who moved it (`lockstep history {name}`), then `lockstep rollback {name}`, or promote another image",
+        ) from refused

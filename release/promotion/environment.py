@@ -10,11 +10,9 @@ from checks.formats.statement import Statement
 from checks.storage import layout
 from release import runtimes
 from release.evidence import attached_statements
-from release.evidence.attached_statements import Released
 from release.ledger import released_pointers
 from release.overlay import overlays
-from release.promotion.checklist import CheckResult
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import CheckResult, PromotionContext
 from release.record.records import Records
 
 
@@ -68,7 +66,7 @@ def intact(
 
 def signed(
     context: PromotionContext, environment: str, pointer: Pointer, evidence: bytes, called: str
-) -> Released:
+) -> attached_statements.Released:
     """The release that ``evidence`` states, signed by someone who may sign, today or when the ledger recorded it.
 
     Raises as ``released.check``.

@@ -20,18 +20,13 @@ from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import documents, reference
 from release.adapters.registry.client import Repository
-from release.adapters.registry.documents import Manifest
-from release.adapters.registry.reference import Reference
-from release.adapters.registry.types import Store, StoreUnavailable
+from release.adapters.registry.documents import Store, StoreUnavailable
 from release.adapters.retries import Patience
 from release.image import base as bases
 from release.image import image as images
 from release.image import stores, weights
-from release.image.base import Base
-from release.image.image import About, Added
 from release.promotion.case import Case, Promotion
-from release.promotion.checklist import CheckResult
-from release.promotion.types import ImageRecord, StoredImage
+from release.promotion.checklist import CheckResult, ImageRecord, StoredImage
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 # Try only briefly: the statement names the base, too.
@@ -39,7 +34,7 @@ _HASTY = Patience(tries=2, in_all=2, first=0.2, longest=0.5, on_request=1)
 _FIX = "run `lockstep build` with this version of Lockstep, verify and sign that"
 
 
-def open_place(root: Path, named: Reference) -> Store:
+def open_place(root: Path, named: reference.Reference) -> Store:
     """The store of an image. In a folder every blob is hashed: what a build remembers of blobs can be changed."""
     return stores.open_store(named, root)
 
@@ -51,7 +46,7 @@ def there(store: Store, image: str) -> StoredImage:
     """
     where = f"{store.name}@{image}"
     found = documents.read(store.document(image), where)
-    if not isinstance(found, Manifest):
+    if not isinstance(found, documents.Manifest):
         raise EvidenceRefused(
             f"{where}: is an index, not an image", "name the image of one platform"
         )
@@ -120,7 +115,9 @@ def composed(promotion: Promotion, result: CheckResult) -> None:
         result.fail(failure, _FIX)
 
 
-def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResult) -> Base | None:
+def _base(
+    root: Path, found: StoredImage, report: ImageReport, result: CheckResult
+) -> bases.Base | None:
     """The base image from its registry; if that cannot be had, the signed layer digests in the image are used.
 
     None without a base, and with a failure for one that a build would refuse, such as an image for other processors, or
@@ -151,21 +148,21 @@ def _base(root: Path, found: StoredImage, report: ImageReport, result: CheckResu
     plain, rootfs = dict(found.config), dict(found.config.get("rootfs") or {})
     plain["rootfs"] = rootfs | {"diff_ids": (rootfs.get("diff_ids") or [])[:-count]}
     plain["history"] = (plain.get("history") or [])[:-count]
-    return Base(report.base, named, found.manifest.layers[:-count], plain)
+    return bases.Base(report.base, named, found.manifest.layers[:-count], plain)
 
 
 def _differences(
-    root: Path, found: StoredImage, release: Release, recorded: ImageRecord, base: Base | None
+    root: Path, found: StoredImage, release: Release, recorded: ImageRecord, base: bases.Base | None
 ) -> Iterator[str]:
     """How the image differs from what a build would make; empty if it is the same."""
     report, params = release.image, recorded.params
     runtime = runtimes.load(report.runtime)
     filled = runtimes.fill(runtime, params.serve, report.path)
     created = commits.committed_at(root, report.commit)
-    about = About(report.model, report.path, report.verdict, report.commit, created)
+    about = images.About(report.model, report.path, report.verdict, report.commit, created)
     planned = weights.arranged(root, recorded.files, report.model, params.serve.name)
     added = [
-        Added(one.digest, one.size, other.title)
+        images.Added(one.digest, one.size, other.title)
         for one, other in zip(report.layers, planned, strict=True)
     ]
     labels = images.annotations(about, params, runtime, base)

@@ -24,8 +24,8 @@ from release.monitoring import canary
 from release.monitoring.releases import Sides
 from release.monitoring.store import CaptureStore, Label
 from release.promotion import environment, image_checks
+from release.promotion.checklist import PromotionContext
 from release.promotion.incident_report import Back, IncidentLook, IncidentOptions, Replayed
-from release.promotion.types import PromotionContext
 from release.serving import weights
 from release.serving.behind_gateway import Behind
 from release.serving.traffic import Answered, Replay, Request, Side

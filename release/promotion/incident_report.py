@@ -14,7 +14,6 @@ from checks.formats.serving import Seconds
 from checks.records.identity import Digest
 from checks.records.rows import Record
 from release.monitoring import canary, detection
-from release.monitoring.detection import Detection
 from release.serving.traffic import Answered
 
 SIMULATED = (
@@ -67,7 +66,7 @@ class Back(Record):
     signed: bool  # git's signature of the commit
 
 
-class ExpectedDetection(Detection):
+class ExpectedDetection(detection.Detection):
     """``requests`` and ``seconds``: what ``pairs`` take at this drill's share, labels and rate."""
 
     requests: int | None
@@ -157,7 +156,7 @@ def report(
     )  # fmt: skip
 
 
-def _expected(case: Detection, labelled_each: float, reached: float) -> ExpectedDetection:
+def _expected(case: detection.Detection, labelled_each: float, reached: float) -> ExpectedDetection:
     """Return how soon a smaller loss would be found. ``labelled_each``: labelled pairs that a request makes."""
     requests = None if case.pairs is None else round(case.pairs / labelled_each)
     seconds = None if requests is None else round(requests / reached, 1)

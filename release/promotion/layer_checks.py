@@ -14,9 +14,8 @@ from tqdm import tqdm
 from checks.formats.serving import Layer
 from checks.formats.statement import Release
 from checks.storage import digest, layout
-from release.adapters.registry.types import Store
+from release.adapters.registry.documents import Store
 from release.image import tar, weights
-from release.image.weights import Layer as Planned
 from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
 
@@ -76,7 +75,7 @@ def _is_of(root: Path, release: Release) -> bool:
     return path.is_file() and digest.of_file(path).sha256 == signed
 
 
-def _of_files(planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
+def _of_files(planned: weights.Layer, signed: Layer, bar: "tqdm[Never]") -> str:
     """Why the files of a layer do not give the signed layer; "" if they do."""
     hasher = hashlib.sha256()
     for block in _told(planned.tar.blocks(), bar):
@@ -87,7 +86,7 @@ def _of_files(planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
     )
 
 
-def _of_store(store: Store, planned: Planned, signed: Layer, bar: "tqdm[Never]") -> str:
+def _of_store(store: Store, planned: weights.Layer, signed: Layer, bar: "tqdm[Never]") -> str:
     """Why the layer in the store does not contain these files; "" if it does."""
     if signed.size != planned.size:
         return f"it has {signed.size:,} bytes, its files give {planned.size:,}"

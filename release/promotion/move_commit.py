@@ -1,32 +1,44 @@
-"""The commit that moves an environment: the pointer, its evidence, and the files for the cluster."""
+"""The commit that moves an environment: the pointer, its evidence, and the files for the cluster.
+
+As a pull request it is pushed to a branch, and the request is opened through GitHub's API. The token comes from
+GITHUB_TOKEN and is never printed. Without a token, or if the ledger is on another host, the branch is pushed and the
+address for opening a pull request is returned.
+"""
 
 import difflib
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 from pydantic import ValidationError
 
 from checks.formats import pointer, quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
-from checks.process.errors import PromotionRefused
+from checks.process.errors import PromotionRefused, RemoteRefused
 from checks.process.text import escape
 from checks.storage import files, layout
+from release.adapters import github
 from release.adapters.git import Git
+from release.adapters.retries import RequestError
 from release.evidence.attached_statements import Released
-from release.ledger import Change, compose, next_version, tags_for
+from release.ledger import DEADLINE, Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
 from release.promotion.case import Case
-from release.promotion.checklist import CheckResult
+from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import (
     EnvironmentState,
     approvals_folder,
     folder,
     rendered,
 )
-from release.promotion.types import PromotionContext
+
+_SERVER = "https://github.com"
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
 
 
 def point(
@@ -219,3 +231,50 @@ def diff(before: Mapping[Path, bytes], after: Mapping[Path, bytes | None]) -> st
         was, now = ((side or b"").decode(errors="replace").splitlines() for side in (old, data))
         lines += difflib.unified_diff(was, now, f"a/{path}", f"b/{path}", lineterm="", n=1)
     return "".join(f"{escape(line)}\n" for line in lines)
+
+
+def propose(
+    context: PromotionContext, environment: str, after: Pointer, change: Change
+) -> tuple[str, str | None]:
+    """Push the commit to ``lockstep/ENVIRONMENT-VERSION`` and open a pull request. Returns the commit and an address.
+
+    A pull request that is already open is used. Without access to the API the address is where a person can open one;
+    it is None if the host is not GitHub. Raises RemoteRefused if GitHub refuses or does not answer; the branch exists
+    then.
+    """
+    move = f"{environment}-{after.version}"
+    branch = "/".join(filter(None, ("lockstep", context.ledger.folder, move)))
+    commit = context.ledger.propose(context.tip, change, branch)
+    name = _repository(context)
+    if name is None:
+        return commit, None
+    token = os.environ.get("GITHUB_TOKEN")
+    if not token:
+        server = os.environ.get("GITHUB_SERVER_URL", _SERVER).rstrip("/")
+        return (
+            commit,
+            f"{server}/{name}/compare/{quote(context.promote.branch)}...{quote(branch)}?expand=1",
+        )
+    title, _, body = change.message.partition("\n\n")
+    client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
+    try:
+        return commit, client.open(title, branch, context.promote.branch, body)
+    except RequestError as trouble:
+        refused = client.refused(trouble)
+        todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed"
+        raise RemoteRefused(f"{refused.what}: opens no pull request", todo) from None
+
+
+def _repository(context: PromotionContext) -> str | None:
+    """OWNER/NAME on GitHub, from the environment or the ledger's address; None if neither gives it."""
+    named = os.environ.get("GITHUB_REPOSITORY") if context.promote.repository is None else None
+    if named is None:
+        address = context.promote.repository or _remote(context)
+        named = github.repository_of(address, os.environ.get("GITHUB_SERVER_URL", _SERVER))
+    return named if named and _NAME.fullmatch(named) else None
+
+
+def _remote(context: PromotionContext) -> str:
+    git = Git(context.root, DEADLINE)
+    name = git.config(f"branch.{context.promote.branch}.remote") or "origin"
+    return git.config(f"remote.{name}.url") or ""

@@ -17,8 +17,8 @@ from checks.process.errors import EvidenceRefused, MachineRefused, PromotionRefu
 from checks.process.text import redact
 from checks.storage import files, layout
 from release.ledger import Counts, Held, Ledger, Release
+from release.promotion.checklist import PromotionContext
 from release.promotion.context import whoami
-from release.promotion.types import PromotionContext
 
 LONGEST_REASON = 500  # characters of a reason, as the quarantine keeps it
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -10,7 +10,6 @@ from checks.config.params import Params
 from checks.decision import policy as policies
 from checks.decision import policy_judgement
 from checks.decision.held import refusal as verdict_refusal
-from checks.decision.policy import Change
 from checks.formats import placeholder_cards
 from checks.formats.statement import Release
 from checks.formats.training_reports import ParityReport
@@ -19,16 +18,13 @@ from checks.kinds import plugins
 from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
-from checks.storage.digest import FileDigest
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights
 from release.ledger import DEADLINE
 from release.promotion.case import Promotion
-from release.promotion.checklist import CheckResult
-from release.promotion.types import ImageRecord, PromotionContext
+from release.promotion.checklist import CheckResult, ImageRecord, PromotionContext
 from release.record import committed_code, pipeline_lock, target_policy, verdict_check
-from release.record.pipeline_lock import Stages
 from release.record.records import Commit
 
 # Not in the image. Reports name these digests, and the verdict covers the reports; the weights are checked separately.
@@ -78,13 +74,17 @@ def find(context: PromotionContext, release: Release) -> ImageRecord:
     if refused := verdict_refusal(verdict):
         raise refused
     parity = _report(there, layout.PARITY_REPORT, ParityReport)
-    described = {name: FileDigest(file.sha256, file.size) for name, file in parity.files.items()}
+    described = {
+        name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()
+    }
     if problems := [*_contradictions(release, verdict, described)]:
         raise EvidenceRefused(problems[0], "ask who signed it", tuple(problems[1:]))
     return recorded._replace(files=described)
 
 
-def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, Any]) -> Stages:
+def _whole(
+    found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, Any]
+) -> pipeline_lock.Stages:
     """The stages of dvc.lock, checked against dvc.yaml: a lock with stages removed would hide the code that ran."""
     at = f"at {commit[:12]}"
     pipeline, lock = (
@@ -106,7 +106,7 @@ def _whole(found: Mapping[Path, bytes | None], commit: str, said: Mapping[str, A
 
 
 def _contradictions(
-    release: Release, verdict: Verdict, described: Mapping[str, FileDigest]
+    release: Release, verdict: Verdict, described: Mapping[str, digest.FileDigest]
 ) -> Iterator[str]:
     """Where the verdict or the merge report is about other bytes than the statement."""
     made, model, at = release.materials, release.image.model, release.commit[:12]
@@ -194,7 +194,7 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
         holds_here(context, release, result)
 
 
-def _compared(old: Params, new: Params) -> list[Change]:
+def _compared(old: Params, new: Params) -> list[policies.Change]:
     """Changes of policy, without the sections promote and sealed."""
     found = policies.changes(policies.of(old, None), policies.of(new, None))
     return [

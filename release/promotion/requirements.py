@@ -13,8 +13,7 @@ from checks.formats.serving import ImageReport
 from release.promotion import environment as environments
 from release.promotion import quarantined
 from release.promotion.case import Promotion
-from release.promotion.checklist import CheckResult
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import CheckResult, PromotionContext
 
 
 def previous(promotion: Promotion, result: CheckResult) -> None:

@@ -1,27 +1,60 @@
-"""Decides what a rollback does: to which release, with which checks, by which commit. Nothing is written yet."""
+"""Decides what a rollback does: to which release, with which checks, by which commit. Nothing is written yet.
 
+Its checks stand in their order. They need a clone and the image's registry: no weights, verdict or data.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, NamedTuple
 
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries, Entry
-from checks.process.errors import EvidenceRefused, PromotionRefused
-from checks.storage import layout
-from release.ledger import Change
+from checks.process.errors import EvidenceRefused, PromotionRefused, RegistryRefused
+from checks.storage import digest, layout
+from release.adapters.registry import reference
+from release.evidence import attached_statements
+from release.ledger import Change, released_pointers
 from release.ledger.message import NONE
 from release.overlay import overlays
 from release.promotion import (
+    checklist,
     context,
-    environment,
+    edit_checks,
+    image_checks,
     move_commit,
     quarantined,
-    rollback_checks,
     rollback_targets,
 )
-from release.promotion.checklist import Check
+from release.promotion import environment as environments
+from release.promotion.case import Case, CasePart
+from release.promotion.checklist import About, Check, CheckResult, PromotionContext
 from release.promotion.environment import EnvironmentState
-from release.promotion.rollback_checks import Rollback
-from release.promotion.types import PromotionContext
+from release.serving import ask_image
+
+
+class Rollback(Case):
+    """The requested rollback to ``target``. ``entries``: the quarantine now; ``held``: the one after the move."""
+
+    def __init__(
+        self,
+        context: PromotionContext,
+        environment: str,
+        present: EnvironmentState,
+        target: rollback_targets.RollbackTarget,
+        why: str,
+        entries: Entries,
+        held: Entries,
+    ) -> None:
+        super().__init__(context, environment, reference.parse(target.pointer.image))
+        self.store = image_checks.open_place(context.root, self.reference)
+        self.present = present
+        self.target = target
+        self.why = why
+        self.entries = entries
+        self.held = held
+        self.released = CasePart[attached_statements.Released]("no statement holds")
+        self.after.value = target.pointer
 
 
 class RollbackPlan(NamedTuple):
@@ -75,7 +108,7 @@ def make(
     entry = _entry(promotion_context, running, target.pointer, why)
     held = _added(known.entries, entry)
     case = Rollback(promotion_context, name, present, target, given_why, known.entries, held)
-    checks = rollback_checks.run(case, ask)
+    checks = run_checks(case, ask)
     after = case.after.get()
     notes += _also(promotion_context, name, entry)
     notes += move_commit.untagged(promotion_context, name, after)
@@ -95,7 +128,7 @@ def _emptied(
     """Empty the environment as before its first promotion, and quarantine what it ran. Nothing will run: no checks."""
     entry = _entry(promotion_context, present.pointer, None, why)
     made = move_commit.empty(promotion_context, name, present, why, _added(entries, entry))
-    if environment.folder(name) / layout.POINTER in present.files:
+    if environments.folder(name) / layout.POINTER in present.files:
         notes += _also(promotion_context, name, entry)
         notes += move_commit.untagged(promotion_context, name, None)
         return RollbackPlan("planned", present, None, entry, (), tuple(notes), made)
@@ -109,7 +142,7 @@ def _emptied(
 def _present(promotion_context: PromotionContext, name: str) -> tuple[EnvironmentState, list[str]]:
     """Return what the environment runs. A pointer that cannot be read is a note: the rollback replaces it."""
     try:
-        return environment.look(promotion_context, name), []
+        return environments.look(promotion_context, name), []
     except EvidenceRefused as refused:
         ledger = promotion_context.ledger
         tip = promotion_context.tip
@@ -142,3 +175,107 @@ def _also(promotion_context: PromotionContext, name: str, entry: Entry | None) -
         for other, pointer in running.items()
         if pointer and pointer.digest == entry.image
     ]
+
+
+def run_checks(rollback: Rollback, ask: bool) -> tuple[Check, ...]:
+    """Run the checks; with ``ask`` also the one that starts the image. Raises as ``promote_checks.run``."""
+    return tuple(
+        checklist.run(about, partial(check, rollback))
+        for about, check in CHECKS.items()
+        if ask or check is not _serving
+    )
+
+
+def _quarantine(rollback: Rollback, result: CheckResult) -> None:
+    pointer = rollback.target.pointer
+    if entry := quarantine.find(rollback.entries, pointer.digest, pointer.model):
+        result.fail(
+            f"{pointer.version} is in quarantine, by {entry.by}: {entry.why}",
+            f"`lockstep quarantine --release {entry.name} --why …`, or choose another with --to",
+        )
+
+
+def _image(rollback: Rollback, result: CheckResult) -> None:
+    image_checks.complete(rollback, rollback.store, result)
+
+
+def _evidence(rollback: Rollback, result: CheckResult) -> None:
+    """Find the statement that it was promoted on, if a current signer signed it; else another one beside the image.
+
+    A signer who was removed no longer counts, for old signatures too. One who is retired counts for this release if the
+    ledger had it by then.
+    """
+    context = rollback.context
+    environment = rollback.environment
+    pointer = rollback.target.pointer
+    commit = rollback.target.move.commit
+    path = released_pointers.path(environment)
+    data = context.ledger.read(commit, path)
+    if data is None or digest.of_bytes(data) != pointer.evidence:
+        raise EvidenceRefused(
+            f"{path} at {commit[:12]}: is not what the pointer there names",
+            "choose another release with --to",
+        )
+    try:
+        called = f"the evidence of {pointer.version}"
+        statement = environments.signed(context, environment, pointer, data, called)
+        result.note = f"{statement.digest}, signed by {statement.signer}"
+    except EvidenceRefused as refused:
+        statement = _signed_since(rollback, refused)
+        result.note = f"signed again by {statement.signer}"
+    if not _is_of(statement, pointer):
+        raise EvidenceRefused(
+            f"the evidence of {pointer.version} is about another model or commit",
+            "choose another release with --to",
+        )
+    rollback.released.value = statement
+    rollback.after.value = pointer.model_copy(update={"evidence": statement.digest})
+
+
+def _signed_since(rollback: Rollback, refused: EvidenceRefused) -> attached_statements.Released:
+    """Return a statement beside the image that a current signer signed. Raises ``refused``, if there is none."""
+    pointer = rollback.target.pointer
+    signers = rollback.context.signers
+    try:
+        statements = attached_statements.search(rollback.store, pointer.digest, signers).found
+    except (EvidenceRefused, RegistryRefused):
+        statements = ()
+    for statement in statements:
+        if _is_of(statement, pointer):
+            return statement
+    todo = (
+        "choose another release with --to, or sign this one again in a checkout of "
+        f"{pointer.commit[:12]}: `lockstep sign`"
+    )
+    raise EvidenceRefused(refused.what, todo)
+
+
+def _is_of(statement: attached_statements.Released, pointer: Pointer) -> bool:
+    release = statement.statement.predicate
+    stated = (release.image.image, release.image.model, release.commit)
+    return stated == (pointer.digest, pointer.model, pointer.commit)
+
+
+def _serving(rollback: Rollback, result: CheckResult) -> None:
+    release = rollback.release()
+    result.note = ask_image.ask(rollback.context.root, rollback.store, rollback.reference, release)
+
+
+def _version(rollback: Rollback, result: CheckResult) -> None:
+    move_commit.writable(rollback, "rollback", rollback.why, result, rollback.held)
+
+
+def _edits(rollback: Rollback, result: CheckResult) -> None:
+    moves = rollback_targets.moves(rollback.context, rollback.environment)
+    last = next((move.commit for move in moves if move.kind != "other"), None)
+    edit_checks.unedited_since(rollback, last, result)
+
+
+CHECKS: Mapping[About, Callable[[Rollback, CheckResult], None]] = {
+    "quarantine": _quarantine,
+    "image": _image,
+    "evidence": _evidence,
+    "serving": _serving,
+    "version": _version,
+    "edits": _edits,
+}

@@ -5,13 +5,12 @@ from typing import NamedTuple
 
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
-from checks.formats.quarantine import Entries
 from checks.process.errors import PromotionRefused
 from checks.process.text import redact
 from release.ledger import Move
 from release.ledger.message import NONE
 from release.promotion import quarantined
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import PromotionContext
 
 
 class NoEarlierRelease(PromotionRefused):
@@ -35,7 +34,7 @@ def moves(context: PromotionContext, environment: str) -> list[Move]:
 
 
 def earlier(
-    moves: Iterable[Move], running: Pointer | None, entries: Entries = ()
+    moves: Iterable[Move], running: Pointer | None, entries: quarantine.Entries = ()
 ) -> list[RollbackTarget]:
     """The releases to go back to from ``running`` that checks let pass, newest first, without those of ``entries``."""
     return [
@@ -59,7 +58,7 @@ def previous(
     context: PromotionContext,
     environment: str,
     running: Pointer | None,
-    entries: Entries,
+    entries: quarantine.Entries,
     why: str,
 ) -> RollbackTarget:
     """The previous release that is not in quarantine. To go back twice, name the release.

@@ -15,8 +15,7 @@ from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Record
 from checks.storage import layout
-from release.cost import recorded
-from release.cost.recorded import Took
+from release.cost import training_record
 from release.ledger import Kind, Move
 from release.ledger.released_pointers import Envelope
 from release.record.records import Records
@@ -41,7 +40,7 @@ class Runs(Record):
     verdict: str
     quarantined: str | None
     otherwise: tuple[str, ...] = ()
-    took: Took | None = None
+    took: training_record.Took | None = None
 
 
 def runs(
@@ -59,7 +58,7 @@ def runs(
     return Runs(
         pointer=pointer, since=last.at, by=last.by, why=last.why, kind=last.kind, move=last.number, doubt=last.doubt,
         verdict=_verdict(records, pointer), quarantined=None if entry is None else entry.why, otherwise=otherwise,
-        took=recorded.took(records, params, pointer.commit, requests),
+        took=training_record.took(records, params, pointer.commit, requests),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from release.evidence.attached_statements import Released
 from release.image import weights
 from release.ledger import DEADLINE, Ledger
 from release.promotion import environment, move_commit
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import PromotionContext
 
 REMOTE = "remote.git"  # A folder of the scratch folder.
 _IDENTITY = (

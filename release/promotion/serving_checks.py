@@ -4,16 +4,24 @@ The server of an image is the image itself if it contains one. For an image with
 that the environment names. A verification in anything else (another runtime, a process, a URL, another server) proves
 less. An environment refuses it unless its policy accepts it; then the pointer, `lockstep status` and the pull request's
 comment say so.
+
+A budget for 1,000 requests is compared with what the verifier measured and signed. Only figures of the class of machine
+that the policy names count, because times and energy of another machine say nothing about this one. A figure that has a
+bound and was not measured is a failure.
 """
 
-from checks.formats.serving import ImageReport
+from collections.abc import Iterator
+
+from checks.config.release_params import ServingBudget
+from checks.formats.serving import LONG_ENOUGH, ImageReport, Throughput
 from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused
-from release.evidence import serving_differences
-from release.evidence.serving_differences import AGAIN
-from release.promotion import serving_budget
+from release.evidence import verification
+from release.evidence.verification import AGAIN
 from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
+
+RENT = "run `lockstep verify` on such a machine, then `lockstep sign`"
 
 
 def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
@@ -39,7 +47,7 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
         )
     by = ""
     try:
-        by = f", verified by {serving_differences.verifier(release, promotion.context.signers)}"
+        by = f", verified by {verification.check_verifier(release, promotion.context.signers)}"
     except EvidenceRefused as refused:
         result.fail(refused.what, AGAIN)
     for what, found, accepted in (
@@ -55,12 +63,12 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
         )
     result.note = f"{serving.status} by {serving.runtime} as a {serving.how}{by}"
     if rule.budget is not None:
-        over = list(serving_budget.failures(rule.budget, serving.throughput, environment))
+        over = list(over_budget(rule.budget, serving.throughput, environment))
         for what, todo in over:
             result.fail(what, todo)
         if not over and serving.throughput is not None:
-            result.note += f"; {serving_budget.said(rule.budget, serving.throughput)}"
-    if differences := serving_differences.now(release, environment, promotion.present.files):
+            result.note += f"; {within_budget(rule.budget, serving.throughput)}"
+    if differences := verification.unlike_serving(release, environment, promotion.present.files):
         result.note += f"; not verified the way it will be served: {'; '.join(differences)}"
         for difference in differences if rule.served_as_verified else ():
             result.fail(
@@ -81,3 +89,49 @@ def _as_it_serves(image: ImageReport, environment: str) -> str:
         f"run `lockstep verify` {where}, then `lockstep sign`; or let the owners set "
         f"promote.environments.{environment}.served_as_verified: false on the target branch"
     )
+
+
+def over_budget(
+    budget: ServingBudget, found: Throughput | None, environment: str
+) -> Iterator[tuple[str, str]]:
+    """Yield each failure with what to do."""
+    wanted = budget.machine
+    if found is None:
+        yield (
+            f"the serving report has no throughput, which the budget of {environment} needs",
+            RENT,
+        )
+        return
+    if found.machine != wanted:
+        where = found.machine or "a machine that is not known"
+        yield (
+            f"throughput was measured on {where}, but the budget of {environment} is for {wanted}",
+            RENT,
+        )
+        return
+    if found.seconds < LONG_ENOUGH:
+        yield (
+            f"its throughput was measured for {found.seconds:g} s, which is less than {LONG_ENOUGH:g} s",
+            RENT,
+        )
+        return
+    less = f"make the model or its runtime faster, or have code owners raise promote.environments.{environment}.budget"
+    if budget.watt_hours is not None:
+        if (hours := found.watt_hours) is None:
+            yield f"its energy was not measured: {'; '.join(found.energy.missing)}", RENT
+        elif hours > budget.watt_hours:
+            yield f"1,000 requests take {hours:.4g} Wh, above {budget.watt_hours:g}", less
+    if budget.price is not None and budget.hourly_price is not None:
+        price = found.price(budget.hourly_price)
+        if price > budget.price:
+            yield f"1,000 requests cost {price:.4g}, above {budget.price:g}", less
+
+
+def within_budget(budget: ServingBudget, found: Throughput) -> str:
+    """The figures that have a bound, on one line."""
+    parts = []
+    if budget.watt_hours is not None and found.watt_hours is not None:
+        parts.append(f"{found.watt_hours:.4g} Wh, at most {budget.watt_hours:g}")
+    if budget.price is not None and budget.hourly_price is not None:
+        parts.append(f"price {found.price(budget.hourly_price):.4g}, at most {budget.price:g}")
+    return f"1,000 requests on {found.machine}: {'; '.join(parts)}"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.code import lock as code_lock
+from checks.decision import policy
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.record import folder_lists, pipeline_lock
@@ -76,6 +77,23 @@ def other_code(tree: WorkTree, lock: Stages) -> list[str]:
     digests = code_lock.of(tree.params, code_lock.at(tree.root))
     stages = pipeline_lock.other_code(digests, lock)
     return [f"{layout.CODE_LOCK}: {stage} ran other code than is here" for stage in stages]
+
+
+def other_defaults(tree: WorkTree) -> list[str]:
+    """Return a line for each default of policy that code.lock has otherwise than this version. Raises ParamsRefused."""
+    here = policy.defaults(tree.params)
+    try:
+        recorded = code_lock.read(tree.root).defaults
+    except EvidenceRefused as refused:
+        return [refused.what]
+    if recorded is None:
+        return [f"{layout.CODE_LOCK}: does not say the defaults of policy"]
+    differing = [path for path, value in here.items() if recorded.get(path, "") != value]
+    # What params.yaml began to write since is no default, and its old default decides nothing.
+    differing += [
+        path for path in sorted(recorded.keys() - here) if not policy.has(tree.params, path)
+    ]
+    return [f"{layout.CODE_LOCK}: {path}: is not the default of this version" for path in differing]
 
 
 def makes_another_model(tree: WorkTree) -> bool:

@@ -78,7 +78,7 @@ def resolve(
     if not commits.has_repository(root):
         if named := _named(records, None):
             raise EvidenceRefused(
-                f"{root}: is not a git repository, and gates compare with {' and '.join(named)}",
+                f"{root.resolve()}: is not a git repository, and gates compare with {' and '.join(named)}",
                 "clone the repository; a copy of its files has no history",
             )
         nothing = ReferencesReport(found={}, absent={"main": "this is not a git repository"})

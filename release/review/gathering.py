@@ -14,13 +14,11 @@ from pydantic import BaseModel, ValidationError
 
 from checks.config.params import Params
 from checks.decision import policy
-from checks.decision.policy import Change
 from checks.decision.policy_judgement import PolicyJudgement
 from checks.evaluation import scoring
 from checks.formats import pointer
 from checks.formats.data_reports import DataReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluateMeasured, ValidScores
-from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
 from checks.formats.suite_report import SuitesMeasured
 from checks.formats.training_reports import TrainMeasured
@@ -216,7 +214,7 @@ def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
 
 def _changes(
     records: Records, target: Target, params: Params, prepare: PrepareReport | None
-) -> tuple[Change, ...]:
+) -> tuple[policy.Change, ...]:
     """Changes of policy that this branch makes; empty if the target's cannot be read."""
     if target.document is None or target.base is None:
         return ()
@@ -290,7 +288,7 @@ def _unrun(records: Records) -> Iterator[str]:
             yield key
 
 
-def _runs(there: Commit, document: object) -> dict[str, Pointer]:
+def _runs(there: Commit, document: object) -> dict[str, pointer.Pointer]:
     """Return what each environment of ``document`` runs, if its pointer can be read."""
     promote = document.get("promote") if isinstance(document, dict) else None
     names = promote.get("environments") if isinstance(promote, dict) else None

@@ -7,10 +7,8 @@ import re
 
 from checks.process.errors import RemoteRefused
 from release.adapters import github, gitlab
-from release.adapters.gitlab import GitLab
-from release.review import posting, thread
-from release.review.posting import CommentOptions, Posted
-from release.review.thread import Draft, ReviewRequest, Thread
+from release.review import posting
+from release.review.posting import CommentOptions, Draft, Posted, ReviewRequest, Thread
 
 
 def request(options: CommentOptions) -> ReviewRequest:
@@ -27,7 +25,7 @@ def request(options: CommentOptions) -> ReviewRequest:
         raise RemoteRefused(
             "no commit is named for the status", "give the whole hash of the branch's last commit"
         )
-    client = GitLab(place, patience=options.patience)
+    client = gitlab.GitLab(place, patience=options.patience)
     links = posting.with_link(options.links, "Pipeline", place.run)
     return ReviewRequest(client, number, commit, links, f"{place.page}/-" if place.page else None)
 
@@ -35,11 +33,11 @@ def request(options: CommentOptions) -> ReviewRequest:
 def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Posted:
     """Post ``draft``. Raises RequestError if GitLab does not take it."""
     client = request.client
-    assert isinstance(client, GitLab)
+    assert isinstance(client, gitlab.GitLab)
     watermark = posting.watermark(options.title, request.commit)
     comments = Thread(client, request.number, options.title, options.author or client.login())
     marked = comments.marked()
-    notes = thread.left_alone(marked.others, "note")
+    notes = posting.left_alone(marked.others, "note")
     note, created = comments.put(without_actions(f"{draft.markdown}\n{watermark}"), marked.ours)
     address = None
     if options.check is not None and request.commit is not None:

@@ -10,9 +10,8 @@ from checks.formats.suite_report import SuiteResult
 from checks.formats.verdict import Finding, Verdict
 from checks.records.rows import Prediction
 from checks.stats.paired import Difference
-from release.review import kept_abilities, pairs, same_rows, same_samples
+from release.review import kept_abilities, same_rows, same_samples
 from release.review.facts import EARLIER, Facts
-from release.review.kept_abilities import Kept
 from release.review.sides import at
 
 # Two findings are about the same figure if these fields agree.
@@ -208,9 +207,9 @@ def suites(facts: Facts) -> list[SuiteScore]:
     ]  # fmt: skip
 
 
-def forgot(verdict: Verdict | None, suites: Sequence[SuiteScore]) -> list[Kept]:
+def forgot(verdict: Verdict | None, suites: Sequence[SuiteScore]) -> list[kept_abilities.Kept]:
     """Compare each suite with the base, on the same samples where these are here."""
-    rows = list[Kept]()
+    rows = list[kept_abilities.Kept]()
     for score in suites:
         base = dict(score.others).get("base")
         change = score.differences.get("base")
@@ -268,7 +267,7 @@ def paired(
     """
     if [answer.id for answer in ours] != [answer.id for answer in theirs]:
         return None
-    paired_rows = pairs.pair([answer for answer in theirs if not answer.learned], ours)
+    paired_rows = same_rows.pair([answer for answer in theirs if not answer.learned], ours)
     rows = range(len(paired_rows.new))
     difference = same_rows.difference(paired_rows, rows, scorer, confidence)
     return (

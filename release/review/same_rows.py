@@ -1,15 +1,37 @@
-"""Metrics, slices and answers of two records on the test rows that both models answered."""
+"""Metrics, slices and answers of two records on the test rows that both models answered.
+
+The statistics are those of the gates (``checks.stats.paired``) at margin 0, from both sides. Nothing here decides
+anything.
+"""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from checks.formats.suite_report import SuiteLine
 from checks.kinds.scorer import SCORERS
 from checks.records.rows import Prediction
+from checks.stats import multiple
 from checks.stats.paired import Difference, two_sided
 from checks.storage import layout
-from release.review import pairs
 from release.review.comparison import ORDER, Answer, Metric, Right, Slice
-from release.review.pairs import Pairs
 from release.review.sides import Side, at
+
+
+class Pairs(NamedTuple):
+    """Answers to the same rows, in the order of the new side, and how many rows have no partner.
+
+    ``groups``: the group of each row, from 0. ``other``: rows with the same id and another prompt or reference.
+    """
+
+    old: list[Prediction]
+    new: list[Prediction]
+    groups: NDArray[np.intp]
+    only_old: int
+    only_new: int
+    other: int
 
 
 def paired_rows(a: Side, b: Side, notes: list[str]) -> Pairs | None:
@@ -37,7 +59,7 @@ def paired_rows(a: Side, b: Side, notes: list[str]) -> Pairs | None:
     old, new = (a.answers, b.answers)
     if old is None or new is None:
         return None
-    paired = pairs.pair(old, new)
+    paired = pair(old, new)
     if not paired.new:
         notes.append("no row is in both test sets: nothing is paired")
         return None
@@ -80,7 +102,7 @@ def against(side: Side, model: str, metric: str) -> Difference | None:
     ours, theirs = side.answers, side.answers_of(model)
     if side.evaluation is None or ours is None or theirs is None:
         return None
-    paired = pairs.pair(theirs, ours)
+    paired = pair(theirs, ours)
     return difference(paired, range(len(paired.new)), metric, side.evaluation.confidence)
 
 
@@ -105,9 +127,7 @@ def slices(paired: Pairs, metric: str, confidence: float) -> list[Slice]:
     for number, answer in enumerate(paired.new):
         rows.setdefault(answer.slice, []).append(number)
     named = sorted(rows, key=lambda name: (-len(rows[name]), name))
-    differences = pairs.corrected(
-        [difference(paired, rows[name], metric, confidence) for name in named]
-    )
+    differences = corrected([difference(paired, rows[name], metric, confidence) for name in named])
     return [
         Slice(
             metric=metric, name=name, a=_mean(paired.old, rows[name], metric), b=_mean(paired.new, rows[name], metric),
@@ -145,3 +165,75 @@ def _right(a: float | None, b: float | None) -> Right:
     if a > b:
         return "A" if a == 1 else "A closer"
     return "B" if b == 1 else "B closer"
+
+
+def pair(old: Sequence[Prediction], new: Sequence[Prediction]) -> Pairs:
+    """Match rows by id, which is the digest of the row's content. Prompt and reference must be the same, too."""
+    before = {answer.id: answer for answer in old}
+    shared = [(before[answer.id], answer) for answer in new if answer.id in before]
+    same = [
+        (one, two)
+        for one, two in shared
+        if (one.prompt, one.reference) == (two.prompt, two.reference)
+    ]
+    ours, theirs = [two for _, two in same], [one for one, _ in same]
+    groups = together([answer.group for answer in theirs], [answer.group for answer in ours])
+    return Pairs(
+        theirs,
+        ours,
+        groups,
+        len(old) - len(shared),
+        len(new) - len(shared),
+        len(shared) - len(same),
+    )
+
+
+def pair_samples(
+    old: Sequence[SuiteLine], new: Sequence[SuiteLine]
+) -> tuple[list[SuiteLine], list[SuiteLine]]:
+    """The scores by one metric of the samples that both have, asked in the same words."""
+    before = {(line.sample, line.sample_sha): line for line in old}
+    shared = [line for line in new if (line.sample, line.sample_sha) in before]
+    return [before[line.sample, line.sample_sha] for line in shared], shared
+
+
+def together(one: Sequence[str], two: Sequence[str]) -> NDArray[np.intp]:
+    """The group of each row, from 0: rows that either side has in one group are in one group."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not one:
+        return np.zeros(0, np.intp)
+    left, right = (np.unique(np.asarray(side), return_inverse=True)[1] for side in (one, two))
+    right = right + left.max() + 1
+    edges = coo_array((np.ones(len(left)), (left, right)), shape=(right.max() + 1, right.max() + 1))
+    codes: NDArray[np.intp] = np.unique(
+        connected_components(edges, directed=False)[1][left], return_inverse=True
+    )[1]
+    return codes
+
+
+def unbounded(
+    old: Sequence[float], new: Sequence[float], groups: NDArray[np.intp], confidence: float
+) -> Difference:
+    """As ``paired.two_sided``, for a measure without bounds of which less is better, such as bits per byte."""
+    from checks.stats.paired_mean import MeanDifference
+
+    one, two = np.asarray(old, np.float64), np.asarray(new, np.float64)
+    change = MeanDifference.of(two - one, groups)
+    error = (1 - confidence) / 2
+    p = min(1.0, 2 * min(change.p_at_least(0.0), change.p_at_most(0.0)))
+    return Difference(
+        value=change.mean, low=change.lower(error), high=change.upper(error), n=change.n, wins=int((two < one).sum()),
+        losses=int((two > one).sum()), p=p, p_holm=p, method="t test, with and without Hall's transformation",
+        less_is_better=True,
+    )  # fmt: skip
+
+
+def corrected(differences: Sequence[Difference | None]) -> list[Difference | None]:
+    """The differences with ``p_holm`` over all of them."""
+    adjusted = iter(multiple.holm([difference.p for difference in differences if difference]))
+    return [
+        difference and difference.model_copy(update={"p_holm": next(adjusted)})
+        for difference in differences
+    ]

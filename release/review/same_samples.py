@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from checks.formats.suite_report import Scale, SuiteLine, SuiteResult
 from checks.kinds.suite import SUITES, ScaledSuite
 from checks.stats.paired import Difference, two_sided
-from release.review import kept_abilities, pairs
+from release.review import kept_abilities, same_rows
 from release.review.comparison import Metric
 from release.review.sides import Side, at
 
@@ -91,10 +91,10 @@ def _of_samples(
     if old is None or new is None:
         return None, "its samples cannot be had"
     mine, theirs = ([line for line in side if line.metric == metric] for side in (old, new))
-    one, two = pairs.pair_samples(mine, theirs)
+    one, two = same_rows.pair_samples(mine, theirs)
     if not two:
         return None, "no sample is in both"
-    groups = pairs.together([line.group for line in one], [line.group for line in two])
+    groups = same_rows.together([line.group for line in one], [line.group for line in two])
     before, after = ([line.value for line in side] for side in (one, two))
     alone = [
         f"{len(side) - len(two)} samples only in {name}"
@@ -102,7 +102,7 @@ def _of_samples(
     ]
     unpaired = "; ".join(text for text in alone if not text.startswith("0 "))
     if scales is None:
-        return pairs.unbounded(before, after, groups, confidence), unpaired
+        return same_rows.unbounded(before, after, groups, confidence), unpaired
     scale, other = scales
     if scale is None or other is None or (scale.low, scale.high) != (other.low, other.high):
         return None, "its scales differ"

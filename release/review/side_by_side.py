@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from checks.stats.paired import Difference
 from release.pages.figures import signed
-from release.review import details, making, pairs, same_rows, same_samples
+from release.review import details, making, same_rows, same_samples
 from release.review.comparison import ORDER, Changed, Comparison, Metric, Rows, SideFacts, standing
 from release.review.sides import Side
 
@@ -25,7 +25,7 @@ def compare(a: Side, b: Side) -> Comparison:
         *same_rows.metrics(a, b, paired, confidence),
         *same_samples.metrics(a, b, confidence),
     ]
-    differences = pairs.corrected([each.difference for each in metrics])
+    differences = same_rows.corrected([each.difference for each in metrics])
     metrics = [
         each.model_copy(update={"difference": d})
         for each, d in zip(metrics, differences, strict=True)

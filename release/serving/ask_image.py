@@ -10,8 +10,8 @@ from checks.formats.statement import Release
 from checks.process.errors import ServingRefused
 from checks.records.rows import Message
 from release import runtimes
+from release.adapters.registry.documents import Store
 from release.adapters.registry.reference import Reference
-from release.adapters.registry.types import Store
 from release.record.records import Records
 from release.runtimes import Runtime
 from release.serving import containers, dialects, images, processes, weights

@@ -12,8 +12,7 @@ from docker.errors import DockerException, ImageNotFound
 from checks.process.errors import EvidenceRefused, ServingRefused
 from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
-from release.adapters.registry.documents import Manifest
-from release.adapters.registry.types import Descriptor, Document, Store
+from release.adapters.registry.documents import Descriptor, Document, Manifest, Store
 from release.serving import containers
 from release.serving.progress import Progress
 

@@ -11,7 +11,7 @@ from checks.process.errors import EvidenceRefused, ServingRefused
 from checks.storage import digest, layout
 from release import runtimes
 from release.adapters.registry import reference
-from release.adapters.registry.types import Store
+from release.adapters.registry.documents import Store
 from release.image import stores
 from release.image.layout import Layout
 from release.runtimes import Runtime

@@ -13,8 +13,7 @@ from checks.process.errors import EvidenceRefused, MachineRefused, RegistryRefus
 from checks.storage import digest, layout
 from checks.storage.digest import FileDigest
 from release.adapters.registry import documents
-from release.adapters.registry.documents import Manifest
-from release.adapters.registry.types import Store
+from release.adapters.registry.documents import Manifest, Store
 from release.image import weights as oci
 from release.serving.progress import Progress
 

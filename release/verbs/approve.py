@@ -11,7 +11,7 @@ from checks.process.errors import PromotionRefused
 from checks.process.text import redact
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from release.evidence import signatory, statement
+from release.evidence import statement, trust
 from release.ledger import Change
 from release.promotion import approvals, context, default_image, environment, requirements
 from release.promotion.checklist import CheckResult
@@ -34,12 +34,13 @@ def approve(
 ) -> Approved:
     """Sign with ``key`` that ``image`` may run in the environment ``name``, and commit the approval.
 
-    ``image`` is by default what `lockstep promote` would take. Raises EvidenceRefused if the key is invalid or its
-    owner may not approve, PromotionRefused if the image is in quarantine or the approval would not count, Outrun or
-    RemoteRefused if the push fails.
+    ``image`` is by default what `lockstep promote` would take. Raises EvidenceRefused if HEAD has other code than the
+    target branch, or if the key is invalid or its owner may not approve, PromotionRefused if the image is in quarantine
+    or the approval would not count, Outrun or RemoteRefused if the push fails.
     """
     running_code.check(root, committed=True)
     promotion_context = context.find(root, target)
+    running_code.check_target(root, promotion_context.target, promotion_context.trunk)
     rule = promotion_context.rule(name)
     promotion_context.ledger.settle(promotion_context.tip)
     digest = default_image.find(promotion_context, rule, image).digest
@@ -48,7 +49,7 @@ def approve(
     requirements.held_back(promotion_context, digest, None, result)
     if result.failures:
         raise PromotionRefused(result.failures[0].what, result.failures[0].todo)
-    approver = signatory.load(key, promotion_context.signers, "approve")
+    approver = trust.signatory(key, promotion_context.signers, "approve")
     data = approver.sign(statement.approve(name, digest, why))
     approval = approvals.read(promotion_context, name, digest, data, "the approval")
     used_up = approvals.used_up(promotion_context, name, digest)

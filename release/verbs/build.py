@@ -11,10 +11,9 @@ from checks.formats.serving import ImageReport
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.storage import files, layout
 from release.image import assembly
-from release.image import plan as plans
 from release.image import recipe as recipes
+from release.image.assembly import Plan
 from release.image.layout import Layout
-from release.image.plan import Plan
 from release.image.recipe import BuildOptions, Recipe
 from release.image.weights import Cache
 from release.ledger import Ledger
@@ -36,7 +35,7 @@ def plan(root: Path, options: BuildOptions) -> Plan:
 
     Raises as ``build``, except for faults in bytes that it does not read.
     """
-    return plans.plan(write_down(root, options), Cache(root / layout.LAYERS))
+    return assembly.planned(write_down(root, options), Cache(root / layout.LAYERS))
 
 
 def build(root: Path, options: BuildOptions) -> ImageReport:

@@ -6,7 +6,7 @@ from pathlib import Path
 from checks.formats.serving import CommitHash
 from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.records.rows import Record
-from release.evidence import freshness, signatory, statement, trust
+from release.evidence import freshness, statement, trust
 from release.promotion import context
 
 
@@ -38,7 +38,7 @@ def checkpoint(
             f"{promotion_context.ledger.shown}: has no remote, so nobody else can change it",
             "add a remote",
         )
-    signer = signatory.load(key, promotion_context.signers, "checkpoint")
+    signer = trust.signatory(key, promotion_context.signers, "checkpoint")
     before = freshness.last(promotion_context.ledger, promotion_context.signers)
     if before:
         freshness.hold(promotion_context.ledger, promotion_context.tip, before)

@@ -10,8 +10,7 @@ from release.adapters.github import Conclusion
 from release.adapters.retries import RequestError
 from release.pages.text import cell, prose
 from release.review import github_comment, gitlab_comment, posting
-from release.review.posting import CommentOptions, Posted
-from release.review.thread import Draft
+from release.review.posting import CommentOptions, Draft, Posted
 from release.verbs import report as renderer
 from release.verbs.report import Report, ReportOptions
 
@@ -35,7 +34,6 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     number = None if is_gitlab else request.number
     report_options = ReportOptions(
         options.target,
-        options.assets,
         request.links,
         number,
         request.commit if options.check is not None else None,

@@ -16,8 +16,8 @@ from checks.process.errors import PromotionRefused
 from checks.records.rows import Record
 from release.ledger.message import NONE
 from release.promotion import context, scratch
+from release.promotion.checklist import PromotionContext
 from release.promotion.rollback_targets import NoEarlierRelease
-from release.promotion.types import PromotionContext
 from release.serving import processes
 from release.verbs import quarantine, rollback
 from release.verbs.rollback import RolledBack

@@ -16,7 +16,7 @@ from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, layout
 from release.adapters.registry import reference
-from release.adapters.registry.types import Store
+from release.adapters.registry.documents import Store
 from release.evidence import (
     attach,
     attached_statements,

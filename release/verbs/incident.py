@@ -29,9 +29,9 @@ from release.ledger import DEADLINE
 from release.monitoring import canary, releases
 from release.monitoring.store import CaptureStore
 from release.promotion import context, incident_replay, incident_report, scratch
+from release.promotion.checklist import PromotionContext
 from release.promotion.incident_replay import Scene
 from release.promotion.incident_report import Back, Incident, IncidentOptions
-from release.promotion.types import PromotionContext
 from release.runtimes import Runtime
 from release.serving import behind_gateway, processes
 from release.serving.server import unwinding

@@ -14,7 +14,7 @@ from checks.formats import labels
 from checks.formats.suite_report import Who
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
-from release.review import answer_pairs, labelling
+from release.review import labelling
 
 PLACE = layout.STATE / "label"
 
@@ -49,7 +49,7 @@ def tasks(root: Path, name: str, annotator: str) -> Written:
     except ValidationError as error:
         what = f"--annotator {annotator!r}: {files.first(error)}"
         raise EvidenceRefused(what, "use letters, digits, spaces and . : @ / + - _") from error
-    pairs = answer_pairs.read(root, name)
+    pairs = labelling.read(root, name)
     asked = labelling.asked(pairs, annotator)
     place = root / PLACE / f"{name}-{annotator}".replace("/", "_")
     page, data = place.with_name(f"{place.name}.html"), place.with_name(f"{place.name}.json")
@@ -60,7 +60,7 @@ def tasks(root: Path, name: str, annotator: str) -> Written:
 
 def take_in(root: Path, name: str, source: Path) -> Imported:
     """Add the labels in ``source``. One that the same person gives again for the same answers replaces the earlier."""
-    pairs = answer_pairs.read(root, name)
+    pairs = labelling.read(root, name)
     new = labels.imported(source)
     labels.refuse_doubles(new, str(source))
     if strange := [label.row for label in new if label.row not in {row.id for row in pairs.rows}]:
@@ -79,7 +79,7 @@ def take_in(root: Path, name: str, source: Path) -> Imported:
 
 def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:
     """Write the labelled pairs, texts included, as an anchor; their number, and the digest to pin."""
-    pairs = answer_pairs.read(root, name)
+    pairs = labelling.read(root, name)
     lines = labelling.anchor(pairs)
     if not lines:
         raise EvidenceRefused(

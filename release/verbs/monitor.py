@@ -12,7 +12,7 @@ from checks.config.monitor import Monitor
 from checks.process.errors import ServingRefused
 from checks.process.text import redact
 from checks.storage import files, layout, plain_yaml
-from release.monitoring import component, dashboard, local, releases, rules
+from release.monitoring import component, local, releases, rules
 from release.monitoring.gateway.options import ENVIRONMENT
 from release.monitoring.local import LocalOptions
 from release.monitoring.objectives import Scope
@@ -113,7 +113,7 @@ def _write(folder: Path, scope: Scope, monitor: Monitor) -> tuple[Path, ...]:
     texts = {
         rules.RULES: plain_yaml.dump(rules.rules(scope, monitor)),
         "rules_test.yaml": plain_yaml.dump(rules.tests(scope, monitor)),
-        "dashboard.json": json.dumps(dashboard.dashboard(scope, monitor), indent=2) + "\n",
+        "dashboard.json": json.dumps(rules.dashboard(scope, monitor), indent=2) + "\n",
     }
     for name, text in texts.items():
         files.write_text(folder / name, text)

@@ -17,15 +17,13 @@ from release.promotion import (
     checklist,
     context,
     default_image,
+    edit_checks,
     environment,
     move_commit,
     promote_checks,
-    pull_request,
-    repair,
 )
 from release.promotion.case import Promotion
-from release.promotion.checklist import Check
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import Check, PromotionContext
 from release.record import running_code
 
 
@@ -100,7 +98,7 @@ def promote(root: Path, name: str, options: PromoteOptions | None = None) -> Pro
         raise refused
     pointer = case.after.get()
     if options.pr:
-        commit, url = pull_request.propose(promotion_context, name, pointer, case.change)
+        commit, url = move_commit.propose(promotion_context, name, pointer, case.change)
         done: dict[str, object] = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
     else:
         commit, late = move_commit.commit(promotion_context, case.change)
@@ -127,7 +125,7 @@ def _again(
     """Restore release files that were changed, and create missing tags: the environment already runs the image."""
     present = environment.look(promotion_context, name)
     statement = environment.stated(present, name)
-    made, notes = repair.repaired(promotion_context, name, present, runs)
+    made, notes = edit_checks.repaired(promotion_context, name, present, runs)
     done: Literal["planned", "repaired", "already"] = "repaired" if notes else "already"
     commit = promotion_context.tip
     if dry_run:

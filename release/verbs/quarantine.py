@@ -8,10 +8,10 @@ from checks.formats.quarantine import Entries, Entry
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Record
 from checks.storage import layout
-from release.evidence import keys, signatory, statement
+from release.evidence import keys, statement, trust
 from release.ledger import Change, compose_release
 from release.promotion import context, quarantined
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import PromotionContext
 
 
 class Added(Record):
@@ -100,7 +100,7 @@ def free(
     left = quarantine.release(before.entries, name.rpartition("@")[2])
     freed = tuple(entry for entry in before.entries if entry not in left)
     signers = promotion_context.signers
-    approver = None if key is None else signatory.load(key, signers, "approve")
+    approver = None if key is None else trust.signatory(key, signers, "approve")
     if before.gone:  # a release takes out what is there, so that git shows what it did
         message = f"restore {layout.QUARANTINE.name}\n\nIt lacked what no release had freed.\n"
         tip = ledger.commit(tip, _change(before.entries, message))
@@ -122,7 +122,7 @@ def _key(promotion_context: PromotionContext) -> Path | None:
     asking = quarantined.asking(promotion_context.promote)
     try:
         if default.is_file():
-            signatory.load(default, promotion_context.signers, "approve")
+            trust.signatory(default, promotion_context.signers, "approve")
             return default
     except EvidenceRefused:
         if asking:

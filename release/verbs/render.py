@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from checks.storage import files, layout
-from release.overlay import environment_file, kustomization, shipped
+from release.overlay import edits, environment_file, kustomization
 
 
 def render(root: Path, environment: str) -> list[Path]:
@@ -15,12 +15,12 @@ def render(root: Path, environment: str) -> list[Path]:
     source = environment_file.path(environment)
     file = environment_file.read(environment, {source: _data(root / source)})
     wanted = {source.with_name(kustomization.NAME): kustomization.render(environment, file)}
-    wanted |= shipped.files(file)
+    wanted |= edits.shared_files(file)
     paths = [path for path in (root / layout.ENVIRONMENTS).rglob("*") if not path.is_dir()]
     committed = {path.relative_to(root): _data(path) for path in paths}
-    for folder, content in shipped.folders().items():
-        wanted |= content if shipped.below(folder, committed) else {}
-    for path in {path for stale in shipped.earlier(committed).values() for path in stale}:
+    for folder, content in edits.shared_folders().items():
+        wanted |= content if edits.files_below(folder, committed) else {}
+    for path in {path for stale in edits.earlier_folders(committed).values() for path in stale}:
         (root / path).unlink()
     changed = [path for path, data in wanted.items() if _data(root / path) != data]
     for path in changed:

@@ -6,16 +6,11 @@ comment would exceed GitHub's limit, whole sections are left out, the least impo
 
 import dataclasses
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import requests
-
 from checks.formats.verdict import Status
 from checks.records.rows import Record
-from checks.storage import layout
-from release.pages import templates
 from release.record import committed
 from release.record.records import Records
 from release.review import advice, gathering, metrics, sections, situations
@@ -24,21 +19,17 @@ from release.review.sections import Section
 
 LIMIT = 65_536  # characters of a comment, https://docs.github.com/rest/issues/comments
 _RESERVED = 1_000  # Characters for the watermark, and for saying what was left out.
-_PLOTS = ("confusion", "scores", "slices")
-_SECONDS = 10  # Seconds for a plot to answer.
 
 
 class ReportOptions(NamedTuple):
     """``target``: the target branch; None: ``commits.target``.
 
-    ``assets``: the address under which ``reports/plots`` is published, with the same file names. ``links``: further
-    links, as labels and addresses. ``number``: of the pull request. ``commit``: full hash of the commit that must
-    contain the record for the check to pass; None: no check is made. ``limit``: characters of the Markdown. ``web``:
-    where the forge shows the repository, for links to the commit and its files.
+    ``links``: further links, as labels and addresses. ``number``: of the pull request. ``commit``: full hash of the
+    commit that must contain the record for the check to pass; None: no check is made. ``limit``: characters of the
+    Markdown. ``web``: where the forge shows the repository, for links to the commit and its files.
     """
 
     target: str | None = None
-    assets: str | None = None
     links: tuple[tuple[str, str], ...] = ()
     number: int | None = None
     commit: str | None = None
@@ -75,16 +66,13 @@ def report(root: Path, options: ReportOptions | None = None) -> Report:
     Raises EvidenceRefused for an unknown target or an address that cannot be linked, MachineRefused without git.
     """
     options = options or ReportOptions()
-    images = _published(options.assets) if options.assets else {}
     records = Records(root)
     facts = gathering.gather(records, options.target)
     if options.commit is not None and facts.state == "held":
         facts = dataclasses.replace(facts, not_in_commit=committed.missing(records, options.commit))
     situation = situations.of_facts(facts, metrics.against(facts), metrics.uncompared(facts))
     advised = advice.advise(situation)
-    every = sections.sections(
-        records, facts, advised, options.links, images, options.number, options.web
-    )
+    every = sections.sections(records, facts, advised, options.links, options.number, options.web)
     kept = _fitting(every, options.limit - _RESERVED)
     left_out = tuple(section.name for section in every if section not in kept)
     if left_out:
@@ -111,26 +99,3 @@ def _fitting(every: Sequence[Section], room: int) -> list[Section]:
             break
         kept.remove(section)
     return kept
-
-
-def _published(assets: str) -> dict[str, str]:
-    """The plots whose address serves a picture to an anonymous request, as GitHub's image proxy sends it."""
-    base = templates.address(assets).rstrip("/")
-    paths = [(layout.PLOTS / f"{name}.png").as_posix() for name in _PLOTS]
-    with ThreadPoolExecutor(len(paths)) as pool:
-        seen = list(pool.map(lambda path: _answers(f"{base}/{path}"), paths))
-    return {
-        Path(path).stem: f"{base}/{path}" for path, there in zip(paths, seen, strict=True) if there
-    }
-
-
-def _answers(url: str) -> bool:
-    try:
-        with requests.Session() as session:
-            session.trust_env = False  # no login of this machine: readers have none
-            with session.get(url, timeout=_SECONDS, stream=True) as response:
-                return response.status_code == 200 and response.headers.get(
-                    "Content-Type", ""
-                ).startswith("image/")
-    except requests.RequestException:
-        return False

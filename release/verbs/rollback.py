@@ -19,8 +19,7 @@ from checks.records.rows import Record
 from release.ledger import released_pointers
 from release.mirrors import update
 from release.promotion import checklist, context, move_commit, rollback_plan
-from release.promotion.checklist import Check
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import Check, PromotionContext
 
 
 class RollbackOptions(NamedTuple):

@@ -20,10 +20,10 @@ from checks.process.errors import (
 from checks.records.rows import Record
 from release.adapters import dvc
 from release.adapters.listening import Listener
-from release.evidence import signatory, statement, trust
+from release.evidence import statement, trust
 from release.ledger import Change
-from release.promotion import context, sealed, sealed_model
-from release.promotion.types import PromotionContext
+from release.promotion import context, sealed
+from release.promotion.checklist import PromotionContext
 
 
 class SealedAnswer(Record):
@@ -59,9 +59,9 @@ def ask(
         )
     before = context.find(root, target)
     wanted = sealed.split(before)
-    signer = signatory.load(key, before.signers, "sealed")
+    signer = trust.signatory(key, before.signers, "sealed")
     context.whoami(root)  # a bit that cannot be counted is not asked for
-    model = sealed_model.recorded(before, wanted)
+    model = sealed.recorded(before, wanted)
     known = _known(before, wanted, model)
     if known is not None:
         return known

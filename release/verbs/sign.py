@@ -8,12 +8,11 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.adapters.registry import reference
-from release.adapters.registry.types import Store
+from release.adapters.registry.documents import Store
 from release.evidence import (
     attach,
     sbom,
     signable,
-    signatory,
     statement,
     trust,
     verification,
@@ -49,7 +48,7 @@ def sign(
             "a release is signed by a key or by an identity", "give one of --key and --keyless"
         )
     known = trust.known(root, target)
-    signer = signatory.load(key, known, "release")
+    signer = trust.signatory(key, known, "release")
     records = Records(root)
     record, image, serving = signable.collect(records, target)
     verified = verification.read(root, serving, known)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from checks.process.errors import Contradicted, Refusal
 from checks.records.rows import Record
-from release.mirrors import desired, tags, verified
+from release.mirrors import desired, tags
 from release.mirrors.types import MirrorFinding
 from release.promotion import quarantined, running
 from release.promotion.running import Next, Runs, Wait
@@ -72,7 +72,7 @@ def status(root: Path) -> Status:
     params = records.work_tree.release_params
     promote = params.promote
     quarantine = quarantined.here(root, ledger, tip, promote)
-    seen = verified.look(root, ledger, tip, promote, environments)
+    seen = desired.verifications(root, ledger, tip, promote, environments)
     runs: dict[str, Runs | None] = {}
     states = []
     for name in promote.ordered:

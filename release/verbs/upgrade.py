@@ -12,6 +12,7 @@ from typing import NamedTuple
 from checks.code import lock
 from checks.config import params_file, params_migration
 from checks.config.params import Params
+from checks.decision import policy
 from checks.formats import signers
 from checks.process import distribution
 from checks.process.errors import ParamsRefused, Refusal, RemoteRefused
@@ -209,7 +210,7 @@ def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
     except Refusal:
         old = {}
     if write:
-        lock.write(root, params)
+        lock.write(root, params, policy.defaults(params))
     return [stage for stage, digest in new.items() if old.get(stage) != digest]
 
 

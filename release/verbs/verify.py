@@ -15,7 +15,7 @@ from checks.process.errors import Refusal, ServingRefused
 from checks.storage import files, layout
 from release import runtimes
 from release.evidence import verification
-from release.evidence.signatory import Signatory
+from release.evidence.trust import Signatory
 from release.runtimes import Runtime
 from release.serving import choices, examine
 from release.serving.client import Client

@@ -42,7 +42,6 @@ class Recorded(JudgeKind):
         self, asked: Sequence[Asked], scale: Scale, material: Material
     ) -> Iterable[Judgement]:
         """Read them. Raises EvidenceRefused for a line that is none, or whose value is not on the scale."""
-        del asked
         start = f"{layout.PARAMS}: suites.{material.name}.judge.log"
         todo = "pin a file of judgements: docs/how-to/suites.md"
         judgements = files.read_pinned(material.files["judge.log"], Judgement, start, todo)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from pydantic import BaseModel
 
 from checks.config import params_file
 from checks.formats import pointer, quarantine
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.looks import LooksReport
+from checks.formats.report import Report
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.formats.verdict import Verdict
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 BUNDLES = sorted(HOME.glob("*.bundle"))
 NEWER = "which a newer Lockstep reads: `lockstep upgrade`; move to that version, then run this again$"
-REPORTS: dict[Path, type[BaseModel]] = {
+REPORTS: dict[Path, type[Report]] = {
     layout.VERDICT: Verdict, layout.EVALUATION: EvaluationReport, layout.LOOKS: LooksReport,
     layout.PARITY_REPORT: ParityReport, layout.TRAIN_REPORT: TrainReport, layout.IMAGE_REPORT: ImageReport,
     layout.SERVING_REPORT: ServingReport,

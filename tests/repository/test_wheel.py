@@ -283,7 +283,8 @@ def test_a_wheel_whose_code_was_changed_after_its_installation_runs_no_stage(ins
         "from pathlib import Path; from checks.code import lock; from checks.config import params_file; root = Path();"
         "params = params_file.load(root / 'params.yaml');"
     )
-    written = installed.run("python", "-P", "-c", f"{hold} lock.write(root, params); lock.hold(root, 'train', params)")
+    code = f"{hold} lock.write(root, params, dict()); lock.hold(root, 'train', params)"
+    written = installed.run("python", "-P", "-c", code)
     assert written.returncode == 0, written.stderr
     (trainer,) = (installed.work / ".venv").glob("lib/python3.*/site-packages/stages/training/trainer.py")
     with trainer.open("a") as stream:

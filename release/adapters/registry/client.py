@@ -14,11 +14,7 @@ from checks.process.errors import BuildRefused, RegistryRefused
 from checks.storage import digest as digests
 from release.adapters.registry import documents, limits, upload
 from release.adapters.registry.checked_blob import checked
-from release.adapters.registry.documents import Manifest
-from release.adapters.registry.referrers import Referrers
-from release.adapters.registry.replies import READ, Answer, blocks
-from release.adapters.registry.transport import HASHING, Transport
-from release.adapters.registry.types import (
+from release.adapters.registry.documents import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
     INDEX,
@@ -30,6 +26,9 @@ from release.adapters.registry.types import (
     Store,
     StoreUnavailable,
 )
+from release.adapters.registry.referrers import Referrers
+from release.adapters.registry.replies import READ, Answer, blocks
+from release.adapters.registry.transport import HASHING, Transport
 from release.adapters.retries import Patience, RequestError, Tries
 
 _MANIFESTS = (INDEX, MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
@@ -172,7 +171,7 @@ class Repository:
         if document.media_type != MANIFEST:
             return
         manifest = documents.read(document, self.name)
-        if isinstance(manifest, Manifest) and manifest.subject:
+        if isinstance(manifest, documents.Manifest) and manifest.subject:
             of = Descriptor(media_type=MANIFEST, digest=document.digest, size=len(document.data))
             with self._saying(
                 f"noting that {document.digest} belongs to {manifest.subject.digest}", "push to"

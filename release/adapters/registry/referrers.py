@@ -10,12 +10,10 @@ from collections.abc import Sequence
 from requests.utils import parse_header_links
 
 from checks.storage import digest as digests
-from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
-from release.adapters.registry.documents import Index
+from release.adapters.registry.documents import INDEX, MANIFEST, Descriptor, Document
 from release.adapters.registry.replies import Answer
 from release.adapters.registry.transport import Transport
-from release.adapters.registry.types import INDEX, MANIFEST, Descriptor, Document
 from release.adapters.retries import RequestError
 
 _PAGES = 20
@@ -86,10 +84,10 @@ class Referrers:
         }
         self._http.ask(
             "PUT", self._url(f"manifests/{tag}"), (201,), self._write,
-            headers={"Content-Type": INDEX}, body=canonical_json(value),
+            headers={"Content-Type": INDEX}, body=digests.canonical_json(value),
         )  # fmt: skip
 
-    def _index(self, answer: Answer) -> Index:
+    def _index(self, answer: Answer) -> documents.Index:
         kind = answer.headers.get("Content-Type", "").partition(";")[0].strip()
         if answer.status != 200 or kind != INDEX:
             raise RequestError(
@@ -99,7 +97,7 @@ class Referrers:
             Document(answer.data, kind, digests.of_bytes(answer.data)),
             f"{self._repository}: its list",
         )
-        assert isinstance(index, Index)  # Its media type was checked above.
+        assert isinstance(index, documents.Index)  # Its media type was checked above.
         return index
 
     def _next(self, answer: Answer) -> str | None:

@@ -13,8 +13,8 @@ from contextlib import suppress
 from urllib.parse import quote
 
 from checks.process.errors import BuildRefused
+from release.adapters.registry.documents import Blob, Seen
 from release.adapters.registry.transport import HASHING, Transport
-from release.adapters.registry.types import Blob, Seen
 from release.adapters.retries import RequestError, Tries
 
 _BINARY = {"Content-Type": "application/octet-stream"}

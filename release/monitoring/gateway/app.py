@@ -14,15 +14,22 @@ from datetime import UTC, datetime
 import aiohttp
 from aiohttp import web
 
-from release.monitoring.gateway import refusals
+from release.monitoring.gateway import forward
 from release.monitoring.gateway.answers import Events, whole
 from release.monitoring.gateway.connections import Connection
-from release.monitoring.gateway.forward import Forwarder, Sent, headers_of, id_of, new_id
+from release.monitoring.gateway.forward import (
+    Forwarder,
+    Refused,
+    Rejected,
+    Sent,
+    headers_of,
+    id_of,
+    new_id,
+)
 from release.monitoring.gateway.metrics import Metrics
+from release.monitoring.gateway.options import GatewaySettings
 from release.monitoring.gateway.outcomes import GONE, outcome_of
-from release.monitoring.gateway.refusals import Refused, Rejected
 from release.monitoring.gateway.rows import Exchange, sampled
-from release.monitoring.gateway.settings import GatewaySettings
 from release.monitoring.gateway.store import CaptureWriter
 from release.monitoring.gateway.upstreams import Upstreams
 
@@ -83,7 +90,7 @@ class Gateway:
         except Refused as refused:
             if isinstance(refused, Rejected):
                 self._metrics.rejected(refused.status)
-            response = refusals.answer(refused, request_id)
+            response = forward.refusal(refused, request_id)
         if self.ending and not response.prepared:
             response.force_close()
         return response
@@ -109,9 +116,9 @@ class Gateway:
     def failed(self, status: int) -> web.Response:
         """Answer what is no HTTP, or what broke here."""
         if status >= 500:
-            return refusals.answer(Refused(500, "internal_error", "the gateway broke"), new_id())
+            return forward.refusal(Refused(500, "internal_error", "the gateway broke"), new_id())
         self._metrics.rejected(status)
-        return refusals.answer(
+        return forward.refusal(
             Rejected(status, "bad_request", "this is no valid request of HTTP"), new_id()
         )
 
@@ -171,13 +178,13 @@ class Gateway:
         except Refused as refused:
             exchange.status, exchange.error = refused.status, refused.error
             exchange.cause = type(refused.__cause__).__name__ if refused.__cause__ else None
-            return refusals.answer(refused, exchange.request_id, exchange.release)
+            return forward.refusal(refused, exchange.request_id, exchange.release)
         except TimeoutError:
             exchange.error, exchange.cause = "timeout", exchange.cause or "the deadline"
             if (response := _connection(request).response) is not None:
                 return _broken(request, response)
             exchange.status = 504
-            return refusals.answer(self._late(), exchange.request_id, exchange.release)
+            return forward.refusal(self._late(), exchange.request_id, exchange.release)
         except (asyncio.CancelledError, ConnectionResetError):
             if exchange.error != "shutdown":
                 exchange.status, exchange.error = GONE, "client_closed"
@@ -187,7 +194,7 @@ class Gateway:
             if (response := _connection(request).response) is not None:
                 return _broken(request, response)
             ending = Refused(503, "shutdown", "the gateway is ending", **{"Retry-After": "1"})
-            return refusals.answer(ending, exchange.request_id, exchange.release)
+            return forward.refusal(ending, exchange.request_id, exchange.release)
         finally:
             self._running.pop(task, None)
             exchange.seconds = asyncio.get_running_loop().time() - began

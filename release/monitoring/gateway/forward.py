@@ -1,4 +1,7 @@
-"""Sends a request to a server: which one, with which headers, and how often."""
+"""Sends a request to a server: which one, with which headers, and how often.
+
+What the gateway answers itself has the shape of OpenAI's errors.
+"""
 
 import re
 import time
@@ -13,7 +16,6 @@ from yarl import URL
 
 from checks.formats.captures import ID_HEADER, RELEASE_HEADER
 from release.monitoring.gateway.metrics import Metrics
-from release.monitoring.gateway.refusals import OWN, Refused
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.gateway.upstreams import Server, Upstreams
 
@@ -27,6 +29,21 @@ _HOP = {
 }  # fmt: skip
 _NOT_BACK = _HOP | {"server", "date", ID.lower(), RELEASE.lower()}
 _VIA = ("Via", "1.1 lockstep")
+
+OWN = {"Server": "lockstep"}  # Takes the place of aiohttp's own, which shows its version.
+_KINDS = {401: "authentication_error", 429: "rate_limit_error"}
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a malfunction
+    """The gateway answers itself. ``error``: error.type of the captured row."""
+
+    def __init__(self, status: int, error: str, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.error, self.message, self.headers = status, error, message, headers
+
+
+class Rejected(Refused):
+    """No valid request: it counts for no release and no objective, and is never captured."""
 
 
 class Sent(NamedTuple):
@@ -153,3 +170,17 @@ def _passed(headers: Mapping[str, str], dropped: Set[str]) -> list[tuple[str, st
     connection = ",".join(value for name, value in headers.items() if name.lower() == "connection")
     dropped = dropped | {name.strip().lower() for name in connection.split(",")}
     return [(name, value) for name, value in headers.items() if name.lower() not in dropped]
+
+
+def refusal(refused: Refused, request_id: str, release: str | None = None) -> web.Response:
+    """The answer to a request that is refused."""
+    kind = _KINDS.get(
+        refused.status, "invalid_request_error" if refused.status < 500 else "server_error"
+    )
+    error = {"message": refused.message, "type": kind, "param": None, "code": refused.error}
+    headers = OWN | {
+        ID_HEADER: request_id,
+        **({RELEASE_HEADER: release} if release else {}),
+        **refused.headers,
+    }
+    return web.json_response({"error": error}, status=refused.status, headers=headers)

@@ -19,9 +19,9 @@ from prometheus_client import (
 )
 
 from checks.data import signals
+from release.monitoring.gateway.options import GatewaySettings
 from release.monitoring.gateway.outcomes import OUTCOMES, Outcome, outcome_of
 from release.monitoring.gateway.rows import Exchange
-from release.monitoring.gateway.settings import GatewaySettings
 from release.monitoring.gateway.upstreams import Server
 
 UNKNOWN = "unknown"  # release: no server answered, or it does not say what it serves

@@ -15,7 +15,7 @@ from release.monitoring.gateway import sessions
 from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.connections import Connections, most_connections
 from release.monitoring.gateway.metrics import Metrics
-from release.monitoring.gateway.settings import GatewaySettings
+from release.monitoring.gateway.options import GatewaySettings
 from release.monitoring.gateway.store import CaptureWriter
 from release.monitoring.gateway.upstreams import Upstreams
 

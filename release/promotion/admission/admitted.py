@@ -16,7 +16,7 @@ from release.ledger import released_pointers
 from release.overlay import environment_file, kustomization, overlays
 from release.promotion import environment as environments
 from release.promotion import quarantined
-from release.promotion.types import PromotionContext
+from release.promotion.checklist import PromotionContext
 
 _HUB, _LIBRARY = "docker.io/", "library/"
 

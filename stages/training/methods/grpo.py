@@ -80,7 +80,6 @@ class Grpo(NoDropout):
 
     def refuse_rows(self, rows: Sequence[Row], valid: Sequence[Row]) -> None:
         """Raise TrainingRefused when the training rows do not fill one step."""
-        del valid
         if len(rows) < self.prompts_of_step:
             raise TrainingRefused(
                 f"{len(rows)} training rows, and a step takes {self.prompts_of_step} prompts",

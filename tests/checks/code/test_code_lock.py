@@ -203,7 +203,7 @@ def test_a_parameter_that_is_off_by_default_changes_nothing_when_a_version_adds_
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     shutil.copy(REPOSITORY / layout.PARAMS, tmp_path)
-    lock.write(tmp_path, GIVEN)
+    lock.write(tmp_path, GIVEN, {})
     return tmp_path
 
 

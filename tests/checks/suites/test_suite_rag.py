@@ -25,7 +25,7 @@ from checks.stats.paired import two_sided
 from checks.storage import digest, files, layout
 from release.record.records import Records
 from release.record.verdict_check import hold
-from release.review.pairs import pair_samples, together
+from release.review.same_rows import pair_samples, together
 from release.serving.suite_questions import served
 from stages.inference.encoders import embed
 from stages.suites import _files, suites

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from release.doctor import rulesets
-from release.doctor.compare import differences, laxer
+from release.doctor.repository import differences, laxer
 from tests.conftest import REPOSITORY
 
 SHIPPED: list[dict[str, Any]] = json.loads((REPOSITORY / rulesets.MAIN).read_text())["rules"]

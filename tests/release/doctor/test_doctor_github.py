@@ -19,7 +19,7 @@ from checks.formats import signers
 from checks.storage import layout
 from release import doctor
 from release.cli import main
-from release.doctor import owners, rulesets, tree
+from release.doctor import rulesets, tree
 from release.doctor.check import Check
 from tests import overlay_sample
 from tests.conftest import REPOSITORY as ROOT
@@ -52,7 +52,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of a repository whose files lack nothing: this one's, with owners, a signer and a DVC remote."""
     root = tmp_path_factory.mktemp("whole")
     (root / ".github" / "workflows").mkdir(parents=True)
-    text = (ROOT / ".github" / "CODEOWNERS").read_text().replace(f"{owners.PLACEHOLDER}model-owners", "@octo/owners")
+    text = (ROOT / ".github" / "CODEOWNERS").read_text().replace(f"{tree.PLACEHOLDER}model-owners", "@octo/owners")
     (root / ".github" / "CODEOWNERS").write_text(text)
     for file in (rulesets.MAIN, rulesets.TAGS, rulesets.EVIDENCE):
         shutil.copy(ROOT / file, root / file)
@@ -574,8 +574,8 @@ def test_a_trickle_of_bytes_ends_at_the_deadline(api: StandIn, clone: Path) -> N
 
 
 def test_code_owners_own_what_doctor_guards_and_not_the_parameters() -> None:
-    rules = owners.parse((ROOT / ".github" / "CODEOWNERS").read_text())
-    assert [file for file in owners.GUARDED if not rules.of(file)] == []
+    rules = tree.parse((ROOT / ".github" / "CODEOWNERS").read_text())
+    assert [file for file in tree.GUARDED if not rules.of(file)] == []
     for free in ("params.yaml", "dvc.lock", "reports/verdict.json", "README.md", "datasets/tickets.jsonl"):
         assert rules.of(free) == []
     for odd in ("click.py", "dvc/__init__.py", "setup.py", "sitecustomize.py", "newcomer"):

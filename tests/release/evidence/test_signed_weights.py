@@ -6,7 +6,7 @@ import pytest
 
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest
-from release.evidence import keys, signatory, weights
+from release.evidence import keys, trust, weights
 from release.verbs import keys as key_verbs
 from tests.release.verbs.test_signing import _cli
 
@@ -23,7 +23,7 @@ def test_names_in_folders_are_ordered_as_model_signing_orders_them(tmp_path: Pat
         (tmp_path / "m" / name).write_bytes(data)
     made = key_verbs.new(tmp_path, "ada", ("release",))
     payload = weights.payload({name: digest.of_bytes(data) for name, data in merged.items()}, "m")
-    done = _cli(tmp_path, signatory.Signatory(keys.load(made.private), ()).bundle(payload), made.public, tmp_path / "m")
+    done = _cli(tmp_path, trust.Signatory(keys.load(made.private), ()).bundle(payload), made.public, tmp_path / "m")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -15,7 +15,7 @@ import pytest
 from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
-from release.adapters.registry.types import CONFIG, INDEX, MANIFEST, Document
+from release.adapters.registry.documents import CONFIG, INDEX, MANIFEST, Document
 from release.image.layout import Bytes, Layout
 
 DATA = b"some bytes" * 1000

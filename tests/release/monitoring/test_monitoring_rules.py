@@ -18,7 +18,7 @@ from checks.config.monitor import Monitor
 from checks.process.errors import ParamsRefused
 from checks.storage import plain_yaml
 from release.cli import main
-from release.monitoring import component, dashboard, rules
+from release.monitoring import component, rules
 from release.monitoring.objectives import Scope
 from tests.conftest import REPOSITORY, as_params, dumped, read_yaml
 from tests.http_standin import Handler, StandIn
@@ -185,8 +185,8 @@ def _scraped(release: str) -> Iterator[Any]:
     pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
     from release.monitoring.gateway.answers import Choice, ParsedAnswer
     from release.monitoring.gateway.metrics import Metrics
+    from release.monitoring.gateway.options import GatewaySettings
     from release.monitoring.gateway.rows import Exchange
-    from release.monitoring.gateway.settings import GatewaySettings
 
     settings = GatewaySettings(("http://127.0.0.1:1",), environment="production", release=release, scrape_interval=1.0)
     metrics = Metrics(settings)
@@ -245,7 +245,7 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
              f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        queries = dashboard.expressions(json.loads((folder / "dashboard.json").read_text()), "10s")
+        queries = rules.expressions(json.loads((folder / "dashboard.json").read_text()), "10s")
         queries.append(_scaling_query())
         queries = [each for each in queries if "silent_requests" not in each]  # none is silent here
         deadline, unanswered = time.monotonic() + 120, queries
@@ -311,9 +311,7 @@ def _asked(url: str, expression: str) -> list[Any]:
 def test_the_energy_of_1000_requests_is_what_their_gpus_used(tmp_path: Path) -> None:
     """Two GPUs of 300 watts, another model's beside them, and two requests a second."""
     monitor = Monitor.model_validate({"gpus": {"production": {"namespace": "router-production"}}})
-    (energy,) = [
-        each for each in dashboard.expressions(dashboard.dashboard(PRODUCTION, monitor), "5m") if "ENERGY" in each
-    ]
+    (energy,) = [each for each in rules.expressions(rules.dashboard(PRODUCTION, monitor), "5m") if "ENERGY" in each]
 
     def counter(gpu: int, namespace: str) -> dict[str, str]:
         series = f'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{gpu="{gpu}",namespace="{namespace}"}}'
@@ -345,10 +343,10 @@ def test_labels_of_gpus_that_no_series_can_have_are_refused(labels: dict[str, st
 
 def test_a_label_of_gpus_is_quoted_as_prometheus_reads_it() -> None:
     monitor = Monitor.model_validate({"gpus": {"production": {"namespace": 'a"b\\c', "cluster": "ü😀"}}})
-    queries = dashboard.expressions(dashboard.dashboard(PRODUCTION, monitor), "5m")
+    queries = rules.expressions(rules.dashboard(PRODUCTION, monitor), "5m")
     assert 'DCGM_FI_DEV_FB_USED{namespace="a\\"b\\\\c",cluster="ü😀"}' in queries
-    elsewhere = dashboard.dashboard(PRODUCTION._replace(environment="staging"), monitor)
-    assert not [each for each in dashboard.expressions(elsewhere, "5m") if "DCGM" in each]
+    elsewhere = rules.dashboard(PRODUCTION._replace(environment="staging"), monitor)
+    assert not [each for each in rules.expressions(elsewhere, "5m") if "DCGM" in each]
 
 
 def test_every_alert_has_a_section_in_the_runbook() -> None:
@@ -375,7 +373,7 @@ def test_an_address_of_the_runbook_that_is_none_is_refused(runbook: str, documen
 def test_every_metric_that_a_rule_or_a_panel_names_is_one_of_the_gateways(scraped: Any) -> None:
     scraped.request()
     monitor = Monitor.model_validate({"objectives": ALL})
-    text = json.dumps([rules.rules(PRODUCTION, monitor), dashboard.dashboard(PRODUCTION, monitor)])
+    text = json.dumps([rules.rules(PRODUCTION, monitor), rules.dashboard(PRODUCTION, monitor)])
     named = set(re.findall(r"lockstep_gateway_[a-z_]+", text + _scaling_query()))
     there = set(re.findall(r"^(lockstep_gateway_[a-z_]+)", scraped.metrics.text().decode(), re.MULTILINE))
     assert named <= there

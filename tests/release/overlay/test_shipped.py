@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from checks.storage import layout
-from release.overlay import edits, shipped
+from release.overlay import edits
 from release.overlay.environment_file import EnvironmentFile
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import BASE, GATEWAY, edit, failures, lying, put, rendered, upgraded
@@ -26,7 +26,7 @@ USED: list[tuple[dict[str, Any], set[str]]] = [
 
 @pytest.mark.parametrize(("knobs", "components"), USED)
 def test_an_environment_uses_the_base_and_what_its_knobs_ask_for(knobs: dict[str, Any], components: set[str]) -> None:
-    files = shipped.files(EnvironmentFile.model_validate({"namespace": "model-staging", **knobs}))
+    files = edits.shared_files(EnvironmentFile.model_validate({"namespace": "model-staging", **knobs}))
     assert {path.parent for path in files} == {BASE, *(COMPONENTS / name for name in components)}
     assert all((REPOSITORY / path).read_bytes() == data for path, data in files.items())
     assert {path.name for path in files} == {"kustomization.yaml", "objects.yaml"}
@@ -75,4 +75,4 @@ def test_a_link_in_the_base_is_of_no_earlier_version(tree: Path, monkeypatch: py
 
 
 def test_todays_folders_are_those_of_no_earlier_version() -> None:
-    assert shipped.earlier(lying(REPOSITORY / layout.ENVIRONMENTS)) == {}
+    assert edits.earlier_folders(lying(REPOSITORY / layout.ENVIRONMENTS)) == {}

@@ -17,7 +17,7 @@ from checks.formats.statement import PAYLOAD
 from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
 from checks.storage import files, layout
 from checks.storage.digest import canonical_json
-from release.evidence import bundles, dsse, keys, signatory, sigstore, statement, trust
+from release.evidence import attach, dsse, keys, sigstore, statement, trust
 from release.ledger import Ledger
 from release.overlay import overlays
 from release.promotion import context
@@ -265,7 +265,9 @@ def test_a_quarantine_that_cannot_be_read_holds_everything_back(root: Path, text
 def says(root: Path, who: str, environment: str = "production", image: str | None = None, why: str = "yes") -> bytes:
     """An approval, as its owner would sign it."""
     image = image or _staged(root).digest
-    return signatory.load(key(root, who), trust.known(root), "approve").sign(statement.approve(environment, image, why))
+    return trust.signatory(key(root, who), trust.known(root), "approve").sign(
+        statement.approve(environment, image, why)
+    )
 
 
 def _staged(root: Path) -> pointer.Pointer:
@@ -347,6 +349,18 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     assert move(root, "production").after == first
 
 
+def test_the_code_of_a_pull_request_does_not_approve_its_release(root: Path) -> None:
+    rule(root, approvals=1)
+    before = git(root, "rev-parse", "main")
+    git(root, "switch", "--quiet", "--create", "upgrade")
+    (root / "kinds/gates").mkdir(parents=True)
+    (root / "kinds/gates/easy.py").write_text("X = 1\n")
+    keep(root, "a gate of the pull request's")
+    with pytest.raises(EvidenceRefused, match=r"kinds/gates/easy.py: is not as on main, whose code decides; run it in"):
+        verb.approve(root, "production", key(root, "bob"), "yes")
+    assert git(root, "rev-parse", "main") == before
+
+
 def test_only_who_may_approves(root: Path) -> None:
     before = refs(root)
     with pytest.raises(EvidenceRefused, match=r"this key is not in release/policy/signers.yaml of the target branch"):
@@ -381,7 +395,7 @@ def signers(root: Path, *names: str, until: str = "") -> None:
 
 
 def stated(root: Path) -> dict[str, Any]:
-    data = bundles.envelope((root / STAGING / layout.EVIDENCE).read_bytes())["payload"]
+    data = attach.envelope((root / STAGING / layout.EVIDENCE).read_bytes())["payload"]
     plain: dict[str, Any] = json.loads(base64.b64decode(data))
     return plain
 
@@ -400,7 +414,7 @@ def retired(root: Path) -> None:
 
 def twice(root: Path) -> None:
     """ada's signature again, in another form: the same key counts once."""
-    data = signatory.Signatory(keys.load(key(root, "ada")), ()).bundle(canonical_json(stated(root)))
+    data = trust.Signatory(keys.load(key(root, "ada")), ()).bundle(canonical_json(stated(root)))
     tree.attach_to(root, _staged(root).digest, data, sigstore.BUNDLE)
 
 

@@ -117,11 +117,11 @@ def test_without_a_token_the_address_to_open_one_is_given(
     ],
 )
 def test_the_repository_is_known_by_the_address_of_its_remote(root: Path, address: str, url: str | None) -> None:
-    from release.promotion import pull_request
+    from release.promotion import move_commit
 
     where = context.find(root)
     git(root, "remote", "set-url", "origin", address)
-    named = pull_request._repository(where)
+    named = move_commit._repository(where)
     assert (named is not None) == (url is not None)
     assert named in ("team/router", None)
 

@@ -20,7 +20,7 @@ from checks.formats.statement import ENVELOPE
 from checks.kinds.plugins import Plugin
 from checks.process.errors import Refusal
 from checks.storage import digest, files, layout
-from release.adapters.registry.types import LAYER
+from release.adapters.registry.documents import LAYER
 from release.evidence import attach
 from release.image.layout import Bytes, Layout
 from release.promotion import context, record_checks

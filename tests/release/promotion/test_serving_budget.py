@@ -12,8 +12,8 @@ from checks.formats.training_reports import TrainMeasured
 from checks.process.errors import PromotionRefused
 from checks.storage import files, layout
 from release.cli import environment_tables, tables
-from release.cost.recorded import Took
-from release.promotion import serving_budget
+from release.cost.training_record import Took
+from release.promotion import serving_checks
 from release.verbs.build import BuildOptions, build
 from release.verbs.status import status
 from tests import promotion_tree as tree
@@ -67,13 +67,13 @@ HELD: dict[str, tuple[ServingBudget, Throughput | None, str]] = {
 @pytest.mark.parametrize("case", HELD.values(), ids=HELD)
 def test_only_measured_figures_of_the_named_machine_count(case: tuple[ServingBudget, Throughput | None, str]) -> None:
     budget, found, says = case
-    told = [what for what, _ in serving_budget.failures(budget, found, "production")]
+    told = [what for what, _ in serving_checks.over_budget(budget, found, "production")]
     assert len(told) == bool(says)
     assert says in "".join(told)
 
 
 def test_each_bound_that_is_exceeded_is_a_failure_of_its_own() -> None:
-    found = list(serving_budget.failures(_budget(watt_hours=1, price=0.001, hourly_price=1), MEASURED, "staging"))
+    found = list(serving_checks.over_budget(_budget(watt_hours=1, price=0.001, hourly_price=1), MEASURED, "staging"))
     assert len(found) == 2
     assert all("raise promote.environments.staging.budget" in todo for _, todo in found)
 

@@ -10,7 +10,7 @@ import pytest
 from checks.formats.serving import ImageReport
 from checks.process.errors import ServingRefused
 from checks.storage import files, layout
-from release.evidence import serving_differences
+from release.evidence import verification
 from release.overlay import named_server as servers
 from release.verbs import build
 from release.verbs.verify import VerifyOptions, verify
@@ -82,7 +82,7 @@ def test_weights_alone_are_verified_in_the_server_that_will_run_them(run: Path, 
     assert report.image == image.image
     lying = overlay_sample.lying(run / layout.ENVIRONMENTS)
     named = servers.named("production", lying)
-    assert serving_differences.otherwise(image, report, named) == []
-    assert "the environment names" in serving_differences.otherwise(image, report, f"{name}@sha256:{'d' * 64}")[0]
+    assert verification.differences(image, report, named) == []
+    assert "the environment names" in verification.differences(image, report, f"{name}@sha256:{'d' * 64}")[0]
     assert serving_base.left() == set()
     assert list((run / layout.STATE).glob("serving-*")) == []

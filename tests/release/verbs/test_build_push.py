@@ -222,7 +222,7 @@ def test_a_push_that_was_broken_off_sends_only_what_is_missing(
             return inner(self, *rest)
 
         patch.setattr(Repository, "add", add)
-        patch.setattr("release.image.transfer.WORKERS", 1)
+        patch.setattr("release.image.assembly.WORKERS", 1)
         with pytest.raises(RegistryRefused):
             build(root, options)
     assert registry.tags == set()

@@ -14,7 +14,7 @@ from checks.formats import placeholder_cards
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
-from release.cards import carbon, card_facts, card_record, hub_metadata, writing
+from release.cards import card_facts, card_record, hub_metadata, writing
 from release.cli import main
 from release.verbs.card import card
 from tests import page_tree
@@ -109,7 +109,7 @@ def test_the_card_claims_the_energy_that_was_measured_and_emissions_only_by_a_st
 def test_a_carbon_intensity_without_number_and_source_is_refused(said: str) -> None:
     front = yaml.safe_load(f"carbon: {said}")
     with pytest.raises(EvidenceRefused, match=r"docs/cards/model\.md: carbon is .*") as found:
-        carbon.of(front, card_facts.MODEL, None)
+        card_facts.carbon_of(front, card_facts.MODEL, None)
     assert "write carbon: {g_per_kwh: NUMBER, source: where" in found.value.todo
 
 

@@ -22,7 +22,7 @@ from checks.storage import layout
 from release.cli import main
 from release.record import record_names
 from release.record.records import Records
-from release.review import pairs
+from release.review import same_rows
 from release.review.comparison import Comparison, verdict
 from release.verbs.compare import compare
 from tests import compare_tree, ledger_tree, pipeline_repository, report_tree
@@ -354,7 +354,7 @@ def test_who_is_right_is_said_of_each_answer_that_differs(root: Path) -> None:
     ],
 )
 def test_rows_that_either_side_puts_in_one_group_are_in_one_group(one: str, two: str, wanted: tuple[int, ...]) -> None:
-    assert tuple(pairs.together(list(one), list(two))) == wanted
+    assert tuple(same_rows.together(list(one), list(two))) == wanted
 
 
 def test_a_difference_in_groups_is_less_certain_than_one_in_single_rows() -> None:

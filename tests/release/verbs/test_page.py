@@ -18,7 +18,7 @@ from release.cards import bars, card_facts, gathering
 from release.cards import site as sites
 from release.cards.release_page import ReleasePage, Site
 from release.cli import main
-from release.pages import markdown
+from release.pages import html
 from release.verbs.page import page
 from tests import browser, page_tree
 from tests import promotion_tree as tree
@@ -120,6 +120,12 @@ def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
     assert parts["image"] == page.pointer.digest
     assert parts["weights"] == page.pointer.model == page.verdict.model
     assert parts["signed statement"] == page.pointer.evidence
+    servers = {runtime: gathering._archived(runtime) for runtime in ("tgi", "vllm", "of another version")}
+    assert servers == {
+        "tgi": ", archived on 2026-03-21; its last release is 3.3.7",
+        "vllm": "",
+        "of another version": "",
+    }
 
 
 def test_a_release_in_quarantine_is_so_first_and_nobody_is_told_to_run_it(site: Site) -> None:
@@ -179,11 +185,11 @@ def test_a_release_whose_parameters_this_version_refuses_has_a_page_without_card
     ],
 )
 def test_a_card_can_load_nothing_and_hide_nothing(text: str, shown: str) -> None:
-    assert markdown.html(text, 3) == shown
+    assert html.of_markdown(text, 3) == shown
 
 
 def test_a_table_of_a_card_has_a_caption_and_its_numbers_stand_right() -> None:
-    found = markdown.html("## A `b` <i>\n\n| x | y |\n| --- | ---: |\n| 1 | 2 |", 3)
+    found = html.of_markdown("## A `b` <i>\n\n| x | y |\n| --- | ---: |\n| 1 | 2 |", 3)
     assert "<caption>A b &lt;i&gt;.</caption>" in found
     assert '<th scope="col">x</th>\n<th class="number" scope="col">y</th>' in found
     assert '<td>1</td>\n<td class="number">2</td>' in found

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from checks.process.errors import ParamsRefused
 from checks.storage import layout
 from release.cli import main
-from release.overlay import shipped
+from release.overlay import edits
 from release.verbs.render import render
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import BASE, GATEWAY, edit, failures, put, rendered, upgraded
@@ -67,8 +67,8 @@ def test_a_folder_of_an_earlier_version_is_replaced_as_a_whole(root: Path, monke
     render(root, "staging")
     before = files(root)
     upgraded(monkeypatch, kserve)
-    later = {path: data for path, data in shipped.folders()[kserve].items() if path.name != "objects.yaml"}
-    monkeypatch.setattr(shipped, "folders", lambda: {kserve: later})
+    later = {path: data for path, data in edits.shared_folders()[kserve].items() if path.name != "objects.yaml"}
+    monkeypatch.setattr(edits, "shared_folders", lambda: {kserve: later})
     assert set(render(root, "staging")) == set(later)
     assert before - files(root) == {kserve / "copied" / "objects.yaml"}
 

@@ -30,7 +30,6 @@ from release.verbs import report as renderer
 from release.verbs.report import Report, ReportOptions, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params
-from tests.http_standin import Handler, StandIn
 from tests.pipeline_repository import git, write_params
 from tests.release.pages.test_report_text import LINKED, NASTY, RENDERER, Seen, gfm
 
@@ -260,7 +259,7 @@ def test_the_first_view_has_the_valid_split_and_which_look_at_the_test_split_thi
     verdict = found.verdict.model_copy(update={"findings": (*found.verdict.findings, look)})
     changed = replace(found, verdict=verdict)
     advised = advice.advise(situations.of_facts(changed, metrics.against(changed), ""))
-    (first, *_) = sections.sections(records, changed, advised, (), {}, 7)
+    (first, *_) = sections.sections(records, changed, advised, (), 7)
     assert first.markdown.splitlines()[2].endswith(" · valid 90.0 % (main 80.0 %)")
     assert counted in first.markdown
 
@@ -591,25 +590,6 @@ def test_links_are_given_by_the_workflow(passing: Path) -> None:
     found = report(passing, FOR._replace(links=links))
     assert "- [Artifacts](https://host.example/runs/1)" in found.markdown
     assert "Artifacts https://host.example/runs/1" in terminal.text(found.whole)
-
-
-class _Assets(Handler):
-    """Where a workflow published its plots: one is there, one is a page that asks for a login, one is not there."""
-
-    def do_GET(self) -> None:
-        answers = {"confusion.png": (200, "image/png"), "scores.png": (200, "text/html")}
-        status, kind = answers.get(self.path.rpartition("/")[2], (404, "text/plain"))
-        self.reply(status, b"", {"Content-Type": kind})
-
-
-def test_a_plot_is_shown_only_where_everybody_can_see_it(passing: Path) -> None:
-    with StandIn(_Assets) as server:
-        base = f"{server.url}/assets"
-        shown = report(passing, FOR._replace(assets=base)).markdown
-    gone = report(passing, FOR._replace(assets=base)).markdown
-    assert re.findall(r"!\[.*", shown) == [f"![confusion]({base}/reports/plots/confusion.png)"]
-    assert "![" not in gone
-    assert "`█▆▃▁`" in gone
 
 
 def test_predictions_of_other_rows_are_not_compared() -> None:

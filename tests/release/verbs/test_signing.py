@@ -21,15 +21,13 @@ from checks.storage import digest, files, layout
 from checks.storage.digest import canonical_json
 from release.adapters import commits
 from release.adapters.registry.client import Repository
-from release.adapters.registry.types import Store
+from release.adapters.registry.documents import Store
 from release.evidence import (
     attach,
     attached_statements,
-    bundles,
     dsse,
     keys,
     sbom,
-    signatory,
     sigstore,
     statement,
     trust,
@@ -92,7 +90,7 @@ def artifact(at: Store, image: str, kind: str) -> bytes:
     """The only artifact of this type; of the bundles the one that signs the weights."""
     found = [one.data for one in attach.attached(at, image, kind, 1 << 20, pytest.fail)]
     if kind == sigstore.BUNDLE:
-        found = [data for data in found if bundles.predicate_type(data) == weights.PREDICATE]
+        found = [data for data in found if attach.predicate_type(data) == weights.PREDICATE]
     (data,) = found
     return data
 
@@ -665,7 +663,7 @@ def test_a_signer_who_was_removed_counts_no_more(run: Path) -> None:
 
 def _approve(root: Path, environment: str, image: str, why: str) -> bytes:
     """An approval that the key of ``root`` signed."""
-    return signatory.load(root / KEY, trust.known(root), "approve").sign(statement.approve(environment, image, why))
+    return trust.signatory(root / KEY, trust.known(root), "approve").sign(statement.approve(environment, image, why))
 
 
 def _approved(data: bytes, known: Signers, environment: str, image: str) -> str:

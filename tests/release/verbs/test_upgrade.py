@@ -239,6 +239,14 @@ def test_a_check_ends_with_8_and_says_the_command_after_a_pull_request_that_chan
     assert f"dvc.yaml: not of Lockstep {PIN.version}; run ./lockstep upgrade --files, and commit" in done.stderr
 
 
+def test_a_repository_without_params_is_not_pinned(tmp_path: Path) -> None:
+    repository.git(tmp_path, "init", "--quiet")
+    done = CliRunner().invoke(main, ["-C", str(tmp_path), "upgrade"])
+    assert done.exit_code == 2
+    assert "no folder has a params.yaml; begin with `" in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".git"]
+
+
 @pytest.mark.slow
 def test_the_pin_is_changed_and_the_launcher_runs_the_rest_in_the_new_version(top: Path, tmp_path: Path) -> None:
     """With a launcher that says what it is asked, and a wheel that only pip looks at."""

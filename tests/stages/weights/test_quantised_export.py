@@ -25,8 +25,8 @@ from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused,
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from release.pages import templates
-from release.review import exported as review
 from release.review import metrics, sections
+from release.review import sections as review
 from release.review.facts import Facts, Target
 from release.runtimes import load
 from release.runtimes.compatibility import unfit
@@ -234,7 +234,7 @@ def _both_are_in_one_table(root: Path, evidence: Evidence) -> None:
     facts = Facts(
         state="held", target=target, commit=None, document=None, evidence=evidence, answering=measured
     )  # fmt: skip
-    rows = review.table(facts, metrics.compared(facts), metrics.suites(facts))
+    rows = review.export_table(facts, metrics.compared(facts), metrics.suites(facts))
     assert [what.split(" ")[0] for what, _, _ in rows] == ["files,", "exact-match", "text:", "test"]
     text = templates.render(
         "release.review", sections.TEMPLATE, "exported_section", {"export": review.export(facts), "quantised": rows}

@@ -9,7 +9,7 @@ import pytest
 from checks.process.errors import Refusal, RegistryRefused
 from checks.storage.digest import canonical_json
 from release.adapters.registry.client import Repository
-from release.adapters.registry.types import MANIFEST, Descriptor
+from release.adapters.registry.documents import MANIFEST, Descriptor
 from release.evidence import attach
 from tests.registry_service import Registry, registry
 

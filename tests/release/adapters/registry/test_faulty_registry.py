@@ -10,8 +10,8 @@ import pytest
 from checks.process.errors import Refusal, RegistryRefused
 from release.adapters.registry import client, upload
 from release.adapters.registry.client import Repository
+from release.adapters.registry.documents import MANIFEST, StoreUnavailable
 from release.adapters.registry.transport import Transport
-from release.adapters.registry.types import MANIFEST, StoreUnavailable
 from release.adapters.retries import RequestError
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.registry_service import Registry, registry

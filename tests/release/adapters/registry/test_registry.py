@@ -15,7 +15,7 @@ import pytest
 from checks.process.errors import BuildRefused, RegistryRefused
 from release.adapters.registry import limits, tls
 from release.adapters.registry.client import Repository
-from release.adapters.registry.types import CONFIG, LAYER, MANIFEST, Blob, Store, StoreUnavailable
+from release.adapters.registry.documents import CONFIG, LAYER, MANIFEST, Blob, Store, StoreUnavailable
 from release.adapters.retries import Patience, retry_after
 from tests.faulty_proxy import FaultyProxy
 from tests.registry_service import Registry, certificate, registry

@@ -18,7 +18,7 @@ from checks.process.errors import Refusal, RegistryRefused
 from release.adapters.registry import auth
 from release.adapters.registry.auth import Challenge, challenge
 from release.adapters.registry.client import Repository
-from release.adapters.registry.types import MANIFEST
+from release.adapters.registry.documents import MANIFEST
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.registry_service import (
     IDENTITY,

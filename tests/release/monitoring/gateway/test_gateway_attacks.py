@@ -26,8 +26,8 @@ from release.monitoring.gateway import app, connections, sessions
 from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.connections import Connections
 from release.monitoring.gateway.metrics import Metrics
+from release.monitoring.gateway.options import GatewaySettings
 from release.monitoring.gateway.rows import TooLarge, sampled
-from release.monitoring.gateway.settings import GatewaySettings
 from release.monitoring.gateway.upstreams import Server, Upstreams
 from tests.gateway_process import GatewayProcess, running, unused_port
 from tests.gateway_requests import CHAT, Got, ask_all, body

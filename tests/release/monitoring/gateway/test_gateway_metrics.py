@@ -12,9 +12,9 @@ import pytest
 import requests
 
 from release.monitoring.gateway.answers import Choice, ParsedAnswer
+from release.monitoring.gateway.options import GatewaySettings
 from release.monitoring.gateway.outcomes import OUTCOMES, outcome_of
 from release.monitoring.gateway.rows import Exchange
-from release.monitoring.gateway.settings import GatewaySettings
 from tests.gateway_process import GatewayProcess, running
 from tests.gateway_requests import CHAT, body
 from tests.http_standin import Handler, StandIn
