@@ -46,7 +46,10 @@ def keys() -> None:
 @click.pass_obj
 @refusing
 def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, add: bool) -> None:
-    """Create a signing key. It is encrypted if LOCKSTEP_KEY_PASSWORD is set."""
+    """Create a signing key, which is encrypted if LOCKSTEP_KEY_PASSWORD is set.
+
+    Refuses a place that git does not ignore (exit code 9), and says the line for .gitignore.
+    """
     from release.verbs import keys as verb
 
     made = verb.new(root, name, roles, output)

@@ -255,9 +255,10 @@ def test_the_pin_is_changed_and_the_launcher_runs_the_rest_in_the_new_version(to
     subprocess.run(build, check=True, capture_output=True)
     (top / "lockstep").write_text("import sys\nprint('launcher', *sys.argv[1:])\n")
     environment = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
-    words = [sys.executable, "-P", "-m", "release.cli", "-C", str(top), "upgrade", "--json", "--replace", "dvc.yaml"]
+    words = [sys.executable, "-P", "-m", "release.cli", "-C", str(top), "upgrade", "--json"]
+    words += ["--replace", "dvc.yaml", "--workflows", NEW]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout == "launcher upgrade --files --json --replace dvc.yaml\n"
+    assert done.stdout == f"launcher upgrade --files --workflows {NEW} --json --replace dvc.yaml\n"
     (wheel,) = folder.iterdir()
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
     assert pin.read((top / pin.PATH).read_text()) == Pin("dvc", PIN.version, (sha256,))
