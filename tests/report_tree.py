@@ -63,7 +63,7 @@ def pull_request(root: Path, right: int = 180, change: Change | None = None, edi
     if change:
         change(value)
     params = as_params(value)
-    if right == 180 and change is edit is None:
+    if right == 180 and change is None and edit is None:
         _copy(_default(), root)
         return params
     _copy(_main(), root)
