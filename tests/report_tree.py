@@ -58,21 +58,37 @@ def pull_request(root: Path, right: int = 180, change: Change | None = None, edi
 
     ``change`` is made to params.yaml on the branch, ``edit`` to the record before it is judged.
     """
-    main = Path(_main().name)
-    shutil.copytree(main / "pr", root, dirs_exist_ok=True)
-    shutil.copytree(main / "pr-answers", root.parent / f"{root.name}-answers")
-    git(root, "switch", "--quiet", "--create", "pull-request")
     value = document()
     value["train"]["learning_rate"] = 0.002
     if change:
         change(value)
     params = as_params(value)
+    if right == 180 and change is None and edit is None:
+        _copy(_default(), root)
+        return params
+    _copy(_main(), root)
+    git(root, "switch", "--quiet", "--create", "pull-request")
     record(root, value, b"third", right, edit)
     for path in left_to_git(root):
         if not path.exists():
             path.write_text("from a run\n")
     commit(root, "a change")
     return params
+
+
+def _copy(made: tempfile.TemporaryDirectory[str], root: Path) -> None:
+    pull = Path(made.name) / "pr"
+    shutil.copytree(pull, root, dirs_exist_ok=True)
+    shutil.copytree(pull.with_name("pr-answers"), root.with_name(f"{root.name}-answers"))
+
+
+@functools.cache
+def _default() -> tempfile.TemporaryDirectory[str]:
+    """The pull request without any change, made once."""
+    folder = tempfile.TemporaryDirectory()
+    pull_request(Path(folder.name) / "pr", edit=lambda _: None)
+    packed(Path(folder.name) / "pr")
+    return folder
 
 
 @functools.cache

@@ -317,7 +317,7 @@ def versions_like_the_first(path: Path, name: str, sources: list[str]) -> None:
     connection.close()
 
 
-@STORES
+@pytest.mark.parametrize("place", ["server"], indirect=True)
 def test_a_thousand_versions_are_compared_at_once(store: ModelRegistry, place: tuple[str, Path]) -> None:
     releases = [
         A.model_copy(update={"version": f"v0.{n}.0", "source": f"{A.source[:-4]}{n:04}", "run": None})

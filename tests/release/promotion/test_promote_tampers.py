@@ -56,13 +56,13 @@ def report(root: Path) -> ImageReport:
     return files.read_json(root / layout.IMAGE_REPORT, ImageReport)
 
 
-def refused(root: Path, why: str, environment: str = "staging", **options: Any) -> Refusal:
-    """It is refused for this reason, in lines for people, and no ref has moved."""
+def refused(root: Path, *why: str, environment: str = "staging", **options: Any) -> Refusal:
+    """It is refused for these reasons, in lines for people, and no ref has moved."""
     before = refs(root)
     with pytest.raises(Refusal) as found:
         move(root, environment, **options)
     lines = [str(found.value), *found.value.others]
-    assert why in "\n".join(lines)
+    assert [reason for reason in why if reason not in "\n".join(lines)] == []
     assert all(line.isprintable() for line in lines), lines
     assert refs(root) == before
     return found.value
@@ -221,14 +221,6 @@ STATEMENTS: dict[str, tuple[Tamper, str]] = {
     "of another verdict": (saying(verdict), "reports/verdict.json at"),
     "reports of two verdicts": (saying(release("serving", "verdict", to=OTHER)), "the reports are about another verdict"),
     "of another policy": (saying(release("policy", to=OTHER)), "is about another policy than the signed one"),
-    "of other parameters": (saying(release("materials", "params", to=OTHER)), "params.yaml at"),
-    "of another lock": (saying(release("materials", "lock", to=OTHER)), "dvc.lock at"),
-    "of another adapter": (saying(release("materials", "adapter", to=OTHER)), "about another models/adapter than"),
-    "of another base": (saying(release("materials", "base", to=OTHER)), "about another models/base than the signed one"),
-    "of other rows": (saying(release("materials", "raw", to=OTHER)), "about another data/raw than the signed one"),
-    "of another split": (saying(release("materials", "splits", "test", to=OTHER)), "about another data/splits/test.jsonl than the signed one"),
-    "of another report": (saying(release("materials", "reports", "reports/train.json", to=OTHER)), "reports/train.json at"),
-    "of other probes": (saying(release("materials", "probes", to=OTHER)), "data/probes.json: is not what was signed"),
     "of a later commit": (saying(later), "annotation org.opencontainers.image.revision is"),
     "of a commit without the record": (saying(bare), "params.yaml at"),
     "of a commit that is not merged": (saying(unmerged), "of its record is not in the history of main"),
@@ -256,6 +248,29 @@ def test_a_statement_that_was_tampered_with_promotes_nothing(root: Path, name: s
     tamper, why = STATEMENTS[name]
     tamper(root)
     refused(root, why)
+
+
+FILES: dict[str, tuple[str, ...]] = {
+    "params.yaml at": ("params",),
+    "dvc.lock at": ("lock",),
+    "reports/train.json at": ("reports", "reports/train.json"),
+    "data/probes.json: is not what was signed": ("probes",),
+}
+JUDGED: dict[str, tuple[str, ...]] = {
+    "about another models/adapter than the signed one": ("adapter",),
+    "about another models/base than the signed one": ("base",),
+    "about another data/raw than the signed one": ("raw",),
+    "about another data/splits/test.jsonl than the signed one": ("splits", "test"),
+}
+
+
+@pytest.mark.parametrize("materials", [FILES, JUDGED])
+def test_each_material_of_another_release_is_named(root: Path, materials: dict[str, tuple[str, ...]]) -> None:
+    plain = unsigned(root)
+    for path in materials.values():
+        release("materials", *path, to=OTHER)(root, plain)
+    attach_to(root, report(root).image, envelope(root, plain))
+    refused(root, *materials)
 
 
 def test_one_statement_that_holds_is_enough_whatever_lies_beside_it(root: Path) -> None:
@@ -339,10 +354,6 @@ def preloaded(_: Layout, __: Plain, config: Plain) -> None:
     config["config"]["Env"].append("LD_PRELOAD=/evil.so")
 
 
-def labelled(_: Layout, __: Plain, config: Plain) -> None:
-    config["config"]["Labels"]["lockstep.model"] = OTHER
-
-
 IMAGES: dict[str, tuple[Callable[[Layout, Plain, Plain], object], str]] = {
     "a layer on top": (over, "1 layers come after those of the weights and may hide them"),
     "a layer less": (lambda _, manifest, __: manifest["layers"].pop(), "layers are not 2 of its base and then those"),
@@ -352,17 +363,7 @@ IMAGES: dict[str, tuple[Callable[[Layout, Plain, Plain], object], str]] = {
     ),
     "another base": (below, "its lowest 2 layers are not those of oci:.lockstep/base"),
     "another entrypoint": (setting(Entrypoint=["/evil"]), 'config Entrypoint is ["/evil"], a build gives'),
-    "another command": (setting(Cmd=["--trust-remote-code"]), 'config Cmd is ["--trust-remote-code"], a build gives'),
-    "another user": (setting(User="0"), 'config User is "0", a build gives'),
-    "another directory": (setting(WorkingDir="/evil"), 'config WorkingDir is "/evil", a build gives'),
     "a volume over the weights": (setting(Volumes={"/models": {}}), "config Volumes"),
-    "other words about a layer": (lambda _, manifest, __: manifest["layers"][2]["annotations"].update({"lockstep.layer": "x"}), "list of layers is"),
-    "a variable more": (preloaded, "LD_PRELOAD=/evil.so"),
-    "a label of another model": (labelled, "config Labels is"),
-    "an annotation of another model": (
-        lambda _, manifest, __: manifest["annotations"].update({"lockstep.model": OTHER}), "annotation lockstep.model is"
-    ),
-    "for another machine": (lambda _, __, config: config.update(architecture="arm64"), 'config architecture is "arm64"'),
     "other layers unpacked": (lambda _, __, config: config["rootfs"]["diff_ids"].reverse(), "config rootfs is"),
 }  # fmt: skip
 
@@ -371,6 +372,25 @@ IMAGES: dict[str, tuple[Callable[[Layout, Plain, Plain], object], str]] = {
 def test_an_image_that_was_tampered_with_is_not_promoted_even_when_it_is_signed(root: Path, name: str) -> None:
     change, why = IMAGES[name]
     refused(root, why, image=signed_of(change)(root))
+
+
+def retold(_: Layout, manifest: Plain, config: Plain) -> None:
+    """Another word wherever a build says one about the image."""
+    config["config"] |= {"Cmd": ["--trust-remote-code"], "User": "0", "WorkingDir": "/evil"}
+    config["config"]["Env"].append("LD_PRELOAD=/evil.so")
+    config["config"]["Labels"]["lockstep.model"] = OTHER
+    config["architecture"] = "arm64"
+    manifest["annotations"]["lockstep.model"] = OTHER
+    manifest["layers"][2]["annotations"]["lockstep.layer"] = "x"
+
+
+def test_each_word_about_the_image_is_that_of_a_build(root: Path) -> None:
+    refused(
+        root,
+        'config Cmd is ["--trust-remote-code"], a build gives', 'config User is "0", a build gives', 'config WorkingDir is "/evil"',
+        "LD_PRELOAD=/evil.so", "config Labels is", 'config architecture is "arm64"', "annotation lockstep.model is", "list of layers is",
+        image=signed_of(retold)(root),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["a volume over the weights", "another base", "another entrypoint"])
