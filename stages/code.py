@@ -1,4 +1,4 @@
-"""code: write code.lock, the digest of the code that each stage runs with these parameters.
+"""code: write code.lock: the digest of the code that each stage runs with these parameters, and the policy's defaults.
 
 In:  params.yaml, and the code of the stages.
 Out: code.lock.
@@ -9,12 +9,14 @@ from pathlib import Path
 
 from checks.code import lock
 from checks.config.params import Params
+from checks.decision import policy
 from stages import entry
 
 
 def code(params: Params, root: Path) -> str:
-    """Write code.lock."""
-    made = lock.write(root, params)
+    """Write code.lock. Raises ParamsRefused for parameters that DVC would not find, before any other stage runs."""
+    lock.refuse_left_out(params)
+    made = lock.write(root, params, policy.defaults(params))
     return f"Lockstep {made.lockstep.version}, {len(made.stages)} stages"
 
 

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from checks.code import lock
 from checks.config.params import Params, Source
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
@@ -42,7 +43,8 @@ class _Stamp(NamedTuple):
 
 
 def still_pinned(params: Params, root: Path) -> str:
-    """Compare local sources with their pins; raises SourceRefused as fetch does."""
+    """Compare local sources with their pins. Raises SourceRefused as fetch does, and ParamsRefused as ``code``."""
+    lock.refuse_left_out(params)
     chat_template.text_of(params.base, root)
     pinned: dict[str, Source] = {"base": params.base, **params.data.pinned}
     for name, suite in params.suites.items():

@@ -318,7 +318,8 @@ def _job(name: str, lines: list[tuple[float, Line]]) -> Job:
     if not mine:
         return Job("skipped")
     # A killed run says no result.
-    result: Conclusion = next((line["jobResult"] for _, line in mine if "jobResult" in line), "cancelled")
+    results: list[Conclusion] = [line["jobResult"] for _, line in mine if "jobResult" in line]
+    result: Conclusion = "failure" if "failure" in results else next(iter(results), "cancelled")
     steps = [
         Step(line["step"], line["stepResult"], line.get("executionTime", 0) / 1e9)
         for _, line in mine

@@ -82,9 +82,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if named and is_slow(collection_path) else None
 
 
-def pytest_configure() -> None:
-    """Collect no garbage while the tests are: all that is made then stays."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect no garbage while the tests are: all that is made then stays. Start to collect elsewhere in each worker.
+
+    On a new clone a worker would otherwise compile every module at the same time as the others.
+    """
     gc.disable()
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS and "PYTEST_XDIST_WORKER" in os.environ:
+        tests = REPOSITORY / "tests"
+        folders = sorted({str(tests / path.relative_to(tests).parts[0]) for path in tests.rglob("test_*.py")})
+        number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) % len(folders)
+        config.args[:] = [*folders[number:], *folders[:number], *config.args[1:]]
 
 
 def pytest_collection_finish() -> None:
@@ -111,12 +119,12 @@ def _no_test_cuts_the_power() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with the files that take longest; all others as they were. Skip what only an exhaustive run runs."""
+    """Start with the files that take longest; all others by name. Skip what only an exhaustive run runs."""
     for item in [] if EXHAUSTIVE else items:
         if item.get_closest_marker("exhaustive"):
             item.add_marker(pytest.mark.skip(reason=LEFT_OUT))
     places = {name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    items.sort(key=lambda item: (places.get(item.path.stem, len(places)), item.path))
 
 
 @pytest.hookimpl(wrapper=True)

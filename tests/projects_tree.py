@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from checks.storage import layout
+from release.verbs import render
 from tests import promotion_tree
 from tests.ledger_tree import git, keep
 from tests.promotion_tree import Release
@@ -32,5 +34,15 @@ def make(top: Path) -> Mapping[str, Project]:
             plain["serve"]["name"] = name
 
         projects[name] = Project(root, promotion_tree.make(root, named))
+        for environment in ("staging", "production"):
+            spaced(root, environment, f"{name}-{environment}")
     keep(top, "what building left")
     return projects
+
+
+def spaced(root: Path, environment: str, namespace: str) -> None:
+    """Give an environment this namespace."""
+    file = root / layout.ENVIRONMENTS / environment / "environment.yaml"
+    first, _, rest = file.read_text().partition("namespace: ")
+    file.write_text(f"{first}namespace: {namespace}\n{rest.partition(chr(10))[2]}")
+    render.render(root, environment)

@@ -3,8 +3,8 @@
 The serving report is written by hand (``signing_tree.served``): no server is asked here.
 """
 
-import functools
 import json
+import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +38,7 @@ from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY, read_yaml, scaled_down, written
 from tests.ledger_tree import git, identify, keep
+from tests.once import once
 from tests.release.serving.test_verify_evidence import probed
 
 BASE = layout.STATE / "base"  # an OCI layout with a base image, below the root and ignored by git
@@ -204,13 +205,13 @@ Trio = tuple[Path, tuple[Release, Release, Release]]
 @pytest.fixture(scope="session")
 def trio(tmp_path_factory: pytest.TempPathFactory) -> Trio:
     """A laptop on which three releases went to staging, each but the last to production. Take ``root``, a copy."""
-    return _trio(tmp_path_factory.getbasetemp())
+    folder = once(tmp_path_factory, "trio", _make_trio)
+    return folder / "work", pickle.loads((folder / "releases").read_bytes())
 
 
-@functools.cache  # each file that takes the fixture has one of its own
-def _trio(home: Path) -> Trio:
-    root, releases = home / "trio" / "work", list[Release]()
-    root.parent.mkdir()
+def _make_trio(folder: Path) -> None:
+    root, releases = folder / "work", list[Release]()
+    folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         leave_alone(patch)
         for number in range(3):
@@ -219,7 +220,7 @@ def _trio(home: Path) -> Trio:
             if number < 2:
                 move(root, "production")
     ledger_tree.packed(root)
-    return root, (releases[0], releases[1], releases[2])
+    (folder / "releases").write_bytes(pickle.dumps(tuple(releases)))
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ API. Its workflows run under act.
 
 import copy
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from checks.storage import digest, layout
 from release.adapters import thin_files
 from release.verbs import render
 from stages.loaders.table import Table
-from tests import overlay_sample, pipeline_repository, tuned
+from tests import overlay_sample, pipeline_repository, projects_tree, tuned
 from tests.act_service import COMMIT, LOCKSTEP, Act, Line, Run
 from tests.conftest import scaled_down
 from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
@@ -27,6 +28,7 @@ from tests.pipeline_repository import git
 from tests.sigstore_of_jobs import ISSUER
 
 Edit = Callable[[dict[str, Any]], object]
+SECOND = "projects/summary"  # where a second project is added
 SEALED = 40  # rows of the sealed split
 SEALED_KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="  # decrypts them
 _NOWHERE = "/dev/null/store"  # what everybody can read of DVC's remote: without the login there is nothing behind it
@@ -102,6 +104,22 @@ class Team:
         pipeline_repository.commit(self.work, message)
         git(self.work, "push", "--quiet", "--force", "origin", f"HEAD:refs/heads/{branch}")
         return self.tip(branch)
+
+    def add_project(self, branch: str, base: str) -> str:
+        """Push a second project, judged as that at the git root is at ``base``, with a name and namespaces of its own."""
+        git(self.work, "fetch", "--quiet", "--prune", "origin")
+        git(self.work, "switch", "--quiet", "--no-track", "--force-create", branch, base)
+        shared = (".dvc/", ".github/", thin_files.LAUNCHER, str(distribution.PIN), str(layout.SIGNERS))
+        names = git(self.work, "ls-files").split()
+        for name in (name for name in names if not name.startswith(shared)):
+            (self.work / SECOND / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.work / name, self.work / SECOND / name)
+        value = yaml.safe_load((self.work / SECOND / layout.PARAMS).read_text())
+        value["serve"]["name"] = Path(SECOND).name
+        pipeline_repository.write_params(self.work / SECOND, value)
+        for environment in ("staging", "production"):
+            projects_tree.spaced(self.work / SECOND, environment, f"{Path(SECOND).name}-{environment}")
+        return self.push(branch, "A second model")
 
     def merge(self, branch: str) -> str:
         """As the button does: a merge commit on main."""

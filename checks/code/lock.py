@@ -5,20 +5,24 @@ So a stage runs again where a module that it runs has changed, and nowhere else.
 contents of the modules that ``modules.of_stage`` finds, the code of the packages from outside whose kinds are named
 (``plugins.identity``), and the parameters of the stage that params.yaml leaves to their defaults. It does not cover
 Python itself and the libraries: reports name their versions.
+
+It also has the defaults of all policy, so that a later version, with others, knows what this one judged by.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from checks.code import modules
 from checks.code.modules import Code
 from checks.kinds import plugins
 from checks.process import distribution
-from checks.process.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout, plain_yaml
@@ -50,6 +54,9 @@ class Parameters(Protocol):
     def resolved(self) -> dict[str, Any]:
         """Return them with their defaults."""
 
+    def written(self) -> dict[str, Any]:
+        """Return them without their defaults."""
+
     def unwritten(self) -> dict[str, Any]:
         """Return the defaults among them."""
 
@@ -62,15 +69,39 @@ class Installed(Record):
 
 
 class CodeLock(Record):
-    """The content of code.lock."""
+    """The content of code.lock.
+
+    ``defaults``: ``checks.decision.policy.defaults`` of the parameters; None in a file of version 0.2.0.
+    """
 
     lockstep: Installed
     stages: Annotated[dict[str, Digest], Field(min_length=1)]
+    defaults: dict[str, JsonValue] | None = None
 
 
 def key(stage: str) -> str:
     """The key in code.lock that a stage of dvc.yaml depends on."""
     return f"stages.{stage}"
+
+
+def left_out(params: Parameters) -> dict[str, Any]:
+    """Return the default of each key that dvc.yaml names and params.yaml does not write: DVC finds no value of it."""
+    resolved, written = params.resolved(), params.written()
+    paths = dict.fromkeys(path for paths in READS.values() for path in paths)
+    return {path: value_at(resolved, path) for path in paths if not _has(written, path)}
+
+
+def refuse_left_out(params: Parameters) -> None:
+    """Raise ParamsRefused if DVC would find no value of a key, which it says only after it ran the key's stage."""
+    lines = [
+        (
+            f"{layout.PARAMS}: {path}: is not written, and DVC tracks it",
+            f"write `{path}: {plain_yaml.inline(value)}`, as `lockstep upgrade --files` does",
+        )
+        for path, value in left_out(params).items()
+    ]
+    if lines:
+        raise ParamsRefused(*lines[0], tuple(f"{what}; {todo}" for what, todo in lines[1:]))
 
 
 def of(params: Parameters, code: Code) -> dict[str, str]:
@@ -79,7 +110,8 @@ def of(params: Parameters, code: Code) -> dict[str, str]:
     Raises MachineRefused if the code of a package from outside, which the parameters name, cannot be hashed.
     """
     resolved, unwritten = params.resolved(), params.unwritten()
-    return {stage: _of_stage(stage, resolved, unwritten, code) for stage in READS}
+    identify = functools.cache(plugins.identity)  # several stages run one package
+    return {stage: _of_stage(stage, resolved, unwritten, code, identify) for stage in READS}
 
 
 def modules_of(stage: str, params: Mapping[str, Any], code: Code) -> list[str]:
@@ -92,10 +124,14 @@ def _names(stage: str, params: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _of_stage(
-    stage: str, params: Mapping[str, Any], unwritten: Mapping[str, Any], code: Code
+    stage: str,
+    params: Mapping[str, Any],
+    unwritten: Mapping[str, Any],
+    code: Code,
+    identify: Callable[[EntryPoint], plugins.Plugin] = plugins.identity,
 ) -> str:
     contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
-    packages = plugins.named(_names(stage, params), modules.groups(contents))
+    packages = plugins.named(_names(stage, params), modules.groups(contents), identify)
     outside = {kind: plugin.sha256 for kind, plugin in packages.items()}
     defaults = {path: value_at(unwritten, path) for path in READS[stage]}
     return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})
@@ -111,9 +147,9 @@ def at(root: Path) -> Code:
     return {**running(), **modules.of_team(root)}
 
 
-def write(root: Path, params: Parameters) -> CodeLock:
-    """Write code.lock of the code that runs in ``root`` and return it. Raises as ``of``."""
-    made = CodeLock(lockstep=_installed(), stages=of(params, at(root)))
+def write(root: Path, params: Parameters, defaults: dict[str, JsonValue]) -> CodeLock:
+    """Write code.lock of the code that runs in ``root``, with the policy's defaults; return it. Raises as ``of``."""
+    made = CodeLock(lockstep=installed(), stages=of(params, at(root)), defaults=defaults)
     document = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False)
     files.write_text(root / layout.CODE_LOCK, _TOLD + document)
     return made
@@ -121,12 +157,20 @@ def write(root: Path, params: Parameters) -> CodeLock:
 
 def read(root: Path) -> CodeLock:
     """Read code.lock. Raises EvidenceRefused if it is missing or is no such file."""
-    path = root / layout.CODE_LOCK
     try:
-        return CodeLock.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
+        data = (root / layout.CODE_LOCK).read_bytes()
     except FileNotFoundError as error:
         raise EvidenceRefused(f"{layout.CODE_LOCK}: is missing", _REMEDY) from error
-    except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
+    except OSError as error:
+        raise EvidenceRefused(f"{layout.CODE_LOCK}: {error}", _REMEDY) from error
+    return parse(data)
+
+
+def parse(data: bytes) -> CodeLock:
+    """Parse the content of a code.lock. Raises EvidenceRefused if it is none."""
+    try:
+        return CodeLock.model_validate(plain_yaml.load(data.decode()))
+    except (ValueError, yaml.YAMLError) as error:
         why = (
             files.first(error) if isinstance(error, ValidationError) else str(error).splitlines()[0]
         )
@@ -142,9 +186,16 @@ def hold(root: Path, stage: str, params: Parameters) -> None:
         )
 
 
-def _installed() -> Installed:
+def installed() -> Installed:
+    """Return which Lockstep runs here."""
     wheel = distribution.origin().get("archive_info", {}).get("hashes", {}).get("sha256")
     return Installed(version=distribution.version(), wheel=f"sha256:{wheel}" if wheel else None)
+
+
+def _has(document: Any, path: str) -> bool:
+    above, _, key = path.rpartition(".")
+    section = value_at(document, above) if above else document
+    return isinstance(section, dict) and key in section
 
 
 def value_at(document: Any, path: str) -> Any:

@@ -11,6 +11,7 @@ Code that makes the name of a module while it runs is not found: a review has to
 """
 
 import functools
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -100,8 +101,11 @@ def of_team(root: Path) -> Code:
 
 
 def _read(root: Path, folders: Iterable[str]) -> Code:
-    paths = (path for folder in folders for path in (root / folder).rglob("*.py"))
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(paths)}
+    places = (place for folder in folders for place in os.walk(root / folder))
+    paths = [
+        f"{place}/{name}" for place, _, names in places for name in names if name.endswith(".py")
+    ]
+    return {path.removeprefix(f"{root}/"): Path(path).read_bytes() for path in sorted(paths)}
 
 
 def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
@@ -110,7 +114,7 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
     ``names``: all that its parameters may name, as ``names_in`` gives it.
     """
     pending = [f"stages/{stage}.py", *_BY_PARAMETERS.get(stage, ())]
-    paths = set[str]()
+    paths, followed = set[str](), set[str]()
     while pending:
         path = pending.pop()
         if path in paths or path in NOT_FOLLOWED or path not in code:
@@ -120,9 +124,9 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
             continue
         folder = path.rpartition("/")[0]
         late = _LATE_FOR.get(folder, stage) == stage
-        pending += [
-            module for name in imported(code[path], late) for module in _modules(name, code)
-        ]
+        new = {*imported(code[path], late)} - followed
+        followed |= new
+        pending += [module for name in new for module in _modules(name)]
         if kinds := KINDS.get(path):
             pending += _named(kinds, names, code)
     return sorted(paths)
@@ -147,16 +151,13 @@ def names_in(values: Any) -> frozenset[str]:
 
 def _named(folder: str, names: frozenset[str], code: Code) -> Iterator[str]:
     """Yield the packages around a folder of kinds, and its kinds and those of the team that are named."""
-    yield from _modules(folder.replace("/", "."), code)
-    files = {name.replace("-", "_").replace("+", "_") for name in names}
+    yield from _modules(folder.replace("/", "."))
+    kinds = {name.replace("-", "_").replace("+", "_") for name in names if "/" not in name}
     if folder == _SCHEMES:
         # `file` reads paths. `url` reads every address whose scheme has no kind of its own.
-        files |= {"file", "url"}
-    folders = (folder, f"{layout.KINDS}/{_group(folder)}")
-    for path in code:
-        place, _, name = path.rpartition("/")
-        if place in folders and name.removesuffix(".py") in files:
-            yield path
+        kinds |= {"file", "url"}
+    for place in (folder, f"{layout.KINDS}/{_group(folder)}"):
+        yield from (path for kind in kinds if (path := f"{place}/{kind}.py") in code)
 
 
 def _group(folder: str) -> str:
@@ -179,11 +180,11 @@ def imported(text: bytes, late: bool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _modules(name: str, code: Code) -> Iterator[str]:
-    """Yield the modules that an import of ``name`` runs: the packages around it, and itself."""
+@functools.lru_cache(maxsize=8192)
+def _modules(name: str) -> tuple[str, ...]:
+    """Return where the modules may be that an import of ``name`` runs: the packages around it, and itself."""
     parts = name.split(".")
     if parts[0] not in PACKAGES:
-        return
-    for count in range(1, len(parts) + 1):
-        place = "/".join(parts[:count])
-        yield from (path for path in (f"{place}.py", f"{place}/__init__.py") if path in code)
+        return ()
+    places = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return tuple(path for place in places for path in (f"{place}.py", f"{place}/__init__.py"))

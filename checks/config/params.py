@@ -36,6 +36,7 @@ from checks.records.sections import (
 from checks.records.sections import Source as Source
 from checks.storage import layout
 from checks.training import preferences, quantization, steps
+from checks.training.exports import Export
 from checks.training.quantization import ExportQuantization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
@@ -69,9 +70,7 @@ class Base(Source):
         | Annotated[TemplateFile, Tag("by file")]
         | Annotated[None, Tag("none")],
         Discriminator(_how),
-        Field(
-            description="null: the model's own; or the name of a file of checks/chat_templates; or a file"
-        ),
+        Field(description="null: the model's own; or the name of one that Lockstep has; or a file"),
     ] = None
 
 
@@ -381,6 +380,15 @@ class Merge(Section):
             description="a smaller model that ships with the weights, for serve.speculation of kind draft"
         ),
     ] = None
+    export: Annotated[
+        tuple[Export, ...] | None,
+        Field(
+            strict=False,
+            min_length=1,
+            max_length=1,
+            description="another format that ships beside the safetensors: docs/how-to/gguf.md",
+        ),
+    ] = None
 
 
 class BasePrompt(Section):
@@ -618,12 +626,15 @@ class Params(Section):
         """Return the parameters with their defaults, as params.yaml would say them."""
         return self.model_dump(mode="json", by_alias=True, serialize_as_any=True)
 
-    def unwritten(self) -> dict[str, Any]:
-        """Return the values of ``resolved`` that are defaults, because params.yaml does not write them."""
-        written = self.model_dump(
+    def written(self) -> dict[str, Any]:
+        """Return the parameters without their defaults, as params.yaml says them."""
+        return self.model_dump(
             mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
         )
-        defaults: dict[str, Any] = _without(self.resolved(), written)
+
+    def unwritten(self) -> dict[str, Any]:
+        """Return the values of ``resolved`` that are defaults, because params.yaml does not write them."""
+        defaults: dict[str, Any] = _without(self.resolved(), self.written())
         return defaults
 
     def contradictions(self) -> Iterator[str]:
@@ -702,10 +713,12 @@ def model() -> type[Params]:
     Raises MachineRefused if one is called like a section of Lockstep.
     """
     aliases = (field.alias for field in Params.model_fields.values())
-    if twice := sorted(SECTIONS.kinds.keys() & {*dir(Params), *Params.model_fields, *aliases}):
+    if twice := sorted({*SECTIONS.names} & {*dir(Params), *Params.model_fields, *aliases}):
         raise MachineRefused(
             f"a package or a file of {layout.KINDS}/ adds the section {twice[0]!r}, which Lockstep has",
             "rename it there",
         )
-    added: dict[str, Any] = {name: (kind | None, None) for name, kind in SECTIONS.kinds.items()}
+    added: dict[str, Any] = {
+        name: (SECTIONS.annotation(name) | None, None) for name in SECTIONS.names
+    }
     return create_model("Params", __base__=Params, **added) if added else Params

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from checks.config import params
+from checks.config.moved_keys import IS_MOVED, MOVED
 from checks.config.params import Params, ReleaseParams
 from checks.kinds.registry import refuse_broken
 from checks.process.errors import ParamsRefused
@@ -26,16 +27,6 @@ S = TypeVar("S", bound=Section)
 _TAGGED = ("union_tag_invalid", "union_tag_not_found")
 # With these errors, the last part of the path may be unknown or absent from the file.
 _UNWRITTEN = ("missing", "extra_forbidden", "union_tag_not_found")
-# Keys of earlier versions, and what takes their place.
-_MOVED = {
-    **dict.fromkeys(
-        ("train_minutes", "gpu_hours", "cost", "hourly_price"),
-        "move it to the section train_budget: measured time and money decide no verdict, and `lockstep estimate` "
-        "holds its prediction to that section before training",
-    ),
-    "latency_p95_seconds": "remove it: no gate asks the latency of evaluate's batches; the comment shows it",
-    "p95_seconds": "remove it: `lockstep verify` measures and shows the latency, and no longer decides by it",
-}
 _NOUNS = {
     "loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method",
     "suites": "kind of suite", "judge": "judge", "retriever": "retriever",
@@ -109,7 +100,8 @@ def _text(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
         raise ParamsRefused(
-            f"{path}: {reason}", "run inside the repository, or restore the file from git"
+            f"{path}: {reason}",
+            "run inside the repository, restore the file from git, or begin with `lockstep init FILE`",
         ) from error
 
 
@@ -185,8 +177,8 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
         return f"{name}:{line}: {path}: {text}" if path else f"{name}:{line}: {text}", todo
     start = f"{name}:{place.line}: {path}"
     if kind == "extra_forbidden":
-        if moved := _MOVED.get(str(loc[-1])):
-            return f"{start}: is no longer a parameter", moved
+        if moved := MOVED.get(str(loc[-1])):
+            return f"{start}: {IS_MOVED}", moved.todo
         near = detail["meant"] or _nearest(str(loc[-1]), around)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
     if kind in _UNWRITTEN:

@@ -92,7 +92,7 @@ class Serve(Section):
             description="name of the model, also in tags; it is served from /models/<name>-<first 12 of its digest>",
         ),
     ]
-    runtime: Annotated[Name, Field(description="the server, a file of release/runtimes")]
+    runtime: Annotated[Name, Field(description="the server: docs/reference/runtimes.md")]
     base: Annotated[
         str | None,
         Field(

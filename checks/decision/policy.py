@@ -6,6 +6,8 @@ direction, or with values that cannot be compared, counts as changed and so need
 serving image, another branch of environments.
 """
 
+import copy
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -110,6 +112,52 @@ def of(params: Params, test: Digest | None) -> Policy:
     return Policy(params, test)
 
 
+def defaults(params: Params) -> dict[str, JsonValue]:
+    """Return the policy that params.yaml leaves to its defaults: each value by its path, such as evaluate.precision.
+
+    What is off by default is there too: another version may turn it on.
+    """
+    written = params.model_dump(
+        mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
+    )
+    values = _unwritten("", params.resolved(), written)
+    return {path: value for path, value in values if not _below(path, tuple(EXEMPT))}
+
+
+def with_defaults(document: Mapping[str, Any], values: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """Return the content of a params.yaml that also writes ``values``, by path.
+
+    Raises ValueError or LookupError if one has no place.
+    """
+    written: dict[str, Any] = copy.deepcopy(dict(document))
+    for path, value in values.items():
+        *parents, last = path.split(".")
+        section = functools.reduce(_section, parents, written)
+        if not isinstance(section, dict):
+            raise ValueError(path)
+        section.setdefault(last, value)
+    return written
+
+
+def _section(place: Any, key: str) -> Any:
+    if isinstance(place, list):
+        return place[int(key)]
+    return place.setdefault(key, {}) if isinstance(place, dict) else None
+
+
+def _unwritten(path: str, value: Any, written: Any) -> Iterator[tuple[str, JsonValue]]:
+    """Yield each value of a resolved document that ``written`` lacks, by path; None: it lacks all of it."""
+    start = f"{path}." if path else ""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _unwritten(f"{start}{key}", part, (written or {}).get(key))
+    elif isinstance(value, list) and isinstance(written, list):
+        for index, pair in enumerate(zip(value, written, strict=True)):
+            yield from _unwritten(f"{start}{index}", *pair)
+    elif written is None:
+        yield path, value
+
+
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
     """Every difference, weaker ones first; empty for equal policies."""
     changes_found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
@@ -118,6 +166,22 @@ def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
             changes_found, key=lambda change: (not change.needs_approval, change.kind == "changed")
         )
     )
+
+
+def has(params: Params, path: str) -> bool:
+    """Return whether there is a parameter at a path, such as evaluate.scorers.0.kind."""
+    place: Any = params.resolved()
+    for part in path.split("."):
+        try:
+            place = place[int(part) if isinstance(place, list) else part]
+        except (LookupError, TypeError, ValueError):
+            return False
+    return True
+
+
+def removed(path: str, old: JsonValue) -> Change:
+    """Return the change by which a parameter is no longer there."""
+    return _change(path, old, None, "removed", _told(path, "removed", old, None))
 
 
 def _below(path: str, places: tuple[str, ...]) -> bool:

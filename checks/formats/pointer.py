@@ -9,8 +9,10 @@ verified: as-served
 
 It is YAML for whoever reads it. Here only the bytes that ``write`` makes are one: these lines in this order, so that
 one pointer has one spelling, and a history of a thousand is read in milliseconds. Old pointers lack the last line.
+This is format 1. A pointer of a later one begins with the line ``format: NUMBER``.
 """
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -29,6 +31,7 @@ Image = Annotated[
 # How the model was verified: in a container of what was to serve there when it was moved, or otherwise, and in what.
 Served = Literal["as-served", "container", "process", "url"]
 
+_FORMAT = re.compile(rb"format: ([0-9]{1,9})\n")
 _LONGEST = 2000  # bytes; the fields' own bounds leave no room for more
 
 
@@ -53,6 +56,8 @@ def parse(text: bytes, where: str) -> Pointer:
     todo = "restore it from git's history: only a promotion or a rollback writes it"
     names = tuple(Pointer.model_fields)
     old = tuple(name for name, field in Pointer.model_fields.items() if field.is_required())
+    if match := _FORMAT.match(text):
+        files.refuse_format(where, match[1].decode(), "1")
     if len(text) > _LONGEST:
         raise EvidenceRefused(
             f"{where}: is {len(text)} bytes long, a pointer is below {_LONGEST}", todo

@@ -7,12 +7,14 @@ The file shows what is held back. What is held back is decided by its history: r
   version: v1.4.0
   by: Ada <ada@example.org>
   why: answers in French
+
+This is format 1, a list. A later one is a mapping with a key ``format``.
 """
 
-from typing import Annotated, Self
+from typing import Annotated
 
 import yaml
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 
 from checks.formats.pointer import Version
 from checks.process.errors import EvidenceRefused
@@ -59,17 +61,6 @@ class Entry(Record):
 Entries = tuple[Entry, ...]
 
 
-class _File(Record):
-    entries: Entries
-
-    @model_validator(mode="after")
-    def _each_image_once(self) -> Self:
-        images = [entry.image for entry in self.entries]
-        if twice := next((image for image in images if images.count(image) > 1), None):
-            raise ValueError(f"{twice[:19]}… is named twice")
-        return self
-
-
 _ALL: TypeAdapter[Entries] = TypeAdapter(Entries)
 
 
@@ -82,14 +73,20 @@ def parse(text: bytes, where: str) -> Entries:
         "restore it from git's history: only `lockstep rollback` and `lockstep quarantine` write it"
     )
     try:
-        entries = _ALL.validate_python(plain_yaml.load(text.decode()))
-        return _File(entries=entries).entries
+        value = plain_yaml.load(text.decode())
+        if isinstance(value, dict):
+            files.refuse_format(where, str(value.get("format")), "1")
+        entries = _ALL.validate_python(value)
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
     except (ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8
         raise EvidenceRefused(
             f"{where}: is not YAML: {str(error).splitlines()[0]}", todo
         ) from error
+    images = [entry.image for entry in entries]
+    if twice := next((image for image in images if images.count(image) > 1), None):
+        raise EvidenceRefused(f"{where}: {twice[:19]}… is named twice", todo)
+    return entries
 
 
 def write(entries: Entries) -> bytes:

@@ -35,7 +35,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 Role = Literal["verify", "release", "approve", "checkpoint", "sealed"]
 GITHUB = "https://token.actions.githubusercontent.com"
 _WORKFLOW = r"(?P<repository>https://github\.com/[^/@\s]+/[^/@\s]+)/\.github/workflows/[^/@\s]+"
-_AT_REF = re.compile(_WORKFLOW + r"@(?P<ref>refs/(heads|tags)/\S+)")
+# A branch: no workflow that signs runs on a tag, which anybody who may push could make or move.
+_AT_REF = re.compile(_WORKFLOW + r"@(?P<ref>refs/heads/\S+)")
 
 
 class Source(NamedTuple):

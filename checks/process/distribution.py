@@ -15,7 +15,9 @@ NAME = "lockstep-llm"
 # The file of a thin repository that names the version of Lockstep, its extras and the packages of kinds.
 PIN = "lockstep-requirements.txt"
 
-_PAGE = re.compile(r"\bdocs/([a-z-]+/[a-z-]+\.md)")
+# A file or folder of docs/ that only this repository has: a team has docs/cards, and docs/params.schema.json.
+_PAGE = re.compile(r"(?<![\w./:-])docs/(?!cards\b)([a-z-]+(?:/[\w-]+(?:\.[a-z]+)?)+)")
+_EXTRAS = re.compile(rf"^{NAME}\[(.*?)\]==", re.MULTILINE)
 
 
 def version() -> str:
@@ -47,14 +49,18 @@ def install(extras: str) -> str:
     """
     if _is_clone():
         return f"pip install -c constraints.txt -e '.[{extras}]'"
-    if (Path(os.environ.get("LOCKSTEP_ROOT", ".")) / PIN).is_file():
+    pin = Path(os.environ.get("LOCKSTEP_ROOT", ".")) / PIN
+    if pin.is_file():
+        pinned = _EXTRAS.search(pin.read_text(encoding="utf-8", errors="replace"))
+        if pinned and set(extras.split(",")) <= set(re.findall(r"[\w-]+", pinned[1])):
+            return "run ./lockstep in place of lockstep: it installs what this repository pins"
         return f"add {extras} to the extras in {PIN}, then run ./lockstep"
     return f"pip install '{NAME}[{extras}]=={version()}'"
 
 
 def linked(text: str) -> str:
-    """Return a message in which pages of docs/ are addresses, unless this is a clone, which has the pages."""
-    if _is_clone():
+    """Return a text in which files of docs/ are addresses, unless this is a clone, which has the files."""
+    if not _PAGE.search(text) or _is_clone():
         return text
     urls = metadata.metadata(NAME).get_all("Project-URL") or []
     address = next(

@@ -92,7 +92,7 @@ class Source(Section):
         str | None,
         Field(
             min_length=1,
-            description="SPDX identifier, or a name in checks/data/licenses.py; null: unknown, no release",
+            description="SPDX identifier, or a name in docs/reference/licenses.md; null: unknown, no release",
         ),
     ]
 

@@ -1,6 +1,5 @@
 """DVC, and the stages that it runs, as processes of this interpreter."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,7 +12,6 @@ from typing import Any
 from checks.code import lock as code_lock
 from checks.formats import refused
 from checks.formats.refused import Refused
-from checks.process import distribution
 from checks.process.errors import MachineRefused, Refusal, RemoteRefused
 from checks.process.text import redact
 from checks.storage import layout
@@ -160,8 +158,6 @@ def read_lists(root: Path, commit: str) -> str | None:
 
 def _asked(root: Path, *arguments: str) -> str | None:
     """Run DVC silently; None if it ends well, else its first error."""
-    if importlib.util.find_spec("dvc") is None:
-        return f"DVC is not installed: {distribution.install('dvc')}"
     done = _quietly(root, *arguments)
     if done.returncode == 0:
         return None

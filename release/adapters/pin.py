@@ -56,7 +56,28 @@ def read(text: str) -> Pin:
     Raises ParamsRefused for a line that is no package with a version and hashes, because pip might read more in it, and
     for any number of pins but one.
     """
-    pins = list[Pin]()
+    pins = [
+        Pin(match["extras"] or "", match["version"], tuple(_HASH.findall(match["hashes"])))
+        for match in _packages(text)
+        if canonicalize_name(match["name"]) == distribution.NAME
+    ]
+    if len(pins) != 1:
+        raise ParamsRefused(
+            f"{PATH}: has {len(pins)} pins of {distribution.NAME}",
+            f"write one line: {distribution.NAME}[{EXTRAS}]==VERSION --hash=sha256:…",
+        )
+    return pins[0]
+
+
+def hashes(text: str) -> dict[str, frozenset[str]]:
+    """Return the SHA-256 that a file names for each package, by its canonical name. Raises as ``read``."""
+    return {
+        canonicalize_name(match["name"]): frozenset(_HASH.findall(match["hashes"]))
+        for match in _packages(text)
+    }
+
+
+def _packages(text: str) -> Iterator[re.Match[str]]:
     for line in _lines(text):
         match = _LINE.fullmatch(line)
         if match is None:
@@ -64,15 +85,7 @@ def read(text: str) -> Pin:
                 f"{PATH}: {redact(line, 80)!r}: is not a package with a version and its hash",
                 "write NAME[EXTRAS]==VERSION --hash=sha256:…; options of pip belong in its variables",
             )
-        if canonicalize_name(match["name"]) == distribution.NAME:
-            hashes = tuple(_HASH.findall(match["hashes"]))
-            pins.append(Pin(match["extras"] or "", match["version"], hashes))
-    if len(pins) != 1:
-        raise ParamsRefused(
-            f"{PATH}: has {len(pins)} pins of {distribution.NAME}",
-            f"write one line: {distribution.NAME}[{EXTRAS}]==VERSION --hash=sha256:…",
-        )
-    return pins[0]
+        yield match
 
 
 def replaced(text: str, pin: Pin) -> str:

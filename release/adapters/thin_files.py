@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
 from checks.process.text import redact
 from checks.storage import files, layout
@@ -29,7 +30,8 @@ _STAGED, _DONE = Path(".lockstep/init"), Path(".lockstep/init-done")
 _OF_THE_PACKAGE = ("__init__.py", "constraints.txt")
 # A folder cannot be used if it has files of these names that Lockstep did not write.
 _NEEDED = (LAUNCHER, pin.PATH.as_posix(), layout.PIPELINE.as_posix(), layout.PARAMS.as_posix())
-_MERGED = (".gitignore", ".dvcignore", ".gitattributes")  # lines that are missing are added
+_YAML = (".yaml", ".yml")
+MERGED = (".gitignore", ".dvcignore", ".gitattributes")  # lines that are missing are added
 _WORKFLOWS = ".github/workflows/"
 # The folder of the folders of several models in one repository.
 PROJECTS = "projects"
@@ -53,12 +55,17 @@ class Plan(NamedTuple):
 
 
 def templates() -> dict[str, bytes]:
-    """Return every file of a thin repository as the package has it, by path."""
+    """Return every file of a thin repository, by path. YAML names pages of the documentation by their addresses."""
     home = Path(thin.__file__).parent
     paths = sorted(path for path in home.rglob("*") if path.is_file() and path.suffix != ".pyc")
     # The names keep DVC and ``projects`` from taking the package's folder for a pipeline.
     names = {path.relative_to(home).as_posix().replace(".template", ""): path for path in paths}
-    return {name: path.read_bytes() for name, path in names.items() if name not in _OF_THE_PACKAGE}
+    return {name: _linked(path) for name, path in names.items() if name not in _OF_THE_PACKAGE}
+
+
+def _linked(path: Path) -> bytes:
+    data = path.read_bytes()
+    return distribution.linked(data.decode()).encode() if path.suffix in _YAML else data
 
 
 def generated(workflows: str | None) -> dict[str, bytes]:
@@ -74,6 +81,22 @@ def generated(workflows: str | None) -> dict[str, bytes]:
             contents[name] = stamped(_CALLED.sub(called, data))
         elif name in (LAUNCHER, layout.PIPELINE.as_posix()):
             contents[name] = stamped(data)
+    return contents
+
+
+def completed(top: Path) -> dict[str, bytes]:
+    """Return the files of git and DVC that lack lines of Lockstep, with these lines at their end, by path.
+
+    What is no plain file is left to people.
+    """
+    contents = dict[str, bytes]()
+    wanted = templates()
+    for name in MERGED:
+        path = top / name
+        if not os.path.lexists(path):
+            contents[name] = wanted[name]
+        elif _is_plain(path) and (lines := _missing_lines(path, wanted[name])):
+            contents[name] = _with_lines(path, lines)
     return contents
 
 
@@ -121,14 +144,14 @@ def plan(folder: Path, data: Path, workflows: str | None) -> Plan:
     contents = _placed(top, folder, templated | generated(workflows))
     lines = {
         name: _missing_lines(top / name, contents[name])
-        for name in _MERGED
+        for name in MERGED
         if name in contents and _is_plain(top / name)
     }
     kept = tuple(
         name
         for name in contents
         if os.path.lexists(top / name)
-        and PurePosixPath(name).name not in (*_NEEDED, *_MERGED)
+        and PurePosixPath(name).name not in (*_NEEDED, *MERGED)
         and not _same(top / name, contents[name])
     )
     for name in (*kept, *lines):
@@ -138,17 +161,19 @@ def plan(folder: Path, data: Path, workflows: str | None) -> Plan:
     return Plan(top, folder, contents, added, kept)
 
 
-def install(its: Plan, more: Mapping[str, str]) -> None:
-    """Write the files of the plan; ``more`` replaces or adds some, by path in ``its.folder``.
+def install(its: Plan, more: Mapping[str, str]) -> tuple[str, ...]:
+    """Write the files of the plan, and return their paths below ``its.top``.
+
+    ``more`` replaces or adds some, by path in ``its.folder``.
 
     Makes a git repository if there is none. Raises ParamsRefused if a file appeared since the plan was made;
     MachineRefused if another call works there, or if the disk has no hard links.
     """
     with alone(its.folder, "lockstep init"):
-        _install(its, {name: text.encode() for name, text in more.items()})
+        return _install(its, {name: text.encode() for name, text in more.items()})
 
 
-def _install(its: Plan, more: Mapping[str, bytes]) -> None:
+def _install(its: Plan, more: Mapping[str, bytes]) -> tuple[str, ...]:
     staged = its.folder / _STAGED
     placed = _placed(its.top, its.folder, more)
     contents = {
@@ -158,9 +183,9 @@ def _install(its: Plan, more: Mapping[str, bytes]) -> None:
     if not has_repository(its.folder):
         Git(its.folder, None).ask("init", "--quiet", "--initial-branch=main")
     for name, lines in its.added.items():
-        old = (its.top / name).read_bytes()
+        content = _with_lines(its.top / name, lines)
         with files.replacing(its.top / name) as stream:
-            stream.write(old + b"\n" * (bool(old) and not old.endswith(b"\n")) + lines)
+            stream.write(content)
     for name, data in contents.items():
         (staged / name).parent.mkdir(parents=True, exist_ok=True)
         (staged / name).write_bytes(data)
@@ -183,6 +208,7 @@ def _install(its: Plan, more: Mapping[str, bytes]) -> None:
     shutil.rmtree(done, ignore_errors=True)
     staged.rename(done)  # at once: a call that is killed among the removals has done its work
     shutil.rmtree(done)
+    return tuple(sorted(contents))
 
 
 def _remove_partial(folder: Path) -> None:
@@ -248,7 +274,7 @@ def _placed(top: Path, folder: Path, contents: Mapping[str, bytes]) -> dict[str,
 
 def _is_shared(name: str) -> bool:
     """Return whether all models of a repository share the file."""
-    shared = (LAUNCHER, pin.PATH.as_posix(), *_MERGED)
+    shared = (LAUNCHER, pin.PATH.as_posix(), *MERGED)
     return name in shared or name.startswith((".github/", ".dvc/"))
 
 
@@ -288,12 +314,24 @@ def _is_plain(path: Path) -> bool:
     return path.is_file() and not path.is_symlink()
 
 
+def _with_lines(path: Path, lines: bytes) -> bytes:
+    """Return the content of a file with ``lines`` at its end."""
+    old = path.read_bytes()
+    return old + b"\n" * (bool(old) and not old.endswith(b"\n")) + lines
+
+
 def _missing_lines(path: Path, wanted: bytes) -> bytes:
-    """The wanted lines that the file has not, with its own line ends; git reads it in any encoding."""
+    """Return the wanted lines that a file lacks, with its own line ends; nothing if it lacks comments alone.
+
+    git reads the file in any encoding.
+    """
     old = path.read_bytes()
     end = b"\r\n" if b"\r\n" in old else b"\n"
     have = set(old.splitlines())
-    return b"".join(line + end for line in wanted.splitlines() if line not in have)
+    lines = [line for line in wanted.splitlines() if line not in have]
+    return (
+        b"".join(line + end for line in lines) if any(line[:1] != b"#" for line in lines) else b""
+    )
 
 
 def _in_the_way(names: list[str]) -> ParamsRefused:

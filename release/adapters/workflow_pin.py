@@ -32,10 +32,15 @@ def of(name: str, version: str) -> str:
     address, tag = f"{server}/{named['repository']}", f"refs/tags/v{version}"
     answer = Git(Path(), _SECONDS).run("ls-remote", address, tag, f"{tag}^{{}}")
     if answer.code != 0:
-        raise RemoteRefused(f"{address}: {answer.why()}", f"try again, or give {name}@COMMIT")
+        raise RemoteRefused(
+            f"{address}: {answer.why()}", f"try again, or give --workflows {name}@COMMIT"
+        )
     listed = answer.out.decode()
     # An annotated tag has two lines. The last one is the commit that it names.
     commits = [line.partition("\t")[0] for line in listed.splitlines()]
     if not commits:
-        raise ParamsRefused(f"{address}: has no tag v{version}", f"give {name}@COMMIT")
+        raise ParamsRefused(
+            f"{address}: has no tag v{version}",
+            f"push it there, as docs/how-to/upgrade.md says, or give --workflows {name}@COMMIT",
+        )
     return f"{named['repository']}@{commits[-1]}"

@@ -13,6 +13,7 @@ from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.storage import layout
+from release import runtimes
 from release.cards import card_record, commands, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
@@ -328,13 +329,28 @@ def _alone(side: Side) -> Iterator[Cost]:
         yield cost.model_copy(update={"a": None})
 
 
+def _archived(runtime: str) -> str:
+    """Since when the server of an image is archived; empty if it is not, or no runtime of this version."""
+    archived = runtimes.load(runtime).archived if runtime in runtimes.names() else None
+    return f", archived {archived}" if archived else ""
+
+
 def _parts(pointer: Pointer, stated: Release) -> Iterator[Part]:
     made, image, commit = stated.materials, stated.image, pointer.commit[:12]
     parts = [
-        ("image", pointer.digest, f"{image.place}, {image.size:,} bytes, for {image.runtime}"),
+        (
+            "image",
+            pointer.digest,
+            f"{image.place}, {image.size:,} bytes, for {image.runtime}{_archived(image.runtime)}",
+        ),
         ("signed statement", pointer.evidence, "names everything below"),
         ("verdict", made.verdict, f"{layout.VERDICT} at commit {commit}"),
         ("weights", pointer.model, "the merged model that was evaluated and is served"),
+        *(
+            ("GGUF file", layer.files[layout.GGUF], "the same model, for llama.cpp")
+            for layer in image.layers
+            if layout.GGUF in layer.files
+        ),
         ("adapter", made.adapter, "what training made, merged into the base"),
         ("base model", made.base, "its files, as a tree"),
         ("evaluation", made.reports.get(str(layout.EVALUATION)), "the scores of this page"),

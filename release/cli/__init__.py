@@ -83,7 +83,7 @@ from release.cli.package_verbs import WithPackages
 def main(context: click.Context, root: Path) -> None:
     """Train, evaluate, package and release fine-tuned language models. A model is released only if every gate passes.
 
-    Exit codes are listed in docs/reference/exit-codes.md.
+    Exit codes: docs/reference/exit-codes.md
     """
     context.obj = root
     use_kinds(root)

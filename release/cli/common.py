@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
+from checks.process import distribution
 from release.cli.wrapping import hanging
 
 if TYPE_CHECKING:
@@ -37,10 +38,11 @@ PROJECTS = click.option(
     multiple=True,
     help="A project below the current folder. Can be repeated. Default: the current folder.",
 )
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 ARTIFACT = click.option(
     "--artifact",
     metavar="FOLDER",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=FOLDER,
     help="First take the record that another job made from here. Paths in FOLDER begin at the git root.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -74,11 +76,25 @@ class Number(click.FloatRange):
         return number
 
 
+class _LinkedHelp(click.HelpFormatter):
+    """Help in which pages of the documentation are addresses, as in all other output."""
+
+    def getvalue(self) -> str:
+        """Return the help. Addresses are put in after the lines were wrapped, so that none is broken."""
+        return distribution.linked(super().getvalue())
+
+
+class _Context(click.Context):
+    formatter_class = _LinkedHelp
+
+
 class Group(click.Group):
     """A group whose help lists its commands by section, each with its first sentence, which click would cut.
 
     ``sections``: title to names of commands, in the order in which they were added.
     """
+
+    context_class = _Context
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -89,6 +105,7 @@ class Group(click.Group):
     ) -> None:
         """Add a command below the title ``section``."""
         super().add_command(cmd, name)
+        cmd.context_class = _Context
         self.sections.setdefault(section, []).append(str(name or cmd.name))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -158,10 +175,9 @@ def listener(root: Path, verb: str, verbose: bool) -> "Listener | None":
 
 def end(refusal: "Refusal") -> NoReturn:
     """Print a refusal to standard error and exit with its code."""
-    from checks.process import distribution
     from checks.process.text import escape
 
-    for line in map(distribution.linked, (str(refusal), *refusal.others)):
+    for line in (str(refusal), *refusal.others):
         click.secho(hanging(f"lockstep: {escape(line)}", sys.stderr), err=True, fg="red")
     sys.exit(refusal.exit_code)
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from checks.formats.survey import Contents, Role
     from release.adapters.team_folder import TeamFolder
     from release.adapters.thin_files import Plan
-    from release.verbs.init import Begun
+    from release.verbs.init import Begun, Written
+
+_SERVERS = ("vllm", "llamacpp", "tgi", "transformers")  # the first is proposed
 
 
 class _Flags(NamedTuple):
@@ -35,6 +37,7 @@ class _Flags(NamedTuple):
     margin: float | None
     base: str | None
     base_license: str | None
+    runtime: str | None
     ask: bool
     answers_so_far: dict[str, str]
 
@@ -78,6 +81,11 @@ class _Flags(NamedTuple):
 @click.option("--base", metavar="ADDRESS", help="Another base model than that of params.yaml.")
 @click.option("--base-license", metavar="NAME", help="Licence of --base.")
 @click.option(
+    "--runtime",
+    type=click.Choice(_SERVERS),
+    help="Server that will run the model. Default in a new repository: vllm.",
+)
+@click.option(
     "--max-prompt-words", "words", type=click.IntRange(min=1), help="Drop rows with longer prompts."
 )
 @click.option(
@@ -100,13 +108,14 @@ def init(
     root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, system: str | None,
     part: str | None, group: str | None, row_id: str | None, answers: str | None, instruction: str | None,
     licence: str | None, margin: float | None, name: str | None, base: str | None, base_license: str | None,
-    words: int | None, workflows: str | None, yes: bool, force: bool, as_json: bool,
+    runtime: str | None, words: int | None, workflows: str | None, yes: bool, force: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
     In an empty folder, at the top of a git repository, or in a folder projects/NAME of one, it also adds the launcher
-    ./lockstep, the pinned version, dvc.yaml and the environments: some twenty small files. In a copy of Lockstep's own
-    repository, it replaces the example's configuration by yours. It replaces none of your files and commits nothing.
+    ./lockstep, the pinned version, dvc.yaml and the environments: 19 small files, 25 with --workflows. In a copy of
+    Lockstep's own repository, it replaces the example's configuration by yours. It replaces none of your files and
+    commits nothing.
 
     It proposes the columns, asks what it cannot know, pins the file by its SHA-256, prepares the rows to see how many
     stay, and makes the test split large enough for the margin, or says which margin the file allows. Then
@@ -127,7 +136,17 @@ def init(
     }  # fmt: skip
     columns = {role: column for role, column in given.items() if column is not None}
     flags = _Flags(
-        columns, answers, instruction, licence, name, margin, base, base_license, not yes, {}
+        columns,
+        answers,
+        instruction,
+        licence,
+        name,
+        margin,
+        base,
+        base_license,
+        runtime,
+        not yes,
+        {},
     )
     if (base is None) != (base_license is None):
         raise click.UsageError("--base and --base-license need each other: give both")
@@ -143,8 +162,10 @@ def init(
     try:
         choice = _chosen(folder, address, contents, flags)
         chosen = margin is not None or choice.margin != starting.MARGIN
-        begun = verb.begin(folder, choice, margin_given=chosen, words=words)
+        server = _server(folder, flags)
+        begun = verb.begin(folder, choice, margin_given=chosen, words=words, runtime=server)
     except click.Abort as error:
+        click.echo(err=True)  # The question has no line of its own.
         raise ParamsRefused(
             "a question got no answer",
             "answer it, or give --yes, --license, and the columns that it does not find: --prompt, --reference",
@@ -153,18 +174,16 @@ def init(
     except Refusal as refused:
         refused.others += _flags_so_far(flags)
         raise
-    removed = verb.write(folder, begun)
+    written = verb.write(folder, begun)
     if as_json:
         plan = {
             "needed_test_rows": begun.needed, "measured": begun.measured.model_dump(mode="json"),
             "left_out": begun.left_out, "placeholders": [str(card) for card in begun.cards],
         }  # fmt: skip
-        files = sorted(folder.plan.contents) if folder.plan else []
-        made = {"removed_record": removed, "files": files}
-        click.echo(to_json({**begun.choice._asdict(), **plan, **made}))
+        click.echo(to_json({**begun.choice._asdict(), **plan, **written._asdict()}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
-        _show_next(removed, folder.plan, begun.cards)
+        _show_next(written, folder.plan, begun.cards)
 
 
 def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Flags) -> "Choice":
@@ -221,6 +240,14 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
         uri=address, license=licence, name=name, labels=answers == "labels", columns=columns,
         instruction=instruction or None, margin=margin, base=flags.base, base_license=flags.base_license,
     )  # fmt: skip
+
+
+def _server(folder: "TeamFolder", flags: _Flags) -> str | None:
+    """The runtime of the server; None keeps the one of params.yaml, except in a new repository."""
+    if flags.runtime or not folder.plan:
+        return flags.runtime
+    known = ", ".join(_SERVERS)
+    return _ask(flags, "runtime", f"Server that will run it: {known}", _SERVERS[0], list(_SERVERS))
 
 
 def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
@@ -362,20 +389,23 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
 
 def _show_plan(plan: "Plan") -> None:
     """Where the files go, before the first question."""
-    question = f"Lockstep's files go into {plan.top}: {len(plan.contents):,}"
-    click.echo(hanging(one_line(question), sys.stderr), err=True)
+    click.echo(hanging(one_line(f"Lockstep's files go into {plan.top}"), sys.stderr), err=True)
     if plan.kept:
         click.echo(
             hanging(one_line(f"your own stay: {', '.join(plan.kept)}"), sys.stderr), err=True
         )
 
 
-def _show_next(removed: bool, plan: "Plan | None", cards: tuple[Path, ...]) -> None:
+def _show_next(written: "Written", plan: "Plan | None", cards: tuple[Path, ...]) -> None:
     """The next commands."""
     commit = "git add -A && git commit"
     # Each of these steps is shown if it applies.
     steps = [
-        (removed, commit, "on main, and push it: main's model is what gates compare with"),
+        (
+            written.removed_record,
+            commit,
+            "on main, and push it: main's model is what gates compare with",
+        ),
         (
             True,
             "./lockstep run",
@@ -389,17 +419,18 @@ def _show_next(removed: bool, plan: "Plan | None", cards: tuple[Path, ...]) -> N
         ),
         (
             bool(cards),
-            f"$EDITOR {' '.join(map(str, cards))}",
-            "placeholders now, which `build` refuses; commit them",
+            "$EDITOR docs/cards/*.md",
+            "write the cards, and commit them: `build` refuses the placeholders",
         ),
     ]
     if plan:
         added = "".join(f", lines in {name}" for name in plan.added)
-        click.echo(hanging(f"added {len(plan.contents):,} files{added}; nothing is committed"))
-    if removed:
+        click.echo(hanging(f"added {len(written.files):,} files{added}; nothing is committed"))
+    if written.removed_record:
         click.echo(
             "removed code.lock, dvc.lock and what is in reports/: the record of the example's model"
         )
     commands = [(command, why) for applies, command, why in steps if applies]
+    width = max(len(command) for command, _ in commands)
     for word, (command, why) in zip(("next:", *[""] * len(commands)), commands, strict=False):
-        click.echo(hanging(f"{word:<6}{command:<27}  {why}"))
+        click.echo(hanging(f"{word:<6}{command:<{width}}  {why}"))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     envvar="LOCKSTEP_LAUNCHER",
     type=FILE,
-    help="Run it on a cluster: FILE is a task of SkyPilot, such as docs/clusters/launcher.yaml.",
+    help="Run it on a cluster: FILE is a task of SkyPilot.",
 )
 @click.option(
     "--hand-over",
@@ -51,7 +51,9 @@ def run(
     the stages print is in .lockstep/run.log, and -v shows it.
 
     With --launcher (or LOCKSTEP_LAUNCHER) a cluster of SkyPilot runs the pipeline, and is torn down afterwards. The
-    record and the outputs come from the DVC remote.
+    record and the outputs come from the DVC remote. An example of such a task:
+
+    docs/clusters/launcher.yaml
     """
     from checks.decision.held import refusal as verdict_refusal
     from release.adapters.folder_lock import alone

@@ -14,10 +14,12 @@ from release.cli.common import refusing, to_json
 def schema(root: Path, write: bool) -> None:
     """Print the JSON Schema of params.yaml, for editors."""
     from checks.config import params_file
+    from checks.process import distribution
     from checks.storage import files, layout
 
+    text = distribution.linked(to_json(params_file.schema()))
     if write:
-        files.write_json(root / layout.PARAMS_SCHEMA, params_file.schema())
+        files.write_text(root / layout.PARAMS_SCHEMA, f"{text}\n")
         click.echo(str(layout.PARAMS_SCHEMA))
     else:
-        click.echo(to_json(params_file.schema()))
+        click.echo(text)

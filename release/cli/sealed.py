@@ -20,7 +20,10 @@ from release.cli.common import (
 
 @click.group(cls=Group)
 def sealed() -> None:
-    """Make an encrypted test split that nobody reads, and ask it about a model: docs/how-to/sealed.md."""
+    """Make an encrypted test split that nobody reads, and ask it about a model.
+
+    docs/how-to/sealed.md
+    """
 
 
 @sealed.command("new")

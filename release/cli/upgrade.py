@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -44,26 +44,19 @@ def upgrade(
     """Move this repository to VERSION of Lockstep, by default the newest.
 
     Writes the pin in lockstep-requirements.txt, sets that version up, and writes what it generates: the launcher,
-    dvc.yaml, the workflows and code.lock. Prints each difference. A file that a person changed is kept and named.
-    Says which stages run again. Commits nothing.
+    dvc.yaml, the workflows and code.lock. Moves keys of params.yaml that the version has elsewhere, writes defaults
+    that DVC tracks, and adds missing lines to .gitignore, .gitattributes and .dvcignore. Prints each difference. A
+    generated file that a person changed is kept and named. Says which stages run again. Commits nothing.
 
     After a pull request of Dependabot or Renovate that changes the pin alone: `./lockstep upgrade --files`.
     """
-    from checks.process.errors import EvidenceRefused, ParamsRefused
-    from release.adapters import thin_files, workflow_pin
+    from checks.process.errors import ParamsRefused
+    from release.adapters import workflow_pin
     from release.verbs import upgrade as verb
 
     if version is not None and (check or only_files):
         raise click.UsageError(
             "VERSION excludes --check and --files: they are about the pinned version"
-        )
-    top = thin_files.top_of(root)
-    if top is None:
-        raise ParamsRefused(f"{root.resolve()}: is not in a git repository", "git init")
-    if (top / "checks/process/distribution.py").is_file():
-        raise ParamsRefused(
-            f"{top}: is Lockstep's own repository, or a copy of it",
-            "docs/how-to/upgrade.md says how a copy moves over",
         )
     unknown = [name for name in replace if Path(name).name not in verb.names()]
     if unknown:
@@ -73,39 +66,77 @@ def upgrade(
         )
     if workflows:
         workflow_pin.check(workflows)
-    launcher = top / thin_files.LAUNCHER
-    if os.path.lexists(launcher) and (launcher.is_symlink() or not launcher.is_file()):
-        raise ParamsRefused(
-            f"{launcher}: is no regular file", "move it away: the launcher has this name"
-        )
+    top = _top(root)
     if not (check or only_files):
-        new = verb.repin(top, version)
-        click.echo(f"pinned Lockstep {new.version}", err=True)
-        if not launcher.exists():  # Lockstep was copied to this repository.
-            launcher.write_bytes(thin_files.generated(None)[thin_files.LAUNCHER])
-            launcher.chmod(0o755)
-        options = [
-            *(("--workflows", workflows) if workflows else ()),
-            *(["--json"] if as_json else []),
-        ]
-        names = [word for name in replace for word in ("--replace", name)]
-        os.chdir(top)
-        os.execv(  # noqa: S606
-            sys.executable,
-            [sys.executable, "-P", "./lockstep", "upgrade", "--files", *options, *names],
-        )
+        _move(top, version, workflows, replace, as_json=as_json)
     done = verb.upgrade(top, workflows, frozenset(replace), write=not check)
     if as_json:
         click.echo(to_json(done._asdict()))
     else:
         _show(done, check=check)
+    _refuse(done, check=check)
+
+
+def _top(root: Path) -> Path:
+    """Return the top of the repository, in which a launcher can be written."""
+    from checks.process.errors import ParamsRefused
+    from release.adapters import thin_files
+
+    top = thin_files.top_of(root)
+    if top is None:
+        raise ParamsRefused(f"{root.resolve()}: is not in a git repository", "git init")
+    if (top / "checks/process/distribution.py").is_file():
+        raise ParamsRefused(
+            f"{top}: is Lockstep's own repository, or a copy of it",
+            "docs/how-to/upgrade.md says how a copy moves over",
+        )
+    launcher = top / thin_files.LAUNCHER
+    if os.path.lexists(launcher) and (launcher.is_symlink() or not launcher.is_file()):
+        raise ParamsRefused(
+            f"{launcher}: is no regular file", "move it away: the launcher has this name"
+        )
+    return top
+
+
+def _move(
+    top: Path,
+    version: str | None,
+    workflows: str | None,
+    replace: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> NoReturn:
+    """Pin a version, and run the rest in it, by the launcher."""
+    from release.adapters import thin_files
+    from release.verbs import upgrade as verb
+
+    new = verb.repin(top, version, workflows)
+    click.echo(f"pinned Lockstep {new.version}", err=True)
+    launcher = top / thin_files.LAUNCHER
+    if not launcher.exists():  # Lockstep was copied to this repository.
+        launcher.write_bytes(thin_files.generated(None)[thin_files.LAUNCHER])
+        launcher.chmod(0o755)
+    options = [
+        *(("--workflows", workflows) if workflows else ()),
+        *(["--json"] if as_json else []),
+        *(word for name in replace for word in ("--replace", name)),
+    ]
+    os.chdir(top)
+    command = [sys.executable, "-P", "./lockstep", "upgrade", "--files", *options]
+    os.execv(sys.executable, command)  # noqa: S606
+
+
+def _refuse(done: "Upgraded", *, check: bool) -> None:
+    """Refuse what this version does not take; with ``check`` also what is not of it."""
+    from checks.process.errors import EvidenceRefused, ParamsRefused
+
     if done.problems:
         raise ParamsRefused(done.problems[0], "then run this again", done.problems[1:])
-    if check and (done.diffs or any(done.stale.values())):
-        behind = [
-            *done.diffs,
-            *(f"code.lock in {folder}" for folder, stages in done.stale.items() if stages),
-        ]
+    behind = [
+        *done.diffs,
+        *(f"code.lock in {folder}" for folder, stages in done.stale.items() if stages),
+    ]
+    if check and behind:
         raise EvidenceRefused(
             f"{', '.join(behind)}: not of Lockstep {done.version}",
             "run ./lockstep upgrade --files, and commit",

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from release.cli import tables
-from release.cli.common import FILE, exclusive, refuse, refusing, show
+from release.cli.common import FILE, FOLDER, exclusive, refuse, refusing, show
 from release.cli.wrapping import hanging
 
 
@@ -41,6 +41,12 @@ from release.cli.wrapping import hanging
     is_flag=True,
     help="Sign the report with the identity of this CI job, certified by Sigstore.",
 )
+@click.option(
+    "--artifact",
+    metavar="FOLDER",
+    type=FOLDER,
+    help="First take image.json, which another job's `lockstep build` wrote, from here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print reports/serving.json.")
 @click.pass_obj
 @refusing
@@ -53,6 +59,7 @@ def verify(
     server: str | None,
     key: Path | None,
     keyless: bool,
+    artifact: Path | None,
     as_json: bool,
 ) -> None:
     """Start the image and compare it with the evaluated model.
@@ -61,10 +68,14 @@ def verify(
     everything that it started.
     """
     from checks.process.text import escape
+    from checks.storage import layout
     from release.evidence import verification
+    from release.record import hand_over
     from release.verbs import verify as verb
 
     exclusive({"--key": key, "--keyless": keyless})
+    if artifact:
+        hand_over.take_reports(root, artifact, layout.IMAGE_REPORT)
     signer, why = verification.verifier(root, key, keyless=keyless)
     if signer is None:
         click.echo(

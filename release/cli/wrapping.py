@@ -9,6 +9,8 @@ from typing import TextIO
 
 import click
 
+from checks.process import distribution
+
 # Matches before a line's first text, and after two spaces.
 _COLUMN = re.compile(r"(?:^\s*(?:[^\w\s] )?(?:[\w#.-]+: )?|  +)(?=\S)")
 _PIP = re.compile(r"(?<![\w./])pip install")
@@ -19,9 +21,10 @@ def hanging(text: str, stream: TextIO | None = None) -> str:
     """``text`` with each line wrapped, if ``stream`` (default: standard output) is a terminal.
 
     A line of columns, which two spaces or more part, goes on below its last column that is wide enough. Nothing is
-    cut, and no word is broken. A pipe or a log gets each line whole. Commands are named as they can be typed here.
+    cut, and no word is broken. A pipe or a log gets each line whole. Commands are named as they can be typed here, and
+    pages of the documentation by an address that can be opened.
     """
-    text = _as_called(text)
+    text = _as_called(distribution.linked(text))
     if not is_terminal(stream or sys.stdout):
         return text
     return wrapped(text, shutil.get_terminal_size().columns)

@@ -19,6 +19,7 @@ from checks.config import params_file
 from checks.process import distribution
 from checks.process.errors import Refusal
 from checks.storage import layout
+from release import runtimes
 from release.adapters import commits, dvc, merge_conflicts, process
 from release.doctor.check import Check, Lesser, Wanted, walk, want
 
@@ -75,6 +76,17 @@ def _git(machine: Machine) -> str:
 def _params(machine: Machine) -> str:
     params_file.load(machine.root / layout.PARAMS)
     return "reads well"
+
+
+def _server(machine: Machine) -> str:
+    """The runtime that params.yaml names. Raises Finding if there is none, Lesser if it is archived."""
+    runtime = runtimes.load(params_file.load(machine.root / layout.PARAMS).serve.runtime)
+    if runtime.archived:
+        raise Lesser(
+            f"{runtime.name}: archived {runtime.archived}",
+            "set serve.runtime to vllm for a new model: docs/reference/runtimes.md",
+        )
+    return runtime.name
 
 
 def _packages(_: Machine) -> str:
@@ -206,6 +218,7 @@ WANTED = (
     Wanted("disk", STAGES, _disk),
     Wanted("DVC remote", ("sharing artifacts", "pull requests"), _dvc_remote),
     Wanted("MLflow", ("train", "evaluate", "promote"), _mlflow),
+    Wanted("server", ("build", "verify"), _server),
     Wanted("docker", ("verify", "build with a daemon"), _docker),
     Wanted("registry", ("build --push", "promote"), _registry),
 )

@@ -137,9 +137,7 @@ class Origin:
         try:
             return None if data is None else kind.model_validate_json(data)
         except ValidationError as error:
-            raise EvidenceRefused(
-                f"{path}: {files.first(error)}", "use the version that signed it"
-            ) from error
+            raise files.unfit(str(path), error, "use the version that signed it") from error
 
 
 def _agree(

@@ -105,7 +105,7 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> image
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
-            f"{root}: git has no commit that holds the record",
+            f"{root.resolve()}: git has no commit that holds the record",
             "commit params.yaml, code.lock, dvc.lock, reports/",
         )
     if commits.is_shallow(root):
@@ -187,3 +187,9 @@ def _serves(
         raise BuildRefused(f"{path}: is not a JSON object", "run `./lockstep run merge`")
     if why := compatibility.unfit(runtime, config, longest):
         raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")
+    file = runtime.identity.file if runtime.identity else None
+    if file and file not in described:
+        raise BuildRefused(
+            f"{layout.MERGED}: has no {file}, which {runtime.name} serves",
+            "set merge.export, and run `./lockstep run`",
+        )

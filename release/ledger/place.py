@@ -31,12 +31,13 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
     answer = git.run("rev-parse", "--show-object-format", "--show-prefix")
     if answer.code != 0:
         raise EvidenceRefused(
-            f"{root}: {answer.why()}", "clone the repository; a copy of its files has no history"
+            f"{root.resolve()}: {answer.why()}",
+            "clone the repository; a copy of its files has no history",
         )
     form, _, prefix = answer.out.decode(errors="surrogateescape").removesuffix("\n").partition("\n")
     if form != "sha1":
         raise EvidenceRefused(
-            f"{root}: is a {form} repository",
+            f"{root.resolve()}: is a {form} repository",
             "pointers name commits by SHA-1: use such a repository",
         )
     if "\n" in prefix:  # cat-file takes a line end for the end of a path.

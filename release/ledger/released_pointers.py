@@ -48,9 +48,7 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
         payload = base64.b64decode(plain.get("dsseEnvelope", plain)["payload"], validate=True)
         return Envelope(data, Statement.model_validate_json(payload))
     except ValidationError as error:
-        raise EvidenceRefused(
-            f"{where}: {files.first(error)}", "read it with the version that signed it"
-        ) from error
+        raise files.unfit(where, error, "read it with the version that signed it") from error
     except (
         ValueError,
         KeyError,

@@ -54,9 +54,9 @@ def _with_others(where: Place, tip: str, change: Change) -> str | None:
     if now is None or message.read_release(change.message) is not None:
         return None
     place.bring(where, now)
-    if folder == Path() or folder not in projects.folders(where.git, now):
+    if folder not in projects.folders(where.git, now):
         return None
-    return None if folder in projects.changed(where.git, tip, now) else now
+    return now if projects.is_apart(where.git, tip, now, folder) else None
 
 
 def propose(where: Place, tip: str, change: Change, branch: str) -> str:

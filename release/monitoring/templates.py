@@ -7,6 +7,7 @@ Text that may hold any character goes through the filter ``quoted``.
 import json
 from typing import Any
 
+from checks.process import distribution
 from checks.storage import plain_yaml
 
 
@@ -27,7 +28,8 @@ def fill(name: str, **values: object) -> Any:
         lstrip_blocks=True,
     )
     environment.filters["quoted"] = _quoted
-    return plain_yaml.load(environment.get_template(name).render(values))
+    text = environment.get_template(name).render(values)
+    return plain_yaml.load(distribution.linked(text))
 
 
 def _quoted(value: object) -> str:

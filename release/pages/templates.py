@@ -20,6 +20,7 @@ from markupsafe import Markup
 from checks.evaluation import baselines
 from checks.formats import energy
 from checks.formats.evaluation_reports import Interval
+from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from release.pages.figures import points, signed, typeset, whole
 from release.pages.text import cell, prose, visible
@@ -40,7 +41,8 @@ def sections(
 def render(package: str, template: str, macro: str, values: Mapping[str, Any]) -> str:
     """Return the text of a macro, without surrounding blank lines."""
     module = environment(package).get_template(template).make_module(dict(values))
-    return re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip()
+    text = re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip()
+    return distribution.linked(text)
 
 
 @functools.cache

@@ -43,7 +43,7 @@ def find(root: Path, target: str | None = None, *, stale: bool = False) -> Promo
         )
     if seen[1] is None:
         raise EvidenceRefused(
-            f"{root}: git has no commit that holds the rules", f"commit {layout.PARAMS}"
+            f"{root.resolve()}: git has no commit that holds the rules", f"commit {layout.PARAMS}"
         )
     branch = _branch(root, seen[0])
     records = Records(root)

@@ -4,7 +4,7 @@ Where an environment runs the right release already, ``repaired`` restores its f
 """
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from release.evidence.attached_statements import Released
 from release.ledger import Change
 from release.monitoring import component
 from release.monitoring.objectives import Scope
-from release.overlay import edits, environment_file, kustomization
+from release.overlay import edits, environment_file, kustomization, namespaces
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
 from release.promotion.case import Case
@@ -34,12 +34,16 @@ class _MonitorSection(BaseModel):
 def unedited(case: Case, result: checklist.CheckResult) -> None:
     """Check the environment's files, among them the rules that the target's section monitor gives.
 
+    No project beside this one may have an environment in the same namespace.
+
     Raises ParamsRefused if that section is needed and cannot be rules.
     """
     for failure in edits.failures(
         case.environment, case.present.files, _wanted(case), lambda: (_from_section(case),)
     ):
         result.fail(failure, _TODO)
+    for failure in _of_other_projects(case):
+        result.fail(failure, "give each environment its own, run `lockstep render`, and commit")
 
 
 def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) -> None:
@@ -62,6 +66,16 @@ def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) 
         case.environment, case.present.files, _wanted(case), versions, rollback=True
     ):
         result.fail(failure, _TODO)
+
+
+def _of_other_projects(case: Case) -> Iterator[str]:
+    """Compare the namespace with those of other projects in the ledger."""
+    folder = Path(case.context.ledger.folder)
+    own = folder / environment_file.path(case.environment)
+    namespace_of = namespaces.of_repository(case.context.records.git, case.context.tip)
+    for path, namespace in namespace_of.items():
+        if namespaces.project(path) != folder and namespace == namespace_of.get(own):
+            yield f"{own}: namespace: {namespace!r} is the namespace in {path} too"
 
 
 def _wanted(case: Case) -> dict[Path, bytes]:

@@ -13,6 +13,7 @@ from checks.data.documents import asked
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.records.rows import Row, request
 from checks.storage import digest, files, layout
+from release.adapters import ignored
 
 KEY = layout.STATE / "keys" / "sealed.key"  # decrypts the rows; below .lockstep, which git ignores
 _SHOWN = 3  # lines that a refusal names
@@ -37,7 +38,7 @@ def make(root: Path, source: Path, key: Path | None = None) -> SealedSplit:
 
     private = key or root / KEY
     for path in (source, private):
-        _check_git_ignores(root, path)
+        ignored.check(root, path)
     near = params_file.load(root / layout.PARAMS).prepare.near_duplicates
     lines = _lines(source)
     texts = [request(line.messages) for line in lines]
@@ -59,15 +60,6 @@ def make(root: Path, source: Path, key: Path | None = None) -> SealedSplit:
     data = split.encrypt(rows, secret)
     _write(root, private, secret, data)
     return SealedSplit(private, digest.of_bytes(data).removeprefix("sha256:"), len(rows))
-
-
-def _check_git_ignores(root: Path, path: Path) -> None:
-    place = path.resolve()
-    home = root.resolve()
-    if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
-        raise MachineRefused(
-            f"{path}: git would take it in", f"keep it below {layout.STATE}/, or elsewhere"
-        )
 
 
 def _lines(source: Path) -> list[split.SealedLine]:

@@ -155,10 +155,8 @@ def record(records: Records, commit: str) -> Reference | None:
     try:
         evaluated = records.at(commit).report(layout.EVALUATION, _Record)
     except ValidationError as error:
-        raise EvidenceRefused(
-            f"{layout.EVALUATION} at {commit[:12]}: {files.first(error)}",
-            "restore it on the target branch from an earlier commit; without it there is no reference model",
-        ) from error
+        todo = "restore it on the target branch from an earlier commit; without it there is no reference model"
+        raise files.unfit(f"{layout.EVALUATION} at {commit[:12]}", error, todo) from error
     if evaluated is None:
         return None
     return Reference(

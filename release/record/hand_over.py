@@ -7,6 +7,7 @@ them.
 
 import os
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -73,11 +74,23 @@ def take(root: Path, artifact: Path) -> None:
     Raises EvidenceRefused, and writes nothing, if a file of the record is a link or no regular file.
     """
     home = Path(os.path.realpath(artifact)) / commits.prefix(root)
+    paths = sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL})
+    _copy(root, {path: home / path for path in paths if os.path.lexists(home / path)})
+
+
+def take_reports(root: Path, artifact: Path, *reports: Path) -> None:
+    """Copy ``reports`` into the project ``root`` from the folder ``artifact``, where each has its name alone.
+
+    Its other files are not read. Raises EvidenceRefused, and writes nothing, if one is missing, a link or no regular
+    file.
+    """
+    home = Path(os.path.realpath(artifact))
+    _copy(root, {path: home / path.name for path in reports})
+
+
+def _copy(root: Path, sources: Mapping[Path, Path]) -> None:
     taken = dict[Path, bytes]()
-    for path in sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL}):
-        source = home / path
-        if not os.path.lexists(source):
-            continue
+    for path, source in sources.items():
         is_plain = os.path.realpath(source) == str(source) and source.is_file()
         if not is_plain or source.stat().st_size > files.LARGEST:
             raise EvidenceRefused(

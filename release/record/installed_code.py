@@ -1,14 +1,20 @@
-"""Checks that the installed Lockstep is the wheel that a thin repository pins, with the files that it came with.
+"""Checks that Lockstep and the packages of kinds are the wheels that a thin repository pins, with the files they had.
 
-The pin is a reviewed file of the repository, and its digest is that of all code that judges and signs. pip notes the
-digest of a wheel that it installs from a file, as the launcher lets it do, and RECORD has the digest of every file.
+The pin is a reviewed file of the repository, and has the digests of the code that judges and signs. pip notes the
+digest of a wheel that it installs from a file, as the launcher lets it do, and RECORD has the digest of every file. Of
+the libraries, the tested set names versions alone.
 """
 
 import base64
 import hashlib
+import json
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
+from checks.kinds import plugins
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from release.adapters import commits, pin
@@ -18,7 +24,7 @@ _REMEDY = "use the launcher: `./lockstep VERB`"
 
 
 def check(root: Path, committed: bool) -> bool:
-    """Compare what runs here with the pin in the work tree of ``root``, or in HEAD if ``committed``.
+    """Compare Lockstep and packages of kinds with the pin in the work tree of ``root``, or in HEAD if ``committed``.
 
     Return whether the repository pins anything; else nothing is compared. Raises EvidenceRefused, and ParamsRefused as
     ``pin.read``.
@@ -29,7 +35,7 @@ def check(root: Path, committed: bool) -> bool:
     wanted = pin.read(text)
     here = distribution.origin().get("archive_info", {}).get("hashes", {}).get("sha256")
     if here not in wanted.hashes:
-        said = "was not installed from a wheel" if here is None else f"is the wheel {here[:12]}"
+        said = "was not installed by ./lockstep" if here is None else f"is the wheel {here[:12]}"
         raise EvidenceRefused(
             f"this Lockstep {distribution.version()} {said}, and {pin.PATH} pins {wanted.version}, "
             f"{wanted.hashes[0][:12]}",
@@ -41,7 +47,49 @@ def check(root: Path, committed: bool) -> bool:
             "remove .venv, and run ./lockstep",
             tuple(f"{path}: differs, too" for path in differing[1:]),
         )
+    if unpinned := list(_unpinned(pin.hashes(text))):
+        (what, todo), *others = unpinned
+        raise EvidenceRefused(what, todo, tuple(f"{w}; {t}" for w, t in others))
     return True
+
+
+def _unpinned(hashes: dict[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
+    """Yield (problem, fix) for each package that adds to Lockstep and is not the wheel of ``hashes``. Imports none."""
+    for name, package in sorted(_packages_of_kinds().items()):
+        start = f"package {name} {package.version}"
+        origin = json.loads(package.read_text("direct_url.json") or "{}")
+        here = origin.get("archive_info", {}).get("hashes", {}).get("sha256")
+        differing = (
+            path for path, sha256 in _recorded(package).items() if _differs(package, path, sha256)
+        )
+        if name not in hashes:
+            line = f"{name}=={package.version} --hash=sha256:{here or '…'}"
+            yield (
+                f"{start} adds to Lockstep, and {pin.PATH} does not pin it",
+                f"add `{line}` there (docs/how-to/kinds.md says how), or uninstall it",
+            )
+        elif here not in hashes[name]:
+            yield f"{start} is not the wheel that {pin.PATH} pins", _REMEDY
+        elif changed := next(differing, None):
+            yield f"{changed}: is not the file of {start}", "remove .venv, and run ./lockstep"
+
+
+def _packages_of_kinds() -> dict[str, metadata.Distribution]:
+    """Return the packages that add kinds, sections or verbs, by canonical name."""
+    points = (point for point in metadata.entry_points() if point.group.startswith(plugins.PREFIX))
+    packages = {canonicalize_name(point.dist.name): point.dist for point in points if point.dist}
+    return {name: package for name, package in packages.items() if name != distribution.NAME}
+
+
+def _recorded(package: metadata.Distribution) -> dict[str, str]:
+    """Return the files of RECORD with their hashes."""
+    files = package.files or ()
+    return {file.as_posix(): file.hash.value for file in files if file.hash is not None}
+
+
+def _differs(package: metadata.Distribution, path: str, sha256: str) -> bool:
+    file = Path(str(package.locate_file(path)))
+    return not file.is_file() or _hash(file) != sha256
 
 
 def _pinned(root: Path, committed: bool) -> str | None:
@@ -58,10 +106,9 @@ def _pinned(root: Path, committed: bool) -> str | None:
 
 def _differing() -> list[str]:
     """Return the files of code below the installed packages that differ from RECORD, or are not in it."""
+    recorded = _recorded(metadata.distribution(distribution.NAME))
     wanted = {
-        file.as_posix(): file.hash.value
-        for file in metadata.distribution(distribution.NAME).files or ()
-        if file.parts[0] in _PACKAGES and file.hash is not None
+        path: sha256 for path, sha256 in recorded.items() if path.partition("/")[0] in _PACKAGES
     }
     home = distribution.home()
     here = {

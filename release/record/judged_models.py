@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from checks.formats.looks import LooksReport, RowSketch
 from checks.records.identity import Digest
-from checks.storage import layout
+from checks.storage import files, layout
 from release.adapters import commits
 
 PATHS = (layout.EVALUATION, layout.VERDICT, layout.LOOKS)
@@ -109,13 +109,13 @@ def in_history(root: Path, *revisions: str) -> Known:
     return of(versions | {layout.LOOKS: [text for text in versions[layout.LOOKS] if text != here]})
 
 
-def of(files: Mapping[Path, Iterable[bytes]]) -> Known:
+def of(contents: Mapping[Path, Iterable[bytes]]) -> Known:
     """Return what these files have, by their path in a record. What no version wrote has nothing."""
     known = Known(
-        frozenset(filter(None, map(look, files.get(layout.EVALUATION, ())))),
-        frozenset(filter(None, map(split, files.get(layout.VERDICT, ())))),
+        frozenset(filter(None, map(look, contents.get(layout.EVALUATION, ())))),
+        frozenset(filter(None, map(split, contents.get(layout.VERDICT, ())))),
     )
-    for text in files.get(layout.LOOKS, ()):
+    for text in contents.get(layout.LOOKS, ()):
         known |= listed(_list(text))
     return known
 
@@ -123,5 +123,8 @@ def of(files: Mapping[Path, Iterable[bytes]]) -> Known:
 def _list(text: bytes) -> LooksReport | None:
     try:
         return LooksReport.model_validate_json(text)
-    except ValidationError:
+    except ValidationError as error:
+        files.refuse_newer(
+            f"{layout.LOOKS} in git", error
+        )  # its looks count, and are not known here
         return None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.code import lock as code_lock
+from checks.decision import policy
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.record import folder_lists, pipeline_lock
@@ -50,7 +51,7 @@ def of_commit(tree: WorkTree, commit: Commit) -> dict[str, list[str]]:
     be here. Raises EvidenceRefused if dvc.yaml, or the dvc.lock of the commit, cannot be read, and as ``differences``.
     """
     lock = commit.lock(f"{layout.LOCK} at {commit.name[:12]}")
-    digests = code_lock.of(tree.params, code_lock.running())
+    digests = code_lock.of(tree.params, code_lock.at(tree.root))
     differing = dict[str, list[str]]()
     seen = list[str]()
     for name in dict.fromkeys((*tree.pipeline, *lock)):
@@ -76,6 +77,19 @@ def other_code(tree: WorkTree, lock: Stages) -> list[str]:
     digests = code_lock.of(tree.params, code_lock.at(tree.root))
     stages = pipeline_lock.other_code(digests, lock)
     return [f"{layout.CODE_LOCK}: {stage} ran other code than is here" for stage in stages]
+
+
+def other_defaults(tree: WorkTree) -> list[str]:
+    """Return a line for each default of policy that code.lock has otherwise than this version. Raises ParamsRefused."""
+    here = policy.defaults(tree.params)
+    try:
+        recorded = code_lock.read(tree.root).defaults
+    except EvidenceRefused as refused:
+        return [refused.what]
+    if recorded is None:
+        return [f"{layout.CODE_LOCK}: does not say the defaults of policy"]
+    paths = [path for path in here | recorded if here.get(path, "") != recorded.get(path, "")]
+    return [f"{layout.CODE_LOCK}: {path}: is not the default of this version" for path in paths]
 
 
 def makes_another_model(tree: WorkTree) -> bool:

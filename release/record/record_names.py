@@ -35,7 +35,8 @@ def find(records: Records, name: str) -> Named:
     root = records.root
     if not commits.has_repository(root):
         raise EvidenceRefused(
-            f"{root}: is not a git repository, and {_shown(name)} is to be found in one", "clone it"
+            f"{root.resolve()}: is not a git repository, and {_shown(name)} is to be found in one",
+            "clone it",
         )
     commit = None if parse(name) else commits.resolve(root, name)
     try:

@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, JsonValue, ValidationError
 
 from checks.config import params_file
 from checks.config.params import Params, ReleaseParams
 from checks.config.params_file import Parsed
 from checks.config.release_params import Serve
+from checks.decision import policy
 from checks.formats.evidence import Evidence
 from checks.formats.pointer import Pointer
 from checks.gating import chain
@@ -31,6 +32,7 @@ M = TypeVar("M", bound=BaseModel)
 _TOGETHER = (
     layout.PARAMS, layout.LOCK, layout.PREPARE_REPORT, layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.METRICS,
     layout.EVALUATION, layout.EVALUATE_MEASURED, layout.REFERENCES, layout.VERDICT, layout.QUARANTINE,
+    layout.CODE_LOCK,
 )  # fmt: skip
 
 
@@ -173,6 +175,17 @@ class Commit:
             assert self._parsed is not None
             self._params = params_file.check(self._parsed._replace(name=called))
         return self._params
+
+    def params_with(self, called: str, defaults: Mapping[str, JsonValue]) -> Params:
+        """The parameters, with other defaults, by path, where params.yaml writes nothing. Raises as ``params``."""
+        self.document(called)
+        assert self._parsed is not None
+        try:
+            value = policy.with_defaults(self._parsed.value, defaults)
+        except (ValueError, LookupError) as error:
+            what = f"{called}: has no place for the defaults in {layout.CODE_LOCK}: {error}"
+            raise ParamsRefused(what, "run `lockstep run` there, and commit the record") from error
+        return params_file.check(self._parsed._replace(name=called, value=value))
 
     def sections(self, kind: type[M], called: str, todo: str) -> M:
         """The sections of params.yaml that ``kind`` has; the others may be invalid or of another version.

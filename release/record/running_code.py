@@ -17,7 +17,7 @@ from pathlib import Path
 import release
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
-from release.adapters import projects
+from release.adapters import pin, projects
 from release.adapters.git import Git, has_repository
 from release.record import installed_code
 
@@ -51,13 +51,34 @@ def check(root: Path, committed: bool = False) -> None:
         _refuse_ways_in(root)
     else:
         return
-    differences = sorted({*_changed(root, paths, committed), *_foreign(root, paths, committed)})
+    commit = "HEAD" if committed else None
+    differences = sorted({*_changed(root, paths, commit), *_foreign(root, paths, commit)})
     if differences:
         todo = f"commit it, or restore it: `git status --ignored -- {' '.join(paths)}`"
         if not committed:
             todo = todo.replace("commit it", "`git add` it")
         others = tuple(f"{path}: is not the code that git has" for path in differences[1:])
         raise EvidenceRefused(f"{differences[0]}: is not the code that git has", todo, others)
+
+
+def check_target(root: Path, branch: str, commit: str) -> None:
+    """Check that HEAD has the code and the pin of ``commit``, the tip of the target branch ``branch``.
+
+    The code of a pull request does not decide about it. Raises EvidenceRefused with every file that differs.
+    """
+    top = projects.top(root).resolve()
+    kinds = root.resolve().relative_to(top) / layout.KINDS
+    paths = [pin.PATH.as_posix(), kinds.as_posix()]
+    if Path(release.__file__).resolve().parent.parent == top:
+        paths += [*PACKAGES, _LAUNCHER]
+    here, there = (_in_git(top, paths, each) for each in ("HEAD", commit))
+    differences = [path for path in sorted(here | there) if here.get(path) != there.get(path)]
+    if differences:
+        raise EvidenceRefused(
+            f"{differences[0]}: is not as on {branch}, whose code decides",
+            f"run it in a checkout of {branch}: `git switch {branch} && git pull`",
+            tuple(f"{path}: is not as on {branch}" for path in differences[1:]),
+        )
 
 
 def _refuse_ways_in(root: Path) -> None:
@@ -94,16 +115,16 @@ def _leading_away(root: Path) -> list[str]:
     ]
 
 
-def _changed(root: Path, paths: Sequence[str], committed: bool) -> Iterator[str]:
+def _changed(root: Path, paths: Sequence[str], commit: str | None) -> Iterator[str]:
     """Yield the files of code that git has, and that are missing or have other bytes here."""
-    for path, (mode, name) in _in_git(root, paths, committed).items():
+    for path, (mode, name) in _in_git(root, paths, commit).items():
         if _CACHE in path.split("/") or _object_at(root / path, mode, len(name)) != name:
             yield path
 
 
-def _foreign(root: Path, paths: Sequence[str], committed: bool) -> Iterator[str]:
+def _foreign(root: Path, paths: Sequence[str], commit: str | None) -> Iterator[str]:
     """Yield the files that Python would import from the packages, and links there, that git does not have."""
-    known = _in_git(root, paths, committed)
+    known = _in_git(root, paths, commit)
     for top in paths:
         for folder, below, files in os.walk(root / top):
             here = Path(folder).relative_to(root)
@@ -116,16 +137,16 @@ def _foreign(root: Path, paths: Sequence[str], committed: bool) -> Iterator[str]
                     yield path
 
 
-def _in_git(root: Path, paths: Sequence[str], committed: bool) -> dict[str, tuple[str, str]]:
-    """Return mode and object name of each file of code, by path below ``root``."""
-    which = ["ls-tree", "-r", "-z", "HEAD"] if committed else ["ls-files", "--stage", "-z"]
+def _in_git(root: Path, paths: Sequence[str], commit: str | None) -> dict[str, tuple[str, str]]:
+    """Return mode and object name of each file of code, by path below ``root``. ``commit``: None for git's index."""
+    which = ["ls-tree", "-r", "-z", commit] if commit else ["ls-files", "--stage", "-z"]
     listed = os.fsdecode(Git(root, None).ask(*which, "--", *paths))
     blobs = {}
     for line in filter(None, listed.split("\0")):
         words, _, path = line.partition("\t")
         mode, *rest = words.split()
         if not path.startswith(_NO_CODE):
-            blobs[path] = (mode, rest[1] if committed else rest[0])
+            blobs[path] = (mode, rest[1] if commit else rest[0])
     return blobs
 
 

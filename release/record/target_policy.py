@@ -1,7 +1,9 @@
 """gate --policy-from: judges the work tree's evidence under another commit's policy too.
 
 The gates, scorers and test set of that commit judge it again; ``checks.decision.policy_judgement`` says what then
-counts. Code owners approve a policy in release/policy/approved.yaml, which only they may change.
+counts. A parameter that its params.yaml does not write has the value that its code.lock says: the default of the
+version that ran there, where this version may have a weaker one. Code owners approve a policy in
+release/policy/approved.yaml, which only they may change.
 """
 
 import dataclasses
@@ -14,6 +16,7 @@ from typing import Literal, NamedTuple
 import yaml
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from checks.code import lock
 from checks.config.params import Params
 from checks.decision import judging, policy, policy_judgement
 from checks.decision.held import HeldVerdict
@@ -28,7 +31,7 @@ from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout, plain_yaml
 from release.adapters import commits, dvc, projects
 from release.record import earlier_models
-from release.record.records import Records
+from release.record.records import Commit, Records
 
 _TEST = layout.SPLITS / "test.jsonl"
 _KEPT = (layout.PREPARE_REPORT, layout.LOCK, layout.VERDICT)  # one of them is in every record
@@ -161,7 +164,7 @@ def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
         )
     params, test, unreadable = None, None, list[Change]()
     try:
-        params = there.params(called)
+        params, unreadable = _resolved(there, called, ref)
     except ParamsRefused as refused:
         unreadable.append(_cannot_be_read(layout.PARAMS, refused.what))
     try:
@@ -182,6 +185,55 @@ def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
             )
         )
     return _Theirs(params, test, tuple(unreadable))
+
+
+def _resolved(there: Commit, called: str, ref: str) -> tuple[Params, list[Change]]:
+    """Return the parameters of a commit with the defaults of the version that ran there.
+
+    The changes are defaults that this version does not have, or that are not known. Raises ParamsRefused if this
+    version cannot read the parameters.
+    """
+    params = there.params(called)
+    data = there.data(layout.CODE_LOCK)
+    if data is None:
+        never_ran = there.data(layout.LOCK) is None
+        missing = _cannot_be_read(layout.CODE_LOCK, f"{ref}:{layout.CODE_LOCK}: is missing")
+        return params, [] if never_ran else [missing]
+    try:
+        ran = lock.parse(data)
+    except EvidenceRefused as refused:
+        return params, [_cannot_be_read(layout.CODE_LOCK, f"{ref}:{refused.what}")]
+    if ran.defaults is None:
+        return params, _unknown(ran.lockstep, ref)
+    here = policy.defaults(params)
+    there_too = {path: value for path, value in ran.defaults.items() if path in here}
+    gone = [
+        policy.removed(path, value)
+        for path, value in ran.defaults.items()
+        if value is not None and not policy.has(params, path)
+    ]
+    differing = {path: value for path, value in there_too.items() if value != here[path]}
+    return there.params_with(called, differing) if differing else params, gone
+
+
+def _unknown(ran: lock.Installed, ref: str) -> list[Change]:
+    """Return that the defaults of the version that ``ref`` ran are not known, unless it is this version."""
+    here = lock.installed()
+    if ran == here:
+        return []
+    text = (
+        f"{ref}:{layout.CODE_LOCK}: the defaults of Lockstep {ran.version} are not on record, and this is "
+        f"{here.version}"
+    )
+    return [
+        Change(
+            path=layout.CODE_LOCK.as_posix(),
+            old=ran.version,
+            new=here.version,
+            kind="changed",
+            text=text,
+        )
+    ]
 
 
 def _is_proposed(records: Records, commit: str, mine: Policy) -> bool:
@@ -217,7 +269,7 @@ def _since_production(
     except (EvidenceRefused, RemoteRefused) as refused:
         yield f"whether the policy became weaker since production's release is not known: {refused.what}"
         return
-    if theirs.params is None:
+    if theirs.params is None or _unreadable(theirs, layout.CODE_LOCK):
         yield f"whether the policy became weaker since production's release is not known: {theirs.unreadable[0].text}"
         return
     known = {change.path for change in changes}

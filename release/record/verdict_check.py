@@ -28,10 +28,10 @@ def hold(
     """Return the verdict of the work tree and its evidence, if the verdict still holds.
 
     Hashes again everything that the verdict judged, weights included. dvc.lock must say that every stage ran with these
-    parameters, modules and reports. The reference models are looked up in git, and every gate of params.yaml is
-    evaluated again. ``target`` is the target branch (default: ``commits.target``). Paths in ``trusting`` are not
-    hashed: the caller does so, or needs only what the reports say of them. ``reached``: raise RemoteRefused if the
-    remote with the branch of the looks does not answer.
+    parameters, modules and reports, and code.lock which defaults this version has. The reference models are looked up
+    in git, and every gate of params.yaml is evaluated again. ``target`` is the target branch (default:
+    ``commits.target``). Paths in ``trusting`` are not hashed: the caller does so, or needs only what the reports say of
+    them. ``reached``: raise RemoteRefused if the remote with the branch of the looks does not answer.
 
     Raises EvidenceRefused with every mismatch if the verdict does not hold: something judged differs or is missing, a
     package of a kind was changed or removed, or the gates give another result.
@@ -54,6 +54,7 @@ def hold(
         differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
     differences += (packages := plugins.differences(stored.plugins))
     differences += lock_check.differences(tree, trusting=trusted)
+    differences += lock_check.other_defaults(tree)
     differences += references.current(records, target) + looks.current(records, reached=reached)
     evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
     again = judging.judge(params, evidence)

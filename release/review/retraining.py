@@ -109,7 +109,8 @@ def _base(root: Path, git: Git) -> str:
         name = git.line("symbolic-ref", "refs/remotes/origin/HEAD").removeprefix("refs/remotes/")
     if not name.startswith(f"{_REMOTE}/"):
         raise EvidenceRefused(
-            f"{root}: has no remote {_REMOTE}", f"git remote add {_REMOTE} URL, and git fetch"
+            f"{root.resolve()}: has no remote {_REMOTE}",
+            f"git remote add {_REMOTE} URL, and git fetch",
         )
     return name.removeprefix(f"{_REMOTE}/")
 

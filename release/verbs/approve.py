@@ -34,12 +34,13 @@ def approve(
 ) -> Approved:
     """Sign with ``key`` that ``image`` may run in the environment ``name``, and commit the approval.
 
-    ``image`` is by default what `lockstep promote` would take. Raises EvidenceRefused if the key is invalid or its
-    owner may not approve, PromotionRefused if the image is in quarantine or the approval would not count, Outrun or
-    RemoteRefused if the push fails.
+    ``image`` is by default what `lockstep promote` would take. Raises EvidenceRefused if HEAD has other code than the
+    target branch, or if the key is invalid or its owner may not approve, PromotionRefused if the image is in quarantine
+    or the approval would not count, Outrun or RemoteRefused if the push fails.
     """
     running_code.check(root, committed=True)
     promotion_context = context.find(root, target)
+    running_code.check_target(root, promotion_context.target, promotion_context.trunk)
     rule = promotion_context.rule(name)
     promotion_context.ledger.settle(promotion_context.tip)
     digest = default_image.find(promotion_context, rule, image).digest

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from checks.config import params_file, starting
+from checks.config import params_edit, params_file, starting
 from checks.config.params import Params
 from checks.config.starting import Choice
 from checks.formats.placeholder_cards import PLACEHOLDERS
@@ -57,12 +57,19 @@ def read_columns(folder: TeamFolder, file: Path) -> tuple[str, Contents]:
 
 
 def begin(
-    folder: TeamFolder, choice: Choice, *, margin_given: bool, words: int | None = None
+    folder: TeamFolder,
+    choice: Choice,
+    *,
+    margin_given: bool,
+    words: int | None = None,
+    runtime: str | None = None,
 ) -> Begun:
     """Prepare the rows as ``choice`` says, plan the test split, and make the new text. Writes no params.yaml.
 
-    ``words``: longer prompts are dropped; None: none are. Raises ParamsRefused for licences that do not fit or a choice
-    that params.yaml cannot express, DataRefused for too few rows, and as ``dvc.python``.
+    ``words``: longer prompts are dropped; None: none are. ``runtime``: of the server; None: that of params.yaml.
+
+    Raises ParamsRefused for licences that do not fit or a choice that params.yaml cannot express, DataRefused for too
+    few rows, and as ``dvc.python``.
     """
     params = folder.params
     starting.adapter(choice.base_license or params.base.license or "", choice.license)
@@ -80,6 +87,8 @@ def begin(
         choice, name, words or _words(measured), (measured.valid, measured.test)
     )
     text = starting.written(folder.old, params, choice, prepared, measured)
+    if runtime:
+        text = params_edit.with_values(text, {"serve.runtime": runtime})
     needed = starting.rows_needed(margin, shares)
     cards = tuple(PLACEHOLDERS) if folder.plan else cards_of_example(folder)
     return Begun(text, choice, measured, needed, left_out(params, params_file.parse(text)), cards)
@@ -106,8 +115,15 @@ def left_out(old: Params, new: Params) -> tuple[str, ...]:
     return (*sections, *(f"gates.{name}" for name in old.gates if name not in new.gates))
 
 
-def write(folder: TeamFolder, begun: Begun) -> bool:
-    """Write params.yaml, and the other files if they are missing. Return whether the example's record was removed.
+class Written(NamedTuple):
+    """The new files of a thin repository by path, and whether the example's record was removed from a clone."""
+
+    files: tuple[str, ...]
+    removed_record: bool
+
+
+def write(folder: TeamFolder, begun: Begun) -> Written:
+    """Write params.yaml, and the other files if they are missing.
 
     Where the cards would describe the example, they get placeholders, which `lockstep card` refuses.
 
@@ -118,8 +134,8 @@ def write(folder: TeamFolder, begun: Begun) -> bool:
         texts = {layout.PARAMS: begun.text, pin.PATH: folder.pin} | PLACEHOLDERS
         for environment in _ENVIRONMENTS:
             texts |= _environment(environment, begun.choice.name)
-        thin_files.install(folder.plan, {path.as_posix(): text for path, text in texts.items()})
-        return False
+        named = {path.as_posix(): text for path, text in texts.items()}
+        return Written(thin_files.install(folder.plan, named), removed_record=False)
     root = folder.root
     if folder.is_example:  # first: if this command is killed here, the next one does the rest
         (root / layout.LOCK).unlink(missing_ok=True)
@@ -133,7 +149,7 @@ def write(folder: TeamFolder, begun: Begun) -> bool:
     for card in begun.cards:
         files.write_text(root / card, PLACEHOLDERS[card])
     files.write_text(root / layout.PARAMS, begun.text)
-    return folder.is_example
+    return Written((), removed_record=folder.is_example)
 
 
 def _environment(environment: str, model: str) -> dict[Path, str]:

@@ -12,7 +12,7 @@ from checks.formats import signers
 from checks.formats.signers import Role
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import files, layout, plain_yaml
-from release.adapters import thin_files
+from release.adapters import ignored, thin_files
 from release.evidence import keys, workflow_signers
 
 
@@ -40,12 +40,7 @@ def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None
         raise MachineRefused(
             f"{private}: is the name of a public half", "choose another name, such as lockstep.key"
         )
-    # The folder that git ignores may be a link to one that it does not.
-    place, home = (private.resolve(), root.resolve())
-    if place.is_relative_to(home) and not place.is_relative_to(home / layout.STATE):
-        raise MachineRefused(
-            f"{private}: git would take this key in", f"keep it below {layout.STATE}/, or elsewhere"
-        )
+    ignored.check(root, private)
     key = keys.generate()
     entry = _entry(name, roles, keys.pem(key.public_key))
     keys.write_new(key, private, public)

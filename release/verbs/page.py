@@ -13,6 +13,8 @@ from release.evidence import attach
 from release.image import stores
 from release.image.layout import Layout
 
+# The folder of the pages of a project at the git root, where the index over all models is.
+ROOT = "root"
 # The type of a page as an artifact of its image.
 MEDIA_TYPE = "application/vnd.lockstep.release-page.v1+html"
 
@@ -45,17 +47,19 @@ def of_projects(
 ) -> tuple[dict[str, Site | NoPages], list[Path]]:
     """Write the pages of projects below ``root``, each into a folder of its name, and an index over their models.
 
-    Return what they say, and the files. A project whose pages cannot be made is in the index with the reason. Raises
-    MachineRefused if ``folder`` cannot be written.
+    The folder of a project that is ``root`` itself is ``ROOT``. Return what they say by folder, and the files. A
+    project whose pages cannot be made is in the index with the reason. Raises MachineRefused if ``folder`` cannot be
+    written.
     """
     sites, files = dict[str, Site | NoPages](), list[Path]()
     for project in projects:
+        place = ROOT if project == "." else project
         try:
-            pages = page(root / project, folder / project)
+            pages = page(root / project, folder / place)
         except (EvidenceRefused, ParamsRefused) as refused:
-            sites[project] = NoPages(why=refused.what)
+            sites[place] = NoPages(why=refused.what)
             continue
-        sites[project] = pages.site
+        sites[place] = pages.site
         files += pages.files
     return sites, [site.models(folder, sites), *files]
 

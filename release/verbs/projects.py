@@ -7,8 +7,10 @@ from pathlib import Path
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.process.text import redact
 from checks.records.rows import Record
+from checks.storage import layout
 from release.adapters import commits, projects
 from release.adapters.git import Git
+from release.overlay import namespaces
 from release.record.records import Records
 
 _NAME = re.compile(r"[A-Za-z0-9_./-]+", re.ASCII)
@@ -22,16 +24,21 @@ class Project(Record):
     changed: bool
 
 
-def listed(root: Path, target: str | None = None) -> tuple[Project, ...]:
+def listed(root: Path, target: str | None = None, since: str | None = None) -> tuple[Project, ...]:
     """Return the projects of HEAD. ``target``: the branch to compare with (default: ``commits.target``).
 
-    All count as changed where HEAD changes nothing or a file that they share. Raises EvidenceRefused if git has no
-    commit, no project or no ``target``, for a folder whose name a workflow cannot pass on, and for a project that lost
-    params.yaml alone; ParamsRefused if two projects have one `serve.name`.
+    All count as changed where HEAD changes nothing or a file that they share. ``since``: changed are those whose record
+    or params.yaml differs from this commit's; all, if git has no such commit or none differs.
+
+    Raises EvidenceRefused if git has no commit, no project or no ``target``, for a folder whose name a workflow cannot
+    pass on, and for a project that lost params.yaml alone; ParamsRefused if two projects have one `serve.name`, or two
+    environments one namespace.
     """
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
-        raise EvidenceRefused(f"{root}: git has no commit here", "commit the projects first")
+        raise EvidenceRefused(
+            f"{root.resolve()}: git has no commit here", "commit the projects first"
+        )
     git = Records(root).git
     folders = projects.folders(git, head)
     if not folders:
@@ -47,10 +54,16 @@ def listed(root: Path, target: str | None = None) -> tuple[Project, ...]:
             )
     top = projects.top(root)
     models = {folder: _model(Records(top / folder), head) for folder in folders}
-    _refuse_one_name(models)
+    names = {folder / layout.PARAMS: model for folder, model in models.items()}
+    _refuse_same("serve.name", names, "give each project's model a name of its own")
+    todo = "give each environment a namespace of its own, run `lockstep render`, and commit"
+    _refuse_same("namespace", namespaces.of_repository(git, head), todo)
     tip = commits.target(root, target)[1]
     base = commits.merge_base(root, head, tip) if tip else None
     changed = projects.changed(git, base, head) if base else folders
+    if since is not None:
+        before = commits.resolve(root, since)
+        changed = projects.recorded_anew(git, before, head) if before else folders
     _refuse_half_removed(git, base, head, folders)
     return tuple(
         Project(folder=str(folder), model=model, changed=folder in (changed or folders))
@@ -79,12 +92,9 @@ def _model(records: Records, head: str) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _refuse_one_name(models: Mapping[Path, str | None]) -> None:
-    """Refuse two projects with one name: clusters, dashboards and gateways tell models apart by it."""
+def _refuse_same(what: str, value_in: Mapping[Path, str | None], todo: str) -> None:
+    """Refuse two files with one value: clusters, dashboards and gateways tell models apart by it."""
     first = dict[str, Path]()
-    for folder, model in models.items():
-        if model is not None and (other := first.setdefault(model, folder)) != folder:
-            raise ParamsRefused(
-                f"serve.name: {redact(model)}: is the name in {other}/params.yaml and in {folder}/params.yaml",
-                "give each project's model a name of its own",
-            )
+    for path, value in value_in.items():
+        if value is not None and (other := first.setdefault(value, path)) != path:
+            raise ParamsRefused(f"{what}: {redact(value)}: is in {other} and in {path}", todo)

@@ -64,7 +64,7 @@ def commit_record(
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
         raise EvidenceRefused(
-            f"{root}: git has no commit here", "commit the change first, then its record"
+            f"{root.resolve()}: git has no commit here", "commit the change first, then its record"
         )
     records, missing = list[_ProjectRecord](), list[str]()
     for folder in projects or ("",):

@@ -51,7 +51,7 @@ def resolve(root: Path) -> ResolvedMerge:
     records = Records(root)
     if merging is None or records.head is None:
         raise EvidenceRefused(
-            f"{root}: no merge, rebase or cherry-pick is at work here",
+            f"{root.resolve()}: no merge, rebase or cherry-pick is at work here",
             "run this where one stopped at a conflict",
         )
     other, ends = merging

@@ -3,13 +3,16 @@
 The pin is changed first. Then the launcher runs this verb again in the new version, which knows its own files.
 """
 
+import contextlib
 import difflib
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.code import lock
-from checks.config import params_file
+from checks.config import params_file, params_migration
+from checks.config.params import Params
+from checks.decision import policy
 from checks.formats import signers
 from checks.process import distribution
 from checks.process.errors import ParamsRefused, Refusal, RemoteRefused
@@ -41,10 +44,15 @@ def pinned(top: Path) -> Pin | None:
     return None if data is None else pin.read(data.decode(errors="replace"))
 
 
-def repin(top: Path, version: str | None) -> Pin:
-    """Pin a version of Lockstep, the newest if None, and return the pin. Raises as ``pin.of`` and ``pin.read``."""
+def repin(top: Path, version: str | None, workflows: str | None = None) -> Pin:
+    """Pin a version of Lockstep, the newest if None, and return the pin. ``workflows``: as for ``upgrade``.
+
+    Writes nothing if the called workflows are not there in this version. Raises as ``pin.of``, ``pin.read`` and
+    ``workflow_pin.of``.
+    """
     old = pinned(top)
     new = pin.of(version, old.extras if old else pin.EXTRAS)
+    _workflows(workflows, _called(top), new.version, write=True)
     path = top / pin.PATH
     text = pin.replaced(path.read_text(encoding="utf-8"), new) if old else pin.written(new)
     files.write_text(path, text)
@@ -52,13 +60,32 @@ def repin(top: Path, version: str | None) -> Pin:
 
 
 def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write: bool) -> Upgraded:
-    """Write the generated files and code.lock of the version that runs, or only say what would be written.
+    """Write the files and code.lock of the version that runs, or only say what would be written.
 
     ``workflows``: the repository of called workflows, with or without a commit; None: the one that is called now.
     ``replace``: files that are written although a person changed them. Raises ParamsRefused if another version is
     pinned, and as ``workflow_pin.of``.
     """
     version = distribution.version()
+    _refuse_other_pin(top, version)
+    called = _workflows(workflows, _called(top), version, write=write)
+    roots = projects(top)
+    generated = places(
+        top, roots, thin_files.generated(called), adds_workflows=workflows is not None
+    )
+    other = {name: data for name, data in generated.items() if _is_other(_read(top / name), data)}
+    kept = [name for name in other if _is_kept(_read(top / name)) and name not in replace]
+    new = {name: data for name, data in other.items() if name not in kept}
+    new |= thin_files.completed(top) | _signers(top, roots, called) | _params(top, roots)
+    diffs = {name: _diff(name, _read(top / name), data) for name, data in new.items()}
+    for name, data in new.items() if write else ():
+        _write(top / name, data)
+    stale, problems = _all_stale(top, roots, new, write=write)
+    differences = {name: _diff(name, _read(top / name), other[name]) for name in kept}
+    return Upgraded(version, diffs, differences, stale, problems)
+
+
+def _refuse_other_pin(top: Path, version: str) -> None:
     wanted = pinned(top)
     if wanted is None or wanted.version != version:
         there = "nothing" if wanted is None else wanted.version
@@ -66,38 +93,49 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
             f"{pin.PATH}: pins {there}, and this is Lockstep {version}",
             "run it by the launcher, ./lockstep, which runs the pinned version; or pin one: `lockstep upgrade VERSION`",
         )
-    pinned_workflows = _workflows(workflows, _called(top), version, write=write)
-    generated = thin_files.generated(pinned_workflows)
-    roots = projects(top)
-    diffs, kept = dict[str, str](), dict[str, str]()
-    for name, data in places(top, roots, generated, adds_workflows=workflows is not None).items():
-        old = _read(top / name)
-        difference = _diff(name, old, data)
-        if old is not None and thin_files.without_stamp(old) == thin_files.without_stamp(data):
-            continue
-        if old is not None and thin_files.is_edited(old) and name not in replace:
-            kept[name] = difference
-            continue
-        diffs[name] = difference
-        if write:
-            _write(top / name, data)
-    for path in dict.fromkeys(root / layout.SIGNERS for root in (top, *roots)):
-        if pinned_workflows and path.is_file() and (new := _trusting(path, pinned_workflows)):
-            name = path.relative_to(top).as_posix()
-            diffs[name] = _diff(name, path.read_bytes(), new)
-            if write:
-                _write(path, new)
+
+
+def _is_other(old: bytes | None, new: bytes) -> bool:
+    return old is None or thin_files.without_stamp(old) != thin_files.without_stamp(new)
+
+
+def _is_kept(old: bytes | None) -> bool:
+    return old is not None and thin_files.is_edited(old)
+
+
+def _signers(top: Path, roots: list[Path], called: str | None) -> dict[str, bytes]:
+    """Return the files of signers that get the commit of the called workflows, by path."""
+    paths = dict.fromkeys(root / layout.SIGNERS for root in (top, *roots))
+    new = {path: _trusting(path, called) for path in paths if called and path.is_file()}
+    return {path.relative_to(top).as_posix(): data for path, data in new.items() if data}
+
+
+def _params(top: Path, roots: list[Path]) -> dict[str, bytes]:
+    """Return each params.yaml of an earlier version as this one takes it, by path."""
+    new = dict[str, bytes]()
+    for path in (root / layout.PARAMS for root in roots):
+        old = path.read_bytes()
+        # What cannot be read is a problem once its stages are asked for.
+        with contextlib.suppress(UnicodeDecodeError, Refusal):
+            if (data := params_migration.migrated(old.decode()).encode()) != old:
+                new[path.relative_to(top).as_posix()] = data
+    return new
+
+
+def _all_stale(
+    top: Path, roots: list[Path], new: dict[str, bytes], *, write: bool
+) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Return the stages that run again, by the folder of their project, and what the new params.yaml cannot say."""
     stale, problems = dict[str, list[str]](), list[str]()
     for root in roots:
-        folder = root.relative_to(top).as_posix()
+        folder, path = root.relative_to(top).as_posix(), root / layout.PARAMS
+        data = new.get(path.relative_to(top).as_posix())
         try:
-            stale[folder] = _stale(root, write=write)
+            params = params_file.parse(data.decode(), str(path)) if data else params_file.load(path)
+            stale[folder] = _stale(root, params, write=write)
         except Refusal as refused:
-            problems += [
-                f"{folder}: {refused}",
-                *(f"{folder}: {other}" for other in refused.others),
-            ]
-    return Upgraded(version, diffs, kept, stale, tuple(problems))
+            problems += [f"{folder}: {line}" for line in (str(refused), *refused.others)]
+    return stale, tuple(problems)
 
 
 def _trusting(path: Path, workflows: str) -> bytes | None:
@@ -164,16 +202,15 @@ def _called(top: Path) -> str | None:
     return f"{repositories[0]}@{called[0][2].decode()}" if called else None
 
 
-def _stale(root: Path, *, write: bool) -> list[str]:
+def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
     """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``."""
-    params = params_file.load(root / layout.PARAMS)
     new = lock.of(params, lock.at(root))
     try:
         old = lock.read(root).stages
     except Refusal:
         old = {}
     if write:
-        lock.write(root, params)
+        lock.write(root, params, policy.defaults(params))
     return [stage for stage, digest in new.items() if old.get(stage) != digest]
 
 
@@ -186,12 +223,13 @@ def _read(path: Path) -> bytes | None:
 
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(path, data.decode())
+    with files.replacing(path) as stream:
+        stream.write(data)
     if path.name == thin_files.LAUNCHER:
         path.chmod(0o755)
 
 
 def _diff(name: str, old: bytes | None, new: bytes) -> str:
     before = (old or b"").decode(errors="replace").splitlines(keepends=True)
-    after = new.decode().splitlines(keepends=True)
+    after = new.decode(errors="replace").splitlines(keepends=True)
     return "".join(difflib.unified_diff(before, after, name, name, n=1))

@@ -22,6 +22,7 @@ folder at the git root, and its lock: a command waits for that of another projec
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import os
 import re
 import sys
@@ -31,6 +32,8 @@ from typing import Any
 
 import yaml
 
+from checks.process import distribution
+from checks.process.errors import MachineRefused
 from checks.storage import digest, layout, plain_yaml
 
 _DIGESTS = ("md5", "md5-dos2unix")  # the names that DVC gives to digests of which it makes paths
@@ -47,6 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--cd"] and len(arguments) > 1:
         os.chdir(arguments[1])
         arguments = arguments[2:]
+    if importlib.util.find_spec("dvc") is None:
+        sys.stderr.write(f"ERROR: DVC is not installed; {distribution.install('dvc')}\n")
+        return MachineRefused.exit_code
     project = _project(Path.cwd())
     guard(project)
     from dvc.cli import main as dvc

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from email import message_from_bytes
+from email.message import Message
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import NamedTuple
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
 
 from checks.process import distribution
 from tests import wheel_folder
@@ -26,6 +29,7 @@ from tests.pipeline_repository import commit, git
 pytestmark = pytest.mark.slow
 
 PACKAGES = ("checks", "release", "stages")
+DISTRIBUTIONS = (distribution.NAME, "lockstep-lake", "lockstep-azure-cli")
 PAGE = REPOSITORY / "docs" / "how-to" / "offline.md"
 EXTRAS = "[dvc,pipeline,http,serve]"
 MOST_MB = 60  # beside numpy and scipy
@@ -55,8 +59,18 @@ class Built(NamedTuple):
 
     @property
     def wheel(self) -> Path:
-        (path,) = self.dist.glob("*.whl")
+        return self.of(distribution.NAME)
+
+    def of(self, name: str) -> Path:
+        """The wheel of a distribution."""
+        (path,) = self.dist.glob(f"{name.replace('-', '_')}-*.whl")
         return path
+
+    def metadata(self, name: str) -> Message:
+        """The METADATA of the wheel of a distribution."""
+        with ZipFile(self.of(name)) as archive:
+            (path,) = [path for path in archive.namelist() if path.endswith(".dist-info/METADATA")]
+            return message_from_bytes(archive.read(path))
 
 
 class Installed(NamedTuple):
@@ -102,7 +116,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
         [".ci/distribution"], cwd=tree, env=_environment(PATH=_path()), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count(": PASSED") == 2
+    assert done.stdout.count(": PASSED") == 2 * len(DISTRIBUTIONS)
     return Built(tree, tree / "dist")
 
 
@@ -202,6 +216,28 @@ def test_a_ref_that_is_not_the_tag_of_this_version_builds_nothing(built: Built) 
     assert built.wheel.is_file()
 
 
+@pytest.mark.parametrize("name", DISTRIBUTIONS[1:])
+def test_a_package_of_the_examples_fits_this_lockstep_and_its_extras(built: Built, name: str) -> None:
+    own, package = built.metadata(distribution.NAME), built.metadata(name)
+    assert package["Version"] == own["Version"]
+    (needed,) = [
+        one for one in map(Requirement, package.get_all("Requires-Dist") or []) if one.name == DISTRIBUTIONS[0]
+    ]
+    assert needed.specifier.contains(own["Version"])
+    by_extra = {
+        str(one.marker): one for one in map(Requirement, own.get_all("Requires-Dist") or []) if one.name == name
+    }
+    wanted = package.get_all("Provides-Extra") or [name.removeprefix("lockstep-")]
+    assert by_extra.keys() == {f'extra == "{extra}"' for extra in wanted}
+    for requirement in by_extra.values():
+        assert requirement.specifier.contains(package["Version"])
+        assert requirement.extras <= set(package.get_all("Provides-Extra") or [])
+    assert all(requirement.extras for requirement in by_extra.values()) == ("Provides-Extra" in package)
+    with ZipFile(built.of(name)) as archive:
+        (text,) = [path for path in archive.namelist() if path.endswith("/LICENSE")]
+        assert archive.read(text) == (REPOSITORY / "LICENSE").read_bytes()
+
+
 def test_the_core_is_small_and_has_no_torch(installed: Installed) -> None:
     (packages,) = (installed.work / ".venv").glob("lib/python3.*/site-packages")
     assert not (packages / "torch").exists()
@@ -247,7 +283,8 @@ def test_a_wheel_whose_code_was_changed_after_its_installation_runs_no_stage(ins
         "from pathlib import Path; from checks.code import lock; from checks.config import params_file; root = Path();"
         "params = params_file.load(root / 'params.yaml');"
     )
-    written = installed.run("python", "-P", "-c", f"{hold} lock.write(root, params); lock.hold(root, 'train', params)")
+    code = f"{hold} lock.write(root, params, dict()); lock.hold(root, 'train', params)"
+    written = installed.run("python", "-P", "-c", code)
     assert written.returncode == 0, written.stderr
     (trainer,) = (installed.work / ".venv").glob("lib/python3.*/site-packages/stages/training/trainer.py")
     with trainer.open("a") as stream:

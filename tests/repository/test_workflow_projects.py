@@ -1,7 +1,7 @@
-"""pr.yml of a repository with several projects, under act: which jobs run what, and where each finds the other's files.
+"""Workflows of a repository with several projects, under act: which jobs run what, and where each finds the other's files.
 
-The launcher is a stand-in that writes what `lockstep` would: one project is journey enough for the real one
-(tests/repository/test_workflow_pull_request.py).
+The launcher is a stand-in that writes what `lockstep` would. The real one releases two projects in
+tests/repository/test_workflow_pull_request.py.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ from tests.pipeline_repository import commit, git
 
 pytestmark = pytest.mark.slow
 
+BOTH = ("projects/router", "projects/summary")
+
 LAUNCHER = """#!/usr/bin/env python3
 import os, shutil, sys
 from pathlib import Path
@@ -23,8 +25,12 @@ from pathlib import Path
 verb, *words = sys.argv[1:]
 projects = os.environ.get(f"LOCKSTEP_{verb.upper()}_PROJECTS")
 print("LOCKSTEP", *sys.argv[1:], *([] if projects is None else ["of", projects]), file=sys.stderr)
-artifact = os.environ.get(f"LOCKSTEP_{'RUN' if verb == '-C' else verb.upper()}_ARTIFACT")
-if artifact:
+step = words[1] if verb == "-C" else verb
+artifact = os.environ.get(f"LOCKSTEP_{step.upper()}_ARTIFACT")
+if step in ("verify", "sign"):
+    names = ("image.json", "serving.json")[: 1 if step == "verify" else 2]
+    assert [(Path(artifact) / name).read_text() for name in names] == [words[0]] * len(names), "of another project"
+elif artifact:
     shutil.copytree(artifact, ".", dirs_exist_ok=True)
 if verb == "projects":
     matrix = '[{"folder": "projects/router", "of": "-0"}, {"folder": "projects/summary", "of": "-1"}]'
@@ -39,20 +45,24 @@ elif verb == "-C":
     elif words[1] == "run":
         assert (reports / "data.json").read_text() == words[0], "this is not the record of the job before"
         (reports / "verdict.json").write_text(words[0])
+    elif words[1] in ("calibrate", "build", "verify"):
+        for name in {"calibrate": ["noise"], "build": ["image"]}.get(words[1], ["serving", "serving.intoto"]):
+            (reports / f"{name}.json").write_text(words[0])
+        sys.exit(words == [os.environ.get("REFUSES"), "build"])
 elif verb in ("record", "comment"):
     print("HAS", *sorted(map(str, Path().glob("projects/*/reports/*"))), file=sys.stderr)
 """
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Run]:
-    """The run of a pull request, in which the data of one project may be refused."""
+def act(tmp_path: Path) -> Act:
+    """A repository with the workflows of release/thin."""
     work, origin = tmp_path / "work", tmp_path / "origin.git"
     (work / ".github/workflows").mkdir(parents=True)
     (work / ".dvc").mkdir()
-    thin = (REPOSITORY / "release/thin/.github/workflows/pr.yml").read_text()
-    text = thin.replace("OWNER/lockstep", LOCKSTEP).replace("0" * 40, COMMIT)
-    (work / ".github/workflows/pr.yml").write_text(text)
+    for thin in (REPOSITORY / "release/thin/.github/workflows").iterdir():
+        text = thin.read_text().replace("OWNER/lockstep", LOCKSTEP).replace("0" * 40, COMMIT)
+        (work / ".github/workflows" / thin.name).write_text(text)
     (work / "lockstep").write_text(LAUNCHER)
     (work / "lockstep").chmod(0o755)
     git(work, "init", "--quiet", "--initial-branch=main")
@@ -60,7 +70,13 @@ def run(tmp_path: Path) -> Callable[..., Run]:
     git(tmp_path, "clone", "--quiet", "--bare", str(work), str(origin))
     act = Act(tmp_path / "act", origin, "http://127.0.0.1:9", "octo/router", {"LOCKSTEP_PROJECTS": "yes"})
     (act.folder / "venv").mkdir(parents=True)  # the stand-in needs nothing installed
-    sha = git(origin, "rev-parse", "main").strip()
+    return act
+
+
+@pytest.fixture
+def run(act: Act) -> Callable[..., Run]:
+    """The run of a pull request, in which the data of one project may be refused."""
+    sha = git(act.origin, "rev-parse", "main").strip()
 
     def ran(refuses: str = "", author: str = "User", label: str = "") -> Run:
         act.environment["REFUSES"] = refuses
@@ -88,17 +104,16 @@ def _said(run: Run, job: str, word: str) -> list[str]:
 def test_each_project_has_its_jobs_and_one_job_records_and_comments_on_all(run: Callable[..., Run]) -> None:
     done = run()
     assert set(done.conclusions().values()) == {"success"}, done.text
-    both = ("projects/router", "projects/summary")
     asked = [words for words in _said(done, "data", "LOCKSTEP") if "validate" in words]
-    assert asked == [f"-C {folder} run validate" for folder in both]
-    assert [f"-C {folder} run" for folder in both] == [w for w in _said(done, "train", "LOCKSTEP") if w.endswith("run")]
+    assert asked == [f"-C {folder} run validate" for folder in BOTH]
+    assert [f"-C {folder} run" for folder in BOTH] == [w for w in _said(done, "train", "LOCKSTEP") if w.endswith("run")]
     record, comment = (
         [words for words in _said(done, "verdict", "LOCKSTEP") if words.startswith(verb)]
         for verb in ("record", "comment")
     )
-    assert record == [f"record of {' '.join(both)}"]
-    assert comment == [f"comment --commit HEAD of {' '.join(both)}"]
-    files = [f"{folder}/reports/{name}.json" for folder in both for name in ("data", "verdict")]
+    assert record == [f"record of {' '.join(BOTH)}"]
+    assert comment == [f"comment --commit HEAD of {' '.join(BOTH)}"]
+    files = [f"{folder}/reports/{name}.json" for folder in BOTH for name in ("data", "verdict")]
     assert _said(done, "verdict", "HAS") == [" ".join(files)] * 2
 
 
@@ -112,3 +127,32 @@ def test_a_bots_pull_request_starts_nothing_before_its_commit_has_the_label(run:
     assert set(run(author="Bot").conclusions().values()) == {"skipped"}
     assert set(run(author="Bot", label="question").conclusions().values()) == {"skipped"}
     assert set(run(author="Bot", label="run").conclusions().values()) == {"success"}
+
+
+WEEKLY = {
+    "scheduled.yml": {"calibrate": ["calibrate"], "rehearse": ["drill -- production", "reconcile"]},
+    "watch.yml": {"watch": ["watch --pr -- production"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEEKLY)
+def test_a_weekly_run_is_of_every_project(act: Act, name: str) -> None:
+    act.variables["LOCKSTEP_CAPTURES"] = "s3://captures"
+    done = act.run(name, "schedule", {"schedule": "17 4 * * 1"}, git(act.origin, "rev-parse", "main").strip())
+    assert set(done.conclusions().values()) == {"success"}, done.text
+    assert "projects --matrix" in _said(done, "projects", "LOCKSTEP")
+    for job, verbs in WEEKLY[name].items():
+        asked = [words for words in _said(done, job, "LOCKSTEP") if words.startswith("-C")]
+        assert asked == [f"-C {folder} {verb}" for folder in BOTH for verb in verbs]
+
+
+def test_a_project_that_is_not_built_holds_no_other(act: Act) -> None:
+    act.environment["REFUSES"] = "projects/router"
+    sha = git(act.origin, "rev-parse", "main").strip()
+    repository = {"full_name": "octo/router", "name": "router", "owner": {"login": "octo"}, "default_branch": "main"}
+    event = {"ref": "refs/heads/main", "before": "0" * 40, "after": sha, "repository": repository}
+    done = act.run("release.yml", "push", event, sha)
+    assert done.conclusions()["build"] == done.conclusions()["verify"] == "failure", done.text
+    # act ends the run here, because a called workflow failed; GitHub goes on.
+    verified = [words for words in _said(done, "verify", "LOCKSTEP") if words.startswith("-C")]
+    assert verified == ["-C projects/summary verify"]

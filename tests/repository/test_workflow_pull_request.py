@@ -22,7 +22,7 @@ from tests.act_service import Run
 from tests.github_api_standin import ACTIONS, StandIn
 from tests.pipeline_repository import git
 from tests.registry_service import registry
-from tests.workflow_repository import Pull, Team
+from tests.workflow_repository import SECOND, Pull, Team
 
 pytestmark = pytest.mark.slow
 
@@ -92,9 +92,10 @@ def test_the_artifacts_of_the_run_are_on_the_dvc_remote(team: Team, opened: Pull
 
 @pytest.fixture(scope="module")
 def merged(team: Team, opened: Pull) -> str:
-    """main before the merge; the merge is done."""
+    """main before the merge; the merge is done. It brings a second model, too."""
     before = team.tip("main")
-    team.merge("faster")
+    team.add_project("both", base="origin/faster")
+    team.merge("both")
     team.hub.pulls[1]["state"] = "closed"
     return before
 
@@ -103,23 +104,32 @@ def merged(team: Team, opened: Pull) -> str:
 def released(team: Team, merged: str) -> Run:
     if not team.act.variables["LOCKSTEP_IMAGE"]:
         programs.missing("docker-registry", "not on PATH")
-    return team.pushed(merged)
+    team.act.variables["LOCKSTEP_PROJECTS"] = "yes"
+    run = team.pushed(merged)
+    del team.act.variables["LOCKSTEP_PROJECTS"]  # what follows is of the model at the git root
+    return run
 
 
-def test_a_merge_moves_staging_without_training(team: Team, released: Run) -> None:
-    done = dict.fromkeys(("build", "verify", "release", "pages"), "success")
+def test_a_merge_that_changes_two_models_moves_staging_of_both_without_training(team: Team, released: Run) -> None:
+    done = dict.fromkeys(("projects", "build", "verify", "release", "site", "pages"), "success")
     assert released.conclusions() == done, released.text
     assert "> train" not in released.text
-    pointer = Pointer.model_validate(yaml.safe_load(team.show("main", f"{layout.ENVIRONMENTS}/staging/pointer.yaml")))
-    assert pointer.version == "v0.1.0"
-    assert pointer.image.startswith(team.act.variables["LOCKSTEP_IMAGE"])
-    verdict = json.loads(team.show("main", str(layout.VERDICT)))
-    assert pointer.model == verdict["model"]
+    for folder, image in (("", ""), (f"{SECOND}/", f"/{SECOND}")):
+        text = team.show("main", f"{folder}{layout.ENVIRONMENTS}/staging/pointer.yaml")
+        pointer = Pointer.model_validate(yaml.safe_load(text))
+        assert pointer.version == "v0.1.0"
+        assert pointer.image.partition("@")[0] == team.act.variables["LOCKSTEP_IMAGE"] + image
+        assert pointer.model == json.loads(team.show("main", f"{folder}{layout.VERDICT}"))["model"]
+    subjects = {f"promote staging{of} to v0.1.0" for of in ("", f" of {SECOND}")}
+    assert set(team.subjects("main", "both")) - subjects == {"Merge both"}
+    tags = set(git(team.origin, "tag").split())
+    assert {"azure-cli-router@v0.1.0", f"{SECOND}=summary@v0.1.0", f"{SECOND}=summary#staging#1"} <= tags
 
 
 def test_the_pages_of_releases_are_deployed_and_that_of_the_image_is_attached_to_it(team: Team, released: Run) -> None:
     assert "attached to " + team.act.variables["LOCKSTEP_IMAGE"] in released.jobs["release"].log
-    assert set(re.findall(r"deployed (\S+)", released.jobs["pages"].log)) == {"index.html", "v0.1.0.html"}
+    pages = {f"{folder}/{name}.html" for folder in ("root", SECOND) for name in ("index", "v0.1.0")}
+    assert set(re.findall(r"deployed (\S+)", released.jobs["pages"].log)) == {"index.html", *pages}
 
 
 def test_the_machine_that_verified_signed_that_by_an_identity_of_its_own(team: Team, released: Run) -> None:
@@ -147,6 +157,13 @@ def test_production_is_moved_by_hand(team: Team, production: Run) -> None:
     )
     assert yaml.safe_load(there)["image"] == yaml.safe_load(staging)["image"]
     assert "staging was quiet" in git(team.origin, "log", "-1", "--format=%B", "main")
+
+
+def test_a_button_moves_the_model_of_the_folder_that_is_named(team: Team, production: Run) -> None:
+    why = {"action": "promote", "environment": "production", "why": "it is asked for", "project": SECOND}
+    done = team.dispatch("promote.yml", why)
+    assert done.jobs["move"].conclusion == "success", done.text
+    assert team.subjects("main", "main~1") == [f"promote production of {SECOND} to v0.1.0"]
 
 
 @pytest.fixture(scope="module")
@@ -212,9 +229,8 @@ def test_why_a_stage_refused_travels_with_the_record_and_no_other_hidden_file(te
 
 
 class Fork(NamedTuple):
-    """Runs of a stranger's pull request: no label counts; a label of another kind comes; the label of the commit comes."""
+    """Runs of a stranger's pull request: a label of another kind comes; the label of the commit comes."""
 
-    held: Run
     other: Run
     labelled: Run
 
@@ -227,7 +243,6 @@ def fork(team: Team, merged: str) -> Fork:
     git(team.work, "push", "--quiet", "origin", "HEAD:refs/pull/6/head", ":refs/heads/theirs")
     pull, name = team.hub.pulls[6], f"run {git(team.work, 'rev-parse', 'HEAD').strip()}"
     pull["labels"] = [{"name": f"run {team.tip('main')}"}, {"name": name[:20]}]
-    held = team.pull_request(6, action="opened")
     other = team.pull_request(6, action="labeled", label="question")
     pull["labels"].append({"name": name})
 
@@ -235,12 +250,10 @@ def fork(team: Team, merged: str) -> Fork:
         if line.get("jobID") == "train" and line["msg"].strip() == "> train":
             team.act.kill()
 
-    return Fork(held, other, team.pull_request(6, action="labeled", label=name, watch=until_it_trains))
+    return Fork(other, team.pull_request(6, action="labeled", label=name, watch=until_it_trains))
 
 
 def test_a_fork_is_held_until_its_very_commit_is_labelled(team: Team, fork: Fork) -> None:
-    held = {"projects": "skipped", "data": "success", "train": "skipped", "verdict": "skipped"}
-    assert fork.held.conclusions() == held, fork.held.text
     assert set(fork.other.conclusions().values()) == {"skipped"}
     assert fork.labelled.jobs["data"].conclusion == "success"
     assert list(fork.labelled.jobs["train"].stages)[-1] == "train", fork.labelled.text
@@ -261,7 +274,9 @@ def rehearsed(team: Team, production: Run) -> Run:
 def test_the_weekly_run_measures_noise_rehearses_a_rollback_and_finds_the_mirrors_agreeing(
     rehearsed: Run,
 ) -> None:
-    assert rehearsed.conclusions() == {"calibrate": "success", "rehearse": "success"}, rehearsed.text
+    assert rehearsed.conclusions() == {"projects": "skipped", "calibrate": "success", "rehearse": "success"}, (
+        rehearsed.text
+    )
     log = rehearsed.jobs["rehearse"].log
     assert "git and its mirrors agree" in log
     assert "noise on " in rehearsed.jobs["calibrate"].log

@@ -21,7 +21,7 @@ from stages import references
 from stages import sealed as stage
 from stages.inference import answers, generate
 from tests import evidence_tree, model_tree
-from tests.conftest import as_params, scaled_down
+from tests.conftest import REPOSITORY, as_params, scaled_down
 from tests.pipeline_repository import write_params
 
 pytestmark = pytest.mark.slow
@@ -207,6 +207,7 @@ def splits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root, document = tmp_path_factory.mktemp("new") / "run", scaled_down()
     evidence_tree.build(root, as_params(document))
     write_params(root, document)
+    shutil.copy(REPOSITORY / ".gitignore", root)
     return root
 
 

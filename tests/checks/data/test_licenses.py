@@ -27,10 +27,14 @@ OPEN = ["Apache-2.0", "MIT", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "llama3.1", "gemma"
 
 
 def test_the_document_shows_the_table() -> None:
-    rows = ["| licence | commercial use | derivatives under | duties |", "| --- | --- | --- | --- |"]
+    """Licences that ask for the same are in one line."""
+    names = dict[tuple[str, str, str], list[str]]()
     for row in licenses.TABLE:
         under = "any" if row.derivatives is None else " or ".join(row.derivatives) or "none"
-        rows.append(f"| {row.name} | {'yes' if row.commercial else 'no'} | {under} | {row.duties} |")
+        under = "the same" if under == row.name else under
+        names.setdefault(("yes" if row.commercial else "no", under, row.duties), []).append(row.name)
+    rows = ["| licence | commercial use | derivatives under | duties |", "| --- | --- | --- | --- |"]
+    rows += [f"| {', '.join(alike)} | {' | '.join(asked)} |" for asked, alike in names.items()]
     assert "\n".join(rows) in (REPOSITORY / "docs/reference/licenses.md").read_text()
 
 

@@ -47,6 +47,7 @@ def test_an_identity_that_is_no_workflow_has_no_source() -> None:
         {"identity": f"{SHARED}@refs/tags/v0.2.0", "commits": None},
         {"identity": f"{SHARED}@v0.2.0", "commits": None, "caller": None},
         {"identity": f"{REPOSITORY}/.github/workflows/a.yml@refs/pull/7/merge", "commits": None, "caller": None},
+        {"identity": f"{REPOSITORY}/.github/workflows/a.yml@refs/tags/v1", "commits": None, "caller": None},
         {"issuer": "https://issuer.example"},
         {"issuer": f"{GITHUB}/acme", "caller": None},
     ],
@@ -60,6 +61,7 @@ def test_a_workflow_that_anybody_could_call_is_no_signer(change: dict[str, Any])
     ("change", "why"),
     [
         ({"caller": f"{REPOSITORY}/.github/workflows/release.yml@refs/pull/7/merge"}, "caller"),
+        ({"caller": f"{REPOSITORY}/.github/workflows/release.yml@refs/tags/main"}, "caller"),
         ({"caller": f"{REPOSITORY}/.github/workflows/release.yml"}, "caller"),
         ({"caller": REPOSITORY}, "caller"),
         ({"commits": ["main"]}, "commits"),

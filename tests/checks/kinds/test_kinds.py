@@ -1,8 +1,8 @@
 """One kind, one file: a source, a loader, a rule and a training method that are added, and nothing else is edited.
 
-Once as files in the folder ``kinds`` of a team's repository, once as a package that is installed. The method is written anew
-over TRL's DPOTrainer and not taken from Lockstep's own, so that the seam is one that a method with other columns and
-another trainer fits.
+Source and loader are files in the folder ``kinds`` of a team's repository, rule and method are a package that is installed.
+tests/repository/test_own_kinds.py has gates, scorers, suites and judges. The method is written anew over TRL's DPOTrainer
+and not taken from Lockstep's own, so that the seam is one that a method with other columns and another trainer fits.
 """
 
 import json
@@ -16,8 +16,7 @@ import pytest
 
 from checks.config import params_file
 from checks.data import drafts
-from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
-from checks.formats.report import StageReport
+from checks.formats.data_reports import DataReport, PrepareReport
 from checks.formats.training_reports import TrainReport
 from checks.kinds.rule import RULES, apply_rule
 from checks.process.errors import DataRefused, ParamsRefused
@@ -123,22 +122,12 @@ class Liking(Train):
             processing_class=job.tokenizer, peft_config=job.adapter, callbacks=list(job.callbacks),
         )
 '''
-PLACES = {
-    "kinds/sources/copy.py": SOURCE,
-    "kinds/loaders/pairs.py": LOADER,
-    "kinds/rules/drop_same_answers.py": RULE,
-    "kinds/methods/liking.py": METHOD,
-}
+PLACES = {"kinds/sources/copy.py": SOURCE, "kinds/loaders/pairs.py": LOADER}
 ENTRY_POINTS = {
-    "lockstep.sources": {"copy": "acme_kinds.copied:Copied"},
-    "lockstep.loaders": {"pairs": "acme_kinds.pairs"},
     "lockstep.rules": {"drop-same-answers": "acme_kinds.same"},
     "lockstep.methods": {"liking": "acme_kinds.liking:Liking"},
 }
-PACKAGE = {
-    "acme_kinds/__init__.py": "", "acme_kinds/copied.py": SOURCE, "acme_kinds/pairs.py": LOADER,
-    "acme_kinds/same.py": RULE, "acme_kinds/liking.py": METHOD,
-}  # fmt: skip
+PACKAGE = {"acme_kinds/__init__.py": "", "acme_kinds/same.py": RULE, "acme_kinds/liking.py": METHOD}
 
 
 def _make(root: Path, base: Path, document: dict[str, Any]) -> None:
@@ -163,9 +152,9 @@ def _make(root: Path, base: Path, document: dict[str, Any]) -> None:
     repository.write_params(root, document)
 
 
-def _run(root: Path, stage: str, site: Path | None = None) -> "subprocess.CompletedProcess[str]":
+def _run(root: Path, stage: str, site: Path) -> "subprocess.CompletedProcess[str]":
     """Run a stage in the copy at ``root``, with the packages in ``site``."""
-    path = os.pathsep.join(str(folder) for folder in (root, site) if folder)
+    path = os.pathsep.join(map(str, (root, site)))
     environment = repository.environment(PYTHONPATH=path, MLFLOW_TRACKING_URI=f"sqlite:///{root}/mlflow.db")
     return subprocess.run(
         [repository.interpreter(), "-m", f"stages.{stage}"],
@@ -173,80 +162,45 @@ def _run(root: Path, stage: str, site: Path | None = None) -> "subprocess.Comple
     )  # fmt: skip
 
 
-def _through(root: Path, site: Path | None = None) -> None:
-    """Run the stages up to training."""
-    for stage in ("fetch", "prepare", "validate"):
-        done = _run(root, stage, site)
-        assert done.returncode == 0, done.stderr
-    report = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
-    assert [(count.rule, count.rows) for count in report.rules] == [("drop-same-answers", 2), ("drop-duplicates", 0)]
-    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    assert all(row.extra["rejected"] != row.reference for row in rows)
-    names = {each.name for each in files.read_json(root / layout.DATA_REPORT, DataReport).expectations}
-    assert {f"{split}: every row has rejected" for split in layout.SPLIT_NAMES} | {
-        "pairs: the two answers differ"
-    } <= names
-
-
-def _trained(root: Path, site: Path) -> None:
-    done = _run(root, "train", site)
-    assert done.returncode == 0, done.stderr
-    trained = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
-    assert (trained.steps, trained.adapter) == (3, digest.of_tree(root / layout.ADAPTER).digest)
-    assert list(trained.figures) == ["rewards/margins"]
-
-
 @pytest.mark.slow
-def test_one_file_for_each_kind_in_a_repository_is_all_that_it_takes(
-    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
-) -> None:
-    root = tmp_path / "copy"
-    _make(root, tiny_base, document)
-    repository.commit(root, "parameters")
-    assert (
-        "prepare.loader.kind: unknown loader 'pairs'; one of: canaries, documents, table, azure-cli"
-        in _run(root, "prepare").stderr
-    )
-    for path, text in PLACES.items():
-        (root / path).parent.mkdir(parents=True)
-        (root / path).write_text(text)
-    _through(root)  # the same method trains as a package, below
-    for report in (layout.FETCH_REPORT, layout.PREPARE_REPORT, layout.DATA_REPORT):
-        assert "plugins" not in (root / report).read_text()
-    # Parameters of such a kind are as strict as any.
-    document["train"]["bta"] = 1
-    repository.write_params(root, document)
-    assert "train.bta: unknown key; did you mean beta?" in _run(root, "train").stderr
-
-
-@pytest.mark.slow
-def test_a_package_adds_kinds_and_the_reports_name_the_digest_of_its_code(
+def test_one_file_for_each_kind_is_all_that_it_takes_and_reports_name_the_code_of_a_package(
     tmp_path: Path, tiny_base: Path, document: dict[str, Any]
 ) -> None:
     root, site = tmp_path / "copy", tmp_path / "site"
     _make(root, tiny_base, document)
+    repository.commit(root, "parameters")
     plugin_package.by_pip(site, tmp_path / "work", "acme-kinds", ENTRY_POINTS, PACKAGE)
-    _through(root, site)
-    _trained(root, site)
-    used: dict[Path, tuple[type[StageReport], set[str]]] = {
-        layout.FETCH_REPORT: (FetchReport, {"lockstep.sources:copy"}),
-        layout.PREPARE_REPORT: (
-            PrepareReport,
-            {"lockstep.loaders:pairs", "lockstep.rules:drop-same-answers", "lockstep.methods:liking"},
-        ),
-        layout.DATA_REPORT: (
-            DataReport,
-            {"lockstep.loaders:pairs", "lockstep.rules:drop-same-answers", "lockstep.methods:liking"},
-        ),
-        layout.TRAIN_REPORT: (TrainReport, {"lockstep.methods:liking"}),
-    }
-    digests = set()
-    for path, (model, names) in used.items():
-        report = files.read_json(root / path, model)
-        assert set(report.plugins) == names
-        digests |= {(plugin.distribution, plugin.version, plugin.sha256) for plugin in report.plugins.values()}
-    assert len(digests) == 1
-    assert next(iter(digests))[:2] == ("acme-kinds", "1.0")
+    unknown = "prepare.loader.kind: unknown loader 'pairs'; one of: canaries, documents, table, azure-cli"
+    assert unknown in _run(root, "prepare", site).stderr
+    for path, text in PLACES.items():
+        (root / path).parent.mkdir(parents=True)
+        (root / path).write_text(text)
+    for stage in ("fetch", "prepare", "validate", "train"):
+        done = _run(root, stage, site)
+        assert done.returncode == 0, done.stderr
+    prepared = files.read_json(root / layout.PREPARE_REPORT, PrepareReport)
+    assert [(rule.rule, rule.rows) for rule in prepared.rules] == [("drop-same-answers", 2), ("drop-duplicates", 0)]
+    rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    assert all(row.extra["rejected"] != row.reference for row in rows)
+    data = files.read_json(root / layout.DATA_REPORT, DataReport)
+    names = {expectation.name for expectation in data.expectations}
+    assert {f"{split}: every row has rejected" for split in layout.SPLIT_NAMES} <= names
+    assert "pairs: the two answers differ" in names
+    trained = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
+    assert (trained.steps, trained.adapter) == (3, digest.of_tree(root / layout.ADAPTER).digest)
+    assert list(trained.figures) == ["rewards/margins"]
+
+    method = {"lockstep.methods:liking"}
+    assert "plugins" not in (root / layout.FETCH_REPORT).read_text()
+    assert set(prepared.plugins) == set(data.plugins) == {"lockstep.rules:drop-same-answers", *method}
+    assert set(trained.plugins) == method
+    plugins = [*prepared.plugins.values(), *data.plugins.values(), *trained.plugins.values()]
+    assert {(plugin.distribution, plugin.version) for plugin in plugins} == {("acme-kinds", "1.0")}
+    assert len({plugin.sha256 for plugin in plugins}) == 1
+
+    document["train"]["bta"] = 1  # parameters of such a kind are as strict as any
+    repository.write_params(root, document)
+    assert "train.bta: unknown key; did you mean beta?" in _run(root, "train", site).stderr
 
 
 BROKEN = {

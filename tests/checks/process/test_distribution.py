@@ -50,6 +50,14 @@ def test_a_missing_extra_is_added_where_lockstep_came_from(
     assert distribution.install("keyless") == fix
 
 
+def test_an_extra_that_the_pin_has_comes_with_the_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distribution, "home", lambda: tmp_path)
+    monkeypatch.setenv("LOCKSTEP_ROOT", str(tmp_path))
+    (tmp_path / distribution.PIN).write_text("# a comment\nlockstep-llm[dvc,pipeline]==1.2.3 --hash=sha256:0\n")
+    assert distribution.install("pipeline").startswith("run ./lockstep in place of lockstep")
+    assert distribution.install("pipeline,hub").startswith("add pipeline,hub to the extras")
+
+
 @pytest.mark.parametrize(
     ("editable", "shown"),
     [

@@ -70,6 +70,27 @@ def test_beside_a_project_at_the_git_root_a_file_of_nobody_else_concerns_all(roo
     assert changed(root, "projects/router/data.csv") == (Path(), ROUTER)
 
 
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    [
+        ("projects/summary/release/environments/staging/pointer.yaml", (Path(), ROUTER)),
+        ("projects/summary/params.yaml", (ROUTER,)),
+        ("release/environments/staging/pointer.yaml", (ROUTER, SUMMARY)),
+        ("release/policy/signers.yaml", ()),
+        ("projects/router/release/environments/inner/pointer.yaml", (Path(), SUMMARY)),
+    ],
+)
+def test_a_move_of_one_project_is_apart_from_the_others(root: Path, name: str, apart: tuple[Path, ...]) -> None:
+    for folder in (root, root / "projects/router/release/environments/inner"):  # the second is planted
+        write(folder / "params.yaml", "{}")
+        write(folder / "dvc.yaml", "{}")
+    base = keep(root, "a project at the git root")
+    write(root / name, "changed")
+    tip, git_here = keep(root, name), Git(root, None)
+    everyone = (Path(), ROUTER, SUMMARY)
+    assert tuple(folder for folder in everyone if projects.is_apart(git_here, base, tip, folder)) == apart
+
+
 def test_a_project_without_a_file_of_policy_has_that_of_the_git_root(root: Path) -> None:
     def home(project: Path) -> Path:
         commit = git(root, "rev-parse", "HEAD")

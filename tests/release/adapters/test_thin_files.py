@@ -58,6 +58,14 @@ def lay(root: Path, workflows: str | None = None) -> thin_files.Plan:
     return plan
 
 
+def test_the_files_that_were_written_are_listed(folder: Path) -> None:
+    listed = thin_files.install(thin_files.plan(folder, folder / "tickets.csv", None), TEXTS)
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    written = {path.as_posix() for path in paths if path.parts[0] not in (".git", ".lockstep", "tickets.csv")}
+    assert set(listed) == written
+    assert "lockstep-requirements.txt" in listed
+
+
 @pytest.mark.slow
 def test_an_empty_folder_gets_at_most_25_files_and_commits_nothing(folder: Path) -> None:
     lay(folder, CALLED)

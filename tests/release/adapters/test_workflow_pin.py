@@ -46,7 +46,9 @@ def test_what_is_no_repository_with_a_full_commit_is_refused(name: str) -> None:
 def test_a_version_without_a_tag_and_a_server_that_does_not_answer_are_refused(
     server: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ParamsRefused, match=r"acme/lockstep: has no tag v9; give acme/lockstep@COMMIT"):
+    with pytest.raises(
+        ParamsRefused, match=r"acme/lockstep: has no tag v9; push it there, .* or give --workflows acme/lockstep@COMMIT"
+    ):
         workflow_pin.of("acme/lockstep", "9")
     monkeypatch.setenv("GITHUB_SERVER_URL", "file:///nowhere")
     with pytest.raises(RemoteRefused):

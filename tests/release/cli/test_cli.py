@@ -76,7 +76,7 @@ def test_a_stage_outside_a_repository_refuses_with_its_code(tmp_path: Path) -> N
     )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        "gate: params.yaml: No such file or directory; run inside the repository, or restore the file from git"
+        "gate: params.yaml: No such file or directory; run inside the repository, restore the file from git, or begin with `lockstep init FILE`"
     ]
 
 
@@ -150,8 +150,21 @@ def _check(name: str, checks: list[doctor.Check]) -> doctor.Check:
 
 
 def _remote_check(root: Path) -> doctor.Check:
-    rows = [row for row in machine.WANTED if row.name == "DVC remote"]
+    return _one_check("DVC remote", root)
+
+
+def _one_check(name: str, root: Path) -> doctor.Check:
+    rows = [row for row in machine.WANTED if row.name == name]
     return next(walk(rows, machine.Machine(root)))
+
+
+def test_doctor_says_that_a_server_is_archived_and_since_when(tmp_path: Path) -> None:
+    text = (REPOSITORY / "params.yaml").read_text()
+    for runtime, status, says in (("tgi", "optional", "tgi: archived on 2026-03-21"), ("vllm", "ok", "vllm")):
+        (tmp_path / "params.yaml").write_text(re.sub(r"^  runtime: \w+", f"  runtime: {runtime}", text, flags=re.M))
+        check = _one_check("server", tmp_path)
+        assert check.status == status
+        assert check.found.startswith(says)
 
 
 class _Login(Handler):

@@ -20,6 +20,7 @@ from checks.storage import layout
 from release.cli import main
 from release.evidence import keys
 from release.verbs import keys as key_verbs
+from tests.ledger_tree import git
 
 PASSWORD = "correct horse battery staple"
 BOTH: tuple[Role, ...] = ("release", "approve")
@@ -129,15 +130,39 @@ def test_a_folder_is_no_name_of_a_key(tmp_path: Path) -> None:
 def test_a_key_where_git_would_take_it_in_is_refused(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / layout.STATE).symlink_to("docs")
-    with pytest.raises(MachineRefused, match="git would take this key in"):
+    with pytest.raises(MachineRefused, match="git would take it in"):
         key_verbs.new(tmp_path, "ada", BOTH)
     assert not list((tmp_path / "docs").iterdir())
     (tmp_path / layout.STATE).unlink()
-    with pytest.raises(MachineRefused, match="git would take this key in"):
+    with pytest.raises(MachineRefused, match="git would take it in"):
         key_verbs.new(tmp_path, "ada", BOTH, tmp_path / "release" / "my.key")
     with pytest.raises(MachineRefused, match="public half"):
         key_verbs.new(tmp_path / "run", "ada", BOTH, tmp_path / "my.pub")
     assert key_verbs.new(tmp_path / "run", "ada", BOTH, tmp_path / "my.key").public == tmp_path / "my.pub"
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [(None, "/.lockstep/"), ("my.key", "/my.key"), ("../other/a b.key", "/a b.key")],
+    ids=["the default", "at the top", "in another repository"],
+)
+def test_a_key_that_git_does_not_ignore_is_refused_until_the_named_line_is_there(
+    tmp_path: Path, place: str | None, line: str
+) -> None:
+    root, other = tmp_path / "router", tmp_path / "other"
+    for folder in (root, other):
+        git(tmp_path, "init", "--quiet", str(folder))
+    command = ["-C", str(root), "keys", "new", "--name", "ada", *(["--output", str(root / place)] if place else [])]
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 9
+    ignores = (other if place and ".." in place else root) / ".gitignore"
+    assert refused.stderr.endswith(f"git would take it in; add the line `{line}` to {ignores}, or keep it elsewhere\n")
+    assert not list(tmp_path.rglob("*.key"))
+    ignores.write_text(f"{line}\n")
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    git(ignores.parent, "add", "--all")
+    assert not git(ignores.parent, "ls-files", "*.key")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "- x", "a: b", "a\nb", "${x}", "x" * 200, "'"])

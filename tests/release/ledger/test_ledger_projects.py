@@ -57,6 +57,21 @@ def test_two_projects_move_at_the_same_time_and_both_moves_land(two: Path, remot
         assert disagreements(f"{folder}=router", ledger.tags(), ledger.moves(tip, "staging")) == []
 
 
+@pytest.mark.parametrize(("first", "second"), [(".", SUMMARY), (SUMMARY, ".")])
+def test_a_project_at_the_git_root_moves_at_the_same_time_as_another(
+    two: Path, remote: Path, first: str, second: str
+) -> None:
+    for name in (layout.PARAMS, layout.PIPELINE):
+        (two / name).write_text("{}\n")
+    keep(two, "a project at the git root")
+    git(two, "push", "--quiet", "origin", "main")
+    ledger, tip = opened(two / first)
+    wanted = change(ledger, tip, "staging", "A")
+    promote(tree.clone(two.parent / "other", str(remote), "Bob") / second, "staging", "B")
+    ledger.commit(tip, wanted)
+    assert (moved(two), moved(two / SUMMARY)) == (["v0.1.0"], ["v0.1.0"])
+
+
 @pytest.mark.parametrize("path", ["release/policy/signers.yaml", "projects/router/params.yaml"])
 def test_a_move_is_outrun_by_a_change_of_its_project_or_of_a_shared_file(two: Path, remote: Path, path: str) -> None:
     ledger, tip = opened(two / ROUTER)

@@ -349,6 +349,18 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     assert move(root, "production").after == first
 
 
+def test_the_code_of_a_pull_request_does_not_approve_its_release(root: Path) -> None:
+    rule(root, approvals=1)
+    before = git(root, "rev-parse", "main")
+    git(root, "switch", "--quiet", "--create", "upgrade")
+    (root / "kinds/gates").mkdir(parents=True)
+    (root / "kinds/gates/easy.py").write_text("X = 1\n")
+    keep(root, "a gate of the pull request's")
+    with pytest.raises(EvidenceRefused, match=r"kinds/gates/easy.py: is not as on main, whose code decides; run it in"):
+        verb.approve(root, "production", key(root, "bob"), "yes")
+    assert git(root, "rev-parse", "main") == before
+
+
 def test_only_who_may_approves(root: Path) -> None:
     before = refs(root)
     with pytest.raises(EvidenceRefused, match=r"this key is not in release/policy/signers.yaml of the target branch"):

@@ -96,3 +96,14 @@ def test_a_record_of_other_than_plain_files_is_refused_and_changes_nothing(
     with pytest.raises(EvidenceRefused, match=r"reports/verdict\.json: is not a regular file of a record"):
         hand_over.take(checkout / PROJECT, artifact)
     assert changed(checkout) == set()
+
+
+def test_reports_are_taken_by_name_and_nothing_beside_them(checkout: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "image"
+    folder.mkdir()
+    for name in ("image.json", "verdict.json", "code.lock"):
+        (folder / name).write_text("of the job\n")
+    hand_over.take_reports(checkout / PROJECT, folder, layout.IMAGE_REPORT)
+    assert changed(checkout) == {str(PROJECT / layout.IMAGE_REPORT)}
+    with pytest.raises(EvidenceRefused, match=r"image/serving\.json: is not a regular file of a record"):
+        hand_over.take_reports(checkout / PROJECT, folder, layout.IMAGE_REPORT, layout.SERVING_REPORT)

@@ -13,6 +13,7 @@ from checks.process.errors import EvidenceRefused, ParamsRefused
 from release.adapters import pin
 from release.adapters.pin import Pin
 from release.record import installed_code, running_code
+from tests import plugin_package
 from tests.pipeline_repository import commit, git
 
 WHEEL = hashlib.sha256(b"the wheel").hexdigest()
@@ -38,6 +39,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lockstep-llm\nVersion: 0.2.0\n")
     (info / "RECORD").write_text(lines)
     monkeypatch.setattr(metadata, "distribution", lambda _: metadata.PathDistribution(info))
+    monkeypatch.setattr(metadata, "entry_points", list)
     monkeypatch.setattr(distribution, "home", lambda: site)
     monkeypatch.setattr(distribution, "origin", lambda: {"archive_info": {"hashes": {"sha256": WHEEL}}})
     return site
@@ -101,7 +103,7 @@ def test_an_installation_of_unknown_origin_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch, origin: dict[str, object]
 ) -> None:
     monkeypatch.setattr(distribution, "origin", lambda: origin)
-    with pytest.raises(EvidenceRefused, match=r"was not installed from a wheel, .*; use the launcher"):
+    with pytest.raises(EvidenceRefused, match=r"was not installed by ./lockstep, .*; use the launcher"):
         installed_code.check(root, committed=True)
 
 
@@ -109,3 +111,83 @@ def test_a_pin_without_a_hash_is_refused(root: Path) -> None:
     (root / pin.PATH).write_text("lockstep-llm[dvc]==0.2.0\n")
     with pytest.raises(ParamsRefused, match="is not a package with a version and its hash"):
         installed_code.check(root, committed=False)
+
+
+KINDS = hashlib.sha256(b"a wheel of kinds").hexdigest()
+HASHED = f"acme-kinds==1.0 --hash=sha256:{KINDS}\n"
+
+
+def _kinds(site: Path, monkeypatch: pytest.MonkeyPatch, group: str = "lockstep.gates") -> Path:
+    """Install a package of kinds from a wheel, and return its folder."""
+    info = plugin_package.by_hand(site, "acme-kinds", {group: {"kind": "acme"}}, {"acme.py": "raise SystemExit\n"})
+    digest = base64.urlsafe_b64encode(hashlib.sha256(b"raise SystemExit\n").digest()).rstrip(b"=").decode()
+    (info / "RECORD").write_text(f"acme.py,sha256={digest},17\nacme_kinds-1.0.dist-info/RECORD,,\n")
+    (info / "direct_url.json").write_text(f'{{"archive_info": {{"hashes": {{"sha256": "{KINDS}"}}}}}}')
+    monkeypatch.setattr(metadata, "entry_points", lambda: metadata.PathDistribution(info).entry_points)
+    return info
+
+
+def _pin_too(root: Path, line: str) -> None:
+    with (root / pin.PATH).open("a") as file:
+        file.write(line)
+    commit(root, "a package of kinds")
+
+
+@pytest.mark.parametrize("group", ["lockstep.gates", "lockstep.verbs", "lockstep.sections"])
+def test_a_package_of_kinds_that_the_pin_does_not_name_is_refused(
+    root: Path, site: Path, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    _kinds(site, monkeypatch, group)
+    with pytest.raises(EvidenceRefused) as refused:
+        running_code.check(root, committed=True)
+    assert str(refused.value) == (
+        f"package acme-kinds 1.0 adds to Lockstep, and lockstep-requirements.txt does not pin it; add `{HASHED.strip()}` "
+        "there (docs/how-to/kinds.md says how), or uninstall it"
+    )
+    _pin_too(root, HASHED)
+    running_code.check(root, committed=True)
+
+
+def test_another_package_is_no_code_of_lockstep(root: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _kinds(site, monkeypatch, "console_scripts")
+    running_code.check(root, committed=True)
+
+
+@pytest.mark.parametrize("origin", ["{}", '{"dir_info": {"editable": true}}', None])
+def test_a_package_of_kinds_that_came_from_elsewhere_is_refused(
+    root: Path, site: Path, monkeypatch: pytest.MonkeyPatch, origin: str | None
+) -> None:
+    info = _kinds(site, monkeypatch)
+    _pin_too(root, HASHED)
+    (info / "direct_url.json").unlink() if origin is None else (info / "direct_url.json").write_text(origin)
+    with pytest.raises(
+        EvidenceRefused, match=r"acme-kinds 1.0 is not the wheel that lockstep-requirements.txt pins; use"
+    ):
+        running_code.check(root, committed=True)
+
+
+def test_a_file_of_a_package_of_kinds_that_changed_is_refused(
+    root: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kinds(site, monkeypatch)
+    _pin_too(root, HASHED)
+    (site / "acme.py").write_text("X = 1\n")
+    with pytest.raises(EvidenceRefused, match=r"acme.py: is not the file of package acme-kinds 1.0; remove .venv"):
+        running_code.check(root, committed=True)
+
+
+def test_the_package_of_a_pull_request_does_not_decide_about_it(root: Path) -> None:
+    running_code.check_target(root, "main", "main")
+    git(root, "switch", "--quiet", "--create", "upgrade")
+    pinned(root, OTHER)
+    (root / "kinds/gates").mkdir(parents=True)
+    (root / "kinds/gates/easy.py").write_text("X = 1\n")
+    commit(root, "an upgrade")
+    with pytest.raises(EvidenceRefused) as refused:
+        running_code.check_target(root, "main", "main")
+    assert [str(refused.value), *refused.value.others] == [
+        "kinds/gates/easy.py: is not as on main, whose code decides; run it in a checkout of main: `git switch main && git pull`",
+        "lockstep-requirements.txt: is not as on main",
+    ]
+    running_code.check_target(root, "upgrade", "upgrade")
+    running_code.check_target(root / "projects/router", "upgrade", "upgrade")

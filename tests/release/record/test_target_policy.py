@@ -1,6 +1,7 @@
 """gate --policy-from: no pull request passes by its own rules alone. Real git, real DVC, small records."""
 
 import copy
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from checks.code import lock
 from checks.config.params import Params
 from checks.decision.policy_judgement import PolicyJudgement
 from checks.formats import pointer
@@ -17,7 +19,7 @@ from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.pointer import Pointer
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Prediction, Row
-from checks.storage import digest, files, layout
+from checks.storage import digest, files, layout, plain_yaml
 from release.cli import main
 from release.record import references, target_policy
 from release.verbs import gate
@@ -535,6 +537,101 @@ def test_a_target_of_another_version_judges_nothing_and_needs_approval(
     assert "this version cannot read it" in output.splitlines()[0]
     _approve(run, _judged(run).policy)
     assert _asked(run)[0] == 0
+
+
+SIGNATURES = "promote.environments.staging.signatures"
+
+
+def _ran_elsewhere(root: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Give main a code.lock of another version, and the pull request the record that this version makes."""
+    git(root, "switch", "--quiet", "main")
+    here = (root / layout.CODE_LOCK).read_bytes()
+    content = plain_yaml.load(here.decode())
+    change(content)
+    files.write_text(root / layout.CODE_LOCK, plain_yaml.dump(content))
+    commit(root, "main, by another version")
+    git(root, "branch", "--force", "pull-request")
+    git(root, "switch", "--quiet", "pull-request")
+    (root / layout.CODE_LOCK).write_bytes(here)
+    commit(root, "the upgrade")
+
+
+def test_a_default_that_an_upgrade_weakens_is_named_and_waits_for_an_owner(run: Path) -> None:
+    _ran_elsewhere(run, lambda content: content["defaults"].update({SIGNATURES: 2}))
+    code, output = _asked(run)
+    assert code == 11
+    assert output.splitlines()[0] == (
+        f"policy weakened: {SIGNATURES} weakened from 2 to 1: no gate can judge {SIGNATURES}, so code owners must approve "
+        "the policy"
+    )
+    judgement = _judged(run)
+    assert [(change.path, change.old, change.new) for change in judgement.changes] == [(SIGNATURES, 2, 1)]
+    _approve(run, judgement.policy)
+    assert _asked(run)[0] == 0
+
+
+def test_what_params_yaml_writes_is_no_default(run: Path, document: dict) -> None:
+    document["promote"]["environments"]["staging"]["signatures"] = 1
+    _record(run, document)
+    _ran_elsewhere(run, lambda content: content["defaults"].update({SIGNATURES: 2}))
+    assert _judged(run).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "first"),
+    [
+        (
+            lambda content: content["defaults"].update({"serve.two_people": True}),
+            "policy weakened: serve.two_people is removed (was true)",
+        ),
+        (
+            lambda content: content.pop("defaults"),
+            "policy changed: main:code.lock: the defaults of Lockstep 1 are not on record, and this is 0.2.0",
+        ),
+        (
+            lambda content: content.update(stages=3),
+            "policy changed: main:code.lock: stages: Input should be a valid dictionary: this version cannot read it",
+        ),
+        (
+            lambda content: content["defaults"].update({SIGNATURES: "two"}),
+            "policy changed: main:params.yaml:",
+        ),
+    ],
+    ids=["a parameter that is gone", "a record without defaults", "no code.lock", "a value of another type"],
+)  # fmt: skip
+def test_defaults_that_this_version_does_not_know_wait_for_an_owner(run: Path, change: Change, first: str) -> None:
+    _ran_elsewhere(run, change)
+    code, output = _asked(run)
+    assert code == 11
+    assert output.startswith(first), output
+    assert _judged(run).status == "inconclusive"
+
+
+def test_a_record_of_this_very_version_has_its_defaults(run: Path) -> None:
+    def undone(content: dict[str, Any]) -> None:
+        del content["defaults"]
+        content["lockstep"] = lock.installed().model_dump()
+
+    _ran_elsewhere(run, undone)
+    assert _asked(run)[0] == 0
+
+
+@pytest.mark.parametrize("change", [
+    lambda content: content.pop("defaults"),
+    lambda content: content["defaults"].update({SIGNATURES: 0}),
+    lambda content: content["defaults"].pop(SIGNATURES),
+    lambda content: content["defaults"].update({"serve.extra": 1}),
+], ids=["no defaults", "another", "one missing", "one more"])  # fmt: skip
+def test_a_record_that_lies_about_its_defaults_is_void(run: Path, change: Change) -> None:
+    content = plain_yaml.load((run / layout.CODE_LOCK).read_text())
+    change(content)
+    before = hashlib.md5((run / layout.CODE_LOCK).read_bytes()).hexdigest()
+    files.write_text(run / layout.CODE_LOCK, plain_yaml.dump(content))
+    after = hashlib.md5((run / layout.CODE_LOCK).read_bytes()).hexdigest()
+    files.write_text(run / layout.LOCK, (run / layout.LOCK).read_text().replace(before, after))
+    code, output = _asked(run)
+    assert (code, "the verdict does not hold: code.lock: " in output) == (8, True), output
+    assert "is not the default of this version; run `./lockstep run`" in output or "does not say the defaults" in output
 
 
 def test_a_commit_that_git_does_not_know_is_refused(run: Path) -> None:

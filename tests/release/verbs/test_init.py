@@ -23,7 +23,7 @@ from checks.formats.survey import Column, Measured, Request, guess
 from checks.gates.threshold import ThresholdGate
 from checks.kinds.gate import decided_at
 from checks.kinds.loader import LOADERS
-from checks.process.errors import DataRefused, ParamsRefused
+from checks.process.errors import DataRefused, MachineRefused, ParamsRefused
 from checks.stats import mean_planning
 from checks.stats.intervals import Mean
 from checks.storage import layout
@@ -150,6 +150,13 @@ def test_a_file_is_described_by_its_columns(tmp_path: Path, kind: str) -> None:
     assert [(each.name, each.distinct, each.closed) for each in contents.columns] == [
         ("question", 60, False), ("team", 3, True),
     ]  # fmt: skip
+
+
+def test_parquet_without_pyarrow_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "rows.parquet").touch()
+    with pytest.raises(MachineRefused, match=r"^rows\.parquet: Parquet needs pyarrow.*\[parquet\]'; or save the rows"):
+        survey.contents(tmp_path / "rows.parquet")
 
 
 def request(path: Path, **changed: Any) -> Request:
@@ -355,7 +362,7 @@ def test_the_examples_record_goes_and_one_of_your_own_model_stays(clone: Path, c
     old = params_file.load(REPOSITORY / configuration)
     place = TeamFolder(clone, None, "old", old)
     begun = init_verb.Begun("new", choice, MEASURED, 1, (), () if stays else (card_facts.MODEL,))
-    assert init_verb.write(place, begun) is not stays
+    assert init_verb.write(place, begun).removed_record is not stays
     assert [(clone / path).exists() for path in (layout.LOCK, layout.VERDICT, layout.TRAIN_MEASURED)] == [stays] * 3
     assert (clone / layout.NOISE).exists(), "the stage gate cannot run without it"
     assert (clone / layout.PARAMS).read_text() == "new"
@@ -415,11 +422,11 @@ def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Pat
         done.stderr.splitlines()[-1]
         == f"lockstep: your answers so far, as flags for the same command: {shlex.join(given)}"
     )
-    done = init(root, file, *given, asked="help-desk\n")
+    done = init(root, file, *given, "--runtime", "llamacpp", asked="help-desk\n")
     assert done.returncode == 0, done.stderr
     assert "next: ./lockstep run" in done.stdout
     params = params_file.load(root / layout.PARAMS)
-    assert (params.serve.name, params.data.license) == ("help-desk", "MIT")
+    assert (params.serve.name, params.serve.runtime, params.data.license) == ("help-desk", "llamacpp", "MIT")
     assert "margin: 0.15\n" in (root / layout.PARAMS).read_text()
     assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
 

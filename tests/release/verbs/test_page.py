@@ -120,6 +120,12 @@ def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
     assert parts["image"] == page.pointer.digest
     assert parts["weights"] == page.pointer.model == page.verdict.model
     assert parts["signed statement"] == page.pointer.evidence
+    servers = {runtime: gathering._archived(runtime) for runtime in ("tgi", "vllm", "of another version")}
+    assert servers == {
+        "tgi": ", archived on 2026-03-21; its last release is 3.3.7",
+        "vllm": "",
+        "of another version": "",
+    }
 
 
 def test_a_release_in_quarantine_is_so_first_and_nobody_is_told_to_run_it(site: Site) -> None:

@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from checks.config import params_file
-from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.process.errors import EvidenceRefused, ParamsRefused, PromotionRefused
 from checks.storage import layout
 from release.adapters.retries import Patience
 from release.cli import main
@@ -20,7 +24,8 @@ from release.review.posting import CommentOptions
 from release.verbs import page, projects, promote, quarantine
 from release.verbs.comment import comment
 from release.verbs.record import commit_record, refusal
-from tests import ledger_tree, projects_tree, promotion_tree
+from tests import ledger_tree, pipeline_repository, projects_tree, promotion_tree
+from tests.conftest import scaled_down
 from tests.github_api_standin import REPOSITORY, TOKEN, StandIn
 from tests.ledger_tree import git, keep
 from tests.projects_tree import FOLDERS
@@ -72,8 +77,27 @@ def test_the_projects_that_a_branch_changes_are_those_of_its_files(top: Path) ->
     assert changed(top / SUMMARY) == [ROUTER]
     listed = CliRunner().invoke(main, ["-C", str(top), "projects", "--changed", "--target", "main", "--json"])
     assert json.loads(listed.stdout) == [ROUTER]
+    shown = CliRunner().invoke(main, ["-C", str(top), "projects"])
+    assert shown.stdout.splitlines() == [f"{ROUTER}   router", f"{SUMMARY}  summary"]
+    both = CliRunner().invoke(main, ["-C", str(top), "projects", "--matrix", "--json"])
+    assert (both.exit_code, both.stdout) == (2, "")
     commit(top, "lockstep-requirements.txt", "lockstep-llm==0.2.0\n")
     assert changed(top) == [ROUTER, SUMMARY]
+
+
+def test_a_push_releases_the_projects_whose_record_or_parameters_it_changes(top: Path) -> None:
+    before = git(top, "rev-parse", "HEAD")
+    commit(top, f"{ROUTER}/dvc.lock", (top / ROUTER / "dvc.lock").read_text() + "# judged again\n")
+    commit(top, "lockstep-requirements.txt", "lockstep-llm==0.2.0\n")
+    commit(top, f"{SUMMARY}/notes.md", "no release of it\n")
+
+    def released(since: str) -> list[str]:
+        said = CliRunner().invoke(main, ["-C", str(top), "projects", "--changed", "--since", since, "--json"])
+        assert said.exit_code == 0, said.output
+        return list(json.loads(said.stdout))
+
+    assert released(before) == [ROUTER]
+    assert released("0" * 40) == [ROUTER, SUMMARY], "of a branch that is new, or was pushed by force"
 
 
 def test_two_projects_with_one_name_and_names_that_no_workflow_takes_are_refused(top: Path) -> None:
@@ -83,12 +107,26 @@ def test_two_projects_with_one_name_and_names_that_no_workflow_takes_are_refused
         projects.listed(top)
     git(top, "mv", "projects/other one", "projects/other")
     keep(top, "renamed")
-    with pytest.raises(ParamsRefused, match=f"router: is the name in projects/other/params.yaml and in {ROUTER}/"):
+    with pytest.raises(ParamsRefused, match=f"serve.name: router: is in projects/other/params.yaml and in {ROUTER}/"):
         projects.listed(top)
     git(top, "rm", "-r", "--quiet", "projects")
     keep(top, "none")
     with pytest.raises(EvidenceRefused, match=r"no folder has params.yaml and dvc.yaml; begin a project"):
         projects.listed(top)
+
+
+def test_two_projects_in_one_namespace_are_refused_by_both_files(top: Path) -> None:
+    projects_tree.spaced(top / SUMMARY, "staging", "router-production")
+    keep(top, "one namespace")
+    files = [f"{ROUTER}/{layout.ENVIRONMENTS}/production", f"{SUMMARY}/{layout.ENVIRONMENTS}/staging"]
+    first, second = (f"{folder}/environment.yaml" for folder in files)
+    with pytest.raises(ParamsRefused, match=f"namespace: router-production: is in {first} and in {second}; give each"):
+        projects.listed(top)
+    with pytest.raises(
+        PromotionRefused, match=f"{second}: namespace: 'router-production' .* in {first} too; give each"
+    ):
+        move(top / SUMMARY, "staging")
+    assert move(top / ROUTER, "staging").done == "moved", "its own namespace is no other's"
 
 
 def test_each_project_moves_by_itself(top: Path) -> None:
@@ -215,3 +253,33 @@ def test_a_folder_that_is_no_project_is_a_mistake_of_the_command_line(top: Path,
         said = CliRunner().invoke(main, ["-C", str(top), *words, "--project", folder])
         assert said.exit_code == 2
         assert f"--project '{folder}': give each folder below this one" in said.stderr
+
+
+def test_two_projects_of_one_clone_run_at_once(tiny_base: Path, tmp_path: Path) -> None:
+    top, made = tmp_path / "top", tmp_path / "made"
+    made.mkdir()
+    pipeline_repository.make(made, tiny_base, scaled_down(), pipeline_repository.table(), code=())
+    for folder in FOLDERS:
+        shutil.copytree(made, top / folder, ignore=shutil.ignore_patterns(".git", ".dvc"))
+    shutil.copytree(made / ".dvc", top / ".dvc")
+    params = yaml.safe_load((top / SUMMARY / layout.PARAMS).read_text())
+    params["prepare"]["splits"]["test"] = 0.3
+    pipeline_repository.write_params(top / SUMMARY, params)
+    git(top, "init", "--quiet", "--initial-branch=main")
+    keep(top, "two projects")
+
+    def run(folder: str) -> tuple[list[str], int]:
+        command = [pipeline_repository.interpreter(), "-m", "release.cli", "-C", folder, "run", "prepare"]
+        given = pipeline_repository.environment(LOCKSTEP_ROOT=str(top))
+        done = subprocess.run(command, cwd=top, env=given, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        rows = json.loads((top / folder / layout.REPORTS / "prepare.json").read_text())["splits"]["test"]["rows"]
+        return re.findall(r"✓ (fetch|prepare)", done.stderr), rows
+
+    with ThreadPoolExecutor(2) as pool:
+        router, summary = pool.map(run, FOLDERS)
+    assert router[0] == summary[0] == ["fetch", "prepare"]
+    assert router[1] < summary[1]
+    changed = git(top, "status", "--porcelain", "--untracked-files=all").splitlines()
+    assert len(changed) >= 8
+    assert all(line[3:].startswith(FOLDERS) for line in changed)

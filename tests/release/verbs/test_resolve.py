@@ -55,7 +55,13 @@ CASES: dict[str, tuple[Change, Change, str | None, bool]] = {
 
 
 def make(root: Path, one: Change, two: Change) -> Path:
-    """Lay out a clone with branches one and two, each with a record of its own, from one commit with a record."""
+    """Lay out a clone with branches one and two, each with a record of its own, from one commit with a record.
+
+    The stage gate runs a scorer of the team's, which has the name of a gate.
+    """
+    scorer = (REPOSITORY / "checks/scorers/contains.py").read_text().replace('"contains"', '"routes-well"')
+    (root / layout.KINDS / "scorers").mkdir(parents=True)
+    (root / layout.KINDS / "scorers/routes_well.py").write_text(scorer)
     build_tree.make(root)
     shutil.copy(REPOSITORY / ".gitattributes", root)
     build_tree.forget(root)
@@ -176,7 +182,7 @@ def test_mixed_lines_of_two_locks_are_no_record(root: Path, monkeypatch: pytest.
     texts["two"] = texts["two"].replace(adapter, f"{7:032}.dir")
     shutil.rmtree(root / "models")
     locks = {branch: read_yaml(text)["stages"] for branch, text in texts.items()}
-    digests = code_lock.of(WorkTree(root).params, code_lock.running())
+    digests = code_lock.of(WorkTree(root).params, code_lock.at(root))
     monkeypatch.setattr(code_lock, "of", lambda *_: digests)
     names = list(locks["one"])
     parts = [{name} for name in names] + [set(names[:number]) for number in range(1, len(names))]

@@ -12,6 +12,7 @@ import pytest
 from checks.formats import refused
 from checks.process.errors import RemoteRefused, SourceRefused
 from checks.storage import digest, layout
+from release.adapters import dvc
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY, scaled_down
 
@@ -39,6 +40,26 @@ def run(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
         [sys.executable, "-m", "release.cli", "-C", str(root), "run", *args],
         cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("way", ["lockstep run", "dvc repro"])
+def test_a_default_that_dvc_tracks_and_nobody_wrote_is_refused_before_any_stage(fetched: Path, way: str) -> None:
+    path = fetched / layout.PARAMS
+    path.write_text(path.read_text().replace("suites: {}\n", ""))
+    if way == "dvc repro":
+        command = [sys.executable, "-m", "stages.tools.guarded_dvc", "repro", "--force"]
+        environment = dvc.environment() | {"PYTHONPATH": str(REPOSITORY)}
+        done = subprocess.run(command, cwd=fetched, env=environment, capture_output=True, text=True, check=False)
+    else:
+        done = run(fetched)
+    assert done.returncode != 0
+    line = "params.yaml: suites: is not written, and DVC tracks it; write `suites: {}`, as `"
+    assert line in done.stderr, done.stderr
+    assert "are missing from" not in done.stdout + done.stderr
+    assert "fetch: models/base" not in done.stderr
+    word = refused.read(fetched)
+    assert word is not None
+    assert (word.exit_code, word.what) == (2, "params.yaml: suites: is not written, and DVC tracks it")
 
 
 @pytest.mark.parametrize("targets", [[], ["fetch"], ["prepare"]], ids=["all", "fetch", "a later stage"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from release.record import folder_lists
+from stages.tools import guarded_dvc
 from tests import dvc_repository
 from tests.dvc_repository import PAYLOAD, ROWS, dvc, in_a_list, listed, locked, named_by_a_file, stored
 from tests.pipeline_repository import commit
@@ -51,6 +53,12 @@ def test_a_pull_reads_no_file_of_dvc_that_is_not_part_of_the_pipeline(root: Path
     (root / "reports/notes.dvc").write_text("outs: [")
     assert dvc(root, "pull").returncode == 0
     assert outputs(root) == ROWS
+
+
+def test_without_dvc_one_line_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "dvc", None)
+    assert guarded_dvc.main(["status"]) == 9
+    assert capsys.readouterr().err.startswith("ERROR: DVC is not installed; pip install ")
 
 
 def of_no_digest(root: Path) -> list[str]:
