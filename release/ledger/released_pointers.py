@@ -84,14 +84,10 @@ def runs(root: Path, commits: Sequence[str], deadline: float) -> Mapping[str, st
     """MLflow's ids of training runs, by the commit whose record names them. Unknown commits are left out."""
     git = Git(root, deadline)
     wanted = list(dict.fromkeys(commits))
-    # Records of older versions name the run in the report of the training itself.
-    places = [
-        (commit, path) for path in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED) for commit in wanted
-    ]
-    read = git.named([f"{commit}:./{path.as_posix()}" for commit, path in places])
+    read = git.named([f"{commit}:./{layout.TRAIN_MEASURED.as_posix()}" for commit in wanted])
     return {
         commit: run
-        for (commit, _), data in zip(places, read, strict=True)
+        for commit, data in zip(wanted, read, strict=True)
         if data and (run := _run(data))
     }
 

@@ -54,10 +54,10 @@ class ShadowAnswer(Record):
 
 
 class ShadowPair(Record):
-    """One line of the file. ``arrived``: when production got the prompt; None in a file of an older version."""
+    """One line of the file. ``arrived``: when production got the prompt."""
 
     time: AwareDatetime
-    arrived: AwareDatetime | None = None
+    arrived: AwareDatetime
     request_id: captures.Name
     prompt: Digest
     production: ShadowAnswer
@@ -158,7 +158,7 @@ def judged(
     """
     both, scored = list[Pair](), list[Pair]()
     for pair in pairs:
-        given, closes = labels.get(pair.request_id), (pair.arrived or pair.time) + wait
+        given, closes = labels.get(pair.request_id), pair.arrived + wait
         label = given.label if given is not None and given.stored <= closes <= now else None
         sides = [_side(answered, label, scorer) for answered in (pair.production, pair.candidate)]
         both.append(Pair(sides[:1], sides[1:]))
