@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from checks.formats.evaluation_reports import Figures
+from checks.records.rows import Record
 from checks.stats.planning import POWER
 
 ABOUT = (
@@ -26,12 +26,15 @@ ABOUT = (
 )
 
 
-class Difference(Figures):
+class Difference(Record):
     """Mean of one recipe minus mean of another, with its two-sided interval at ``confidence``.
 
     ``detectable``: the true difference that so many seeds and rows, varying as these do, show in four cases of five.
     """
 
+    value: float
+    low: float
+    high: float
     confidence: float
     freedom: float  # degrees of freedom
     detectable: float

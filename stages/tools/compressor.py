@@ -3,11 +3,13 @@
 Run: python -m stages.tools.compressor 0.14.0.1
 """
 
+import re
 from pathlib import Path
 
 import click
 
-from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON
+from checks.process.errors import ParamsRefused
+from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON, COMPRESSOR_VERSION
 from stages.tools import environments
 
 
@@ -16,7 +18,11 @@ def make(folder: Path, version: str) -> Path:
 
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
     """
-    python = environments.fresh(folder, COMPRESSOR_PYTHON, version)
+    if not re.fullmatch(COMPRESSOR_VERSION, version):
+        raise ParamsRefused(
+            f"{version!r} is not a version of llmcompressor", "name one, such as 0.14.0.1"
+        )
+    python = environments.fresh(folder, COMPRESSOR_PYTHON)
     environments.install(python, f"llmcompressor=={version}")
     return python
 
