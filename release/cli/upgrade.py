@@ -81,6 +81,7 @@ def _top(root: Path) -> Path:
     """Return the top of the repository, in which a launcher can be written."""
     from checks.process.errors import ParamsRefused
     from release.adapters import thin_files
+    from release.verbs import upgrade as verb
 
     top = thin_files.top_of(root)
     if top is None:
@@ -89,6 +90,10 @@ def _top(root: Path) -> Path:
         raise ParamsRefused(
             f"{top}: is Lockstep's own repository, or a copy of it",
             "docs/how-to/upgrade.md says how a copy moves over",
+        )
+    if not verb.projects(top):
+        raise ParamsRefused(
+            f"{top}: no folder has a params.yaml", "begin with `lockstep init FILE`"
         )
     launcher = top / thin_files.LAUNCHER
     if os.path.lexists(launcher) and (launcher.is_symlink() or not launcher.is_file()):
