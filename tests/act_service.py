@@ -172,7 +172,7 @@ class Act:
         subprocess.run([sys.executable, *install], check=True, capture_output=True)
         (packages,) = folder.glob("lib/python3.*/site-packages")
         sigstore_of_jobs.prepare(packages, self.folder / "sigstore")
-        (packages / "those-of-the-tests.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+        (packages / "those-of-the-tests.pth").write_text(f"{_of_the_tests(folder / 'those-of-the-tests')}\n")
         for program in Path(sys.executable).parent.iterdir():
             if not (folder / "bin" / program.name).exists():
                 (folder / "bin" / program.name).symlink_to(program)
@@ -310,6 +310,15 @@ def _stand_ins(place: Path) -> dict[str, Path]:
                 )
             found[f"{owner}/{name}@{ref}"] = stand_in
     return found
+
+
+def _of_the_tests(folder: Path) -> Path:
+    """Make a folder of links to this interpreter's packages, without Lockstep and the packages of kinds of `examples`."""
+    folder.mkdir()
+    for package in (path for place in site.getsitepackages() for path in Path(place).iterdir()):
+        if not package.name.startswith(("lockstep_", "__editable__", "__pycache__")):
+            (folder / package.name).symlink_to(package)
+    return folder
 
 
 def _job(name: str, lines: list[tuple[float, Line]]) -> Job:
