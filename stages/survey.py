@@ -7,6 +7,7 @@ In: a file of rows, or a request (``checks.formats.survey.Request``) as JSON. Ou
     python -m stages.survey --request JSON
 """
 
+import importlib.util
 import json
 import math
 import re
@@ -20,7 +21,8 @@ from checks.config.params import Params, Prepare
 from checks.data import detectors
 from checks.data.personal_data import PersonalData
 from checks.formats.survey import SURVEY, Column, Contents, Measured, Request
-from checks.process.errors import DataRefused
+from checks.process import distribution
+from checks.process.errors import DataRefused, MachineRefused
 from checks.records.rows import Row
 from checks.storage import files
 from stages import entry, sources
@@ -36,7 +38,15 @@ _SHOWN = 5
 
 
 def contents(path: Path) -> Contents:
-    """The columns of a file. Raises DataRefused for a file that cannot be read, or that holds no row."""
+    """Return the columns of a file.
+
+    Raises DataRefused for a file that cannot be read, or that holds no row; MachineRefused for Parquet without pyarrow.
+    """
+    if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise MachineRefused(
+            f"{path.name}: Parquet needs pyarrow, which is not installed",
+            f"{distribution.install('parquet')}; or save the rows as CSV or JSONL",
+        )
     seen: dict[str, list[Any]] = {}
     rows = 0
     for rows, (_, row) in enumerate(table.rows(path), 1):  # noqa: B007 - the last number counts the rows

@@ -422,11 +422,11 @@ def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Pat
         done.stderr.splitlines()[-1]
         == f"lockstep: your answers so far, as flags for the same command: {shlex.join(given)}"
     )
-    done = init(root, file, *given, "--runtime", "llamacpp", asked="help-desk\n")
+    done = init(root, file, *given, "--runtime", "transformers", asked="help-desk\n")
     assert done.returncode == 0, done.stderr
     assert "next: ./lockstep run" in done.stdout
     params = params_file.load(root / layout.PARAMS)
-    assert (params.serve.name, params.serve.runtime, params.data.license) == ("help-desk", "llamacpp", "MIT")
+    assert (params.serve.name, params.serve.runtime, params.data.license) == ("help-desk", "transformers", "MIT")
     assert "margin: 0.15\n" in (root / layout.PARAMS).read_text()
     assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
 
