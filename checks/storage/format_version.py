@@ -5,17 +5,10 @@ import re
 from pydantic import ValidationError
 
 from checks.process.errors import EvidenceRefused
-from checks.storage.files import first
 
 # Where a record, and a signed statement, say their format.
 _FORMATS = (("schema_version",), ("predicateType",))
 _FORMAT = re.compile(r"(.*?)([0-9]{1,9})", re.DOTALL)
-
-
-def unfit(where: str, error: ValidationError, todo: str) -> EvidenceRefused:
-    """Return the refusal of evidence by its first problem, with ``todo``. Raises as ``refuse_newer``."""
-    refuse_newer(where, error)
-    return EvidenceRefused(f"{where}: {first(error)}", todo)
 
 
 def refuse_newer(where: str, error: ValidationError) -> None:

@@ -52,7 +52,7 @@ def is_apart(git: Git, base: str, tip: str, folder: Path) -> bool:
         if other != folder
     ]
     own = layout.ENVIRONMENTS if folder == Path() else folder
-    return all(
+    return bool(areas) and all(
         not path.is_relative_to(own) and any(path.is_relative_to(area) for area in areas)
         for path in _differing(git, base, tip)
     )

@@ -33,7 +33,7 @@ from checks.formats.statement import (
 from checks.formats.training_reports import ParityReport
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
-from checks.storage import digest, files, format_version, layout
+from checks.storage import digest, files, format_version, layout, unfit_evidence
 from release.evidence import dsse, strict
 
 MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects
@@ -243,7 +243,7 @@ def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
-        raise format_version.unfit(where, error, "sign it again with this version") from error
+        raise unfit_evidence.unfit(where, error, "sign it again with this version") from error
 
 
 def _judged(judged: dict[str, str], path: Path) -> str:

@@ -19,7 +19,8 @@ def of_repository(git: Git, commit: str) -> dict[Path, str]:
     """
     listed = projects.paths(git, "ls-tree", "-r", "-z", "--full-tree", "--name-only", commit)
     pattern = str(environment_file.path("*"))
-    paths = [path for path in listed if path.match(pattern)]
+    folders = projects.folders(git, commit)
+    paths = [path for path in listed if path.match(pattern) and project(path) in folders]
     contents = git.named([f"{commit}:{path.as_posix()}" for path in paths])
     namespaces = dict[Path, str]()
     for path, data in zip(paths, contents, strict=True):

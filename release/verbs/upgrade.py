@@ -203,15 +203,19 @@ def _called(top: Path) -> str | None:
 
 
 def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
-    """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``."""
-    new = lock.of(params, lock.at(root))
-    try:
-        old = lock.read(root).stages
-    except Refusal:
-        old = {}
+    """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``.
+
+    The stage ``code`` is among them if the policy's defaults in code.lock are others.
+    """
+    new, defaults = lock.of(params, lock.at(root)), policy.defaults(params)
+    old, recorded = dict[str, str](), None
+    with contextlib.suppress(Refusal):
+        committed = lock.read(root)
+        old, recorded = committed.stages, committed.defaults
     if write:
-        lock.write(root, params, policy.defaults(params))
-    return [stage for stage, digest in new.items() if old.get(stage) != digest]
+        lock.write(root, params, defaults)
+    first = [] if recorded == defaults else [lock.STAGE]
+    return first + [stage for stage, digest in new.items() if old.get(stage) != digest]
 
 
 def _read(path: Path) -> bytes | None:
