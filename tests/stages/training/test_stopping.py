@@ -79,7 +79,12 @@ def test_it_stops_after_its_patience_and_keeps_the_weights_of_the_lowest_loss(
 
 
 def test_the_weights_are_those_of_a_training_that_ends_there(root: Path, tmp_path: Path) -> None:
-    import torch
+    from torch.backends.cpu import get_cpu_capability
+
+    if get_cpu_capability() == "AVX2":
+        pytest.skip(
+            "without AVX-512, the order of MKL's sums depends on where a buffer lies (MKL_CBWR=COMPATIBLE: equal)"
+        )
     from safetensors.torch import load_file
 
     document = _document(1, 6, **RISES)
@@ -94,8 +99,7 @@ def test_the_weights_are_those_of_a_training_that_ends_there(root: Path, tmp_pat
     train(as_params(document), root)
     straight = load_file(root / layout.ADAPTER / "adapter_model.safetensors")
     assert kept.keys() == straight.keys()
-    # A step changes a weight by up to the rate, 0.3. Without AVX-512, the order of MKL's sums depends on where a buffer lies.
-    torch.testing.assert_close(kept, straight, rtol=0, atol=0.05)
+    assert all((kept[name] == weight).all() for name, weight in straight.items())
     assert files.read_json(root / layout.TRAIN_REPORT, TrainReport).stopping is None
 
 
