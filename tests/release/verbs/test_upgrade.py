@@ -129,7 +129,7 @@ def test_parameters_that_this_version_has_elsewhere_are_moved_with_a_difference(
     assert done.problems == ()
     refused = CliRunner().invoke(main, ["-C", str(top), "upgrade", "--check", "--workflows", OLD])
     assert refused.exit_code == 8
-    assert "params.yaml: not of Lockstep" in refused.stderr
+    assert "params.yaml, code.lock in .: not of Lockstep" in refused.stderr
     assert verb.upgrade(top, OLD, NONE, write=True).diffs.keys() == {"params.yaml"}
     params = params_file.load(path)
     assert (params.train_budget.cost, params.train_budget.hourly_price) == (1, 2)
