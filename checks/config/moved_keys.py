@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Moved(NamedTuple):
-    """What became of a key in ``version``. ``to``: the section that has it now; None: there is none."""
+    """Name the version that moved or removed a key. ``to`` is the section that has the key now, or None if none has."""
 
     version: str
     to: str | None

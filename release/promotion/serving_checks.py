@@ -103,9 +103,9 @@ def over_budget(
         )
         return
     if found.machine != wanted:
-        where = found.machine or "a machine that is not known"
+        machine = found.machine or "a machine that is not known"
         yield (
-            f"throughput was measured on {where}, but the budget of {environment} is for {wanted}",
+            f"throughput was measured on {machine}, but the budget of {environment} is for {wanted}",
             RENT,
         )
         return

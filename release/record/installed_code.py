@@ -36,9 +36,9 @@ def check(root: Path, committed: bool) -> bool:
     wanted = pin.read(text)
     here = distribution.origin().get("archive_info", {}).get("hashes", {}).get("sha256")
     if here not in wanted.hashes:
-        said = "was not installed by ./lockstep" if here is None else f"is the wheel {here[:12]}"
+        origin = "was not installed by ./lockstep" if here is None else f"is the wheel {here[:12]}"
         raise EvidenceRefused(
-            f"this Lockstep {distribution.version()} {said}, and {pin.PATH} pins {wanted.version}, "
+            f"this Lockstep {distribution.version()} {origin}, and {pin.PATH} pins {wanted.version}, "
             f"{wanted.hashes[0][:12]}",
             _REMEDY,
         )
