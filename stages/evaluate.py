@@ -62,7 +62,6 @@ def evaluate(params: Params, root: Path) -> str:
     earlier = _earlier(root)
     train, test = (files.read_jsonl(root / path, Row) for path in (_TRAIN, _TEST))
     train = of_tested_sources(train, test)
-    check_rows(test)
     refuse_unread_calls(params, test)
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
@@ -179,22 +178,6 @@ def _earlier(root: Path) -> ReferencesReport:
         raise EvidenceRefused(
             refusal.what, "run `lockstep run`, which asks git for it"
         ) from refusal
-
-
-def check_rows(test: Sequence[Row]) -> None:
-    """Refuse a test split that is empty, repeats an id, or has a row without a reference."""
-    todo = "run `./lockstep run prepare`"
-    if not test:
-        raise EvaluationRefused(f"{_TEST}: has no rows", todo)
-    seen: dict[str, int] = {}
-    for number, row in enumerate(test, 1):
-        if row.id in seen:
-            raise EvaluationRefused(
-                f"{_TEST}:{number}: row {row.id} is already on line {seen[row.id]}", todo
-            )
-        seen[row.id] = number
-        if not row.reference.strip():
-            raise EvaluationRefused(f"{_TEST}:{number}: row {row.id} has no reference", todo)
 
 
 def refuse_unread_calls(params: Params, test: Sequence[Row]) -> None:

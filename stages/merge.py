@@ -4,7 +4,8 @@ In:  models/base, models/adapter, data/splits/valid.jsonl (prompts for parity), 
 Out: models/merged (safetensors files of at most ``merge.shard_mb``; config and tokenizer that servers on
      transformers 4.51 also read correctly), reports/parity.json; with ``merge.quantization`` models/merged has weights
      of 8 or 4 bits, and models/unquantised is the 16-bit model that they were rounded from (else it is empty); with
-     ``merge.draft`` models/merged has that smaller model in its folder draft.
+     ``merge.draft`` models/merged has that smaller model in its folder draft, with ``merge.export`` the same model as
+     a GGUF file in its folder gguf.
 Run: python -m stages.merge
 
 Memory use is a few megabytes whatever the model's size: the base is memory-mapped and the shards are streamed.
@@ -27,6 +28,7 @@ from checks.formats.training_reports import (
     Calibrated,
     Distance,
     Exported,
+    GgufFile,
     MergedFile,
     ParityReport,
     QuantisedBase,
@@ -36,6 +38,7 @@ from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused
 from checks.records.rows import Row
 from checks.records.sections import Agreement as Bounds
 from checks.storage import digest, files, layout
+from checks.training.exports import Export
 from checks.training.quantization import Calibration, ExportQuantization
 from stages import entry
 from stages.threads import one_thread
@@ -57,7 +60,8 @@ def merge(params: Params, root: Path) -> str:
 
     Raises MergeRefused if the adapter does not fit or the two differ by more than ``merge.parity`` allows,
     EvidenceRefused if an input cannot be read, MachineRefused if the disk is too small, if the adapter was trained on
-    a quantised base and bitsandbytes is not installed, or ``merge.quantization`` is on without compressed-tensors.
+    a quantised base and bitsandbytes is not installed, ``merge.quantization`` is on without compressed-tensors, or
+    ``merge.export`` without llama.cpp's converter.
     """
     base, adapter, merged = root / layout.BASE, root / layout.ADAPTER, root / layout.MERGED
     (root / layout.PARITY_REPORT).unlink(missing_ok=True)
@@ -66,6 +70,11 @@ def merge(params: Params, root: Path) -> str:
         compressed.hold_installed()
         if quantization.calibration:
             calibrated.hold_installed(root, quantization.calibration)
+    exports = params.merge.export or ()
+    if exports:
+        from stages.weights import gguf_export
+
+        gguf_export.hold_installed(root, exports[0].converter)
     with (
         files.replacing_folder(merged) as ships,
         files.replacing_folder(root / layout.UNQUANTISED) as full,
@@ -95,6 +104,8 @@ def merge(params: Params, root: Path) -> str:
             fetched = draft.place(params.merge.draft, root, ships)
             report = _of(ships, report).model_copy(update={"draft": fetched})
             files.write_json(root / layout.PARITY_REPORT, report)
+        for how in exports:
+            report = _with_gguf(how, root, work, ships, prompts, report)
     return _line(report, left_out)
 
 
@@ -242,6 +253,12 @@ def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
         )
         + (f"; with the draft model {report.draft.digest[:19]}" if report.draft else "")
         + (
+            f"; {layout.GGUF} in {report.gguf.type}, {report.gguf.size / 1e6:.0f} MB, {report.gguf.sha256[:19]}, "
+            f"{report.gguf.max_logprob_diff:.3f} nats and {report.gguf.top1:.1%} from the 16-bit model"
+            if report.gguf
+            else ""
+        )
+        + (
             f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
             if left_out
             else ""
@@ -284,6 +301,33 @@ def _quantised(
     files.write_json(root / layout.PARITY_REPORT, report)
     todo = "remove merge.quantization, or change its parity knowingly"
     _hold(distance, how.parity, f"{how.kind} and the 16-bit model", prompts, todo)
+    return report
+
+
+def _with_gguf(
+    how: Export, root: Path, full: Path, ships: Path, prompts: list[Row], report: ParityReport
+) -> ParityReport:
+    """Write the GGUF file of ``full`` into ``ships``, and the report about it.
+
+    Raises MergeRefused if it differs from the 16-bit model by more than the parity of ``merge.export`` allows.
+    """
+    from stages.weights import gguf_export
+
+    sha256 = gguf_export.export(root, full, ships, how)
+    distance = gguf_export.distance(full, ships, prompts)
+    written = GgufFile(
+        type=how.type,
+        converter=how.converter,
+        sha256=sha256,
+        size=(ships / layout.GGUF).stat().st_size,
+        max_logprob_diff=distance.max_logprob_diff,
+        mean_logprob_diff=distance.mean_logprob_diff,
+        top1=distance.top1,
+    )
+    report = _of(ships, report).model_copy(update={"gguf": written})
+    files.write_json(root / layout.PARITY_REPORT, report)
+    todo = "remove merge.export, or change its parity knowingly"
+    _hold(distance, how.parity, f"{layout.GGUF} and the 16-bit model", prompts, todo)
     return report
 
 

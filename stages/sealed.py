@@ -30,6 +30,7 @@ from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefu
 from checks.records.rows import Prediction, Row
 from checks.storage import layout
 from stages import entry
+from stages.evaluate import predict
 from stages.inference import answers
 from stages.suite_models import SuiteModels
 
@@ -102,24 +103,13 @@ def _answers(
     """Return what the model in ``folder`` answers, past the cache of answers."""
     model = answers.loaded(root, params.evaluate, folder, log=False)
     with _unquoted():
-        texts = model(
+        answered = model(
             params.evaluate, rows, [row.messages for row in rows], f"{role}, sealed", layout.SEALED
-        ).texts
+        )
     del model
     gc.collect()  # the next model loads into this one's memory
     with _unquoted():
-        return tuple(_scored(params, row, text) for row, text in zip(rows, texts, strict=True))
-
-
-def _scored(params: Params, row: Row, text: str) -> Prediction:
-    scores = {
-        scorer.kind: scoring.score(scorer, text, row.reference)
-        for scorer in params.evaluate.scorers
-    }
-    return Prediction(
-        id=row.id, prompt=row.prompt, prediction=text, reference=row.reference, group=row.group, slice=row.slice,
-        score=next(iter(scores.values())), scores=scores,
-    )  # fmt: skip
+        return tuple(predict(params, rows, answered))
 
 
 @contextmanager

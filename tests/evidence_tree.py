@@ -37,7 +37,7 @@ from checks.formats.evaluation_reports import (
     Speed,
     ValidScores,
 )
-from checks.formats.evidence import Evidence
+from checks.formats.evidence import Evidence, NoEvidence
 from checks.formats.looks import LooksReport
 from checks.formats.report import Fetched
 from checks.formats.suite_report import SuitesReport
@@ -45,7 +45,7 @@ from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasu
 from checks.formats.verdict import Finding, Verdict
 from checks.gating import chain
 from checks.gating.sample import Sample
-from checks.kinds.gate import Case, GateKind
+from checks.kinds.gate import Case, GateKind, failed
 from checks.records.rows import Message, Prediction, Row
 from checks.storage import digest, files, layout
 from release.adapters import commits
@@ -188,7 +188,10 @@ def judged(root: Path, params: Params) -> Verdict:
 def asked(name: str, gate: GateKind, evidence: Evidence, params: Params | None = None) -> Finding:
     """What a kind without a test finds; for kinds that read no parameter but their own, ``params`` may be any."""
     whole = params or as_params(scaled_down())
-    found = gate.check(Case(name, decision_params(whole), evidence, Sample(evidence, whole.evaluate.scorers)))
+    try:
+        found = gate.check(Case(name, decision_params(whole), evidence, Sample(evidence, whole.evaluate.scorers)))
+    except NoEvidence as reason:
+        return failed(name, gate, str(reason))
     assert isinstance(found, Finding)
     return found
 

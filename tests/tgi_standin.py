@@ -163,7 +163,7 @@ class StandIn(http_standin.StandIn):
 
     tokenize_path = "/chat_tokenize"
 
-    def unknown(self, body: dict[str, Any]) -> bool:  # noqa: ARG002 - vLLM looks
+    def unknown(self, body: dict[str, Any]) -> bool:
         """TGI does not look at the model's name."""
         return False
 
@@ -173,7 +173,7 @@ class StandIn(http_standin.StandIn):
     def malformed(self) -> tuple[int, Any]:
         return 400, "Failed to parse the request body as JSON: EOF while parsing a list"
 
-    def logprob(self, told: Told, body: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002 - vLLM looks
+    def logprob(self, told: Told, body: dict[str, Any]) -> dict[str, Any]:
         return {"token": told.text, "logprob": told.logprob, "top_logprobs": []}
 
     def error(self, message: str) -> Any:

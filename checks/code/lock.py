@@ -9,7 +9,9 @@ Python itself and the libraries: reports name their versions.
 It also has the defaults of all policy, so that a later version, with others, knows what this one judged by.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -23,7 +25,7 @@ from checks.process import distribution
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from checks.storage import digest, files, layout, plain_yaml, yaml_line
+from checks.storage import digest, files, layout, plain_yaml
 
 # The stage that writes code.lock.
 STAGE = "code"
@@ -94,7 +96,7 @@ def refuse_left_out(params: Parameters) -> None:
     lines = [
         (
             f"{layout.PARAMS}: {path}: is not written, and DVC tracks it",
-            f"write `{path}: {yaml_line.inline(value)}`, as `lockstep upgrade --files` does",
+            f"write `{path}: {plain_yaml.inline(value)}`, as `lockstep upgrade --files` does",
         )
         for path, value in left_out(params).items()
     ]
@@ -108,7 +110,8 @@ def of(params: Parameters, code: Code) -> dict[str, str]:
     Raises MachineRefused if the code of a package from outside, which the parameters name, cannot be hashed.
     """
     resolved, unwritten = params.resolved(), params.unwritten()
-    return {stage: _of_stage(stage, resolved, unwritten, code) for stage in READS}
+    identify = functools.cache(plugins.identity)  # several stages run one package
+    return {stage: _of_stage(stage, resolved, unwritten, code, identify) for stage in READS}
 
 
 def modules_of(stage: str, params: Mapping[str, Any], code: Code) -> list[str]:
@@ -125,9 +128,10 @@ def _of_stage(
     params: Mapping[str, Any],
     unwritten: Mapping[str, Any],
     code: Code,
+    identify: Callable[[EntryPoint], plugins.Plugin] = plugins.identity,
 ) -> str:
     contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
-    packages = plugins.named(_names(stage, params), modules.groups(contents))
+    packages = plugins.named(_names(stage, params), modules.groups(contents), identify)
     outside = {kind: plugin.sha256 for kind, plugin in packages.items()}
     defaults = {path: value_at(unwritten, path) for path in READS[stage]}
     return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})

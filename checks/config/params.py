@@ -36,6 +36,7 @@ from checks.records.sections import (
 from checks.records.sections import Source as Source
 from checks.storage import layout
 from checks.training import preferences, quantization, steps
+from checks.training.exports import Export
 from checks.training.quantization import ExportQuantization
 
 LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
@@ -379,6 +380,15 @@ class Merge(Section):
             description="a smaller model that ships with the weights, for serve.speculation of kind draft"
         ),
     ] = None
+    export: Annotated[
+        tuple[Export, ...] | None,
+        Field(
+            strict=False,
+            min_length=1,
+            max_length=1,
+            description="another format that ships beside the safetensors: docs/how-to/gguf.md",
+        ),
+    ] = None
 
 
 class BasePrompt(Section):
@@ -703,10 +713,12 @@ def model() -> type[Params]:
     Raises MachineRefused if one is called like a section of Lockstep.
     """
     aliases = (field.alias for field in Params.model_fields.values())
-    if twice := sorted(SECTIONS.kinds.keys() & {*dir(Params), *Params.model_fields, *aliases}):
+    if twice := sorted({*SECTIONS.names} & {*dir(Params), *Params.model_fields, *aliases}):
         raise MachineRefused(
             f"a package or a file of {layout.KINDS}/ adds the section {twice[0]!r}, which Lockstep has",
             "rename it there",
         )
-    added: dict[str, Any] = {name: (kind | None, None) for name, kind in SECTIONS.kinds.items()}
+    added: dict[str, Any] = {
+        name: (SECTIONS.annotation(name) | None, None) for name in SECTIONS.names
+    }
     return create_model("Params", __base__=Params, **added) if added else Params

@@ -6,7 +6,7 @@ import yaml
 from pydantic import JsonValue
 
 from checks.process.errors import ParamsRefused
-from checks.storage import yaml_line
+from checks.storage import plain_yaml
 
 
 def with_values(text: str, values: Mapping[str, JsonValue]) -> str:
@@ -26,7 +26,7 @@ def with_values(text: str, values: Mapping[str, JsonValue]) -> str:
                 f"params.yaml: {path} is written over several lines",
                 f"change it by hand, to {value!r}",
             )
-        replacements.append((node.start_mark.index, node.end_mark.index, yaml_line.inline(value)))
+        replacements.append((node.start_mark.index, node.end_mark.index, plain_yaml.inline(value)))
     for start, end, written in sorted(replacements, reverse=True):
         text = text[:start] + written + text[end:]
     return text

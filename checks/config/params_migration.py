@@ -9,7 +9,7 @@ from checks.code import lock
 from checks.config import params_edit, params_file
 from checks.config.moved_keys import IS_MOVED, MOVED
 from checks.process.errors import ParamsRefused
-from checks.storage import yaml_line
+from checks.storage import plain_yaml
 
 _PLACE = re.compile(rf": (\S+)\.(\w+): {IS_MOVED};")
 
@@ -25,7 +25,7 @@ def migrated(text: str) -> str:
         return text if moved == text else migrated(moved)
     for path, value in lock.left_out(params).items():
         section, _, key = path.rpartition(".")
-        text = params_edit.with_key(text, section, f"{key}: {yaml_line.inline(value)}") or text
+        text = params_edit.with_key(text, section, f"{key}: {plain_yaml.inline(value)}") or text
     return text
 
 

@@ -42,7 +42,7 @@ class PersonalData(Section):
         Field(
             strict=False,
             min_length=1,
-            description="what is looked for: kinds of checks/data/detectors.py",
+            description="the kinds that are looked for: docs/how-to/privacy.md",
         ),
         stricter("more"),
     ]

@@ -7,7 +7,7 @@ evidence is about. Gates with tests are decided together, after Holm's correctio
 from collections.abc import Mapping
 
 from checks.config.params import Params
-from checks.formats.evidence import Evidence, NoEvidence, gap
+from checks.formats.evidence import Evidence, NoEvidence
 from checks.formats.looks import RowSketch
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Verdict, combine
@@ -74,10 +74,9 @@ def _answer(
         return failed(
             name, gate, f"the evidence is about different bytes: {evidence.breaks[0]}{more}"
         )
-    # Whatever the gate asks: a verdict on a model whose making is not on record is none.
-    if missing := gap(evidence, MAKING):
-        return failed(name, gate, missing)
     try:
+        # Whatever the gate asks: a verdict on a model whose making is not on record is none.
+        evidence.hold(*MAKING)
         return gate.check(Case(name, decision_params(params), evidence, sample))
     except NoEvidence as reason:
         return failed(name, gate, str(reason))

@@ -1,8 +1,8 @@
 """The reports of fetch, prepare and validate, and the seal of the splits that passed."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.formats.data_statistics import Statistics
 from checks.formats.report import Count, Fetched, Report, StageReport
@@ -83,21 +83,6 @@ class PrepareReport(StageReport):
     sources: dict[str, SourceRows] = Field(default_factory=dict)
     contracts: dict[str, HeldContract] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _rows_are_conserved(self) -> Self:
-        dropped = sum(rule.rows for rule in self.rules if rule.kind == "drop")
-        split_rows = sum(split.rows for split in self.splits.values())
-        if (
-            dropped != self.dropped_rows
-            or self.input_rows != self.kept_rows + dropped
-            or split_rows != self.kept_rows
-        ):
-            raise ValueError(
-                f"rows are not conserved: {self.input_rows} in, {self.kept_rows} kept, {dropped} dropped by rules "
-                f"(report says {self.dropped_rows}), {split_rows} in splits"
-            )
-        return self
-
 
 class Expectation(Record):
     """One expectation on the data, and the observed value."""
@@ -123,12 +108,6 @@ class DataReport(StageReport):
     rows: dict[str, Count]
     expectations: Annotated[tuple[Expectation, ...], Field(min_length=1)]
     statistics: Statistics | None = None
-
-    @model_validator(mode="after")
-    def _success_is_of_all(self) -> Self:
-        if self.success != all(e.success for e in self.expectations):
-            raise ValueError("success contradicts the expectations")
-        return self
 
 
 class Seal(Report):

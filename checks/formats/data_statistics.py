@@ -18,11 +18,16 @@ class Bin(Record):
     rows: Count
 
 
-class LongRow(Record):
-    """A row of unusual length."""
+class Place(Record):
+    """A row."""
 
     where: str  # path:line of the split
     id: str
+
+
+class LongRow(Place):
+    """A row of unusual length."""
+
     tokens: Count
 
 
@@ -45,11 +50,9 @@ class Lengths(Record):
         return max(bin_.rows for bin_ in self.bins)
 
 
-class MarkedRow(Record):
+class MarkedRow(Place):
     """A row, and what is to be seen in it: a script, or the garbled characters."""
 
-    where: str
-    id: str
     shown: str
 
 
@@ -63,11 +66,9 @@ class Writing(Record):
     garbled_rows: tuple[MarkedRow, ...]  # some of these
 
 
-class Suspect(Record):
+class Suspect(Place):
     """A row whose label is improbable to a model that did not see the row."""
 
-    where: str
-    id: str
     label: str
     likelier: str  # the label that the model takes for the most probable of those that reach their threshold
     confidence: float  # the model's probability of the row's own label
@@ -81,11 +82,9 @@ class LabelNoise(Record):
     rows: tuple[Suspect, ...]  # the least confident
 
 
-class OtherLanguage(Record):
+class OtherLanguage(Place):
     """A text that is probably in none of the expected languages."""
 
-    where: str
-    id: str
     text: str  # request, reference or document
     language: str  # ISO 639
     probability: float

@@ -2,35 +2,32 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from checks.formats.engines import Vllm
-from checks.formats.report import Count, ModelName, Report, now_called
+from checks.formats.report import Count, ModelName, Report
 from checks.records.identity import Digest
 from checks.records.rows import Record, Sparse
 
 # Models released before, named by git.
-Earlier = Annotated[Literal["main", "production", "best"], BeforeValidator(now_called)]
+Earlier = Literal["main", "production", "best"]
 EARLIER: tuple[Earlier, ...] = ("main", "production", "best")
 # Main stands in for these until production runs something.
 RELEASED: tuple[Earlier, ...] = ("production", "best")
 
 
-class Interval(Record):
+class Figures(Record):
+    """A value and its interval, as DVC shows it."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Interval(Figures):
     """A mean with its confidence interval, over n rows."""
 
-    value: float
-    low: float
-    high: float
     n: Count
-
-
-class Figures(Record):
-    """An interval as DVC shows it."""
-
-    value: float
-    low: float
-    high: float
 
 
 class ValidScores(Record):

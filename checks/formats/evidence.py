@@ -1,15 +1,22 @@
 """The evidence about one model: the reports of the stages, and the rows and answers that they are about."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, ReferencesReport
 from checks.formats.looks import LooksReport
+from checks.formats.report import Report
 from checks.formats.suite_report import Judgement, SuiteAnswer, SuiteLine, SuitesReport
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.records.rows import Learned, Prediction, Row
+
+R = TypeVar("R", bound=Report)
+
+
+class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
+    """Evidence that a gate needs is not available; the message says why. The gate fails with it."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +55,14 @@ class Evidence:
     judgements: dict[str, tuple[Judgement, ...]] = field(default_factory=dict)
     given: dict[str, tuple[SuiteAnswer, ...]] = field(default_factory=dict)
 
+    def hold(self, *paths: Path) -> None:
+        """Raise NoEvidence, with the reason, if one of ``paths`` could not be read."""
+        names = [path.as_posix() for path in paths]
+        if missing := next((self.gaps[name] for name in names if name in self.gaps), None):
+            raise NoEvidence(f"no evidence: {missing}")
 
-class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
-    """Evidence that a gate needs is not available; the message says why. The gate fails with it."""
-
-
-def gap(evidence: Evidence, paths: Iterable[Path]) -> str | None:
-    """Why the first of ``paths`` could not be read; None if all were."""
-    return next(
-        (
-            f"no evidence: {evidence.gaps[p.as_posix()]}"
-            for p in paths
-            if p.as_posix() in evidence.gaps
-        ),
-        None,
-    )
+    def need(self, report: R | None, path: Path) -> R:
+        """Return the report of ``path``. Raises NoEvidence, with the reason, if it could not be read."""
+        if report is None:
+            raise NoEvidence(f"no evidence: {self.gaps[path.as_posix()]}")
+        return report

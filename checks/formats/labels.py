@@ -65,13 +65,7 @@ class Anchor(Record):
 
 def read(path: Path, where: str) -> list[Label]:
     """The labels in a pinned file. Raises EvidenceRefused, which begins with ``where``, for a line that is none."""
-    try:
-        labels = files.read_jsonl(path, Label)
-    except EvidenceRefused as refused:
-        what = refused.what.removeprefix(f"{path}:").strip()
-        raise EvidenceRefused(
-            f"{where}: {what}", "pin labels that `lockstep label` wrote"
-        ) from refused
+    labels = files.read_pinned(path, Label, where, "pin labels that `lockstep label` wrote")
     refuse_doubles(labels, where)
     return labels
 

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from checks.storage import files, format_version
+from checks.storage import files
 
 Version = Annotated[str, Field(pattern=r"^v(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]
 # HOST/NAME@sha256:…, or oci:FOLDER@sha256:… where there is no registry.
@@ -57,7 +57,7 @@ def parse(text: bytes, where: str) -> Pointer:
     names = tuple(Pointer.model_fields)
     old = tuple(name for name, field in Pointer.model_fields.items() if field.is_required())
     if match := _FORMAT.match(text):
-        format_version.refuse_format(where, match[1].decode(), "1")
+        files.refuse_format(where, match[1].decode(), "1")
     if len(text) > _LONGEST:
         raise EvidenceRefused(
             f"{where}: is {len(text)} bytes long, a pointer is below {_LONGEST}", todo

@@ -21,7 +21,7 @@ from checks.process.errors import EvidenceRefused
 from checks.process.text import escape
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from checks.storage import files, format_version, plain_yaml
+from checks.storage import files, plain_yaml
 
 
 def _printable(text: str) -> str:
@@ -75,7 +75,7 @@ def parse(text: bytes, where: str) -> Entries:
     try:
         value = plain_yaml.load(text.decode())
         if isinstance(value, dict):
-            format_version.refuse_format(where, str(value.get("format")), "1")
+            files.refuse_format(where, str(value.get("format")), "1")
         entries = _ALL.validate_python(value)
     except ValidationError as error:
         raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error

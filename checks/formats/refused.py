@@ -13,17 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 
-_LARGEST = 1 << 20  # bytes: the file comes from another machine
 _LONGEST = 2000  # characters of one sentence
 _MOST = 100  # further problems
 
+# The file comes from another machine.
+Sentence = Annotated[str, Field(max_length=_LONGEST)]
 Stage = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 
 
@@ -36,9 +37,9 @@ class Refused(Record):
     schema_version: Literal[1] = 1
     stage: Stage
     exit_code: Annotated[int, Field(ge=2, lt=64)]
-    what: str
-    todo: str
-    others: tuple[str, ...] = ()
+    what: Sentence
+    todo: Sentence
+    others: Annotated[tuple[Sentence, ...], Field(max_length=_MOST)] = ()
     commit: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")] | None = None
     params: Digest | None = None
 
@@ -67,15 +68,9 @@ def write(root: Path, found: Refused) -> None:
 
 def read(root: Path) -> Refused | None:
     """The last refusal; None if there is none or the file is invalid."""
-    path = root / layout.REFUSAL
-    try:
-        if path.is_symlink() or not path.is_file():
-            return None
-        with path.open("rb") as stream:
-            text = stream.read(_LARGEST + 1)
-        return Refused.model_validate_json(text) if len(text) <= _LARGEST else None
-    except (OSError, ValidationError):
-        return None
+    with suppress(EvidenceRefused):
+        return files.read_json(root / layout.REFUSAL, Refused)
+    return None
 
 
 def forget(root: Path) -> None:

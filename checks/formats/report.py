@@ -43,11 +43,6 @@ class StageReport(Report, Sparse):
     plugins: dict[PluginName, Plugin] = Field(default_factory=dict)
 
 
-def now_called(name: object) -> object:
-    """The name of an earlier model. Older versions wrote ``champion`` for ``production``."""
-    return "production" if name == "champion" else name
-
-
 class Fetched(Record):
     """One source: its address, the verified pin, and the digest of the directory made from it."""
 

@@ -9,9 +9,9 @@ files. They score answers again, and no other sample: docs/explanation/evidence.
 from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
-from checks.formats.report import Count, Report, StageReport, now_called
+from checks.formats.report import Count, Report, StageReport
 from checks.records.identity import Digest
 from checks.records.rows import Message, Record, Sparse
 from checks.records.sections import Name, Section
@@ -19,9 +19,8 @@ from checks.storage import digest
 
 # What a score rests on: a pure function, a judge (a model), people, or another tool's word.
 SourceClass = Literal["pure", "judge", "human", "external"]
-_Role = Literal["candidate", "base", "unquantised", "main", "production", "best"]
-Role = Annotated[_Role, BeforeValidator(now_called)]
-ROLES: tuple[Role, ...] = get_args(_Role)
+Role = Literal["candidate", "base", "unquantised", "main", "production", "best"]
+ROLES: tuple[Role, ...] = get_args(Role)
 HUMAN = "human"  # the metric of gates that ask people which of two answers is better
 SampleId = Annotated[str, Field(min_length=1, max_length=500)]
 Metric = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,59}$")]

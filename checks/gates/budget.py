@@ -5,24 +5,16 @@ Times and money do not, and so are no part of it.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks.formats.evidence import Evidence, gap
+from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads
 from checks.records.sections import Bound, stricter
 from checks.storage import layout
-
-
-class _Figure(NamedTuple):
-    """One bound's figure: the report it is read from, and how. What was never measured is NaN."""
-
-    needs: Path
-    measure: Callable[[Evidence], float]
 
 
 class BudgetGate(GateKind):
@@ -56,14 +48,11 @@ class BudgetGate(GateKind):
         The finding's value is the figure that is nearest to its bound, or furthest beyond.
         """
         problems, within, measured = [], [], {}
-        for metric, figure in _FIGURES.items():
+        for metric, measure in _FIGURES.items():
             bound = getattr(self, metric)
             if bound is None:
                 continue
-            if missing := gap(case.evidence, (figure.needs,)):
-                problems.append(f"{metric}: {missing}")
-                continue
-            value = figure.measure(case.evidence)
+            value = measure(case.evidence)
             if not math.isfinite(value):
                 problems.append(f"{metric}: no evidence: a figure that it needs is zero or missing")
                 continue
@@ -85,7 +74,6 @@ class BudgetGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Every bound that is written, and the figure that is nearest to its own."""
-        del verdict
         bounds = self.model_dump(exclude={"kind"}, exclude_none=True)
         return Explained(
             f"does the model stay within {', '.join(f'{what} {bound:g}' for what, bound in bounds.items())}?",
@@ -104,18 +92,14 @@ def _measured(value: float) -> float:
 
 def _parameters(evidence: Evidence) -> float:
     """Of the merged model."""
-    train = evidence.reports.train
-    assert train is not None  # else it is a gap
+    train = evidence.need(evidence.reports.train, layout.TRAIN_REPORT)
     return _measured(train.base_parameters / 1e6)
 
 
 def _artifact(evidence: Evidence) -> float:
-    parity = evidence.reports.parity
-    assert parity is not None  # else it is a gap
+    parity = evidence.need(evidence.reports.parity, layout.PARITY_REPORT)
     return _measured(sum(file.size for file in parity.files.values()) / 1e6)
 
 
-_FIGURES = {  # fields of BudgetGate
-    "parameters_millions": _Figure(layout.TRAIN_REPORT, _parameters),
-    "artifact_mb": _Figure(layout.PARITY_REPORT, _artifact),
-}
+# Fields of BudgetGate, and how each is measured. What was never measured is NaN.
+_FIGURES = {"parameters_millions": _parameters, "artifact_mb": _artifact}

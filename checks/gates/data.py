@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-from checks.formats.evidence import gap
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
 from checks.storage import layout
@@ -19,10 +18,8 @@ class DataGate(GateKind):
     def check(self, case: Case) -> Finding:
         """Pass when the data report is about these splits and nothing in it failed."""
         splits = (layout.SPLITS / f"{split}.jsonl" for split in layout.SPLIT_NAMES)
-        if missing := gap(case.evidence, (layout.PREPARE_REPORT, layout.DATA_REPORT, *splits)):
-            return failed(case.name, self, missing)
-        report = case.evidence.reports.data
-        assert report is not None  # else it is a gap
+        case.evidence.hold(layout.PREPARE_REPORT, *splits)
+        report = case.evidence.need(case.evidence.reports.data, layout.DATA_REPORT)
         broken = [e for e in report.expectations if not e.success]
         if broken:
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
@@ -39,7 +36,6 @@ class DataGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """One expectation that fails is enough."""
-        del place, verdict
         return Explained(
             "did every expectation on the splits hold, as validate saw these very splits?",
             "by rule: one expectation that fails is enough",

@@ -8,9 +8,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from checks.data import canaries
-from checks.formats.evidence import Evidence, NoEvidence, gap
+from checks.formats.evidence import Evidence, NoEvidence
 from checks.formats.suite_report import SuiteLine, asked_sha
-from checks.formats.verdict import Finding, Status, Verdict
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.share import ruled_out
 from checks.kinds.gate import (
     Case,
     CheckResult,
@@ -18,18 +19,13 @@ from checks.kinds.gate import (
     Explained,
     GateParams,
     ScoreGate,
-    Test,
-    corrected,
     explain_rows,
     explain_test,
-    figure,
-    held_back,
     percent,
-    small,
 )
 from checks.records.rows import Message
 from checks.records.sections import Name, stricter
-from checks.stats import intervals, mean_planning
+from checks.stats.intervals import Mean
 from checks.storage import layout
 from checks.suites.exposure import Exposure
 
@@ -88,14 +84,13 @@ class ExposureGate(ScoreGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
-        if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
-            raise NoEvidence(missing)
+        case.evidence.hold(layout.TRAIN_REPORT, _TRAIN)
         suite, sample = case.params.suites[self.suite], case.sample.of(self.suite, self.metric)
         assert isinstance(suite, Exposure)  # else it is impossible
         ranks = _ranks(sample.scores("candidate", self.metric), suite.answers)
         times = _planted(case.evidence, self.suite, self.metric)
         hits = [float(rank * 2**self.bits <= suite.answers) for rank in ranks]
-        mean, level = intervals.Mean.of(hits, sample.groups), 1 - self.confidence
+        mean = Mean.of(hits, sample.groups)
         base = ""
         if "base" in suite.scores_of:
             theirs = _ranks(sample.scores("base", self.metric), suite.answers)
@@ -105,42 +100,13 @@ class ExposureGate(ScoreGate):
             f"mean exposure {_mean(ranks, suite.answers):.2f} bits{base}, {canaries.by_chance(suite.answers):.2f} by "
             f"chance (p {canaries.p_unknown(ranks, suite.answers):.2g}, supposing that nothing was learned of them)"
         )
-        p = mean.p_below(self.at_most)
+        claim = (self.kind, self.suite, self.bits, self.at_most, self.confidence)
 
-        def decide(p_holm: float, _: float | None) -> Finding:
-            interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
-            bound = f"upper {percent(self.confidence)} bound {interval.high:.2%}"
-            status: Status = (
-                "pass"
-                if p_holm <= level
-                else "fail"
-                if mean.value > self.at_most
-                else "inconclusive"
-            )
-            reason = (
-                f"{summary}; {bound}, and at most {self.at_most:.2%} may be given away; {learned}"
-            )
-            needed = None
-            if status == "inconclusive":
-                mirrored = mean_planning.mirrored(mean)
-                needed = mean_planning.needed(
-                    mirrored, 1 - self.at_most, held_back(level, p, p_holm)
-                )
-                reason += (
-                    f"; about {needed} would decide if the true share is as observed"
-                    if needed
-                    else ""
-                )
-            return Finding(
-                gate=case.name, kind=self.kind, status=status, metric=self.metric, bound=self.at_most, n=interval.n,
-                reason=reason, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),
-                p=small(p), p_holm=small(p_holm), method="exact binomial test",
-                rows_needed=needed.rows if needed else None,
-            )  # fmt: skip
+        def reason(bound: str) -> str:
+            allowed = f"at most {self.at_most:.2%} may be given away"
+            return f"{summary}; {bound}, and {allowed}; {learned}"
 
-        return Test(
-            p, None, decide, (self.kind, self.suite, self.bits, self.at_most, self.confidence)
-        )
+        return ruled_out(case, self, self.metric, mean, self.at_most, reason, claim)
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The share that is ruled out, and the share that these canaries clear."""

@@ -106,7 +106,6 @@ class JudgeGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The bounds, and what would change the answer."""
-        del verdict
         return Explained(
             f"does the judge of suite {self.suite} agree with people on {self.min_agreement:.0%} of the anchor's "
             f"pairs, shown with {self.confidence:.0%} confidence, flip at most {self.max_flips:.0%}, and not change?",

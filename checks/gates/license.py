@@ -13,10 +13,9 @@ from pydantic import Field
 from checks.data import licenses
 from checks.data.licenses import License
 from checks.formats.data_reports import FetchReport
-from checks.formats.evidence import gap
 from checks.formats.report import Fetched
 from checks.formats.verdict import Finding, Verdict
-from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
+from checks.kinds.gate import Case, Explained, GateKind, Reads
 from checks.records.sections import Strings, stricter
 from checks.storage import layout
 
@@ -44,10 +43,7 @@ class LicenseGate(GateKind):
 
     def check(self, case: Case) -> Finding:
         """Pass when all licences are known, allowed and compatible, and the sources do not say otherwise."""
-        if missing := gap(case.evidence, [layout.FETCH_REPORT]):
-            return failed(case.name, self, missing)
-        report = case.evidence.reports.fetch
-        assert report is not None  # else it is a gap
+        report = case.evidence.need(case.evidence.reports.fetch, layout.FETCH_REPORT)
         sources = case.params.licenses
         stated = {**sources, "adapter": self.adapter}
         parity = case.evidence.reports.parity
@@ -89,7 +85,6 @@ class LicenseGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Which licences are allowed, and for which use."""
-        del finding, verdict
         use = "used commercially" if self.commercial else "used, though not commercially"
         return Explained(
             f"may base, data and an adapter under {self.adapter} be shipped together and {use}, each under one of "

@@ -10,10 +10,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks.formats.evidence import gap
 from checks.formats.looks import RowSketch
 from checks.formats.verdict import Finding, Verdict
-from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
+from checks.kinds.gate import Case, Explained, GateKind, Reads
 from checks.storage import layout
 
 _REFRESH = "take a new test split of fresh rows"
@@ -51,15 +50,12 @@ class LooksGate(GateKind):
         again. A model that another split judged counts by the share of rows that both splits have. A report that lists
         fewer models than git has is refused before (``release.record.looks``).
         """
-        if missing := gap(case.evidence, (layout.LOOKS, layout.PARITY_REPORT, layout.EVALUATION)):
-            return failed(case.name, self, missing)
-        reports = case.evidence.reports
-        looks, parity, evaluation = reports.looks, reports.parity, reports.evaluation
-        assert looks is not None
-        assert parity is not None
-        assert evaluation is not None  # else they are gaps
+        evidence = case.evidence
+        looks = evidence.need(evidence.reports.looks, layout.LOOKS)
+        parity = evidence.need(evidence.reports.parity, layout.PARITY_REPORT)
+        evaluation = evidence.need(evidence.reports.evaluation, layout.EVALUATION)
         weights = dict[str, float]()
-        shares = looks.shares(evaluation.test, RowSketch.of(case.evidence.test))
+        shares = looks.shares(evaluation.test, RowSketch.of(evidence.test))
         for test, share in shares.items():
             weights |= {model: max(share, weights.get(model, 0.0)) for model in looks.models[test]}
         weights.pop(parity.merged, None)
@@ -84,7 +80,6 @@ class LooksGate(GateKind):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """How models are counted, and what a larger number would cost."""
-        del finding, verdict
         return Explained(
             f"is this one of the first {self.most} models that are judged on this test split?",
             "by counting the models whose evaluation on it is recorded in git, and those of other splits by the share "

@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-from checks.formats.evidence import gap
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
 from checks.records.sections import Agreement
@@ -19,10 +18,7 @@ class ParityGate(GateKind, Agreement):
 
     def check(self, case: Case) -> Finding:
         """Pass when both bounds hold. A comparison of no token is no evidence; a bound below the noise fails."""
-        if missing := gap(case.evidence, [layout.PARITY_REPORT]):
-            return failed(case.name, self, missing)
-        report = case.evidence.reports.parity
-        assert report is not None  # else it is a gap
+        report = case.evidence.need(case.evidence.reports.parity, layout.PARITY_REPORT)
         if report.positions == 0:
             return failed(case.name, self, f"no evidence: {layout.PARITY_REPORT} compared no token")
         noise = case.evidence.reports.noise
@@ -57,7 +53,6 @@ class ParityGate(GateKind, Agreement):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Both bounds, and the difference that was reached."""
-        del verdict
         reach = "" if finding.value is None else f" ({finding.value:.4g} is reached)"
         return Explained(
             f"on real prompts, do merged model and adapter differ by at most {self.max_logprob_diff:g} nats at every "

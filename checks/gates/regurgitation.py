@@ -6,8 +6,9 @@ from pydantic import Field
 
 from checks.data import contamination
 from checks.data.personal_data import strings
-from checks.formats.evidence import NoEvidence, gap
-from checks.formats.verdict import Finding, Status, Verdict
+from checks.formats.evidence import NoEvidence
+from checks.formats.verdict import Finding, Verdict
+from checks.gating.share import ruled_out
 from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
     Case,
@@ -16,18 +17,13 @@ from checks.kinds.gate import (
     Explained,
     GateParams,
     ScoreGate,
-    Test,
-    corrected,
     explain_rows,
     explain_test,
-    figure,
-    held_back,
     percent,
-    small,
 )
 from checks.records.rows import Row
 from checks.records.sections import stricter
-from checks.stats import intervals, mean_planning
+from checks.stats.intervals import Mean
 from checks.storage import layout
 
 _TRAIN = layout.SPLITS / "train.jsonl"
@@ -90,8 +86,7 @@ class RegurgitationGate(ScoreGate):
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
-        if missing := gap(case.evidence, (layout.TRAIN_REPORT, _TRAIN)):
-            raise NoEvidence(missing)
+        case.evidence.hold(layout.TRAIN_REPORT, _TRAIN)
         if not case.evidence.train:
             raise NoEvidence(f"no evidence: {_TRAIN} has no rows")
         every = self._answers(case)
@@ -110,8 +105,7 @@ class RegurgitationGate(ScoreGate):
             ((row.request, *row.further) for row in rows), self.words,
         )  # fmt: skip
         hits = [float(number in repeated) for number in range(len(answers))]
-        mean = intervals.Mean.of(hits, [answer.group for answer in answers])
-        level = 1 - self.confidence
+        mean = Mean.of(hits, [answer.group for answer in answers])
         shown = ", ".join(
             f"{answers[i].name} as {rows[j].source}" for i, j in sorted(repeated.items())[:_SHOWN]
         )
@@ -120,48 +114,17 @@ class RegurgitationGate(ScoreGate):
             f"{len(repeated)} of {len(hits)} answers of {self.words} words or more repeat as many words of a train row"
             f"{f' ({shown}{more})' if repeated else ''}"
         )
-        p = mean.p_below(self.at_most)
+        claim = (self.kind, self.suite, self.words, self.at_most, self.confidence)
 
-        def decide(p_holm: float, _: float | None) -> Finding:
-            interval = intervals.interval_of(mean, 1 - corrected(level, p, p_holm), sided=1)
-            bound = f"upper {percent(self.confidence)} bound {interval.high:.2%}"
-            status: Status = (
-                "pass"
-                if p_holm <= level
-                else "fail"
-                if mean.value > self.at_most
-                else "inconclusive"
-            )
-            reason, needed = f"{summary}; {bound}, at most {self.at_most:.2%} may", None
-            if status == "inconclusive":
-                mirrored = mean_planning.mirrored(mean)
-                needed = mean_planning.needed(
-                    mirrored, 1 - self.at_most, held_back(level, p, p_holm)
-                )
-                reason += (
-                    f"; about {needed} would decide if the true share is as observed"
-                    if needed
-                    else ""
-                )
-            return Finding(
-                gate=case.name, kind=self.kind, status=status, metric=_METRIC, bound=self.at_most, n=interval.n,
-                reason=reason, value=figure(interval.value), low=figure(interval.low), high=figure(interval.high),
-                p=small(p), p_holm=small(p_holm), method="exact binomial test" if mean.exact else
-                "binomial test at the effective size", rows_needed=needed.rows if needed else None,
-                groups_needed=needed.groups if needed else None,
-            )  # fmt: skip
+        def reason(bound: str) -> str:
+            return f"{summary}; {bound}, at most {self.at_most:.2%} may"
 
-        return Test(
-            p, None, decide, (self.kind, self.suite, self.words, self.at_most, self.confidence)
-        )
+        return ruled_out(case, self, _METRIC, mean, self.at_most, reason, claim)
 
     def _answers(self, case: Case) -> list[_Answer]:
         if self.suite is None:
             path = layout.PREDICTIONS / "candidate.jsonl"
-            if missing := gap(
-                case.evidence, (layout.EVALUATION, layout.SPLITS / "test.jsonl", path)
-            ):
-                raise NoEvidence(missing)
+            case.evidence.hold(layout.EVALUATION, layout.SPLITS / "test.jsonl", path)
             return [
                 _Answer(given.prediction, _read_before(row), row.id, row.group)
                 for row, given in zip(

@@ -2,9 +2,8 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from checks.formats.report import now_called
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.gating import compared
 from checks.gating.compared import PairedGate
@@ -39,7 +38,6 @@ class RemembersGate(PairedGate):
     metric: Literal["bits-per-byte"]
     against: Annotated[
         Literal["base", "unquantised", "main", "production", "best"],
-        BeforeValidator(now_called),
         Field(description="base, unquantised, main, production or best"),
     ]
     allowance: Annotated[

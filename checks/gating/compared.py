@@ -6,12 +6,12 @@ It finds the reference model, and checks that the margin is above the noise. The
 import abc
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from checks.evaluation.answered import RatingSuite
-from checks.formats.evaluation_reports import EARLIER, RELEASED, ReferenceUse
-from checks.formats.evidence import Evidence, gap
-from checks.formats.report import UNQUANTISED, now_called
+from checks.formats.evaluation_reports import EARLIER, RELEASED
+from checks.formats.evidence import Evidence
+from checks.formats.report import UNQUANTISED
 from checks.formats.verdict import Finding, Verdict
 from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
@@ -30,7 +30,6 @@ from checks.storage import layout
 
 Against = Annotated[
     str,
-    BeforeValidator(now_called),
     Field(description="base, unquantised, main, production, best, or one of evaluate.baselines"),
 ]
 
@@ -146,11 +145,11 @@ def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Comp
     """
     if gate.against not in EARLIER:
         return Compared(gate.against, gate.against, gate.against)
-    if missing := gap(evidence, (layout.REFERENCES, layout.EVALUATION)):
-        return failed(name, gate, missing)
+    evidence.hold(layout.REFERENCES)
+    uses = evidence.need(evidence.reports.evaluation, layout.EVALUATION).references
     why = list[str]()
     for model in (gate.against, "main") if gate.against in RELEASED else (gate.against,):
-        use = _use(evidence, model)
+        use = next((use for known, use in uses.items() if known == model), None)
         if use is None:
             return failed(
                 name, gate, f"no evidence: {layout.REFERENCES} names no {model}; run `lockstep run`"
@@ -239,12 +238,6 @@ def _same(name: str, gate: PairedGate, shown: str) -> Finding:
     )  # fmt: skip
 
 
-def _use(evidence: Evidence, model: str) -> ReferenceUse | None:
-    evaluation = evidence.reports.evaluation
-    assert evaluation is not None  # else it is a gap
-    return next((use for known, use in evaluation.references.items() if known == model), None)
-
-
 def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
     """As ``_noise``, by what params.yaml says of the suite: `lockstep calibrate` does not run it."""
     suite = case.params.suites.get(gate.suite or "")
@@ -260,9 +253,8 @@ def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
 def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
     """The finding for a margin that is below the noise of one unchanged model."""
     todo = "run `lockstep calibrate`"
-    noise, evaluation = evidence.reports.noise, evidence.reports.evaluation
-    if evaluation is None:
-        return failed(name, gate, f"no evidence: {evidence.gaps[layout.EVALUATION.as_posix()]}")
+    noise = evidence.reports.noise
+    evaluation = evidence.need(evidence.reports.evaluation, layout.EVALUATION)
     if noise is None:
         unknown = evidence.gaps[layout.NOISE.as_posix()]
     elif stale := [

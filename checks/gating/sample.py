@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks.evaluation import scoring
-from checks.formats.evidence import Evidence, NoEvidence, gap
+from checks.formats.evidence import Evidence, NoEvidence
 from checks.gating.suite_sample import SuiteSample
 from checks.kinds.scorer import Scorer
 from checks.kinds.suite import SuiteKind
@@ -71,8 +71,7 @@ class Sample:
 
     def _scored(self, model: str, metric: str) -> NDArray[np.float64]:
         path = layout.PREDICTIONS / f"{model}.jsonl"
-        if missing := gap(self._evidence, (layout.EVALUATION, layout.SPLITS / "test.jsonl", path)):
-            raise NoEvidence(missing)
+        self._evidence.hold(layout.EVALUATION, layout.SPLITS / "test.jsonl", path)
         answers = self._evidence.answers.get(model, ())
         if not answers:
             raise NoEvidence(f"no evidence: evaluate did not ask {model}")

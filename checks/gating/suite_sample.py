@@ -14,7 +14,7 @@ from checks.evaluation.answered import AnsweredRows, RatingSuite
 from checks.evaluation.comparisons import Comparisons
 from checks.evaluation.suite_lines import problem
 from checks.formats import judgements
-from checks.formats.evidence import Evidence, NoEvidence, gap
+from checks.formats.evidence import Evidence, NoEvidence
 from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuiteResult
 from checks.kinds.suite import SuiteKind
 from checks.records.rows import request
@@ -27,10 +27,9 @@ def checked(
     name: str, asked: Mapping[str, SuiteKind], evidence: Evidence
 ) -> tuple[SuiteKind, SuiteResult]:
     """A suite of the section suites, and what is recorded of it. Raises NoEvidence where that is of another one."""
-    if missing := gap(evidence, (layout.SUITES_REPORT, layout.PARITY_REPORT)):
-        raise NoEvidence(missing)
-    assert evidence.reports.suites is not None  # else it is a gap
-    suite, result = asked.get(name), evidence.reports.suites.suites.get(name)
+    evidence.hold(layout.PARITY_REPORT)
+    report = evidence.need(evidence.reports.suites, layout.SUITES_REPORT)
+    suite, result = asked.get(name), report.suites.get(name)
     if suite is None or result is None:
         raise NoEvidence(
             f"no evidence: {layout.SUITES_REPORT if suite else layout.PARAMS} has no suite {name}"
@@ -65,8 +64,7 @@ class SuiteSample:
             (layout.JUDGEMENTS / path.name, result.judgements),
             (layout.suite_answers(name), result.given),
         )
-        if missing := gap(evidence, (path, *(other for other, made in others if made))):
-            raise NoEvidence(missing)
+        evidence.hold(path, *(other for other, made in others if made))
         lines: dict[Role, list[SuiteLine]] = {
             role: [line for line in evidence.suites[name] if line.model == model]
             for role, model in result.models.items()
@@ -181,8 +179,7 @@ def _hold_judgements(name: str, evidence: Evidence, about: AnsweredRows) -> None
 
 def _hold_unseen(name: str, evidence: Evidence) -> None:
     """Refuse a suite of which a training row asks a question, whatever its case and spaces: it is no test of that."""
-    if missing := gap(evidence, (layout.SPLITS / "train.jsonl",)):
-        raise NoEvidence(missing)
+    evidence.hold(layout.SPLITS / "train.jsonl")
     asked = {
         _plain(
             request(answer.reading.question if answer.reading else answer.messages)

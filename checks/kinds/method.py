@@ -175,9 +175,7 @@ class Train(Section):
     # It learns chats that call functions, with the tools that they describe.
     learns_calls: ClassVar[bool] = False
 
-    method: Annotated[
-        str, Field(description="the training method, a file of stages/training/methods")
-    ]
+    method: Annotated[str, Field(description="the training method: docs/how-to/training.md")]
     seed: Annotated[
         int,
         Field(ge=0, description="of the adapter's first weights, the order of rows, and dropout"),

@@ -10,7 +10,7 @@ packages is not part of its digest.
 
 import csv
 import functools
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,15 +49,19 @@ def differences(recorded: Mapping[str, Plugin]) -> list[str]:
     return different
 
 
-def named(names: Collection[str], groups: Iterable[str]) -> dict[str, Plugin]:
+def named(
+    names: Collection[str],
+    groups: Iterable[str],
+    identify: Callable[[metadata.EntryPoint], Plugin],
+) -> dict[str, Plugin]:
     """Return what evidence records of the kinds from outside, without importing them.
 
-    They are the kinds of ``groups``, such as ``scorers``, that have one of ``names``. Raises MachineRefused as
-    ``identity``.
+    They are the kinds of ``groups``, such as ``scorers``, that have one of ``names``. ``identify`` is ``identity``,
+    which may remember what it returned. Raises MachineRefused as ``identity``.
     """
     points = (entry for group in sorted(groups) for entry in entry_points(f"{PREFIX}{group}"))
     return {
-        f"{point.group}:{point.name}": identity(point) for point in points if point.name in names
+        f"{point.group}:{point.name}": identify(point) for point in points if point.name in names
     }
 
 
@@ -81,9 +85,11 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
         ) from error
 
 
-def entry_points(group: str) -> list[metadata.EntryPoint]:
+@functools.cache
+def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
+    """Return the entry points of a group in order, read once: sorting parses the metadata of each package."""
     points = _every_entry_point().select(group=group)
-    return sorted(points, key=lambda entry: (entry.name, who(entry)))
+    return tuple(sorted(points, key=lambda entry: (entry.name, who(entry))))
 
 
 @functools.cache

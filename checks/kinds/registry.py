@@ -11,8 +11,9 @@ A team's repository adds a kind by a file in its folder ``kinds`` (``checks.kind
 pyproject.toml names the folders of Lockstep's own kinds: its entry points of the group ``lockstep_kinds``. So this
 package finds kinds of ``stages`` and ``release``, which stand above it, and names neither.
 
-A ``Registry`` has all kinds of a group, in an order that is the same on every machine. It never raises for a kind from
-outside; ``refuse_broken`` raises, and whoever reads params.yaml calls it.
+A ``Registry`` has all kinds of a group, in an order that is the same on every machine. A kind from outside is
+imported when a parameter names it, and is else only a name. Two kinds of one name raise nothing before
+``refuse_broken``, which whoever reads params.yaml calls.
 """
 
 import functools
@@ -26,7 +27,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
@@ -52,7 +53,7 @@ class Registry(Generic[T]):
 
     It annotates a parameter that names a kind, ``Annotated[str, RULES]``, or a section, ``Annotated[Loader, LOADERS]``.
     The kinds are imported when they are first asked for, because their modules import the interface that the registry
-    stands beside. Nothing is raised for a kind from outside.
+    stands beside. MachineRefused is raised for a kind from outside that is named and cannot be used.
     """
 
     def __init__(
@@ -86,8 +87,9 @@ class Registry(Generic[T]):
         Without the name, a section is of the first kind whose model has a default for it.
         """
         if source is str:
-            return core_schema.literal_schema(list(self.kinds))
-        choices = {name: handler.generate_schema(kind) for name, kind in self.kinds.items()}
+            names = core_schema.literal_schema(list(self.names))
+            return core_schema.no_info_after_validator_function(self._named, names)
+        choices = {name: handler.generate_schema(self.annotation(name)) for name in self.names}
         union = core_schema.tagged_union_schema(choices, discriminator=self._field)
         models: dict[str, Any] = dict(self.kinds)
         optional = (
@@ -106,8 +108,23 @@ class Registry(Generic[T]):
 
     @property
     def kinds(self) -> Mapping[str, type[T]]:
-        """Every kind by its name."""
+        """The kinds by name. One from outside is imported when it is looked up, and iterated over only after that."""
         return self._found.kinds
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of every kind. None is imported for it."""
+        return self._found.names
+
+    def annotation(self, name: str) -> Any:
+        """Return the type of a section of the kind ``name``. One from outside is imported when a value is validated."""
+        if name in self._found.kinds.unloaded:
+            return Annotated[Any, _Later(partial(self.kinds.__getitem__, name))]
+        return self.kinds[name]
+
+    def _named(self, name: str) -> str:
+        assert self.kinds[name]
+        return name
 
     @property
     def outside(self) -> Mapping[str, metadata.EntryPoint]:
@@ -116,7 +133,7 @@ class Registry(Generic[T]):
 
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
-        """The kinds from outside that cannot be used, as (problem, fix); they are not in ``kinds``."""
+        """The kinds from outside that have the name of another, as (problem, fix); they are not in ``kinds``."""
         return self._found.broken
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
@@ -128,7 +145,7 @@ class Registry(Generic[T]):
         return {f"{self.group}:{name}": plugins.identity(self.outside[name]) for name in used}
 
     @functools.cached_property
-    def _found(self) -> "_Kinds":
+    def _found(self) -> "_Found":
         modules = _own_modules(self.group) if self._own else []
         own = [_class_in(importlib.import_module(module), self._base) for module in modules]
         own.sort(key=lambda kind: (getattr(kind, "rank", 0), self._name_of(kind)))
@@ -137,6 +154,7 @@ class Registry(Generic[T]):
             raise ValueError(f"{self.group}: two modules have a kind of one name")
         added: dict[str, _Added] = {}
         broken: list[tuple[str, str]] = []
+        unloaded: dict[str, Callable[[], type[Any]]] = {}
         for kind in (*_of_packages(self.group), *_of_team(self.group)):
             start = f"{kind.by} adds {kind.name!r} to {self.group}"
             if kind.name in added:
@@ -144,17 +162,67 @@ class Registry(Generic[T]):
             elif kind.name in kinds:
                 broken.append((f"{start}, which is a kind of Lockstep", kind.rename))
             else:
-                try:
-                    kinds[kind.name] = _loaded(kind, self._base, self._name_of)
-                    added[kind.name] = kind
-                except Unfit as why:
-                    broken.append((f"{start}, which {why}", kind.repair))
+                added[kind.name] = kind
+                unloaded[kind.name] = partial(self._load, kind, start)
         outside = {name: kind.entry for name, kind in added.items() if kind.entry}
-        return _Kinds(MappingProxyType(kinds), MappingProxyType(outside), tuple(broken))
+        names = (*kinds, *unloaded)
+        return _Found(names, _Kinds(kinds, unloaded), MappingProxyType(outside), tuple(broken))
+
+    def _load(self, kind: "_Added", start: str) -> type[Any]:
+        try:
+            return _loaded(kind, self._base, self._name_of)
+        except Unfit as why:
+            raise MachineRefused(f"{start}, which {why}", kind.repair) from why
 
 
-class _Kinds(NamedTuple):
-    kinds: Mapping[str, type[Any]]
+class _Kinds(Mapping[str, type[Any]]):
+    """Kinds by name. One of ``unloaded`` is loaded when it is looked up, and only then iterated over."""
+
+    def __init__(
+        self, loaded: dict[str, type[Any]], unloaded: dict[str, Callable[[], type[Any]]]
+    ) -> None:
+        self._loaded = loaded
+        self.unloaded = unloaded
+
+    def __getitem__(self, name: str) -> type[Any]:
+        if name in self.unloaded:
+            self._loaded[name] = self.unloaded[name]()
+            del self.unloaded[name]
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaded)
+
+    def __len__(self) -> int:
+        return len(self._loaded)
+
+
+class _Later(NamedTuple):
+    """Validates a section by a kind that is loaded for it."""
+
+    load: Callable[[], type[Any]]
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Return a schema that loads the kind when a value, or a JSON schema, is asked for."""
+        del source, handler
+
+        def validated(value: Any) -> Any:
+            return self.load().model_validate(value)
+
+        def described(schema: Any, handler: Any) -> Any:
+            del schema
+            return handler(self.load().__pydantic_core_schema__)
+
+        return core_schema.no_info_plain_validator_function(
+            validated, metadata={"pydantic_js_functions": [described]}
+        )
+
+
+class _Found(NamedTuple):
+    names: tuple[str, ...]
+    kinds: _Kinds
     outside: Mapping[str, metadata.EntryPoint]
     broken: tuple[tuple[str, str], ...]
 
@@ -194,7 +262,7 @@ _declared: dict[str, Registry[Any]] = {}
 
 
 def refuse_broken() -> None:
-    """Raise MachineRefused with every kind from outside that cannot be used."""
+    """Raise MachineRefused with every kind from outside that has the name of another, or a file in a wrong place."""
     broken = [kind for _, registry in sorted(_declared.items()) for kind in registry.broken]
     groups = {entry.name for entry in plugins.entry_points(_OWN)} | {*map(_folder_name, _declared)}
     broken += team_kinds.misplaced(groups)
@@ -289,5 +357,5 @@ def _own_folder(group: str) -> ModuleType:
             return folder
     raise MachineRefused(
         f"the installed {distribution.NAME} does not say where its {name} are: it was installed before this code",
-        "install it again: run ./lockstep, or pip install --no-deps -e . in its folder",
+        "install it again: remove .venv and run ./lockstep; in a clone of Lockstep: pip install --no-deps -e .",
     )

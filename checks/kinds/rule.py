@@ -96,9 +96,24 @@ def _name(rule: type[Rule]) -> str:
 RULES: Registry[Rule] = Registry("lockstep.rules", Rule, _name)
 
 
+class _Rules(dict[str, Rule]):
+    """Rules by name. One from outside is made when it is looked up."""
+
+    numbers: Numbers
+
+    def __missing__(self, name: str) -> Rule:
+        self[name] = rule = RULES.kinds[name](self.numbers)
+        return rule
+
+
 def all_rules(numbers: Numbers) -> dict[str, Rule]:
-    """Every rule by its name, whether ``prepare.rules`` names it or not, with the numbers of the section prepare."""
-    return {name: rule(numbers) for name, rule in RULES.kinds.items()}
+    """Every rule by its name, whether ``prepare.rules`` names it or not, with the numbers of the section prepare.
+
+    Rules from outside are there once they are looked up.
+    """
+    rules = _Rules({name: rule(numbers) for name, rule in RULES.kinds.items()})
+    rules.numbers = numbers
+    return rules
 
 
 def rows_dropped(counts: Iterable[RuleCount]) -> str:

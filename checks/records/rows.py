@@ -230,7 +230,6 @@ class Prediction(Sparse):
 
     ``score`` is by the first scorer of evaluate.scorers, ``scores`` by each, all in [0, 1]. ``learned``: the train
     split of this model, a reference of another test split, asks the same. No comparison with it counts this row.
-    ``latency`` is of files that older versions wrote, in seconds: it is read, and not written any more.
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset({"learned"})
@@ -244,4 +243,3 @@ class Prediction(Sparse):
     group: str
     slice: str
     learned: bool = False
-    latency: Annotated[float | None, Field(ge=0, exclude=True)] = None

@@ -53,12 +53,7 @@ class RecordedSearch(RetrieverKind):
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """As recorded. Raises EvidenceRefused for a record of other questions or passages, or of too few."""
         key, path = f"{search.where}.log", search.files["log"]
-        try:
-            lines = files.read_jsonl(path, Ranking)
-        except EvidenceRefused as refused:
-            raise EvidenceRefused(
-                f"{key}: {refused.what.removeprefix(f'{path}:').strip()}", _AGAIN
-            ) from refused
+        lines = files.read_pinned(path, Ranking, key, _AGAIN)
         ranking = dict[str, tuple[str, ...]]()
         for number, line in enumerate(lines, 1):
             if wrong := _problem(line, search, ranking):

@@ -15,7 +15,6 @@ class JsonValid(ScorerKind):
 
     def score(self, prediction: str, reference: str) -> float:
         """1 for JSON by RFC 8259, else 0: NaN and Infinity, which Python's reader lets through, are not JSON."""
-        del reference
         try:
             # Numbers stay text: only their grammar matters, and a long one is legal.
             json.loads(prediction, parse_int=str, parse_float=str, parse_constant=_refuse_constant)

@@ -26,7 +26,6 @@ class Regex(ScorerKind):
         """1 for a match, else 0; by the ``regex`` package, because it has a time limit."""
         import regex
 
-        del reference
         try:
             pattern = regex.compile(self.pattern)
         except (regex.error, RecursionError, OverflowError) as error:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from checks.records.rows import Record
+from checks.formats.evaluation_reports import Figures
 from checks.stats.planning import POWER
 
 ABOUT = (
@@ -26,15 +26,12 @@ ABOUT = (
 )
 
 
-class Difference(Record):
+class Difference(Figures):
     """Mean of one recipe minus mean of another, with its two-sided interval at ``confidence``.
 
     ``detectable``: the true difference that so many seeds and rows, varying as these do, show in four cases of five.
     """
 
-    value: float
-    low: float
-    high: float
     confidence: float
     freedom: float  # degrees of freedom
     detectable: float

@@ -22,8 +22,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count
-from checks.records.rows import Record
 from checks.stats import hall
 from checks.stats.score_test import ScoreTest
 from checks.stats.unseen import Unseen
@@ -192,17 +192,13 @@ class Comparison:
         return self.upper(1 - self.confidence)
 
 
-class Difference(Record):
+class Difference(Interval):
     """The mean of new - old over ``n`` rows with its two-sided interval; on how many rows new is better, and worse.
 
     ``p``: two-sided, twice the smaller of the two one-sided p-values; ``p_holm``: the same, corrected by Holm's method
     over the differences that are shown together. ``method``: the test. ``less_is_better``: as of a loss.
     """
 
-    value: float
-    low: float
-    high: float
-    n: Count
     wins: Count
     losses: Count
     p: float

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,10 @@ from checks.process.errors import EvidenceRefused
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# Where a record, and a signed statement, say their format.
+_FORMATS = (("schema_version",), ("predicateType",))
+_FORMAT = re.compile(r"(.*?)([0-9]{1,9})", re.DOTALL)
+
 LARGEST = 64 << 20  # bytes of a report
 LONGEST = 16 << 20  # bytes of a line of rows; prepare takes rows of 1 MB
 
@@ -25,16 +30,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     An OSError without a file name, as for a full disk, gets ``path``.
     """
-    try:
-        with _replacing(path) as stream:
-            yield stream
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -46,8 +41,10 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         os.umask(umask)
         Path(name).chmod(0o666 & ~umask)
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)
         raise
 
 
@@ -108,9 +105,7 @@ def read_json(path: Path, model: type[Model]) -> Model:
             f"{path}: {error.strerror or error}", "run `./lockstep run` to make it"
         ) from error
     except ValidationError as error:
-        raise EvidenceRefused(
-            f"{path}: {first(error)}", "run `./lockstep run` to make it again"
-        ) from error
+        raise unfit(str(path), error, "run `./lockstep run` to make it again") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
@@ -125,6 +120,15 @@ def write_jsonl(path: Path, rows: Iterable[BaseModel]) -> int:
 def read_jsonl(path: Path, model: type[Model]) -> list[Model]:
     """Read all rows; raise EvidenceRefused with the line that is malformed or too long."""
     return list(each_of_jsonl(path, model))
+
+
+def read_pinned(path: Path, model: type[Model], key: str, todo: str) -> list[Model]:
+    """Read all rows of a file that params.yaml pins at ``key``, which EvidenceRefused names instead of the copy."""
+    try:
+        return read_jsonl(path, model)
+    except EvidenceRefused as refused:
+        what = refused.what.removeprefix(f"{path}:").strip()
+        raise EvidenceRefused(f"{key}: {what}", todo) from refused
 
 
 def each_of_jsonl(
@@ -145,15 +149,39 @@ def each_of_jsonl(
                 try:
                     row = model.model_validate_json(line)
                 except ValidationError as error:
-                    raise EvidenceRefused(
-                        f"{path}:{number}: {first(error)}",
-                        "run `./lockstep run` to make the file again",
-                    ) from error
+                    todo = "run `./lockstep run` to make the file again"
+                    raise unfit(f"{path}:{number}", error, todo) from error
                 yield row
     except OSError as error:
         raise EvidenceRefused(
             f"{path}: {error.strerror or error}", "run `./lockstep run` to make it"
         ) from error
+
+
+def unfit(where: str, error: ValidationError, todo: str) -> EvidenceRefused:
+    """Return the refusal of evidence by its first problem, with ``todo``. Raises as ``refuse_newer``."""
+    refuse_newer(where, error)
+    return EvidenceRefused(f"{where}: {first(error)}", todo)
+
+
+def refuse_newer(where: str, error: ValidationError) -> None:
+    """Raise EvidenceRefused if a newer Lockstep wrote the evidence, by the format that it names."""
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "literal_error" and detail["loc"][-1:] in _FORMATS:
+            refuse_format(where, str(detail["input"]), detail["ctx"]["expected"].strip("'"))
+
+
+def refuse_format(where: str, given: str, known: str) -> None:
+    """Raise EvidenceRefused if the format ``given`` is a later one than ``known``, by the number that ends both."""
+    names = [_FORMAT.fullmatch(name) for name in (given, known)]
+    (name, number), (known_name, known_number) = (
+        match.groups() if match else ("", "0") for match in names
+    )
+    if name == known_name and int(number) > int(known_number):
+        raise EvidenceRefused(
+            f"{where}: has the format {given}, which a newer Lockstep reads: `lockstep upgrade`",
+            "move to that version, then run this again",
+        )
 
 
 def first(error: ValidationError) -> str:

@@ -66,6 +66,12 @@ def dump(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, width=1000)
 
 
+def inline(value: Any) -> str:
+    """Return a plain value as YAML on one line."""
+    text = yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=10_000)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def load(text: str) -> Any:
     """The plain value of ``text``."""
     return read(text)[1]

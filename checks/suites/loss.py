@@ -64,7 +64,6 @@ class Loss(AskedSuite):
 
     def size(self, test_rows: int) -> int:
         """Only the file knows."""
-        del test_rows
         return 1
 
     def scored(self, material: Material) -> Made:
@@ -89,13 +88,8 @@ class Loss(AskedSuite):
 
 def _pieces(name: str, path: Path) -> list[Piece]:
     key = f"{layout.PARAMS}: suites.{name}.text"
-    try:
-        pieces = files.read_jsonl(path, Piece)
-    except EvidenceRefused as refused:
-        what = refused.what.removeprefix(f"{path}:").strip()
-        raise EvidenceRefused(
-            f"{key}: {what}", "pin JSON lines with id and text: docs/how-to/suites.md"
-        ) from refused
+    todo = "pin JSON lines with id and text: docs/how-to/suites.md"
+    pieces = files.read_pinned(path, Piece, key, todo)
     if twice := [
         piece_id for piece_id, count in Counter(piece.id for piece in pieces).items() if count > 1
     ]:

@@ -10,7 +10,7 @@ metric ``judge``, or ``differs`` where there is no judge: figures to read.
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from checks.evaluation import comparisons
 from checks.evaluation.answered import RatingSuite
@@ -18,7 +18,6 @@ from checks.evaluation.comparisons import Comparisons
 from checks.formats import judgements, labels
 from checks.formats.evaluation_reports import RELEASED
 from checks.formats.labels import Verdict
-from checks.formats.report import now_called
 from checks.formats.suite_report import (
     Anchored,
     Compared,
@@ -49,7 +48,6 @@ class Pairwise(RatingSuite):
     ]
     against: Annotated[
         Literal["base", "main", "production", "best"],
-        BeforeValidator(now_called),
         Field(description="whose answers are compared with the candidate's"),
     ]
     rows: Annotated[
@@ -245,13 +243,8 @@ class Pairwise(RatingSuite):
         if self.anchor is None:
             return []
         path, key = material.files["anchor"], f"{self._at(material)}.anchor"
-        try:
-            lines = files.read_jsonl(path, labels.Anchor)
-        except EvidenceRefused as refused:
-            what = refused.what.removeprefix(f"{path}:").strip()
-            raise EvidenceRefused(
-                f"{key}: {what}", "pin lines with id, prompt, left, right and label"
-            ) from refused
+        todo = "pin lines with id, prompt, left, right and label"
+        lines = files.read_pinned(path, labels.Anchor, key, todo)
         pairs = []
         for number, line in enumerate(lines, 1):
             row = Row(

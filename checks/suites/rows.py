@@ -181,12 +181,7 @@ def _rows(suite: Questions, name: str, path: Path) -> list[Row]:
     """The rows of the pinned file. Raises EvidenceRefused with the line that is none."""
     key = f"{layout.PARAMS}: suites.{name}.file"
     todo = "pin JSON lines with prompt, or name the file's keys in columns: docs/how-to/suites.md"
-    try:
-        lines = files.read_jsonl(path, _Line)
-    except EvidenceRefused as refused:
-        raise EvidenceRefused(
-            f"{key}: {refused.what.removeprefix(f'{path}:').strip()}", todo
-        ) from refused
+    lines = files.read_pinned(path, _Line, key, todo)
     rows = []
     for number, line in enumerate(lines, 1):
         try:

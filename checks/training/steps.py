@@ -197,9 +197,10 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
                 "is not offered with train.steps: each hands an adapter on|use lora",
                 (*place, "full"),
             )
+    of_method = _parameters(value)
     for key in value.keys() - _SHARED.keys() - {"method", "steps"}:
         if of_methods := sorted(
-            name for name, method in METHODS.kinds.items() if key in method.model_fields
+            name for name, parameters in of_method.items() if key in parameters
         ):
             yield _problem(
                 f"{key}: is a parameter of {' and '.join(of_methods)}, not of every method|move it into that step"
@@ -210,10 +211,17 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
                 yield _problem(f"{why}|move it beside train.steps", ("steps", number, key))
 
 
+def _parameters(value: dict[str, Any]) -> dict[str, frozenset[str]]:
+    """Return the parameters of each method. A method of the team's counts, and is loaded, if a step names it."""
+    for step in value["steps"]:
+        METHODS.kinds.get(str(step.get("method")))
+    return {name: frozenset(method.model_fields) for name, method in METHODS.kinds.items()}
+
+
 def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
     """Yield what each step's method says of its parameters, at the place where they are written, each once."""
     seen: set[tuple[Any, ...]] = set()
-    owned = {key for method in METHODS.kinds.values() for key in method.model_fields}
+    owned = frozenset[str]().union(*_parameters(value).values())
     for number, step in enumerate(value["steps"]):
         if "method" not in step:
             yield InitErrorDetails(type="missing", loc=("steps", number, "method"), input=step)
@@ -250,7 +258,7 @@ def _problem(text: str, place: tuple[str | int, ...] = ()) -> InitErrorDetails:
 
 def _as_written() -> Any:
     """The section as it is written, for the JSON schema: shared keys beside a list of steps."""
-    methods: Any = Literal[tuple(METHODS.kinds)]
+    methods: Any = Literal[METHODS.names]
     step: Any = create_model(
         "Step",
         __config__=ConfigDict(extra="allow"),

@@ -346,6 +346,11 @@ def _parts(pointer: Pointer, stated: Release) -> Iterator[Part]:
         ("signed statement", pointer.evidence, "names everything below"),
         ("verdict", made.verdict, f"{layout.VERDICT} at commit {commit}"),
         ("weights", pointer.model, "the merged model that was evaluated and is served"),
+        *(
+            ("GGUF file", layer.files[layout.GGUF], "the same model, for llama.cpp")
+            for layer in image.layers
+            if layout.GGUF in layer.files
+        ),
         ("adapter", made.adapter, "what training made, merged into the base"),
         ("base model", made.base, "its files, as a tree"),
         ("evaluation", made.reports.get(str(layout.EVALUATION)), "the scores of this page"),

@@ -41,7 +41,7 @@ class WithPackages(Group):
                 )
 
 
-def _entry_points() -> list[EntryPoint]:
+def _entry_points() -> tuple[EntryPoint, ...]:
     from checks.kinds import plugins
 
     return plugins.entry_points(_GROUP)

@@ -14,7 +14,7 @@ from checks.formats.training_reports import ParityReport, TrainReport
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from checks.storage import digest, layout, unfit_evidence
+from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.evidence import weights
 from release.evidence.statement import TEMPLATE, tokenizer
@@ -137,9 +137,7 @@ class Origin:
         try:
             return None if data is None else kind.model_validate_json(data)
         except ValidationError as error:
-            raise unfit_evidence.unfit(
-                str(path), error, "use the version that signed it"
-            ) from error
+            raise files.unfit(str(path), error, "use the version that signed it") from error
 
 
 def _agree(

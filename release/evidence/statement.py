@@ -33,7 +33,7 @@ from checks.formats.statement import (
 from checks.formats.training_reports import ParityReport
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
-from checks.storage import digest, files, format_version, layout, unfit_evidence
+from checks.storage import digest, files, layout
 from release.evidence import dsse, strict
 
 MODEL = layout.MERGED.as_posix()  # the weights' name among the subjects
@@ -237,13 +237,13 @@ def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
     predicate_type = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType")
     wanted = kind.model_fields["predicate_type"].default
     if predicate_type != wanted:
-        format_version.refuse_format(where, str(predicate_type), wanted)
+        files.refuse_format(where, str(predicate_type), wanted)
         what = f"{where}: predicateType is {str(predicate_type)[:80]!r}, not {wanted}"
         raise EvidenceRefused(what, "sign the right statement")
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:
-        raise unfit_evidence.unfit(where, error, "sign it again with this version") from error
+        raise files.unfit(where, error, "sign it again with this version") from error
 
 
 def _judged(judged: dict[str, str], path: Path) -> str:

@@ -125,7 +125,7 @@ class Layout:
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
 
-    def borrow(self, digest: str, size: int, source: Store) -> bool:  # noqa: ARG002 - as Store has it
+    def borrow(self, digest: str, size: int, source: Store) -> bool:
         """Always False: a hashed copy is safer than a link to a file that others can change."""
         return False
 

@@ -187,3 +187,9 @@ def _serves(
         raise BuildRefused(f"{path}: is not a JSON object", "run `./lockstep run merge`")
     if why := compatibility.unfit(runtime, config, longest):
         raise BuildRefused(f"{path}: {why}", "choose another serve.runtime")
+    file = runtime.identity.file if runtime.identity else None
+    if file and file not in described:
+        raise BuildRefused(
+            f"{layout.MERGED}: has no {file}, which {runtime.name} serves",
+            "set merge.export, and run `./lockstep run`",
+        )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
 from checks.process.errors import EvidenceRefused
-from checks.storage import digest, layout, unfit_evidence
+from checks.storage import digest, files, layout
 from release.adapters.git import Git
 from release.ledger import Ledger, Move
 
@@ -48,9 +48,7 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
         payload = base64.b64decode(plain.get("dsseEnvelope", plain)["payload"], validate=True)
         return Envelope(data, Statement.model_validate_json(payload))
     except ValidationError as error:
-        raise unfit_evidence.unfit(
-            where, error, "read it with the version that signed it"
-        ) from error
+        raise files.unfit(where, error, "read it with the version that signed it") from error
     except (
         ValueError,
         KeyError,

@@ -15,7 +15,7 @@ from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats.drift import Text
-from checks.storage import layout, unfit_evidence
+from checks.storage import files, layout
 from release.monitoring.answers import Reference, ScoredAnswer
 from release.record import outputs
 from release.record.records import Commit, Records
@@ -77,7 +77,7 @@ def _report(commit: Commit, path: Path, model: type[M]) -> M:
         report = commit.report(path, model)
     except ValidationError as error:
         todo = "use the version of Lockstep that wrote it, or promote a release of this one"
-        raise unfit_evidence.unfit(f"{path} at {commit.name[:12]}", error, todo) from error
+        raise files.unfit(f"{path} at {commit.name[:12]}", error, todo) from error
     if report is None:
         raise EvidenceRefused(
             f"{path} at {commit.name[:12]}: is not there", "fetch the commit that made the release"

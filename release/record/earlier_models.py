@@ -20,7 +20,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.identity import Digest
-from checks.storage import layout, unfit_evidence
+from checks.storage import files, layout
 from release.adapters import commits
 from release.ledger import Ledger
 from release.ledger.types import Place
@@ -156,7 +156,7 @@ def record(records: Records, commit: str) -> Reference | None:
         evaluated = records.at(commit).report(layout.EVALUATION, _Record)
     except ValidationError as error:
         todo = "restore it on the target branch from an earlier commit; without it there is no reference model"
-        raise unfit_evidence.unfit(f"{layout.EVALUATION} at {commit[:12]}", error, todo) from error
+        raise files.unfit(f"{layout.EVALUATION} at {commit[:12]}", error, todo) from error
     if evaluated is None:
         return None
     return Reference(

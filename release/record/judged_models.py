@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from checks.formats.looks import LooksReport, RowSketch
 from checks.records.identity import Digest
-from checks.storage import format_version, layout
+from checks.storage import files, layout
 from release.adapters import commits
 
 PATHS = (layout.EVALUATION, layout.VERDICT, layout.LOOKS)
@@ -124,7 +124,7 @@ def _list(text: bytes) -> LooksReport | None:
     try:
         return LooksReport.model_validate_json(text)
     except ValidationError as error:
-        format_version.refuse_newer(
+        files.refuse_newer(
             f"{layout.LOOKS} in git", error
         )  # its looks count, and are not known here
         return None

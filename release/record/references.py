@@ -8,7 +8,6 @@ import contextlib
 from typing import NamedTuple
 
 from checks.formats.evaluation_reports import EARLIER, Earlier, Reference, ReferencesReport
-from checks.formats.report import now_called
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import files, layout
 from release.adapters import commits
@@ -108,7 +107,7 @@ def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:
         with contextlib.suppress(ParamsRefused, AttributeError, KeyError, TypeError):
             # A policy that cannot be read is refused later, when it judges.
             theirs = records.at(tip).document(f"{layout.PARAMS} at {tip[:12]}")
-            named |= {now_called(gate.get("against")) for gate in theirs["gates"].values()}
+            named |= {gate.get("against") for gate in theirs["gates"].values()}
     return tuple(name for name in EARLIER if name in named)
 
 

@@ -2,8 +2,8 @@
 
 To add a runtime, add a file: docs/reference/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and
 ``model_field`` these placeholders are replaced: {model} (the weights' folder as the server sees it), {name}, {host} (to
-listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {max_concurrent_requests},
-{shards}, {draft_tokens}.
+listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {all_tokens} (that times
+``concurrency``), {max_concurrent_requests}, {shards}, {draft_tokens}.
 """
 
 import re
@@ -22,20 +22,24 @@ from release.runtimes.settings import Setting, Settings
 
 FOLDER = Path(__file__).parent
 _WORDS = (
-    "model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "max_concurrent_requests",
-    "shards", "draft_tokens",
+    "model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "all_tokens",
+    "max_concurrent_requests", "shards", "draft_tokens",
 )  # fmt: skip
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
 # How a server is asked for what OpenAI's API has no word for: the code that speaks it is release/serving/dialects.py.
-Dialect = Literal["tgi", "vllm", "openai"]
+Dialect = Literal["tgi", "vllm", "llamacpp", "openai"]
 
 
 class Identity(Section):
-    """Where the server names its model: GET ``path``, then the value at ``field`` (dots for depth, 0 for an index)."""
+    """Where the server names its model: GET ``path``, then the value at ``field`` (dots for depth, 0 for an index).
+
+    ``file``: the path, in the model's folder, of the file that it names; null: it names the folder.
+    """
 
     path: str
     field: str
+    file: str | None
 
 
 class Metrics(Section):
@@ -216,6 +220,7 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         "dtype": runtime.dtypes[serve.dtype],
         "max_input_tokens": str(serve.max_input_tokens),
         "max_total_tokens": str(serve.max_total_tokens),
+        "all_tokens": str(serve.max_total_tokens * runtime.concurrency),
         "max_concurrent_requests": str(serve.max_concurrent_requests),
         "shards": str(shards),
         "draft_tokens": str(serve.speculation.tokens if serve.speculation else 0),

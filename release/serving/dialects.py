@@ -1,9 +1,10 @@
 """Requests and replies in each ``Runtime.dialect``.
 
-All three are OpenAI's chat completions. In addition, ``tgi`` (its OpenAPI document) returns log-probabilities by token
+All are OpenAI's chat completions. In addition, ``tgi`` (its OpenAPI document) returns log-probabilities by token
 text and tokenizes a chat at /chat_tokenize; ``vllm`` returns token ids on request and tokenizes at /tokenize;
-``openai`` has neither. TGI cannot be kept from ending an answer. ``openai`` has ``logit_bias`` for that; vLLM refuses
-it where it speculates, so it is given the fewest tokens of the answer.
+``llamacpp`` returns token ids, writes a chat as text at /apply-template and tokenizes that at /tokenize; ``openai`` has
+neither. TGI cannot be kept from ending an answer. ``openai`` and ``llamacpp`` have ``logit_bias`` for that; vLLM
+refuses it where it speculates, so it is given the fewest tokens of the answer.
 
 A chat with tools is asked for text. With ``tool_choice: none`` vLLM describes the tools in the prompt, and reads no
 call from the answer. TGI would leave them out of the prompt then, and without it the model can write only a call.
@@ -66,6 +67,7 @@ class _Loose(BaseModel):
 
 
 class _Logprob(_Loose):
+    id: int | None = None
     token: str
     logprob: float
 
@@ -115,6 +117,10 @@ class _TgiTokens(_Loose):
 
 class _VllmTokens(_Loose):
     tokens: list[int]
+
+
+class _Prompt(_Loose):
+    prompt: str
 
 
 @dataclass(frozen=True)
@@ -228,6 +234,13 @@ def _vllm_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
     return tuple(_read(_VllmTokens, reply.body).tokens)
 
 
+def _llamacpp_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
+    """Both requests do what a chat does: the template's own beginning is left out where the model adds one."""
+    prompt = _read(_Prompt, client.post("/apply-template", body).good().body).prompt
+    asked = {"content": prompt, "add_special": True, "parse_special": True}
+    return tuple(_read(_VllmTokens, client.post("/tokenize", asked).good().body).tokens)
+
+
 def _biased(ends: Sequence[int], _limit: int) -> dict[str, Any]:
     """-100 is the lowest bias in OpenAI's API; transformers serve accepts only floats."""
     return {"logit_bias": {str(token): -100.0 for token in ends}}
@@ -248,6 +261,13 @@ def _by_id(token: _Logprob) -> Token:
     if number == token.token or not (number.isascii() and number.isdigit()):
         raise NoAnswer(f"returned a token as {shown(token.token)}, not as token_id:<id>")
     return Token(int(number), None, token.logprob)
+
+
+def _by_number(token: _Logprob) -> Token:
+    """llama.cpp writes a token's id beside its text."""
+    if token.id is None:
+        raise NoAnswer(f"returned the token {shown(token.token)} without its id")
+    return Token(token.id, None, token.logprob)
 
 
 def _plain(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -275,6 +295,13 @@ SPEECHES: dict[Dialect, Speech] = {
         _vllm_tokens,
         unending=_at_least,
         raw={"tool_choice": "none"},
+    ),
+    "llamacpp": Speech(
+        {"logprobs": True, "top_logprobs": 1},
+        _by_number,
+        _llamacpp_tokens,
+        unending=_biased,
+        raw=None,
     ),
     "openai": Speech(None, _by_text, None, unending=_biased, raw={}),
 }

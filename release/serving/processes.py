@@ -93,6 +93,12 @@ def start(runtime: Runtime, serve: Serve, folder: Path, root: Path | None = None
         raise ServingRefused(
             f"{folder}: is not a folder of weights", "run `./lockstep run`, or name another"
         )
+    file = runtime.identity.file if runtime.identity else None
+    if file and not (folder / file).is_file():
+        raise ServingRefused(
+            f"{folder}: has no {file}, which {runtime.name} serves",
+            "set merge.export, and run `./lockstep run`",
+        )
     command = program(runtime, root or Path())
     port = free_port()
     model = str(folder.resolve())

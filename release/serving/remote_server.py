@@ -25,7 +25,7 @@ class Running:
         """Always empty: its log cannot be read from here."""
         return b""
 
-    def terminate(self, deadline: float) -> Ended | None:  # noqa: ARG002 - the protocol's
+    def terminate(self, deadline: float) -> Ended | None:
         """Always None: it is not stopped from here."""
         return None
 

@@ -57,7 +57,7 @@ def capture(
     releases.check_known(params_file.load(root / layout.PARAMS), environment)
     if kind not in KINDS.kinds:
         raise ParamsRefused(
-            f"{kind[:80]!r} is not a kind of log", f"use one of {', '.join(KINDS.kinds)}"
+            f"{kind[:80]!r} is not a kind of log", f"use one of {', '.join(KINDS.names)}"
         )
     if options.release is not None and release_named(options.release) is None:
         raise ParamsRefused(

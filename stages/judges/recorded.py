@@ -42,16 +42,9 @@ class Recorded(JudgeKind):
         self, asked: Sequence[Asked], scale: Scale, material: Material
     ) -> Iterable[Judgement]:
         """Read them. Raises EvidenceRefused for a line that is none, or whose value is not on the scale."""
-        del asked
         start = f"{layout.PARAMS}: suites.{material.name}.judge.log"
-        path = material.files["judge.log"]
-        try:
-            judgements = files.read_jsonl(path, Judgement)
-        except EvidenceRefused as refused:
-            what = refused.what.removeprefix(f"{path}:").strip()
-            raise EvidenceRefused(
-                f"{start}: {what}", "pin a file of judgements: docs/how-to/suites.md"
-            ) from refused
+        todo = "pin a file of judgements: docs/how-to/suites.md"
+        judgements = files.read_pinned(material.files["judge.log"], Judgement, start, todo)
         for number, judgement in enumerate(judgements, 1):
             if judgement.value is not None and not scale.low <= judgement.value <= scale.high:
                 outside = f"is not from {scale.low:g} to {scale.high:g}"

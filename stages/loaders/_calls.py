@@ -1,6 +1,7 @@
 """Tools and their calls in a row of a table, as OpenAI's fine-tuning files, TRL and transformers write them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,51 @@ _TOOL = (
 _SHOWN = 80  # characters of a refusal
 
 
+class Bad(ValueError):  # noqa: N818 - becomes a line of a refusal
+    """A bad row: its place and the reason."""
+
+
+def shown(value: Any) -> str:
+    """Show a value in a refusal."""
+    try:
+        return cut(ascii(value))
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
+
+
+def cut(text: str) -> str:
+    """Shorten a text for a refusal."""
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON. Raises ValueError if a key is there twice."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
+        raise ValueError(f"key {shown(twice)} is written twice")
+    return row
+
+
+def as_text(value: Any, where: str) -> str:
+    """A cell as text; null (and NaN, as pandas writes null) becomes empty text. Anything else is refused."""
+    if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
+        return ""
+    if not isinstance(value, str):
+        written = (
+            f': write it as text, "{cut(json.dumps(value))}"'
+            if isinstance(value, int | float)
+            else ""
+        )
+        raise Bad(f"{where}: {shown(value)} is not text{written}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise Bad(f"{where}: {shown(value)} holds half of a surrogate pair") from error
+    return value
+
+
 def calls(value: Any) -> tuple[ToolCall, ...]:
     """The calls of a turn; arguments may be a JSON object or its text. Raises ValueError for any other shape."""
     if not isinstance(value, list | tuple):
@@ -25,20 +71,6 @@ def calls(value: Any) -> tuple[ToolCall, ...]:
     if len({*ids}) < len(ids):
         raise ValueError("two calls have one id")
     return read
-
-
-def text(turn: Mapping[str, Any], key: str) -> str:
-    """A text of a turn; empty if there is none. Raises ValueError for anything else."""
-    value = turn.get(key)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"{key}: {ascii(value)[:_SHOWN]} is not text")
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{key}: {ascii(value)[:_SHOWN]} holds half of a surrogate pair"
-        ) from error
-    return value or ""
 
 
 def tools(value: Any) -> tuple[dict[str, JsonValue], ...]:
@@ -97,11 +129,12 @@ def _call(value: Any) -> ToolCall:
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         arguments = _parsed(arguments or "{}", "arguments")
-    name = text(function, "name")
+    name = as_text(function.get("name"), "name")
     if not name or not isinstance(arguments, dict):
         raise ValueError(f"{ascii(value)[:_SHOWN]} is no call: write {_SHAPE}")
     return ToolCall(
-        id=text(value, "id"), function=Function(name=name, arguments=_plain(arguments, "arguments"))
+        id=as_text(value.get("id"), "id"),
+        function=Function(name=name, arguments=_plain(arguments, "arguments")),
     )
 
 
@@ -110,7 +143,7 @@ def _tool(value: Any) -> dict[str, JsonValue]:
     if (
         not isinstance(function, dict)
         or value.get("type") != "function"
-        or not text(function, "name")
+        or not as_text(function.get("name"), "name")
     ):
         raise ValueError(f"{ascii(value)[:_SHOWN]} is no tool: write {_TOOL}")
     takes = function.get("parameters")
@@ -145,15 +178,9 @@ def _filled(value: Any) -> str:
 
 def _parsed(value: str, what: str) -> Any:
     try:
-        return json.loads(value, object_pairs_hook=_unique)
+        return json.loads(value, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what}: {ascii(value)[:_SHOWN]} is not JSON: {error}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(unique := dict(pairs)) < len(pairs):
-        raise ValueError("a key is written twice")
-    return unique
 
 
 def _plain(value: Any, what: str) -> dict[str, JsonValue]:

@@ -6,7 +6,7 @@ Calls of functions and their results are read as OpenAI writes them: ``_calls.py
 import re
 from typing import Any, NamedTuple
 
-from checks.records.rows import ToolCall
+from checks.records.rows import Message, ToolCall
 from stages.loaders import _calls
 
 _ROLES = ("system", "user", "assistant", "tool")
@@ -25,16 +25,6 @@ class Shape(NamedTuple):
 
     pattern: str
     words: str
-
-
-class Turn(NamedTuple):
-    """A turn as it is written. ``content`` is of any type."""
-
-    role: str
-    content: Any
-    calls: tuple[ToolCall, ...] = ()
-    call_id: str = ""
-    name: str = ""
 
 
 _WITH_RESULTS = "(call (tool )+)*"
@@ -59,7 +49,7 @@ def is_chat(value: Any) -> bool:
     )
 
 
-def turns(value: list[dict[str, Any]], shape: Shape) -> list[Turn]:
+def turns(value: list[dict[str, Any]], shape: Shape) -> list[Message]:
     """The turns. Raises ValueError for other roles, too many turns, a turn with more, or a call without its result."""
     if len(value) > MOST:
         raise ValueError(f"has {len(value):,} turns, and a chat has at most {MOST}")
@@ -83,15 +73,18 @@ def turns(value: list[dict[str, Any]], shape: Shape) -> list[Turn]:
             raise ValueError(f"a turn has {', '.join(other)[:_SHOWN]} beside {' and '.join(known)}")
         try:
             calls = _calls.calls(turn.get("tool_calls") or ())
-            call_id, name = (_calls.text(turn, key) for key in ("tool_call_id", "name"))
+            content, call_id, name = (
+                _calls.as_text(turn.get(key), key) for key in ("content", "tool_call_id", "name")
+            )
         except ValueError as error:
             raise ValueError(f"turn {number}: {error}") from error
-        messages.append(Turn(str(role), turn.get("content"), calls, call_id, name))
+        values = {"tool_calls": calls, "tool_call_id": call_id, "name": name}
+        messages.append(Message.model_validate({"role": role, "content": content, **values}))
     _refuse_unanswered(messages)
     return messages
 
 
-def _refuse_unanswered(found: list[Turn]) -> None:
+def _refuse_unanswered(found: list[Message]) -> None:
     """Raise ValueError unless each result is of a call of the turn before the results, and each call has one.
 
     The last turn's calls have none. A result says of which call it is by its id, or by the function's name; without
@@ -102,10 +95,10 @@ def _refuse_unanswered(found: list[Turn]) -> None:
         if turn.role == "tool":
             fits = (
                 call for call in waiting
-                if turn.call_id in ("", call.id) and turn.name in ("", call.function.name)
+                if turn.tool_call_id in ("", call.id) and turn.name in ("", call.function.name)
             )  # fmt: skip
             if (call := next(fits, None)) is None:
-                what = turn.call_id or turn.name
+                what = turn.tool_call_id or turn.name
                 raise ValueError(
                     f"turn {number}: answers {what[:_SHOWN]!r}, a call that was not made, or was answered"
                 )
@@ -115,7 +108,7 @@ def _refuse_unanswered(found: list[Turn]) -> None:
                 f"turn {number}: comes before the result of {waiting[0].function.name[:_SHOWN]!r}"
             )
         else:
-            waiting = list(turn.calls)
+            waiting = list(turn.tool_calls)
 
 
 def _as_openai(turn: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,6 @@ all of it is in memory: no model here reads as much, and one missing quote makes
 import csv
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
@@ -22,11 +21,13 @@ from pydantic import Field, JsonValue, TypeAdapter, model_validator
 
 from checks.data.drafts import Draft
 from checks.kinds.loader import Loader
-from checks.process.errors import DataRefused
+from checks.process import distribution
+from checks.process.errors import DataRefused, MachineRefused
 from checks.process.text import escape
 from checks.records.rows import Message, calls_in
 from checks.records.sections import Name, Section
 from stages.loaders import _calls, _chats
+from stages.loaders._calls import Bad, as_text, cut, shown, unique
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
@@ -105,10 +106,6 @@ class Table(Loader):
         return load(self, folder)
 
 
-class _Bad(Exception):  # noqa: N818 - becomes a line of a refusal
-    """A bad row: its place and the reason."""
-
-
 def load(loader: Table, folder: Path) -> list[Draft]:
     """All rows of the files that match ``loader.files``, ordered by path and line; raise DataRefused as above."""
     # All rows share this message.
@@ -133,9 +130,9 @@ def drafts_of(
             for source, row in (_READERS | _TEXTS)[path.suffix.lower()](path, name):
                 try:
                     drafts.append(draft(source, row))
-                except _Bad as reason:
+                except Bad as reason:
                     bad.append(f"{source}: {reason}")
-        except _Bad as reason:  # the rest of the file cannot be read
+        except Bad as reason:  # the rest of the file cannot be read
             bad.append(str(reason))
         if len(drafts) + len(bad) == before:
             bad.append(f"{name}: holds no row")
@@ -164,7 +161,7 @@ def rows(path: Path, name: str | None = None) -> Iterator[Found]:
         )
     try:
         yield from _READERS[path.suffix.lower()](path, name or path.name)
-    except _Bad as reason:
+    except Bad as reason:
         raise DataRefused(escape(str(reason)), "fix the file") from reason
 
 
@@ -206,7 +203,7 @@ def matching(pattern: str, folder: Path, whole: bool = False) -> list[Path]:
 
 
 def _jsonl(path: Path, name: str) -> Iterator[Found]:
-    decoder = json.JSONDecoder(object_pairs_hook=_unique)  # json.loads would make one for each row
+    decoder = json.JSONDecoder(object_pairs_hook=unique)  # json.loads would make one for each row
     with path.open("rb") as stream:
         for number, line in enumerate(_lines(stream, name), 1):
             source = f"{name}:{number}"
@@ -215,11 +212,11 @@ def _jsonl(path: Path, name: str) -> Iterator[Found]:
             try:
                 row = decoder.decode(line.decode("utf-8-sig" if number == 1 else "utf-8"))
             except UnicodeDecodeError as error:
-                raise _Bad(f"{source}: is not UTF-8 at byte {error.start} of the line") from error
+                raise Bad(f"{source}: is not UTF-8 at byte {error.start} of the line") from error
             except (ValueError, RecursionError) as error:
-                raise _Bad(f"{source}: is not JSON: {error}") from error
+                raise Bad(f"{source}: is not JSON: {error}") from error
             if not isinstance(row, dict):
-                raise _Bad(f"{source}: {_shown(row)} is not an object")
+                raise Bad(f"{source}: {shown(row)} is not an object")
             yield source, row
 
 
@@ -236,17 +233,8 @@ def _lines(stream: BinaryIO, name: str) -> Iterator[bytes]:
         yield line
 
 
-def _too_large(source: str, what: str) -> _Bad:
-    return _Bad(f"{source}: {what}: rows are at most {LARGEST} long")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        twice = next(key for key, count in counts.items() if count > 1)
-        raise ValueError(f"key {_shown(twice)} is written twice")
-    return row
+def _too_large(source: str, what: str) -> Bad:
+    return Bad(f"{source}: {what}: rows are at most {LARGEST} long")
 
 
 def _csv(path: Path, name: str) -> Iterator[Found]:
@@ -264,7 +252,7 @@ def _csv(path: Path, name: str) -> Iterator[Found]:
                         source,
                         f"a cell of more than {LARGEST} characters, or without its last quote",
                     ) from error
-                raise _Bad(f"{source}: is not CSV: {error}") from error
+                raise Bad(f"{source}: is not CSV: {error}") from error
             if cells is None:
                 return
             if not cells:
@@ -274,15 +262,15 @@ def _csv(path: Path, name: str) -> Iterator[Found]:
                 if len(header) == 1 and (
                     parted := [name for mark, name in _OTHER_MARKS.items() if mark in header[0]]
                 ):
-                    raise _Bad(
-                        f"{source}: has one column, {_shown(header[0])}: {parted[0]} seem to part its cells, and CSV "
+                    raise Bad(
+                        f"{source}: has one column, {shown(header[0])}: {parted[0]} seem to part its cells, and CSV "
                         "means commas and UTF-8"
                     )
                 if len(set(header)) < len(header):
-                    raise _Bad(f"{source}: a column is named twice: {_shown(header)}")
+                    raise Bad(f"{source}: a column is named twice: {shown(header)}")
                 continue
             if len(cells) != len(header):
-                raise _Bad(f"{source}: {len(cells)} cells under {len(header)} columns")
+                raise Bad(f"{source}: {len(cells)} cells under {len(header)} columns")
             yield source, {column: cell or None for column, cell in zip(header, cells, strict=True)}
 
 
@@ -292,22 +280,25 @@ def _texts(stream: BinaryIO, name: str) -> Iterator[str]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise _Bad(
-                f"{name}:{number}: is not UTF-8 at byte {error.start} of the line"
-            ) from error
+            raise Bad(f"{name}:{number}: is not UTF-8 at byte {error.start} of the line") from error
         yield from _RETURNS.findall(text) if "\r" in text[:-2] else [text]
 
 
 def _parquet(path: Path, name: str) -> Iterator[Found]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MachineRefused(
+            f"{name}: Parquet needs pyarrow, which is not installed",
+            f"{distribution.install('parquet')}; or save the rows as CSV or JSONL",
+        ) from error
     number = 0
     try:
         with pq.ParquetFile(path) as file:
             # Of two columns with one name, to_pylist would take the last.
             if len(set(names := file.schema_arrow.names)) < len(names):
-                raise _Bad(f"{name}: a column is named twice: {_shown(names)}")
+                raise Bad(f"{name}: a column is named twice: {shown(names)}")
             _hold_groups(file.metadata, name)
             for batch in file.iter_batches(batch_size=_BATCH):
                 for part in (
@@ -321,11 +312,9 @@ def _parquet(path: Path, name: str) -> Iterator[Found]:
                         number += 1
                         yield f"{name}:{number}", row
     except OverflowError as error:  # Arrow's times reach further than Python's
-        raise _Bad(
-            f"{name}: has a time after row {number} that is out of range: {error}"
-        ) from error
+        raise Bad(f"{name}: has a time after row {number} that is out of range: {error}") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise _Bad(
+        raise Bad(
             f"{name}: is not Parquet after row {number}: {str(error).splitlines()[0]}"
         ) from error
 
@@ -361,7 +350,7 @@ def _plain_text(path: Path, name: str) -> Iterator[Found]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _Bad(f"{name}: is not UTF-8 at byte {error.start}") from error
+        raise Bad(f"{name}: is not UTF-8 at byte {error.start}") from error
     yield f"{name}:1", {TEXT: text.replace("\r\n", "\n").replace("\r", "\n")}
 
 
@@ -386,9 +375,7 @@ def _draft(loader: Table, system: Message | None, source: str, row: dict[str, An
     own = text_of(row, columns.system) if columns.system is not None else ""
     if before and before[0].role == "system":
         if own:
-            raise _Bad(
-                f"column {columns.system!r}: has a system message, and so has the row's chat"
-            )
+            raise Bad(f"column {columns.system!r}: has a system message, and so has the row's chat")
     elif (head := Message(role="system", content=own) if own else system) is not None:
         before.insert(0, head)
     return Draft(
@@ -415,27 +402,27 @@ def _tools(
 ) -> tuple[dict[str, JsonValue], ...]:
     """The row's tools, of which each call is one. Without a column of them, any function can be called."""
     if column is None and row.get("tools") and calls_in(chat):
-        raise _Bad(
+        raise Bad(
             "calls tools, and prepare.loader.columns names no column of them: add tools: tools"
         )
     try:
         tools = _calls.tools(_cell(row, column)) if column is not None else ()
         _calls.refuse_unknown((call for turn in chat for call in turn.tool_calls), tools)
     except ValueError as error:
-        raise _Bad(f"column {column!r}: {error}") from error
+        raise Bad(f"column {column!r}: {error}") from error
     return tools
 
 
 def _cell(row: dict[str, Any], column: str | None) -> Any:
     if column not in row:
-        raise _Bad(f"has no column {column!r}; it has {_cut(', '.join(map(str, row)))}")
+        raise Bad(f"has no column {column!r}; it has {cut(', '.join(map(str, row)))}")
     return row[column]
 
 
 def _plain(value: Any, column: str) -> JsonValue:
     """A cell of a further column: text, a number, or lists and mappings of these. NaN becomes null."""
     if isinstance(value, str):
-        return _as_text(value, f"column {column!r}")
+        return as_text(value, f"column {column!r}")
     if isinstance(value, float) and value != value:
         return None
     try:
@@ -446,7 +433,7 @@ def _plain(value: Any, column: str) -> JsonValue:
         ValueError,
         RecursionError,
     ) as error:  # a type, infinity, half of a surrogate pair, or nested too deeply
-        raise _Bad(f"column {column!r}: {_shown(value)} is not JSON") from error
+        raise Bad(f"column {column!r}: {shown(value)} is not JSON") from error
     return plain
 
 
@@ -460,11 +447,11 @@ def _further(row: dict[str, Any], column: str, asked: Sequence[str], known: bool
         return _plain(cell, column)
     *before, answer = _turns(cell, column, _chats.CHAT if len(cell) > 1 else _chats.ANSWER)
     if before and _said(before) != asked:
-        raise _Bad(
+        raise Bad(
             f"column {column!r}: its turns before the last answer are not those of the row's prompt"
         )
     if answer.tool_calls and not known:
-        raise _Bad(
+        raise Bad(
             f"column {column!r}: its answer calls tools, and the row has none: name their column, tools: tools"
         )
     return answer.text
@@ -489,34 +476,16 @@ def id_of(row: dict[str, Any], column: str) -> str:
 
 def text_of(row: dict[str, Any], column: str | None) -> str:
     """Return a cell of text; an empty one if it is null. For the function that ``drafts_of`` calls."""
-    return _as_text(_cell(row, column), f"column {column!r}")
-
-
-def _as_text(value: Any, where: str) -> str:
-    """A cell as text; null (and NaN, as pandas writes null) becomes empty text. Anything else is refused."""
-    if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
-        return ""
-    if not isinstance(value, str):
-        written = (
-            f': write it as text, "{_cut(json.dumps(value))}"'
-            if isinstance(value, int | float)
-            else ""
-        )
-        raise _Bad(f"{where}: {_shown(value)} is not text{written}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise _Bad(f"{where}: {_shown(value)} holds half of a surrogate pair") from error
-    return value
+    return as_text(_cell(row, column), f"column {column!r}")
 
 
 def _label(row: dict[str, Any], column: str | None, field: str) -> str | None:
     if column is None:
         return None
     value = _cell(row, column)
-    text = str(value) if isinstance(value, int) else _as_text(value, f"column {column!r}")
+    text = str(value) if isinstance(value, int) else as_text(value, f"column {column!r}")
     if not text and field == "id":
-        raise _Bad(f"column {column!r}: is null: a row without its id")
+        raise Bad(f"column {column!r}: is null: a row without its id")
     return text or None
 
 
@@ -526,39 +495,17 @@ def _turns(value: Any, column: str | None, shape: _chats.Shape) -> list[Message]
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise _Bad(
-                f"{column_named}: {_shown(value)} is not a list of turns: {error}"
-            ) from error
+            raise Bad(f"{column_named}: {shown(value)} is not a list of turns: {error}") from error
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
-        raise _Bad(f"{column_named}: {_shown(value)} is not a list of turns")
+        raise Bad(f"{column_named}: {shown(value)} is not a list of turns")
     try:
-        messages = _chats.turns(value, shape)
+        return _chats.turns(value, shape)
     except ValueError as error:
-        raise _Bad(f"{column_named}: {error}") from error
-    return [
-        Message.model_validate(
-            {
-                "role": turn.role, "content": _as_text(turn.content, f"{column_named}, turn {number}"),
-                "tool_calls": turn.calls, "tool_call_id": turn.call_id, "name": turn.name,
-            }
-        )
-        for number, turn in enumerate(messages, 1)
-    ]  # fmt: skip
+        raise Bad(f"{column_named}: {error}") from error
 
 
 def _repeated_ids(drafts: list[Draft]) -> Iterator[str]:
     first: dict[str, str] = {}
     for draft in drafts:
         if draft.id is not None and first.setdefault(draft.id, draft.source) != draft.source:
-            yield f"{draft.source}: id {_shown(draft.id)} is taken by {first[draft.id]}"
-
-
-def _shown(value: Any) -> str:
-    try:
-        return _cut(ascii(value))
-    except RecursionError:
-        return f"a deeply nested {type(value).__name__}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:77]}…"
+            yield f"{draft.source}: id {shown(draft.id)} is taken by {first[draft.id]}"

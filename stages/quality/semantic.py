@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from checks.config.params import SemanticDuplicates
+from checks.formats.data_statistics import Place
 from checks.kinds.retriever import Pooling
 from checks.process.errors import DataRefused, EvaluationRefused
-from checks.records.rows import Record
 from checks.storage import files, layout
 from stages import progress
 from stages.quality.expectations import Columns, Expected, Suite, great_expectations
@@ -35,11 +35,9 @@ _COLUMN = "semantic_duplicate_of"
 _SHOWN = 200  # characters of a request in an expectation's rows; the file has all
 
 
-class Twin(Record):
+class Twin(Place):
     """A held-out row, and the train row whose request is closest to its own."""
 
-    where: str
-    id: str
     request: str
     train: str  # path:line of the train row
     train_request: str

@@ -3,13 +3,11 @@
 Run: python -m stages.tools.compressor 0.14.0.1
 """
 
-import re
 from pathlib import Path
 
 import click
 
-from checks.process.errors import ParamsRefused
-from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON, COMPRESSOR_VERSION
+from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON
 from stages.tools import environments
 
 
@@ -18,11 +16,7 @@ def make(folder: Path, version: str) -> Path:
 
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
     """
-    if not re.fullmatch(COMPRESSOR_VERSION, version):
-        raise ParamsRefused(
-            f"{version!r} is not a version of llmcompressor", "name one, such as 0.14.0.1"
-        )
-    python = environments.fresh(folder, COMPRESSOR_PYTHON)
+    python = environments.fresh(folder, COMPRESSOR_PYTHON, version)
     environments.install(python, f"llmcompressor=={version}")
     return python
 

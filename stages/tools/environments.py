@@ -1,5 +1,6 @@
 """Makes environments of Python for packages that cannot live beside the pipeline's."""
 
+import re
 import shutil
 import subprocess
 import venv
@@ -8,17 +9,20 @@ from pathlib import Path
 
 import click
 
-from checks.process.errors import MachineRefused, Refusal
+from checks.process.errors import MachineRefused, ParamsRefused, Refusal
 
 
-def fresh(folder: Path, variable: str | None = None) -> Path:
-    """Make an environment with pip in place of ``folder``; its Python.
+def fresh(folder: Path, variable: str, version: str) -> Path:
+    """Make an environment with pip in place of ``folder``, for a package of ``version``; its Python.
 
-    Raises MachineRefused if ``folder`` is a link. ``variable``: names another Python instead of this folder's.
+    Raises ParamsRefused for what is no version, MachineRefused if ``folder`` is a link. ``variable``: names another
+    Python instead of this folder's.
     """
+    if not re.fullmatch(r"[0-9][0-9a-z.]*", version):
+        raise ParamsRefused(f"{version!r} is no version", "name one, such as 0.32.0")
     if folder.is_symlink():
-        otherwise = f", or set {variable} to the Python that it leads to" if variable else ""
-        raise MachineRefused(f"{folder} is a link", f"remove the link{otherwise}")
+        fix = f"remove the link, or set {variable} to the Python that it leads to"
+        raise MachineRefused(f"{folder} is a link", fix)
     folder = folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True, symlinks=True)

@@ -6,14 +6,12 @@ installed twice. What the harness needs besides, some 20 packages and 160 MB, is
 Run: python -m stages.tools.lm_eval 0.4.13
 """
 
-import re
 import sysconfig
 from pathlib import Path
 
 import click
 
-from checks.process.errors import ParamsRefused
-from checks.suites.lm_eval import ENVIRONMENT, PYTHON, VERSION
+from checks.suites.lm_eval import ENVIRONMENT, PYTHON
 from stages.tools import environments
 
 
@@ -22,9 +20,7 @@ def make(root: Path, version: str) -> Path:
 
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the packages.
     """
-    if not re.fullmatch(VERSION, version):
-        raise ParamsRefused(f"{version!r} is not a version of lm-eval", "name one, such as 0.4.13")
-    python = environments.fresh(root / ENVIRONMENT, PYTHON)
+    python = environments.fresh(root / ENVIRONMENT, PYTHON, version)
     packages = next(python.parents[1].glob("lib/python*/site-packages"))
     (packages / "pipeline.pth").write_text(f"{sysconfig.get_paths()['purelib']}\n")
     # nltk 3.10.1 refuses to be imported from an environment below the working directory.

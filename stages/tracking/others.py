@@ -40,7 +40,6 @@ def opened(tracking: Tracking, root: Path, run: str) -> Iterator[dict[str, Any]]
 
     ``run`` is the id of MLflow's run. Raises MachineRefused if a tracker is not installed or does not take a run.
     """
-    hold_installed(tracking)
     with ExitStack() as stack:
         for name in tracking.also:
             stack.enter_context(_TRACKERS[name](tracking, root, run))

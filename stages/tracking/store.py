@@ -128,10 +128,9 @@ def refusing(uri: str) -> Iterator[None]:
         yield
     except Refusal:
         raise
-    except (OSError, ValueError, ImportError, sqlite3.Error) as error:
-        raise _refusal(uri, error) from None
     except Exception as error:
-        if type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
+        is_known = isinstance(error, (OSError, ValueError, ImportError, sqlite3.Error))
+        if not is_known and type(error).__module__.split(".")[0] not in ("mlflow", "sqlalchemy"):
             raise
         raise _refusal(uri, error) from None
 

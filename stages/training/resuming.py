@@ -6,15 +6,12 @@ beside them has what it does not save, so that a resumed training gives the same
 
 import base64
 import pickle
-import random
 import time
 import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from peft import PeftModel, get_peft_model_state_dict
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,16 +23,15 @@ from checks.formats.energy import Energy
 from checks.machine.meters import Meters
 from checks.process.errors import EvidenceRefused
 from checks.storage import files
-from stages.training import stopping
-from stages.training.checkpoints import PROGRESS, Found, Store, of_ranks
+from stages.training.checkpoints import PROGRESS, Found, Store
 from stages.training.trainer import Recorder, Steady, of_first, saved
-from stages.weights import whole
 
 # What reading damaged or foreign bytes raises, by the documentation of the readers or as seen.
 _UNREADABLE = (
     OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RuntimeError, EOFError, OverflowError,
     pickle.UnpicklingError, SafetensorError,
 )  # fmt: skip
+_PICKLED = (".pt", ".pth", ".bin")
 
 
 class Progress(BaseModel):
@@ -73,12 +69,7 @@ class Keeper(TrainerCallback):
 
     def resume(self) -> Found[Progress] | None:
         """Prepare the trainer to resume from the newest usable checkpoint; None: start from the beginning."""
-        checkpoint = (
-            self._store.newest(lambda folder, step: progress(folder, step, self._trainer))
-            if self._store
-            else None
-        )
-        checkpoint = of_first(checkpoint)
+        checkpoint = of_first(self._store.newest(progress) if self._store else None)
         if checkpoint is not None:
             self._earlier = checkpoint.known.seconds
             self._earlier_energy = (checkpoint.known.energy,)
@@ -135,35 +126,37 @@ class Keeper(TrainerCallback):
         return base64.b64encode(self._trainer.order.state.numpy().tobytes()).decode()
 
 
-def progress(folder: Path, step: int, trainer: Steady) -> Progress:
-    """The progress in a checkpoint, if the trainer can resume from it at ``step``.
+def progress(folder: Path, step: int) -> Progress:
+    """The progress in the checkpoint of ``step``, whose manifest has the key of this training.
 
-    Reads everything that the trainer will read, so that it does not fail later. Raises EvidenceRefused if a file is
-    invalid. Nothing is unpickled without restrictions: transformers 5 (5.24, trainer.py: _load_rng_state,
+    Reads every file as the trainer will, so that it does not fail later. Raises EvidenceRefused if a file is invalid.
+    Nothing is unpickled without restrictions: transformers 5 (5.24, trainer.py: _load_rng_state,
     _load_optimizer_and_scheduler, _load_scaler) passes ``weights_only=True`` to each ``torch.load``, and so does this
     function. The adapter is safetensors; files with pickled forms of it are not part of a checkpoint.
     """
     name = PROGRESS
     try:
         known = files.read_json(folder / name, Progress)
-        if known.order is not None:
-            torch.Generator().set_state(_generator(known.order))
-        if not all(
-            at <= step and {"loss", "learning_rate"} <= values.keys() for at, values in known.points
-        ):
-            raise ValueError("a point of the curve is none")
-        sharded = trainer.is_fsdp_enabled
-        weights = _OF_ADAPTER if isinstance(trainer.model, PeftModel) else _OF_BASE
-        for name, read in (weights | _READERS | (_SHARDED if sharded else _WHOLE)).items():
-            read(folder / name, step, trainer)
-        name = stopping.BEST
-        stopping.refuse_other(folder / name, known.valid, step, trainer)
+        for path in sorted(folder.iterdir()):
+            name = path.name
+            _read(path)
     except _UNREADABLE as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise EvidenceRefused(
             f"step {step}: {name}: {reason[:200]}", "start from the beginning"
         ) from error
     return known
+
+
+def _read(path: Path) -> None:
+    if path.suffix == ".safetensors":
+        load_file(path)
+    elif path.name == "trainer_state.json":
+        TrainerState.load_from_json(str(path))
+    elif path.suffix in _PICKLED:
+        # torch warns about pickles that it then refuses; NumPy's arrays are named as harmless, nothing more.
+        with warnings.catch_warnings(action="ignore"), safe_globals():
+            torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _gpus(ranks: int) -> tuple[str, ...]:
@@ -176,88 +169,3 @@ def _gpus(ranks: int) -> tuple[str, ...]:
 
 def _generator(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)
-
-
-def _adapter(path: Path, _step: int, trainer: Steady) -> None:
-    weights = {name: (weight.shape, weight.dtype) for name, weight in load_file(path).items()}
-    expected = get_peft_model_state_dict(trainer.model, save_embedding_layers=False)
-    if weights != {name: (weight.shape, weight.dtype) for name, weight in expected.items()}:
-        raise ValueError("other weights than this adapter's")
-
-
-def _own(path: Path, _step: int, trainer: Steady) -> None:
-    stopping.refuse_foreign(load_file(path), trainer.model)
-
-
-def _trained(path: Path, _step: int, trainer: Steady) -> None:
-    shapes = sorted(tuple(weight.shape) for weight in _loaded(path).values())
-    if shapes != sorted(
-        tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad
-    ):
-        raise ValueError("other weights than this adapter's")
-
-
-def _optimizer(path: Path, _step: int, trainer: Steady) -> None:
-    state = list(_loaded(path)["state"].values())
-    names = ("exp_avg", "exp_avg_sq")
-    if trainer.args.optim != "adamw_torch":  # bitsandbytes keeps its moments below a key of its own
-        state = [moments["__bnb_optimizer_quant_state__"] for moments in state]
-        names = ("state1", "state2")
-    shapes = sorted(
-        tuple(weight.shape) for weight in trainer.model.parameters() if weight.requires_grad
-    )
-    for name in names:
-        if sorted(tuple(moments[name].shape) for moments in state) != shapes:
-            raise ValueError("other weights than this adapter's")
-
-
-def _schedule(path: Path, step: int, _trainer: Steady) -> None:
-    if not 0 <= _loaded(path)["last_epoch"] <= step:
-        raise ValueError("of another step")
-
-
-def _random(path: Path, _step: int, trainer: Steady) -> None:
-    ranks = trainer.args.world_size
-    for random_state in (
-        [path] if ranks == 1 else [path.with_name(name) for name in of_ranks(ranks)]
-    ):
-        with safe_globals():  # names NumPy's arrays as harmless, nothing more
-            state = _loaded(random_state)
-        random.Random().setstate(state["python"])  # noqa: S311 - tried out, not used
-        np.random.RandomState().set_state(state["numpy"])
-        torch.Generator().set_state(state["cpu"])
-        if torch.cuda.is_available():
-            for on_gpu in [state["cuda"]] if ranks == 1 else state["cuda"]:
-                torch.Generator("cuda").set_state(on_gpu)
-
-
-def _state(path: Path, step: int, _trainer: Steady) -> None:
-    state = TrainerState.load_from_json(str(path))
-    numbers = (state.global_step, state.max_steps, state.num_input_tokens_seen)
-    if not all(isinstance(number, int) for number in numbers) or state.global_step != step:
-        raise ValueError("of another step")
-    if not 0 < step < state.max_steps:
-        raise ValueError(f"of a training of {state.max_steps} steps")
-
-
-def _scaler(path: Path, _step: int, trainer: Steady) -> None:
-    if trainer.args.fp16 or path.exists():
-        _ = _loaded(path)["scale"]
-
-
-def _loaded(path: Path) -> Any:
-    # torch warns about pickles that it then refuses.
-    with warnings.catch_warnings(action="ignore"):
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-_OF_ADAPTER = {"adapter_model.safetensors": _adapter}
-_OF_BASE = {whole.WEIGHTS: _own}
-_READERS = {
-    "scheduler.pt": _schedule,
-    "rng_state.pth": _random,
-    "scaler.pt": _scaler,
-    "trainer_state.json": _state,
-}
-_WHOLE = {"optimizer.pt": _optimizer}
-_SHARDED = {"optimizer.bin": _optimizer, "pytorch_model_fsdp.bin": _trained}

@@ -7,7 +7,7 @@ does, with the same bytes.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Stopper(TrainerCallback):
             save_file(self._best, folder / BEST)
 
     def load(self, losses: list[tuple[int, float]], folder: Path) -> None:
-        """Go on from a checkpoint that ``refuse_other`` has seen."""
+        """Go on from a checkpoint: its losses, and the best weights in ``folder``."""
         self.losses = list(losses)
         self._best = load_file(folder / BEST) if losses else {}
 
@@ -110,23 +110,6 @@ def attach(trainer: Any, train: Train, rows: int, log: Log) -> Stopper | None:
     trainer.stopper = Stopper(train.early_stopping, every, log)
     trainer.add_callback(trainer.stopper)
     return trainer.stopper
-
-
-def refuse_other(path: Path, losses: list[tuple[int, float]], step: int, trainer: Any) -> None:
-    """Raise ValueError unless the best weights at ``path`` and the losses are those of this training at ``step``."""
-    if bool(losses) != path.exists() or (losses and trainer.stopper is None):
-        raise ValueError("best weights without losses, or the other way round")
-    if not all(0 < at <= step and math.isfinite(loss) for at, loss in losses):
-        raise ValueError("a loss on valid is none")
-    if losses:
-        refuse_foreign(load_file(path), trainer.model)
-
-
-def refuse_foreign(weights: Mapping[str, torch.Tensor], model: nn.Module) -> None:
-    """Raise ValueError unless the weights have the names and forms of those that are trained."""
-    present = {name: (weight.shape, weight.dtype) for name, weight in weights.items()}
-    if present != {name: (weight.shape, weight.dtype) for name, weight in trained(model).items()}:
-        raise ValueError("other weights than this adapter's")
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -8,6 +8,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,12 @@ class Steady(Base):
                 "lower train.learning_rate, lengthen train.warmup_ratio, or train in bf16 or fp32",
             )
         return loss
+
+
+@cache
+def steady(kind: type[Base]) -> Any:
+    """TRL's trainer class ``kind`` as a steady one."""
+    return type("Trainer", (Steady, kind), {})
 
 
 class Recorder(TrainerCallback):

@@ -7,11 +7,27 @@ otherwise once other turns follow, as Qwen3's does, is refused.
 """
 
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+from checks.kinds.method import Job
 from checks.process.errors import TrainingRefused
 from checks.records.rows import Row
+from checks.training.preferences import address
+
+
+class Learned(NamedTuple):
+    """One answer as the trainer will see it: token ids of the prompt and of the answer. ``name``: its column."""
+
+    row: Row
+    name: str
+    prompt: Sequence[int]
+    answer: Sequence[int]
+
+
+def conversation(row: Row) -> list[dict[str, Any]]:
+    """The prompt as TRL's conversation."""
+    return [message.model_dump() for message in row.messages]
 
 
 def dataset(rows: Sequence[Row], values: Sequence[dict[str, Any]]) -> Any:
@@ -30,6 +46,14 @@ def dataset(rows: Sequence[Row], values: Sequence[dict[str, Any]]) -> Any:
     return Dataset.from_list(
         known, features=Features({name: kinds[type(value)] for name, value in known[0].items()})
     )
+
+
+def learned_rows(rows: Sequence[Row], prepared: Any) -> Iterator[Learned]:
+    """The answer of each row of a dataset that SFTTrainer tokenised; labels are -100 at the tokens of the prompt."""
+    for row, tokens_of_row in zip(rows, prepared, strict=True):
+        ids = tokens_of_row["input_ids"]
+        start = tokens_of_row["labels"].count(-100)
+        yield Learned(row, "reference", ids[:start], ids[start:])
 
 
 def has_earlier_answers(rows: Sequence[Row]) -> bool:
@@ -54,6 +78,45 @@ def after_stop(tokenizer: Any, stops: frozenset[int]) -> list[int]:
     (whole,) = tokens(tokenizer, [chat], [None], False)
     answer = whole[len(begin) :]
     return next((answer[place + 1 :] for place, token in enumerate(answer) if token in stops), [])
+
+
+def refuse_unfit(
+    job: Job,
+    trainer: Any,
+    rows: Sequence[Row],
+    learned: Callable[[Sequence[Row], Any], Iterable[Learned]],
+    max_length: int,
+) -> None:
+    """Refuse answers that would be cut, follow another prompt than at inference, or have not one end, at their end.
+
+    ``learned`` reads the answers from the datasets that TRL tokenised; ``rows`` are those of training in their order.
+    Raises TrainingRefused with the first such row.
+    """
+    datasets = ((rows, trainer.train_dataset), (job.valid, trainer.eval_dataset))
+    answers = [
+        answer
+        for of_split, prepared in datasets
+        if prepared is not None
+        for answer in learned(of_split, prepared)
+    ]
+    asked = [conversation(answer.row) for answer in answers]
+    prompts = tokens(job.tokenizer, asked, [answer.row.schemas for answer in answers], True)
+    after = after_stop(job.tokenizer, job.stops)
+    for answer, prompt in zip(answers, prompts, strict=True):
+        at = f"{address(answer.row)}: {answer.name}"
+        length = len(answer.prompt) + len(answer.answer)
+        if length > max_length:
+            raise TrainingRefused(
+                f"{at}: {length} tokens with its prompt, above train.max_length {max_length}",
+                "raise train.max_length, or lower validate.max_prompt_tokens and validate.max_reference_tokens so that "
+                "validate finds such rows",
+            )
+        if list(answer.prompt) != prompt:
+            raise TrainingRefused(
+                f"{at}: the chat template renders the prompt otherwise when the answer follows",
+                "use a template that renders the prompt alike with and without its answer",
+            )
+        refuse_unended(at, answer.answer, job.stops, after)
 
 
 def refuse_unended(

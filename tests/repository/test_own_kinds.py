@@ -169,7 +169,7 @@ for words in (2, 5):
     other["gates"]["brief"]["words"] = words
     kinds += [change.kind for change in policy.changes(policy.of(params, None), policy.of(as_params(other), None))]
 print(json.dumps({
-    "schema": [name for name in ("ShortAnswers", "FirstWord") if name in params_file.schema()["$defs"]],
+    "schema": [name for name in ("ShortAnswers", "FirstWord") if json.dumps(name) in json.dumps(params_file.schema())],
     "changes": kinds,
     "findings": {finding.gate: [finding.status, finding.reason] for finding in verdict.findings},
     "plugins": {name: plugin.model_dump() for name, plugin in verdict.plugins.items()},
@@ -218,7 +218,7 @@ try:
 except EvidenceRefused as refused:
     refusal = str(refused)
 print(json.dumps({
-    "schema": [name for name in ("Spaced", "Length") if name in params_file.schema()["$defs"]],
+    "schema": [name for name in ("Spaced", "Length") if json.dumps(name) in json.dumps(params_file.schema())],
     "said": said,
     "findings": {f.gate: [f.status, f.value, f.evidence] for f in verdict.findings},
     "plugins": {name: plugin.distribution for name, plugin in report.plugins.items()},
@@ -388,11 +388,13 @@ def test_a_verdict_that_names_another_package_is_void(site: Path, run: Path) -> 
     assert (code, "plugins" in output) == (8, True), output
 
 
-def test_a_package_that_cannot_be_used_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_a_package_that_cannot_be_used_is_refused_where_it_is_named(tmp_path: Path) -> None:
     site = tmp_path / "site"
     plugin_package.by_hand(site, "bad-kinds", {"lockstep.gates": {"short-answers": "acme_kinds.wrong"}}, PACKAGE)
     (tmp_path / "work").mkdir()
-    shutil.copy(REPOSITORY / "params.yaml", tmp_path / "work")
+    params = (REPOSITORY / "params.yaml").read_text()
+    named = params.replace("\ngates:\n", "\ngates:\n  brief: {kind: short-answers, words: 9}\n")
+    (tmp_path / "work/params.yaml").write_text(named)
     code, output = _lockstep(site, "gate")
     assert (code, output.count("\n")) == (9, 1), output
     assert (

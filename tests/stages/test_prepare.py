@@ -248,7 +248,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, Any], str]] = {
         "r.jsonl",
         _lines([{"m": [CHAT[0], {"role": "assistant", "content": 3}]}]),
         {"messages": "m"},
-        r":1: column 'm', turn 2: 3 is not text: write it as text, \"3\";",
+        r":1: column 'm': turn 2: content: 3 is not text: write it as text, \"3\";",
     ),
     "two system messages": (
         "r.jsonl", _lines([{"m": [{"role": "system", "content": "a"}, *CHAT], "s": "b"}]),

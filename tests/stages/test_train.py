@@ -363,13 +363,13 @@ _ASK = "{% if add_generation_prompt %}<|im_start|>assistant\nOTHERWISE{% endif %
         (_targets("embed_tokens"), "'embed_tokens' matches model.embed_tokens, which"),
         (_targets(), "names no module"),
         (_layers, "train.lora.layers: 3 is more than the model's 2; set it to 2 or less"),
-        (_long_row, "row 00000000000000ff: [0-9]+ tokens would be cut at train.max_length 128"),
+        (_long_row, "row 00000000000000ff .*: reference: [0-9]+ tokens with its prompt, above train.max_length 128"),
         (
             _row_with_an_end,
-            "row 00000000000000ff: the answer has an end token at token 2 of [0-9]+, and the model would",
+            "row 00000000000000ff .*: reference: the answer has an end token at token 2 of [0-9]+, and the model would",
         ),
         (_template(_TURN + _ASK.replace("OTHERWISE", "")), "no end of turn is learned"),
-        (_template(_TURN.replace("END", "<|im_end|>") + _ASK), "renders the prompt differently"),
+        (_template(_TURN.replace("END", "<|im_end|>") + _ASK), "renders the prompt otherwise"),
         (_no_template, "has no chat template"),
     ],
 )

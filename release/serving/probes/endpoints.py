@@ -18,7 +18,7 @@ _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MU
 
 
 def identity(context: ProbeContext) -> ServingCheck:
-    """The server reports the folder that it was given, whose name has the model's digest."""
+    """The server reports the folder that it was given, or its file in there; the name has the model's digest."""
     identity_at = context.runtime.identity
     if identity_at is None:
         return unavailable("identity", context.runtime.cannot["identity"])
@@ -31,13 +31,13 @@ def identity(context: ProbeContext) -> ServingCheck:
         else:
             return failed("identity", f"{identity_at.path} has no {identity_at.field}")
     named = f"{identity_at.path} says that {identity_at.field} is"
-    if value != context.server.model:
+    folder = PurePosixPath(context.server.model)
+    right = str(folder / (identity_at.file or ""))
+    if value != right:
         name = value if isinstance(value, str) else json.dumps(value)
-        return failed("identity", f"{named} {shown(name, 200)}, not {context.server.model}")
-    return passed(
-        "identity",
-        f"{named} the folder that it was given, {PurePosixPath(context.server.model).name}",
-    )
+        return failed("identity", f"{named} {shown(name, 200)}, not {right}")
+    inside = f"{identity_at.file} in " if identity_at.file else ""
+    return passed("identity", f"{named} {inside}the folder that it was given, {folder.name}")
 
 
 def metrics(context: ProbeContext) -> ServingCheck:

@@ -35,7 +35,6 @@ class Hub(Location):
     @classmethod
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read repository, revision and path."""
-        del root
         match = _URI.fullmatch(rest)
         if match is None or (match[4] is not None and not uris.is_safe(match[4])):
             what = "is not hf://org/model@revision or hf://datasets/org/name@revision"

@@ -36,7 +36,6 @@ class Artifact(Location):
     @classmethod
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read the run's id and the path, both."""
-        del root
         match = _URI.fullmatch(rest)
         if match is None or not uris.is_safe(match[2]):
             todo = f"write the id of a run and the path of one of its artifacts; {_VARIABLE} has the server's address"

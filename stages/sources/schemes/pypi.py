@@ -36,7 +36,6 @@ class Wheel(Location):
     @classmethod
     def parse(cls, uri: str, rest: str, field: str, root: Path) -> Self:
         """Read package, version and path, all three."""
-        del root
         match = _URI.fullmatch(rest)
         if match is None or not uris.is_safe(match[3]):
             todo = "write all three parts, without . or .. in it"

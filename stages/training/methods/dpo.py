@@ -6,7 +6,6 @@ model is loaded. ``rewards/...`` are these log-ratios times beta. Watch ``logps/
 margins rise, the model unlearns both answers.
 """
 
-from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -58,11 +57,13 @@ class Dpo(Pairs):
 
     def trainer(self, job: Job) -> Any:
         """TRL's trainer over pairs. Raises TrainingRefused for a row that cannot be learned."""
-        from trl import DPOConfig
+        from trl import DPOConfig, DPOTrainer
 
         from stages.training import preferences
+        from stages.training.trainer import steady
+        from stages.training.turns import refuse_unfit
 
-        trainer = trainer_class()(
+        trainer = steady(DPOTrainer)(
             model=job.model,
             args=DPOConfig(
                 **preferences.settings(job),
@@ -77,25 +78,5 @@ class Dpo(Pairs):
             peft_config=job.adapter,
             callbacks=list(job.callbacks),
         )
-        for rows, prepared in (
-            (job.rows, trainer.train_dataset),
-            (job.valid, trainer.eval_dataset),
-        ):
-            if prepared is not None:
-                preferences.refuse_unfit(
-                    job, preferences.learned_pairs(rows, prepared), self.max_length
-                )
+        refuse_unfit(job, trainer, job.rows, preferences.learned_pairs, self.max_length)
         return trainer
-
-
-@cache
-def trainer_class() -> Any:
-    """The class of the trainer, made when torch is needed."""
-    from trl import DPOTrainer
-
-    from stages.training.trainer import Steady
-
-    class Trainer(Steady, DPOTrainer):
-        """DPOTrainer that is steady."""
-
-    return Trainer

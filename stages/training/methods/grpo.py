@@ -80,7 +80,6 @@ class Grpo(NoDropout):
 
     def refuse_rows(self, rows: Sequence[Row], valid: Sequence[Row]) -> None:
         """Raise TrainingRefused when the training rows do not fill one step."""
-        del valid
         if len(rows) < self.prompts_of_step:
             raise TrainingRefused(
                 f"{len(rows)} training rows, and a step takes {self.prompts_of_step} prompts",
@@ -93,10 +92,11 @@ class Grpo(NoDropout):
         from trl import GRPOConfig
 
         from stages.training import preferences
+        from stages.training.turns import conversation
 
         for row in job.rows:
             self._refuse_unfit(job, row, len(preferences.prompt(job, row)))
-        rows = [{"prompt": preferences.turns(row), "reference": row.reference} for row in job.rows]
+        rows = [{"prompt": conversation(row), "reference": row.reference} for row in job.rows]
         return trainer_class()(
             model=job.model,
             reward_funcs=self._reward,
@@ -146,7 +146,7 @@ def trainer_class() -> Any:
     import torch
     from trl import GRPOTrainer
 
-    from stages.training.trainer import Steady
+    from stages.training.trainer import steady
 
     class Global(GRPOTrainer):
         """GRPOTrainer that draws the order of the prompts from torch's own generator, which checkpoints hold."""
@@ -156,7 +156,4 @@ def trainer_class() -> Any:
             sampler.generator = torch.default_generator
             return sampler
 
-    class Trainer(Steady, Global):
-        """GRPOTrainer that is steady."""
-
-    return Trainer
+    return steady(Global)

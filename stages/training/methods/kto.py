@@ -7,7 +7,6 @@ reference model is the base with the adapter switched off. ``kl`` is the estimat
 
 import random
 from collections.abc import Sequence
-from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -52,13 +51,15 @@ class Kto(Judged):
 
     def trainer(self, job: Job) -> Any:
         """TRL's trainer over judged answers. Raises TrainingRefused for a row that cannot be learned."""
-        from trl import KTOConfig
+        from trl import KTOConfig, KTOTrainer
 
         from stages.training import preferences
+        from stages.training.trainer import steady
+        from stages.training.turns import refuse_unfit
 
         # TRL pairs each answer with its neighbour's prompt beforehand, so the order of the rows is fixed here.
         rows = random.Random(self.seed).sample(job.rows, len(job.rows))  # noqa: S311 - an order, no secret
-        trainer = trainer_class()(
+        trainer = steady(KTOTrainer)(
             model=job.model,
             args=KTOConfig(
                 **{**job.settings, "train_sampling_strategy": "sequential"},
@@ -73,14 +74,7 @@ class Kto(Judged):
             peft_config=job.adapter,
             callbacks=list(job.callbacks),
         )
-        for of_split, prepared in (
-            (rows, trainer.train_dataset),
-            (job.valid, trainer.eval_dataset),
-        ):
-            if prepared is not None:
-                preferences.refuse_unfit(
-                    job, preferences.learned_answers(of_split, prepared), self.max_length
-                )
+        refuse_unfit(job, trainer, rows, preferences.learned_answers, self.max_length)
         return trainer
 
 
@@ -90,23 +84,10 @@ def dataset(rows: Sequence[Row]) -> Any:
 
     values = [
         {
-            "prompt": preferences.turns(row),
+            "prompt": turns.conversation(row),
             "completion": preferences.answer(row, COMPLETION),
             "label": liked(row.extra[LABEL]),
         }
         for row in rows
     ]
     return turns.dataset(rows, values)
-
-
-@cache
-def trainer_class() -> Any:
-    """The class of the trainer, made when torch is needed."""
-    from trl import KTOTrainer
-
-    from stages.training.trainer import Steady
-
-    class Trainer(Steady, KTOTrainer):
-        """KTOTrainer that is steady."""
-
-    return Trainer

@@ -6,15 +6,12 @@ The weights that learn are float32: LoRA's, or with ``full`` the base's own. All
 training.
 """
 
-import json
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from checks.kinds.method import Job, Train
-from checks.process.errors import TrainingRefused
 from checks.records.rows import Row
 
 
@@ -38,6 +35,7 @@ class Sft(Train):
         """TRL's trainer over prompts and references. Raises TrainingRefused for a row that cannot be learned."""
         from trl import SFTConfig
 
+        from stages.training import turns
         from stages.training.answers import trainer_class
 
         # Packed sequences have no padding: no length to group by, and no token that does not count.
@@ -60,9 +58,7 @@ class Sft(Train):
             peft_config=job.adapter,
             callbacks=list(job.callbacks),
         )
-        for prepared in (trainer.train_dataset, trainer.eval_dataset):
-            if prepared is not None:
-                refuse_unfit(prepared, job.tokenizer, job.stops, self.max_length)
+        turns.refuse_unfit(job, trainer, job.rows, turns.learned_rows, self.max_length)
         self._learn_earlier_answers(trainer, job)
         if self.packing:
             from stages.training import packing
@@ -88,39 +84,9 @@ def dataset(rows: Sequence[Row]) -> Any:
     values = [
         {
             "id": row.id,
-            "prompt": [message.model_dump() for message in row.messages],
+            "prompt": turns.conversation(row),
             "completion": [row.answer.model_dump()],
         }
         for row in rows
     ]
     return turns.dataset(rows, values)
-
-
-def refuse_unfit(prepared: Any, tokenizer: Any, stops: frozenset[int], max_length: int) -> None:
-    """Refuse rows that would be truncated, have another prompt than at inference, or not one end, at the answer's end.
-
-    ``prepared`` has ``id``, ``prompt``, ``input_ids`` and ``labels`` (-100 at positions without loss), and ``tools`` of
-    rows with calls; ``stops`` are the token ids that end a turn. Raises TrainingRefused with the first such row.
-    """
-    from stages.training import turns
-
-    tools = (
-        map(json.loads, prepared["tools"])
-        if "tools" in prepared.column_names
-        else repeat(None, len(prepared))
-    )
-    prompts = turns.tokens(tokenizer, list(prepared["prompt"]), list(tools), True)
-    after = turns.after_stop(tokenizer, stops)
-    for row, prompt in zip(prepared, prompts, strict=True):
-        ids, labels = row["input_ids"], row["labels"]
-        if len(ids) > max_length:
-            raise TrainingRefused(
-                f"row {row['id']}: {len(ids)} tokens would be cut at train.max_length {max_length}",
-                "raise train.max_length, or lower validate.max_prompt_tokens so that validate finds such rows",
-            )
-        if ids[: len(prompt)] != prompt or labels != [-100] * len(prompt) + ids[len(prompt) :]:
-            raise TrainingRefused(
-                f"row {row['id']}: the chat template renders the prompt differently when the answer follows",
-                "use a template that renders the prompt alike with and without its answer",
-            )
-        turns.refuse_unended(f"row {row['id']}", ids[len(prompt) :], stops, after)

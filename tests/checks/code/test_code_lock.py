@@ -164,6 +164,7 @@ def test_a_kind_of_a_package_counts_with_the_digest_of_its_package(
     plugin_package.by_hand(tmp_path, "acme", points, {"acme/__init__.py": "", "acme/brevity.py": "X = 1\n"})
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(plugins, "_every_entry_point", metadata.entry_points)
+    monkeypatch.setattr(plugins, "entry_points", plugins.entry_points.__wrapped__)
     params = Changed({**PARAMS, "evaluate": {"scorers": [{"kind": "brevity"}]}})
     named, unnamed = lock.of(params, CODE), lock.of(GIVEN, CODE)
     (tmp_path / "acme/brevity.py").write_text("X = 2\n")

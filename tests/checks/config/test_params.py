@@ -188,15 +188,6 @@ def test_the_file_of_the_repository_reads_well() -> None:
     assert params_file.load(REPOSITORY / "params.yaml").gates
 
 
-def test_the_name_that_older_versions_gave_to_the_model_of_production_is_still_read() -> None:
-    """So the policy of a main branch from before is the same policy, and no code owner is asked."""
-    text = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
-    old = text.replace("against: production", "against: champion")
-    assert old != text
-    read = [params_file.check(params_file.read_text(each, "params.yaml")) for each in (text, old)]
-    assert read[0] == read[1]
-
-
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "docs" / "configurations").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_configuration_that_is_shipped_reads_well(path: Path) -> None:
     assert params_file.load(path).gates

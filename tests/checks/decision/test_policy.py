@@ -435,6 +435,9 @@ def _full() -> list[Params]:
         "parity": {"max_logprob_diff": 3.0, "min_top1": 0.95},
     }  # fmt: skip
     export["merge"]["draft"] = {"uri": "small", "sha256": "0" * 64, "license": "MIT"}
+    export["merge"]["export"] = [
+        {"kind": "gguf", "type": "q8_0", "converter": "0.1.1", "parity": {"max_logprob_diff": 1.0, "min_top1": 0.9}}
+    ]
     export["serve"]["speculation"] = {"kind": "draft", "tokens": 4}
     export["gates"]["keeps"]["against"] = "unquantised"
     return [

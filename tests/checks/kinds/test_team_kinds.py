@@ -36,13 +36,19 @@ except Refusal as refusal:
 REFUSE = """
 import json
 from checks.config import params_file
+from checks.kinds.gate import GATES
 from checks.kinds.registry import refuse_broken
+from checks.kinds.scorer import SCORERS
 from checks.process.errors import Refusal
-try:
-    refuse_broken()
-except Refusal as refusal:
-    print(json.dumps([refusal.exit_code, str(refusal), *refusal.others]))
+def refused(ask, *names):
+    try:
+        ask(*names)
+    except Refusal as refusal:
+        return [refusal.exit_code, str(refusal), *refusal.others]
 """
+PLACES = "print(json.dumps(refused(refuse_broken)))"
+# A kind that writes down that it ran.
+MARKER = "from pathlib import Path\nPath('ran').open('a').write(__name__ + ' ')\n"
 
 
 def _write(root: Path, files: dict[str, str]) -> None:
@@ -58,11 +64,19 @@ def _python(root: Path, code: str) -> str:
     return done.stdout.strip()
 
 
+# What is refused as soon as parameters are read, whatever they name.
 REFUSED = {
     "a name that Lockstep has": (
         "scorers/token_f1.py", BREVITY.replace("brevity", "token-f1"),
         "adds 'token-f1' to lockstep.scorers, which is a kind of Lockstep; rename kinds/scorers/token_f1.py",
     ),
+    "a folder that is no group": ("scorer/brevity.py", BREVITY, ": there is no group scorer; use one of chat_templates, "),
+    "no folder": ("brevity.py", BREVITY, ": is not named as a kind of this repository; move the file to kinds/GROUP/NAME.py"),
+    "a folder too deep": ("scorers/more/brevity.py", BREVITY, ": is not named as a kind of this repository; move the file"),
+    "a helper": ("scorers/_helper.py", "", ": is not named as a kind of this repository; move the file to"),
+}  # fmt: skip
+# What is refused when a parameter names it.
+REFUSED_WHEN_NAMED = {
     "another name than the file's": (
         "scorers/short.py", BREVITY,
         "adds 'short' to lockstep.scorers, which calls itself 'brevity'; repair kinds/scorers/short.py",
@@ -82,10 +96,6 @@ REFUSED = {
         ("adds 'empty' to lockstep.gates, which defines 0 classes below checks.kinds.gate.GateKind and must define one; "
         "repair kinds/gates/empty.py"),
     ),
-    "a folder that is no group": ("scorer/brevity.py", BREVITY, ": there is no group scorer; use one of chat_templates, "),
-    "no folder": ("brevity.py", BREVITY, ": is not named as a kind of this repository; move the file to kinds/GROUP/NAME.py"),
-    "a folder too deep": ("scorers/more/brevity.py", BREVITY, ": is not named as a kind of this repository; move the file"),
-    "a helper": ("scorers/_helper.py", "", ": is not named as a kind of this repository; move the file to"),
 }  # fmt: skip
 
 
@@ -94,10 +104,67 @@ def test_files_that_are_no_kind_are_refused_in_one_line_each(tmp_path: Path) -> 
     _write(
         tmp_path, {path: text for path, text, _ in REFUSED.values()} | {"scorers/brevity.py": BREVITY, "README.md": ""}
     )
-    code, *lines = json.loads(_python(tmp_path, REFUSE))
+    code, *lines = json.loads(_python(tmp_path, REFUSE + PLACES))
     starts = {f"kinds/{path}{'' if line.startswith(':') else ' '}{line}" for path, _, line in REFUSED.values()}
     assert (code, len(lines)) == (9, len(REFUSED)), lines
     assert {start for start in starts if not any(line.startswith(start) for line in lines)} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("path", "text", "line"), REFUSED_WHEN_NAMED.values(), ids=list(REFUSED_WHEN_NAMED))
+def test_a_file_that_holds_no_kind_is_refused_in_one_line_when_it_is_named(
+    tmp_path: Path, path: str, text: str, line: str
+) -> None:
+    _write(tmp_path, {path: text})
+    group, file = path.split("/")
+    named = f"print(json.dumps(refused({group.upper()}.kinds.get, {Path(file).stem!r})))"
+    assert _python(tmp_path, REFUSE + "assert refused(refuse_broken) is None\n" + named) == json.dumps(
+        [9, f"kinds/{path} {line}"]
+    )
+
+
+STAGE = f"""
+import json, sys
+from pathlib import Path
+from checks.config import params_file
+from checks.kinds.registry import refuse_broken
+text = Path({str(REPOSITORY / "params.yaml")!r}).read_text()
+def read(scorer):
+    params = params_file.parse(text.replace("\\n  scorers:\\n", "\\n  scorers:\\n    - {{kind: " + scorer + "}}\\n"))
+    return [json.loads(json.dumps(params.resolved()))["evaluate"]["scorers"][0], Path("ran").read_text() if Path("ran").exists() else ""]
+"""
+
+
+@pytest.mark.slow
+def test_a_file_runs_only_if_a_parameter_names_its_kind(tmp_path: Path) -> None:
+    evil = "from checks.kinds.scorer import ScorerKind\n" + MARKER
+    groups = sorted({folder.rpartition("/")[2] for folder in modules.KINDS.values()} | {"sections", "logs", "sources"})
+    _write(
+        tmp_path,
+        {f"{group}/evil.py": evil for group in groups if group != "schemes"}
+        | {"scorers/brevity.py": MARKER + BREVITY.replace('"brevity"]', '"brevity"]\n    most: int = 9')},
+    )
+    asked = "print(json.dumps([read('json-valid'), read('brevity'), read('brevity')]))"
+    without, named, again = json.loads(_python(tmp_path, STAGE + asked))
+    assert without == [{"kind": "json-valid"}, ""]
+    assert named == again == [{"kind": "brevity", "most": 9}, "kinds/scorers/brevity "]
+
+
+@pytest.mark.slow
+def test_a_stage_runs_no_file_that_params_yaml_does_not_name(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    _write(tmp_path, {"scorers/evil.py": MARKER, "loaders/evil.py": MARKER})
+    _python(tmp_path, "from stages import code, entry\nentry.run('code', code.code)")
+    assert (tmp_path / "code.lock").exists()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.slow
+def test_errors_in_a_named_kind_say_line_and_key(tmp_path: Path) -> None:
+    _write(tmp_path, {"scorers/brevity.py": BREVITY})
+    asked = "from checks.process.errors import Refusal\ntry:\n    read('brevity, utterly: 3')\nexcept Refusal as refusal:\n    print(refusal)"
+    line = (REPOSITORY / "params.yaml").read_text().split("\n  scorers:\n")[0].count("\n") + 3
+    assert _python(tmp_path, STAGE + asked) == f"params.yaml:{line}: evaluate.scorers.0.utterly: unknown key; remove it"
 
 
 @pytest.mark.slow
@@ -106,7 +173,7 @@ def test_a_link_is_refused_because_what_it_points_at_is_not_what_git_has(tmp_pat
     _write(tmp_path, {"scorers/brevity.py": BREVITY})
     (tmp_path / link).rename(tmp_path / "elsewhere")
     (tmp_path / link).symlink_to(tmp_path / "elsewhere")
-    code, line = json.loads(_python(tmp_path, REFUSE))
+    code, line = json.loads(_python(tmp_path, REFUSE + PLACES))
     assert (code, line) == (
         9,
         "kinds/scorers/brevity.py: is a link, or lies below one; replace it with what it points at",
@@ -117,7 +184,7 @@ def test_a_link_is_refused_because_what_it_points_at_is_not_what_git_has(tmp_pat
 def test_a_kind_that_a_package_adds_too_is_refused(tmp_path: Path) -> None:
     _write(tmp_path, {"scorers/brevity.py": BREVITY})
     plugin_package.by_hand(tmp_path, "acme", {"lockstep.scorers": {"brevity": "acme"}}, {"acme.py": BREVITY})
-    _, line = json.loads(_python(tmp_path, REFUSE))
+    _, line = json.loads(_python(tmp_path, REFUSE + PLACES))
     assert line == (
         "kinds/scorers/brevity.py adds 'brevity' to lockstep.scorers, which package acme 1.0 adds too; "
         "rename kinds/scorers/brevity.py"

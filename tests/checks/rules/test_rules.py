@@ -42,7 +42,7 @@ def _sample(name: str) -> tuple[list[Draft], list[Draft]]:
 
 def test_params_know_exactly_the_rules_there_are() -> None:
     in_schema = params_file.schema()["$defs"]["Prepare"]["properties"]["rules"]["items"]["enum"]
-    assert set(in_schema) == set(rule_kinds.RULES.kinds) >= set(RULES)
+    assert set(in_schema) == set(rule_kinds.RULES.names) >= set(RULES)
     assert all((rule.fix, rule.drop, rule.among).count(None) == 2 and rule.does for rule in RULES.values())
 
 
@@ -155,7 +155,7 @@ def test_the_documentation_lists_every_rule() -> None:
     text = (REPOSITORY / "docs/reference/pipeline.md").read_text().split("## Rules\n")[1].split("\n## ")[0]
     listed = [line.split("`")[1] for line in text.splitlines() if line.startswith("| `")]
     of_a_loader = ["drop-unreadable-help", "keep-commonest-services", "cap-rows-per-service"]
-    assert listed == [*rule_kinds.RULES.kinds, *of_a_loader]
+    assert listed == [*rule_kinds.RULES.names, *of_a_loader]
 
 
 def test_a_request_under_another_system_message_is_another_request() -> None:

@@ -332,12 +332,9 @@ def test_without_gates_that_name_one_git_is_not_needed(tmp_path: Path) -> None:
     assert references.current(Records(tmp_path)) == []
 
 
-@pytest.mark.parametrize("called", ["production", "champion"])  # older versions called it so
 def test_main_is_always_named_and_so_is_a_production_that_only_the_targets_policy_names(
-    clone: Path, called: str
+    clone: Path,
 ) -> None:
-    path = clone / layout.PARAMS
-    files.write_text(path, path.read_text().replace("against: production", f"against: {called}"))
     promote(clone, A, keep(clone))
     branch(clone)
     name(clone, "base")
@@ -434,15 +431,6 @@ def test_a_record_of_an_older_version_is_read_for_what_it_names(clone: Path) -> 
     keep(clone)
     branch(clone)
     assert found(clone)["main"][0] == B
-
-
-def test_the_name_that_older_versions_gave_to_the_model_of_production_is_still_read(clone: Path) -> None:
-    keep(clone)
-    references.write(Records(clone))
-    path = clone / layout.REFERENCES
-    files.write_text(path, path.read_text().replace('"production"', '"champion"'))
-    assert "champion" in path.read_text()
-    assert references.current(Records(clone)) == []
 
 
 Tamper = Callable[[dict], object]

@@ -12,17 +12,19 @@ from packaging.requirements import Requirement
 
 from checks.config.params import Params
 from checks.process.errors import ParamsRefused
+from checks.storage import layout
 from release import runtimes
 from release.runtimes import Runtime
 from release.runtimes.compatibility import unfit
+from stages.tools import llamacpp
 from tests.conftest import REPOSITORY, as_params
 
 ALL = runtimes.names()
 PATH = "/models/router-0123456789ab"
 
 
-def test_there_are_three_runtimes_and_each_file_loads() -> None:
-    assert ALL == ["tgi", "transformers", "vllm"]
+def test_there_are_four_runtimes_and_each_file_loads() -> None:
+    assert ALL == ["llamacpp", "tgi", "transformers", "vllm"]
     assert [runtimes.load(name).name for name in ALL] == ALL
 
 
@@ -31,7 +33,7 @@ def test_every_placeholder_is_replaced(name: str, params: Params) -> None:
     filled = runtimes.fill(runtimes.load(name), params.serve, PATH)
     texts = [*(filled.entrypoint or ()), *filled.command, *filled.environment.values(), filled.model_field]
     assert not [text for text in texts if "{" in text or "}" in text]
-    assert PATH in texts
+    assert PATH in texts or f"--model={PATH}/{layout.GGUF}" in texts
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -40,8 +42,10 @@ def test_every_number_of_params_that_a_server_can_be_held_to_reaches_it(name: st
     filled = runtimes.fill(runtimes.load(name), as_params(document).serve, PATH)
     text = " ".join([*filled.command, *filled.environment.values()])
     reached = {number for number in ("7001", "7902", "7003") if number in text}
-    # vLLM bounds prompt and answer together; transformers serve bounds nothing.
-    assert reached == {"tgi": {"7001", "7902", "7003"}, "vllm": {"7902", "7003"}, "transformers": set()}[name]
+    # vLLM bounds prompt and answer together, llama.cpp (4 * 7902) those of its four slots; transformers serve nothing.
+    right = {"tgi": {"7001", "7902", "7003"}, "vllm": {"7902", "7003"}, "transformers": set(), "llamacpp": set()}
+    assert reached == right[name]
+    assert ("--ctx-size=31608" in filled.command) is (name == "llamacpp")
 
 
 def test_a_value_that_looks_like_a_placeholder_stays_as_it_is(params: Params) -> None:
@@ -95,7 +99,7 @@ def test_vllm_on_a_processor_does_not_take_nine_tenths_of_the_machines_memory() 
 
 
 def test_an_unknown_runtime_is_refused() -> None:
-    with pytest.raises(ParamsRefused, match="'tgi2' is not a runtime; use one of tgi, transformers, vllm"):
+    with pytest.raises(ParamsRefused, match="'tgi2' is not a runtime; use one of llamacpp, tgi, transformers, vllm"):
         runtimes.load("tgi2")
 
 
@@ -134,6 +138,8 @@ DRAFT = (
 )
 ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     # the runtime, what params.yaml says, what that adds, and what it replaces
+    ("llamacpp", CACHED, {"--cache-prompt"}, set()),
+    ("llamacpp", UNCACHED, {"--no-cache-prompt"}, set()),
     ("vllm", CACHED, {"--enable-prefix-caching"}, set()),
     ("vllm", UNCACHED, {"--no-enable-prefix-caching"}, set()),
     ("vllm", GUESSING, {NGRAM}, set()),
@@ -299,7 +305,7 @@ def test_what_tgi_computes_otherwise_is_told_before_it_is_served(case: str) -> N
 
 
 @pytest.mark.parametrize("case", UNFIT)
-@pytest.mark.parametrize("name", ["transformers", "vllm"])
+@pytest.mark.parametrize("name", ["llamacpp", "transformers", "vllm"])
 def test_the_others_are_told_of_nothing_that_they_compute_otherwise(name: str, case: str) -> None:
     assert unfit(runtimes.load(name), UNFIT[case][0]) is None
 
@@ -311,6 +317,16 @@ def test_the_recipe_installs_what_this_environment_was_measured_with() -> None:
     assert all(each.specifier for each in wanted)
     wrong = [str(each) for each in wanted if not each.specifier.contains(metadata.version(each.name), prereleases=True)]
     assert not wrong
+
+
+def test_llama_cpp_serves_the_exported_file_with_as_many_slots_as_verify_asks_at_once(params: Params) -> None:
+    runtime = runtimes.load("llamacpp")
+    assert runtime.identity is not None
+    assert runtime.identity.file == layout.GGUF
+    assert f"--parallel={runtime.concurrency}" in runtime.command
+    recipe = (llamacpp.SERVER.parent / "requirements.txt").read_text()
+    assert runtime.own_environment is not None
+    assert f"xllamacpp=={runtime.own_environment.make.rpartition(' ')[2]}" in recipe
 
 
 def test_every_setting_of_every_runtime_is_explained() -> None:

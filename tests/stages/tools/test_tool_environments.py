@@ -7,9 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from checks.process.errors import MachineRefused, ParamsRefused
-from stages.tools import compressor, environments, lm_eval, vllm
+from stages.tools import compressor, environments, gguf, llamacpp, lm_eval, vllm
 
-TOOLS = [(compressor.main, "compressor"), (lm_eval.main, "lm-eval"), (vllm.main, "vllm")]
+TOOLS = [
+    (compressor.main, "compressor"), (gguf.main, "gguf"), (llamacpp.main, "llamacpp"), (lm_eval.main, "lm-eval"),
+    (vllm.main, "vllm"),
+]  # fmt: skip
 
 
 @pytest.fixture

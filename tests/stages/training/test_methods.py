@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.process.errors import ParamsRefused, TrainingRefused
-from checks.records.rows import Message, Row
+from checks.records.rows import Row
 from checks.storage import files, layout
 from stages.merge import merge
 from stages.train import train
@@ -94,56 +94,10 @@ def _extra(number: int, **extra: Any) -> Callable[[int, Row], dict[str, Any]]:
     return lambda place, row: {"extra": row.extra | extra} if place == number else {}
 
 
-def _turned(place: int, row: Row) -> dict[str, Any]:
-    """Row 5 asks what row 4 asks, and has its answers the other way about."""
-    if place == 4:
-        return {
-            "messages": (Message(role="user", content="Which?"),),
-            "reference": "disk",
-            "extra": {"rejected": "vault"},
-        }
-    if place == 5:
-        return {
-            "messages": (Message(role="user", content="which"),),
-            "reference": "Vault",
-            "extra": {"rejected": "disk."},
-        }
-    return {}
-
-
-def _liked_alone(_: int, row: Row) -> dict[str, Any]:
-    return {"extra": row.extra | {"completion": row.reference, "label": "true"}}
-
-
-AT = r"row 000000000000000{} \(x:1\): "
-EARLY = [
-    ("dpo", _extra(3, rejected="  Vault. "), AT.format(3) + "reference and rejected are the same answer, so nothing is learned;"),
-    ("dpo", lambda _, row: {"extra": {"rejected": row.reference}}, r"reference and rejected are the same answer, so nothing is learned \(and 23 more\); fix or remove these rows"),
-    ("dpo", _extra(2, rejected=" "), AT.format(2) + "has no text in column 'rejected'"),
-    ("dpo", _turned, AT.format(5) + "is the pair of " + AT.format(4)[:-2] + " in the other order"),
-    ("kto", _extra(1, completion=""), AT.format(1) + "has no text in column 'completion'"),
-    ("kto", _extra(1, label="yes"), AT.format(1) + "column 'label' is neither true nor false"),
-    ("kto", _extra(1, label=1), AT.format(1) + "column 'label' is neither true nor false"),
-    ("kto", _extra(1, completion="Table!", label=False), AT.format(1) + "its label is false, and its completion is the reference"),
-    ("kto", _liked_alone, AT.format(0) + "its label is true, and so is that of all 24 training rows; bring answers that people liked and"),
-]  # fmt: skip
-
-
 def _without_base(root: Path) -> None:
     """A base that nobody could load."""
     shutil.rmtree(root / layout.BASE)
     files.write_text(root / layout.BASE / "config.json", "none")
-
-
-@pytest.mark.parametrize(("method", "change", "says"), EARLY)
-def test_rows_that_teach_nothing_are_refused_before_the_base_is_loaded(
-    root: Path, document: dict, method: str, change: Callable[[int, Row], dict[str, Any]], says: str
-) -> None:
-    _train_rows(root, change)
-    _without_base(root)
-    with pytest.raises(TrainingRefused, match=says):
-        train(_params(document, method), root)
-    assert not (root / layout.ADAPTER).exists()
 
 
 def test_a_step_of_more_prompts_than_there_are_is_refused_before_the_base_is_loaded(root: Path, document: dict) -> None:

