@@ -44,7 +44,7 @@ def _shares(options: Namespace) -> Iterator[tuple[object, ...]]:
     old, others = every[: options.rows], every[options.rows :]
     prefix, room = (
         generate.shared_prefix(sorted(set(every))),
-        options.tokens // generate.lanes("cpu")[0],
+        options.tokens // generate.PARTS,
     )
     longest = params_file.load(layout.PARAMS).evaluate.max_new_tokens
 

@@ -19,6 +19,7 @@ from checks.machine import disk
 from checks.process import distribution
 from checks.process.errors import MachineRefused, Refusal
 from checks.storage import layout
+from stages import cpu_arithmetic
 
 Stage = Callable[[Params, Path], str]
 
@@ -34,6 +35,7 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     # Libraries mean these for their own callers, not for this command's user.
     warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    cpu_arithmetic.settle()
     # torch reads this when it is loaded. Threads that spin while they wait make training much slower on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     hide(unneeded)

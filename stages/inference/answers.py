@@ -201,7 +201,7 @@ def answer(
             f"{label}: {kept.rows} of {len(set(map(tuple, asked)))} prompts answered before",
             file=sys.stderr,
         )
-        seconds += kept.seconds / generate.lanes(model.device.type)[0]
+        seconds += kept.seconds / generate.lanes(model.device.type)
     speed = len(rows) / seconds
     texts = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in generated]
     return Answered(texts, [one.seconds for one in generated], round(speed, 3))

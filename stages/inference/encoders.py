@@ -17,6 +17,7 @@ from tqdm import tqdm
 from checks.kinds.retriever import Pooling
 from checks.process import imports
 from checks.process.errors import EvaluationRefused
+from stages import cpu_arithmetic
 from stages.threads import lanes
 
 _WAITING = 4096  # texts that wait for a lane: each costs about a kilobyte
@@ -76,6 +77,7 @@ def _loaded(folder: Path, of: str, where: str) -> tuple[Any, Any]:
     """Tokenizer and model. A cross-encoder without its last layer is refused: transformers would invent one."""
     with imports.uncollected():
         import transformers
+    cpu_arithmetic.use()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
         model, report = getattr(transformers, of).from_pretrained(

@@ -5,7 +5,7 @@ Out: per prompt the new tokens and the seconds they took.
 
 * The tokens with which all prompts begin are computed once. Identical prompts are answered once.
 * Prompts of like length share a batch, padded on the left. A row that has ended leaves its batch.
-* On a CPU several batches are computed at a time, and share the threads: threads that compute one tensor together wait
+* On a CPU several batches are computed at a time, each by one thread: threads that compute one tensor together wait
   for one another at every operation, and many operations are too small to be shared.
 
 A batch holds the same rows whatever thread takes it and when, so that a busy machine changes no answer. So the answers
@@ -16,9 +16,8 @@ import copy
 import inspect
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,18 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 
 from checks.process import imports
 from checks.process.errors import EvaluationRefused
+from stages import cpu_arithmetic
 from stages.inference.batches import Answer, Kept, Prompt, cut
 from stages.inference.prompts import end_tokens as end_tokens_of
 from stages.inference.unpacking import unpacked
+from stages.threads import one_thread
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
-# Batches computed at a time, at most: each reads all weights at every step, and answers fewer rows with them.
-_LANES = 4
+# Parts of ``batch_tokens`` on a CPU, one for each batch, so that a batch has the same rows on every machine.
+PARTS = 4
+# Batches computed at a time, at most: each reads all weights at every step.
+_LANES = 16
 # Rotary frequencies that transformers chooses by the longest row of a batch, for all of its rows.
 _BY_LENGTH = frozenset({"dynamic", "longrope"})
 
@@ -50,6 +53,7 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
     with imports.uncollected():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    cpu_arithmetic.use()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -80,11 +84,9 @@ def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
     return end_tokens_of(model.generation_config, tokenizer)
 
 
-def lanes(device: str) -> tuple[int, int]:
-    """How many batches are computed at a time on a kind of device, and the threads of each."""
-    threads = torch.get_num_threads() if device == "cpu" else 1
-    count = min(threads, _LANES)
-    return count, threads // count
+def lanes(device: str) -> int:
+    """How many batches are computed at a time on a kind of device; on a CPU each has one thread."""
+    return min(torch.get_num_threads(), _LANES) if device == "cpu" else 1
 
 
 def generate(
@@ -113,9 +115,10 @@ def generate(
     )
     if not distinct:
         return []
-    at_once, threads = lanes(model.device.type)
+    kind = model.device.type
+    at_once = lanes(kind)
     apart = len(distinct[0]) + max_new_tokens > _alike_up_to(model)
-    room = 1 if apart else max(1, batch_tokens // at_once)
+    room = 1 if apart else max(1, batch_tokens // (PARTS if kind == "cpu" else 1))
     prefix = 0 if apart or _slides(model) else shared_prefix(distinct)
     answers, asked = dict[Prompt, Answer](), list[Sequence[Prompt]]()
     for batch in cut(distinct, prefix, max_new_tokens, room, stable):
@@ -128,7 +131,7 @@ def generate(
         tqdm(
             total=len(distinct), initial=len(answers), desc=label, unit="row", disable=None
         ) as bar,
-        _threads(threads),
+        one_thread(),
     ):
         begin = _read(model, distinct[0][:prefix] if asked else ())
 
@@ -260,14 +263,3 @@ def _alike_up_to(model: Any) -> float:
             limits += [part[names[0]] for part in parts if names[0] in part]
             limits += [limit for name in names if (limit := getattr(config, name, None))]
     return min(limits)
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let each operation use so many threads: of this thread, and of those that begin meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -17,7 +17,7 @@ from checks.process.errors import EvidenceRefused, MachineRefused, TrainingRefus
 from checks.storage import digest, files, layout
 from checks.training import steps
 from checks.training.steps import Steps
-from stages import entry, tracking
+from stages import cpu_arithmetic, entry, tracking
 from stages.tracking import others
 from stages.training import checkpoints, ranks
 from stages.training.checkpoints import say
@@ -170,6 +170,7 @@ def _loaded(train: Train, base: Path) -> tuple[Any, Any]:
     from stages.training.trainer import DTYPES
 
     logging.set_verbosity_error()
+    cpu_arithmetic.use()
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
         with memory.enough(train):

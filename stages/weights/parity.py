@@ -23,6 +23,7 @@ from checks.formats.training_reports import QuantisedBase
 from checks.process import imports
 from checks.process.errors import MergeRefused
 from checks.records.rows import Row
+from stages import cpu_arithmetic
 from stages.inference.unpacking import unpacked
 from stages.weights import nf4, whole
 
@@ -220,6 +221,7 @@ def _loaded(folder: Path) -> torch.nn.Module:
         from transformers.utils import logging
 
     logging.set_verbosity_error()
+    cpu_arithmetic.use()
     model, loading = AutoModelForCausalLM.from_pretrained(
         folder, dtype="auto", local_files_only=True, output_loading_info=True
     )
