@@ -19,11 +19,14 @@ import yaml
 
 from checks.config import params_file
 from checks.config.params import Params
+from stages import cpu_arithmetic
 from tests import programs
 from tests.effort import EXHAUSTIVE, LEFT_OUT
 from tests.interrupt import pytest_keyboard_interrupt, pytest_sessionstart, pytest_unconfigure  # noqa: F401 # hooks
 from tests.once import once
 
+# As the stages do, in other processes: read when torch is loaded.
+cpu_arithmetic.settle()
 # As many workers as cores and one more: more threads would wait for one another. Read when torch is loaded, here and in stages.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

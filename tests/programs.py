@@ -31,6 +31,7 @@ PACKAGES = {
     "prometheus": "prometheus",
     "prometheus-alertmanager": "prometheus-alertmanager",
     "promtool": "prometheus",
+    "qemu-x86_64": "qemu-user",
     "skopeo": "skopeo",
 }
 _MISSING = "missing program "

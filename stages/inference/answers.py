@@ -33,12 +33,14 @@ from checks.storage import digest, files, layout
 from stages.inference import prompts, vllm, vllm_process
 from stages.inference.kept_batches import KeptBatches
 
+_STAGES = Path(__file__).parents[1]
 _TEST = layout.SPLITS / "test.jsonl"
 # The last package comes with an extra.
 _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors")
 CODE = (
-    "answers.py", "batches.py", "generate.py", "kept_batches.py", "prompts.py", "unpacking.py", "vllm.py",
-    "vllm_process.py", "vllm_worker.py",
+    "cpu_arithmetic.py", "inference/answers.py", "inference/batches.py", "inference/generate.py",
+    "inference/kept_batches.py", "inference/prompts.py", "inference/unpacking.py", "inference/vllm.py",
+    "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py",
 )  # fmt: skip
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -235,9 +237,7 @@ def key_of(
         device=computes,
         threads=torch.get_num_threads(),
         versions=versions,
-        code=digest.of_json(
-            {name: digest.of_file(Path(__file__).with_name(name)).sha256 for name in CODE}
-        ),
+        code=digest.of_json({name: digest.of_file(_STAGES / name).sha256 for name in CODE}),
     )
 
 

@@ -7,7 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from torch.backends.cpu import get_cpu_capability
 
 from checks.config.params import Params
 from checks.formats.serving import ImageReport, ServingCheck, ServingReport
@@ -142,10 +141,6 @@ def test_a_penalty_on_repetition_is_found_by_an_answer_that_nothing_ends(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 1.3}))
     report, found = _served_from_the_right_place(run, changed, params, tmp_path)
     assert report.status == "fail"
-    if (
-        get_cpu_capability() != "AVX2"
-    ):  # Without AVX-512 training gives other weights, and the penalty changes their score.
-        assert found["score"].status == "pass", found["score"]
     assert found["parity"].status == "fail", found["parity"]
     assert "where nothing ends an answer, probe" in found["parity"].reason
 

@@ -174,10 +174,11 @@ def test_other_code_misses(
     monkeypatch: pytest.MonkeyPatch,
     edited: str,
 ) -> None:
-    home = Path(answers.__file__)
+    stages = Path(answers.__file__).parents[1]
+    shutil.copytree(stages / "inference", tmp_path / "inference")
     for name in answers.CODE:
-        shutil.copyfile(home.with_name(name), tmp_path / name)
-    monkeypatch.setattr(answers, "__file__", str(tmp_path / home.name))
+        shutil.copyfile(stages / name, tmp_path / name)
+    monkeypatch.setattr(answers, "_STAGES", tmp_path)
     assert answers.kept(asked_before, key_of(settings, tiny_base, rows(5))) is not None
     with (tmp_path / edited).open("a", encoding="utf-8") as stream:
         stream.write("# edited\n")
@@ -200,7 +201,7 @@ def test_another_device_or_number_of_threads_misses(
 def test_every_module_that_makes_an_answer_is_part_of_the_code() -> None:
     found = modules.of_stage("inference/answers", frozenset(), lock.running())
     made_by = {path for path in found if path.startswith("stages/") and not path.endswith("__init__.py")}
-    assert made_by == {f"stages/inference/{name}" for name in answers.CODE}
+    assert made_by == {f"stages/{name}" for name in answers.CODE}
 
 
 def _weights(folder: Path) -> None:

@@ -253,7 +253,7 @@ def test_rows_that_have_ended_leave_the_batch() -> None:
     assert still[-1] < len(prompts)
 
 
-@pytest.mark.parametrize(("prefix", "batch_tokens"), [(0, 50), (60, 50), (60, 8)])
+@pytest.mark.parametrize(("prefix", "batch_tokens"), [(0, 50), (60, 50), (60, 32)])
 def test_what_is_read_and_held_at_a_time_is_bounded(prefix: int, batch_tokens: int) -> None:
     prompts, counter = [*draw(40, prefix), [*draw(1, prefix)[0][:prefix], *[7] * 60]], Counter(make("llama"))
     generate.generate(counter.model, prompts, frozenset(), 1, batch_tokens)

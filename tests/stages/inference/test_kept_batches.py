@@ -70,7 +70,7 @@ def rows(numbers: list[int]) -> list[Row]:
 
 def settings(**change: Any) -> Evaluate:
     value = scaled_down()
-    value["evaluate"] |= {"batch_tokens": 120, "max_new_tokens": 8} | change
+    value["evaluate"] |= {"batch_tokens": 240, "max_new_tokens": 8} | change
     return as_params(value).evaluate
 
 

@@ -79,12 +79,6 @@ def test_it_stops_after_its_patience_and_keeps_the_weights_of_the_lowest_loss(
 
 
 def test_the_weights_are_those_of_a_training_that_ends_there(root: Path, tmp_path: Path) -> None:
-    from torch.backends.cpu import get_cpu_capability
-
-    if get_cpu_capability() == "AVX2":
-        pytest.skip(
-            "without AVX-512, the order of MKL's sums depends on where a buffer lies (MKL_CBWR=COMPATIBLE: equal)"
-        )
     from safetensors.torch import load_file
 
     document = _document(1, 6, **RISES)
