@@ -102,8 +102,8 @@ def test_attention_of_bf16_is_that_of_float64() -> None:
     mask = torch.zeros(2, 1, 19, 19).masked_fill(drawn(2, 1, 19, 19, seed=9) > 1, float("-inf"))
     exact_parts = [part.detach().double().requires_grad_() for part in parts]
     attention = torch.nn.functional.scaled_dot_product_attention
-    found = attention(*parts, attn_mask=mask.bfloat16())
-    exact = attention(*exact_parts, attn_mask=mask.double())
+    found = attention(parts[0], parts[1], parts[2], attn_mask=mask.bfloat16())
+    exact = attention(exact_parts[0], exact_parts[1], exact_parts[2], attn_mask=mask.double())
     assert_rounded_once(found, exact)
     found.sum().backward()
     exact.sum().backward()
