@@ -67,6 +67,15 @@ class Verify(Section):
         stricter("lower"),
     ] = 120.0
 
+    slower: Annotated[
+        Annotated[float, Field(gt=0)] | None,
+        Field(
+            description="with `verify --against`: how many times as long as before the slowest twentieth of requests "
+            "may take; null: no limit",
+        ),
+        stricter("lower"),
+    ] = None
+
 
 class Speculation(Section):
     """Speculative decoding: the server guesses the next tokens, and keeps those that the model would have chosen."""
@@ -99,6 +108,14 @@ class Serve(Section):
             min_length=1,
             description="the image that the weights are added to: HOST/NAME:TAG@sha256:…, or oci:FOLDER@sha256:…; "
             "null: the weights alone, as a volume",
+        ),
+    ] = None
+    server: Annotated[
+        str | None,
+        Field(
+            pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$",
+            description="the server image in which weights alone run, HOST/NAME:TAG@sha256:…; null: each environment "
+            "names one",
         ),
     ] = None
     source: Annotated[
@@ -151,6 +168,8 @@ class Serve(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
+        if self.base is not None and self.server is not None:
+            yield "base and server: an image with a base has its server in it|set one of them to null"
         if self.max_total_tokens <= self.max_input_tokens:
             yield (
                 f"max_total_tokens: {self.max_total_tokens} leaves no room for an answer to {self.max_input_tokens} "

@@ -15,6 +15,7 @@ from checks.records.rows import Message, Record, Sparse
 
 Seconds = Annotated[float, Field(ge=0)]
 CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+PinnedImage = Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$")]
 
 
 class ProbeToken(Record):
@@ -96,8 +97,10 @@ class BaseImage(Record):
     size: Count  # bytes of its layers
 
 
-class ImageReport(Report):
+class ImageReport(Report, Sparse):
     """An image: its weights, layers, base and verdict."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"server"})
 
     image: Digest  # The digest of its manifest.
     place: str  # where it was put: HOST/NAME, or oci:FOLDER
@@ -107,6 +110,9 @@ class ImageReport(Report):
     runtime: str
     path: str  # The path of the weights in the image.
     base: BaseImage | None  # None: the weights alone
+    server: PinnedImage | None = (
+        None  # the server that weights alone run in; None: environments name it
+    )
     # The layers of the weights, in order.
     layers: Annotated[tuple[Layer, ...], Field(min_length=1)]
     size: Count  # bytes of all its blobs
@@ -182,14 +188,38 @@ class Throughput(Record):
         return 1000 * self.seconds / 3600 * hourly / self.requests
 
 
+class ServerComparison(Record):
+    """A server beside the one that an environment runs: with the same weights, asked the same rows.
+
+    ``lower``: one-sided bound, at ``confidence``, of the mean of the differences row by row. A loss of ``margin`` is
+    too much. ``slower``: the largest ratio of the 95th percentiles of latency, over the levels of concurrency.
+    """
+
+    environment: str
+    version: str  # of the release that it runs
+    server: PinnedImage  # what runs there: the server of weights alone, else the image
+    metric: str
+    rows: Annotated[int, Field(ge=1)]
+    differ: Count  # rows whose answers differ
+    mean: float
+    mean_before: float
+    lower: float
+    margin: Annotated[float, Field(ge=0)]
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+    slower: Annotated[float, Field(gt=0)] | None  # None: a load was not measured
+    slower_bound: Annotated[float, Field(gt=0)] | None  # serve.verify.slower
+    status: Literal["pass", "fail"]
+    reason: str  # one sentence for a person
+
+
 class ServingReport(Report, Sparse):
     """The result of a verification. It passes if no check fails and the essential ones pass."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"throughput"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"throughput", "against"})
 
     image: Digest | None  # None: a server that was running already, or a folder of weights
     # The server's own image, NAME@sha256:…, in whose container weights were served that come alone; else None.
-    server: Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$")] | None = None
+    server: PinnedImage | None = None
     model: Digest
     verdict: Digest  # The digest of reports/verdict.json.
     probes: Digest  # The digest of data/probes.json.
@@ -200,6 +230,7 @@ class ServingReport(Report, Sparse):
     load: tuple[Load, ...]
     # None if the server failed before, or an older version asked.
     throughput: Throughput | None = None
+    against: ServerComparison | None = None  # None: not asked
     status: Literal["pass", "fail"]
     tool: str
 
@@ -208,7 +239,7 @@ class ServingReport(Report, Sparse):
         names = [check.name for check in self.checks]
         if sorted(names) != sorted(get_args(CheckName)):
             raise ValueError("every check is made once, or said to be unavailable")
-        if self.status != combine(self.checks):
+        if self.status != combine(self.checks, self.against):
             raise ValueError(f"status {self.status} contradicts the checks")
         return self
 
@@ -216,8 +247,12 @@ class ServingReport(Report, Sparse):
 ESSENTIAL: tuple[CheckName, ...] = ("start", "parity", "adapter", "score")
 
 
-def combine(checks: tuple[ServingCheck, ...]) -> Literal["pass", "fail"]:
-    """``pass`` if no check fails and each essential one passes."""
+def combine(
+    checks: tuple[ServingCheck, ...], against: ServerComparison | None = None
+) -> Literal["pass", "fail"]:
+    """``pass`` if no check fails, each essential one passes, and so does the comparison, if there is one."""
     passed = {check.name for check in checks if check.status == "pass"}
-    failed = any(check.status == "fail" for check in checks)
+    failed = any(check.status == "fail" for check in checks) or (
+        against is not None and against.status == "fail"
+    )
     return "fail" if failed or not passed.issuperset(ESSENTIAL) else "pass"

@@ -133,7 +133,7 @@ class Serving(NamedTuple):
 
 
 def serving(target: Target) -> Serving:
-    """Return the server on the target branch: ``serve.base``, else the one server that its environments name."""
+    """Return the server on the target branch: that of the section serve, else the one that its environments name."""
     try:
         text = target.read(layout.PARAMS)
         params = params_file.parse(text.decode()) if text is not None else None
@@ -147,7 +147,8 @@ def serving(target: Target) -> Serving:
     alone = next(iter(named)) if len(named) == 1 else None
     production = params.promote.environments.get("production")
     return Serving(
-        params.serve.base or alone, production is not None and production.served_as_verified
+        params.serve.base or params.serve.server or alone,
+        production is not None and production.served_as_verified,
     )
 
 

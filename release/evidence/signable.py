@@ -88,6 +88,10 @@ def _problems(root: Path, signable: Signable) -> Iterator[str]:
     if base != reviewed:  # It was built with --base, for a trial: nobody reviewed that one.
         what = f"is made on {base or 'no base'}, serve.base of {layout.PARAMS} is"
         yield f"{layout.IMAGE_REPORT}: {what} {reviewed or 'null'}"
+    reviewed = record.params.serve.server
+    if image.server != reviewed:
+        what = f"runs in {image.server or 'no server'}, serve.server of {layout.PARAMS} is"
+        yield f"{layout.IMAGE_REPORT}: {what} {reviewed or 'null'}"
     commit = image.commit
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None or not commits.is_ancestor(root, commit, head):

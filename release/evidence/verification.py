@@ -144,8 +144,10 @@ def served_how(release: Release, environment: str, files: Mapping[Path, bytes]) 
 def differences(image: ImageReport, serving: ServingReport, named: str | None) -> list[str]:
     """Return how the verification differs from the way it will be served; empty if it does not.
 
-    ``named``: the server image that the environment names for weights alone, NAME@sha256:….
+    ``named``: the server image that the environment names for weights alone, NAME@sha256:…. It counts where the
+    release names none itself.
     """
+    names, named = ("release", image.server) if image.server else ("environment", named)
     differences = []
     if serving.how != "container":
         differences.append(f"it ran as a {serving.how}, not in a container")
@@ -153,7 +155,7 @@ def differences(image: ImageReport, serving: ServingReport, named: str | None) -
         differences.append(f"{serving.runtime} served it, the image is for {image.runtime}")
     if image.base is None and named is None:
         differences.append(
-            "the environment names no server for weights alone (`server` of its environment.yaml)"
+            "nothing names a server for weights alone (`serve.server` of params.yaml)"
         )
     elif (
         image.base is None
@@ -161,7 +163,7 @@ def differences(image: ImageReport, serving: ServingReport, named: str | None) -
         and _digest(serving.server) != _digest(named)
     ):
         differences.append(
-            f"the server was {serving.server or 'not recorded'}, the environment names {named}"
+            f"the server was {serving.server or 'not recorded'}, the {names} names {named}"
         )
     return differences
 

@@ -38,7 +38,8 @@ SHARED = ("base", "components")
 # A key of an annotation needs a prefix where a tool writes it, and a prefix is a DNS name (Kubernetes documentation,
 # "Labels and Selectors"). One label is one; a name with dots would be somebody's domain.
 PREFIX = "lockstep/"
-# The base's image: `server` of an environment replaces it where weights come alone. No such host exists (RFC 2606).
+# The base's image: where weights come alone, their release or `server` of an environment replaces it. No such host
+# exists (RFC 2606).
 INVALID_HOST = "lockstep.invalid/"
 PLACEHOLDER = f"{INVALID_HOST}server"
 CONTAINER = "server"
@@ -84,6 +85,8 @@ def _release(
         container["image"] = str(where)
     else:
         container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
+        if built.server is not None:
+            container["image"] = built.server
         pod["volumes"].append(
             {"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}}
         )
@@ -175,6 +178,7 @@ def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve)
         "commit": (pointer.commit, built.commit),
         "runtime": (runtime.name, built.runtime),
         "path of the weights": (weights.place(serve.name, pointer.model), built.path),
+        "server": (serve.server, built.server),
     }
     failures = [
         f"{name}: {here}, its evidence says {there!r}"

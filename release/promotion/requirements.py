@@ -82,13 +82,17 @@ def held_back(
 
 
 def based(context: PromotionContext, image: ImageReport, result: CheckResult) -> None:
-    """Check that the image's base is the one that the target branch names: the base's code runs before the weights."""
-    made, wanted = image.base.name if image.base else None, context.serve.base
-    if made != wanted:
-        result.fail(
-            f"it is made on {made or 'no base'}; serve.base of {context.target} is {wanted or 'null: none'}",
-            f"build on that, or let its owners merge this base to {context.target}",
-        )
+    """Check that the image's base and server are those that the target branch names: their code runs the weights."""
+    base = image.base.name if image.base else None
+    for how, name, made, wanted in (
+        ("is made on", "base", base, context.serve.base),
+        ("runs in", "server", image.server, context.serve.server),
+    ):
+        if made != wanted:
+            result.fail(
+                f"it {how} {made or f'no {name}'}; serve.{name} of {context.target} is {wanted or 'null: none'}",
+                f"build on that, or let its owners merge this {name} to {context.target}",
+            )
 
 
 def _shown(pointer: Pointer | None) -> str:

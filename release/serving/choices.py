@@ -49,11 +49,13 @@ def choose_server(root: Path, expected: Expected, options: VerifyOptions) -> str
                 "write NAME@sha256:…",
             )
         return options.server
+    if expected.image.server is not None:
+        return expected.image.server
     named = named_server.of_all(root)
     if len(named) == 1:
         return named[0]
     what = f"the environments name {len(named)} servers for them"
     raise ServingRefused(
         f"the image holds the weights and no server, and {what if named else 'no environment names one'}",
-        "name one by --server NAME@sha256:…; or serve the weights in a process by --runtime transformers",
+        "name one in serve.server and build again, or by --server; or serve in a process by --runtime transformers",
     )

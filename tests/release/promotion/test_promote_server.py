@@ -1,0 +1,154 @@
+"""A server's upgrade is a release of its own: the same weights in another server, with a version and a way back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks.formats import quarantine
+from checks.formats.serving import ImageReport
+from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.storage import files, layout
+from release.overlay import overlays
+from release.promotion import context
+from release.verbs.build import BuildOptions, build
+from release.verbs.rollback import RollbackOptions, rollback
+from release.verbs.status import status
+from tests import ledger_tree, overlay_sample, programs
+from tests import promotion_tree as tree
+from tests.conftest import as_params, read_yaml, scaled_down
+from tests.promotion_tree import gaps, move
+from tests.registry_service import registry
+
+pytestmark = pytest.mark.slow
+
+alone = tree.alone
+OLD = f"{overlay_sample.SERVER}@sha256:{'c' * 64}"
+NEW = f"{overlay_sample.SERVER}@sha256:{'d' * 64}"
+
+
+def strict(plain: dict[str, Any]) -> None:
+    plain["serve"] |= {"runtime": "tgi", "server": OLD}
+    del plain["promote"]["environments"]["production"]["served_as_verified"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A repository of images, in a registry that a cluster could reach."""
+    programs.require("docker-registry")
+    with registry(tmp_path_factory.mktemp("registry")) as running:
+        yield f"{running.host}/team/router"
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory, place: str) -> Path:
+    """A clone whose environments name no server, and run weights in OLD. Take ``root``, a copy."""
+    root = tmp_path_factory.mktemp("server") / "work"
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        tree.prepare(root, strict, base=False)
+        for name in ("staging", "production"):
+            overlay_sample.edit(root / layout.ENVIRONMENTS, name, lambda knobs: knobs.pop("server"))
+        ledger_tree.keep(root, "no environment names a server")
+        released(root, OLD, place)
+        move(root, "staging")
+        move(root, "production")
+    return ledger_tree.packed(root)
+
+
+@pytest.fixture
+def root(promoted: Path, tmp_path: Path) -> Path:
+    return tree.copy(promoted, tmp_path / "work")
+
+
+def released(root: Path, server: str, place: str) -> ImageReport:
+    """Build and push, verify on paper in ``server``, and sign."""
+    report = build(root, BuildOptions(push=place))
+    tree.served(root, report, runtime="tgi", how="container", server=server)
+    tree.signed(root, report)
+    return report
+
+
+def upgraded(root: Path) -> tuple[ImageReport, ImageReport]:
+    """Name the new server, and build: the images before and after."""
+    before = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=NEW))
+    return before, released(root, NEW, before.place)
+
+
+def runs_in(root: Path, environment: str) -> str:
+    """The image of the server's container, in the file that a promotion wrote."""
+    patch = read_yaml((root / layout.ENVIRONMENTS / environment / overlays.SERVER).read_text())
+    image = patch["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert isinstance(image, str)
+    return image
+
+
+def version(root: Path, environment: str) -> str | None:
+    found = context.find(root)
+    pointer = found.ledger.pointer(found.tip, environment)
+    return pointer.version if pointer else None
+
+
+def test_another_server_is_another_image_of_the_same_weights(root: Path) -> None:
+    before, after = upgraded(root)
+    assert (before.server, after.server) == (OLD, NEW)
+    assert after.image != before.image
+    assert (after.model, after.layers, after.verdict) == (before.model, before.layers, before.verdict)
+
+
+def test_it_is_promoted_with_its_own_version_and_brings_the_server_with_it(root: Path) -> None:
+    assert runs_in(root, "staging") == OLD
+    upgraded(root)
+    assert runs_in(root, "staging") == OLD  # a change of params.yaml alone deploys nothing
+    before = version(root, "staging")
+    done = move(root, "staging")
+    assert done.after is not None
+    assert done.after.version not in (None, before)
+    assert done.after.verified == "as-served"
+    assert (runs_in(root, "staging"), runs_in(root, "production")) == (NEW, OLD)
+    assert move(root, "production").after is not None
+    assert runs_in(root, "production") == NEW
+    assert all(found.drift == () for found in status(root).environments)
+
+
+def test_a_rollback_brings_the_old_server_back_and_keeps_the_weights_out_of_quarantine(root: Path) -> None:
+    before, after = upgraded(root)
+    move(root, "staging")
+    rollback(root, "staging", RollbackOptions(why="its answers are cut off"))
+    assert runs_in(root, "staging") == OLD
+    (entry,) = quarantine.parse((root / layout.QUARANTINE).read_bytes(), "quarantine.yaml")
+    assert (entry.image, entry.model) == (after.image, None)
+    assert before.image != after.image
+    assert "in quarantine" in gaps(root, "staging")
+
+
+def test_a_server_that_was_not_verified_is_not_promoted_to_production(root: Path, place: str) -> None:
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=NEW))
+    released(root, OLD, place)
+    move(root, "staging")
+    assert f"the server was {OLD}, the release names {NEW}" in gaps(root, "production")
+
+
+def test_an_image_of_another_server_than_the_target_has_is_not_signed_and_not_promoted(root: Path) -> None:
+    upgraded(root)
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=OLD))
+    assert f"it runs in {NEW}; serve.server of main is {OLD}" in gaps(root, "staging")
+    report = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+    with pytest.raises(Refusal, match=f"runs in {NEW}, serve.server of params.yaml is {OLD}"):
+        tree.signed(root, report)
+
+
+def test_evidence_of_another_server_than_the_record_names_is_not_rendered() -> None:
+    pointer, runtime = overlay_sample.pointer(), overlay_sample.load("tgi")
+    built = overlay_sample.image(shape="alone", server=OLD)
+    with pytest.raises(EvidenceRefused, match=f"server: {NEW}, its evidence says '{OLD}'"):
+        overlays.render("staging", pointer, built, runtime, overlay_sample.serve(server=NEW))
+
+
+def test_a_base_has_its_server_in_it() -> None:
+    plain = scaled_down()
+    plain["serve"] |= {"base": f"r.example/s:1@sha256:{'a' * 64}", "server": OLD}
+    with pytest.raises(ParamsRefused, match="base and server"):
+        as_params(plain)
