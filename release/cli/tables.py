@@ -202,6 +202,11 @@ def serving(report: "ServingReport") -> str:
     for check in report.checks:
         mark = click.style(MARKS[check.status], fg=COLOURS[check.status])
         lines.append(f"  {mark} {check.name:<9}  {one_line(check.reason)}")
+    if compared := report.against:
+        mark = click.style(MARKS[compared.status], fg=COLOURS[compared.status])
+        lines.append(
+            f"  {mark} against {compared.environment} ({compared.version}): {one_line(compared.reason)}"
+        )
     for load in report.load:
         first = (
             "" if load.first_token_p50 is None else f", first token {load.first_token_p50:.3f} s"

@@ -28,7 +28,12 @@ from release.cli.wrapping import hanging
 @click.option(
     "--server",
     metavar="IMAGE",
-    help="For an image without a server: the server image, NAME@sha256:…. Default: the one that the environments name.",
+    help="The server for an image without one, NAME@sha256:…. Default: serve.server, else the environments' server.",
+)
+@click.option(
+    "--against",
+    metavar="ENV",
+    help="Then start the server that this environment runs with the same weights, and compare row by row.",
 )
 @click.option(
     "--key",
@@ -57,6 +62,7 @@ def verify(
     runtime: str | None,
     gpus: str | None,
     server: str | None,
+    against: str | None,
     key: Path | None,
     keyless: bool,
     artifact: Path | None,
@@ -85,7 +91,9 @@ def verify(
             ),
             err=True,
         )
-    options = verb.VerifyOptions(image=image, url=url, runtime=runtime, gpus=gpus, server=server)
+    options = verb.VerifyOptions(
+        image=image, url=url, runtime=runtime, gpus=gpus, server=server, against=against
+    )
     report = verb.verify(root, options, signer)
     show(report, as_json, tables.serving)
     refuse(verb.refusal(report))

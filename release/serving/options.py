@@ -12,7 +12,8 @@ class VerifyOptions(NamedTuple):
     check a running server. ``runtime``: with a URL, the runtime of that server (None: as the image was built, or
     serve.runtime); without one, serve the weights with it in a process instead of Docker (if nothing was built, those
     of models/merged). ``gpus``: for the container, ``all`` or devices separated by commas. ``server``: the server image
-    NAME@sha256:… for an image with weights alone; None: the one that the environments name.
+    NAME@sha256:… for an image with weights alone; None: serve.server, or the one that the environments name.
+    ``against``: an environment that runs the same weights in another server, which is compared.
     """
 
     image: str | None = None
@@ -20,6 +21,7 @@ class VerifyOptions(NamedTuple):
     runtime: str | None = None
     gpus: str | None = None
     server: str | None = None
+    against: str | None = None
 
     @property
     def how(self) -> Literal["container", "process", "url"]:
@@ -33,6 +35,10 @@ def check_options(options: VerifyOptions) -> None:
     """Raise ServingRefused if options contradict each other."""
     if options.url is not None and options.image is not None:
         raise ServingRefused("an image and a URL are two ways to verify", "name one of them")
+    if options.against is not None and options.how != "container":
+        raise ServingRefused(
+            "--against starts two servers in containers", "leave --url and --runtime out"
+        )
     if options.gpus is not None and options.how != "container":
         raise ServingRefused(
             f"GPUs are given to a container, not to a {options.how}", "leave them out"

@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from checks.formats.serving import Load, ServingReport, Throughput, combine
+from checks.formats.serving import Load, ServerComparison, ServingReport, Throughput, combine
 from checks.process import distribution
 from checks.process.errors import Refusal, ServingRefused
 from checks.storage import files, layout
@@ -17,7 +17,8 @@ from release import runtimes
 from release.evidence import verification
 from release.evidence.trust import Signatory
 from release.runtimes import Runtime
-from release.serving import choices, examine
+from release.serving import against, choices, examine
+from release.serving.against import RunningServer
 from release.serving.client import Client
 from release.serving.expected import Expected, expected
 from release.serving.options import VerifyOptions, check_options
@@ -27,6 +28,7 @@ from release.serving.starting import LOG, NotStarted, started
 
 __all__ = ["LOG", "VerifyOptions", "refusal", "verify"]
 
+_NOT_EVALUATED = "the served model is not the one that was evaluated"
 _NVIDIA = Path("/dev/nvidiactl")  # The device of NVIDIA's driver.
 
 
@@ -53,11 +55,13 @@ def refusal(report: ServingReport) -> Refusal | None:
     if report.status == "pass":
         return None
     lines = [f"{check.name}: {check.reason}" for check in report.checks if check.status == "fail"]
+    if report.against and report.against.status == "fail":
+        lines.append(f"against {report.against.environment}: {report.against.reason}")
     lines = lines or [
         f"{check.name}: {check.reason}" for check in report.checks if check.status != "pass"
     ]
     return ServingRefused(
-        f"the served model is not the one that was evaluated: {lines[0]}",
+        f"{'this server is no equal of the one that runs' if report.against else _NOT_EVALUATED}: {lines[0]}",
         f"read {layout.SERVING_REPORT}, the server's log in {LOG}, and docs/how-to/serving.md",
         tuple(lines[1:]),
     )
@@ -67,10 +71,12 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     record = expected(root, image=options.how == "container")
     runtime = choices.choose_runtime(record, options)
     server_image = choices.choose_server(root, record, options)
+    running = against.find(root, record, server_image, options) if options.against else None
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
         (root / path).unlink(missing_ok=True)
     load: tuple[Load, ...] = ()
     throughput: Throughput | None = None
+    comparison: ServerComparison | None = None
     image = None
     began = time.monotonic()
     try:
@@ -80,6 +86,8 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
             with closing(context.client):
                 checks = examine.examine(context, began)
             load, throughput = context.load, context.throughput
+        if running is not None and combine(checks) == "pass":
+            comparison = _compared(root, running, context)
     except NotStarted as reason:
         seconds = record.params.serve.verify.start_seconds
         checks = examine.nothing(failed("start", str(reason), None, seconds))
@@ -95,9 +103,25 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
         checks=checks,
         load=load,
         throughput=throughput,
-        status=combine(checks),
+        against=comparison,
+        status=combine(checks, comparison),
         tool=distribution.version(),
     )
+
+
+def _compared(root: Path, running: RunningServer, new: ProbeContext) -> ServerComparison:
+    """Start the server that runs, and compare. Raises ServingRefused if it does not start or answer here."""
+    record, options = running.expected, running.options
+    try:
+        with started(root, record, running.runtime, options, running.server_image) as subject:
+            old = _context(record, running.runtime, subject.server, options)
+            with closing(old.client):
+                return against.compare(running, new, old)
+    except NotStarted as reason:
+        raise ServingRefused(
+            f"--against: the server of {running.environment} does not start here: {reason}",
+            f"read its log in {LOG}; verify on a machine where it runs, or without --against",
+        ) from reason
 
 
 def _context(

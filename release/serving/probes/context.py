@@ -49,7 +49,7 @@ class ProbeContext:
     machine serves. ``sustained``: whether to measure the throughput for ``LONG_ENOUGH`` even without energy counters.
 
     The latency check sets ``load``, ``throughput`` and ``streamed`` (streamed answers by probe id); the parity check
-    sets ``unended`` (answers without an end, by probe id).
+    sets ``unended`` (answers without an end, by probe id); the score check sets ``served`` (the answers to all rows).
     """
 
     client: Client
@@ -69,6 +69,7 @@ class ProbeContext:
     throughput: Throughput | None = None
     streamed: dict[str, str] = field(default_factory=dict)
     unended: dict[str, str] = field(default_factory=dict)
+    served: Sequence[str] = ()
 
     @property
     def long_probes(self) -> tuple[Probe, ...]:

@@ -24,7 +24,7 @@ class _Question(NamedTuple):
 
 
 # The scores of so many rows may differ, however few rows there are: a near tie changes one.
-_ROWS = 2
+ROWS = 2
 
 
 class _Compared(NamedTuple):
@@ -41,7 +41,8 @@ class _Compared(NamedTuple):
 def score(context: ProbeContext) -> ServingCheck:
     """Each mean, by the first scorer of the rows or the suite, is within serve.verify.margin of the offline one.
 
-    A margin above 0 allows for two rows at least: one that is less than a row would refuse correct servers.
+    A margin above 0 allows for two rows at least: one that is less than a row would refuse correct servers. Sets
+    ``context.served``.
     """
     rows = [
         _Question(row.id, row.messages, row.reference, offline_answer.prediction, row.tools)
@@ -66,7 +67,7 @@ def score(context: ProbeContext) -> ServingCheck:
     worst = max(compared, key=lambda each: (each.apart or 0.0) - each.allowed)
     apart, margin = worst.apart or 0.0, context.serve.verify.margin
     if apart > worst.allowed + 1e-9:
-        least = "" if worst.allowed == margin else f", but never less than {_ROWS} rows"
+        least = "" if worst.allowed == margin else f", but never less than {ROWS} rows"
         why = f"{apart:.4f} apart where {worst.allowed:.4g} is allowed (serve.verify.margin: {margin:g}{least})"
         return failed("score", f"{summary}: {why}", apart, worst.allowed)
     return passed("score", summary, apart, worst.allowed)
@@ -88,7 +89,7 @@ def _compare(
     count = len(questions)
     at_once = min(context.runtime.concurrency, context.serve.max_concurrent_requests)
     answers = together(at_once, questions, ask, what, "row")
-    unanswered, texts = [], []
+    unanswered, texts = list[str](), list[str]()
     for question, answer in zip(questions, answers, strict=True):
         if isinstance(answer, NoAnswer):
             unanswered.append(f"row {question.id}: {answer}")
@@ -96,7 +97,9 @@ def _compare(
             texts.append(answer.text)
     of = "" if what == "test rows" else f" of {what}"
     margin = context.serve.verify.margin
-    allowed = max(margin, _ROWS / count) if margin else 0.0
+    allowed = max(margin, ROWS / count) if margin else 0.0
+    if not unanswered and what == "test rows":
+        context.served = texts
     if unanswered:
         return _Compared(
             f"{len(unanswered)} of {count} rows{of} not answered: {some(unanswered)}", None, allowed

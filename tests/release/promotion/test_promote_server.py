@@ -8,10 +8,13 @@ import pytest
 
 from checks.formats import quarantine
 from checks.formats.serving import ImageReport
-from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal, ServingRefused
 from checks.storage import files, layout
 from release.overlay import overlays
 from release.promotion import context
+from release.serving import against
+from release.serving.expected import expected
+from release.serving.options import VerifyOptions
 from release.verbs.build import BuildOptions, build
 from release.verbs.rollback import RollbackOptions, rollback
 from release.verbs.status import status
@@ -152,3 +155,25 @@ def test_a_base_has_its_server_in_it() -> None:
     plain["serve"] |= {"base": f"r.example/s:1@sha256:{'a' * 64}", "server": OLD}
     with pytest.raises(ParamsRefused, match="base and server"):
         as_params(plain)
+
+
+def test_verify_compares_with_the_server_that_runs_the_same_weights(root: Path) -> None:
+    upgraded(root)
+    record = expected(root, image=True)
+    options = VerifyOptions(against="production")
+    running = against.find(root, record, NEW, options)
+    assert (running.shown, running.server_image, running.environment) == (OLD, OLD, "production")
+    assert running.version == version(root, "production")
+    assert running.expected.image is not None
+    assert running.expected.image.server == OLD
+    with pytest.raises(ServingRefused, match="there is no environment 'nowhere'; name one of staging, production"):
+        against.find(root, record, NEW, VerifyOptions(against="nowhere"))
+    move(root, "staging")
+    with pytest.raises(ServingRefused, match="staging runs this server already"):
+        against.find(root, record, NEW, VerifyOptions(against="staging"))
+    rollback(root, "production", RollbackOptions(why="nothing", to="none"))
+    with pytest.raises(ServingRefused, match="production runs nothing"):
+        against.find(root, record, NEW, options)
+    tree.next_model(root, 12)
+    with pytest.raises(ServingRefused, match=r"staging runs v.*, which has other weights"):
+        against.find(root, expected(root, image=True), NEW, VerifyOptions(against="staging"))

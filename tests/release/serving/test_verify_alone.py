@@ -10,8 +10,12 @@ import pytest
 from checks.formats.serving import ImageReport
 from checks.process.errors import ServingRefused
 from checks.storage import files, layout
+from release import runtimes
 from release.evidence import verification
 from release.overlay import named_server as servers
+from release.serving import against
+from release.serving.against import RunningServer
+from release.serving.expected import Expected
 from release.verbs import build
 from release.verbs.verify import VerifyOptions, verify
 from tests import overlay_sample, registry_service, serving_base, tuned
@@ -35,6 +39,14 @@ def run(finished: Path, tmp_path: Path) -> Path:
     return shutil.copytree(finished, tmp_path / "run")
 
 
+def push(tag: str, name: str, folder: Path) -> str:
+    """Copy an image of the engine to NAME:TAG in a registry, and return its digest there."""
+    digest = folder / "digest"
+    copy = ["skopeo", "copy", "--quiet", "--insecure-policy", "--preserve-digests", "--dest-tls-verify=false"]
+    subprocess.run([*copy, f"--digestfile={digest}", f"docker-daemon:{tag}", f"docker://{name}"], check=True)
+    return digest.read_text().strip()
+
+
 def _name(
     root: Path, *environments: str, server: str = overlay_sample.SERVER, digest: str = overlay_sample.OTHER
 ) -> None:
@@ -43,7 +55,7 @@ def _name(
 
 
 def test_without_one_server_that_is_named_nothing_is_started(run: Path) -> None:
-    with pytest.raises(ServingRefused, match="no server, and no environment names one; name one by --server"):
+    with pytest.raises(ServingRefused, match=r"no server, and no environment names one; name one in serve\.server"):
         verify(run, VerifyOptions())
     _name(run, "staging")
     _name(run, "production", digest=f"sha256:{'d' * 64}")
@@ -62,13 +74,11 @@ def pushed(tmp_path: Path) -> Iterator[tuple[str, str]]:
 
     The engine would compress the layers, which takes a minute. It has the image, so of this one it pulls the manifest.
     """
-    tag, digest = serving_base.serving_image(), tmp_path / "digest"
     with registry_service.registry(tmp_path / "registry") as registry:
         name = f"{registry.host}/servers/transformers"
-        copy = ["skopeo", "copy", "--quiet", "--insecure-policy", "--preserve-digests", "--dest-tls-verify=false"]
-        subprocess.run([*copy, f"--digestfile={digest}", f"docker-daemon:{tag}", f"docker://{name}:1"], check=True)
-        yield name, digest.read_text().strip()
-        serving_base.remove(f"{name}@{digest.read_text().strip()}")
+        digest = push(serving_base.serving_image(), f"{name}:1", tmp_path)
+        yield name, digest
+        serving_base.remove(f"{name}@{digest}")
 
 
 def test_weights_alone_are_verified_in_the_server_that_will_run_them(run: Path, pushed: tuple[str, str]) -> None:
@@ -86,3 +96,32 @@ def test_weights_alone_are_verified_in_the_server_that_will_run_them(run: Path, 
     assert "the environment names" in verification.differences(image, report, f"{name}@sha256:{'d' * 64}")[0]
     assert serving_base.left() == set()
     assert list((run / layout.STATE).glob("serving-*")) == []
+
+
+def test_an_upgraded_server_is_compared_with_the_one_that_runs_the_same_weights(
+    run: Path, pushed: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images that differ by a label, so every answer must be the same."""
+    name, old = pushed
+    image = serving_base.baked(serving_base.serving_image(), "LABEL upgrade=1")
+    new = push(image, f"{name}:2", tmp_path)
+    serving_base.remove(image)
+
+    def find(root: Path, record: Expected, server: str | None, options: VerifyOptions) -> RunningServer:
+        """What the ledger would say: tests of promotions look for it there."""
+        assert (server, options.against) == (f"{name}@{new}", "production")
+        shown = f"{name}@{old}"
+        return RunningServer(
+            "production", "v1.2.0", shown, record, runtimes.load("transformers"), VerifyOptions(), shown
+        )
+
+    monkeypatch.setattr(against, "find", find)
+    try:
+        report = verify(run, VerifyOptions(server=f"{name}@{new}", against="production"))
+    finally:
+        serving_base.remove(f"{name}@{new}")
+    assert report.status == "pass", report
+    assert report.against is not None
+    assert (report.against.differ, report.against.server) == (0, f"{name}@{old}")
+    assert report.against.slower is not None
+    assert serving_base.left() == set()
