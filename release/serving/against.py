@@ -5,6 +5,7 @@ and asked the same test rows. The difference of the scores is judged by the test
 small loss at each upgrade is seen where it is shown, not where it adds up.
 """
 
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from release.record.records import Records
 from release.runtimes import Runtime
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
+from release.serving.probes import life
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.load import latency
 from release.serving.probes.score import ROWS, score
@@ -113,7 +115,9 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
 
     Raises ServingRefused if it does not answer every row.
     """
-    asked = score(old)
+    asked = life.start(old, time.monotonic())
+    if asked.status == "pass":
+        asked = score(old)
     if not old.served or not new.served:
         raise ServingRefused(
             f"--against: the server of {running.environment} does not answer here: {asked.reason}",
