@@ -18,6 +18,7 @@ from release.adapters.git import Git
 from release.evidence import freshness, trust
 from release.ledger import DEADLINE, Ledger
 from release.promotion.checklist import PromotionContext
+from release.record import running_code
 from release.record.records import Records
 
 _REFS = "--format=%(refname) %(symref)"
@@ -61,6 +62,29 @@ def find(root: Path, target: str | None = None, *, stale: bool = False) -> Promo
     return PromotionContext(
         records, branch, trunk, rules.promote, rules.serve, signers, ledger, tip
     )
+
+
+def deciding(
+    root: Path, target: str | None = None, *, stale: bool = False, earlier: bool = False
+) -> PromotionContext:
+    """As ``find``, for a command that decides or writes what production trusts.
+
+    Raises EvidenceRefused, too, if HEAD has another pin or other code than the target branch (``earlier``: than it has
+    or had, see ``running_code.check_target``).
+    """
+    found = find(root, target, stale=stale)
+    running_code.check_target(root, found.target, found.trunk, earlier=earlier)
+    return found
+
+
+def check_signing(root: Path, target: str | None = None) -> None:
+    """Check that HEAD has a pin and code that the target branch has or had, as this clone knows it, before a signature.
+
+    Raises EvidenceRefused as ``running_code.check_target``.
+    """
+    name, commit = commits.target(root, target)
+    if commit is not None and commit != commits.resolve(root, "HEAD"):
+        running_code.check_target(root, _branch(root, name), commit, earlier=True)
 
 
 def whoami(root: Path) -> str:

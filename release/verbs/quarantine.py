@@ -51,7 +51,7 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
     which it is: it is added as an image and as a model. Raises EvidenceRefused if ``name`` is neither a version that
     ran nor a digest, PromotionRefused without a reason, Outrun, RemoteRefused.
     """
-    promotion_context = context.find(root, target)
+    promotion_context = context.deciding(root, target)
     ledger = promotion_context.ledger
     tip = promotion_context.tip
     ledger.settle(tip)
@@ -83,7 +83,7 @@ def release(
     EvidenceRefused if nothing of that name is in quarantine, or if a signature is needed and no key may give it;
     PromotionRefused without a reason; Outrun, RemoteRefused.
     """
-    promotion_context = context.find(root, target)
+    promotion_context = context.deciding(root, target)
     return free(promotion_context, name, why, key or _key(promotion_context))
 
 

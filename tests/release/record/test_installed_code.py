@@ -203,5 +203,26 @@ def test_the_package_of_a_pull_request_does_not_decide_about_it(root: Path) -> N
         "kinds/gates/easy.py: is not as on main, whose code decides; run it in a checkout of main: `git switch main && git pull`",
         "lockstep-requirements.txt: is not as on main",
     ]
+    with pytest.raises(EvidenceRefused, match=r"kinds/gates/easy.py: is not as on main"):
+        running_code.check_target(root, "main", "main", earlier=True)
     running_code.check_target(root, "upgrade", "upgrade")
     running_code.check_target(root / "projects/router", "upgrade", "upgrade")
+
+
+def test_the_version_that_a_branch_had_counts_only_where_an_earlier_one_may(root: Path) -> None:
+    old = git(root, "rev-parse", "HEAD").strip()
+    git(root, "switch", "--quiet", "--create", "upgrade")
+    pinned(root, OTHER)
+    commit(root, "an upgrade")
+    proposed = git(root, "rev-parse", "HEAD").strip()
+    pinned(root, hashlib.sha256(b"the next wheel").hexdigest())
+    commit(root, "another")
+    git(root, "switch", "--quiet", "main")
+    git(root, "merge", "--quiet", "--no-ff", "--message", "merge", "upgrade")
+    git(root, "switch", "--quiet", "--detach", old)
+    running_code.check_target(root, "main", "main", earlier=True)
+    with pytest.raises(EvidenceRefused, match=r"lockstep-requirements.txt: is not as on main"):
+        running_code.check_target(root, "main", "main")
+    git(root, "switch", "--quiet", "--detach", proposed)
+    with pytest.raises(EvidenceRefused, match=r"lockstep-requirements.txt: is not as on main"):
+        running_code.check_target(root, "main", "main", earlier=True)
