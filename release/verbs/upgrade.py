@@ -47,15 +47,16 @@ def pinned(top: Path) -> Pin | None:
 def repin(top: Path, version: str | None, workflows: str | None = None) -> Pin:
     """Pin a version of Lockstep, the newest if None, and return the pin. ``workflows``: as for ``upgrade``.
 
+    Its own packages that an extra installs, such as lockstep-lake, are pinned at the same version.
     Writes nothing if the called workflows are not there in this version. Raises as ``pin.of``, ``pin.read`` and
     ``workflow_pin.of``.
     """
-    old = pinned(top)
-    new = pin.of(version, old.extras if old else pin.EXTRAS)
-    _workflows(workflows, _called(top), new.version, write=True)
     path = top / pin.PATH
-    text = pin.replaced(path.read_text(encoding="utf-8"), new) if old else pin.written(new)
-    files.write_text(path, text)
+    old = pinned(top)
+    text = path.read_text(encoding="utf-8") if old else ""
+    new = pin.of(version, old.extras if old else pin.EXTRAS, pin.hashes(text))
+    _workflows(workflows, _called(top), new.version, write=True)
+    files.write_text(path, pin.replaced(text, new) if old else pin.written(new))
     return new
 
 

@@ -148,6 +148,19 @@ def test_a_package_of_kinds_that_the_pin_does_not_name_is_refused(
     running_code.check(root, committed=True)
 
 
+def test_a_package_of_lockstep_itself_is_pinned_by_an_upgrade(
+    root: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kinds(site, monkeypatch)
+    monkeypatch.setattr(pin, "_OWN", "acme-")
+    with (site / "lockstep_llm-0.2.0.dist-info/METADATA").open("a") as file:
+        file.write('Requires-Dist: acme-kinds>=1; extra == "acme"\n')
+    monkeypatch.setattr(metadata, "requires", lambda name: metadata.distribution(name).requires)
+    fix = rf"name its extra there, and run `lockstep upgrade {distribution.version()}`, which pins it"
+    with pytest.raises(EvidenceRefused, match=fix):
+        running_code.check(root, committed=True)
+
+
 @pytest.mark.slow
 def test_packages_of_kinds_are_found_and_not_imported(tmp_path: Path) -> None:
     code = (
