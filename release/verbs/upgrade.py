@@ -206,7 +206,8 @@ def _called(top: Path) -> str | None:
 def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
     """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``.
 
-    The stage ``code`` is among them if the policy's defaults in code.lock are others.
+    The stage ``code`` is among them if the policy's defaults in code.lock are others. Where nothing ran yet, as after
+    ``init``, the first run writes code.lock, and nothing runs again.
     """
     new, defaults = lock.of(params, lock.at(root)), policy.defaults(params)
     old, recorded = dict[str, str](), None
@@ -215,6 +216,8 @@ def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
         old, recorded = committed.stages, committed.defaults
     if write:
         lock.write(root, params, defaults)
+    if not old and not (root / layout.LOCK).exists():
+        return []
     first = [] if recorded == defaults else [lock.STAGE]
     return first + [stage for stage, digest in new.items() if old.get(stage) != digest]
 
