@@ -29,10 +29,13 @@ class _Rules(BaseModel):
     serve: Serve
 
 
-def find(root: Path, target: str | None = None, *, stale: bool = False) -> PromotionContext:
+def find(
+    root: Path, target: str | None = None, *, stale: bool = False, unsigned: bool = False
+) -> PromotionContext:
     """The context of the clone in ``root``. ``target`` is the branch; default: ``commits.target``.
 
-    Fetches the tip from the remote. ``stale``: ask for no checkpoint. Raises EvidenceRefused if there is no such
+    Fetches the tip from the remote. ``stale``: ask for no checkpoint. ``unsigned``: for a command that only lists;
+    where no file of signers exists, no signature and no checkpoint counts. Raises EvidenceRefused if there is no such
     branch, nobody may sign or the clone is shallow, ParamsRefused if the rules cannot be read, RemoteRefused if the
     remote fails or a checkpoint contradicts it (``freshness.check``), MachineRefused if git fails.
     """
@@ -56,7 +59,12 @@ def find(root: Path, target: str | None = None, *, stale: bool = False) -> Promo
     same = here and rules.promote.environments == known.environments
     ledger = home if same else Ledger.open(root, rules.promote)
     tip = trunk if here else ledger.tip()
-    signers = trust.known(root, trunk, branch)
+    try:
+        signers = trust.known(root, trunk, branch)
+    except trust.NoSigners:
+        if not unsigned:
+            raise
+        signers, stale = (), True
     if not stale:
         freshness.check(ledger, tip, rules.promote, signers)
     return PromotionContext(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from checks.formats import pointer
 from checks.formats.serving import ImageReport
@@ -18,6 +19,7 @@ from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused, Ref
 from checks.storage import files, layout
 from checks.storage.digest import canonical_json
 from release.adapters import pin
+from release.cli import main
 from release.evidence import attach, dsse, keys, sigstore, statement, trust
 from release.ledger import Ledger
 from release.overlay import overlays
@@ -232,6 +234,20 @@ def test_what_is_in_quarantine_is_promoted_neither_again_nor_under_another_tag(r
     refused(root, "is in quarantine with v0.2.0, by Ada <ada@example.org>: answers in French")
     git(root, "tag", "good@v1.0.0")
     refused(root, "is in quarantine with v0.2.0", version="v7.0.0")
+
+
+def test_the_quarantine_is_listed_where_nobody_may_sign_and_says_so(root: Path) -> None:
+    quarantines.add(root, "v0.1.0", "answers in French")
+    git(root, "rm", "--quiet", str(layout.SIGNERS))
+    keep(root, "no signers")
+    rule(root, approvals=1)
+    shown = CliRunner().invoke(main, ["-C", str(root), "quarantine"])
+    assert shown.exit_code == 0, shown.output
+    assert "v0.1.0" in shown.stdout
+    assert "note: main has no release/policy/signers.yaml: nobody may sign; `./lockstep keys new` makes" in shown.stdout
+    refusal = CliRunner().invoke(main, ["-C", str(root), "quarantine", "--release", "v0.1.0", "--why", "a joke"])
+    assert refusal.exit_code == 8
+    assert "signers.yaml: is missing, so nobody may sign" in refusal.stderr
 
 
 def test_what_runs_and_is_in_quarantine_is_not_promoted_again(root: Path) -> None:
