@@ -157,6 +157,16 @@ def test_a_module_is_found_however_it_is_imported(way: str) -> None:
     assert "checks/extra.py" in lock.modules_of("probe", PARAMS, code)
 
 
+def test_a_late_import_in_a_function_is_followed_to_what_it_imports_late() -> None:
+    late = b"def f():\n    from checks import extra\n"
+    code = {
+        **CODE, "stages/probe.py": CODE["stages/probe.py"] + late,
+        "checks/extra.py": b"def g():\n    if True:\n        import checks.further as h\n", "checks/further.py": b"X = 1\n",
+    }  # fmt: skip
+    before, after = (lock.of(GIVEN, {**code, "checks/further.py": text}) for text in (b"X = 1\n", b"X = 2\n"))
+    assert {stage for stage in before if before[stage] != after[stage]} == {"probe"}
+
+
 def test_a_kind_of_a_package_counts_with_the_digest_of_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
