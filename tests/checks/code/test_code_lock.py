@@ -183,6 +183,28 @@ def test_a_kind_of_a_package_counts_with_the_digest_of_its_package(
     assert lock.of(GIVEN, CODE) == unnamed
 
 
+def test_a_section_of_a_package_counts_for_the_stages_that_run_a_kind_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin_package.by_hand(tmp_path, "acme", {"lockstep.scorers": {"brevity": "acme"}}, {"acme.py": ""})
+    section = {"lockstep.sections": {"notify": "acme_notify"}}
+    plugin_package.by_hand(tmp_path, "acme-notify", section, {"acme_notify.py": "X = 1\n"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_every_entry_point", metadata.entry_points)
+    monkeypatch.setattr(plugins, "entry_points", plugins.entry_points.__wrapped__)
+    values = {**PARAMS, "evaluate": {"scorers": [{"kind": "brevity"}]}}
+    cases = [Changed(values), Changed({**values, "notify": {"room": "Ada"}})]
+    before = [lock.of(params, CODE) for params in cases]
+    (tmp_path / "acme_notify.py").write_text("X = 2\n")
+    unwritten, written = (
+        {stage for stage, old in digests.items() if lock.of(params, CODE)[stage] != old}
+        for params, digests in zip(cases, before, strict=True)
+    )
+    assert unwritten == set()
+    assert written >= {"score", "evaluate", "gate"}
+    assert "merge" not in written
+
+
 def _with_other_default(section: str, values: dict[str, Any]) -> set[str]:
     """Return the stages that are stale in a version of Lockstep with these defaults of a section, too."""
     defaults = GIVEN.unwritten()
