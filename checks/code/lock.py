@@ -3,8 +3,8 @@
 The stage ``code`` writes it at the beginning of every run, and in dvc.yaml each stage depends on its own digest there.
 So a stage runs again where a module that it runs has changed, and nowhere else. The digest covers the paths and
 contents of the modules that ``modules.of_stage`` finds, the code of the packages from outside whose kinds are named
-(``plugins.identity``), and the parameters of the stage that params.yaml leaves to their defaults. It does not cover
-Python itself and the libraries: reports name their versions.
+(``plugins.identity``), the sections from outside that such a kind may read, and the parameters of the stage that
+params.yaml leaves to their defaults. It does not cover Python itself and the libraries: reports name their versions.
 
 It also has the defaults of all policy, so that a later version, with others, knows what this one judged by.
 """
@@ -116,7 +116,11 @@ def of(params: Parameters, code: Code) -> dict[str, str]:
 
 def modules_of(stage: str, params: Mapping[str, Any], code: Code) -> list[str]:
     """Return the paths of the modules that a stage runs with these parameters, sorted."""
-    return modules.of_stage(stage, _names(stage, params), code)
+    return modules.of_stage(stage, _names(stage, params), code, _sections(params))
+
+
+def _sections(params: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in params.items() if value is not None]
 
 
 def _names(stage: str, params: Mapping[str, Any]) -> frozenset[str]:
@@ -132,6 +136,8 @@ def _of_stage(
 ) -> str:
     contents = {path: digest.of_bytes(code[path]) for path in modules_of(stage, params, code)}
     packages = plugins.named(_names(stage, params), modules.groups(contents), identify)
+    if packages:  # A kind of a package may read a section of a package.
+        packages |= plugins.named(_sections(params), {modules.SECTIONS}, identify)
     outside = {kind: plugin.sha256 for kind, plugin in packages.items()}
     defaults = {path: value_at(unwritten, path) for path in READS[stage]}
     return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})

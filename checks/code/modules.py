@@ -37,6 +37,9 @@ KINDS = {
     "stages/sources/parsing.py": "stages/sources/schemes",
 }
 
+# The group of sections of params.yaml. No module of Lockstep looks for kinds in it but params.yaml's own.
+SECTIONS = "sections"
+
 _METHODS, _SCHEMES = "stages/training/methods", "stages/sources/schemes"
 # Where a group of kinds is not called as its folder.
 _GROUPS = {_SCHEMES: "sources"}
@@ -108,10 +111,13 @@ def _read(root: Path, folders: Iterable[str]) -> Code:
     return {path.removeprefix(f"{root}/"): Path(path).read_bytes() for path in sorted(paths)}
 
 
-def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
+def of_stage(
+    stage: str, names: frozenset[str], code: Code, sections: Collection[str] = ()
+) -> list[str]:
     """Return the paths of the modules that a stage runs, sorted.
 
-    ``names``: all that its parameters may name, as ``names_in`` gives it.
+    ``names``: all that its parameters may name, as ``names_in`` gives it. ``sections``: the sections of params.yaml, of
+    which a kind of the team may read one of the team.
     """
     pending = [f"stages/{stage}.py", *_BY_PARAMETERS.get(stage, ())]
     paths, followed = set[str](), set[str]()
@@ -127,6 +133,8 @@ def of_stage(stage: str, names: frozenset[str], code: Code) -> list[str]:
         new = {*imported(code[path], late)} - followed
         followed |= new
         pending += [module for name in new for module in _modules(name)]
+        if folder.startswith(f"{layout.KINDS}/"):
+            pending += (f"{layout.KINDS}/{SECTIONS}/{section}.py" for section in sections)
         if kinds := KINDS.get(path):
             pending += _named(kinds, names, code)
     return sorted(paths)

@@ -1,7 +1,7 @@
 """The pin of a team's repository: the version of Lockstep, with its extras and the SHA-256 of its wheel.
 
 The file lockstep-requirements.txt is one of pip's, so that Dependabot and Renovate can change the pin. Further lines
-are packages with kinds of the team's.
+are packages with kinds: Lockstep's own that an extra installs, and the team's.
 """
 
 import hashlib
@@ -9,10 +9,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from email import message_from_bytes
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from checks.process import distribution
@@ -28,26 +31,48 @@ _LINE = re.compile(
 )
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _JOINED = re.compile(r"[ \t]*\\\n[ \t]*")
+# The names of packages that Lockstep's own extras install begin so.
+_OWN = "lockstep-"
 _VERSION = re.compile(r"[0-9][\w.!+-]{0,50}")
 
 
-class Pin(NamedTuple):
-    """A version of Lockstep. ``extras``: as the file has them. ``hashes``: the SHA-256 of its wheel, among others."""
+class Package(NamedTuple):
+    """A package of Lockstep's own that extras install, such as lockstep-lake. ``hashes``: the SHA-256 of its wheel."""
 
-    extras: str
+    name: str
     version: str
     hashes: tuple[str, ...]
 
     def line(self) -> str:
         """Return the line of the file."""
-        hashes = " ".join(f"--hash=sha256:{sha256}" for sha256 in self.hashes)
-        return f"{distribution.NAME}[{self.extras}]=={self.version} {hashes}"
+        return f"{self.name}=={self.version} {_options(self.hashes)}"
+
+
+class Pin(NamedTuple):
+    """A version of Lockstep. ``extras``: as the file has them. ``hashes``: the SHA-256 of its wheel, among others.
+
+    ``packages``: those that the extras install; ``read`` leaves them out.
+    """
+
+    extras: str
+    version: str
+    hashes: tuple[str, ...]
+    packages: tuple[Package, ...] = ()
+
+    def line(self) -> str:
+        """Return the line of the file."""
+        return f"{distribution.NAME}[{self.extras}]=={self.version} {_options(self.hashes)}"
+
+
+def _options(hashes: Iterable[str]) -> str:
+    return " ".join(f"--hash=sha256:{sha256}" for sha256 in hashes)
 
 
 def written(pin: Pin) -> str:
     """Return a new file."""
     told = "# The version of Lockstep that ./lockstep sets up: `./lockstep upgrade` changes it.\n"
-    return f"{told}{pin.line()}\n"
+    lines = [pin.line(), *(package.line() for package in pin.packages)]
+    return told + "".join(f"{line}\n" for line in lines)
 
 
 def read(text: str) -> Pin:
@@ -89,15 +114,18 @@ def _packages(text: str) -> Iterator[re.Match[str]]:
 
 
 def replaced(text: str, pin: Pin) -> str:
-    """Return the file with another pin; its other lines stay. Raises as ``read``."""
+    """Return the file with another pin and its packages; its other lines stay. Raises as ``read``."""
     read(text)
-    joined = _JOINED.sub(" ", text).splitlines()
-    return "".join(f"{pin.line() if _is_pin(line) else line}\n" for line in joined)
+    lines = {package.name: package.line() for package in pin.packages}
+    kept = [line for line in _JOINED.sub(" ", text).splitlines() if _name(line) not in lines]
+    own = "\n".join([pin.line(), *lines.values()])
+    return "".join(f"{own if _name(line) == distribution.NAME else line}\n" for line in kept)
 
 
-def _is_pin(line: str) -> bool:
+def _name(line: str) -> str | None:
+    """Return the canonical name of the package in a line; None for another line."""
     match = _LINE.fullmatch(line.strip())
-    return match is not None and canonicalize_name(match["name"]) == distribution.NAME
+    return match and canonicalize_name(match["name"])
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -107,34 +135,67 @@ def _lines(text: str) -> Iterator[str]:
             yield content
 
 
-def of(version: str | None, extras: str = EXTRAS) -> Pin:
+def of(version: str | None, extras: str = EXTRAS, named: Collection[str] = ()) -> Pin:
     """Ask pip's package index for the wheel of a version, the newest if None, and pin it.
 
-    Raises ParamsRefused for what is no version, MachineRefused if pip brings no wheel.
+    Pins Lockstep's own packages at the same version, if ``extras`` install them or they are among ``named``. Raises
+    ParamsRefused for what is no version, MachineRefused if pip brings no wheel.
     """
     if version is not None and not _VERSION.fullmatch(version):
         raise ParamsRefused(f"{version!r}: is not a version", "give one such as 0.2.0")
-    requirement = distribution.NAME if version is None else f"{distribution.NAME}=={version}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check"]
-        command = [*_pip(folder), "download", *options, "-d", str(folder / "wheels"), requirement]
-        # Nothing is imported from the current folder, and no index is asked for a pin that is not known yet.
-        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
-        wheels = list((folder / "wheels").glob("*.whl"))
-        if done.returncode or len(wheels) != 1:
-            lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            why = redact(" ".join(lines[-1:]) or f"pip ended with {done.returncode}", 200)
-            raise MachineRefused(
-                f"{requirement}: pip brings no wheel: {why}",
-                "name an index or a folder that has it: PIP_INDEX_URL, PIP_FIND_LINKS",
-            )
-        found = re.fullmatch(r"lockstep_llm-([^-]+)-py3-none-any\.whl", wheels[0].name)
-        if found is None:
-            raise MachineRefused(
-                f"{wheels[0].name}: is not a wheel of {distribution.NAME}", "use another index"
-            )
-        return Pin(extras, found[1], (hashlib.sha256(wheels[0].read_bytes()).hexdigest(),))
+        pip = _pip(folder)
+        wheel = _downloaded(pip, folder, distribution.NAME, version)
+        version = wheel.name.split("-")[1]
+        with ZipFile(wheel) as archive:
+            metadata = archive.read(f"lockstep_llm-{version}.dist-info/METADATA")
+        requirements = message_from_bytes(metadata).get_all("Requires-Dist") or []
+        extra = own_packages(requirements, {part.strip() for part in extras.split(",")})
+        wanted = sorted(extra | own_packages(requirements).intersection(named))
+        packages = (
+            Package(package, version, _sha256(_downloaded(pip, folder, package, version)))
+            for package in wanted
+        )
+        return Pin(extras, version, _sha256(wheel), tuple(packages))
+
+
+def own_packages(requirements: Iterable[str], extras: Iterable[str] | None = None) -> set[str]:
+    """Return the packages of Lockstep's own among its requirements; with ``extras``, those that these install."""
+    own = [
+        requirement
+        for requirement in map(Requirement, requirements)
+        if canonicalize_name(requirement.name).startswith(_OWN)
+    ]
+    if extras is not None:
+        known = [{"extra": extra} for extra in ("", *extras)]
+        own = [one for one in own if one.marker is None or any(map(one.marker.evaluate, known))]
+    return {canonicalize_name(requirement.name) for requirement in own}
+
+
+def _downloaded(pip: list[str], folder: Path, name: str, version: str | None) -> Path:
+    """Return the wheel of a package, downloaded into a folder of its own. Raises MachineRefused if pip brings none."""
+    requirement = name if version is None else f"{name}=={version}"
+    wheels = folder / name
+    options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check"]
+    command = [*pip, "download", *options, "-d", str(wheels), requirement]
+    # Nothing is imported from the current folder, and no index is asked for a pin that is not known yet.
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
+    found = list(wheels.glob("*.whl"))
+    if done.returncode or len(found) != 1:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        why = redact(" ".join(lines[-1:]) or f"pip ended with {done.returncode}", 200)
+        raise MachineRefused(
+            f"{requirement}: pip brings no wheel: {why}",
+            "name an index or a folder that has it: PIP_INDEX_URL, PIP_FIND_LINKS",
+        )
+    if not re.fullmatch(rf"{name.replace('-', '_')}-[^-]+-py3-none-any\.whl", found[0].name):
+        raise MachineRefused(f"{found[0].name}: is not a wheel of {name}", "use another index")
+    return found[0]
+
+
+def _sha256(wheel: Path) -> tuple[str]:
+    return (hashlib.sha256(wheel.read_bytes()).hexdigest(),)
 
 
 def _pip(folder: Path) -> list[str]:

@@ -54,5 +54,6 @@ def quarantine(
     elif release is not None and why is not None:
         left = verb.release(root, release, why, key, target).left
     else:
-        left = verb.held(root, target)
+        left, note = verb.held(root, target)
+        notes = [f"note: {note}"] if note else []
     show(left, as_json, lambda left: "\n".join([*environment_tables.held(left), *notes]))

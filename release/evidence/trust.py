@@ -15,6 +15,10 @@ from release.adapters import commits, projects
 from release.evidence import attach, dsse, keys, sigstore, strict
 
 
+class NoSigners(EvidenceRefused):
+    """The target branch has no file of signers, so nobody may sign."""
+
+
 class Signatory(NamedTuple):
     """Who signs. ``key``: None for the identity of this CI job. ``known``: the signers of the target branch."""
 
@@ -49,7 +53,8 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
     A project without that file has the signers of the git root.
 
     ``branch``: its name, if ``target`` is its commit. The file in the work tree counts only if git has no commit yet:
-    whoever proposes a release must not choose who may sign it. Raises EvidenceRefused if there is no valid file.
+    whoever proposes a release must not choose who may sign it. Raises NoSigners if there is no file, EvidenceRefused if
+    it is not valid.
     """
     todo = f"add a signer to {layout.SIGNERS} (`lockstep keys new` prints the entry), and commit it there"
     if commits.has_repository(root) and (found := commits.target(root, target))[1]:
@@ -65,7 +70,7 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
         path = root / layout.SIGNERS
         data = path.read_bytes() if path.is_file() and not path.is_symlink() else None
     if data is None:
-        raise EvidenceRefused(f"{where}: is missing, so nobody may sign", todo)
+        raise NoSigners(f"{where}: is missing, so nobody may sign", todo)
     try:
         return signers.parse(data.decode(), where)
     except UnicodeDecodeError as error:

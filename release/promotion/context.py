@@ -18,6 +18,7 @@ from release.adapters.git import Git
 from release.evidence import freshness, trust
 from release.ledger import DEADLINE, Ledger
 from release.promotion.checklist import PromotionContext
+from release.record import running_code
 from release.record.records import Records
 
 _REFS = "--format=%(refname) %(symref)"
@@ -28,10 +29,13 @@ class _Rules(BaseModel):
     serve: Serve
 
 
-def find(root: Path, target: str | None = None, *, stale: bool = False) -> PromotionContext:
+def find(
+    root: Path, target: str | None = None, *, stale: bool = False, unsigned: bool = False
+) -> PromotionContext:
     """The context of the clone in ``root``. ``target`` is the branch; default: ``commits.target``.
 
-    Fetches the tip from the remote. ``stale``: ask for no checkpoint. Raises EvidenceRefused if there is no such
+    Fetches the tip from the remote. ``stale``: ask for no checkpoint. ``unsigned``: for a command that only lists;
+    where no file of signers exists, no signature and no checkpoint counts. Raises EvidenceRefused if there is no such
     branch, nobody may sign or the clone is shallow, ParamsRefused if the rules cannot be read, RemoteRefused if the
     remote fails or a checkpoint contradicts it (``freshness.check``), MachineRefused if git fails.
     """
@@ -55,12 +59,40 @@ def find(root: Path, target: str | None = None, *, stale: bool = False) -> Promo
     same = here and rules.promote.environments == known.environments
     ledger = home if same else Ledger.open(root, rules.promote)
     tip = trunk if here else ledger.tip()
-    signers = trust.known(root, trunk, branch)
+    try:
+        signers = trust.known(root, trunk, branch)
+    except trust.NoSigners:
+        if not unsigned:
+            raise
+        signers, stale = (), True
     if not stale:
         freshness.check(ledger, tip, rules.promote, signers)
     return PromotionContext(
         records, branch, trunk, rules.promote, rules.serve, signers, ledger, tip
     )
+
+
+def deciding(
+    root: Path, target: str | None = None, *, stale: bool = False, earlier: bool = False
+) -> PromotionContext:
+    """As ``find``, for a command that decides or writes what production trusts.
+
+    Raises EvidenceRefused, too, if HEAD has another pin or other code than the target branch (``earlier``: than it has
+    or had, see ``running_code.check_target``).
+    """
+    found = find(root, target, stale=stale)
+    running_code.check_target(root, found.target, found.trunk, earlier=earlier)
+    return found
+
+
+def check_signing(root: Path, target: str | None = None) -> None:
+    """Check that HEAD has a pin and code that the target branch has or had, as this clone knows it, before a signature.
+
+    Raises EvidenceRefused as ``running_code.check_target``.
+    """
+    name, commit = commits.target(root, target)
+    if commit is not None and commit != commits.resolve(root, "HEAD"):
+        running_code.check_target(root, _branch(root, name), commit, earlier=True)
 
 
 def whoami(root: Path) -> str:

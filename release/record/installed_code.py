@@ -56,6 +56,7 @@ def check(root: Path, committed: bool) -> bool:
 
 def _unpinned(hashes: dict[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
     """Yield (problem, fix) for each package that adds to Lockstep and is not the wheel of ``hashes``. Imports none."""
+    own = pin.own_packages(metadata.requires(distribution.NAME) or ())
     for name, package in sorted(_packages_of_kinds().items()):
         start = f"package {name} {package.version}"
         origin = json.loads(package.read_text("direct_url.json") or "{}")
@@ -63,7 +64,12 @@ def _unpinned(hashes: dict[str, frozenset[str]]) -> Iterator[tuple[str, str]]:
         differing = (
             path for path, sha256 in _recorded(package).items() if _differs(package, path, sha256)
         )
-        if name not in hashes:
+        if name not in hashes and name in own:
+            yield (
+                f"{start} adds to Lockstep, and {pin.PATH} does not pin it",
+                f"name its extra there, and run `lockstep upgrade {distribution.version()}`, which pins it",
+            )
+        elif name not in hashes:
             line = f"{name}=={package.version} --hash=sha256:{here or '…'}"
             yield (
                 f"{start} adds to Lockstep, and {pin.PATH} does not pin it",

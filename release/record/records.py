@@ -95,9 +95,11 @@ class WorkTree:
         return pipeline_lock.stages(self._bytes(layout.LOCK), str(layout.LOCK))
 
     def report(self, path: Path, model: type[M]) -> M:
-        """The report at ``path``, relative to ``root``. Raises EvidenceRefused as ``files.read_json``."""
+        """The report at ``path``, relative to ``root``. Raises EvidenceRefused if it is missing or not valid."""
         if (path, model) not in self._reports:
             assert self._is_merged
+            if not (self.root / path).exists():
+                raise EvidenceRefused(f"{path}: is missing", "run `./lockstep run`, which makes it")
             self._reports[path, model] = files.read_json(self.root / path, model)
         report = self._reports[path, model]
         assert isinstance(report, model)

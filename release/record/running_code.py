@@ -61,17 +61,23 @@ def check(root: Path, committed: bool = False) -> None:
         raise EvidenceRefused(f"{differences[0]}: is not the code that git has", todo, others)
 
 
-def check_target(root: Path, branch: str, commit: str) -> None:
+def check_target(root: Path, branch: str, commit: str, *, earlier: bool = False) -> None:
     """Check that HEAD has the code and the pin of ``commit``, the tip of the target branch ``branch``.
 
-    The code of a pull request does not decide about it. Raises EvidenceRefused with every file that differs.
+    The code of a pull request does not decide about it. ``earlier``: HEAD may also be where the branch was before,
+    because an older record is released by the version that made it. A commit that a merge brought in does not count.
+    Raises EvidenceRefused with every file that differs.
     """
     top = projects.top(root).resolve()
+    git = Git(top, None)
+    head = git.line("rev-parse", "HEAD")
+    if earlier and head in git.line("rev-list", "--first-parent", commit).split("\n"):
+        return
     kinds = root.resolve().relative_to(top) / layout.KINDS
     paths = [pin.PATH.as_posix(), kinds.as_posix()]
     if Path(release.__file__).resolve().parent.parent == top:
         paths += [*PACKAGES, _LAUNCHER]
-    here, there = (_in_git(top, paths, name) for name in ("HEAD", commit))
+    here, there = (_in_git(top, paths, name) for name in (head, commit))
     differences = [path for path in sorted(here | there) if here.get(path) != there.get(path)]
     if differences:
         raise EvidenceRefused(

@@ -20,9 +20,10 @@ def admission(root: Path, environment: str, controller: str, target: str | None 
 
     Comments at its top say what the controller cannot check.
 
-    ``target`` is the branch whose signers count. Raises as ``context.find``, ``admitted`` and the maker of the policy.
+    ``target`` is the branch whose signers count. Raises as ``context.deciding``, ``admitted`` and the maker of the
+    policy.
     """
-    allowed = admitted(context.find(root, target), environment)
+    allowed = admitted(context.deciding(root, target), environment)
     made = CONTROLLERS[controller](allowed)
     of_signers = allowed.notes if made.compares_signers else ()
     notes = "".join(f"# {note}\n" for note in (*of_signers, *made.notes))

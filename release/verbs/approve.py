@@ -39,8 +39,7 @@ def approve(
     or the approval would not count, Outrun or RemoteRefused if the push fails.
     """
     running_code.check(root, committed=True)
-    promotion_context = context.find(root, target)
-    running_code.check_target(root, promotion_context.target, promotion_context.trunk)
+    promotion_context = context.deciding(root, target)
     rule = promotion_context.rule(name)
     promotion_context.ledger.settle(promotion_context.tip)
     digest = default_image.find(promotion_context, rule, image).digest

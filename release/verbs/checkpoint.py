@@ -32,7 +32,7 @@ def checkpoint(
         raise EvidenceRefused(
             "a checkpoint is signed by a key or by an identity", "give one of --key and --keyless"
         )
-    promotion_context = context.find(root, target, stale=True)
+    promotion_context = context.deciding(root, target, stale=True)
     if not promotion_context.ledger.remote:
         raise PromotionRefused(
             f"{promotion_context.ledger.shown}: has no remote, so nobody else can change it",

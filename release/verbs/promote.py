@@ -68,14 +68,14 @@ class Promoted(Record):
 def promote(root: Path, name: str, options: PromoteOptions | None = None) -> Promoted:
     """Move the environment ``name``. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
 
-    Raises PromotionRefused with every failure, RegistryRefused if only a registry did not answer, EvidenceRefused or
-    ParamsRefused if the rules cannot be read, Outrun if the branch moved meanwhile, RemoteRefused, MachineRefused.
-    After any of them the environment is unchanged.
+    Raises PromotionRefused with every failure, RegistryRefused if only a registry did not answer, EvidenceRefused if
+    HEAD has code that the target branch never had, this or ParamsRefused if the rules cannot be read, Outrun if the
+    branch moved meanwhile, RemoteRefused, MachineRefused. After any of them the environment is unchanged.
     """
     began = time.perf_counter()
     options = options or PromoteOptions()
     running_code.check(root, committed=True)
-    promotion_context = context.find(root, options.target)
+    promotion_context = context.deciding(root, options.target, earlier=True)
     rule = promotion_context.rule(name)
     image = default_image.find(promotion_context, rule, options.image)
     if not options.dry_run:

@@ -1,7 +1,7 @@
 """quarantine: lists, adds and removes releases that no promotion may move, one commit each."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries, Entry
@@ -36,12 +36,24 @@ class Freed(Record):
     left: tuple[Entry, ...]
 
 
-def held(root: Path, target: str | None = None) -> Entries:
+class Listed(NamedTuple):
+    """The current quarantine. ``note``: that nobody may sign a removal from it; empty if somebody may."""
+
+    entries: Entries
+    note: str
+
+
+def held(root: Path, target: str | None = None) -> Listed:
     """The current quarantine, by the history of its file.
 
     Raises EvidenceRefused if the file cannot be read or the clone is shallow, or RemoteRefused.
     """
-    return quarantined.readable(context.find(root, target)).entries
+    promotion_context = context.find(root, target, unsigned=True)
+    entries = quarantined.readable(promotion_context).entries
+    if promotion_context.signers:
+        return Listed(entries, "")
+    missing = f"{promotion_context.target} has no {layout.SIGNERS}: nobody may sign"
+    return Listed(entries, f"{missing}; `lockstep keys new` makes a key for a signer")
 
 
 def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
@@ -51,7 +63,7 @@ def add(root: Path, name: str, why: str, target: str | None = None) -> Added:
     which it is: it is added as an image and as a model. Raises EvidenceRefused if ``name`` is neither a version that
     ran nor a digest, PromotionRefused without a reason, Outrun, RemoteRefused.
     """
-    promotion_context = context.find(root, target)
+    promotion_context = context.deciding(root, target)
     ledger = promotion_context.ledger
     tip = promotion_context.tip
     ledger.settle(tip)
@@ -83,7 +95,7 @@ def release(
     EvidenceRefused if nothing of that name is in quarantine, or if a signature is needed and no key may give it;
     PromotionRefused without a reason; Outrun, RemoteRefused.
     """
-    promotion_context = context.find(root, target)
+    promotion_context = context.deciding(root, target)
     return free(promotion_context, name, why, key or _key(promotion_context))
 
 

@@ -66,7 +66,7 @@ def rollback(root: Path, name: str, options: RollbackOptions) -> RolledBack:
     only a registry did not answer, EvidenceRefused, ParamsRefused, Outrun, RemoteRefused, MachineRefused. After any of
     them the environment is unchanged.
     """
-    promotion_context = context.find(root, options.target)
+    promotion_context = context.deciding(root, options.target)
     done = move(promotion_context, name, options)
     if options.dry_run:
         return done

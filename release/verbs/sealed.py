@@ -57,7 +57,7 @@ def ask(
         raise EvidenceRefused(
             "a look is signed by a key or by an identity", "give one of --key and --keyless"
         )
-    before = context.find(root, target)
+    before = context.deciding(root, target, earlier=True)
     wanted = sealed.split(before)
     signer = trust.signatory(key, before.signers, "sealed")
     context.whoami(root)  # a bit that cannot be counted is not asked for
@@ -67,7 +67,7 @@ def ask(
         return known
     passed = _passed(root, listener)
     # The target branch is read again, because the answers may have taken hours.
-    now = context.find(root, target)
+    now = context.deciding(root, target, earlier=True)
     if sealed.split(now) != wanted:
         raise EvidenceRefused(f"{now.target}: sealed changed meanwhile", "ask again from its tip")
     known = _known(now, wanted, model)

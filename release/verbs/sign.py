@@ -22,6 +22,7 @@ from release.evidence.keys import KEY
 from release.evidence.release_artifacts import Parts, Signed, sign_and_attach
 from release.image import stores
 from release.image.layout import Layout
+from release.promotion import context
 from release.record.records import Records
 
 __all__ = ["Signed", "of_built", "sign"]
@@ -39,14 +40,16 @@ def sign(
 
     Signs and attaches the statement, the signature of the weights, SLSA provenance and the bill of materials. What the
     same signer attached before is left unchanged. ``target`` is the branch whose signers count. Raises EvidenceRefused
-    if the verdict does not hold, if a report is missing, failed or about something else, if no verifier signed the
-    serving report, or if the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused if the
-    image is missing or the store accepts nothing; MachineRefused.
+    if HEAD has code that the target branch never had, if the verdict does not hold, if a report is missing, failed or
+    about something else, if no verifier signed the serving report, or if the signer may not sign releases;
+    VerdictFailed or VerdictInconclusive; RegistryRefused if the image is missing or the store accepts nothing;
+    MachineRefused.
     """
     if (key is None) != keyless:
         raise EvidenceRefused(
             "a release is signed by a key or by an identity", "give one of --key and --keyless"
         )
+    context.check_signing(root, target)
     known = trust.known(root, target)
     signer = trust.signatory(key, known, "release")
     records = Records(root)

@@ -47,15 +47,16 @@ def pinned(top: Path) -> Pin | None:
 def repin(top: Path, version: str | None, workflows: str | None = None) -> Pin:
     """Pin a version of Lockstep, the newest if None, and return the pin. ``workflows``: as for ``upgrade``.
 
+    Its own packages that an extra installs, such as lockstep-lake, are pinned at the same version.
     Writes nothing if the called workflows are not there in this version. Raises as ``pin.of``, ``pin.read`` and
     ``workflow_pin.of``.
     """
-    old = pinned(top)
-    new = pin.of(version, old.extras if old else pin.EXTRAS)
-    _workflows(workflows, _called(top), new.version, write=True)
     path = top / pin.PATH
-    text = pin.replaced(path.read_text(encoding="utf-8"), new) if old else pin.written(new)
-    files.write_text(path, text)
+    old = pinned(top)
+    text = path.read_text(encoding="utf-8") if old else ""
+    new = pin.of(version, old.extras if old else pin.EXTRAS, pin.hashes(text))
+    _workflows(workflows, _called(top), new.version, write=True)
+    files.write_text(path, pin.replaced(text, new) if old else pin.written(new))
     return new
 
 
@@ -205,7 +206,8 @@ def _called(top: Path) -> str | None:
 def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
     """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``.
 
-    The stage ``code`` is among them if the policy's defaults in code.lock are others.
+    The stage ``code`` is among them if the policy's defaults in code.lock are others. Where nothing ran yet, as after
+    ``init``, the first run writes code.lock, and nothing runs again.
     """
     new, defaults = lock.of(params, lock.at(root)), policy.defaults(params)
     old, recorded = dict[str, str](), None
@@ -214,6 +216,8 @@ def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
         old, recorded = committed.stages, committed.defaults
     if write:
         lock.write(root, params, defaults)
+    if not old and not (root / layout.LOCK).exists():
+        return []
     first = [] if recorded == defaults else [lock.STAGE]
     return first + [stage for stage, digest in new.items() if old.get(stage) != digest]
 

@@ -16,6 +16,7 @@ from checks.storage import files, layout
 from release import runtimes
 from release.evidence import verification
 from release.evidence.trust import Signatory
+from release.promotion import context
 from release.runtimes import Runtime
 from release.serving import against, choices, examine
 from release.serving.against import RunningServer
@@ -37,11 +38,13 @@ def verify(root: Path, options: VerifyOptions, signer: Signatory | None = None) 
 
     ``signer`` signs the report (``verification.verifier``), and reports/serving.intoto.json is written too; None: it is
     not signed, and cannot be released. Everything that was started is stopped and removed. Raises as ``held.passing``;
-    EvidenceRefused if probes or image are missing or about another model, ServingRefused if options contradict each
-    other, MachineRefused if this machine lacks what is needed. Then nothing is written; if the evidence held, an
-    earlier report is deleted.
+    EvidenceRefused if probes or image are missing or about another model, or if a report is signed by code that the
+    target branch never had; ServingRefused if options contradict each other, MachineRefused if this machine lacks what
+    is needed. Then nothing is written; if the evidence held, an earlier report is deleted.
     """
     check_options(options)
+    if signer is not None:
+        context.check_signing(root)
     with unwinding():
         report = _verify(root, options)
     files.write_json(root / layout.SERVING_REPORT, report)

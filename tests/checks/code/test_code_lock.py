@@ -157,6 +157,16 @@ def test_a_module_is_found_however_it_is_imported(way: str) -> None:
     assert "checks/extra.py" in lock.modules_of("probe", PARAMS, code)
 
 
+def test_a_late_import_in_a_function_is_followed_to_what_it_imports_late() -> None:
+    late = b"def f():\n    from checks import extra\n"
+    code = {
+        **CODE, "stages/probe.py": CODE["stages/probe.py"] + late,
+        "checks/extra.py": b"def g():\n    if True:\n        import checks.further as h\n", "checks/further.py": b"X = 1\n",
+    }  # fmt: skip
+    before, after = (lock.of(GIVEN, {**code, "checks/further.py": text}) for text in (b"X = 1\n", b"X = 2\n"))
+    assert {stage for stage in before if before[stage] != after[stage]} == {"probe"}
+
+
 def test_a_kind_of_a_package_counts_with_the_digest_of_its_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +181,28 @@ def test_a_kind_of_a_package_counts_with_the_digest_of_its_package(
     changed = lock.of(params, CODE)
     assert {stage for stage in named if changed[stage] != named[stage]} == {"score", "evaluate", "gate"}
     assert lock.of(GIVEN, CODE) == unnamed
+
+
+def test_a_section_of_a_package_counts_for_the_stages_that_run_a_kind_of_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin_package.by_hand(tmp_path, "acme", {"lockstep.scorers": {"brevity": "acme"}}, {"acme.py": ""})
+    section = {"lockstep.sections": {"notify": "acme_notify"}}
+    plugin_package.by_hand(tmp_path, "acme-notify", section, {"acme_notify.py": "X = 1\n"})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugins, "_every_entry_point", metadata.entry_points)
+    monkeypatch.setattr(plugins, "entry_points", plugins.entry_points.__wrapped__)
+    values = {**PARAMS, "evaluate": {"scorers": [{"kind": "brevity"}]}}
+    cases = [Changed(values), Changed({**values, "notify": {"room": "Ada"}})]
+    before = [lock.of(params, CODE) for params in cases]
+    (tmp_path / "acme_notify.py").write_text("X = 2\n")
+    unwritten, written = (
+        {stage for stage, old in digests.items() if lock.of(params, CODE)[stage] != old}
+        for params, digests in zip(cases, before, strict=True)
+    )
+    assert unwritten == set()
+    assert written >= {"score", "evaluate", "gate"}
+    assert "merge" not in written
 
 
 def _with_other_default(section: str, values: dict[str, Any]) -> set[str]:

@@ -268,6 +268,25 @@ def test_what_a_kind_imports_of_lockstep_counts_with_it(way: str) -> None:
     assert _stale(NAMED, *codes) == {"score", "evaluate", "gate"}
 
 
+@pytest.mark.parametrize("folder", modules.KINDS.values())
+def test_a_kind_of_each_group_is_in_the_digest_of_a_stage_that_names_it(folder: str) -> None:
+    group = modules.groups([next(finder for finder, place in modules.KINDS.items() if place == folder)]).pop()
+    params = {**PARAMS, **{key: [PARAMS[key], "brevity"] for key in ("prepare", "train", "evaluate", "suites")}}
+    named = {**params, "gates": [PARAMS["gates"], "brevity"], "data": [PARAMS["data"], "brevity"], "base": ["brevity"]}
+    assert _stale(named, {}, {f"kinds/{group}/brevity.py": b"X = 1\n"}) != set()
+
+
+def test_a_section_of_the_team_counts_for_the_stages_that_run_a_kind_of_the_team() -> None:
+    section = {"kinds/sections/notify.py": b"from checks import extra\n", "checks/extra.py": b"X = 1\n"}
+    edits = [{**section, path: text + b"Y = 2\n"} for path, text in section.items()]
+    written = {**NAMED, "notify": {"room": "Ada"}}
+    for edit in edits:
+        assert _stale(written, {**KIND, **section}, {**KIND, **edit}) == {"score", "evaluate", "gate"}
+        assert _stale({**written, "notify": None}, {**KIND, **section}, {**KIND, **edit}) == set()
+        # Nothing of Lockstep reads it.
+        assert _stale({**PARAMS, "notify": {"room": "Ada"}}, section, edit) == set()
+
+
 def test_a_record_is_compared_with_the_kinds_of_its_commit_and_not_of_the_work_tree(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet", "--initial-branch=main")
     _write(tmp_path, {"scorers/brevity.py": BREVITY})

@@ -64,15 +64,66 @@ def test_a_new_pin_leaves_the_other_lines() -> None:
     assert text == f"# ours\n{new.line()}\n{KINDS}\n"
 
 
+def wheel(folder: Path, name: str, version: str, *requirements: str) -> str:
+    """Write a wheel, and return its SHA-256."""
+    start = f"{name.replace('-', '_')}-{version}"
+    path = folder / f"{start}-py3-none-any.whl"
+    needs = "".join(f"Requires-Dist: {requirement}\n" for requirement in requirements)
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{start}.dist-info/METADATA", metadata)
+        archive.writestr(f"{start}.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{start}.dist-info/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+EXTRAS = (
+    'dvc<4,>=3.60; extra == "dvc"', 'lockstep-lake[sql]<0.3,>=0.2; extra == "sql"',
+    'lockstep-azure-cli<0.3,>=0.2; extra == "azure-cli"',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("extras", "other", "pinned"),
+    [
+        ("dvc", "", []),
+        ("dvc, sql", "", ["lockstep-lake"]),
+        ("dvc", f"Lockstep_Lake==0.1.0 \\\n  --hash=sha256:{SHA}\n", ["lockstep-lake"]),
+        ("sql,azure-cli", KINDS + "\n", ["lockstep-azure-cli", "lockstep-lake"]),
+    ],
+    ids=["no extra has one", "by an extra", "by a line of an earlier version", "two, beside the team's kinds"],
+)
+def test_the_packages_of_extras_are_pinned_beside_lockstep_at_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extras: str, other: str, pinned: list[str]
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    sha256 = {"lockstep-llm": wheel(tmp_path, "lockstep-llm", "0.2.0", *EXTRAS)}
+    for name in ("lockstep-lake", "lockstep-azure-cli"):
+        sha256[name] = wheel(tmp_path, name, "0.2.0", "lockstep-llm<0.3,>=0.2")
+    old = f"# ours\nlockstep-llm[{extras}]==0.1.0 --hash=sha256:{SHA}\n{other}"
+    new = pin.of("0.2.0", extras, pin.hashes(old))
+    lines = [f"{name}==0.2.0 --hash=sha256:{sha256[name]}" for name in pinned]
+    own = f"lockstep-llm[{extras}]==0.2.0 --hash=sha256:{sha256['lockstep-llm']}"
+    kept = [KINDS] if KINDS in other else []
+    assert pin.replaced(old, new).splitlines() == ["# ours", own, *lines, *kept]
+    assert pin.written(new).splitlines()[1:] == [own, *lines]
+    assert pin.hashes(pin.replaced(old, new)).keys() >= {"lockstep-llm", *pinned}
+
+
+def test_a_version_whose_package_the_index_lacks_is_not_pinned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    wheel(tmp_path, "lockstep-llm", "0.2.0", *EXTRAS)
+    with pytest.raises(MachineRefused, match=r"lockstep-lake==0\.2\.0: pip brings no wheel: ERROR: .*; name an index"):
+        pin.of("0.2.0", "sql")
+
+
 def test_a_version_is_pinned_by_the_wheel_that_pip_brings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     for version in ("0.2.0", "0.10.0"):
-        info = f"lockstep_llm-{version}.dist-info"
-        with zipfile.ZipFile(tmp_path / f"lockstep_llm-{version}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: lockstep-llm\nVersion: {version}\n")
-            wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-            wheel.writestr(f"{info}/RECORD", "")
+        wheel(tmp_path, "lockstep-llm", version)
     newest = tmp_path / "lockstep_llm-0.10.0-py3-none-any.whl"
     assert pin.of(None, "dvc") == Pin("dvc", "0.10.0", (hashlib.sha256(newest.read_bytes()).hexdigest(),))
     assert pin.of("0.2.0").version == "0.2.0"

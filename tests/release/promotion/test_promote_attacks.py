@@ -383,7 +383,7 @@ def picked(root: Path) -> None:
 def released(root: Path, by: str | None = None) -> None:
     """The message and the parent are as Lockstep writes them; it is signed by nobody who may, or by nobody."""
     tip = git(root, "rev-parse", "main")
-    (entry,) = quarantines.held(root)
+    (entry,) = quarantines.held(root).entries
     signed = None
     if by:
         signer = keys.load(tree.key(root, by))
@@ -408,7 +408,7 @@ def test_what_is_held_back_stays_so_whatever_becomes_of_its_file(root: Path, nam
     bad = back(root).before
     assert bad is not None
     FREEING[name](root)
-    assert [entry.image for entry in quarantines.held(root)] == [bad.digest]
+    assert [entry.image for entry in quarantines.held(root).entries] == [bad.digest]
     told = gaps(root, "production", image=bad.image)
     assert "is in quarantine with v0.2.0, by Ada" in told
     assert "quarantine.yaml: v0.2.0 (sha256:" in told
@@ -426,7 +426,7 @@ def test_what_is_held_back_stays_so_whatever_becomes_of_its_file(root: Path, nam
 def test_a_reverted_rollback_brings_the_pointer_back_and_not_the_release(root: Path) -> None:
     back(root)
     git(root, "revert", "--no-edit", "HEAD")
-    assert [entry.version for entry in quarantines.held(root)] == ["v0.2.0"]
+    assert [entry.version for entry in quarantines.held(root).entries] == ["v0.2.0"]
     found = status(root)
     assert "production: in quarantine: answers in French" in found.contradictions
     assert "removed or changed it" in "".join(found.quarantine)
@@ -439,7 +439,7 @@ def test_a_rollback_waits_for_no_quarantine_and_writes_back_what_was_taken_out(r
     done = back(root)
     assert (done.done, done.after and done.after.version) == ("moved", "v0.1.0")
     assert any("v0.2.0" in note and "still in quarantine" in note for note in done.notes)
-    assert [entry.version for entry in quarantines.held(root)] == ["v0.2.0", "v0.3.0"]
+    assert [entry.version for entry in quarantines.held(root).entries] == ["v0.2.0", "v0.3.0"]
     assert status(root).quarantine == ()
 
 
@@ -449,7 +449,7 @@ def test_what_was_taken_out_is_restored_or_released(root: Path, settle: str) -> 
     deleted(root)
     if settle == "restore":
         assert quarantines.add(root, "v0.2.0", "as it was").done == "held"
-        assert [entry.why for entry in quarantines.held(root)] == ["answers in French"]
+        assert [entry.why for entry in quarantines.held(root).entries] == ["answers in French"]
     else:
         assert quarantines.release(root, "v0.2.0", "a joke").left == ()
     assert status(root).contradictions == ()
@@ -464,15 +464,15 @@ def test_a_signed_release_frees_for_good(root: Path, monkeypatch: pytest.MonkeyP
         quarantines.release(root, "v0.2.0", "a joke", tree.key(root, "mallory"))
     freed = quarantines.release(root, "v0.2.0", "a joke", tree.key(root, "bob"))
     assert freed.signed
-    assert (quarantines.held(root), status(root).contradictions) == ((), ())
+    assert (quarantines.held(root).entries, status(root).contradictions) == ((), ())
     until = f"- name: bob\n  until: {datetime.now(UTC):%Y-%m-%d}\n"
     spoil.edit(layout.SIGNERS, lambda text: text.replace("- name: bob\n", until))(root)
     keep(root, "bob signs no more")
     monkeypatch.setattr(signers, "datetime", ledger_tree.Tomorrow)
-    assert quarantines.held(root) == (), "what a replaced key released stays released"
+    assert quarantines.held(root).entries == (), "what a replaced key released stays released"
     spoil.edit(layout.SIGNERS, lambda text: text.replace(until, "- name: bob\n  until: 2020-01-01\n"))(root)
     keep(root, "and did not when he released it")
-    assert [entry.version for entry in quarantines.held(root)] == ["v0.2.0"]
+    assert [entry.version for entry in quarantines.held(root).entries] == ["v0.2.0"]
 
 
 # A tag is anybody's

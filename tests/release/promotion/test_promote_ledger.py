@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from checks.formats import pointer
 from checks.formats.serving import ImageReport
@@ -17,16 +18,24 @@ from checks.formats.statement import PAYLOAD
 from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused, Refusal, RemoteRefused
 from checks.storage import files, layout
 from checks.storage.digest import canonical_json
+from release.adapters import pin
+from release.cli import main
 from release.evidence import attach, dsse, keys, sigstore, statement, trust
 from release.ledger import Ledger
 from release.overlay import overlays
 from release.promotion import context
 from release.promotion.environment import approvals_folder
+from release.record import installed_code
+from release.serving.options import VerifyOptions
+from release.verbs import admission as admissions
 from release.verbs import approve as verb
+from release.verbs import checkpoint as checkpoints
 from release.verbs import evidence as evidence_verb
 from release.verbs import keys as key_verbs
 from release.verbs import quarantine as quarantines
 from release.verbs import rollback as rollbacks
+from release.verbs import sealed
+from release.verbs import verify as verifying
 from tests import git_service, ledger_tree, spoil
 from tests import promotion_tree as tree
 from tests.build_tree import BaseLayout
@@ -227,6 +236,20 @@ def test_what_is_in_quarantine_is_promoted_neither_again_nor_under_another_tag(r
     refused(root, "is in quarantine with v0.2.0", version="v7.0.0")
 
 
+def test_the_quarantine_is_listed_where_nobody_may_sign_and_says_so(root: Path) -> None:
+    quarantines.add(root, "v0.1.0", "answers in French")
+    git(root, "rm", "--quiet", str(layout.SIGNERS))
+    keep(root, "no signers")
+    rule(root, approvals=1)
+    shown = CliRunner().invoke(main, ["-C", str(root), "quarantine"])
+    assert shown.exit_code == 0, shown.output
+    assert "v0.1.0" in shown.stdout
+    assert "note: main has no release/policy/signers.yaml: nobody may sign; `./lockstep keys new` makes" in shown.stdout
+    refusal = CliRunner().invoke(main, ["-C", str(root), "quarantine", "--release", "v0.1.0", "--why", "a joke"])
+    assert refusal.exit_code == 8
+    assert "signers.yaml: is missing, so nobody may sign" in refusal.stderr
+
+
 def test_what_runs_and_is_in_quarantine_is_not_promoted_again(root: Path) -> None:
     """It said "already" and wrote the files of the release again."""
     quarantines.add(root, "v0.1.0", "answers in French")
@@ -349,16 +372,54 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     assert move(root, "production").after == first
 
 
-def test_the_code_of_a_pull_request_does_not_approve_its_release(root: Path) -> None:
-    rule(root, approvals=1)
+# Those that need no record of the past run the code that the target branch has now.
+DECIDING: dict[str, Callable[[Path], object]] = {
+    "approve": lambda root: verb.approve(root, "production", key(root, "bob"), "yes"),
+    "rollback": lambda root: rollbacks.rollback(root, "staging", rollbacks.RollbackOptions(why="slow", to="none")),
+    "quarantine": lambda root: quarantines.add(root, "v0.1.0", "slow"),
+    "quarantine --release": lambda root: quarantines.release(root, "v0.1.0", "fast"),
+    "checkpoint": lambda root: checkpoints.checkpoint(root, key(root, "ada")),
+    "admission": lambda root: admissions.admission(root, "staging", "kubernetes"),
+}
+OF_A_RECORD: dict[str, Callable[[Path], object]] = {
+    "promote": lambda root: move(root, "production"),
+    "promote --dry-run": lambda root: move(root, "production", dry_run=True),
+    "sign": lambda root: tree.signed(root, files.read_json(root / layout.IMAGE_REPORT, ImageReport)),
+    "verify --key": lambda root: verifying.verify(root, VerifyOptions(), trust.Signatory(None, ())),
+    "sealed ask": lambda root: sealed.ask(root, key(root, "ada")),
+}
+
+
+@pytest.mark.parametrize("command", [*DECIDING, *OF_A_RECORD])
+def test_the_pin_and_the_code_of_a_pull_request_do_not_decide_what_production_trusts(
+    root: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = git(root, "rev-parse", "main")
     git(root, "switch", "--quiet", "--create", "upgrade")
+    (root / pin.PATH).write_text(pin.written(pin.Pin("dvc", "0.2.0", ("a" * 64,))))
     (root / "kinds/gates").mkdir(parents=True)
     (root / "kinds/gates/easy.py").write_text("X = 1\n")
-    keep(root, "a gate of the pull request's")
-    with pytest.raises(EvidenceRefused, match=r"kinds/gates/easy.py: is not as on main, whose code decides; run it in"):
-        verb.approve(root, "production", key(root, "bob"), "yes")
+    keep(root, "a pin and a gate of the pull request's")
+    monkeypatch.setattr(installed_code, "check", lambda *_: True)  # As if the wheel that this branch pins ran.
+    with pytest.raises(EvidenceRefused) as found:
+        (DECIDING | OF_A_RECORD)[command](root)
+    todo = "run it in a checkout of main: `git switch main && git pull`"
+    assert str(found.value) == f"kinds/gates/easy.py: is not as on main, whose code decides; {todo}"
+    assert found.value.others == ("lockstep-requirements.txt: is not as on main",)
     assert git(root, "rev-parse", "main") == before
+
+
+@pytest.mark.parametrize("command", ["rollback", "promote"])
+def test_only_a_release_of_an_earlier_record_runs_the_pin_that_the_branch_had(root: Path, command: str) -> None:
+    record = git(root, "rev-parse", "HEAD")
+    (root / pin.PATH).write_text(pin.written(pin.Pin("dvc", "0.2.0", ("a" * 64,))))
+    keep(root, "an upgrade")
+    git(root, "switch", "--quiet", "--detach", record)
+    if command == "promote":
+        assert move(root, "production").done == "moved"
+        return
+    with pytest.raises(EvidenceRefused, match=r"lockstep-requirements.txt: is not as on main"):
+        DECIDING[command](root)
 
 
 def test_only_who_may_approves(root: Path) -> None:

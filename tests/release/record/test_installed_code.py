@@ -148,6 +148,19 @@ def test_a_package_of_kinds_that_the_pin_does_not_name_is_refused(
     running_code.check(root, committed=True)
 
 
+def test_a_package_of_lockstep_itself_is_pinned_by_an_upgrade(
+    root: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kinds(site, monkeypatch)
+    monkeypatch.setattr(pin, "_OWN", "acme-")
+    with (site / "lockstep_llm-0.2.0.dist-info/METADATA").open("a") as file:
+        file.write('Requires-Dist: acme-kinds>=1; extra == "acme"\n')
+    monkeypatch.setattr(metadata, "requires", lambda name: metadata.distribution(name).requires)
+    fix = rf"name its extra there, and run `lockstep upgrade {distribution.version()}`, which pins it"
+    with pytest.raises(EvidenceRefused, match=fix):
+        running_code.check(root, committed=True)
+
+
 @pytest.mark.slow
 def test_packages_of_kinds_are_found_and_not_imported(tmp_path: Path) -> None:
     code = (
@@ -203,5 +216,26 @@ def test_the_package_of_a_pull_request_does_not_decide_about_it(root: Path) -> N
         "kinds/gates/easy.py: is not as on main, whose code decides; run it in a checkout of main: `git switch main && git pull`",
         "lockstep-requirements.txt: is not as on main",
     ]
+    with pytest.raises(EvidenceRefused, match=r"kinds/gates/easy.py: is not as on main"):
+        running_code.check_target(root, "main", "main", earlier=True)
     running_code.check_target(root, "upgrade", "upgrade")
     running_code.check_target(root / "projects/router", "upgrade", "upgrade")
+
+
+def test_the_version_that_a_branch_had_counts_only_where_an_earlier_one_may(root: Path) -> None:
+    old = git(root, "rev-parse", "HEAD").strip()
+    git(root, "switch", "--quiet", "--create", "upgrade")
+    pinned(root, OTHER)
+    commit(root, "an upgrade")
+    proposed = git(root, "rev-parse", "HEAD").strip()
+    pinned(root, hashlib.sha256(b"the next wheel").hexdigest())
+    commit(root, "another")
+    git(root, "switch", "--quiet", "main")
+    git(root, "merge", "--quiet", "--no-ff", "--message", "merge", "upgrade")
+    git(root, "switch", "--quiet", "--detach", old)
+    running_code.check_target(root, "main", "main", earlier=True)
+    with pytest.raises(EvidenceRefused, match=r"lockstep-requirements.txt: is not as on main"):
+        running_code.check_target(root, "main", "main")
+    git(root, "switch", "--quiet", "--detach", proposed)
+    with pytest.raises(EvidenceRefused, match=r"lockstep-requirements.txt: is not as on main"):
+        running_code.check_target(root, "main", "main", earlier=True)

@@ -464,7 +464,7 @@ def test_edited_references_are_seen(clone: Path, tamper: Tamper, line: str) -> N
 
 def test_references_that_are_not_there_are_said_to_be_missing(clone: Path) -> None:
     (said,) = references.current(Records(clone))
-    assert "references.json: No such file" in said
+    assert "reports/references.json: is missing" in said
 
 
 def kept_record(root: Path, **change: Any) -> None:

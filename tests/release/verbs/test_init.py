@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from checks.formats.survey import Column, Measured, Request, guess
 from checks.gates.threshold import ThresholdGate
 from checks.kinds.gate import decided_at
 from checks.kinds.loader import LOADERS
+from checks.process import distribution
 from checks.process.errors import DataRefused, MachineRefused, ParamsRefused
 from checks.stats import mean_planning
 from checks.stats.intervals import Mean
@@ -34,6 +36,7 @@ from release.verbs import init as init_verb
 from stages import survey
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
+from tests.release.adapters import test_pin
 
 WORDS = [
     "cable",
@@ -429,6 +432,34 @@ def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Pat
     assert (params.serve.name, params.serve.runtime, params.data.license) == ("help-desk", "transformers", "MIT")
     assert "margin: 0.15\n" in (root / layout.PARAMS).read_text()
     assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workflows", [(), ("--workflows", f"acme/lockstep@{'a' * 40}")], ids=["alone", "workflows"])
+def test_nothing_is_missing_in_a_repository_that_init_just_made(tmp_path: Path, workflows: tuple[str, ...]) -> None:
+    team, wheels = tmp_path / "team", tmp_path / "wheels"
+    wheels.mkdir()
+    test_pin.wheel(wheels, distribution.NAME, distribution.version())
+    team.mkdir()
+    file = jsonl(team / "tickets.jsonl", rows(1500))
+    environment = os.environ | {
+        "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels), "GITHUB_SERVER_URL": f"file://{tmp_path}"
+    }  # fmt: skip
+    lockstep = partial(
+        subprocess.run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    start = [sys.executable, "-P", "-m", "release.cli", "-C", str(team)]
+    made = lockstep([*start, "init", str(file), "--yes", "--license", "LicenseRef-Own", *workflows])
+    assert made.returncode == 0, made.stderr
+    before = repository.git(team, "status", "--short", "--untracked-files=all")
+    done = lockstep([*start, "upgrade", "--check"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"this repository is of Lockstep {distribution.version()}" in done.stdout
+    assert repository.git(team, "status", "--short", "--untracked-files=all") == before
+    (team / layout.LOCK).write_text("stages: {}\n")
+    done = lockstep([*start, "upgrade", "--check"])
+    assert done.returncode == 8, done.stdout
+    assert "code.lock in .: not of Lockstep" in done.stderr
 
 
 def init(root: Path, file: Path, *flags: str, asked: str = "") -> "subprocess.CompletedProcess[str]":

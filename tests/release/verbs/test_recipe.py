@@ -334,7 +334,7 @@ def test_a_branch_that_was_not_compared_is_told_and_the_spread_stays(
 
 @pytest.mark.slow
 def test_without_a_sweep_the_comment_says_how_to_measure(root: Path) -> None:
-    with pytest.raises(EvidenceRefused, match="No such file or directory; train these parameters with several seeds"):
+    with pytest.raises(EvidenceRefused, match="is missing; train these parameters with several seeds"):
         recipes.claim(Records(root))
     markdown = report(root, ReportOptions()).markdown
     assert "`./lockstep sweep PARAMETER=OLD,NEW --seed 17 --seed 18 --seed 19` compares the parameters" in markdown

@@ -537,7 +537,7 @@ def test_an_old_data_report_is_no_bad_data(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "word"),
     [
-        (lambda root: (root / layout.VERDICT).unlink(), "verdict.json: No such file"),
+        (lambda root: (root / layout.VERDICT).unlink(), "`reports/verdict.json: is missing`"),
         (lambda root: (root / layout.VERDICT).write_text("{"), "verdict.json"),
         (lambda root: (root / layout.PARAMS).write_text("a: ["), "params.yaml"),
         (lambda root: (root / layout.LOCK).unlink(), "dvc.lock"),
@@ -555,7 +555,7 @@ def test_a_record_that_cannot_be_read_holds_no_verdict_and_is_still_a_comment(
     assert found.markdown.startswith(
         "### ❌ Parameters refused: " if is_params else "### 🚫 The verdict does not hold: "
     )
-    assert ("- **Do:** correct `params.yaml`" in found.markdown) is is_params
+    assert f"- **Do:** {'correct `params.yaml`' if is_params else 'run `./lockstep run`'}" in found.markdown
 
 
 def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_what_is_held_back_is_promoted_nowhere_until_it_is_released_by_name(root
     assert "is in quarantine with v0.2.0, by Ada <ada@example.org>: answers in French" in "".join(refused.value.others)
     freed = quarantines.release(root, "v0.2.0", "the French was a joke")
     assert [entry.version for entry in freed.entries] == ["v0.2.0"]
-    assert quarantines.held(root) == ()
+    assert quarantines.held(root).entries == ()
     text = git(root, "log", "-1", "--format=%B", "main")
     assert text.startswith("release v0.2.0 from quarantine\n\nthe French was a joke\n\nLockstep-Release: sha256:")
     with pytest.raises(EvidenceRefused, match=r"v0.2.0: is not in quarantine"):
@@ -217,7 +217,7 @@ def test_a_second_rollback_is_one_that_is_named(root: Path) -> None:
         root, "production was rolled back from v0.3.0 already, by Ada <ada@example.org>: answers in French", why="so"
     )
     assert gone_to(back(root, why="this one too", to="v0.1.0")).version == "v0.1.0"
-    assert [entry.version for entry in quarantines.held(root)] == ["v0.3.0", "v0.2.0"]
+    assert [entry.version for entry in quarantines.held(root).entries] == ["v0.3.0", "v0.2.0"]
 
 
 @pytest.mark.parametrize("name", ["version", "digest", "image"])
@@ -459,7 +459,7 @@ def test_a_first_release_is_withdrawn(first: Path, made_first: tuple[Path, Relea
     wanted = {path.relative_to(REPOSITORY): path.read_bytes() for path in (REPOSITORY / scaffold).rglob("*.yaml")}
     assert files(first) == wanted | overlays.nothing("production")
     assert git(first, "status", "--porcelain", "--", "release") == ""
-    assert [(entry.image, entry.model, entry.version, entry.why) for entry in quarantines.held(first)] == [
+    assert [(entry.image, entry.model, entry.version, entry.why) for entry in quarantines.held(first).entries] == [
         (release.digest, release.report.model, "v0.1.0", BAD)
     ]
     last = histories.history(first, "production").environments["production"][0]

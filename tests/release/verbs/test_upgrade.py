@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -250,15 +251,22 @@ def test_a_repository_without_params_is_not_pinned(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_pin_is_changed_and_the_launcher_runs_the_rest_in_the_new_version(top: Path, tmp_path: Path) -> None:
     """With a launcher that says what it is asked, and a wheel that only pip looks at."""
-    folder = tmp_path / "wheels"
-    build = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(REPOSITORY)]
-    subprocess.run(build, check=True, capture_output=True)
+    folder, lake = tmp_path / "wheels", tmp_path / "lake"
+    shutil.copytree(REPOSITORY / "examples/lake", lake, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    build = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    for source in (REPOSITORY, lake):
+        subprocess.run([*build, str(source)], check=True, capture_output=True)
+    (top / pin.PATH).write_text(pin.written(PIN._replace(extras="dvc,sql")))
     (top / "lockstep").write_text("import sys\nprint('launcher', *sys.argv[1:])\n")
     environment = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
     words = [sys.executable, "-P", "-m", "release.cli", "-C", str(top), "upgrade", "--json"]
     words += ["--replace", "dvc.yaml", "--workflows", NEW]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"launcher upgrade --files --workflows {NEW} --json --replace dvc.yaml\n"
-    (wheel,) = folder.iterdir()
-    sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    assert pin.read((top / pin.PATH).read_text()) == Pin("dvc", PIN.version, (sha256,))
+    sha256 = {
+        wheel.name.partition("-")[0]: hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in folder.iterdir()
+    }
+    assert (top / pin.PATH).read_text().splitlines()[1:] == [
+        f"lockstep-llm[dvc,sql]=={PIN.version} --hash=sha256:{sha256['lockstep_llm']}",
+        f"lockstep-lake=={PIN.version} --hash=sha256:{sha256['lockstep_lake']}",
+    ]
