@@ -15,6 +15,8 @@ from checks.storage import layout
 from release.record import lock_check, looks, references, running_code
 from release.record.records import Records, WorkTree
 
+# The weights, large and named by digest: what needs only the reports on them trusts these paths.
+WEIGHTS = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
 
 

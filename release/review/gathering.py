@@ -39,7 +39,7 @@ from release.record import (
     target_policy,
 )
 from release.record.records import Commit, Records, WorkTree
-from release.record.verdict_check import hold
+from release.record.verdict_check import WEIGHTS, hold
 from release.review import details
 from release.review.facts import Facts, Target
 from release.review.sides import at
@@ -48,7 +48,6 @@ _DATA = ("fetch", "prepare", "validate")
 _DECIDE = tuple(
     path.as_posix() for path in (layout.PARAMS, layout.PIPELINE, layout.CODE_LOCK, layout.LOCK)
 )
-_HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -133,7 +132,7 @@ def _judged(
         text.startswith(f"{layout.PROBES}: ") for text in lock
     ):
         missing.append(layout.PROBES.as_posix())
-    heavy = {path.as_posix() for path in _HEAVY}
+    heavy = {path.as_posix() for path in WEIGHTS}
     judgement: PolicyJudgement | None = None
     if set(missing) <= heavy:
         trusting = [Path(name) for name in missing]

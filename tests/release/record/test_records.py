@@ -11,9 +11,8 @@ from pydantic import BaseModel
 
 from checks.storage import layout, plain_yaml
 from release.cost import estimate
-from release.evidence import signable
 from release.record.records import Commit, Records
-from release.verbs import build, explain, gate, page, promote, record, report, rollback, status
+from release.verbs import build, explain, gate, page, promote, record, report, rollback, sign, status
 from tests import promotion_tree as tree
 from tests.ledger_tree import packed
 
@@ -85,7 +84,7 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
     "estimate": estimate.estimate,
     "record": record.commit_record,
     "build --dry-run": lambda root: build.plan(root, build.BuildOptions()),
-    "sign": lambda root: signable.collect(Records(root)),
+    "sign": lambda root: sign.collect(Records(root)),
     "status": status.status,
     "page": lambda root: page.page(root, root / "pages"),
     "promote --dry-run": lambda root: promote.promote(root, "production", promote.PromoteOptions(dry_run=True)),
