@@ -32,7 +32,7 @@ from release.record import references
 from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs.build import BuildOptions, build
-from release.verbs.promote import Promoted, PromoteOptions, promote
+from release.verbs.promote import Promoted, promote
 from release.verbs.sign import Signed, collect, sign
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
@@ -147,7 +147,7 @@ def next_model(root: Path, seed: int, push: str | None = None, *, compared: bool
 
 def move(root: Path, environment: str, **options: Any) -> Promoted:
     """Promote, with a reason."""
-    return promote(root, environment, PromoteOptions(**({"why": WHY} | options)))
+    return promote(root, environment, **({"why": WHY} | options))
 
 
 def gaps(root: Path, environment: str, **options: Any) -> str:

@@ -81,7 +81,7 @@ def make(
     runs: str | None,
     ask: bool,
 ) -> RollbackPlan:
-    """Plan a rollback of the environment ``name``; the arguments are those of ``RollbackOptions``.
+    """Plan a rollback of the environment ``name``; the arguments are those of ``rollback``.
 
     Raises PromotionRefused without a reason, without a release to go back to, or if another model than ``runs`` runs
     there; EvidenceRefused if the quarantine cannot be read.

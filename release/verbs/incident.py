@@ -68,7 +68,7 @@ def incident(
             worse[0],
         )
         there = scratch.promoted(there, name, before, worse[1], _WHY)
-        rehearsal = rollback.move(there, name, rollback.RollbackOptions(why=_WHY, dry_run=True))
+        rehearsal = rollback.move(there, name, why=_WHY, dry_run=True)
         if refused := rollback.refusal(rehearsal):
             raise refused  # before minutes of traffic
         sides = releases.both(root, params, name, name, there.ledger)
@@ -117,8 +117,7 @@ def _are_installed(runtime: Runtime, root: Path) -> None:
 def _roll_back(there: PromotionContext, remote: Path, name: str, report: RolloutReport) -> Back:
     began = time.monotonic()
     there = there._replace(tip=there.ledger.tip())
-    options = rollback.RollbackOptions(why=canary.why(report), runs=report.candidate)
-    done = rollback.move(there, name, options)
+    done = rollback.move(there, name, why=canary.why(report), runs=report.candidate)
     seconds = round(time.monotonic() - began, 2)
     scratch.arrived(there, name, done.after)
     if done.after is None or not done.after.model.startswith(f"sha256:{report.production}"):

@@ -217,7 +217,7 @@ def held(root: Path) -> None:
     tree.next_model(root, 12)
     move(root, "staging")
     move(root, "production")
-    rollbacks.rollback(root, "production", rollbacks.RollbackOptions(why="answers in French"))
+    rollbacks.rollback(root, "production", why="answers in French")
 
 
 def test_what_is_in_quarantine_is_promoted_neither_again_nor_under_another_tag(root: Path) -> None:
@@ -337,7 +337,7 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     verb.approve(root, "production", key(root, "bob"), "yes")
     move(root, "production")
     assert not (root / approvals_folder("production", first.digest)).exists()
-    rollbacks.rollback(root, "staging", rollbacks.RollbackOptions(why="a try"))
+    rollbacks.rollback(root, "staging", why="a try")
     quarantines.release(root, "v0.2.0", "it was a try", key(root, "cara"))
     put(root, bob=old)
     refused(root, "was used up by an earlier move: approve again, with a new reason")
