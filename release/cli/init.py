@@ -134,9 +134,8 @@ def init(
         "prompt": prompt, "reference": reference, "messages": messages, "system": system, "slice": part, "group": group,
         "id": row_id,
     }  # fmt: skip
-    columns = {role: column for role, column in given.items() if column is not None}
     flags = _Flags(
-        columns,
+        {role: column for role, column in given.items() if column is not None},
         answers,
         instruction,
         licence,

@@ -67,8 +67,7 @@ class Session:
             answer = self._read(f"{path}?per_page={_PAGE}&page={page}", permission, many=not key)
             listed, total = (answer.get(key), answer.get("total_count")) if key else (answer, None)
             items += parsed(list[dict[str, Any]], listed, path)
-            whole = len(items) >= parsed(int, total, path) if key else len(listed) < _PAGE
-            if whole:
+            if len(items) >= parsed(int, total, path) if key else len(listed) < _PAGE:
                 return items
             if not listed:
                 break

@@ -40,10 +40,9 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
             first, *others = _checks(session, target, github.on_github_com(place))
     except RemoteRefused as refused:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
-    checks = [first, *local, *others]
     return [
         check._replace(found=check.found.replace(token, "…"), fix=check.fix.replace(token, "…"))
-        for check in checks
+        for check in [first, *local, *others]
     ]
 
 

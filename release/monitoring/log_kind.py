@@ -76,14 +76,13 @@ def entry(
     operation: Literal["chat", "text_completion"] = (
         "chat" if "messages" in body else "text_completion"
     )
-    data = json.dumps(body).encode()
     return Entry(
         where,
         Exchange(
             time,
             request_id,
             operation,
-            data,
+            json.dumps(body).encode(),
             named,
             status,
             error,

@@ -97,11 +97,10 @@ def from_params(wanted: Objectives) -> list[Objective]:
 def _set(wanted: Objectives) -> Iterator[Objective]:
     answers, failures = "|".join(ANSWERS), "|".join(FAILURES)
     if wanted.availability is not None:
-        budget = 1 - wanted.availability
         yield Objective(
             "availability",
             "requests without a whole answer",
-            budget,
+            1 - wanted.availability,
             failures,
             f"{failures}|{answers}",
         )

@@ -41,8 +41,7 @@ def sections(
 def render(package: str, template: str, macro: str, values: Mapping[str, Any]) -> str:
     """Return the text of a macro, without surrounding blank lines."""
     module = environment(package).get_template(template).make_module(dict(values))
-    text = re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip()
-    return distribution.linked(text)
+    return distribution.linked(re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip())
 
 
 @functools.cache

@@ -58,8 +58,7 @@ def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) 
         with contextlib.suppress(ParamsRefused):
             accepted.append(_from_section(case))
         if last is not None:
-            before = case.context.ledger.files(last, folder)
-            accepted.append(dict(before))
+            accepted.append(dict(case.context.ledger.files(last, folder)))
         return accepted
 
     for failure in edits.failures(
@@ -86,9 +85,8 @@ def _wanted(case: Case) -> dict[Path, bytes]:
 
 def _from_section(case: Case) -> Mapping[Path, bytes | None]:
     context = case.context
-    name = f"{context.target}:{layout.PARAMS}"
     section = context.records.at(context.trunk).sections(
-        _MonitorSection, name, "fix it on the target branch"
+        _MonitorSection, f"{context.target}:{layout.PARAMS}", "fix it on the target branch"
     )
     return component.committed(Scope(context.name, case.environment), section.monitor)
 

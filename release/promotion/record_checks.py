@@ -92,9 +92,8 @@ def _whole(
         for path in (layout.PIPELINE, layout.LOCK)
     )
     # An earlier version may have read less of params.yaml.
-    names = dict.fromkeys(pipeline_lock.READS, ())
     problems = [
-        *pipeline_lock.incomplete(pipeline, lock, names),
+        *pipeline_lock.incomplete(pipeline, lock, dict.fromkeys(pipeline_lock.READS, ())),
         *pipeline_lock.otherwise(said, lock),
     ]
     if problems:

@@ -134,8 +134,7 @@ def _emptied(
         return RollbackPlan("planned", present, None, entry, (), tuple(notes), made)
     if all(present.files.get(path) in (None, data) for path, data in made.files.items()):
         return RollbackPlan("already", present, None, entry, (), tuple(notes), Change({}, ""))
-    message = f"Write {name} again\n\nIt runs nothing: {why}\n"
-    made = Change(made.files, message)
+    made = Change(made.files, f"Write {name} again\n\nIt runs nothing: {why}\n")
     return RollbackPlan("repaired", present, None, entry, (), tuple(notes), made)
 
 

@@ -195,10 +195,9 @@ def _stage(said: Mapping[str, Any]) -> _Stage:
     for other in (item for item in _list(said.get("params")) if isinstance(item, dict)):
         params += _list(other.get(_PARAMS))
         code += _list(other.get(_CODE))
-    deps = _paths(_list(said.get("deps")))
     return _Stage(
         said.get("cmd"),
-        deps,
+        _paths(_list(said.get("deps"))),
         _paths(outs),
         [str(key) for key in params],
         [str(key) for key in code],

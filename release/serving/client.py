@@ -94,8 +94,7 @@ class Client:
         """
         with self._exchange("POST", path, json.dumps(body).encode()) as (response, blocks):
             if response.status_code != 200:
-                whole = Reply(response.status_code, b"".join(blocks), 0.0)
-                whole.good()
+                Reply(response.status_code, b"".join(blocks), 0.0).good()
             rest = b""
             for block in blocks:
                 *lines, rest = (rest + block).replace(b"\r\n", b"\n").split(b"\n")

@@ -103,9 +103,8 @@ def start(runtime: Runtime, serve: Serve, folder: Path, root: Path | None = None
     port = free_port()
     model = str(folder.resolve())
     filled = runtimes.fill(runtime.model_copy(update={"port": port}), serve, model, HOST)
-    words = [str(command), *(filled.entrypoint or ())[1:], *filled.command]
     return launch(
-        words,
+        [str(command), *(filled.entrypoint or ())[1:], *filled.command],
         f"http://{HOST}:{port}",
         model,
         lambda home: private(runtime, filled.environment, home),

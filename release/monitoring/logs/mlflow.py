@@ -67,8 +67,7 @@ def labels(experiment: str, name: str, span: TimeSpan) -> Iterator[Label | str]:
             # An assessment is not valid after another one took its place.
             if assessment.name != name or assessment.valid is False:
                 continue
-            given = assessment.expectation or assessment.feedback
-            value = getattr(given, "value", None)
+            value = getattr(assessment.expectation or assessment.feedback, "value", None)
             if assessment.source.source_type in _JUDGES:
                 yield "from a judge, not from a person"
             elif not isinstance(value, str):
