@@ -65,13 +65,12 @@ def gather(records: Records, ref: str | None) -> Facts:
         lines = [
             line.removeprefix(f"{records.root.as_posix()}/") for line in (why.what, *why.others)
         ]
-        refusal = ParamsRefused(lines[0], why.todo, tuple(lines[1:]))
         return Facts(
             "refused" if refused else "not-held",
             target,
             commit,
             None,
-            refusal=refusal,
+            refusal=ParamsRefused(lines[0], why.todo, tuple(lines[1:])),
             refused=refused,
         )
     data = _report(records.work_tree, layout.DATA_REPORT, DataReport)
@@ -280,8 +279,7 @@ def _unrun(records: Records) -> Iterator[str]:
     }
     for key, value in recorded.items():
         ours = at(document, *key.split("."))
-        nested = isinstance(value, Mapping) and isinstance(ours, Mapping)
-        if nested:
+        if isinstance(value, Mapping) and isinstance(ours, Mapping):
             yield from (changed.what for changed in details.differing(value, ours, f"{key}."))
         elif ours != value:
             yield key

@@ -68,8 +68,7 @@ def incident(
             worse[0],
         )
         there = scratch.promoted(there, name, before, worse[1], _WHY)
-        rehearsal = rollback.move(there, name, why=_WHY, dry_run=True)
-        if refused := rollback.refusal(rehearsal):
+        if refused := rollback.refusal(rollback.move(there, name, why=_WHY, dry_run=True)):
             raise refused  # before minutes of traffic
         sides = releases.both(root, params, name, name, there.ledger)
         captures = home / "captures"

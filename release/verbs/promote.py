@@ -73,8 +73,7 @@ def promote(
     began = time.perf_counter()
     running_code.check(root, committed=True)
     promotion_context = context.find(root, target)
-    rule = promotion_context.rule(name)
-    chosen = default_image.find(promotion_context, rule, image)
+    chosen = default_image.find(promotion_context, promotion_context.rule(name), image)
     if not dry_run:
         promotion_context.ledger.settle(promotion_context.tip)
     runs = promotion_context.runs(name)

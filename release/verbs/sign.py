@@ -53,8 +53,7 @@ def sign(
         )
     known = trust.known(root, target)
     signer = trust.signatory(key, known, "release")
-    records = Records(root)
-    record, image, serving = collect(records, target)
+    record, image, serving = collect(Records(root), target)
     verified = verification.read(root, serving, known)
     subject = attach.subject(store, image.image)
     if not attach.has_layers(store, image.image, image):
