@@ -28,5 +28,6 @@ def recipe(root: Path, target: str | None, as_json: bool) -> None:
         "theirs": steps.theirs._asdict() if steps.theirs else None,
     }
     title = f"{steps.scorer} on {steps.rows} rows of the valid split, by parameters:"
-    text = "\n  ".join(map(tables.one_line, (title, *steps.lines)))
-    show(steps._asdict() | spreads, as_json, text)
+    show(
+        steps._asdict() | spreads, as_json, "\n  ".join(map(tables.one_line, (title, *steps.lines)))
+    )

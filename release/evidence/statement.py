@@ -238,8 +238,10 @@ def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
     wanted = kind.model_fields["predicate_type"].default
     if predicate_type != wanted:
         files.refuse_format(where, str(predicate_type), wanted)
-        what = f"{where}: predicateType is {str(predicate_type)[:80]!r}, not {wanted}"
-        raise EvidenceRefused(what, "sign the right statement")
+        raise EvidenceRefused(
+            f"{where}: predicateType is {str(predicate_type)[:80]!r}, not {wanted}",
+            "sign the right statement",
+        )
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:

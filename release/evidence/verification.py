@@ -42,8 +42,10 @@ def verifier(
         known = trust.known(root)
         if not any(signer.identity and "verify" in signer.may for signer in known):
             what = f"{layout.SIGNERS} of the target branch names no identity that may verify"
-            todo = "add the identity of this workflow with `may: [verify]` (docs/explanation/evidence.md)"
-            raise EvidenceRefused(what, todo)
+            raise EvidenceRefused(
+                what,
+                "add the identity of this workflow with `may: [verify]` (docs/explanation/evidence.md)",
+            )
         sigstore.identity()
         return Signatory(None, known), ""
     if key is None and not (root / keys.KEY).is_file():
@@ -84,8 +86,10 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        what = f"{layout.SERVING_REPORT}: is not signed by a verifier: {where}: {error.strerror or error}"
-        raise EvidenceRefused(what, _AGAIN) from error
+        raise EvidenceRefused(
+            f"{layout.SERVING_REPORT}: is not signed by a verifier: {where}: {error.strerror or error}",
+            _AGAIN,
+        ) from error
     _, stated = _signed(data, report, known, where)
     if (found := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
         raise EvidenceRefused(

@@ -261,8 +261,10 @@ def propose(
         return commit, client.open(title, branch, context.promote.branch, body)
     except RequestError as trouble:
         refused = client.refused(trouble)
-        todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed"
-        raise RemoteRefused(f"{refused.what}: opens no pull request", todo) from None
+        raise RemoteRefused(
+            f"{refused.what}: opens no pull request",
+            "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed",
+        ) from None
 
 
 def _repository(context: PromotionContext) -> str | None:

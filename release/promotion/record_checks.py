@@ -215,8 +215,10 @@ def _report(there: Commit, path: Path, kind: type[_R]) -> _R:
     try:
         found = there.report(path, kind)
     except ValidationError as error:
-        what = f"{path} at {there.name[:12]}: {files.first(error)}"
-        raise EvidenceRefused(what, "promote with the version of Lockstep that made it") from error
+        raise EvidenceRefused(
+            f"{path} at {there.name[:12]}: {files.first(error)}",
+            "promote with the version of Lockstep that made it",
+        ) from error
     if found is None:
         raise EvidenceRefused(
             f"{path} at {there.name[:12]}: is missing", "sign the release again: `lockstep sign`"

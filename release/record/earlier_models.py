@@ -155,8 +155,11 @@ def record(records: Records, commit: str) -> Reference | None:
     try:
         evaluated = records.at(commit).report(layout.EVALUATION, _Record)
     except ValidationError as error:
-        todo = "restore it on the target branch from an earlier commit; without it there is no reference model"
-        raise files.unfit(f"{layout.EVALUATION} at {commit[:12]}", error, todo) from error
+        raise files.unfit(
+            f"{layout.EVALUATION} at {commit[:12]}",
+            error,
+            "restore it on the target branch from an earlier commit; without it there is no reference model",
+        ) from error
     if evaluated is None:
         return None
     return Reference(

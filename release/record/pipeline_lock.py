@@ -40,8 +40,10 @@ def stages(data: bytes, where: str) -> Stages:
     try:
         document = plain_yaml.load(data.decode())
     except (ValueError, yaml.YAMLError) as error:
-        what = f"{where}: no record of this pipeline: {str(error).splitlines()[0]}"
-        raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
+        raise EvidenceRefused(
+            f"{where}: no record of this pipeline: {str(error).splitlines()[0]}",
+            "run `lockstep run`, or restore it from git",
+        ) from error
     named = document.get("stages") if isinstance(document, dict) else None
     if not isinstance(named, dict) or not all(isinstance(stage, dict) for stage in named.values()):
         raise EvidenceRefused(

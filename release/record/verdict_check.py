@@ -69,8 +69,11 @@ def hold(
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
     if differences:
         first, *others = differences
-        todo = _AGAIN if packages else "run `./lockstep run`, then ask again"
-        raise EvidenceRefused(f"the verdict does not hold: {first}", todo, tuple(others))
+        raise EvidenceRefused(
+            f"the verdict does not hold: {first}",
+            _AGAIN if packages else "run `./lockstep run`, then ask again",
+            tuple(others),
+        )
     return HeldVerdict(params, evidence, stored)
 
 

@@ -137,13 +137,17 @@ def read(root: Path, name: str) -> AnswerPairs:
     suite = suites.get(name)
     if not isinstance(suite, Pairwise):
         known = [name for name, kind in suites.items() if isinstance(kind, Pairwise)]
-        fix = f"name one of {', '.join(known)}" if known else "add one: docs/how-to/labels.md"
-        raise ParamsRefused(f"{layout.PARAMS}: {name!r} is no suite of kind pairwise", fix)
+        raise ParamsRefused(
+            f"{layout.PARAMS}: {name!r} is no suite of kind pairwise",
+            f"name one of {', '.join(known)}" if known else "add one: docs/how-to/labels.md",
+        )
     about, role = _answers(root, name, suite, suites)
     path = Path(suite.labels.uri if suite.labels else f"labels/{name}.jsonl")
     if "://" in str(suite.labels.uri if suite.labels else "") or path.is_absolute():
-        what = f"{layout.PARAMS}: suites.{name}.labels.uri: is no path in this repository"
-        raise ParamsRefused(what, f"pin labels/{name}.jsonl, with the labels that are there")
+        raise ParamsRefused(
+            f"{layout.PARAMS}: suites.{name}.labels.uri: is no path in this repository",
+            f"pin labels/{name}.jsonl, with the labels that are there",
+        )
     known_labels = labels.read(root / path, str(path)) if (root / path).exists() else []
     return AnswerPairs(
         suite, about.rows, about.answers["candidate"], about.answers[role], known_labels, path

@@ -57,9 +57,9 @@ def _started(
 ) -> Iterator[Server]:
     if report.base is None:
         if runtime.package is None:
-            todo = "leave it unasked, or ask an image with a server in it"
             raise ServingRefused(
-                f"the image holds weights alone, and {runtime.name} runs in its image alone", todo
+                f"the image holds weights alone, and {runtime.name} runs in its image alone",
+                "leave it unasked, or ask an image with a server in it",
             )
         with (
             weights.unpacked(root, store, report) as folder,

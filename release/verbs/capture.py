@@ -96,8 +96,10 @@ def _read(
             continue
         exchange.release = exchange.release or given
         if exchange.release is None:
-            todo = "give the digest of the model that answered with --release"
-            raise EvidenceRefused(f"{place}: the log does not say which release answered", todo)
+            raise EvidenceRefused(
+                f"{place}: the log does not say which release answered",
+                "give the digest of the model that answered with --release",
+            )
         try:
             captured.append(row(exchange, environment, options.sample, secret))
         except TooLarge:

@@ -47,8 +47,10 @@ def tasks(root: Path, name: str, annotator: str) -> Written:
     try:
         TypeAdapter(Who).validate_python(annotator)
     except ValidationError as error:
-        what = f"--annotator {annotator!r}: {files.first(error)}"
-        raise EvidenceRefused(what, "use letters, digits, spaces and . : @ / + - _") from error
+        raise EvidenceRefused(
+            f"--annotator {annotator!r}: {files.first(error)}",
+            "use letters, digits, spaces and . : @ / + - _",
+        ) from error
     pairs = labelling.read(root, name)
     asked = labelling.asked(pairs, annotator)
     place = root / PLACE / f"{name}-{annotator}".replace("/", "_")
@@ -64,8 +66,10 @@ def take_in(root: Path, name: str, source: Path) -> Imported:
     new = labels.imported(source)
     labels.refuse_doubles(new, str(source))
     if strange := [label.row for label in new if label.row not in {row.id for row in pairs.rows}]:
-        what = f"{source}: row {strange[0]!r} was not answered"
-        raise EvidenceRefused(what, f"label what `lockstep label {name}` wrote")
+        raise EvidenceRefused(
+            f"{source}: row {strange[0]!r} was not answered",
+            f"label what `lockstep label {name}` wrote",
+        )
     before = {label.once: label for label in pairs.labels}
     kept = {**before, **{label.once: label for label in new}}
     files.write_jsonl(root / pairs.path, kept.values())

@@ -106,8 +106,10 @@ def _gather(root: Path, name: str | None) -> tuple[str, Pointer, dict[str, File]
         )
     signer, why = released.signer(release, trust.known(root))
     if signer is None:
-        what = f"{pointer.version}: no current signer signed it: {why}"
-        raise EvidenceRefused(what, "`lockstep sign`, then promote it")
+        raise EvidenceRefused(
+            f"{pointer.version}: no current signer signed it: {why}",
+            "`lockstep sign`, then promote it",
+        )
     cards = writing.render(card_record.of_release(records, release))
     assert release.envelope is not None  # its signature was checked
     files = {

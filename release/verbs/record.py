@@ -111,8 +111,11 @@ def refusal(made: CommittedRecord) -> EvidenceRefused | None:
     """Return the refusal of the projects that have no record; None if there are none."""
     if not made.missing:
         return None
-    todo = "run `lockstep -C FOLDER run` to its verdict, then record it"
-    return EvidenceRefused(made.missing[0], todo, made.missing[1:])
+    return EvidenceRefused(
+        made.missing[0],
+        "run `lockstep -C FOLDER run` to its verdict, then record it",
+        made.missing[1:],
+    )
 
 
 def _record(root: Path, head: str, target: str | None) -> _ProjectRecord:

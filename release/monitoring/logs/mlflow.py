@@ -103,9 +103,9 @@ def _id(info: Any) -> str:
     try:
         return _NAME.validate_python(name)
     except ValidationError as error:
-        todo = "give such traces ids of at most 128 letters, digits and ._:-"
         raise EvidenceRefused(
-            f"trace {info.trace_id}: client_request_id: {name[:80]!r} is no id", todo
+            f"trace {info.trace_id}: client_request_id: {name[:80]!r} is no id",
+            "give such traces ids of at most 128 letters, digits and ._:-",
         ) from error
 
 
@@ -186,5 +186,7 @@ def _refusing(shown: str) -> Iterator[None]:
     except ImportError as error:
         raise MachineRefused("MLflow is not installed", distribution.install("pipeline")) from error
     except Exception as error:
-        todo = f"check {_VARIABLE}, the server and its credentials, then run it again"
-        raise MachineRefused(f"{shown}: {redact(str(error), 200)}", todo) from error
+        raise MachineRefused(
+            f"{shown}: {redact(str(error), 200)}",
+            f"check {_VARIABLE}, the server and its credentials, then run it again",
+        ) from error
