@@ -21,8 +21,7 @@ from release.monitoring.objectives import Scope
 from release.overlay import edits, environment_file, kustomization, namespaces
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
-from release.promotion.case import Case
-from release.promotion.environment import EnvironmentState, folder, rendered
+from release.promotion.environment import Case, EnvironmentState, folder, rendered
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 

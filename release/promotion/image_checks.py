@@ -25,8 +25,8 @@ from release.adapters.retries import Patience
 from release.image import base as bases
 from release.image import image as images
 from release.image import stores, weights
-from release.promotion.case import Case, Promotion
 from release.promotion.checklist import CheckResult, ImageRecord, StoredImage
+from release.promotion.environment import Case, Promotion
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 # Try only briefly: the statement names the base, too.

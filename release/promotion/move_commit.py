@@ -28,9 +28,9 @@ from release.evidence.attached_statements import Released
 from release.ledger import DEADLINE, Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
-from release.promotion.case import Case
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import (
+    Case,
     EnvironmentState,
     approvals_folder,
     folder,

@@ -22,8 +22,8 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights
 from release.ledger import DEADLINE
-from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult, ImageRecord, PromotionContext
+from release.promotion.environment import Promotion
 from release.record import committed_code, pipeline_lock, target_policy, verdict_check
 from release.record.records import Commit
 

@@ -27,10 +27,9 @@ from release.promotion import (
     rollback_targets,
 )
 from release.promotion import environment as environments
-from release.promotion.case import Case, CasePart
 from release.promotion.checklist import About, Check, CheckResult, PromotionContext
-from release.promotion.environment import EnvironmentState
-from release.serving import ask_image
+from release.promotion.environment import Case, CasePart, EnvironmentState
+from release.serving import starting
 
 
 class Rollback(Case):
@@ -257,7 +256,7 @@ def _is_of(statement: attached_statements.Released, pointer: Pointer) -> bool:
 
 def _serving(rollback: Rollback, result: CheckResult) -> None:
     release = rollback.release()
-    result.note = ask_image.ask(rollback.context.root, rollback.store, rollback.reference, release)
+    result.note = starting.ask(rollback.context.root, rollback.store, rollback.reference, release)
 
 
 def _version(rollback: Rollback, result: CheckResult) -> None:

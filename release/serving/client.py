@@ -18,6 +18,7 @@ from release.adapters.http import reason
 ANSWER_SECONDS = 300.0
 CONNECT_SECONDS = 10.0
 LARGEST = 8 << 20  # bytes of one reply
+PASSING = (408, 425, 429)  # refusals of now, not of the request
 _BLOCK = 1 << 16
 
 

@@ -22,8 +22,8 @@ from release.promotion import (
     move_commit,
     promote_checks,
 )
-from release.promotion.case import Promotion
 from release.promotion.checklist import Check, PromotionContext
+from release.promotion.environment import Promotion
 from release.record import running_code
 
 
