@@ -41,14 +41,6 @@ class Search(NamedTuple):
     others: tuple[str, ...]
 
 
-class Parts(NamedTuple):
-    """The artifacts to attach: the statements of the release and of the weights, and the bill of materials."""
-
-    release: bytes
-    weights: bytes  # the statement that OpenSSF model signing defines
-    sbom: bytes
-
-
 class Signed(NamedTuple):
     """A signed release. ``added``: digests of the newly attached artifacts; empty the second time.
 
@@ -137,30 +129,39 @@ def find(store: Store, image: str, known: Signers, evidence: str | None = None) 
 
 
 def sign_and_attach(
-    store: Store, subject: Descriptor, parts: Parts, signatory: trust.Signatory
+    store: Store,
+    subject: Descriptor,
+    signatory: trust.Signatory,
+    *,
+    stated: bytes,
+    weights: bytes,
+    bill: bytes,
 ) -> Signed:
     """Sign and attach what the same signer did not attach before.
+
+    ``stated``: the statement of the release; ``weights``: that of the weights, as OpenSSF model signing defines it;
+    ``bill``: the bill of materials.
 
     Everything is signed before anything is attached. The statement comes last, so that whoever finds it finds the rest.
     In a registry a statement that a key signed is also attached as a bundle, for other programs.
     """
     own = signatory.own("release")
     present = _present(store, subject.digest, own)
-    signed = {parts.weights: present.get(parts.weights) or signatory.bundle(parts.weights)}
-    envelope = present.get(parts.release) or signatory.sign(parts.release)
+    signed = {weights: present.get(weights) or signatory.bundle(weights)}
+    envelope = present.get(stated) or signatory.sign(stated)
     release = check(envelope, subject.digest, own)
     signer = next(signer for signer in own if signer.name == release.signer)
     provenance = slsa.make(release.statement, signer)
     signed[provenance] = present.get(provenance) or signatory.bundle(provenance)
     added = []
-    if parts.sbom not in present:
-        added.append(attach.attach(store, subject, sbom.MEDIA_TYPE, parts.sbom, "sbom.cdx.json"))
-    for payload, title in ((parts.weights, "model.sig"), (provenance, "provenance.json")):
+    if bill not in present:
+        added.append(attach.attach(store, subject, sbom.MEDIA_TYPE, bill, "sbom.cdx.json"))
+    for payload, title in ((weights, "model.sig"), (provenance, "provenance.json")):
         if payload not in present:
             added.append(_attach_bundle(store, subject, signed[payload], title))
-    if parts.release not in present and signatory.key:
+    if stated not in present and signatory.key:
         added.append(attach.attach(store, subject, ENVELOPE, envelope, "release.json"))
-    elif parts.release not in present:
+    elif stated not in present:
         added.append(_attach_bundle(store, subject, envelope, "release.json"))
     if signatory.key and isinstance(store, Repository):
         wrapped = attach.wrap(envelope, signatory.key)

@@ -13,7 +13,7 @@ from release.adapters import commits
 from release.adapters.registry import reference
 from release.adapters.registry.documents import Store
 from release.evidence import attach, sbom, statement, trust, verification, weights
-from release.evidence.attached_statements import Parts, Signed, sign_and_attach
+from release.evidence.attached_statements import Signed, sign_and_attach
 from release.evidence.keys import KEY
 from release.image import stores
 from release.image.layout import Layout
@@ -62,13 +62,10 @@ def sign(
             f"{place}: has other layers than {layout.IMAGE_REPORT} says", "run `lockstep build`"
         )
     bill = sbom.make(record, image, commits.committed_at(root, image.commit))
-    parts = Parts(
-        release=statement.make(root, record, image, serving, verified, digest.of_bytes(bill)),
-        weights=weights.payload(weights.of_image(image), record.params.serve.name),
-        sbom=bill,
-    )
+    stated = statement.make(root, record, image, serving, verified, digest.of_bytes(bill))
+    of_weights = weights.payload(weights.of_image(image), record.params.serve.name)
     with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
-        return sign_and_attach(store, subject, parts, signer)
+        return sign_and_attach(store, subject, signer, stated=stated, weights=of_weights, bill=bill)
 
 
 def of_built(root: Path, key: Path | None, *, keyless: bool) -> Signed:
