@@ -125,7 +125,7 @@ def _signed(
 ) -> tuple[str, Verification]:
     try:
         verified = trust.verify(data, known, "verify", where, offline=offline, at=at)
-        stated = statement.parse_verification(verified.payload, where)
+        stated = statement.parse_as(verified.payload, where, Verification)
     except EvidenceRefused as refused:
         raise EvidenceRefused(refused.what, _AGAIN, refused.others) from refused
     if (theirs := stated.predicate.report) != report:
