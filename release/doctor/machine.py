@@ -156,8 +156,7 @@ def _mlflow(machine: Machine) -> str:
     if urlsplit(uri).scheme not in ("http", "https"):
         return f"{_bare(uri)}, in this repository"
     state = _http(uri.rstrip("/") + "/health")
-    fix = "start the server, or unset MLFLOW_TRACKING_URI"
-    want(state == "200", f"{_bare(uri)}: {state}", fix)
+    want(state == "200", f"{_bare(uri)}: {state}", "start the server, or unset MLFLOW_TRACKING_URI")
     return _bare(uri)
 
 

@@ -121,9 +121,10 @@ def find(store: Store, image: str, known: Signers, evidence: str | None = None) 
             "sign the release: `lockstep sign`", others[1:],
         )  # fmt: skip
     if len({one.payload for one in fitting}) > 1:
-        signed = tuple(f"{one.digest}, signed by {one.signer}" for one in fitting)
         raise EvidenceRefused(
-            f"{where}: {len(fitting)} signed statements hold", "name one by its digest", signed
+            f"{where}: {len(fitting)} signed statements hold",
+            "name one by its digest",
+            tuple(f"{one.digest}, signed by {one.signer}" for one in fitting),
         )
     return min(fitting, key=lambda one: one.digest)
 
@@ -170,8 +171,7 @@ def sign_and_attach(
 
 
 def _attach_bundle(store: Store, subject: Descriptor, bundle: bytes, title: str) -> str:
-    about = attach.annotations(bundle)
-    return attach.attach(store, subject, sigstore.BUNDLE, bundle, title, about)
+    return attach.attach(store, subject, sigstore.BUNDLE, bundle, title, attach.annotations(bundle))
 
 
 def _present(store: Store, image: str, own: Signers) -> dict[bytes, bytes]:

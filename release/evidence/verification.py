@@ -41,9 +41,8 @@ def verifier(
     if keyless:
         known = trust.known(root)
         if not any(signer.identity and "verify" in signer.may for signer in known):
-            what = f"{layout.SIGNERS} of the target branch names no identity that may verify"
             raise EvidenceRefused(
-                what,
+                f"{layout.SIGNERS} of the target branch names no identity that may verify",
                 "add the identity of this workflow with `may: [verify]` (docs/explanation/evidence.md)",
             )
         sigstore.identity()
@@ -184,9 +183,13 @@ def check_verifier(
     """
     if release.verification is None:
         raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
-    source = "the signed verification"
     return check(
-        release.verification.encode(), release.serving, known, source, offline=offline, at=at
+        release.verification.encode(),
+        release.serving,
+        known,
+        "the signed verification",
+        offline=offline,
+        at=at,
     )
 
 

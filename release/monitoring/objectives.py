@@ -117,9 +117,12 @@ def _set(wanted: Objectives) -> Iterator[Objective]:
                 "so no rule can count it",
                 f"use one of {', '.join(f'{seconds:g}' for seconds in SECONDS)}",
             )
-        meaning = f"requests slower than {within.seconds:g} s"
         yield Objective(
-            name, meaning, 1 - within.share, histogram=histogram, seconds=within.seconds
+            name,
+            f"requests slower than {within.seconds:g} s",
+            1 - within.share,
+            histogram=histogram,
+            seconds=within.seconds,
         )
     if wanted.whole_answers is not None:
         yield Objective(

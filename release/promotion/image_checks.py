@@ -64,9 +64,10 @@ def there(store: Store, image: str) -> StoredImage:
             bar.update(size)
             lost += [] if is_there else [blob]
     if lost:
-        others = tuple(f"{where}: layer {blob} is missing or incomplete" for blob in lost[1:])
         raise RegistryRefused(
-            f"{where}: layer {lost[0]} is missing or incomplete", "push the image again", others
+            f"{where}: layer {lost[0]} is missing or incomplete",
+            "push the image again",
+            tuple(f"{where}: layer {blob} is missing or incomplete" for blob in lost[1:]),
         )
     if found.config.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(

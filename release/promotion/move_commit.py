@@ -184,8 +184,11 @@ def _change(
     if entries is not None:
         changed[layout.QUARANTINE] = quarantine.write(entries)
     message = compose(environment, number, kind, present.pointer, after, why, context.ledger.folder)
-    tags = tags_for(context.name, context.ledger.tags(), context.moves(), environment, after)
-    return Change(changed, message, tags)
+    return Change(
+        changed,
+        message,
+        tags_for(context.name, context.ledger.tags(), context.moves(), environment, after),
+    )
 
 
 def written(

@@ -97,9 +97,10 @@ def _whole(
         *pipeline_lock.otherwise(said, lock),
     ]
     if problems:
-        todo = "run `lockstep run`, commit that record, and release it"
         raise EvidenceRefused(
-            f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:])
+            f"{problems[0]} ({at})",
+            "run `lockstep run`, commit that record, and release it",
+            tuple(f"{line} ({at})" for line in problems[1:]),
         )
     return lock
 

@@ -215,8 +215,9 @@ def _evidence(rollback: Rollback, result: CheckResult) -> None:
             "choose another release with --to",
         )
     try:
-        called = f"the evidence of {pointer.version}"
-        statement = environments.signed(context, environment, pointer, data, called)
+        statement = environments.signed(
+            context, environment, pointer, data, f"the evidence of {pointer.version}"
+        )
         result.note = f"{statement.digest}, signed by {statement.signer}"
     except EvidenceRefused as refused:
         statement = _signed_since(rollback, refused)

@@ -271,8 +271,9 @@ def _production(records: Records, branch: TargetBranch) -> _Production:
         newest_at = f"{PRODUCTION} at {tip[:12]}"
     if ledger.pointer(tip, _ENVIRONMENT) is None and ran:
         newest_at = f"{PRODUCTION} at {ran[0].commit[:12]}"
-    releases = [move.after for move in ran if move.after]
-    return _Production(releases, newest_at, ledger.quarantine(tip).entries)
+    return _Production(
+        [move.after for move in ran if move.after], newest_at, ledger.quarantine(tip).entries
+    )
 
 
 def _ledger(
