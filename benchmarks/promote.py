@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks import build, tables
 from checks.config import params_file
 from checks.storage import digest, layout
-from release.verbs.promote import PromoteOptions, promote
+from release.verbs.promote import promote
 from tests import build_tree, ledger_tree
 from tests import promotion_tree as tree
 from tests.git_service import Service
@@ -59,9 +59,9 @@ timed(Ledger, "commit", "commit and push")
 timed(update, "after_move", "mirrors")
 root, verb, name = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 if verb == "promote":
-    done = promote.promote(root, name, promote.PromoteOptions(why="a benchmark"))
+    done = promote.promote(root, name, why="a benchmark")
 else:
-    done = rollback.rollback(root, name, rollback.RollbackOptions(why="a benchmark", to=sys.argv[4]))
+    done = rollback.rollback(root, name, why="a benchmark", to=sys.argv[4])
 assert done.done == "moved", done.done
 parts["checks"] = sum(check.seconds for check in done.checks)
 print(json.dumps(parts))
@@ -114,7 +114,7 @@ def _moves(folder: Path, runs: int) -> Iterator[tuple[object, ...]]:
 
 
 def _move(root: Path, name: str) -> None:
-    assert promote(root, name, PromoteOptions(why="a benchmark")).done == "moved"
+    assert promote(root, name, why="a benchmark").done == "moved"
 
 
 def _run(root: Path, *args: str) -> dict[str, float]:
@@ -152,7 +152,7 @@ def _weights(root: Path, runs: int, size: int) -> Iterator[tuple[object, ...]]:
         subprocess.run(["sha256sum", *map(str, shards)], check=True, capture_output=True)
         seconds["`sha256sum`"].append(time.perf_counter() - began)
         began = time.perf_counter()
-        planned = promote(root, "staging", PromoteOptions(dry_run=True))
+        planned = promote(root, "staging", dry_run=True)
         seconds["all of `promote --dry-run`"].append(time.perf_counter() - began)
         assert not any(check.failures for check in planned.checks)
         seconds["the check `weights`"] += [

@@ -18,7 +18,7 @@ from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesReport
 from checks.formats.training_reports import ParityReport
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
-from release.verbs.rollback import RollbackOptions, rollback
+from release.verbs.rollback import rollback
 from tests import build_tree, evidence_tree, promotion_tree
 from tests.conftest import REPOSITORY, as_params, read_yaml, written
 from tests.ledger_tree import keep, packed
@@ -57,7 +57,7 @@ def make(root: Path) -> None:
         promotion_tree.move(root, "staging", why=WHY)
         if number < 2:
             promotion_tree.move(root, "production", why=WHY)
-    rollback(root, "staging", RollbackOptions(why=BAD))
+    rollback(root, "staging", why=BAD)
 
 
 def _change(plain: dict[str, Any], number: int) -> None:

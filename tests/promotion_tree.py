@@ -22,7 +22,7 @@ from checks.storage.digest import canonical_json
 from release.adapters import commits
 from release.adapters.registry import reference
 from release.adapters.registry.documents import MANIFEST
-from release.evidence import attach, dsse, keys, sbom, signable, statement, trust, verification
+from release.evidence import attach, dsse, keys, sbom, statement, trust, verification
 from release.image import stores
 from release.image.layout import Bytes, Layout
 from release.mirrors import mlflow, worker
@@ -32,8 +32,8 @@ from release.record import references
 from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs.build import BuildOptions, build
-from release.verbs.promote import Promoted, PromoteOptions, promote
-from release.verbs.sign import Signed, sign
+from release.verbs.promote import Promoted, promote
+from release.verbs.sign import Signed, collect, sign
 from tests import build_tree, ledger_tree, overlay_sample, signing_tree
 from tests.build_tree import BaseLayout
 from tests.conftest import REPOSITORY, read_yaml, scaled_down, written
@@ -147,7 +147,7 @@ def next_model(root: Path, seed: int, push: str | None = None, *, compared: bool
 
 def move(root: Path, environment: str, **options: Any) -> Promoted:
     """Promote, with a reason."""
-    return promote(root, environment, PromoteOptions(**({"why": WHY} | options)))
+    return promote(root, environment, **({"why": WHY} | options))
 
 
 def gaps(root: Path, environment: str, **options: Any) -> str:
@@ -238,7 +238,7 @@ def releases(trio: Trio) -> tuple[Release, Release, Release]:
 
 def unsigned(root: Path) -> dict[str, Any]:
     """The statement of the release in ``root``, as plain values."""
-    held, image, serving = signable.collect(Records(root))
+    held, image, serving = collect(Records(root))
     bill = digest.of_bytes(sbom.make(held, image, commits.committed_at(root, image.commit)))
     verified = verification.read(root, serving, trust.known(root))
     plain: dict[str, Any] = json.loads(statement.make(root, held, image, serving, verified, bill))

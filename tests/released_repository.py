@@ -13,7 +13,7 @@ import pytest
 from checks.process import distribution
 from release.adapters import pin, thin_files
 from release.adapters.pin import Pin
-from release.verbs.rollback import RollbackOptions, rollback
+from release.verbs.rollback import rollback
 from tests import promotion_tree
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import git, keep
@@ -31,7 +31,7 @@ def make(root: Path) -> None:
     for environment in ("staging", "production"):
         promotion_tree.move(root, environment)
     for environment in ("staging", "production"):
-        rollback(root, environment, RollbackOptions(why="answers in French"))
+        rollback(root, environment, why="answers in French")
     texts = thin_files.generated(WORKFLOWS)
     texts |= {name: data for name, data in thin_files.templates().items() if name in thin_files.MERGED}
     texts[pin.PATH.as_posix()] = pin.written(Pin(pin.EXTRAS, distribution.version(), ("c" * 64,))).encode()

@@ -269,13 +269,17 @@ def _kind(mode: int) -> tuple[str, str]:
 
 
 def _missing(name: str) -> EvidenceRefused:
-    todo = "git fetch; if it stays away, fix the repository (a clone with its whole history)"
-    return EvidenceRefused(f"object {name[:12]}: is not in this clone", todo)
+    return EvidenceRefused(
+        f"object {name[:12]}: is not in this clone",
+        "git fetch; if it stays away, fix the repository (a clone with its whole history)",
+    )
 
 
 def _absent(error: OSError) -> MachineRefused:
-    todo = "install git" if isinstance(error, FileNotFoundError) else "see to it, then run it again"
-    return MachineRefused(f"git: {error.strerror}", todo)
+    return MachineRefused(
+        f"git: {error.strerror}",
+        "install git" if isinstance(error, FileNotFoundError) else "see to it, then run it again",
+    )
 
 
 def _refused(verb: str, said: Said) -> EvidenceRefused:

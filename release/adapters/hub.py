@@ -47,18 +47,23 @@ class Revision(NamedTuple):
         return file.sha256 == large if large else file.git_id() == blob
 
 
+def library() -> Any:
+    """Return the module huggingface_hub. Raises MachineRefused if it is not installed."""
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise MachineRefused(
+            "huggingface_hub is not installed", distribution.install("hub")
+        ) from error
+    return huggingface_hub
+
+
 class Hub:
     """The model repository ``name``, ORGANISATION/NAME. Methods raise RegistryRefused where it refuses or is silent."""
 
     def __init__(self, name: str) -> None:
-        try:
-            import huggingface_hub
-        except ImportError as error:
-            raise MachineRefused(
-                "huggingface_hub is not installed", distribution.install("hub")
-            ) from error
-        self.name, self._api = name, huggingface_hub.HfApi()
-        self._hub: Any = huggingface_hub
+        self._hub = library()
+        self.name, self._api = name, self._hub.HfApi()
         self._hub.utils.disable_progress_bars()
 
     def has_token(self) -> bool:

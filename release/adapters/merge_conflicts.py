@@ -35,8 +35,11 @@ def check(root: Path) -> None:
         if path.is_file() and _MARKER.search(path.read_bytes())
     ]
     if names:
-        others = tuple(f"{name}: has them, too" for name in names[1:])
-        raise EvidenceRefused(f"{names[0]}: {HAS}", _resolved_by(root), others)
+        raise EvidenceRefused(
+            f"{names[0]}: {HAS}",
+            _resolved_by(root),
+            tuple(f"{name}: has them, too" for name in names[1:]),
+        )
 
 
 def other_commit(git: Git) -> tuple[str, str] | None:

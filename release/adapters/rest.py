@@ -135,10 +135,17 @@ class Forge:
 
     def refused(self, trouble: RequestError) -> RemoteRefused:
         """The refusal for ``trouble``."""
-        todo = trouble.todo or (
-            "run it again in a while" if trouble.temporary else "fix that, then run it again"
+        return RemoteRefused(
+            f"{self.name} at {urlsplit(self._api).netloc}: {trouble.what}",
+            (
+                trouble.todo
+                or (
+                    "run it again in a while"
+                    if trouble.temporary
+                    else "fix that, then run it again"
+                )
+            ),
         )
-        return RemoteRefused(f"{self.name} at {urlsplit(self._api).netloc}: {trouble.what}", todo)
 
 
 def _read(data: bytes) -> Any:

@@ -16,7 +16,6 @@ from release.review.sides import CANDIDATE, Side
 _REPORTS = (
     layout.FETCH_REPORT, layout.PREPARE_REPORT, layout.DATA_REPORT, layout.TRAIN_REPORT, layout.EVALUATION,
 )  # fmt: skip
-_HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 
 
 def gather(root: Path, name: str | None) -> CardFacts:
@@ -27,7 +26,7 @@ def gather(root: Path, name: str | None) -> CardFacts:
     """
     records = Records(root)
     if name is None:
-        verdict_check.hold(records, trusting=_HEAVY)
+        verdict_check.hold(records, trusting=verdict_check.WEIGHTS)
         return _facts(records, None)
     release = released.find(records, Ledger.open(root, records.work_tree.params.promote), name)
     return of_release(records, release)

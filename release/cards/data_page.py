@@ -58,7 +58,7 @@ class DataPage(Record):
         return f"All {total} expectations hold on {rows:,} rows"
 
 
-def gather(root: Path, name: str) -> DataPage:
+def gather(root: Path, name: str = record_names.WORK_TREE) -> DataPage:
     """Return the data of the record that ``name`` means: see ``record.named``.
 
     Raises EvidenceRefused if its reports are missing, cannot be read, have conflict markers, or are about other splits;

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from checks.formats.evaluation_reports import Interval
-from checks.process import distribution
-from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.process.errors import EvidenceRefused
+from release.adapters.hub import library
 from release.cards import card_facts
 from release.cards.card_facts import CATALOGUE, CardFacts
 
@@ -35,7 +35,7 @@ _OTHERWISE = {  # SPDX's names, in small letters, that the hub spells otherwise
 
 def model(facts: CardFacts, body: str) -> str:
     """The model card: metadata with a ``model-index``, then ``body``. Raises as ``_checked``."""
-    hub = _hub()
+    hub = library()
     base = _HUB.match(facts.fetch.base.uri)
     data = [found[2] for each in facts.fetch.all_data.values() if (found := _HUB.match(each.uri))]
     front = {
@@ -56,7 +56,7 @@ def model(facts: CardFacts, body: str) -> str:
 
 def dataset(facts: CardFacts, body: str) -> str:
     """The dataset card: metadata, then ``body``. Raises as ``_checked``."""
-    hub = _hub()
+    hub = library()
     rows = facts.prepare.kept_rows
     configs = [
         {"config_name": "default", "data_files": [
@@ -90,7 +90,7 @@ def _results(facts: CardFacts) -> "list[EvalResult]":
     """The candidate's means on the test split, each with its interval."""
     evaluation = facts.evaluation
     return [
-        _hub().EvalResult(
+        library().EvalResult(
             task_type=_TASK, dataset_type=f"{facts.name}-test", dataset_name=f"test split of {facts.name}",
             dataset_split="test", dataset_revision=evaluation.test, metric_type=name, metric_name=name,
             metric_value=_round(interval.value), metric_args=_arguments(interval, evaluation.confidence),
@@ -157,13 +157,3 @@ def _checked(kind: Any, content: str) -> str:
             f"the card: {str(error).splitlines()[0]}", "fix the front matter of docs/cards"
         ) from error
     return content
-
-
-def _hub() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise MachineRefused(
-            "huggingface_hub is not installed", distribution.install("hub")
-        ) from error
-    return huggingface_hub

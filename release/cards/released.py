@@ -156,9 +156,13 @@ def signer(release: Released, known: Signers) -> tuple[str | None, str]:
     assert release.envelope is not None
     path = str(released_pointers.path(release.moves[0].environment))
     try:
-        at = recorded(release.moves, release.pointer)
         return trust.verify(
-            release.envelope.data, known, "release", path, offline=True, at=at
+            release.envelope.data,
+            known,
+            "release",
+            path,
+            offline=True,
+            at=recorded(release.moves, release.pointer),
         ).signer, ""
     except (EvidenceRefused, MachineRefused) as refused:
         return None, refused.what

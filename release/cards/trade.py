@@ -57,8 +57,7 @@ class Candidate(NamedTuple):
 def of(candidates: Sequence[Candidate]) -> Iterator[Trade]:
     """A picture for each suite that a release has, the newest release first in ``candidates``."""
     reports = [candidate.side.suites for candidate in candidates if candidate.side.suites]
-    names = dict.fromkeys(name for report in reports for name in report.suites)
-    for name in names:
+    for name in dict.fromkeys(name for report in reports for name in report.suites):
         known = [
             (candidate, suite)
             for candidate in candidates
@@ -76,14 +75,13 @@ def _trade(name: str, known: Sequence[tuple[Candidate, SuiteResult]]) -> Trade:
     for candidate, asked in known:
         gain, change = _gain(candidate.side), _change(candidate.side, name, asked, metric)
         if gain and change:
-            why = "; ".join(_otherwise(newest.side, candidate.side, suite, asked))
             points.append(
                 Point(
                     version=candidate.version,
                     file=candidate.file,
                     gain=gain,
                     change=change,
-                    why=why,
+                    why="; ".join(_otherwise(newest.side, candidate.side, suite, asked)),
                 )
             )
     return Trade(

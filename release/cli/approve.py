@@ -34,5 +34,8 @@ def approve(
     from release.verbs import approve as verb
 
     done = verb.approve(root, environment, key or root / keys.KEY, why, image, target)
-    text = f"{environment}: {done.image} is approved by {done.signer}; approvals needed: {done.required}"
-    show(done, as_json, text)
+    show(
+        done,
+        as_json,
+        f"{environment}: {done.image} is approved by {done.signer}; approvals needed: {done.required}",
+    )

@@ -50,7 +50,7 @@ def capture(root: Path, /, environment: str, kind: str, source: str, **options: 
     """
     from release.verbs import capture as verb
 
-    captured = verb.capture(root, environment, kind, source, verb.CaptureOptions(**options))
+    captured = verb.capture(root, environment, kind, source, **options)
     for reason, count in captured.left_out.most_common():
         click.echo(f"left out: {count:,}: {one_line(reason)}", err=True)
     click.echo(

@@ -40,5 +40,8 @@ def card(root: Path, name: str | None, folder: Path | None, check: bool, as_json
         path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
         for path in files
     ]
-    lines = [f"{one_line(path)}{': is current' if check else ''}" for path in shown]
-    show({"files": shown, "checked": check}, as_json, "\n".join(lines))
+    show(
+        {"files": shown, "checked": check},
+        as_json,
+        "\n".join([f"{one_line(path)}{': is current' if check else ''}" for path in shown]),
+    )

@@ -34,5 +34,8 @@ def checkpoint(
             "a checkpoint is signed by a key or by an identity: give one of --key and --keyless"
         )
     made = verb.checkpoint(root, key, keyless=keyless, target=target)
-    text = f"checkpoint {made.number} of {made.branch} at {made.head[:12]}, signed by {made.signer}"
-    show(made, as_json, text)
+    show(
+        made,
+        as_json,
+        f"checkpoint {made.number} of {made.branch} at {made.head[:12]}, signed by {made.signer}",
+    )

@@ -34,9 +34,8 @@ def data(root: Path, record: str, file: Path | None, as_json: bool) -> None:
     finds, and with 8 if the record has no results for these splits.
     """
     from release.cards import data_page
-    from release.verbs import data as verb
 
-    page = verb.data(root, record)
+    page = data_page.gather(root, record)
     if file is not None:
         from release.pages import html
 

@@ -134,9 +134,8 @@ def init(
         "prompt": prompt, "reference": reference, "messages": messages, "system": system, "slice": part, "group": group,
         "id": row_id,
     }  # fmt: skip
-    columns = {role: column for role, column in given.items() if column is not None}
     flags = _Flags(
-        columns,
+        {role: column for role, column in given.items() if column is not None},
         answers,
         instruction,
         licence,
@@ -211,8 +210,10 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
             flags, "instruction", "Instruction before each prompt (system message)", hint
         )
     if flags.license is None and not flags.ask:
-        fix = f"give --license, {licenses.OWN} for rows of your own: docs/reference/licenses.md"
-        raise ParamsRefused("the licence of the data is not known", fix)
+        raise ParamsRefused(
+            "the licence of the data is not known",
+            f"give --license, {licenses.OWN} for rows of your own: docs/reference/licenses.md",
+        )
     licence = flags.license or _ask(
         flags, "license", f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN
     )

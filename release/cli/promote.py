@@ -62,12 +62,9 @@ def promote(
     from release.verbs import promote as verb
 
     done = verb.promote(
-        root,
-        environment,
-        verb.PromoteOptions(
-            image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr, target=target
-        ),
-    )
+        root, environment, image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr,
+        target=target,
+    )  # fmt: skip
     show(done, as_json, environment_tables.moved)
     if dry_run:
         refuse(verb.refusal(done))

@@ -20,13 +20,15 @@ def recipe(root: Path, target: str | None, as_json: bool) -> None:
     --seed` writes, and trains nothing. Exits with 8 if that file was changed by hand, or measured with other
     parameters, data or another base than the record here.
     """
-    from release.verbs import recipe as verb
+    from release.record import recipes as verb
+    from release.record.records import Records
 
-    steps = verb.recipe(root, target)
+    steps = verb.claim(Records(root), target)
     spreads = {
         "here": steps.here._asdict(),
         "theirs": steps.theirs._asdict() if steps.theirs else None,
     }
     title = f"{steps.scorer} on {steps.rows} rows of the valid split, by parameters:"
-    text = "\n  ".join(map(tables.one_line, (title, *steps.lines)))
-    show(steps._asdict() | spreads, as_json, text)
+    show(
+        steps._asdict() | spreads, as_json, "\n  ".join(map(tables.one_line, (title, *steps.lines)))
+    )

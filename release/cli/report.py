@@ -45,7 +45,7 @@ def report(
     """
     from release.verbs import report as verb
 
-    made = verb.report(root, verb.ReportOptions(target=target, links=pairs(links), number=number))
+    made = verb.report(root, target=target, links=pairs(links), number=number)
     if as_json:
         answer = made.model_dump(mode="json").items()
         shown = ("text", terminal.text(made.whole))

@@ -48,7 +48,11 @@ def rollback(
     done = verb.rollback(
         root,
         environment,
-        verb.RollbackOptions(why=why, to=to, ask=ask, dry_run=dry_run, target=target),
+        why=why,
+        to=to,
+        ask=ask,
+        dry_run=dry_run,
+        target=target,
     )
     show(done, as_json, environment_tables.moved)
     if dry_run:

@@ -55,8 +55,10 @@ class StageLines:
             self._log_path.unlink(missing_ok=True)  # another run may still write its own
             self._log = self._log_path.open("wb")
         except OSError as error:
-            fix = "let this user write there: the file keeps what the stages print; with -v there is none"
-            raise MachineRefused(f"{self._log_path}: {error.strerror}", fix) from error
+            raise MachineRefused(
+                f"{self._log_path}: {error.strerror}",
+                "let this user write there: the file keeps what the stages print; with -v there is none",
+            ) from error
         self._drawn = ""  # The line of the running stage on the terminal.
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._open, self._name, self._step, self._seen = "", "", "", set[str]()

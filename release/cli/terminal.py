@@ -79,9 +79,8 @@ def _table(rows: list[list[str]]) -> Iterator[str]:
     header, marks, *others = rows
     widths = [max(len(row[i]) for row in (header, *others)) for i in range(len(header))]
     for row in (header, ["-" * min(width, 40) for width in widths], *others):
-        cells = zip(row, widths, marks, strict=True)
         line = "  ".join(
             cell.rjust(width) if mark.endswith(":") else cell.ljust(width)
-            for cell, width, mark in cells
+            for cell, width, mark in zip(row, widths, marks, strict=True)
         )
         yield f"  {line.rstrip()}"

@@ -117,8 +117,11 @@ def refusal(estimate: Estimate) -> Refusal | None:
     if not exceeded:
         return None
     first, *others = map(bound_line, exceeded)
-    todo = f"{_less(exceeded)}, or let code owners raise the bound on the target branch"
-    return VerdictFailed(f"over the budget before training: {first}", todo, tuple(others))
+    return VerdictFailed(
+        f"over the budget before training: {first}",
+        f"{_less(exceeded)}, or let code owners raise the bound on the target branch",
+        tuple(others),
+    )
 
 
 def bound_line(bound: BudgetBound) -> str:

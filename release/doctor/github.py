@@ -67,8 +67,7 @@ class Session:
             answer = self._read(f"{path}?per_page={_PAGE}&page={page}", permission, many=not key)
             listed, total = (answer.get(key), answer.get("total_count")) if key else (answer, None)
             items += parsed(list[dict[str, Any]], listed, path)
-            whole = len(items) >= parsed(int, total, path) if key else len(listed) < _PAGE
-            if whole:
+            if len(items) >= parsed(int, total, path) if key else len(listed) < _PAGE:
                 return items
             if not listed:
                 break
@@ -128,8 +127,10 @@ def odd(path: str) -> Unseen:
 
 def hidden(permission: str) -> Unseen:
     """Return the finding for a setting that a token without ``permission`` cannot read."""
-    fix = f"ask as an administrator (gh auth login), or GITHUB_TOKEN=… of a fine-grained token with {permission}"
-    return Unseen(f"needs a token with {permission}", fix)
+    return Unseen(
+        f"needs a token with {permission}",
+        f"ask as an administrator (gh auth login), or GITHUB_TOKEN=… of a fine-grained token with {permission}",
+    )
 
 
 def quoted(name: object) -> str:
@@ -154,8 +155,10 @@ def place(root: Path) -> Place:
             if address
             else "there is no remote origin"
         )
-        todo = "gh repo create, or set GITHUB_REPOSITORY to OWNER/NAME (on a server of your own GITHUB_SERVER_URL too)"
-        raise RemoteRefused(what, todo)
+        raise RemoteRefused(
+            what,
+            "gh repo create, or set GITHUB_REPOSITORY to OWNER/NAME (on a server of your own GITHUB_SERVER_URL too)",
+        )
     return github.place({**env, "GITHUB_REPOSITORY": name})
 
 

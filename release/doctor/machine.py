@@ -142,8 +142,10 @@ def _dvc_remote(machine: Machine) -> str:
     package = _PACKAGED.get(urlsplit(address).scheme)
     if package and not importlib.util.find_spec(f"dvc_{package}"):
         is_extra = package in ("s3", "gs")
-        fix = distribution.install(package) if is_extra else f"pip install dvc-{package}"
-        raise Lesser(f"{_bare(address)} needs dvc-{package}, which is not installed", fix)
+        raise Lesser(
+            f"{_bare(address)} needs dvc-{package}, which is not installed",
+            distribution.install(package) if is_extra else f"pip install dvc-{package}",
+        )
     return "; ".join(map(_bare, addresses))
 
 
@@ -154,8 +156,7 @@ def _mlflow(machine: Machine) -> str:
     if urlsplit(uri).scheme not in ("http", "https"):
         return f"{_bare(uri)}, in this repository"
     state = _http(uri.rstrip("/") + "/health")
-    fix = "start the server, or unset MLFLOW_TRACKING_URI"
-    want(state == "200", f"{_bare(uri)}: {state}", fix)
+    want(state == "200", f"{_bare(uri)}: {state}", "start the server, or unset MLFLOW_TRACKING_URI")
     return _bare(uri)
 
 
@@ -171,8 +172,9 @@ def _docker(_: Machine) -> str:
             client.close()
     except (DockerException, OSError) as error:
         reason = str(error).splitlines()[0][:100]
-        fix = "start Docker; releases work without it"
-        raise Lesser(f"no engine answers: {reason}", fix) from None
+        raise Lesser(
+            f"no engine answers: {reason}", "start Docker; releases work without it"
+        ) from None
 
 
 def _registry(machine: Machine) -> str:

@@ -40,10 +40,9 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
             first, *others = _checks(session, target, github.on_github_com(place))
     except RemoteRefused as refused:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
-    checks = [first, *local, *others]
     return [
         check._replace(found=check.found.replace(token, "…"), fix=check.fix.replace(token, "…"))
-        for check in checks
+        for check in [first, *local, *others]
     ]
 
 
@@ -67,9 +66,10 @@ def _checks(session: Session, target: Target, public: bool) -> list[Check]:
 
 def _repository(repository: Repository) -> str:
     name, branch = shown(repository.answer["full_name"]), shown(repository.branch)
-    fix = f"gh api repos/{{owner}}/{{repo}}/branches/{branch}/rename -f new_name={_BRANCH}"
     want(
-        repository.branch == _BRANCH, f"{name}: the default branch is {branch}, not {_BRANCH}", fix
+        repository.branch == _BRANCH,
+        f"{name}: the default branch is {branch}, not {_BRANCH}",
+        f"gh api repos/{{owner}}/{{repo}}/branches/{branch}/rename -f new_name={_BRANCH}",
     )
     want(not repository.answer["archived"], f"{name}: is archived", "gh repo unarchive")
     visibility = "private" if repository.answer["private"] else "public"

@@ -70,9 +70,8 @@ def _tags(repository: Repository) -> str:
                 names.update(condition["include"])
         except (LookupError, TypeError, AttributeError):
             raise odd("rulesets") from None
-    safe = "~ALL" in names or names >= shipped.names
     want(
-        safe,
+        "~ALL" in names or names >= shipped.names,
         "anybody who may push can make them, and take the names of releases",
         f"{_NEW} {shipped.file}",
     )
@@ -118,8 +117,12 @@ def _passing(repository: Repository, number: str) -> list[str]:
 def _older(repository: Repository) -> str:
     """Refuse the older protection of the branch, which would stop promotions beside a ruleset."""
     path = f"branches/{quoted(repository.branch)}"
-    fix = f"gh api -X DELETE repos/{{owner}}/{{repo}}/{path}/protection, once the ruleset is there"
-    Setting(path, CONTENTS, {"protection": {"enabled": False}}, fix).hold(repository)
+    Setting(
+        path,
+        CONTENTS,
+        {"protection": {"enabled": False}},
+        f"gh api -X DELETE repos/{{owner}}/{{repo}}/{path}/protection, once the ruleset is there",
+    ).hold(repository)
     return "none"
 
 

@@ -189,8 +189,11 @@ def _has_own_login(repository: Repository) -> bool:
     )
     if image.host == _OWN_REGISTRY:
         return image.name.partition("/")[0] == repository.owner.lower()
-    fix = f"gh variable set {REGISTRY} --body {shown(image.host)}"
-    want(repository.variable(REGISTRY) == image.host, f"{REGISTRY} is not the host of {IMAGE}", fix)
+    want(
+        repository.variable(REGISTRY) == image.host,
+        f"{REGISTRY} is not the host of {IMAGE}",
+        f"gh variable set {REGISTRY} --body {shown(image.host)}",
+    )
     return False
 
 
@@ -198,22 +201,27 @@ def _image(repository: Repository) -> str:
     fix = f"gh variable set {IMAGE} --body {_OWN_REGISTRY}/{shown(repository.github.repository.lower())}"
     want(repository.variable(IMAGE), "is not set", fix)
     image = want(repository.image(), "is not HOST/NAME", fix)
-    plain = image.host is not None and image.tag is None and image.digest is None
-    want(plain, "is not HOST/NAME: a tag, a digest or a folder is not for it", fix)
+    want(
+        image.host is not None and image.tag is None and image.digest is None,
+        "is not HOST/NAME: a tag, a digest or a folder is not for it",
+        fix,
+    )
     return shown(f"{image.host}/{image.name}")
 
 
 def _storage(repository: Repository) -> str:
     scheme = tree.remote(repository.target)[1].partition("://")[0]
-    known = (
-        f"use s3://, gs:// or https://, or add DVC's package for {shown(scheme)} to the extra dvc"
-    )
     extra = want(
-        _EXTRAS.get(scheme), f"the DVC remote is {shown(scheme)}://, which no extra brings", known
+        _EXTRAS.get(scheme),
+        f"the DVC remote is {shown(scheme)}://, which no extra brings",
+        f"use s3://, gs:// or https://, or add DVC's package for {shown(scheme)} to the extra dvc",
     )
     given = repository.variable(STORAGE).replace(",", " ").split()
-    fix = f"gh variable set {STORAGE} --body {extra}"
-    want(extra in given, f"lacks {extra}, which the DVC remote needs", fix)
+    want(
+        extra in given,
+        f"lacks {extra}, which the DVC remote needs",
+        f"gh variable set {STORAGE} --body {extra}",
+    )
     return extra
 
 
@@ -223,8 +231,11 @@ def _server(repository: Repository) -> str:
     fix = f"gh variable delete {RUNTIME} (the GPU runner needs Docker), or set served_as_verified: false"
     want(not (runtime and serving.strict), strict, fix)
     fix = f"name one in serve.base, or one for all environments as their `server`; or gh variable set {RUNTIME}"
-    nothing = f"no server's image is named and {RUNTIME} is not set: nothing can be started"
-    want(runtime or serving.server, nothing, fix)
+    want(
+        runtime or serving.server,
+        f"no server's image is named and {RUNTIME} is not set: nothing can be started",
+        fix,
+    )
     return f"{shown(runtime)}, as a process" if runtime else shown(serving.server)
 
 

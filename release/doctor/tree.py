@@ -77,8 +77,11 @@ _SED = "sed -i 's|@your-organization/model-owners|@OWNER/TEAM|' .github/CODEOWNE
 def _workflows(target: Target) -> str:
     names = [name for name in WORKFLOWS if name != "verify.yml" or not _pinned(target)]
     absent = [name for name in names if target.read_shared(workflow_signers.FOLDER / name) is None]
-    fix = "`./lockstep upgrade --workflows OWNER/lockstep`, commit, push, and git fetch"
-    want(not absent, f"{', '.join(absent)}: not on {target.name}", fix)
+    want(
+        not absent,
+        f"{', '.join(absent)}: not on {target.name}",
+        "`./lockstep upgrade --workflows OWNER/lockstep`, commit, push, and git fetch",
+    )
     return f"all {len(names)} on {target.name}"
 
 

@@ -1,5 +1,6 @@
-"""Finds the signed statements attached to an image: the valid ones, and why each other does not count."""
+"""Attaches signed statements to an image, and finds them: the valid ones, and why each other does not count."""
 
+import contextlib
 from datetime import datetime
 from typing import NamedTuple
 
@@ -7,8 +8,17 @@ from checks.formats.signers import Signers
 from checks.formats.statement import ENVELOPE, Statement
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import digest
-from release.adapters.registry.documents import Store
-from release.evidence import attach, dsse, sigstore, slsa, statement, trust
+from release.adapters.registry.client import Repository
+from release.adapters.registry.documents import Descriptor, Store
+from release.evidence import (
+    attach,
+    dsse,
+    sbom,
+    sigstore,
+    slsa,
+    statement,
+    trust,
+)
 
 # A key signs envelopes. An identity signs bundles, and a key does so for other programs.
 TYPES = (ENVELOPE, sigstore.BUNDLE)
@@ -29,6 +39,19 @@ class Search(NamedTuple):
 
     found: tuple[Released, ...]
     others: tuple[str, ...]
+
+
+class Signed(NamedTuple):
+    """A signed release. ``added``: digests of the newly attached artifacts; empty the second time.
+
+    The bundle of a key's statement, which only other programs read, is not among them.
+    """
+
+    statement: Statement
+    signer: str
+    envelope: bytes
+    evidence: str  # the envelope's digest: what an environment's pointer names
+    added: tuple[str, ...]
 
 
 def check(
@@ -98,8 +121,67 @@ def find(store: Store, image: str, known: Signers, evidence: str | None = None) 
             "sign the release: `lockstep sign`", others[1:],
         )  # fmt: skip
     if len({one.payload for one in fitting}) > 1:
-        signed = tuple(f"{one.digest}, signed by {one.signer}" for one in fitting)
         raise EvidenceRefused(
-            f"{where}: {len(fitting)} signed statements hold", "name one by its digest", signed
+            f"{where}: {len(fitting)} signed statements hold",
+            "name one by its digest",
+            tuple(f"{one.digest}, signed by {one.signer}" for one in fitting),
         )
     return min(fitting, key=lambda one: one.digest)
+
+
+def sign_and_attach(
+    store: Store,
+    subject: Descriptor,
+    signatory: trust.Signatory,
+    *,
+    stated: bytes,
+    weights: bytes,
+    bill: bytes,
+) -> Signed:
+    """Sign and attach what the same signer did not attach before.
+
+    ``stated``: the statement of the release; ``weights``: that of the weights, as OpenSSF model signing defines it;
+    ``bill``: the bill of materials.
+
+    Everything is signed before anything is attached. The statement comes last, so that whoever finds it finds the rest.
+    In a registry a statement that a key signed is also attached as a bundle, for other programs.
+    """
+    own = signatory.own("release")
+    present = _present(store, subject.digest, own)
+    signed = {weights: present.get(weights) or signatory.bundle(weights)}
+    envelope = present.get(stated) or signatory.sign(stated)
+    release = check(envelope, subject.digest, own)
+    signer = next(signer for signer in own if signer.name == release.signer)
+    provenance = slsa.make(release.statement, signer)
+    signed[provenance] = present.get(provenance) or signatory.bundle(provenance)
+    added = []
+    if bill not in present:
+        added.append(attach.attach(store, subject, sbom.MEDIA_TYPE, bill, "sbom.cdx.json"))
+    for payload, title in ((weights, "model.sig"), (provenance, "provenance.json")):
+        if payload not in present:
+            added.append(_attach_bundle(store, subject, signed[payload], title))
+    if stated not in present and signatory.key:
+        added.append(attach.attach(store, subject, ENVELOPE, envelope, "release.json"))
+    elif stated not in present:
+        added.append(_attach_bundle(store, subject, envelope, "release.json"))
+    if signatory.key and isinstance(store, Repository):
+        wrapped = attach.wrap(envelope, signatory.key)
+        _attach_bundle(store, subject, wrapped, "release.sigstore.json")
+    return Signed(release.statement, release.signer, envelope, release.digest, tuple(added))
+
+
+def _attach_bundle(store: Store, subject: Descriptor, bundle: bytes, title: str) -> str:
+    return attach.attach(store, subject, sigstore.BUNDLE, bundle, title, attach.annotations(bundle))
+
+
+def _present(store: Store, image: str, own: Signers) -> dict[bytes, bytes]:
+    """Return what the same signer attached before: the attached bytes by what they state."""
+    found = search(store, image, own).found
+    present = {release.payload: release.envelope for release in found}
+    for artifact in attach.attached(store, image, sigstore.BUNDLE, dsse.LARGEST):
+        with contextlib.suppress(EvidenceRefused):
+            verified = trust.verify(artifact.data, own, "release", "a bundle")
+            present.setdefault(verified.payload, artifact.data)
+    for artifact in attach.attached(store, image, sbom.MEDIA_TYPE, sbom.LARGEST):
+        present[artifact.data] = artifact.data
+    return present

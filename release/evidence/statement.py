@@ -103,7 +103,7 @@ def make(
 
 def parse(payload: bytes, where: str = "the statement") -> Statement:
     """Parse a release's statement whose signature was checked. Raises EvidenceRefused if it is invalid."""
-    return _parse(payload, where, Statement)
+    return parse_as(payload, where, Statement)
 
 
 def verification(report: ServingReport, file: str) -> bytes:
@@ -119,11 +119,6 @@ def verification(report: ServingReport, file: str) -> bytes:
             Subject(name="image", digest={"sha256": report.image.removeprefix("sha256:")})
         )
     return write(Verification(subject=tuple(subjects), predicate=Observed(report=report)))
-
-
-def parse_verification(payload: bytes, where: str) -> Verification:
-    """Parse a verification whose signature was checked. Raises EvidenceRefused if it is invalid."""
-    return _parse(payload, where, Verification)
 
 
 def approve(environment: str, image: str, why: str) -> bytes:
@@ -142,7 +137,7 @@ def parse_approval(
     payload: bytes, environment: str, image: str, where: str = "the approval"
 ) -> Approval:
     """Parse an approval whose signature was checked. It must be of this image and environment."""
-    approval = _parse(payload, where, Approval)
+    approval = parse_as(payload, where, Approval)
     todo = "let it be approved again: `lockstep approve`"
     if approval.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
         raise EvidenceRefused(f"{where}: is about another image", todo)
@@ -167,7 +162,7 @@ def free(images: Iterable[str], parent: str, why: str) -> bytes:
 
 def parse_free(payload: bytes, images: Iterable[str], parent: str, where: str) -> QuarantineRelease:
     """Parse a removal from quarantine whose signature was checked. It must be of these images, on this commit."""
-    release = _parse(payload, where, QuarantineRelease)
+    release = parse_as(payload, where, QuarantineRelease)
     wanted = [{"sha256": image.removeprefix("sha256:")} for image in sorted(images)]
     if [
         subject.digest for subject in release.subject
@@ -186,7 +181,7 @@ def checkpoint(branch: str, head: str, number: int, at: datetime) -> bytes:
 
 def parse_checkpoint(payload: bytes, branch: str, where: str) -> Checkpoint:
     """Parse a checkpoint whose signature was checked. It must be of this branch."""
-    checkpoint = _parse(payload, where, Checkpoint)
+    checkpoint = parse_as(payload, where, Checkpoint)
     if checkpoint.subject[0].name != branch:
         name = checkpoint.subject[0].name[:80]
         raise EvidenceRefused(f"{where}: is about the branch {name!r}", "sign a new checkpoint")
@@ -205,7 +200,7 @@ def sealed_look(model: str, looked: Looked) -> bytes:
 
 def parse_sealed_look(payload: bytes, model: str, where: str) -> SealedLook:
     """Parse a sealed look whose signature was checked. It must be of this model."""
-    look = _parse(payload, where, SealedLook)
+    look = parse_as(payload, where, SealedLook)
     if look.subject[0].digest != {TREE: model.removeprefix("sha256:")}:
         raise EvidenceRefused(
             f"{where}: is about another model", "ask about this one: `lockstep sealed ask`"
@@ -233,13 +228,16 @@ def write(statement: BaseModel) -> bytes:
     return digest.canonical_json(statement.model_dump(mode="json", by_alias=True))
 
 
-def _parse(payload: bytes, where: str, kind: type[_S]) -> _S:
+def parse_as(payload: bytes, where: str, kind: type[_S]) -> _S:
+    """Parse a statement of a ``kind`` whose signature was checked. Raises EvidenceRefused if it is invalid."""
     predicate_type = strict.read_canonical(payload, where, dsse.LARGEST).get("predicateType")
     wanted = kind.model_fields["predicate_type"].default
     if predicate_type != wanted:
         files.refuse_format(where, str(predicate_type), wanted)
-        what = f"{where}: predicateType is {str(predicate_type)[:80]!r}, not {wanted}"
-        raise EvidenceRefused(what, "sign the right statement")
+        raise EvidenceRefused(
+            f"{where}: predicateType is {str(predicate_type)[:80]!r}, not {wanted}",
+            "sign the right statement",
+        )
     try:
         return kind.model_validate_json(payload)
     except ValidationError as error:

@@ -41,9 +41,10 @@ def verifier(
     if keyless:
         known = trust.known(root)
         if not any(signer.identity and "verify" in signer.may for signer in known):
-            what = f"{layout.SIGNERS} of the target branch names no identity that may verify"
-            todo = "add the identity of this workflow with `may: [verify]` (docs/explanation/evidence.md)"
-            raise EvidenceRefused(what, todo)
+            raise EvidenceRefused(
+                f"{layout.SIGNERS} of the target branch names no identity that may verify",
+                "add the identity of this workflow with `may: [verify]` (docs/explanation/evidence.md)",
+            )
         sigstore.identity()
         return Signatory(None, known), ""
     if key is None and not (root / keys.KEY).is_file():
@@ -84,8 +85,10 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        what = f"{layout.SERVING_REPORT}: is not signed by a verifier: {where}: {error.strerror or error}"
-        raise EvidenceRefused(what, _AGAIN) from error
+        raise EvidenceRefused(
+            f"{layout.SERVING_REPORT}: is not signed by a verifier: {where}: {error.strerror or error}",
+            _AGAIN,
+        ) from error
     _, stated = _signed(data, report, known, where)
     if (found := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
         raise EvidenceRefused(
@@ -121,7 +124,7 @@ def _signed(
 ) -> tuple[str, Verification]:
     try:
         verified = trust.verify(data, known, "verify", where, offline=offline, at=at)
-        stated = statement.parse_verification(verified.payload, where)
+        stated = statement.parse_as(verified.payload, where, Verification)
     except EvidenceRefused as refused:
         raise EvidenceRefused(refused.what, _AGAIN, refused.others) from refused
     if (theirs := stated.predicate.report) != report:
@@ -182,9 +185,13 @@ def check_verifier(
     """
     if release.verification is None:
         raise EvidenceRefused("the serving report is not signed by a verifier", AGAIN)
-    source = "the signed verification"
     return check(
-        release.verification.encode(), release.serving, known, source, offline=offline, at=at
+        release.verification.encode(),
+        release.serving,
+        known,
+        "the signed verification",
+        offline=offline,
+        at=at,
     )
 
 

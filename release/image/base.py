@@ -110,8 +110,7 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
 def _unpinned(store: Store, reference: Reference, name: str) -> Refusal:
     """The refusal of a tag, with the digest that it has now."""
     tag = reference.tag or ("latest" if reference.host else None)
-    digest = store.document(tag or "").digest
-    pinned = str(reference._replace(tag=tag, digest=digest))
+    pinned = str(reference._replace(tag=tag, digest=store.document(tag or "").digest))
     return BuildRefused(f"{name}: is not pinned: a tag moves", f"write serve.base: {pinned}")
 
 
@@ -126,8 +125,7 @@ def _choose(index: Index, platform: str, name: str) -> Entry:
     fitting = [
         entry for entry in index.manifests if entry.platform and _same(entry.platform, platform)
     ]
-    exact = [entry for entry in fitting if str(entry.platform) == platform]
-    chosen = exact or fitting
+    chosen = [entry for entry in fitting if str(entry.platform) == platform] or fitting
     if len({entry.digest for entry in chosen}) == 1:
         return chosen[0]
     has = ", ".join(sorted({str(entry.platform) for entry in index.manifests if entry.platform}))
@@ -140,8 +138,7 @@ def _choose(index: Index, platform: str, name: str) -> Entry:
 
 def _same(found: Platform, wanted: str) -> bool:
     """Whether a platform is the requested one; the variant counts only if one is requested."""
-    parts = str(found).split("/")
-    return parts[: len(wanted.split("/"))] == wanted.split("/")
+    return str(found).split("/")[: len(wanted.split("/"))] == wanted.split("/")
 
 
 def _config(store: Store, manifest: Manifest, name: str) -> tuple[_Config, dict[str, Any]]:

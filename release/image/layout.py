@@ -283,8 +283,10 @@ class Layout:
             return Index.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
             if error.filename == str(mark):
-                todo = "name the folder that holds the file oci-layout"
-                raise StoreUnavailable(f"{self.folder}: is not an OCI layout", todo) from error
+                raise StoreUnavailable(
+                    f"{self.folder}: is not an OCI layout",
+                    "name the folder that holds the file oci-layout",
+                ) from error
             return Index(schema_version=2, manifests=self._unlisted())
         except OSError as error:
             raise RegistryRefused(

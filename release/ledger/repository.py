@@ -124,10 +124,9 @@ class Ledger:
 
     def versions(self, commit: str, folder: Path) -> list[bytes]:
         """Every content that a file below ``folder`` had in the history of ``commit``, each once, deleted ones too."""
-        git = self._place.git
         # The path counts from git's root and is no pattern.
         from_top = f":(top,literal){self._place.prefix}{folder.as_posix()}"
-        return commits.versions(git.root, Path(from_top), commit)
+        return commits.versions(self._place.git.root, Path(from_top), commit)
 
     def pointer(self, commit: str, environment: str) -> Pointer | None:
         """Return what the environment runs, as of ``commit``. Raises EvidenceRefused if it cannot be read."""

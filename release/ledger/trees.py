@@ -148,5 +148,7 @@ def _find(git: Git, commit: str, path: str) -> Entry | None:
 
 
 def _irregular(path: str, commit: str) -> EvidenceRefused:
-    what = f"{redact(path)} at {commit[:12]}: is a link, or otherwise not what belongs there"
-    return EvidenceRefused(what, "replace it with what it points at, and commit that")
+    return EvidenceRefused(
+        f"{redact(path)} at {commit[:12]}: is a link, or otherwise not what belongs there",
+        "replace it with what it points at, and commit that",
+    )

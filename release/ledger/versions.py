@@ -140,8 +140,7 @@ def _tags(
         return []
     commit = _registered(name, tags, moves, pointer)
     if after is None:
-        emptied = f"{environment} runs no {name}\n"
-        return [Tag(f"{name}#{environment}!#{number}", emptied, commit)]
+        return [Tag(f"{name}#{environment}!#{number}", f"{environment} runs no {name}\n", commit)]
     return [
         Tag(f"{name}@{after.version}", _says(name, after), commit),
         Tag(f"{name}#{environment}#{number}", _says(name, after, environment), commit),

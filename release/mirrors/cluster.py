@@ -1,19 +1,22 @@
 """A cluster as a mirror: compares its objects, read by kubectl, with what a promotion wrote. Never writes to it.
 
 Argo CD or Flux applies git to a cluster. A difference means that it is stopped, or that someone changed the cluster.
+The status of the objects, which controllers write, is read too: a Deployment may say the right image and still run the
+earlier one, or nothing.
 """
 
 import json
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from checks.process.text import redact
 from release.adapters import process
 from release.mirrors.desired import Desired
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
-from release.overlay import deployed, overlays, rolled_out
+from release.overlay import deployed, overlays
+from release.overlay.fields import at, called, dicts
 
 DEADLINE = 15.0  # seconds for one answer
 # What may run in the server's place, and what leads to it. Whatever is made of something comes before that: of what is
@@ -30,6 +33,7 @@ _EVERYWHERE = (
 _OPTIONAL = ("rollouts.argoproj.io", "inferenceservices.serving.kserve.io")
 _UNKNOWN = "the server doesn't have a resource type"
 _FORBIDDEN = "(Forbidden)"
+_MODEL = f"{overlays.PREFIX}model"
 
 
 class Cluster(NamedTuple):
@@ -75,7 +79,7 @@ def check(cluster: Cluster, desired: Desired) -> list[MirrorFinding]:
     failures = [(failure, drifted) for failure in deployed.failures(objects, name, desired.files)]
     if desired.pointer and not overlays.unreachable(desired.pointer):
         failures += [
-            (failure, unfinished) for failure in rolled_out.failures(objects, desired.pointer.model)
+            (failure, unfinished) for failure in unfinished_in(objects, desired.pointer.model)
         ]
     return [
         MirrorFinding(
@@ -135,3 +139,69 @@ def _output(command: Sequence[str]) -> str:
 def _says(desired: Desired) -> str:
     its = desired.pointer
     return f"runs {its.version}, {its.image}" if its else "runs nothing"
+
+
+def unfinished_in(objects: Sequence[Mapping[str, Any]], model: str) -> list[str]:
+    """Return a line for each thing that is unfinished, stuck or stopped in a cluster that should run ``model``.
+
+    ``objects`` are those of a namespace. Empty if there is not exactly one server, which ``deployed`` reports.
+    """
+    servers = deployed.servers(objects)
+    if len(servers) != 1:
+        return []
+    family = deployed.family(servers[0], objects)
+    rollouts = [item for item in family if item.get("kind") == "Rollout"]
+    # The Deployment of a Rollout runs no pods itself.
+    workloads = rollouts or [item for item in family if item.get("kind") == "Deployment"]
+    if not workloads:
+        return [f"{called(servers[0])}: the cluster has made no Deployment of it"]
+    lines = [
+        f"{called(item)}: {problem}" for item in workloads for problem in _unfinished_workload(item)
+    ]
+    return lines + [
+        problem
+        for item in family
+        if item.get("kind") == "Pod"
+        for problem in _other_model(item, model)
+    ]
+
+
+def _unfinished_workload(item: Mapping[str, Any]) -> Iterator[str]:
+    """Why a Deployment or Rollout does not yet run what it says."""
+    status, generation = at(item, "status"), str(at(item, "metadata").get("generation"))
+    wanted = at(item, "spec").get("replicas", 1)
+    if wanted == 0:
+        yield "is scaled to 0: nothing answers"
+        return
+    if (
+        observed := str(status.get("observedGeneration"))
+    ) != generation:  # Argo Rollouts writes a text
+        yield f"its controller has not seen its latest change (generation {generation}, seen {observed})"
+        return
+    for condition in dicts(status, "conditions"):
+        name, value = condition.get("type"), condition.get("status")
+        if (name, value) in (("Progressing", "False"), ("ReplicaFailure", "True")):
+            yield f"is stuck: {condition.get('reason')}: {condition.get('message')}"
+    if item.get("kind") == "Rollout" and (phase := status.get("phase")) != "Healthy":
+        yield f"is {phase}: {status.get('message')}"
+    replicas, updated, ready, available = (
+        status.get(name, 0)
+        for name in ("replicas", "updatedReplicas", "readyReplicas", "availableReplicas")
+    )
+    if {replicas, updated, ready, available} != {wanted}:
+        yield (
+            f"of {wanted} servers {updated} are of the latest change, {ready} ready, {available} available; "
+            f"{replicas} pods are there"
+        )
+
+
+def _other_model(pod: Mapping[str, Any], model: str) -> Iterator[str]:
+    """A pod that gets requests and was made for another model."""
+    metadata = at(pod, "metadata")
+    ready = {"type": "Ready", "status": "True"}.items()
+    if "deletionTimestamp" in metadata or not any(
+        ready <= condition.items() for condition in dicts(at(pod, "status"), "conditions")
+    ):
+        return
+    if (served := at(metadata, "annotations").get(_MODEL)) != model:
+        yield f"Pod {metadata.get('name')}: gets requests, and its {_MODEL} is {served!r}, the release says {model!r}"

@@ -67,11 +67,10 @@ def differences(model: RegisteredModel | None, wanted: WantedModel) -> list[Mirr
         if not wanted.releases:
             return []
         count = len(wanted.releases)
-        git = f"{count} version{'s' * (count != 1)}"
         return [
             _drift(
                 f"registered model {wanted.name}",
-                git,
+                f"{count} version{'s' * (count != 1)}",
                 "no such model",
                 "make it, its versions and aliases",
             )
@@ -105,11 +104,10 @@ def _versions(model: RegisteredModel, wanted: WantedModel) -> Iterator[MirrorFin
 def _claims(model: RegisteredModel, wanted: WantedModel) -> Iterator[MirrorFinding]:
     for version in claiming(model, wanted):
         claim = redact(version.tags[VERSION], _SHOWN) if VERSION in version.tags else "a release"
-        there = f"says that it is {claim}, of {redact(version.source, _LISTED)}"
         yield _drift(
             _called(version),
             "nothing was released from this source and run",
-            there,
+            f"says that it is {claim}, of {redact(version.source, _LISTED)}",
             "take its tags away",
         )
 
@@ -126,12 +124,11 @@ def _aliases(model: RegisteredModel, wanted: WantedModel) -> Iterator[MirrorFind
         there = "is not set" if number is None else f"MLflow's version {redact(number, 20)}"
         if version is not None:
             there += f", of {redact(version.source, _LISTED)}"
-        fix = "take it away" if source is None else "set it"
         yield _drift(
             f"alias {alias}",
             "nothing runs there" if source is None else versions[source],
             there,
-            fix,
+            "take it away" if source is None else "set it",
         )
 
 

@@ -56,8 +56,9 @@ class ModelRegistry:
             if model is None:
                 return None
             versions = sorted(self._versions(client, name), key=lambda held: order(held.number))
-            aliases = {alias: str(number) for alias, number in model.aliases.items()}
-            return RegisteredModel(tuple(versions), aliases)
+            return RegisteredModel(
+                tuple(versions), {alias: str(number) for alias, number in model.aliases.items()}
+            )
 
     def make_model(self, name: str) -> None:
         """Register the model; in a SQLite file that is made first if it is missing."""

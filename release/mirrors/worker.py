@@ -83,8 +83,7 @@ def _main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # Lines that libraries print are no answer.
-    job = MirrorJob.model_validate_json(sys.stdin.buffer.read())
-    answer.write(do(job).model_dump_json())
+    answer.write(do(MirrorJob.model_validate_json(sys.stdin.buffer.read())).model_dump_json())
     answer.close()
 
 

@@ -47,8 +47,10 @@ def advise(report: WatchReport) -> Advice:
         unsure = ", ".join(
             finding.name for finding in report.findings if finding.status == "inconclusive"
         )
-        step = "nothing now; the reasons say how many rows would do, and a longer window has more"
-        return Advice(f"nothing is shown to be wrong; not enough is known about {unsure}", step)
+        return Advice(
+            f"nothing is shown to be wrong; not enough is known about {unsure}",
+            "nothing now; the reasons say how many rows would do, and a longer window has more",
+        )
     else:
         return Advice("as before release", None)
     if objectives:

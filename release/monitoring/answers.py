@@ -190,12 +190,9 @@ def _separation(
     effect, sees = monitor.drift.auc, result.detectable(monitor.alpha)
     fine, needed = sees is not None and sees <= effect, result.needed(effect, monitor.alpha)
     seen = "nothing" if sees is None else f"an AUC of {0.5 + sees:.3f} or more"
-    reason = (
-        f"AUC {result.auc:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
-    )
-    if not fine:
-        more = f"; about {halves * needed:,} different ones of the window would" if needed else ""
-        reason += f", and monitor.drift.auc asks for {0.5 + effect:g}{more}"
+    more = f"; about {halves * needed:,} different ones of the window would" if needed else ""
+    asks = "" if fine else f"monitor.drift.auc asks for {0.5 + effect:g}{more}"
+    reason = _no_change(f"AUC {result.auc:.3f}", seen, asks)
     finding = WatchFinding(
         name=name, kind=kind, status="pass" if fine else "inconclusive", reason=reason, method=method, unit="AUC",
         value=result.auc, low=result.low, high=result.high, reference=0.5, bound=0.5 + effect, p_alarm=result.p,
@@ -211,12 +208,9 @@ def _labels(result: Shift | None, windows: Windows, monitor: Monitor) -> Questio
     effect, sees = monitor.drift.w, result.detectable(monitor.alpha)
     fine, needed = sees is not None and sees <= effect, result.needed(effect, monitor.alpha)
     seen = "nothing" if sees is None else f"w of {sees:.3f} or more"
-    reason = (
-        f"Cohen's w {result.w:.3f}: no change is shown; {seen} would be seen with {POWER:.0%} power"
-    )
-    if not fine:
-        more = f"; about {needed:,} requests of the window would" if needed else ""
-        reason += f", and monitor.drift.w asks for {effect:g}{more}"
+    more = f"; about {needed:,} requests of the window would" if needed else ""
+    asks = "" if fine else f"monitor.drift.w asks for {effect:g}{more}"
+    reason = _no_change(f"Cohen's w {result.w:.3f}", seen, asks)
     moved = ", ".join(
         f"{label} {now:.1%} ({before:.1%} before)" for label, now, before in result.moved
     )
@@ -231,6 +225,12 @@ def _labels(result: Shift | None, windows: Windows, monitor: Monitor) -> Questio
         f"shares of labels are not those of {_against(windows)}: w {result.w:.3f}; {moved}",
         windows,
     )
+
+
+def _no_change(figure: str, seen: str, asks: str) -> str:
+    """Return the reason of a question that found no change. ``asks``: what it should have seen; empty: it saw that."""
+    reason = f"{figure}: no change is shown; {seen} would be seen with {POWER:.0%} power"
+    return f"{reason}, and {asks}" if asks else reason
 
 
 def _asked(finding: WatchFinding, alarm: str, windows: Windows) -> Question:

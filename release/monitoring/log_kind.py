@@ -76,14 +76,13 @@ def entry(
     operation: Literal["chat", "text_completion"] = (
         "chat" if "messages" in body else "text_completion"
     )
-    data = json.dumps(body).encode()
     return Entry(
         where,
         Exchange(
             time,
             request_id,
             operation,
-            data,
+            json.dumps(body).encode(),
             named,
             status,
             error,
@@ -116,8 +115,10 @@ def _parsed(name: str, data: bytes, line: int) -> Any:
     except (ValueError, RecursionError) as error:
         at = line + getattr(error, "lineno", 1) - 1
         why = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        todo = "give complete lines of JSON: copy the log, and remove a last line that is still being written"
-        raise EvidenceRefused(f"{name}:{at}: Invalid JSON: {redact(why)}", todo) from error
+        raise EvidenceRefused(
+            f"{name}:{at}: Invalid JSON: {redact(why)}",
+            "give complete lines of JSON: copy the log, and remove a last line that is still being written",
+        ) from error
 
 
 def _object(where: str, value: Any) -> dict[str, Any]:

@@ -97,11 +97,10 @@ def from_params(wanted: Objectives) -> list[Objective]:
 def _set(wanted: Objectives) -> Iterator[Objective]:
     answers, failures = "|".join(ANSWERS), "|".join(FAILURES)
     if wanted.availability is not None:
-        budget = 1 - wanted.availability
         yield Objective(
             "availability",
             "requests without a whole answer",
-            budget,
+            1 - wanted.availability,
             failures,
             f"{failures}|{answers}",
         )
@@ -118,9 +117,12 @@ def _set(wanted: Objectives) -> Iterator[Objective]:
                 "so no rule can count it",
                 f"use one of {', '.join(f'{seconds:g}' for seconds in SECONDS)}",
             )
-        meaning = f"requests slower than {within.seconds:g} s"
         yield Objective(
-            name, meaning, 1 - within.share, histogram=histogram, seconds=within.seconds
+            name,
+            f"requests slower than {within.seconds:g} s",
+            1 - within.share,
+            histogram=histogram,
+            seconds=within.seconds,
         )
     if wanted.whole_answers is not None:
         yield Objective(

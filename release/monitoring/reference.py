@@ -76,8 +76,11 @@ def _report(commit: Commit, path: Path, model: type[M]) -> M:
     try:
         report = commit.report(path, model)
     except ValidationError as error:
-        todo = "use the version of Lockstep that wrote it, or promote a release of this one"
-        raise files.unfit(f"{path} at {commit.name[:12]}", error, todo) from error
+        raise files.unfit(
+            f"{path} at {commit.name[:12]}",
+            error,
+            "use the version of Lockstep that wrote it, or promote a release of this one",
+        ) from error
     if report is None:
         raise EvidenceRefused(
             f"{path} at {commit.name[:12]}: is not there", "fetch the commit that made the release"

@@ -184,8 +184,9 @@ def report(
 ) -> RolloutReport:
     """Judge the ``pairs`` so far, with the ``labels`` that came until ``now``."""
     monitor = params.monitor
-    wait = timedelta(hours=monitor.label_hours)
-    both, scored = judged(pairs, labels, params.evaluate.scorers[0], wait, now)
+    both, scored = judged(
+        pairs, labels, params.evaluate.scorers[0], timedelta(hours=monitor.label_hours), now
+    )
     result = rollout.judge(both, scored, monitor, same_prompts=True)
     hasher = hashlib.sha256()
     for pair in pairs:

@@ -56,10 +56,10 @@ class CaptureStore:
 
                 self._files, self._top = url_to_fs(address)
             except (ImportError, ValueError) as error:
-                todo = (
-                    "install what reads it (the extra s3 or gs), or copy the captures to a folder"
-                )
-                raise MachineRefused(f"{self.shown}: {redact(str(error))}", todo) from error
+                raise MachineRefused(
+                    f"{self.shown}: {redact(str(error))}",
+                    "install what reads it (the extra s3 or gs), or copy the captures to a folder",
+                ) from error
 
     def requests(
         self, environment: str, since: datetime, until: datetime
@@ -200,5 +200,7 @@ def parse(data: bytes, where: str) -> Iterator[Label]:
             if task.label is not None:
                 yield Label(request_id=task.request_id, label=task.label)
         except ValidationError as error:
-            todo = 'write each line as {"request_id": "…", "label": "…"}'
-            raise EvidenceRefused(f"{where}:{number}: {files.first(error)}", todo) from error
+            raise EvidenceRefused(
+                f"{where}:{number}: {files.first(error)}",
+                'write each line as {"request_id": "…", "label": "…"}',
+            ) from error

@@ -54,9 +54,8 @@ def failures(
         return [f"{refused.what}: {refused.todo}"]
     release = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
     others = () if rollback else _others(environment, file, committed)
-    earlier = "" if rollback else older(environment, committed)
     return [
-        *filter(None, [earlier]),
+        *filter(None, ["" if rollback else older(environment, committed)]),
         *_files(environment, file, committed),
         *_monitoring(environment, file, committed, monitoring),
         *(f"{path}: {failure}" for failure in (*_release(file, release), *others)),

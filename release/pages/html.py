@@ -29,6 +29,7 @@ from checks.process.errors import MachineRefused
 from checks.process.text import escape
 from checks.storage import files
 from release.pages.figures import signed, typeset, whole
+from release.pages.templates import written
 
 ANSWERS = 2000  # cards that a browser on a phone still scrolls
 _LONGEST = 4000  # characters of one text
@@ -69,7 +70,8 @@ def render(
 def _environment(package: str) -> Environment:
     made = Environment(
         loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("release.pages", "")]), autoescape=True,
-        finalize=_written, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=functools.partial(written, of_text=escape), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
     )  # fmt: skip
     kept = ("length", "list", "selectattr", "sum", "map", "unique")  # none of them makes text
     ours: dict[str, Any] = {
@@ -80,17 +82,6 @@ def _environment(package: str) -> Environment:
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | ours
     return made
-
-
-def _written(value: object) -> str:
-    """The text of ``{{ value }}``, which Jinja escapes then."""
-    if isinstance(value, Markup):
-        return value
-    if isinstance(value, str):
-        return escape(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    raise TypeError(f"{value!r}: the template does not say how to write it")
 
 
 def _text(value: str) -> Markup:

@@ -41,8 +41,7 @@ def sections(
 def render(package: str, template: str, macro: str, values: Mapping[str, Any]) -> str:
     """Return the text of a macro, without surrounding blank lines."""
     module = environment(package).get_template(template).make_module(dict(values))
-    text = re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip()
-    return distribution.linked(text)
+    return distribution.linked(re.sub(r"\n{3,}", "\n\n", getattr(module, macro)()).strip())
 
 
 @functools.cache
@@ -50,7 +49,7 @@ def environment(package: str) -> Environment:
     """Return what renders the Markdown templates of ``package``, which may import those of this package."""
     made = Environment(
         loader=ChoiceLoader([PackageLoader(package, ""), PackageLoader("release.pages", "")]), autoescape=True,
-        finalize=_safe(_written), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=_safe(written), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     # None of these filters makes text.
     kept = ("length", "list", "map", "min", "rejectattr", "selectattr", "sort", "sum", "unique")
@@ -81,12 +80,12 @@ def _safe(write: Callable[..., str]) -> Callable[..., Markup]:
     return lambda *args: Markup(write(*args))  # noqa: S704  # what ``write`` is for
 
 
-def _written(value: object) -> str:
-    """The text of ``{{ value }}``."""
+def written(value: object, of_text: Callable[[str], str] = cell) -> str:
+    """The text of ``{{ value }}``: a whole number with separators, or what ``of_text`` makes of other text."""
     if isinstance(value, Markup):
         return value
     if isinstance(value, str | Path):
-        return cell(str(value))
+        return of_text(str(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     raise TypeError(f"{value!r}: the template does not say how to write it")

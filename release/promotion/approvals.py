@@ -14,9 +14,8 @@ deployed before the branch was merged into a copy of itself. This can cost an ex
 from checks.process.errors import EvidenceRefused
 from release.evidence import statement, trust
 from release.evidence.dsse import Verified
-from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult, PromotionContext
-from release.promotion.environment import approvals_folder
+from release.promotion.environment import Promotion, approvals_folder
 
 
 def enough(promotion: Promotion, result: CheckResult) -> None:

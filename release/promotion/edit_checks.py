@@ -21,8 +21,7 @@ from release.monitoring.objectives import Scope
 from release.overlay import edits, environment_file, kustomization, namespaces
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
-from release.promotion.case import Case
-from release.promotion.environment import EnvironmentState, folder, rendered
+from release.promotion.environment import Case, EnvironmentState, folder, rendered
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 
@@ -58,8 +57,7 @@ def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) 
         with contextlib.suppress(ParamsRefused):
             accepted.append(_from_section(case))
         if last is not None:
-            before = case.context.ledger.files(last, folder)
-            accepted.append(dict(before))
+            accepted.append(dict(case.context.ledger.files(last, folder)))
         return accepted
 
     for failure in edits.failures(
@@ -86,9 +84,8 @@ def _wanted(case: Case) -> dict[Path, bytes]:
 
 def _from_section(case: Case) -> Mapping[Path, bytes | None]:
     context = case.context
-    name = f"{context.target}:{layout.PARAMS}"
     section = context.records.at(context.trunk).sections(
-        _MonitorSection, name, "fix it on the target branch"
+        _MonitorSection, f"{context.target}:{layout.PARAMS}", "fix it on the target branch"
     )
     return component.committed(Scope(context.name, case.environment), section.monitor)
 

@@ -1,19 +1,31 @@
-"""The state of an environment in one commit of the ledger, and whether it was changed after its last move."""
+"""The state of an environment in one commit of the ledger, whether it was changed since, and a move of it.
+
+A move is one image and one environment, as far as the checks of the move have found their parts.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
-from checks.formats.statement import Statement
+from checks.formats.statement import Release, Statement
 from checks.storage import layout
 from release import runtimes
-from release.evidence import attached_statements
-from release.ledger import released_pointers
+from release.adapters.registry.reference import Reference
+from release.evidence.attached_statements import Released, check
+from release.ledger import Change, released_pointers
 from release.overlay import overlays
-from release.promotion.checklist import CheckResult, PromotionContext
+from release.promotion.checklist import (
+    CheckResult,
+    ImageRecord,
+    PromotionContext,
+    StoredImage,
+    Unavailable,
+)
 from release.record.records import Records
+
+T = TypeVar("T")
 
 
 class EnvironmentState(NamedTuple):
@@ -21,6 +33,69 @@ class EnvironmentState(NamedTuple):
 
     pointer: Pointer | None
     files: Mapping[Path, bytes]
+
+
+class CasePart(Generic[T]):
+    """A part that one check finds and later checks need. ``needs``: the part that it is found with."""
+
+    def __init__(self, missing: str, needs: "CasePart[Any] | None" = None) -> None:
+        self.value: T | None = None
+        self._missing = missing
+        self.needs = needs
+
+    def get(self) -> T:
+        """Return the part. Raises Unavailable if its check, or the check of a part that it needs, did not find it."""
+        if self.needs is not None:
+            self.needs.get()
+        if self.value is None:
+            raise Unavailable(self._missing)
+        return self.value
+
+
+class Case:
+    """A move of ``environment`` to ``image``, which names a digest. ``change``: empty until it can be written."""
+
+    def __init__(self, context: PromotionContext, environment: str, image: Reference) -> None:
+        assert image.digest is not None
+        self.context = context
+        self.environment = environment
+        self.reference = image
+        self.digest = image.digest
+        self.present = EnvironmentState(None, {})
+        self.image = CasePart[StoredImage]("the image was not found")
+        self.released = CasePart[Released]("no statement holds", self.image)
+        self.after = CasePart[Pointer]("no version could be chosen")
+        self.change = Change({}, "")
+
+    def release(self) -> Release:
+        """Return the content of the signed statement that the move relies on."""
+        return self.released.get().statement.predicate
+
+
+class Promotion(Case):
+    """The requested promotion. ``others``: evidence beside the image that does not count, one line each.
+
+    ``signed_by``: who signed the statement that the move relies on.
+    """
+
+    def __init__(
+        self,
+        context: PromotionContext,
+        environment: str,
+        image: Reference,
+        why: str | None,
+        version: str | None,
+        bump: Literal["major", "minor"],
+    ) -> None:
+        super().__init__(context, environment, image)
+        self.rule = context.rule(environment)
+        self.why = why
+        self.version = version
+        self.bump = bump
+        self.recorded = CasePart[ImageRecord]("the record does not hold", self.released)
+        self.after.needs = self.recorded
+        self.others: tuple[str, ...] = ()
+        self.signed_by: tuple[str, ...] = ()
 
 
 def folder(environment: str) -> Path:
@@ -66,13 +141,13 @@ def intact(
 
 def signed(
     context: PromotionContext, environment: str, pointer: Pointer, evidence: bytes, called: str
-) -> attached_statements.Released:
+) -> Released:
     """The release that ``evidence`` states, signed by someone who may sign, today or when the ledger recorded it.
 
     Raises as ``released.check``.
     """
     recorded = context.ledger.recorded(context.tip, environment, pointer)
-    return attached_statements.check(evidence, pointer.digest, context.signers, called, recorded)
+    return check(evidence, pointer.digest, context.signers, called, recorded)
 
 
 def stated(present: EnvironmentState, environment: str) -> Statement:

@@ -25,8 +25,8 @@ from release.adapters.retries import Patience
 from release.image import base as bases
 from release.image import image as images
 from release.image import stores, weights
-from release.promotion.case import Case, Promotion
 from release.promotion.checklist import CheckResult, ImageRecord, StoredImage
+from release.promotion.environment import Case, Promotion
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 # Try only briefly: the statement names the base, too.
@@ -64,9 +64,10 @@ def there(store: Store, image: str) -> StoredImage:
             bar.update(size)
             lost += [] if is_there else [blob]
     if lost:
-        others = tuple(f"{where}: layer {blob} is missing or incomplete" for blob in lost[1:])
         raise RegistryRefused(
-            f"{where}: layer {lost[0]} is missing or incomplete", "push the image again", others
+            f"{where}: layer {lost[0]} is missing or incomplete",
+            "push the image again",
+            tuple(f"{where}: layer {blob} is missing or incomplete" for blob in lost[1:]),
         )
     if found.config.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(

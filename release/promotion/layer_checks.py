@@ -16,8 +16,8 @@ from checks.formats.statement import Release
 from checks.storage import digest, layout
 from release.adapters.registry.documents import Store
 from release.image import tar, weights
-from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
+from release.promotion.environment import Promotion
 
 _THREADS = 4  # hashing lets go of the interpreter
 _FIX = "run `lockstep build`, verify and sign that"

@@ -28,9 +28,9 @@ from release.evidence.attached_statements import Released
 from release.ledger import DEADLINE, Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
-from release.promotion.case import Case
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import (
+    Case,
     EnvironmentState,
     approvals_folder,
     folder,
@@ -184,8 +184,11 @@ def _change(
     if entries is not None:
         changed[layout.QUARANTINE] = quarantine.write(entries)
     message = compose(environment, number, kind, present.pointer, after, why, context.ledger.folder)
-    tags = tags_for(context.name, context.ledger.tags(), context.moves(), environment, after)
-    return Change(changed, message, tags)
+    return Change(
+        changed,
+        message,
+        tags_for(context.name, context.ledger.tags(), context.moves(), environment, after),
+    )
 
 
 def written(
@@ -261,8 +264,10 @@ def propose(
         return commit, client.open(title, branch, context.promote.branch, body)
     except RequestError as trouble:
         refused = client.refused(trouble)
-        todo = "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed"
-        raise RemoteRefused(f"{refused.what}: opens no pull request", todo) from None
+        raise RemoteRefused(
+            f"{refused.what}: opens no pull request",
+            "give GITHUB_TOKEN the permission pull-requests: write, or open it by hand: the branch is pushed",
+        ) from None
 
 
 def _repository(context: PromotionContext) -> str | None:

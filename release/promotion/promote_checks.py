@@ -29,8 +29,8 @@ from release.promotion import (
     sealed,
     serving_checks,
 )
-from release.promotion.case import Promotion
 from release.promotion.checklist import About, Check, CheckResult
+from release.promotion.environment import Promotion
 
 
 def run(promotion: Promotion) -> tuple[Check, ...]:

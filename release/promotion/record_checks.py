@@ -22,8 +22,8 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights
 from release.ledger import DEADLINE
-from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult, ImageRecord, PromotionContext
+from release.promotion.environment import Promotion
 from release.record import committed_code, pipeline_lock, target_policy, verdict_check
 from release.record.records import Commit
 
@@ -92,15 +92,15 @@ def _whole(
         for path in (layout.PIPELINE, layout.LOCK)
     )
     # An earlier version may have read less of params.yaml.
-    names = dict.fromkeys(pipeline_lock.READS, ())
     problems = [
-        *pipeline_lock.incomplete(pipeline, lock, names),
+        *pipeline_lock.incomplete(pipeline, lock, dict.fromkeys(pipeline_lock.READS, ())),
         *pipeline_lock.otherwise(said, lock),
     ]
     if problems:
-        todo = "run `lockstep run`, commit that record, and release it"
         raise EvidenceRefused(
-            f"{problems[0]} ({at})", todo, tuple(f"{line} ({at})" for line in problems[1:])
+            f"{problems[0]} ({at})",
+            "run `lockstep run`, commit that record, and release it",
+            tuple(f"{line} ({at})" for line in problems[1:]),
         )
     return lock
 
@@ -216,8 +216,10 @@ def _report(there: Commit, path: Path, kind: type[_R]) -> _R:
     try:
         found = there.report(path, kind)
     except ValidationError as error:
-        what = f"{path} at {there.name[:12]}: {files.first(error)}"
-        raise EvidenceRefused(what, "promote with the version of Lockstep that made it") from error
+        raise EvidenceRefused(
+            f"{path} at {there.name[:12]}: {files.first(error)}",
+            "promote with the version of Lockstep that made it",
+        ) from error
     if found is None:
         raise EvidenceRefused(
             f"{path} at {there.name[:12]}: is missing", "sign the release again: `lockstep sign`"

@@ -12,8 +12,8 @@ from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from release.promotion import environment as environments
 from release.promotion import quarantined
-from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult, PromotionContext
+from release.promotion.environment import Promotion
 
 
 def previous(promotion: Promotion, result: CheckResult) -> None:

@@ -27,10 +27,9 @@ from release.promotion import (
     rollback_targets,
 )
 from release.promotion import environment as environments
-from release.promotion.case import Case, CasePart
 from release.promotion.checklist import About, Check, CheckResult, PromotionContext
-from release.promotion.environment import EnvironmentState
-from release.serving import ask_image
+from release.promotion.environment import Case, CasePart, EnvironmentState
+from release.serving import starting
 
 
 class Rollback(Case):
@@ -81,7 +80,7 @@ def make(
     runs: str | None,
     ask: bool,
 ) -> RollbackPlan:
-    """Plan a rollback of the environment ``name``; the arguments are those of ``RollbackOptions``.
+    """Plan a rollback of the environment ``name``; the arguments are those of ``rollback``.
 
     Raises PromotionRefused without a reason, without a release to go back to, or if another model than ``runs`` runs
     there; EvidenceRefused if the quarantine cannot be read.
@@ -134,8 +133,7 @@ def _emptied(
         return RollbackPlan("planned", present, None, entry, (), tuple(notes), made)
     if all(present.files.get(path) in (None, data) for path, data in made.files.items()):
         return RollbackPlan("already", present, None, entry, (), tuple(notes), Change({}, ""))
-    message = f"Write {name} again\n\nIt runs nothing: {why}\n"
-    made = Change(made.files, message)
+    made = Change(made.files, f"Write {name} again\n\nIt runs nothing: {why}\n")
     return RollbackPlan("repaired", present, None, entry, (), tuple(notes), made)
 
 
@@ -217,8 +215,9 @@ def _evidence(rollback: Rollback, result: CheckResult) -> None:
             "choose another release with --to",
         )
     try:
-        called = f"the evidence of {pointer.version}"
-        statement = environments.signed(context, environment, pointer, data, called)
+        statement = environments.signed(
+            context, environment, pointer, data, f"the evidence of {pointer.version}"
+        )
         result.note = f"{statement.digest}, signed by {statement.signer}"
     except EvidenceRefused as refused:
         statement = _signed_since(rollback, refused)
@@ -258,7 +257,7 @@ def _is_of(statement: attached_statements.Released, pointer: Pointer) -> bool:
 
 def _serving(rollback: Rollback, result: CheckResult) -> None:
     release = rollback.release()
-    result.note = ask_image.ask(rollback.context.root, rollback.store, rollback.reference, release)
+    result.note = starting.ask(rollback.context.root, rollback.store, rollback.reference, release)
 
 
 def _version(rollback: Rollback, result: CheckResult) -> None:

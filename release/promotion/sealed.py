@@ -19,7 +19,7 @@ from checks.storage import layout
 from release.adapters import commits
 from release.evidence import statement, trust
 from release.promotion.checklist import CheckResult, PromotionContext
-from release.record.verdict_check import passing
+from release.record.verdict_check import WEIGHTS, passing
 
 _RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.VERDICT)
 
@@ -146,8 +146,7 @@ def recorded(promotion_context: PromotionContext, wanted: Sealed) -> str:
             f"the record here is not one of {target}: the sealed split answers only models that were merged",
             f"merge it, check out {target}, and `./lockstep dvc pull`",
         )
-    trusting = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
-    record = passing(promotion_context.records, promotion_context.trunk, trusting)
+    record = passing(promotion_context.records, promotion_context.trunk, WEIGHTS)
     if record.params.sealed != wanted:
         raise EvidenceRefused(
             f"{layout.PARAMS}: sealed is not that of {target}", f"check out {target}"

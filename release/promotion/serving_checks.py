@@ -18,8 +18,8 @@ from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused
 from release.evidence import verification
 from release.evidence.verification import AGAIN
-from release.promotion.case import Promotion
 from release.promotion.checklist import CheckResult
+from release.promotion.environment import Promotion
 
 RENT = "run `lockstep verify` on such a machine, then `lockstep sign`"
 

@@ -28,10 +28,9 @@ def differences(
     is_own = projects.top(root).resolve() == home
     lockstep = of(home, commit, deadline) if is_own else lock.running()
     code = {**lockstep, **_below(root, commit, (layout.KINDS.name,), deadline)}
-    others = pipeline_lock.other_code(lock.of(params, code), stages)
     return [
         f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has"
-        for stage in others
+        for stage in pipeline_lock.other_code(lock.of(params, code), stages)
     ]
 
 

@@ -155,8 +155,11 @@ def record(records: Records, commit: str) -> Reference | None:
     try:
         evaluated = records.at(commit).report(layout.EVALUATION, _Record)
     except ValidationError as error:
-        todo = "restore it on the target branch from an earlier commit; without it there is no reference model"
-        raise files.unfit(f"{layout.EVALUATION} at {commit[:12]}", error, todo) from error
+        raise files.unfit(
+            f"{layout.EVALUATION} at {commit[:12]}",
+            error,
+            "restore it on the target branch from an earlier commit; without it there is no reference model",
+        ) from error
     if evaluated is None:
         return None
     return Reference(
@@ -268,8 +271,9 @@ def _production(records: Records, branch: TargetBranch) -> _Production:
         newest_at = f"{PRODUCTION} at {tip[:12]}"
     if ledger.pointer(tip, _ENVIRONMENT) is None and ran:
         newest_at = f"{PRODUCTION} at {ran[0].commit[:12]}"
-    releases = [move.after for move in ran if move.after]
-    return _Production(releases, newest_at, ledger.quarantine(tip).entries)
+    return _Production(
+        [move.after for move in ran if move.after], newest_at, ledger.quarantine(tip).entries
+    )
 
 
 def _ledger(

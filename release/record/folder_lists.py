@@ -14,7 +14,6 @@ from pathlib import Path
 from checks.storage import digest, layout
 
 _SUFFIX = ".dir"
-_BLOCK = 1 << 20
 _IGNORED = "__pycache__"  # in .dvcignore
 
 
@@ -97,8 +96,5 @@ def made_again(folder: Path) -> str | None:
 
 
 def _md5(path: Path) -> str:
-    hasher = hashlib.md5(usedforsecurity=False)
     with path.open("rb", buffering=0) as stream:
-        while block := stream.read(_BLOCK):
-            hasher.update(block)
-    return hasher.hexdigest()
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

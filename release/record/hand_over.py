@@ -57,8 +57,10 @@ def unpack(tree: WorkTree, folder: Path, commit: str) -> HandOver | None:
         return None
     manifest = files.read_json(folder / _MANIFEST, HandOver)
     if manifest.commit != commit:
-        what = f"the record that was handed over is of commit {manifest.commit[:12]}, and this is {commit[:12]}"
-        raise EvidenceRefused(what, _AGAIN)
+        raise EvidenceRefused(
+            f"the record that was handed over is of commit {manifest.commit[:12]}, and this is {commit[:12]}",
+            _AGAIN,
+        )
     if digest.of_file(folder / _ARCHIVE).sha256 != manifest.archive:
         raise EvidenceRefused(f"{_ARCHIVE}: is not the archive that its manifest names", _AGAIN)
     for path, data in _members(folder / _ARCHIVE, committed.record_paths(tree)).items():

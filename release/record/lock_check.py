@@ -26,7 +26,6 @@ def differences(
     digests, except the probes, which the verdict does not judge; here, folders are compared with their lists. Those in
     ``trusting`` are not read. Raises ParamsRefused if params.yaml cannot be read.
     """
-    params = tree.document
     try:
         pipeline, lock = (_only(document, stages) for document in (tree.pipeline, tree.lock))
     except EvidenceRefused as refused:
@@ -36,7 +35,7 @@ def differences(
     }
     differing = [
         *pipeline_lock.incomplete(pipeline, lock, reads),
-        *pipeline_lock.otherwise(params, lock),
+        *pipeline_lock.otherwise(tree.document, lock),
     ]
     differing += other_code(tree, lock)
     for name, ran in lock.items():

@@ -40,8 +40,10 @@ def stages(data: bytes, where: str) -> Stages:
     try:
         document = plain_yaml.load(data.decode())
     except (ValueError, yaml.YAMLError) as error:
-        what = f"{where}: no record of this pipeline: {str(error).splitlines()[0]}"
-        raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
+        raise EvidenceRefused(
+            f"{where}: no record of this pipeline: {str(error).splitlines()[0]}",
+            "run `lockstep run`, or restore it from git",
+        ) from error
     named = document.get("stages") if isinstance(document, dict) else None
     if not isinstance(named, dict) or not all(isinstance(stage, dict) for stage in named.values()):
         raise EvidenceRefused(
@@ -195,10 +197,9 @@ def _stage(said: Mapping[str, Any]) -> _Stage:
     for other in (item for item in _list(said.get("params")) if isinstance(item, dict)):
         params += _list(other.get(_PARAMS))
         code += _list(other.get(_CODE))
-    deps = _paths(_list(said.get("deps")))
     return _Stage(
         said.get("cmd"),
-        deps,
+        _paths(_list(said.get("deps"))),
         _paths(outs),
         [str(key) for key in params],
         [str(key) for key in code],

@@ -122,8 +122,10 @@ class WorkTree:
         try:
             return (self.root / path).read_bytes()
         except OSError as error:
-            what = f"{path}: no record of this pipeline: {error.strerror}"
-            raise EvidenceRefused(what, "run `lockstep run`, or restore it from git") from error
+            raise EvidenceRefused(
+                f"{path}: no record of this pipeline: {error.strerror}",
+                "run `lockstep run`, or restore it from git",
+            ) from error
 
 
 class Commit:
@@ -185,8 +187,10 @@ class Commit:
         try:
             value = policy.with_defaults(self._parsed.value, defaults)
         except (ValueError, LookupError) as error:
-            what = f"{called}: has no place for the defaults in {layout.CODE_LOCK}: {error}"
-            raise ParamsRefused(what, "run `lockstep run` there, and commit the record") from error
+            raise ParamsRefused(
+                f"{called}: has no place for the defaults in {layout.CODE_LOCK}: {error}",
+                "run `lockstep run` there, and commit the record",
+            ) from error
         return params_file.check(self._parsed._replace(name=called, value=value))
 
     def sections(self, kind: type[M], called: str, todo: str) -> M:
@@ -206,8 +210,11 @@ class Commit:
     @functools.cached_property
     def serve(self) -> Serve:
         """The section serve of this record. Raises as ``sections``, or EvidenceRefused if the commit is missing."""
-        todo = "fetch the commit that made the model, and use the version that wrote it"
-        return self.sections(_Served, f"{layout.PARAMS} at {self.name[:12]}", todo).serve
+        return self.sections(
+            _Served,
+            f"{layout.PARAMS} at {self.name[:12]}",
+            "fetch the commit that made the model, and use the version that wrote it",
+        ).serve
 
     def lock(self, called: str) -> Stages:
         """The stages of dvc.lock; empty if there is no such file. Raises EvidenceRefused if it is invalid."""

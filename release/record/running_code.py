@@ -57,8 +57,11 @@ def check(root: Path, committed: bool = False) -> None:
         todo = f"commit it, or restore it: `git status --ignored -- {' '.join(paths)}`"
         if not committed:
             todo = todo.replace("commit it", "`git add` it")
-        others = tuple(f"{path}: is not the code that git has" for path in differences[1:])
-        raise EvidenceRefused(f"{differences[0]}: is not the code that git has", todo, others)
+        raise EvidenceRefused(
+            f"{differences[0]}: is not the code that git has",
+            todo,
+            tuple(f"{path}: is not the code that git has" for path in differences[1:]),
+        )
 
 
 def check_target(root: Path, branch: str, commit: str, *, earlier: bool = False) -> None:

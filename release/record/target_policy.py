@@ -287,8 +287,13 @@ def _since_production(
 
 
 def _cannot_be_read(path: Path, what: str) -> Change:
-    text = f"{what}: this version cannot read it, so nothing is judged under it"
-    return Change(path=path.as_posix(), old=None, new=None, kind="changed", text=text)
+    return Change(
+        path=path.as_posix(),
+        old=None,
+        new=None,
+        kind="changed",
+        text=f"{what}: this version cannot read it, so nothing is judged under it",
+    )
 
 
 def _unreadable(theirs: _Theirs, path: Path) -> bool:

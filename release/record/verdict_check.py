@@ -15,6 +15,8 @@ from checks.storage import layout
 from release.record import lock_check, looks, references, running_code
 from release.record.records import Records, WorkTree
 
+# The weights, large and named by digest: what needs only the reports on them trusts these paths.
+WEIGHTS = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
 
 
@@ -67,8 +69,11 @@ def hold(
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
     if differences:
         first, *others = differences
-        todo = _AGAIN if packages else "run `./lockstep run`, then ask again"
-        raise EvidenceRefused(f"the verdict does not hold: {first}", todo, tuple(others))
+        raise EvidenceRefused(
+            f"the verdict does not hold: {first}",
+            _AGAIN if packages else "run `./lockstep run`, then ask again",
+            tuple(others),
+        )
     return HeldVerdict(params, evidence, stored)
 
 

@@ -119,7 +119,9 @@ class Advice(NamedTuple):
         )
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
+    """The advice of a situation, with names of its values in braces."""
+
     mark: Mark
     headline: str
     why: str
@@ -128,20 +130,20 @@ class _Row(NamedTuple):
 
 _RUN = "run `./lockstep run`, commit `code.lock`, `dvc.lock` and `reports/`, and push."
 _SHIPS = "These weights are released as they are: nothing is trained again."
-TABLE: dict[Name, _Row] = {
-    "quarantined": _Row(
+TABLE: dict[Name, Row] = {
+    "quarantined": Row(
         "🚫", "Quarantined: {reason}",
         "{version} had these weights, and no environment may run them. The gates say {status}.",
         "train another model; or, if the fault was not in the weights, {unquarantine} allows them again.",
     ),
-    "data-refused": _Row(
+    "data-refused": Row(
         "❌", "Data refused: {what}", "Nothing was trained, and there is no verdict.",
         "fix the source, or a rule or bound in `params.yaml` under `prepare` and `validate`, and push. "
         "`./lockstep run validate` checks again in minutes, without a GPU.",
     ),
-    "parameters-refused": _Row("❌", "Parameters refused: {what}", "", "correct `params.yaml`, and push: {todo}"),
-    "refused": _Row("❌", "{by} refused: {what}", "", "{todo}{machine}"),
-    "behind": _Row(
+    "parameters-refused": Row("❌", "Parameters refused: {what}", "", "correct `params.yaml`, and push: {todo}"),
+    "refused": Row("❌", "{by} refused: {what}", "", "{todo}{machine}"),
+    "behind": Row(
         "🚫", "{behind} behind {target}: merge {target} first",
         "Since this branch left it, {target} has changed parameters or its model. So nothing here is compared with "
         "what {target} is now.{gates_here}",
@@ -149,51 +151,51 @@ TABLE: dict[Name, _Row] = {
         + "```bash\ngit fetch && git merge {merged}\n"
         "./lockstep resolve && git commit --no-edit; git push\n```",
     ),
-    "not-run": _Row(
+    "not-run": Row(
         "🚫", "Not run yet: {unrun} changed since the last run", "The record is of a run with other parameters.", _RUN
     ),
-    "not-held": _Row("🚫", "The verdict does not hold: {void}", "", _RUN),
-    "recorded": _Row(
+    "not-held": Row("🚫", "The verdict does not hold: {void}", "", _RUN),
+    "recorded": Row(
         "🚫", "Not judged here",
         "The record says {status}, and what is needed to judge it again is missing: {missing}.",
         "fetch it, and run this again: "
         "`./lockstep dvc pull data/splits data/predictions data/suites data/judgements data/probes.json`",
     ),
-    "waits": _Row(
+    "waits": Row(
         "⚠️", "Pass, but {weaker} after this: a code owner decides", "{change}",
         "let a code owner decide, since later pull requests are judged by this policy too: {approve}. Or restore "
         "the policy of {target}.",
     ),
-    "weaker-policy": _Row(
+    "weaker-policy": Row(
         "❌", "{Status} under the policy of {target}",
         "Only the policy of this branch lets it pass. {first}",
         "{lost}restore the policy of {target}, or let code owners approve this one: {approve}.",
     ),
-    "fail": _Row(
+    "fail": Row(
         "❌", "Fail{worse_than}", "{first}",
         "do not merge. Read {newly_wrong}, change the data or the training that made them so, and push: only what "
         "changed runs again. {explain} says what would change the result.",
     ),
-    "inconclusive": _Row(
+    "inconclusive": Row(
         "⚠️", "Inconclusive{gates_named}: these rows are too few to decide", "{first}",
         "{rows}, or train a better model; then push. {explain} says what would change the result.",
     ),
-    "not-on-branch": _Row(
+    "not-on-branch": Row(
         "🚫", "Pass, and the record is not on the branch", "{off_branch}",
         "find out why `./lockstep record` did not commit it, and run again; or commit `code.lock`, `dvc.lock` and "
         "`reports/` from here, and push.",
     ),
-    "uncompared": _Row(
+    "uncompared": Row(
         "⚠️", "Pass, not compared with {main}", "Of {main}: {uncompared}.",
         "compare it first: `./lockstep dvc push` in a checkout of main that has its data, then `./lockstep run` here. "
         "No gate of this policy compares with main.",
     ),
-    "worse": _Row(
+    "worse": Row(
         "⚠️", "Pass, and worse than {worse}", "The gates allow this loss.", "merge it only if a worse model is intended."
     ),
-    "same": _Row("✅", "Pass · the same model as {main}", "", "merge it. Nothing that is released changes."),
-    "better": _Row("✅", "Pass · better than {better}", "", f"merge it. {_SHIPS}"),
-    "pass": _Row("✅", "Pass{beside}", "", f"merge it. {_SHIPS}"),
+    "same": Row("✅", "Pass · the same model as {main}", "", "merge it. Nothing that is released changes."),
+    "better": Row("✅", "Pass · better than {better}", "", f"merge it. {_SHIPS}"),
+    "pass": Row("✅", "Pass{beside}", "", f"merge it. {_SHIPS}"),
 }  # fmt: skip
 _COMMIT = "commit `code.lock`, `dvc.lock` and `reports/` with the change that made them, and open a pull request."
 # What is done elsewhere than in a pull request, where that is something else.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
-from release.review.advice import Advised, Mark
+from release.review.advice import Advised, Row
 
 Name = Literal[
     "quarantined", "drift", "doubt", "nothing", "runs", "held", "unfit", "render", "build", "people", "soak", "next",
@@ -37,49 +37,42 @@ class Situation(NamedTuple):
     waits: Mapping[Wait, str] = MappingProxyType({})
 
 
-class _Row(NamedTuple):
-    mark: Mark
-    headline: str
-    why: str
-    todo: str
-
-
-TABLE: dict[Name, _Row] = {
-    "quarantined": _Row(
+TABLE: dict[Name, Row] = {
+    "quarantined": Row(
         "🚫", "{version} is in quarantine", "{quarantined}",
         "go back to the release before: `lockstep rollback {environment} --why …`",
     ),
-    "drift": _Row("🚫", "git contradicts itself", "{drift}", "{fix}"),
-    "doubt": _Row(
+    "drift": Row("🚫", "git contradicts itself", "{drift}", "{fix}"),
+    "doubt": Row(
         "⚠️", "the time of the last move is not believed", "{doubt}",
         "ask who made that commit: `lockstep history {environment}`",
     ),
-    "nothing": _Row("⚠️", "nothing runs here, and nothing can follow yet", "", "{first}"),
-    "runs": _Row("✅", "runs {version}, and nothing newer can follow", "", "nothing to do"),
-    "held": _Row(
+    "nothing": Row("⚠️", "nothing runs here, and nothing can follow yet", "", "{first}"),
+    "runs": Row("✅", "runs {version}, and nothing newer can follow", "", "nothing to do"),
+    "held": Row(
         "⚠️", "{next} of {source} must not follow", "{waits}",
         "make a better release; or let that one out: `lockstep quarantine --release NAME --why …`",
     ),
-    "unfit": _Row(
+    "unfit": Row(
         "⚠️", "{next} of {source} must not follow as it was verified", "{waits}",
         "`lockstep verify` it as {environment} serves, `lockstep sign` it, and promote it to {source} again",
     ),
-    "render": _Row(
+    "render": Row(
         "⚠️", "{next} of {source} can follow once {environment} is rendered", "{waits}",
         "`lockstep render {environment}`, commit that, then `lockstep promote {environment}`",
     ),
-    "build": _Row(
+    "build": Row(
         "✅", "{next} of {source} can follow once it is an image", "",
         "`lockstep build`, then `lockstep promote {environment}`",
     ),
-    "people": _Row(
+    "people": Row(
         "⚠️", "{next} of {source} can follow once people sign", "{waits}",
         "let them sign: `{sign}`; then `lockstep promote {environment}`",
     ),
-    "soak": _Row(
+    "soak": Row(
         "✅", "{next} of {source} can follow later", "{waits}", "wait, then `lockstep promote {environment}`"
     ),
-    "next": _Row("✅", "{next} of {source} can follow", "", "`lockstep promote {environment}`"),
+    "next": Row("✅", "{next} of {source} can follow", "", "`lockstep promote {environment}`"),
 }  # fmt: skip
 # The first of these that a release waits for decides what to do.
 _WAITS: dict[Wait, Name] = {

@@ -39,7 +39,7 @@ from release.record import (
     target_policy,
 )
 from release.record.records import Commit, Records, WorkTree
-from release.record.verdict_check import hold
+from release.record.verdict_check import WEIGHTS, hold
 from release.review import details
 from release.review.facts import Facts, Target
 from release.review.sides import at
@@ -48,7 +48,6 @@ _DATA = ("fetch", "prepare", "validate")
 _DECIDE = tuple(
     path.as_posix() for path in (layout.PARAMS, layout.PIPELINE, layout.CODE_LOCK, layout.LOCK)
 )
-_HEAVY = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -66,13 +65,12 @@ def gather(records: Records, ref: str | None) -> Facts:
         lines = [
             line.removeprefix(f"{records.root.as_posix()}/") for line in (why.what, *why.others)
         ]
-        refusal = ParamsRefused(lines[0], why.todo, tuple(lines[1:]))
         return Facts(
             "refused" if refused else "not-held",
             target,
             commit,
             None,
-            refusal=refusal,
+            refusal=ParamsRefused(lines[0], why.todo, tuple(lines[1:])),
             refused=refused,
         )
     data = _report(records.work_tree, layout.DATA_REPORT, DataReport)
@@ -133,7 +131,7 @@ def _judged(
         text.startswith(f"{layout.PROBES}: ") for text in lock
     ):
         missing.append(layout.PROBES.as_posix())
-    heavy = {path.as_posix() for path in _HEAVY}
+    heavy = {path.as_posix() for path in WEIGHTS}
     judgement: PolicyJudgement | None = None
     if set(missing) <= heavy:
         trusting = [Path(name) for name in missing]
@@ -281,8 +279,7 @@ def _unrun(records: Records) -> Iterator[str]:
     }
     for key, value in recorded.items():
         ours = at(document, *key.split("."))
-        nested = isinstance(value, Mapping) and isinstance(ours, Mapping)
-        if nested:
+        if isinstance(value, Mapping) and isinstance(ours, Mapping):
             yield from (changed.what for changed in details.differing(value, ours, f"{key}."))
         elif ours != value:
             yield key

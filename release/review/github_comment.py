@@ -48,8 +48,13 @@ def request(options: CommentOptions) -> ReviewRequest:
         )
     place = place._replace(number=number, commit=commit)
     client = GitHub(place, patience=options.patience)
-    links = posting.with_link(options.links, "Workflow run", place.run)
-    return ReviewRequest(client, number, commit, links, place.web)
+    return ReviewRequest(
+        client,
+        number,
+        commit,
+        posting.with_link(options.links, "Workflow run", place.run),
+        place.web,
+    )
 
 
 def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Posted:
@@ -64,8 +69,7 @@ def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Poste
     notes = posting.left_alone(marked.others, "comment")
     why: str | None = ""
     if options.use_cml:
-        title = options.title
-        why = post_by_cml(client.where, title, draft.markdown, marked.comments, marked.ours)
+        why = post_by_cml(client.where, options.title, draft.markdown, marked.comments, marked.ours)
     comment, created, by = _posted(comments, body, marked.ours, why, notes)
     check, address = _checked(client, request.commit, draft, options.check, notes)
     return Posted(

@@ -26,8 +26,13 @@ def request(options: CommentOptions) -> ReviewRequest:
             "no commit is named for the status", "give the whole hash of the branch's last commit"
         )
     client = gitlab.GitLab(place, patience=options.patience)
-    links = posting.with_link(options.links, "Pipeline", place.run)
-    return ReviewRequest(client, number, commit, links, f"{place.page}/-" if place.page else None)
+    return ReviewRequest(
+        client,
+        number,
+        commit,
+        posting.with_link(options.links, "Pipeline", place.run),
+        f"{place.page}/-" if place.page else None,
+    )
 
 
 def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Posted:

@@ -142,10 +142,9 @@ def look(facts: Facts) -> Finding | None:
 
 def cheapest(facts: Facts) -> Score | None:
     """The best of the baselines that cost nothing to train, by the first scorer; None if none was evaluated."""
-    first = next(iter(compared(facts).values()), [])
     scores = [
         (score.figure.value, score)
-        for score in first
+        for score in next(iter(compared(facts).values()), [])
         if score.name in baselines.NAMES and score.figure
     ]
     return max(scores, key=lambda pair: pair[0])[1] if scores else None

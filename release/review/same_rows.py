@@ -177,11 +177,10 @@ def pair(old: Sequence[Prediction], new: Sequence[Prediction]) -> Pairs:
         if (one.prompt, one.reference) == (two.prompt, two.reference)
     ]
     ours, theirs = [two for _, two in same], [one for one, _ in same]
-    groups = together([answer.group for answer in theirs], [answer.group for answer in ours])
     return Pairs(
         theirs,
         ours,
-        groups,
+        together([answer.group for answer in theirs], [answer.group for answer in ours]),
         len(old) - len(shared),
         len(new) - len(shared),
         len(shared) - len(same),

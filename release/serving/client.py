@@ -18,6 +18,7 @@ from release.adapters.http import reason
 ANSWER_SECONDS = 300.0
 CONNECT_SECONDS = 10.0
 LARGEST = 8 << 20  # bytes of one reply
+PASSING = (408, 425, 429)  # refusals of now, not of the request
 _BLOCK = 1 << 16
 
 
@@ -94,8 +95,7 @@ class Client:
         """
         with self._exchange("POST", path, json.dumps(body).encode()) as (response, blocks):
             if response.status_code != 200:
-                whole = Reply(response.status_code, b"".join(blocks), 0.0)
-                whole.good()
+                Reply(response.status_code, b"".join(blocks), 0.0).good()
             rest = b""
             for block in blocks:
                 *lines, rest = (rest + block).replace(b"\r\n", b"\n").split(b"\n")

@@ -11,11 +11,9 @@ from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
 from release.image import weights
 from release.record.records import Records
-from release.record.verdict_check import passing
+from release.record.verdict_check import WEIGHTS, passing
 from release.serving.suite_questions import Served, served
 
-# Not hashed: the server has its own weights, and reports cover how they were made. A process's weights are hashed.
-_ELSEWHERE = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _AGAIN = "run `./lockstep run`, then ask again"
 
 
@@ -50,7 +48,8 @@ def expected(root: Path, image: bool) -> Expected:
     Raises as ``held.passing``, and EvidenceRefused if probes or image are
     missing or about another model.
     """
-    record = passing(Records(root), trusting=_ELSEWHERE)
+    # The server has its own weights, and reports cover how they were made. A process's weights are hashed.
+    record = passing(Records(root), trusting=WEIGHTS)
     judged, verdict = record.verdict.judged, digest.of_file(root / layout.VERDICT).sha256
     model = record.verdict.model
     if model is None:

@@ -103,9 +103,8 @@ def start(runtime: Runtime, serve: Serve, folder: Path, root: Path | None = None
     port = free_port()
     model = str(folder.resolve())
     filled = runtimes.fill(runtime.model_copy(update={"port": port}), serve, model, HOST)
-    words = [str(command), *(filled.entrypoint or ())[1:], *filled.command]
     return launch(
-        words,
+        [str(command), *(filled.entrypoint or ())[1:], *filled.command],
         f"http://{HOST}:{port}",
         model,
         lambda home: private(runtime, filled.environment, home),
@@ -229,8 +228,10 @@ def program(runtime: Runtime, root: Path) -> Path:
         )
         command = Path(python).parent / runtime.entrypoint[0]
         if not command.exists():
-            todo = f"run `{own.make}` (without a GPU: --cpu), or set {own.variable} to a Python that has it"
-            raise MachineRefused(f"{runtime.package} is not installed: {command} absent", todo)
+            raise MachineRefused(
+                f"{runtime.package} is not installed: {command} absent",
+                f"run `{own.make}` (without a GPU: --cpu), or set {own.variable} to a Python that has it",
+            )
         return command
     missing = absent(runtime.package)
     command = Path(sys.executable).parent / runtime.entrypoint[0]

@@ -19,13 +19,12 @@ class Progress:
 
     def __init__(self, label: str, total: int | None = None, unit: str = "") -> None:
         self._label, self._total, self._unit = label, total, unit
-        shape = None if unit else "{desc} {elapsed}"
         self._bar = tqdm(
             desc=label,
             total=total,
             unit=unit,
             unit_scale=unit == "B",
-            bar_format=shape,
+            bar_format=None if unit else "{desc} {elapsed}",
             disable=None,
         )
         self._done, self._began = 0, time.monotonic()

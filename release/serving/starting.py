@@ -1,28 +1,37 @@
-"""Starts the server that is verified: the image in a container, its weights in a process, or none for a URL."""
+"""Starts the server that is verified: the image in a container, its weights in a process, or none for a URL.
+
+``ask`` checks that an old image still answers: it starts it the way it was verified, and sends one request.
+"""
 
 import contextlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from checks.config.release_params import Serve
 from checks.formats.serving import ImageReport
+from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused, ServingRefused
+from checks.records.rows import Message
 from checks.storage import digest, layout
 from release import runtimes
 from release.adapters.registry import reference
 from release.adapters.registry.documents import Store
 from release.image import stores
 from release.image.layout import Layout
+from release.record.records import Records
 from release.runtimes import Runtime
-from release.serving import containers, images, processes, remote_server, weights
+from release.serving import containers, dialects, images, processes, remote_server, weights
+from release.serving.client import PASSING, Client, NoAnswer
 from release.serving.containers import Mounted
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
 from release.serving.progress import Progress
-from release.serving.server import Server
+from release.serving.server import Server, unwinding, wait_until
 
 LOG = layout.STATE / "serving.log"  # The log of the server that was started last.
+_QUESTION = (Message(role="user", content="hello"),)
 
 
 class NotStarted(Exception):  # noqa: N818 - a result, which is recorded
@@ -150,3 +159,63 @@ def _reference(report: ImageReport, options: VerifyOptions) -> reference.Referen
             f"name it with @{report.image}",
         )
     return named
+
+
+def ask(root: Path, store: Store, named: reference.Reference, release: Release) -> str:
+    """Start the image (in Docker, or for weights alone as a process), wait for one answer, and return the seconds.
+
+    Everything that was started is removed. Raises ServingRefused if it does not start or answer in time, MachineRefused
+    if this machine cannot start it.
+    """
+    report, serve = release.image, Records(root).at(release.commit).serve
+    runtime = runtimes.load(report.runtime)
+    with unwinding(), _old_image(root, store, named, report, runtime, serve) as server:
+        model = runtimes.fill(runtime, serve, server.model).model_field
+        with closing(Client(server.url)) as client:
+            seconds = wait_until(
+                server, lambda: _answers(client, runtime, model), serve.verify.start_seconds
+            )
+    return f"it answered after {seconds:.1f} s, as a {server.how}"
+
+
+def _answers(client: Client, runtime: Runtime, model: str) -> bool:
+    try:
+        dialects.chat(client, dialects.SPEECHES[runtime.dialect], model, _QUESTION, 1)
+    except NoAnswer as error:
+        if error.status is not None and 400 <= error.status < 500 and error.status not in PASSING:
+            raise ServingRefused(
+                f"the server refuses a right request: {error}", "roll back to another release"
+            ) from error
+        return False
+    return True
+
+
+@contextmanager
+def _old_image(
+    root: Path,
+    store: Store,
+    named: reference.Reference,
+    report: ImageReport,
+    runtime: Runtime,
+    serve: Serve,
+) -> Iterator[Server]:
+    if report.base is None:
+        if runtime.package is None:
+            raise ServingRefused(
+                f"the image holds weights alone, and {runtime.name} runs in its image alone",
+                "leave it unasked, or ask an image with a server in it",
+            )
+        with (
+            weights.unpacked(root, store, report) as folder,
+            closing(processes.start(runtime, serve, folder, root)) as process,
+        ):
+            yield process
+    elif named.host is None:
+        with (
+            images.loaded(store, report.image) as name,
+            closing(containers.start(name, runtime, report.path)) as container,
+        ):
+            yield container
+    else:
+        with closing(containers.start(str(named), runtime, report.path)) as container:
+            yield container

@@ -73,8 +73,11 @@ def write_down(root: Path, options: BuildOptions) -> Recipe:
     if others := committed_code.differences(
         root, recipe.about.commit, record.params, records.work_tree.lock
     ):
-        todo = "commit the code, run `lockstep run`, and build from that record"
-        raise EvidenceRefused(others[0], todo, tuple(others[1:]))
+        raise EvidenceRefused(
+            others[0],
+            "commit the code, run `lockstep run`, and build from that record",
+            tuple(others[1:]),
+        )
     return recipe
 
 

@@ -67,5 +67,6 @@ def roll_back(root: Path, report: RolloutReport) -> RolledBack | None:
     return rollback.rollback(
         root,
         report.runs_in,
-        rollback.RollbackOptions(why=captured.why(report), runs=report.candidate),
+        why=captured.why(report),
+        runs=report.candidate,
     )

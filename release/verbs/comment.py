@@ -12,7 +12,7 @@ from release.pages.text import cell, prose
 from release.review import github_comment, gitlab_comment, posting
 from release.review.posting import CommentOptions, Draft, Posted
 from release.verbs import report as renderer
-from release.verbs.report import Report, ReportOptions
+from release.verbs.report import Report
 
 # Characters for a project's row, its heading, and its folder in commands.
 _HEADING = 2_000
@@ -30,18 +30,20 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     posting.hold_title(options.title)
     is_gitlab = gitlab.is_here()
     request = gitlab_comment.request(options) if is_gitlab else github_comment.request(options)
-    # With a number, the report says how to fetch a pull request of GitHub.
-    number = None if is_gitlab else request.number
-    report_options = ReportOptions(
-        options.target,
-        request.links,
-        number,
-        request.commit if options.check is not None else None,
-        renderer.LIMIT // len(options.projects) - _HEADING if options.projects else renderer.LIMIT,
-        request.web,
-    )
+    limit = renderer.LIMIT
+    if options.projects:
+        limit = limit // len(options.projects) - _HEADING
     reports = {
-        folder: renderer.report(root / folder, report_options)
+        folder: renderer.report(
+            root / folder,
+            target=options.target,
+            links=request.links,
+            # With a number, the report says how to fetch a pull request of GitHub.
+            number=None if is_gitlab else request.number,
+            commit=request.commit if options.check is not None else None,
+            limit=limit,
+            web=request.web,
+        )
         for folder in options.projects or ("",)
     }
     draft = _of_projects(reports) if options.projects else _draft(reports[""])

@@ -66,8 +66,10 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
         there = scratch.arrived(there, name, back.after)
         timed("let it out of quarantine", lambda: quarantine.free(there, before.version, _WHY))
         there = there._replace(tip=there.ledger.tip())
-        again = rollback.RollbackOptions(why=_WHY, to=before.digest)
-        timed("move forward again", lambda: rollback.move(there, name, again))
+        timed(
+            "move forward again",
+            lambda: rollback.move(there, name, why=_WHY, to=before.digest),
+        )
         scratch.arrived(there, name, before)
     return Drill(
         environment=name,
@@ -80,6 +82,6 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
 
 def _back(there: PromotionContext, name: str) -> RolledBack:
     try:
-        return rollback.move(there, name, rollback.RollbackOptions(why=_WHY))
+        return rollback.move(there, name, why=_WHY)
     except NoEarlierRelease:
-        return rollback.move(there, name, rollback.RollbackOptions(why=_WHY, to=NONE))
+        return rollback.move(there, name, why=_WHY, to=NONE)

@@ -91,8 +91,9 @@ def _place(root: Path, text: str) -> _Place:
         name = text
     named = reference.parse(name)
     if named.digest is None:
-        todo = "write it as HOST/NAME@sha256:…: a tag can be moved"
-        raise BuildRefused(f"{text!r}: names no digest", todo)
+        raise BuildRefused(
+            f"{text!r}: names no digest", "write it as HOST/NAME@sha256:…: a tag can be moved"
+        )
     return _Place(stores.open_store(named, root), named.digest, evidence)
 
 
@@ -100,8 +101,10 @@ def _image(place: _Place, release: Released) -> Iterator[Step]:
     """Yield the image and its layers, read from the store."""
     report = release.statement.predicate.image
     if not attach.has_layers(place.store, place.image, report):
-        what = f"{place.store.name}@{place.image}: has other layers than its signed statement says"
-        raise EvidenceRefused(what, "do not run it; ask who signed")
+        raise EvidenceRefused(
+            f"{place.store.name}@{place.image}: has other layers than its signed statement says",
+            "do not run it; ask who signed",
+        )
     note = f"runtime {report.runtime}, {report.size:,} bytes"
     yield Step(what="image", digest=place.image, checked="store", note=note)
     if base := report.base:

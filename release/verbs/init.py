@@ -52,8 +52,7 @@ def read_columns(folder: TeamFolder, file: Path) -> tuple[str, Contents]:
 
     Raises DataRefused for a file that cannot be read, or that the pipeline would overwrite; and as ``dvc.python``.
     """
-    address = folder.address(file)
-    return address, _survey(folder, Contents, str(file.resolve()))
+    return folder.address(file), _survey(folder, Contents, str(file.resolve()))
 
 
 def begin(

@@ -1,20 +1,24 @@
 """page: a page of HTML for each release, and an index. Reads git, DVC's outputs and the ledger; decides nothing."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from release.adapters.registry import reference
-from release.cards import gathering, site
+from release.cards import bars, gathering
 from release.cards.release_page import NoPages, ReleasePage, Site
 from release.evidence import attach
 from release.image import stores
 from release.image.layout import Layout
+from release.pages import html
+from release.review import comparison
+from release.review import page as comparisons
 
 # The folder of the pages of a project at the git root, where the index over all models is.
 ROOT = "root"
+INDEX = "index.html"
 # The type of a page as an artifact of its image.
 MEDIA_TYPE = "application/vnd.lockstep.release-page.v1+html"
 
@@ -34,7 +38,7 @@ def page(root: Path, folder: Path, name: str | None = None, *, attached: bool = 
     ``folder`` cannot be written, and RegistryRefused if the image is not in its store or the store takes nothing.
     """
     found = gathering.gather(root, name)
-    written = tuple(site.write(folder, found))
+    written = tuple(write(folder, found))
     return Pages(
         found,
         written,
@@ -61,7 +65,7 @@ def of_projects(
             continue
         sites[place] = pages.site
         files += pages.files
-    return sites, [site.models(folder, sites), *files]
+    return sites, [models(folder, sites), *files]
 
 
 def _attach(root: Path, its: ReleasePage, tip: str, html: bytes) -> str:
@@ -73,3 +77,34 @@ def _attach(root: Path, its: ReleasePage, tip: str, html: bytes) -> str:
     with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
         to = attach.subject(store, its.pointer.digest)
         return attach.attach(store, to, MEDIA_TYPE, html, its.file, about)
+
+
+def release(page: ReleasePage, site: Site) -> str:
+    """The page of one release."""
+    compared = page.comparison
+    return html.render(
+        "release.cards", "release.html.jinja", page=page, site=site, bars=bars, found=compared,
+        sections=comparisons.sections(compared, page.before or "", page.version) if compared else {},
+        answers=compared.answers[: html.ANSWERS] if compared else (), verdict=comparison.verdict, who=comparison.who,
+    )  # fmt: skip
+
+
+def index(site: Site) -> str:
+    """The list of the releases of ``site``."""
+    return html.render("release.cards", "index.html.jinja", site=site, bars=bars)
+
+
+def models(folder: Path, sites: Mapping[str, Site | NoPages]) -> Path:
+    """Write the index over the projects ``sites``, by their folders below ``folder``. Raises as ``write``."""
+    text = html.render("release.cards", "models.html.jinja", sites=sites)
+    html.write(folder / INDEX, text)
+    return folder / INDEX
+
+
+def write(folder: Path, site: Site) -> list[Path]:
+    """Write every page, and the index first; their paths. Raises MachineRefused if one cannot be written."""
+    written = {} if site.alone else {INDEX: index(site)}
+    written |= {page.file: release(page, site) for page in site.pages}
+    for name, text in written.items():
+        html.write(folder / name, text)
+    return [folder / name for name in written]

@@ -6,7 +6,7 @@ what an environment requires is read from the target branch. Threat model: docs/
 
 import time
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
@@ -22,27 +22,9 @@ from release.promotion import (
     move_commit,
     promote_checks,
 )
-from release.promotion.case import Promotion
 from release.promotion.checklist import Check, PromotionContext
+from release.promotion.environment import Promotion
 from release.record import running_code
-
-
-class PromoteOptions(NamedTuple):
-    """The options of a promotion.
-
-    ``image``: HOST/NAME@sha256:… or oci:FOLDER@sha256:…; None: what the previous environment runs, for the first one
-    what `lockstep build` reported. ``why``: the reason for the ledger; None: the subject of the record's commit.
-    ``version``: None: the next one, by ``bump``. ``dry_run``: run all checks and write nothing. ``pr``: open a pull
-    request with the commit. ``target``: the branch with rules and signers; None: ``commits.target``.
-    """
-
-    image: str | None = None
-    why: str | None = None
-    version: str | None = None
-    bump: Literal["major", "minor"] = "minor"
-    dry_run: bool = False
-    pr: bool = False
-    target: str | None = None
 
 
 class Promoted(Record):
@@ -65,25 +47,39 @@ class Promoted(Record):
     seconds: Seconds
 
 
-def promote(root: Path, name: str, options: PromoteOptions | None = None) -> Promoted:
-    """Move the environment ``name``. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
+def promote(
+    root: Path,
+    name: str,
+    *,
+    image: str | None = None,
+    why: str | None = None,
+    version: str | None = None,
+    bump: Literal["major", "minor"] = "minor",
+    dry_run: bool = False,
+    pr: bool = False,
+    target: str | None = None,
+) -> Promoted:
+    """Move the environment ``name`` to ``image``, HOST/NAME@sha256:… or oci:FOLDER@sha256:….
+
+    Without ``image``: what the previous environment runs, for the first one what `lockstep build` reported. ``why``:
+    the reason for the ledger; None: the subject of the record's commit. ``version``: None: the next one, by ``bump``.
+    ``dry_run``: run all checks, write nothing, and say what would happen; ``refusal`` then has the failures. ``pr``:
+    open a pull request with the commit. ``target``: the branch with rules and signers; None: ``commits.target``.
 
     Raises PromotionRefused with every failure, RegistryRefused if only a registry did not answer, EvidenceRefused if
     HEAD has code that the target branch never had, this or ParamsRefused if the rules cannot be read, Outrun if the
     branch moved meanwhile, RemoteRefused, MachineRefused. After any of them the environment is unchanged.
     """
     began = time.perf_counter()
-    options = options or PromoteOptions()
     running_code.check(root, committed=True)
-    promotion_context = context.deciding(root, options.target, earlier=True)
-    rule = promotion_context.rule(name)
-    image = default_image.find(promotion_context, rule, options.image)
-    if not options.dry_run:
+    promotion_context = context.deciding(root, target, earlier=True)
+    chosen = default_image.find(promotion_context, promotion_context.rule(name), image)
+    if not dry_run:
         promotion_context.ledger.settle(promotion_context.tip)
     runs = promotion_context.runs(name)
-    if runs and runs.image == str(image):
-        return _again(promotion_context, name, runs, options.dry_run, began)
-    case = Promotion(promotion_context, name, image, options.why, options.version, options.bump)
+    if runs and runs.image == str(chosen):
+        return _again(promotion_context, name, runs, dry_run, began)
+    case = Promotion(promotion_context, name, chosen, why, version, bump)
     checks = promote_checks.run(case)
     after = case.after.value
     notes = promote_checks.notes(case)
@@ -92,12 +88,12 @@ def promote(root: Path, name: str, options: PromoteOptions | None = None) -> Pro
         tags=tuple(tag.name for tag in case.change.tags), checks=checks, notes=tuple(notes), url=None,
         diff=move_commit.diff(case.present.files, case.change.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
-    if options.dry_run:
+    if dry_run:
         return result
     if refused := refusal(result):
         raise refused
     pointer = case.after.get()
-    if options.pr:
+    if pr:
         commit, url = move_commit.propose(promotion_context, name, pointer, case.change)
         done: dict[str, object] = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
     else:

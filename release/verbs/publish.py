@@ -1,17 +1,26 @@
 """publish: a promoted release as one revision of a repository on the Hugging Face Hub, with a tag of its version."""
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Literal
 
+from checks.formats import quarantine
+from checks.formats.pointer import Pointer
 from checks.formats.report import Count
 from checks.process.errors import EvidenceRefused, MachineRefused, RegistryRefused
 from checks.records.rows import Record
-from release.adapters.hub import Hub
-from release.cards import publishing
+from checks.storage import digest, layout
+from release.adapters.hub import File, Hub
+from release.cards import card_record, released, writing
+from release.evidence import trust
+from release.ledger import Ledger
+from release.promotion import quarantined
+from release.record.records import Records
 
 _REPOSITORY = re.compile(r"hf://([A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95})")
 _KEPT = (".gitattributes",)  # the hub's own
+_NAMES = {writing.MODEL: "README.md", writing.DATA: "DATA.md"}  # the others keep theirs
 
 
 class Published(Record):
@@ -34,7 +43,7 @@ def publish(
 ) -> Published:
     """Make one commit of exactly the release's files, compare what the hub then lists, and tag it with the version.
 
-    ``dry_run`` asks no hub and needs no token. Raises EvidenceRefused as ``publishing.gather``, or if the version was
+    ``dry_run`` asks no hub and needs no token. Raises EvidenceRefused as ``_gather``, or if the version was
     published there with other files; RegistryRefused if the hub refuses, is silent, or lists other bytes than were
     sent; MachineRefused without a token.
     """
@@ -43,10 +52,10 @@ def publish(
         raise EvidenceRefused(
             f"{repository[:100]!r}: is not hf://ORGANISATION/NAME", "name a repository of the hub"
         )
-    release = publishing.gather(root, name)
+    model, pointer, given = _gather(root, name)
     plan = Published(
-        repository=repository, version=release.version, image=release.image,
-        files={path: file.size for path, file in release.files.items()}, removed=(), commit=None, done="planned",
+        repository=repository, version=pointer.version, image=pointer.image,
+        files={path: file.size for path, file in given.items()}, removed=(), commit=None, done="planned",
     )  # fmt: skip
     if dry_run:
         return plan
@@ -55,24 +64,78 @@ def publish(
         raise MachineRefused(
             "the hub needs a token that may write", "set HF_TOKEN, or run `hf auth login`"
         )
-    if tagged := hub.tags().get(release.version):
-        if others := hub.revision(tagged).differences(release.files):
+    if tagged := hub.tags().get(pointer.version):
+        if others := hub.revision(tagged).differences(given):
             raise EvidenceRefused(
-                f"{repository}: {release.version} was published there with another {others[0]}",
+                f"{repository}: {pointer.version} was published there with another {others[0]}",
                 "a published version is not changed: publish another release, or delete the tag there by hand",
             )
         return plan.model_copy(update={"commit": tagged, "done": "already"})
     before = hub.revision()
-    gone = sorted(set(before.files) - set(release.files) - set(_KEPT))
+    gone = sorted(set(before.files) - set(given) - set(_KEPT))
     commit = before.commit  # a run that ended before the tag has made it
-    if gone or before.differences(release.files):
-        commit = hub.commit(release.files, gone, f"{release.name} {release.version}", before.commit)
+    if gone or before.differences(given):
+        commit = hub.commit(given, gone, f"{model} {pointer.version}", before.commit)
     after = hub.revision(commit)
-    wrong = [*after.differences(release.files), *(path for path in gone if path in after.files)]
+    wrong = [*after.differences(given), *(path for path in gone if path in after.files)]
     if wrong:
         raise RegistryRefused(
             f"{repository}: lists another {wrong[0]} at {commit[:12]} than was sent",
             "look at it there, then run it again",
         )
-    hub.tag(release.version, commit, f"image {release.image}\nmodel {release.model}\n")
+    hub.tag(pointer.version, commit, f"image {pointer.image}\nmodel {pointer.model}\n")
     return plan.model_copy(update={"removed": tuple(gone), "commit": commit, "done": "published"})
+
+
+def _gather(root: Path, name: str | None) -> tuple[str, Pointer, dict[str, File]]:
+    """Return the model's name, the pointer of the release ``name``, and its files by their path in the repository.
+
+    None: what the last environment runs. Raises EvidenceRefused if it may not be published, or if its weights are not
+    on this machine.
+    """
+    records = Records(root)
+    params = records.work_tree.params
+    ledger = Ledger.open(root, params.promote)
+    release = released.find(records, ledger, params.promote.ordered[-1] if name is None else name)
+    pointer = release.pointer
+    stated = released.stated(records, release)
+    entries = quarantined.here(root, ledger, ledger.tip(), params.promote).entries
+    if entry := quarantine.find(entries, pointer.digest, pointer.model):
+        raise EvidenceRefused(
+            f"{pointer.version}: is in quarantine: {entry.why}", "publish another release"
+        )
+    signer, why = released.signer(release, trust.known(root))
+    if signer is None:
+        raise EvidenceRefused(
+            f"{pointer.version}: no current signer signed it: {why}",
+            "`lockstep sign`, then promote it",
+        )
+    cards = writing.render(card_record.of_release(records, release))
+    assert release.envelope is not None  # its signature was checked
+    files = {
+        **_tree(root, layout.MERGED, pointer.model, "", pointer.commit),
+        **_tree(root, layout.ADAPTER, stated.materials.adapter, "adapter/", pointer.commit),
+        **{_NAMES.get(card, card): _to_file(text.encode()) for card, text in cards.items()},
+        "evidence.json": _to_file(release.envelope.data),
+    }
+    return params.serve.name, pointer, files
+
+
+def _tree(root: Path, folder: Path, wanted: str, prefix: str, commit: str) -> dict[str, File]:
+    """The files of ``folder``, if they are the ones that the signed statement names."""
+    todo = f"git switch --detach {commit[:12]} && ./lockstep dvc pull {folder}"
+    if not (root / folder).is_dir():
+        raise EvidenceRefused(f"{folder}: is not here", todo)
+    tree = digest.of_tree(root / folder)
+    if tree.digest != wanted:
+        raise EvidenceRefused(f"{folder}: is {tree.digest}, the release has {wanted}", todo)
+    return {
+        f"{prefix}{name}": File(
+            root / folder / name, file.sha256.removeprefix("sha256:"), file.size
+        )
+        for name, file in tree.files.items()
+    }
+
+
+def _to_file(data: bytes) -> File:
+    return File(data, hashlib.sha256(data).hexdigest(), len(data))

@@ -5,12 +5,13 @@ branch moved, no record is pushed; the run of the new commit records its own res
 committed. The look at the test split is pushed first, to a branch of its own.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.formats.verdict import Status, Verdict
-from checks.process.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
 from checks.process.text import redact
 from checks.records.rows import Record
 from checks.storage import layout
@@ -19,11 +20,12 @@ from release.adapters.git import Git
 from release.adapters.projects import top
 from release.ledger import DEADLINE, Change
 from release.ledger.write import commit_of
-from release.record import committed, committed_code, hand_over, record_branch, running_code
+from release.record import committed, committed_code, hand_over, looks_branch, running_code
 from release.record.records import Records
 from release.review import gathering
 
 _PIPELINE = Path("dvc.yaml")
+_HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
 _ASKED = (layout.SPLITS, layout.PREDICTIONS, layout.SUITES, layout.JUDGEMENTS, layout.PROBES)
 
 
@@ -78,7 +80,7 @@ def commit_record(
     kept = {path: data for record in records for path, data in record.files.items()}
     made = commit_of(git, head, Change(kept, _message(records, head)))
     if branch is not None:
-        made = record_branch.push(git, [record.root for record in records], branch, head, made)
+        made = _push(git, [record.root for record in records], branch, head, made)
     if made != head:
         git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
         # Reset the index of these files alone.
@@ -109,8 +111,11 @@ def refusal(made: CommittedRecord) -> EvidenceRefused | None:
     """Return the refusal of the projects that have no record; None if there are none."""
     if not made.missing:
         return None
-    todo = "run `lockstep -C FOLDER run` to its verdict, then record it"
-    return EvidenceRefused(made.missing[0], todo, made.missing[1:])
+    return EvidenceRefused(
+        made.missing[0],
+        "run `lockstep -C FOLDER run` to its verdict, then record it",
+        made.missing[1:],
+    )
 
 
 def _record(root: Path, head: str, target: str | None) -> _ProjectRecord:
@@ -156,3 +161,71 @@ def _message(records: Sequence[_ProjectRecord], head: str) -> str:
             f"{record.folder}: {verdict}" for record, verdict in zip(records, verdicts, strict=True)
         ]
     return f"Record: {'; '.join(verdicts)}\n\nWhat `lockstep run` made of {head}.\n"
+
+
+def _push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) -> str:
+    """Move the remote branch from ``head`` to ``made``. Returns the commit that the branch then has.
+
+    The looks of the projects ``roots`` are pushed before.
+    If the branch already has a commit on ``head`` with the same record, that commit is used: the run was repeated.
+    """
+    ref = f"refs/heads/{branch}"
+    shown = f"{redact(branch, 100)} of {looks_branch.REMOTE}"
+    if git.run("check-ref-format", ref).code != 0:
+        raise ParamsRefused(
+            f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch"
+        )
+    # This comes first: the test split was asked, whatever becomes of the branch.
+    for root in roots:
+        looks_branch.add(git._replace(root=root), looks_branch.REMOTE)
+    now = _branch_tip(git, ref, shown)
+    if now == head and made != head:
+        answer = git.run(
+            "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
+            f"--force-with-lease={ref}:{head}", "--", looks_branch.REMOTE, f"{made}:{ref}",
+        )  # fmt: skip
+        now = _branch_tip(git, ref, shown)
+        if now == head:  # The remote shows the push, so git's words do not count.
+            raise RemoteRefused(
+                f"{shown}: {answer.why()}: nothing was pushed",
+                "do what the remote requires, then run it again",
+            )
+    if now == made:
+        return made
+    if now is not None and _is_here(git, now, ref) and _same_record(git, now, made):
+        return now
+    state = f"is at {now[:12]}" if now else "is gone"
+    raise Outrun(
+        f"{shown}: {state}, and this is the record of {head[:12]}: nothing was pushed",
+        "nothing needs to be done where its new commit has a run of its own; else pull, and run it again",
+    )
+
+
+def _branch_tip(git: Git, ref: str, shown: str) -> str | None:
+    answer = git.run("ls-remote", "--", looks_branch.REMOTE, ref)
+    if answer.code != 0:
+        raise RemoteRefused(
+            f"{shown}: {answer.why()}",
+            f"see that git has credentials for it: git ls-remote {looks_branch.REMOTE}",
+        )
+    for line in answer.out.decode(errors="replace").splitlines():
+        value, _, name = line.partition("\t")
+        if name == ref and _HASH.fullmatch(value):
+            return value
+    return None
+
+
+def _is_here(git: Git, commit: str, ref: str) -> bool:
+    """Whether the commit is in this clone, after fetching it."""
+    options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--")
+    git.run("fetch", *options, looks_branch.REMOTE, ref)
+    return git.run("cat-file", "-e", f"{commit}^{{commit}}").code == 0
+
+
+def _same_record(git: Git, one: str, two: str) -> bool:
+    """Whether two commits have the same tree and parents."""
+    form = "--format=%T %P"
+    first, second = (
+        git.line("show", "--no-patch", form, "--no-show-signature", commit) for commit in (one, two)
+    )
+    return first == second

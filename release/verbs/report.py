@@ -7,7 +7,6 @@ comment would exceed GitHub's limit, whole sections are left out, the least impo
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.formats.verdict import Status
 from checks.records.rows import Record
@@ -19,22 +18,6 @@ from release.review.sections import Section
 
 LIMIT = 65_536  # characters of a comment, https://docs.github.com/rest/issues/comments
 _RESERVED = 1_000  # Characters for the watermark, and for saying what was left out.
-
-
-class ReportOptions(NamedTuple):
-    """``target``: the target branch; None: ``commits.target``.
-
-    ``links``: further links, as labels and addresses. ``number``: of the pull request. ``commit``: full hash of the
-    commit that must contain the record for the check to pass; None: no check is made. ``limit``: characters of the
-    Markdown. ``web``: where the forge shows the repository, for links to the commit and its files.
-    """
-
-    target: str | None = None
-    links: tuple[tuple[str, str], ...] = ()
-    number: int | None = None
-    commit: str | None = None
-    limit: int = LIMIT
-    web: str | None = None
 
 
 class Report(Record):
@@ -60,20 +43,33 @@ class Report(Record):
     left_out: tuple[str, ...]
 
 
-def report(root: Path, options: ReportOptions | None = None) -> Report:
+def report(
+    root: Path,
+    *,
+    target: str | None = None,
+    links: tuple[tuple[str, str], ...] = (),
+    number: int | None = None,
+    commit: str | None = None,
+    limit: int = LIMIT,
+    web: str | None = None,
+) -> Report:
     """Render the record below ``root``. A verdict that does not hold is reported, and is no refusal.
+
+    ``target``: the target branch; None: ``commits.target``. ``links``: further links, as labels and addresses.
+    ``number``: of the pull request. ``commit``: full hash of the commit that must contain the record for the check to
+    pass; None: no check is made. ``limit``: characters of the Markdown. ``web``: where the forge shows the repository,
+    for links to the commit and its files.
 
     Raises EvidenceRefused for an unknown target or an address that cannot be linked, MachineRefused without git.
     """
-    options = options or ReportOptions()
     records = Records(root)
-    facts = gathering.gather(records, options.target)
-    if options.commit is not None and facts.state == "held":
-        facts = dataclasses.replace(facts, not_in_commit=committed.missing(records, options.commit))
+    facts = gathering.gather(records, target)
+    if commit is not None and facts.state == "held":
+        facts = dataclasses.replace(facts, not_in_commit=committed.missing(records, commit))
     situation = situations.of_facts(facts, metrics.against(facts), metrics.uncompared(facts))
     advised = advice.advise(situation)
-    every = sections.sections(records, facts, advised, options.links, options.number, options.web)
-    kept = _fitting(every, options.limit - _RESERVED)
+    every = sections.sections(records, facts, advised, links, number, web)
+    kept = _fitting(every, limit - _RESERVED)
     left_out = tuple(section.name for section in every if section not in kept)
     if left_out:
         kept.append(sections.left_out(left_out))

@@ -9,7 +9,7 @@ people do not change it.
 
 import time
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entry
@@ -20,23 +20,6 @@ from release.ledger import released_pointers
 from release.mirrors import update
 from release.promotion import checklist, context, move_commit, rollback_plan
 from release.promotion.checklist import Check, PromotionContext
-
-
-class RollbackOptions(NamedTuple):
-    """The options of a rollback.
-
-    ``why``: the reason, for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or
-    image; "none" empties the environment; None: the last other release that is not in quarantine. ``ask``: also start
-    the image and send it a request. ``dry_run``: run all checks and write nothing. ``target``: as for ``promote``.
-    ``runs``: the first digits of the model that must run there, or nothing is rolled back.
-    """
-
-    why: str
-    to: str | None = None
-    ask: bool = False
-    dry_run: bool = False
-    target: str | None = None
-    runs: str | None = None
 
 
 class RolledBack(Record):
@@ -59,16 +42,31 @@ class RolledBack(Record):
     seconds: Seconds
 
 
-def rollback(root: Path, name: str, options: RollbackOptions) -> RolledBack:
+def rollback(
+    root: Path,
+    name: str,
+    *,
+    why: str,
+    to: str | None = None,
+    ask: bool = False,
+    dry_run: bool = False,
+    target: str | None = None,
+    runs: str | None = None,
+) -> RolledBack:
     """Move the environment ``name`` back. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
+
+    ``why``: the reason, for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or
+    image; "none" empties the environment; None: the last other release that is not in quarantine. ``ask``: also start
+    the image and send it a request. ``dry_run``: run all checks and write nothing. ``target``: as for ``promote``.
+    ``runs``: the first digits of the model that must run there, or nothing is rolled back.
 
     Raises PromotionRefused with every failure if there is nothing to go back to or it cannot run, RegistryRefused if
     only a registry did not answer, EvidenceRefused, ParamsRefused, Outrun, RemoteRefused, MachineRefused. After any of
     them the environment is unchanged.
     """
-    promotion_context = context.deciding(root, options.target)
-    done = move(promotion_context, name, options)
-    if options.dry_run:
+    promotion_context = context.deciding(root, target)
+    done = move(promotion_context, name, why=why, to=to, ask=ask, dry_run=dry_run, runs=runs)
+    if dry_run:
         return done
     statement = None
     if done.after is not None:
@@ -92,21 +90,28 @@ def refusal(rolled: RolledBack) -> Refusal | None:
     return checklist.refusal(f"{rolled.environment} is not rolled back to {to}", rolled.checks)
 
 
-def move(promotion_context: PromotionContext, name: str, options: RollbackOptions) -> RolledBack:
+def move(
+    promotion_context: PromotionContext,
+    name: str,
+    *,
+    why: str,
+    to: str | None = None,
+    ask: bool = False,
+    dry_run: bool = False,
+    runs: str | None = None,
+) -> RolledBack:
     """As ``rollback``, in a given context; mirrors are not updated."""
     began = time.perf_counter()
     promotion_context.rule(name)
-    if not options.dry_run:
+    if not dry_run:
         promotion_context.ledger.settle(promotion_context.tip)
-    plan = rollback_plan.make(
-        promotion_context, name, options.why, options.to, options.runs, options.ask
-    )
+    plan = rollback_plan.make(promotion_context, name, why, to, runs, ask)
     rolled = RolledBack(
         environment=name, done=plan.done, before=plan.present.pointer, after=plan.after, held=plan.entry, commit=None,
         tags=tuple(tag.name for tag in plan.change.tags), checks=plan.checks, notes=plan.notes,
         diff=move_commit.diff(plan.present.files, plan.change.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
-    if options.dry_run or plan.done == "already":
+    if dry_run or plan.done == "already":
         return rolled
     if refused := refusal(rolled):
         raise refused

@@ -77,8 +77,7 @@ def ask(
     looked = Looked(
         split=f"sha256:{wanted.sha256}", asked=split.asked(wanted), number=number, passed=passed
     )
-    payload = statement.sealed_look(model, looked)
-    data = signer.sign(payload)
+    data = signer.sign(statement.sealed_look(model, looked))
     trust.verify(data, now.signers, "sealed", "the look")
     message = f"look {number} of {wanted.max_looks} at the sealed split {wanted.sha256[:12]}\n"
     now.ledger.commit(now.tip, Change({sealed.place(wanted, model): data}, message))

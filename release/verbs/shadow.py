@@ -19,7 +19,7 @@ from release.monitoring import shadow as shadowed
 from release.monitoring.shadow import PairFile, Prompt, ShadowPair
 from release.monitoring.store import CaptureStore
 from release.record.records import Records
-from release.serving.replay import Endpoint, Said
+from release.serving.traffic import Endpoint, Said
 
 _LOOK = 20  # pairs between two looks
 

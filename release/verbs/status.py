@@ -138,5 +138,7 @@ def refusal(status: Status) -> Refusal | None:
         return None
     count = len(status.contradictions)
     plural = "s" * (count != 1)
-    what = f"{status.branch}: {count} contradiction{plural}, the first: {status.contradictions[0]}"
-    return Contradicted(what, _TODO)
+    return Contradicted(
+        f"{status.branch}: {count} contradiction{plural}, the first: {status.contradictions[0]}",
+        _TODO,
+    )

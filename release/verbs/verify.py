@@ -16,9 +16,10 @@ from checks.storage import files, layout
 from release import runtimes
 from release.evidence import verification
 from release.evidence.trust import Signatory
+from release.overlay import named_server
 from release.promotion import context
 from release.runtimes import Runtime
-from release.serving import against, choices, examine
+from release.serving import against, dialects, examine
 from release.serving.against import RunningServer
 from release.serving.client import Client
 from release.serving.expected import Expected, expected
@@ -72,8 +73,8 @@ def refusal(report: ServingReport) -> Refusal | None:
 
 def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     record = expected(root, image=options.how == "container")
-    runtime = choices.choose_runtime(record, options)
-    server_image = choices.choose_server(root, record, options)
+    runtime = _choose_runtime(record, options)
+    server_image = _choose_server(root, record, options)
     running = against.find(root, record, server_image, options) if options.against else None
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
         (root / path).unlink(missing_ok=True)
@@ -163,3 +164,53 @@ def _device(options: VerifyOptions) -> str:
     if options.how == "url":
         return "not known"
     return f"GPU {options.gpus}" if options.gpus else f"CPU, {platform.machine()}"
+
+
+def _choose_runtime(expected: Expected, options: VerifyOptions) -> Runtime:
+    """Return the runtime of the server. Raises ServingRefused if it cannot run, or cannot be compared."""
+    built = expected.image.runtime if expected.image else expected.params.serve.runtime
+    runtime = runtimes.load(options.runtime or built)
+    if options.how == "process" and runtime.package is None:
+        raise ServingRefused(
+            f"{runtime.name} runs in its image alone",
+            "verify the image, or serve with --runtime transformers",
+        )
+    # Such a server answers a request with tools otherwise than the offline model does.
+    asked = [f"probe {probe.id}" for probe in expected.probes.probes if probe.tools]
+    asked += [f"row {row.id}" for row in expected.rows if row.tools]
+    if asked and dialects.SPEECHES[runtime.dialect].raw is None:
+        raise ServingRefused(
+            f"{asked[0]} has tools, and {runtime.name} does not return such an answer as the model writes it",
+            "set serve.runtime to vllm, and build again",
+        )
+    return runtime
+
+
+def _choose_server(root: Path, expected: Expected, options: VerifyOptions) -> str | None:
+    """Return the server image, NAME@sha256:…, for an image with weights alone; None if none is needed.
+
+    Raises ServingRefused if it is needed and unknown, or named and not needed.
+    """
+    if options.how != "container" or expected.image is None or expected.image.base is not None:
+        if options.server is not None:
+            raise ServingRefused(
+                "a server's image is for weights alone, in a container", "leave --server out"
+            )
+        return None
+    if options.server is not None:
+        if not named_server.SERVER.fullmatch(options.server):
+            raise ServingRefused(
+                f"{options.server[:100]!r}: is not a server image with a digest",
+                "write NAME@sha256:…",
+            )
+        return options.server
+    if expected.image.server is not None:
+        return expected.image.server
+    named = named_server.of_all(root)
+    if len(named) == 1:
+        return named[0]
+    what = f"the environments name {len(named)} servers for them"
+    raise ServingRefused(
+        f"the image holds the weights and no server, and {what if named else 'no environment names one'}",
+        "name one in serve.server and build again, or by --server; or serve in a process by --runtime transformers",
+    )

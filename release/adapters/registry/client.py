@@ -119,8 +119,7 @@ class Repository:
                 raise _lies(f"gives bytes with the digest {digest} as {wanted[:80]!r}")
             media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
             try:
-                document = json.loads(answer.data)
-                kind = document.get("mediaType", media_type)
+                kind = json.loads(answer.data).get("mediaType", media_type)
             except (ValueError, AttributeError, RecursionError):
                 raise _lies(f"gives no manifest for {reference}: no JSON object") from None
             if kind != media_type or media_type not in _MANIFESTS:

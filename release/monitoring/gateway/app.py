@@ -281,12 +281,11 @@ class Gateway:
         if scheme.lower() != "bearer" or not sum(
             hmac.compare_digest(digest, known) for known in self._keys
         ):
-            challenge = {"WWW-Authenticate": "Bearer"}
             raise Rejected(
                 401,
                 "invalid_api_key",
                 "an API key is needed: Authorization: Bearer KEY",
-                **challenge,
+                **{"WWW-Authenticate": "Bearer"},
             )
 
     async def _streamed(

@@ -156,9 +156,8 @@ def new_id() -> str:
 
 def headers_of(sent: Sent, request_id: str) -> list[tuple[str, str]]:
     """The headers of the answer."""
-    headers = _passed(sent.reply.headers, _NOT_BACK)
     return [
-        *headers,
+        *_passed(sent.reply.headers, _NOT_BACK),
         *OWN.items(),
         (ID, request_id),
         *([(RELEASE, sent.release)] if sent.release else []),

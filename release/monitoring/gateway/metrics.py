@@ -208,8 +208,7 @@ class Metrics:
         self._count(_Ended(self.release, outcome_of(exchange), exchange.seconds, exchange.first))
         answer = exchange.answer
         finish = "error" if exchange.error else answer.finish or "none"
-        reason = finish if finish in _FINISHES else "other"
-        self._of("requests", str(exchange.status), reason).inc()
+        self._of("requests", str(exchange.status), finish if finish in _FINISHES else "other").inc()
         for direction, tokens in (("in", answer.input_tokens), ("out", answer.written_tokens)):
             if tokens:
                 self._of("tokens", direction).inc(tokens)

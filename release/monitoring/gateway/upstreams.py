@@ -99,9 +99,8 @@ class Upstreams:
         """A ready server: of the URL that is drawn, the one with the fewest requests in flight."""
         ready = [server for server in self.servers.values() if server.ready]
         if self._weights:
-            urls = {server.url for server in ready if self._weights[server.url] > 0}
             url = min(
-                urls,
+                {server.url for server in ready if self._weights[server.url] > 0},
                 key=lambda url: -math.log(_draw(url, drawn_by)) / self._weights[url],
                 default=None,
             )

@@ -113,8 +113,10 @@ def _event(where: str, value: Any) -> _Event:
     try:
         return _Event.model_validate(value)
     except ValidationError as error:
-        todo = (
-            "give events of KServe's inference logger: CloudEvents as JSON with their data, "
-            "or the files of its store"
-        )
-        raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+        raise EvidenceRefused(
+            f"{where}: {files.first(error)}",
+            (
+                "give events of KServe's inference logger: CloudEvents as JSON with their data, "
+                "or the files of its store"
+            ),
+        ) from error

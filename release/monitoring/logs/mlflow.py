@@ -67,8 +67,7 @@ def labels(experiment: str, name: str, span: TimeSpan) -> Iterator[Label | str]:
             # An assessment is not valid after another one took its place.
             if assessment.name != name or assessment.valid is False:
                 continue
-            given = assessment.expectation or assessment.feedback
-            value = getattr(given, "value", None)
+            value = getattr(assessment.expectation or assessment.feedback, "value", None)
             if assessment.source.source_type in _JUDGES:
                 yield "from a judge, not from a person"
             elif not isinstance(value, str):
@@ -104,9 +103,9 @@ def _id(info: Any) -> str:
     try:
         return _NAME.validate_python(name)
     except ValidationError as error:
-        todo = "give such traces ids of at most 128 letters, digits and ._:-"
         raise EvidenceRefused(
-            f"trace {info.trace_id}: client_request_id: {name[:80]!r} is no id", todo
+            f"trace {info.trace_id}: client_request_id: {name[:80]!r} is no id",
+            "give such traces ids of at most 128 letters, digits and ._:-",
         ) from error
 
 
@@ -187,5 +186,7 @@ def _refusing(shown: str) -> Iterator[None]:
     except ImportError as error:
         raise MachineRefused("MLflow is not installed", distribution.install("pipeline")) from error
     except Exception as error:
-        todo = f"check {_VARIABLE}, the server and its credentials, then run it again"
-        raise MachineRefused(f"{shown}: {redact(str(error), 200)}", todo) from error
+        raise MachineRefused(
+            f"{shown}: {redact(str(error), 200)}",
+            f"check {_VARIABLE}, the server and its credentials, then run it again",
+        ) from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from checks.formats.serving import Probe, ServingCheck
 from release.serving import dialects, logs
-from release.serving.client import Client, NoAnswer
+from release.serving.client import PASSING, Client, NoAnswer
 from release.serving.probes.context import (
     ProbeContext,
     answered,
@@ -23,7 +23,6 @@ IN_FLIGHT = 8  # streams that run while the server is told to end
 ROUNDS = 20  # Rounds of streams, until one of them still runs when all have text.
 _PAUSE = 0.5
 _TICK = 1.0
-_PASSING = (408, 425, 429)  # refusals of now, not of the request
 
 
 def start(context: ProbeContext, began: float) -> ServingCheck:
@@ -58,7 +57,7 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
                 if (
                     error.status is not None
                     and 400 <= error.status < 500
-                    and error.status not in _PASSING
+                    and error.status not in PASSING
                 ):
                     return failed("start", f"refuses a correct request: {reason}", None, limit)
             finally:

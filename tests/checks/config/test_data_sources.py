@@ -21,9 +21,9 @@ from checks.process.errors import DataRefused, ParamsRefused, SourceRefused
 from checks.records.rows import Message, Row, of_tested_sources
 from checks.storage import digest, files, layout
 from release.cards import card_record, data_page, hub_metadata, writing
+from release.cards.data_page import gather as data
 from release.cli import main
 from release.verbs.compare import compare
-from release.verbs.data import data
 from stages.fetch import fetch
 from stages.prepare import prepare
 from stages.still_pinned import still_pinned

@@ -11,8 +11,8 @@ from checks.formats.data_reports import DataReport
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
 from release.cards import data_page
+from release.cards.data_page import gather as data
 from release.cli import main
-from release.verbs.data import data
 from tests import browser, report_tree
 from tests.release.verbs.test_report_picture import colours
 

@@ -21,7 +21,7 @@ from release.cli import main
 from release.cost import forecast
 from release.cost.estimate import NO_RUN, NOTHING, Estimate, estimate, refusal
 from release.cost.forecast import MOST, Forecast, PlannedStep, RecordedStep, RecordedTraining, Unscalable
-from release.verbs.report import ReportOptions, report
+from release.verbs.report import report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, written
 from tests.ledger_tree import packed
@@ -225,13 +225,13 @@ def test_a_refusal_is_what_the_comment_says_until_an_estimate_passes(root: Path)
     _epochs(root, 8)
     report_tree.commit(root, "more epochs")
     assert _lockstep(root)[0] == 10
-    found = report(root, ReportOptions(target="main"))
+    found = report(root, target="main")
     assert found.state == "refused"
     assert found.title.startswith("❌ Estimate refused: over the budget before training: params.yaml: train_budget.")
     assert "shorten the training to 62% of its estimated time" in found.markdown
     _epochs(root, 4)
     report_tree.commit(root, "fewer")
-    assert report(root, ReportOptions(target="main")).state == "not-held"  # it was about another commit
+    assert report(root, target="main").state == "not-held"  # it was about another commit
     assert _lockstep(root)[0] == 0
     assert refused.read(root) is None
 
@@ -469,7 +469,7 @@ def test_the_comment_sets_what_was_to_be_expected_beside_what_it_took(root: Path
     document["train"]["epochs"] = 4
     report_tree.record(root, document, b"second", 160, lambda made: _ran(made, seconds=1400.0, epochs=4.0))
     report_tree.commit(root, "four epochs")
-    found = next(part.markdown for part in report(root, ReportOptions(target="main")).parts if part.name == "training")
+    found = next(part.markdown for part in report(root, target="main").parts if part.name == "training")
     assert "- Training: 23.3 min, estimated 20.0 min (13.3 to 30.0), budget 25 min" in found
     assert "- Cost: 0.98 for 0.39 device hours at 2.50 an hour, estimated 0.84 (0.56 to 1.26), budget 2.00" in found
 
@@ -477,7 +477,7 @@ def test_the_comment_sets_what_was_to_be_expected_beside_what_it_took(root: Path
 @pytest.mark.slow
 def test_the_comment_says_nothing_where_nothing_was_trained_or_recorded(root: Path) -> None:
     assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).seconds == SECONDS
-    found = next(part.markdown for part in report(root, ReportOptions(target="main")).parts if part.name == "training")
+    found = next(part.markdown for part in report(root, target="main").parts if part.name == "training")
     assert "- Training: 10.0 min, budget 25 min, 4 steps" in found
     assert "estimated" not in found
 
@@ -491,8 +491,6 @@ def test_the_comment_has_a_line_of_energy_only_where_it_was_measured(root: Path)
         ({"missing": ["processors and memory: no counter"]}, ""),
     ):
         (root / layout.TRAIN_MEASURED).write_text(json.dumps(plain | {"energy": energy}))
-        found = next(
-            part.markdown for part in report(root, ReportOptions(target="main")).parts if part.name == "training"
-        )
+        found = next(part.markdown for part in report(root, target="main").parts if part.name == "training")
         assert line in f"{found}\n"
         assert ("Energy" in found) == bool(line)

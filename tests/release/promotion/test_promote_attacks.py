@@ -29,7 +29,7 @@ from release.verbs.approve import approve
 from release.verbs.build import BuildOptions, build
 from release.verbs.promote import Promoted
 from release.verbs.reconcile import reconcile
-from release.verbs.rollback import RollbackOptions, RolledBack, rollback
+from release.verbs.rollback import RolledBack, rollback
 from release.verbs.status import refusal, status
 from tests import ledger_tree, spoil
 from tests import promotion_tree as tree
@@ -44,7 +44,7 @@ PRODUCTION, STAGING = (layout.ENVIRONMENTS / name for name in ("production", "st
 
 
 def back(root: Path, **options: Any) -> RolledBack:
-    return rollback(root, "production", RollbackOptions(**({"why": "answers in French"} | options)))
+    return rollback(root, "production", **({"why": "answers in French"} | options))
 
 
 def gone_to(done: RolledBack) -> pointer.Pointer:

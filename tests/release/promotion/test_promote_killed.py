@@ -37,7 +37,7 @@ Verb = Callable[[Path], object]
 
 VERBS: dict[str, tuple[Verb, str]] = {
     "promote": (lambda root: move(root, "production"), "production"),
-    "rollback": (lambda root: rollbacks.rollback(root, "staging", rollbacks.RollbackOptions(why="answers in French")), "staging"),
+    "rollback": (lambda root: rollbacks.rollback(root, "staging", why="answers in French"), "staging"),
 }  # fmt: skip
 
 

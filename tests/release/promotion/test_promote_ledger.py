@@ -226,7 +226,7 @@ def held(root: Path) -> None:
     tree.next_model(root, 12)
     move(root, "staging")
     move(root, "production")
-    rollbacks.rollback(root, "production", rollbacks.RollbackOptions(why="answers in French"))
+    rollbacks.rollback(root, "production", why="answers in French")
 
 
 def test_what_is_in_quarantine_is_promoted_neither_again_nor_under_another_tag(root: Path) -> None:
@@ -360,7 +360,7 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
     verb.approve(root, "production", key(root, "bob"), "yes")
     move(root, "production")
     assert not (root / approvals_folder("production", first.digest)).exists()
-    rollbacks.rollback(root, "staging", rollbacks.RollbackOptions(why="a try"))
+    rollbacks.rollback(root, "staging", why="a try")
     quarantines.release(root, "v0.2.0", "it was a try", key(root, "cara"))
     put(root, bob=old)
     refused(root, "was used up by an earlier move: approve again, with a new reason")
@@ -375,7 +375,7 @@ def test_an_approval_counts_for_one_move(root: Path) -> None:
 # Those that need no record of the past run the code that the target branch has now.
 DECIDING: dict[str, Callable[[Path], object]] = {
     "approve": lambda root: verb.approve(root, "production", key(root, "bob"), "yes"),
-    "rollback": lambda root: rollbacks.rollback(root, "staging", rollbacks.RollbackOptions(why="slow", to="none")),
+    "rollback": lambda root: rollbacks.rollback(root, "staging", why="slow", to="none"),
     "quarantine": lambda root: quarantines.add(root, "v0.1.0", "slow"),
     "quarantine --release": lambda root: quarantines.release(root, "v0.1.0", "fast"),
     "checkpoint": lambda root: checkpoints.checkpoint(root, key(root, "ada")),

@@ -117,7 +117,7 @@ def test_an_image_of_a_registry_goes_through_the_environments_and_back(world: Wo
     released = tree.release(world.root, f"{world.proxy.host}/team/router")  # of the record as it was merged
     assert move(world.root, "staging").after is not None
     move(world.root, "production")
-    back = rollbacks.rollback(world.root, "production", rollbacks.RollbackOptions(why="answers in French"))
+    back = rollbacks.rollback(world.root, "production", why="answers in French")
     assert back.after == first
     assert (back.held and back.held.image) == released.digest
 

@@ -16,7 +16,7 @@ from release.serving import against
 from release.serving.expected import expected
 from release.serving.options import VerifyOptions
 from release.verbs.build import BuildOptions, build
-from release.verbs.rollback import RollbackOptions, rollback
+from release.verbs.rollback import rollback
 from release.verbs.status import status
 from tests import ledger_tree, overlay_sample, programs
 from tests import promotion_tree as tree
@@ -119,7 +119,7 @@ def test_it_is_promoted_with_its_own_version_and_brings_the_server_with_it(root:
 def test_a_rollback_brings_the_old_server_back_and_keeps_the_weights_out_of_quarantine(root: Path) -> None:
     before, after = upgraded(root)
     move(root, "staging")
-    rollback(root, "staging", RollbackOptions(why="its answers are cut off"))
+    rollback(root, "staging", why="its answers are cut off")
     assert runs_in(root, "staging") == OLD
     (entry,) = quarantine.parse((root / layout.QUARANTINE).read_bytes(), "quarantine.yaml")
     assert (entry.image, entry.model) == (after.image, None)
@@ -171,7 +171,7 @@ def test_verify_compares_with_the_server_that_runs_the_same_weights(root: Path) 
     move(root, "staging")
     with pytest.raises(ServingRefused, match="staging runs this server already"):
         against.find(root, record, NEW, VerifyOptions(against="staging"))
-    rollback(root, "production", RollbackOptions(why="nothing", to="none"))
+    rollback(root, "production", why="nothing", to="none")
     with pytest.raises(ServingRefused, match="production runs nothing"):
         against.find(root, record, NEW, options)
     tree.next_model(root, 12)

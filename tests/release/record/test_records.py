@@ -11,9 +11,8 @@ from pydantic import BaseModel
 
 from checks.storage import layout, plain_yaml
 from release.cost import estimate
-from release.evidence import signable
 from release.record.records import Commit, Records
-from release.verbs import build, explain, gate, page, promote, record, report, rollback, status
+from release.verbs import build, explain, gate, page, promote, record, report, rollback, sign, status
 from tests import promotion_tree as tree
 from tests.ledger_tree import packed
 
@@ -81,17 +80,15 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
     "gate": gate.gate,
     "gate --policy-from": lambda root: gate.judge_from(root, "main"),
     "gate --explain": lambda root: explain.explain(root, "routes_well"),
-    "report": lambda root: report.report(root, report.ReportOptions()),
+    "report": lambda root: report.report(root),
     "estimate": estimate.estimate,
     "record": record.commit_record,
     "build --dry-run": lambda root: build.plan(root, build.BuildOptions()),
-    "sign": lambda root: signable.collect(Records(root)),
+    "sign": lambda root: sign.collect(Records(root)),
     "status": status.status,
     "page": lambda root: page.page(root, root / "pages"),
-    "promote --dry-run": lambda root: promote.promote(root, "production", promote.PromoteOptions(dry_run=True)),
-    "rollback --dry-run": lambda root: rollback.rollback(
-        root, "staging", rollback.RollbackOptions(why="slow", dry_run=True)
-    ),
+    "promote --dry-run": lambda root: promote.promote(root, "production", dry_run=True),
+    "rollback --dry-run": lambda root: rollback.rollback(root, "staging", why="slow", dry_run=True),
 }
 
 

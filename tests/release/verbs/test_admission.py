@@ -457,7 +457,7 @@ def test_a_pod_may_write_each_name_that_docker_hub_has() -> None:
 def test_what_was_rolled_back_is_admitted_no_more(world: World, tmp_path: Path) -> None:
     work = tree.copy(world.root, tmp_path / "work")
     first, second, _ = world.releases
-    rollback.rollback(work, "staging", rollback.RollbackOptions(why="answers in French"))
+    rollback.rollback(work, "staging", why="answers in French")
     rules = policy(work, "kyverno")["spec"]["rules"]
     signed = {one.image: one.signed.statement.predicate.model_dump(mode="json") for one in (first, second)}
     pods = ({"spec": {"containers": [{"image": image}]}} for image in signed)
@@ -536,7 +536,7 @@ def another_signer(root: Path) -> None:
 
 
 def emptied(root: Path) -> None:
-    rollback.rollback(root, "staging", rollback.RollbackOptions(why="none", to="none"))
+    rollback.rollback(root, "staging", why="none", to="none")
 
 
 REFUSED: dict[str, tuple[Callable[[Path], object], type[Refusal], str]] = {

@@ -15,7 +15,8 @@ from checks.formats.labels import Label
 from checks.records.rows import Message
 from checks.storage import layout
 from release.cli import main
-from release.review import labelling, page
+from release.review import page
+from release.verbs.label import Task, render
 from tests import browser, evidence_tree, programs
 from tests.browser import WIDTHS, Parsed
 from tests.checks.suites.test_pairwise import Case, case
@@ -212,16 +213,16 @@ document.title = encodeURIComponent(JSON.stringify({ saved, file, shown: text("s
 """
 
 
-def _page(tasks: int) -> tuple[str, list[labelling.Task]]:
+def _page(tasks: int) -> tuple[str, list[Task]]:
     made = [
-        labelling.Task(
+        Task(
             row=row.id, messages=(*row.messages, Message(role="user", content=f"{'TIE' * (at == 2)} {NASTY}")), reference="right",
             left=("right", "wrong " * 80)[at % 2], right=("right", "wrong " * 80)[1 - at % 2], left_sha=f"sha256:{at % 2:064x}",
             right_sha=f"sha256:{1 - at % 2:064x}",
         )
         for at, row in enumerate(evidence_tree.rows("test", tasks))
     ]  # fmt: skip
-    return labelling.render("chat", "Which answer is better?", "ada", made), made
+    return render("chat", "Which answer is better?", "ada", made), made
 
 
 def _as_a_person(html: str, width: int, folder: Path) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from checks.formats import pointer
 from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused
 from checks.storage import layout
 from release.cards import bars, card_facts, gathering
-from release.cards import site as sites
 from release.cards.release_page import ReleasePage, Site
 from release.cli import main
 from release.pages import html
+from release.verbs import page as sites
 from release.verbs.page import page
 from tests import browser, page_tree
 from tests import promotion_tree as tree

@@ -151,9 +151,7 @@ def test_a_release_of_one_project_is_none_of_another_with_the_same_signers(top: 
     report = json.loads((top / ROUTER / layout.IMAGE_REPORT).read_text())
     assert move(top / ROUTER, "staging").done == "moved"
     image = f"oci:{top / ROUTER / layout.IMAGE}@{report['image']}"
-    planned = promote.promote(
-        top / SUMMARY, "staging", promote.PromoteOptions(image=image, why="it answers well", dry_run=True)
-    )
+    planned = promote.promote(top / SUMMARY, "staging", image=image, why="it answers well", dry_run=True)
     failed = {check.about: check.failures[0].what for check in planned.checks if check.failures}
     assert "evidence" not in failed  # a signer of both signed it
     assert failed["record"] == f"params.yaml at {report['commit'][:12]}: is missing"

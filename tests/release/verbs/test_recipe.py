@@ -21,7 +21,7 @@ from checks.storage import digest, files, layout
 from release.cli import main
 from release.record import recipes
 from release.record.records import Records
-from release.verbs.report import ReportOptions, report
+from release.verbs.report import report
 from stages.reporting.swept import table
 from stages.sweep import _differences
 from tests import report_tree
@@ -251,7 +251,7 @@ def test_a_recipe_is_compared_with_mains_over_seeds(root: Path) -> None:
     assert lines == [here, against, "  the judged model is the one of seed 17"]
     plain = json.loads(CliRunner().invoke(main, ["-C", str(root), "recipe", "--json"]).output)
     assert (plain["here"]["seeds"], plain["difference"]["value"]) == ([17, 18], pytest.approx(0.11))
-    markdown = report(root, ReportOptions(target="main", number=7)).markdown
+    markdown = report(root, target="main", number=7).markdown
     assert "**Over several seeds**, since a verdict is about these weights and another seed gives others:" in markdown
     assert all(f"- {line.strip()}" in markdown for line in lines[1:])
 
@@ -292,7 +292,7 @@ def test_a_sweep_that_does_not_count_is_named_by_the_command_and_the_comment(roo
     done = CliRunner().invoke(main, ["-C", str(root), "recipe"])
     assert done.exit_code == 8
     assert "the file was changed after the sweep; train these parameters with several seeds" in done.output
-    assert f"Does not count: {layout.SWEEP_REPORT}" in report(root, ReportOptions(target="main")).markdown
+    assert f"Does not count: {layout.SWEEP_REPORT}" in report(root, target="main").markdown
 
 
 def _unreadable(root: Path) -> None:
@@ -336,5 +336,5 @@ def test_a_branch_that_was_not_compared_is_told_and_the_spread_stays(
 def test_without_a_sweep_the_comment_says_how_to_measure(root: Path) -> None:
     with pytest.raises(EvidenceRefused, match="is missing; train these parameters with several seeds"):
         recipes.claim(Records(root))
-    markdown = report(root, ReportOptions()).markdown
+    markdown = report(root).markdown
     assert "`./lockstep sweep PARAMETER=OLD,NEW --seed 17 --seed 18 --seed 19` compares the parameters" in markdown

@@ -27,7 +27,7 @@ from release.review.comparison import Changed
 from release.review.facts import Facts
 from release.review.metrics import Score
 from release.verbs import report as renderer
-from release.verbs.report import Report, ReportOptions, report
+from release.verbs.report import Report, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params
 from tests.pipeline_repository import git, write_params
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 SNAPSHOTS = REPOSITORY / "tests" / "snapshots" / "report"
 WRITE = "LOCKSTEP_WRITE_SNAPSHOTS"  # set it, run the tests, and read the difference in git
 ON_A_TERMINAL = ("bad-data", "behind", "weakened")  # Together they have every kind of block.
-FOR = ReportOptions(target="main", number=7)
+FOR: dict[str, Any] = {"target": "main", "number": 7}
 Make = Callable[[Path], object]
 
 
@@ -162,7 +162,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
     for name, (make, *_) in OUTCOMES.items():
         make(folder / name)
         commit = git(folder / name, "rev-parse", "HEAD").strip() if name == "not-landed" else None
-        reports[name] = report(folder / name, FOR._replace(commit=commit))
+        reports[name] = report(folder / name, **FOR, commit=commit)
     return reports
 
 
@@ -200,7 +200,7 @@ def test_what_each_suite_took_is_shown_for_this_model(copy: Path, about: str) ->
     took = SuitesMeasured(merged=model, seconds={"english": 20.96, "everyday": 100.0})
     files.write_json(copy / layout.SUITES_MEASURED, took)
     line = "- Suites: 2.0 min (english 21.0 s, everyday 1.7 min)\n"
-    assert (line in report(copy, FOR).markdown) == (about == "this model")
+    assert (line in report(copy, **FOR).markdown) == (about == "this model")
 
 
 def test_a_recorded_verdict_of_packages_that_are_not_those_here_is_void(
@@ -208,10 +208,10 @@ def test_a_recorded_verdict_of_packages_that_are_not_those_here_is_void(
 ) -> None:
     shutil.rmtree(copy / "data" / "predictions")
     shutil.rmtree(copy / "models")
-    assert report(copy, FOR).state == "recorded"
+    assert report(copy, **FOR).state == "recorded"
     line = "plugin lockstep.gates:x: package acme 1.0 is not installed"
     monkeypatch.setattr(gathering, "plugins", SimpleNamespace(differences=lambda _: [line]))
-    found = report(copy, FOR)
+    found = report(copy, **FOR)
     assert (found.state, found.passes) == ("not-held", False)
     assert line in found.markdown
 
@@ -233,7 +233,7 @@ def test_the_first_line_has_the_mark_and_another_what_to_do(name: str, made: dic
 
 
 def test_the_judged_commit_and_its_files_are_linked(passing: Path) -> None:
-    found = report(passing, FOR._replace(web="https://github.com/example/router")).parts[0].markdown
+    found = report(passing, **FOR, web="https://github.com/example/router").parts[0].markdown
     head = git(passing, "rev-parse", "HEAD").strip()
     assert f"judged [{head[:7]}](https://github.com/example/router/commit/{head})" in found
     assert f"[7 gates](https://github.com/example/router/blob/{head}/reports/verdict.json)" in found
@@ -303,7 +303,7 @@ def test_a_reward_that_gates_ask_is_named_with_them_and_figures_beside_the_loss(
         report_tree.trained(root, figures={"rewards/margins": 0.0761}, optimised_for=("exact-match",))
 
     report_tree.pull_request(tmp_path / "pr", edit=edit)
-    training = next(part.markdown for part in report(tmp_path / "pr", FOR).parts if part.name == "training")
+    training = next(part.markdown for part in report(tmp_path / "pr", **FOR).parts if part.name == "training")
     assert "**Training raised the score of `exact-match`**, which these gates ask: `routes_well`, `" in training
     assert "At the end: `rewards/margins` 0.0761." in training
 
@@ -340,7 +340,7 @@ def test_a_suite_is_shown_whether_or_not_a_gate_asks_it(tmp_path: Path, by: floa
         files.write_json(root / layout.SUITES_REPORT, SuitesReport(suites={"english": found}))
 
     report_tree.pull_request(tmp_path / "pr", edit=edit)
-    found = report(tmp_path / "pr", FOR)
+    found = report(tmp_path / "pr", **FOR)
     metrics = next(part.markdown for part in found.parts if part.name == "metrics")
     assert re.search(rf"^- `english`: `bits-per-byte` {own:.3f}, {said}$", metrics, re.MULTILINE), metrics
     assert f"<li><code>english</code>: <code>bits-per-byte</code> {own:.3f}, base model 1.098" in gfm(metrics)
@@ -382,7 +382,7 @@ def test_main_is_compared_row_by_row_though_no_gate_names_it(
     git(root, "switch", "--quiet", "--create", "change")
     report_tree.record(root, value, b"second", right, edit)
     report_tree.commit(root, "a change")
-    found = report(root, FOR)
+    found = report(root, **FOR)
     assert found.status == "pass"
     assert found.markdown.startswith(f"### {first}"), found.markdown[:300]
     assert f"- **Do:** {todo}" in found.markdown
@@ -397,7 +397,7 @@ def test_a_mark_has_the_error_of_as_many_models_as_the_gates_divide_it_among(
 ) -> None:
     looks = {} if most is None else {"test_is_fresh": {"kind": "looks", "most": most}}
     report_tree.pull_request(tmp_path / "pr", 166, lambda value: value["gates"].update(looks))
-    found = report(tmp_path / "pr", FOR)
+    found = report(tmp_path / "pr", **FOR)
     assert found.markdown.splitlines()[0] == f"### ✅ Pass · {mark}"
     confidence = "95%" if most is None else "99.75%"
     assert f"{confidence} intervals of differences on the same rows" in found.markdown
@@ -456,7 +456,7 @@ def test_nothing_that_data_says_becomes_anything_but_text(tmp_path: Path, bad: b
     if bad:
         report_tree.bad_data(plain)
         report_tree.bad_data(root, prompt="".join(NASTY))
-    nasty, fine = report(root, ReportOptions(target=branch, number=7)), report(plain, FOR)
+    nasty, fine = report(root, target=branch, number=7), report(plain, **FOR)
     assert (nasty.state, nasty.status) == (fine.state, fine.status)
     for render in (RENDERER.render, gfm):
         seen, usual = Seen(render(nasty.markdown)), Seen(render(fine.markdown))
@@ -492,11 +492,11 @@ def test_the_comment_never_exceeds_what_github_takes(tmp_path: Path) -> None:
     value = report_tree.document()
     value["train"]["learning_rate"] = 0.002
     report_tree.pull_request(root, 180, edit=edit)
-    whole = report(root, FOR)
+    whole = report(root, **FOR)
     assert whole.left_out == ()
     assert renderer.size(whole.markdown) < renderer.LIMIT
     for limit in (14_000, 9_000, 4_000):
-        cut = report(root, FOR._replace(limit=limit))
+        cut = report(root, **FOR, limit=limit)
         assert renderer.size(cut.markdown) <= limit
         assert cut.left_out
         assert "Left out because of the size limit: " in cut.markdown
@@ -531,7 +531,7 @@ def test_an_old_data_report_is_no_bad_data(copy: Path) -> None:
     path.write_text(
         path.read_text().replace('"train": "sha256:', '"train": "sha256:' + "0" * 64 + '", "x": "sha256:', 1)
     )
-    assert report(copy, FOR).state == "not-held"
+    assert report(copy, **FOR).state == "not-held"
 
 
 @pytest.mark.parametrize(
@@ -548,7 +548,7 @@ def test_a_record_that_cannot_be_read_holds_no_verdict_and_is_still_a_comment(
     copy: Path, spoil: Callable[[Path], object], word: str
 ) -> None:
     spoil(copy)
-    found = report(copy, FOR)
+    found = report(copy, **FOR)
     assert (found.state, found.status, found.passes) == ("not-held", None, False)
     assert word in found.markdown
     is_params = word == "params.yaml"
@@ -564,15 +564,15 @@ def test_a_verdict_written_by_hand_does_not_pass_anywhere(tmp_path: Path) -> Non
     report_tree.pull_request(root, right=100)
     path = root / layout.VERDICT
     path.write_text(path.read_text().replace('"fail"', '"pass"'))
-    assert report(root, FOR).state == "not-held"
+    assert report(root, **FOR).state == "not-held"
     shutil.rmtree(root / "data" / "predictions")
-    found = report(root, FOR)
+    found = report(root, **FOR)
     assert not found.passes
 
 
 def test_a_target_that_git_does_not_know_is_refused(passing: Path) -> None:
     with pytest.raises(EvidenceRefused, match="git knows no such commit"):
-        report(passing, ReportOptions(target="elsewhere"))
+        report(passing, target="elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -581,13 +581,13 @@ def test_a_target_that_git_does_not_know_is_refused(passing: Path) -> None:
 )
 def test_an_address_that_could_break_out_is_refused_without_its_login(passing: Path, url: str) -> None:
     with pytest.raises(EvidenceRefused, match="is not a valid address") as refused:
-        report(passing, FOR._replace(links=(("Artifacts", url),)))
+        report(passing, **FOR, links=(("Artifacts", url),))
     assert "secret" not in str(refused.value)
 
 
 def test_links_are_given_by_the_workflow(passing: Path) -> None:
     links = (("Artifacts", "https://host.example/runs/1"), ("Data Docs", "https://host.example/docs/index.html"))
-    found = report(passing, FOR._replace(links=links))
+    found = report(passing, **FOR, links=links)
     assert "- [Artifacts](https://host.example/runs/1)" in found.markdown
     assert "Artifacts https://host.example/runs/1" in terminal.text(found.whole)
 

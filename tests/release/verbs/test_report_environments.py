@@ -20,7 +20,7 @@ def test_weights_in_quarantine_are_so_first_and_nobody_is_told_to_merge(tmp_path
     delete = report_tree.hold_back(tmp_path, "answers *French*")
     if by_hand:
         delete()
-    found = report(tmp_path, FOR)
+    found = report(tmp_path, **FOR)
     assert found.markdown.startswith("### 🚫 Quarantined: `answers *French*`\n\n`v1.1.0` had these weights")
     assert "`./lockstep quarantine --release v1.1.0 --why TEXT`" in found.markdown
     assert "merge it" not in found.markdown
@@ -31,7 +31,7 @@ def test_weights_in_quarantine_are_so_first_and_nobody_is_told_to_merge(tmp_path
 def test_a_record_that_cannot_be_judged_here_is_quarantined_first_too(tmp_path: Path) -> None:
     _recorded(tmp_path)
     report_tree.hold_back(tmp_path, "answers in French")
-    assert report(tmp_path, FOR).title == "🚫 Quarantined: answers in French"
+    assert report(tmp_path, **FOR).title == "🚫 Quarantined: answers in French"
 
 
 def test_a_quarantine_that_cannot_be_read_lets_nothing_pass(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_quarantine_that_cannot_be_read_lets_nothing_pass(tmp_path: Path) -> N
     (tmp_path / layout.QUARANTINE).write_text("x: 1\n")
     report_tree.commit(tmp_path, "by hand")
     git(tmp_path, "switch", "--quiet", "-")
-    found = report(tmp_path, FOR)
+    found = report(tmp_path, **FOR)
     assert (found.passes, found.state) == (False, "not-held")
     assert "quarantine.yaml" in found.markdown.partition("\n")[0]
 
@@ -48,13 +48,13 @@ def test_a_quarantine_that_cannot_be_read_lets_nothing_pass(tmp_path: Path) -> N
 @pytest.mark.parametrize(("verified", "says"), [("process", "as a process"), ("container", "in another container")])
 def test_a_release_that_runs_and_was_verified_otherwise_is_named(tmp_path: Path, verified: str, says: str) -> None:
     _passing(tmp_path)
-    assert "not as it serves" not in report(tmp_path, FOR).markdown
+    assert "not as it serves" not in report(tmp_path, **FOR).markdown
     git(tmp_path, "switch", "--quiet", "main")
     path = tmp_path / references.PRODUCTION
     path.write_bytes(path.read_bytes() + f"verified: {verified}\n".encode())
     report_tree.commit(tmp_path, "as a promotion writes it")
     git(tmp_path, "switch", "--quiet", "-")
-    found = report(tmp_path, FOR)
+    found = report(tmp_path, **FOR)
     assert found.passes
     said = f"`production` runs `v0.1.0`, which was verified {says}, not as it serves there."
     assert said in found.markdown
@@ -68,6 +68,6 @@ def test_environments_that_cannot_be_asked_make_the_verdict_void_and_still_a_com
     write_params(tmp_path, value)
     report_tree.commit(tmp_path, "environments elsewhere")
     git(tmp_path, "switch", "--quiet", "-")
-    found = report(tmp_path, FOR)
+    found = report(tmp_path, **FOR)
     assert (found.state, found.passes) == ("not-held", False)
     assert "nowhere.git" in found.markdown

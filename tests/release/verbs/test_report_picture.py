@@ -39,7 +39,7 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     roots = {name: tmp_path_factory.mktemp("outcome") / "pr" for name in OUTCOMES}
     for name, root in roots.items():
         OUTCOMES[name][0](root)
-    return {name: gfm(report(root, FOR).markdown) for name, root in roots.items()}
+    return {name: gfm(report(root, **FOR).markdown) for name, root in roots.items()}
 
 
 @pytest.mark.parametrize("where", WIDTHS)

@@ -27,7 +27,7 @@ from checks.storage import layout
 from release.adapters import dvc
 from release.cli import terminal
 from release.record import refusals
-from release.verbs.report import Report, ReportOptions, report
+from release.verbs.report import Report, report
 from stages import entry
 from tests import pipeline_repository, report_tree
 from tests.conftest import REPOSITORY
@@ -36,7 +36,7 @@ from tests.release.pages.test_report_text import LINKED, NASTY, RENDERER, Seen, 
 
 pytestmark = pytest.mark.slow
 
-FOR = ReportOptions(target="main", number=7)
+FOR: dict[str, Any] = {"target": "main", "number": 7}
 NOT_FINITE = TrainingRefused("the loss is not finite at step 12", "lower train.learning_rate, or raise train.warmup")
 
 
@@ -68,9 +68,9 @@ def first(found: Report) -> str:
 
 
 def test_what_a_stage_said_is_the_first_line_the_title_and_what_to_do(root: Path) -> None:
-    assert report(root, FOR).state == "not-held"
+    assert report(root, **FOR).state == "not-held"
     leave(root, "train", NOT_FINITE)
-    found = report(root, FOR)
+    found = report(root, **FOR)
     assert (found.state, found.status, found.passes) == ("refused", None, False)
     assert first(found) == "### ❌ train refused: the loss is not finite at step 12"
     assert found.title == "❌ train refused: the loss is not finite at step 12"
@@ -89,7 +89,7 @@ def test_what_a_stage_said_is_the_first_line_the_title_and_what_to_do(root: Path
 )  # fmt: skip
 def test_the_cause_is_named_and_not_blamed_on_the_change(root: Path, refusal: Refusal, line: str, todo: str) -> None:
     leave(root, "train", refusal)
-    found = report(root, FOR)
+    found = report(root, **FOR)
     assert first(found) == line
     assert f"- **Do:** {todo}\n" in found.markdown
 
@@ -98,14 +98,14 @@ def test_an_estimate_over_the_budget_is_called_by_its_name(root: Path) -> None:
     leave(
         root, "estimate", VerdictFailed("over the budget before training: train_minutes, 40 exceeds 25", "train less")
     )
-    found = report(root, FOR)
+    found = report(root, **FOR)
     assert first(found) == "### ❌ Estimate refused: over the budget before training: train_minutes, 40 exceeds 25"
     assert "lockstep estimate" in found.markdown.partition("Reproduce it on your machine")[2]
 
 
 def test_all_further_problems_are_listed(root: Path) -> None:
     leave(root, "fetch", SourceRefused("one", "fix them", tuple(f"problem {i}" for i in range(25))))
-    text = terminal.text(report(root, FOR).whole)
+    text = terminal.text(report(root, **FOR).whole)
     assert "  - problem 0\n" in text
     assert "  - …and 5 more\n" in text
 
@@ -113,7 +113,7 @@ def test_all_further_problems_are_listed(root: Path) -> None:
 def test_a_verdict_that_holds_is_not_shadowed(root: Path) -> None:
     git(root, "reset", "--quiet", "--hard", "HEAD~1")
     leave(root, "train", NOT_FINITE)
-    assert (report(root, FOR).state, report(root, FOR).passes) == ("held", True)
+    assert (report(root, **FOR).state, report(root, **FOR).passes) == ("held", True)
 
 
 def _commit(root: Path) -> None:
@@ -129,12 +129,12 @@ def _params(root: Path) -> None:
 def test_a_refusal_about_another_commit_or_other_parameters_is_stale(root: Path, move: Callable[[Path], None]) -> None:
     leave(root, "train", NOT_FINITE)
     move(root)
-    assert report(root, FOR).state == "not-held"
+    assert report(root, **FOR).state == "not-held"
 
 
 def test_a_stage_that_dvc_ran_by_itself_is_about_no_commit_that_is_known(root: Path) -> None:
     leave(root, "train", NOT_FINITE, commit=None)
-    assert report(root, FOR).state == "not-held"
+    assert report(root, **FOR).state == "not-held"
 
 
 def test_data_of_an_earlier_run_is_not_shown_beside_a_refusal_of_new_data(root: Path) -> None:
@@ -143,9 +143,9 @@ def test_data_of_an_earlier_run_is_not_shown_beside_a_refusal_of_new_data(root: 
     write_params(root, value)
     report_tree.bad_data(root)  # of before: prepare's report still matches it
     report_tree.commit(root, "other data")
-    assert report(root, FOR).state == "bad-data"
+    assert report(root, **FOR).state == "bad-data"
     leave(root, "fetch", SourceRefused("data: are not the pinned bytes", "pin what is there"))
-    found = report(root, FOR)
+    found = report(root, **FOR)
     assert found.state == "refused"
     assert not {"data", "places"} & {part.name for part in found.parts}
 
@@ -154,13 +154,13 @@ def test_bad_data_is_told_by_its_rows_whoever_refused_it(root: Path) -> None:
     report_tree.bad_data(root)
     for stage in ("validate", "estimate"):
         leave(root, stage, DataRefused("an expectation fails", "fix the data"))
-        assert first(report(root, FOR)).startswith("### ❌ Data refused: 1 of 2 expectations fail")
+        assert first(report(root, **FOR)).startswith("### ❌ Data refused: 1 of 2 expectations fail")
 
 
 def test_parameters_that_cannot_be_read_are_told_by_the_stage_that_read_them(root: Path) -> None:
     (root / layout.PARAMS).write_text("train: [")
     leave(root, "fetch", SourceRefused("params.yaml:1: not YAML", "fix that line"))
-    assert report(root, FOR).state == "refused"
+    assert report(root, **FOR).state == "refused"
 
 
 def _word(root: Path, **change: Any) -> str:
@@ -185,7 +185,7 @@ def _word(root: Path, **change: Any) -> str:
 )
 def test_a_file_that_is_no_refusal_says_nothing(root: Path, change: dict[str, Any]) -> None:
     (root / layout.REFUSAL).write_text(_word(root, **change))
-    found = report(root, FOR)
+    found = report(root, **FOR)
     assert (found.state, found.passes) == ("not-held", False)
 
 
@@ -201,7 +201,7 @@ NO_FILES: dict[str, Callable[[Path], object]] = {
 def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, what: str) -> None:
     (root / layout.STATE).mkdir(exist_ok=True)
     NO_FILES[what](root / layout.REFUSAL)
-    assert report(root, FOR).state == "not-held"
+    assert report(root, **FOR).state == "not-held"
     if what == "a folder":
         with pytest.raises(MachineRefused, match="remove it by hand"):
             dvc.python(root, ["-c", ""], "nothing")
@@ -209,10 +209,10 @@ def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, wha
 
 def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path) -> None:
     leave(root, "train", NOT_FINITE)
-    usual = Seen(RENDERER.render(report(root, FOR).markdown))
+    usual = Seen(RENDERER.render(report(root, **FOR).markdown))
     for text in NASTY:
         leave(root, "train", TrainingRefused(text, text, (text,)))
-        found = report(root, FOR)
+        found = report(root, **FOR)
         assert found.state == "refused"
         assert found.title.isprintable()
         assert all(line.isprintable() for line in terminal.text(found.whole).splitlines())
@@ -224,7 +224,7 @@ def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path) -> None:
 
 def test_a_verdict_is_not_passed_by_any_word(root: Path) -> None:
     leave(root, "gate", VerdictFailed("✅ **Pass**: all 7 gates hold.", "merge it"))
-    found = report(root, FOR)
+    found = report(root, **FOR)
     assert not found.passes
     assert first(found).startswith("### ❌ gate refused: `")
 
@@ -264,7 +264,7 @@ def test_only_the_same_command_takes_its_word_back(root: Path) -> None:
 def test_a_run_that_breaks_off_without_a_word_is_told_too(root: Path) -> None:
     with pytest.raises(MachineRefused), refusals.recorded(root, "run"):
         dvc.python(root, ["-c", "raise SystemExit(255)"], "dvc repro")
-    assert first(report(root, FOR)) == "### ❌ run refused: dvc repro ended with 255"
+    assert first(report(root, **FOR)) == "### ❌ run refused: dvc repro ended with 255"
 
 
 def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeeds(

@@ -31,7 +31,7 @@ from release.verbs import rollback as verb
 from release.verbs.approve import approve
 from release.verbs.reconcile import reconcile
 from release.verbs.render import render
-from release.verbs.rollback import RollbackOptions, RolledBack, rollback
+from release.verbs.rollback import RolledBack, rollback
 from release.verbs.status import status
 from tests import captured_rows, ledger_tree, overlay_sample
 from tests import promotion_tree as tree
@@ -47,7 +47,7 @@ BAD = "answers in French"
 
 
 def back(root: Path, environment: str = "production", why: str = BAD, **options: Any) -> RolledBack:
-    return rollback(root, environment, RollbackOptions(why=why, **options))
+    return rollback(root, environment, why=why, **options)
 
 
 def runs(root: Path, environment: str = "production") -> pointer.Pointer | None:

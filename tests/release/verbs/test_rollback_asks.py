@@ -14,7 +14,7 @@ import pytest
 from checks.config import params_file
 from checks.process.errors import MachineRefused, PromotionRefused
 from checks.storage import layout
-from release.verbs.rollback import RollbackOptions, RolledBack, rollback
+from release.verbs.rollback import RolledBack, rollback
 from tests import build_tree, serving_base
 from tests import promotion_tree as tree
 from tests.ledger_tree import keep, refs
@@ -96,7 +96,7 @@ def _nothing_stays(moved: Trio) -> Iterator[None]:
 
 
 def back(root: Path, **options: Any) -> RolledBack:
-    return rollback(root, "staging", RollbackOptions(why="answers in French", ask=True, **options))
+    return rollback(root, "staging", why="answers in French", ask=True, **options)
 
 
 def test_the_old_image_is_started_in_a_container_and_asked(root: Path) -> None:

@@ -10,7 +10,7 @@ from checks.formats.data_reports import DataReport
 from checks.records.rows import Row
 from checks.storage import files, layout
 from release.cards import data_page
-from release.verbs.data import data
+from release.cards.data_page import gather as data
 from stages.quality import label_noise, statistics
 from stages.quality.rows_frames import Read
 from stages.validate import validate

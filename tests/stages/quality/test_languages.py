@@ -13,7 +13,7 @@ from checks.formats.data_statistics import OtherLanguage
 from checks.process.errors import DataRefused, MachineRefused, ParamsRefused
 from checks.storage import files, layout
 from release.cards import data_page
-from release.verbs.data import data
+from release.cards.data_page import gather as data
 from stages.quality import expectations, languages
 from stages.quality.documents import Texts
 from stages.quality.rows_frames import Read

@@ -17,8 +17,8 @@ from checks.formats.data_reports import DataReport
 from checks.process.errors import DataRefused, ParamsRefused, Refusal, SourceRefused
 from checks.storage import digest, files, layout
 from release.cards import data_page
+from release.cards.data_page import gather as data
 from release.cli import main
-from release.verbs.data import data
 from stages.inference.encoders import embed
 from stages.quality import semantic
 from stages.quality.rows_frames import Read

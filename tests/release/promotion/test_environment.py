@@ -4,8 +4,8 @@ import pytest
 
 from checks.process.errors import EvidenceRefused, RegistryRefused, RemoteRefused
 from release.promotion import checklist
-from release.promotion.case import CasePart
 from release.promotion.checklist import CheckResult, Unavailable
+from release.promotion.environment import CasePart
 
 
 def test_a_part_that_was_not_found_names_the_first_part_that_is_missing() -> None:
