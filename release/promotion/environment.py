@@ -8,12 +8,12 @@ from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from checks.formats.statement import Statement
 from checks.storage import layout
-from release import runtimes
 from release.evidence import attached_statements
 from release.ledger import released_pointers
 from release.overlay import overlays
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.record.records import Records
+from release.runtimes import lookup
 
 
 class EnvironmentState(NamedTuple):
@@ -44,7 +44,8 @@ def rendered(
 ) -> dict[Path, bytes]:
     """The files that a move to ``pointer`` writes for a cluster. Raises as ``render`` and ``Commit.serve``."""
     serve = records.at(pointer.commit).serve
-    return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
+    runtime = lookup.at(records.root, built.commit, built.runtime)
+    return overlays.render(environment, pointer, built, runtime, serve)
 
 
 def intact(

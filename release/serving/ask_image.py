@@ -13,7 +13,7 @@ from release import runtimes
 from release.adapters.registry.documents import Store
 from release.adapters.registry.reference import Reference
 from release.record.records import Records
-from release.runtimes import Runtime
+from release.runtimes import Runtime, lookup
 from release.serving import containers, dialects, images, processes, weights
 from release.serving.client import Client, NoAnswer
 from release.serving.server import Server, unwinding, wait_until
@@ -29,7 +29,7 @@ def ask(root: Path, store: Store, named: Reference, release: Release) -> str:
     if this machine cannot start it.
     """
     report, serve = release.image, Records(root).at(release.commit).serve
-    runtime = runtimes.load(report.runtime)
+    runtime = lookup.at(root, report.commit, report.runtime)
     with unwinding(), _started(root, store, named, report, runtime, serve) as server:
         model = runtimes.fill(runtime, serve, server.model).model_field
         with closing(Client(server.url)) as client:

@@ -3,18 +3,18 @@
 from pathlib import Path
 
 from checks.process.errors import ServingRefused
-from release import runtimes
 from release.overlay import named_server
-from release.runtimes import Runtime
+from release.runtimes import Runtime, lookup
 from release.serving import dialects
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
 
 
-def choose_runtime(expected: Expected, options: VerifyOptions) -> Runtime:
+def choose_runtime(root: Path, expected: Expected, options: VerifyOptions) -> Runtime:
     """Return the runtime of the server. Raises ServingRefused if it cannot run, or cannot be compared."""
-    built = expected.image.runtime if expected.image else expected.params.serve.runtime
-    runtime = runtimes.load(options.runtime or built)
+    image = expected.image
+    name = options.runtime or (image.runtime if image else expected.params.serve.runtime)
+    runtime = lookup.at(root, image.commit, name) if image else lookup.here(root, name)
     if options.how == "process" and runtime.package is None:
         raise ServingRefused(
             f"{runtime.name} runs in its image alone",

@@ -23,7 +23,6 @@ from checks.process.errors import (
     ServingRefused,
     VerdictInconclusive,
 )
-from release import runtimes
 from release.adapters.git import Git
 from release.ledger import DEADLINE
 from release.monitoring import canary, releases
@@ -32,7 +31,7 @@ from release.promotion import context, incident_replay, incident_report, scratch
 from release.promotion.checklist import PromotionContext
 from release.promotion.incident_replay import Scene
 from release.promotion.incident_report import Back, Incident, IncidentOptions
-from release.runtimes import Runtime
+from release.runtimes import Runtime, lookup
 from release.serving import behind_gateway, processes
 from release.serving.server import unwinding
 from release.verbs import rollback
@@ -50,7 +49,7 @@ def incident(
     MachineRefused if a package is missing, ServingRefused if a server does not start. Every process is then ended and
     the temporary folder removed, after a signal too.
     """
-    runtime = runtimes.load(options.runtime)
+    runtime = lookup.here(root, options.runtime)
     _are_installed(runtime, root)
     with unwinding(), ExitStack() as stack:
         promotion_context = context.find(root, options.target)

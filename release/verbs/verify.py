@@ -65,7 +65,7 @@ def refusal(report: ServingReport) -> Refusal | None:
 
 def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     record = expected(root, image=options.how == "container")
-    runtime = choices.choose_runtime(record, options)
+    runtime = choices.choose_runtime(root, record, options)
     server_image = choices.choose_server(root, record, options)
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
         (root / path).unlink(missing_ok=True)
