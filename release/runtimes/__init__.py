@@ -30,7 +30,7 @@ _WORDS = (
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
 # How a server is asked for what OpenAI's API has no word for: the code that speaks it is release/serving/dialects.py.
-Dialect = Literal["tgi", "vllm", "llamacpp", "openai"]
+Dialect = Literal["tgi", "vllm", "sglang", "llamacpp", "openai"]
 
 
 class Identity(Section):

@@ -229,7 +229,7 @@ def program(runtime: Runtime, root: Path) -> Path:
         )
         command = Path(python).parent / runtime.entrypoint[0]
         if not command.exists():
-            todo = f"run `{own.make}` (without a GPU: --cpu), or set {own.variable} to a Python that has it"
+            todo = f"run `{own.make}`, or set {own.variable} to a Python that has it"
             raise MachineRefused(f"{runtime.package} is not installed: {command} absent", todo)
         return command
     missing = absent(runtime.package)
