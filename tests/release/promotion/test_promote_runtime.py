@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from checks.storage import layout
+from release import runtimes
 from release.overlay import overlays
 from release.record.records import Records
 from release.runtimes import lookup
@@ -98,6 +99,16 @@ def test_an_image_that_was_composed_by_another_file_is_refused(root: Path) -> No
     said = tree.gaps(root, "staging")
     assert "config Entrypoint is" in said
     assert "a build gives" in said
+
+
+def test_a_file_with_a_shipped_name_is_refused_even_if_somebody_built_by_it(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(root)
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped" / f"{NAME}.yaml").write_text(team_runtime.text())
+    monkeypatch.setattr(runtimes, "FOLDER", tmp_path / "shipped")
+    assert f"{FILE}: Lockstep ships a runtime of this name" in tree.gaps(root, "staging")
 
 
 def _hidden(runtime: Any) -> Any:
