@@ -75,6 +75,7 @@ APPROVED = "approvals"  # a folder beside it: <image>/<signer>.json, signed
 SEALED_LOOKS = ENVIRONMENTS / "sealed"
 QUARANTINE = ENVIRONMENTS / "quarantine.yaml"  # No promotion may move these anywhere.
 APPROVALS = Path("release/policy/approved.yaml")  # policy digests that code owners approved
+RUNTIMES = Path("release/runtimes")  # a team's own servers: NAME.yaml
 SEALED = Path("release/policy/sealed.bin")  # the rows of the sealed split, encrypted
 SIGNERS = Path("release/policy/signers.yaml")  # who may sign releases, verifications and approvals
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from checks.config.release_params import Serve
 from checks.formats.pointer import Pointer
@@ -13,17 +14,23 @@ from checks.storage import layout
 from release import runtimes
 from release.adapters.registry import reference
 from release.ledger import Move
+from release.runtimes import lookup
 from release.serving.dialects import CHAT
 
 _PORT = 8000  # here
 
 
 def tries(
-    pointer: Pointer, image: ImageReport, serve: Serve, environment: str, prompt: str | None
+    root: Path,
+    pointer: Pointer,
+    image: ImageReport,
+    serve: Serve,
+    environment: str,
+    prompt: str | None,
 ) -> tuple[str, ...]:
-    """Start the release and ask it ``prompt``, as lines of a shell."""
+    """Start the release and ask it ``prompt``, as lines of a shell. ``root``: the clone with its record."""
     try:
-        runtime = runtimes.load(image.runtime)
+        runtime = lookup.at(root, image.commit, image.runtime)
         model = runtimes.fill(runtime, serve, image.path).model_field
     except Refusal as refused:
         return (f"# {refused.what}",)

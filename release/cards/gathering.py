@@ -8,12 +8,12 @@ from checks.decision import policy
 from checks.evaluation import baselines
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
+from checks.formats.serving import ImageReport
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.storage import layout
-from release import runtimes
 from release.cards import card_record, commands, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
@@ -33,6 +33,7 @@ from release.review import (
 )
 from release.review.comparison import Comparison, Cost, Metric
 from release.review.sides import Side
+from release.runtimes import lookup
 
 
 class _SiteFacts(NamedTuple):
@@ -151,10 +152,10 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
         policy=None if before is None else _policy(facts, before, pointer, stated, notes),
         cost=compared.cost if compared else tuple(_alone(side)), image=stated.image, serving=stated.serving,
         tries=() if entry else commands.tries(
-            pointer, stated.image, facts.records.at(pointer.commit).serve, environment,
+            facts.records.root, pointer, stated.image, facts.records.at(pointer.commit).serve, environment,
             answers[0].prompt if answers else None,
         ),
-        cards=_cards(facts, release, notes), parts=tuple(_parts(pointer, stated)),
+        cards=_cards(facts, release, notes), parts=tuple(_parts(facts.records.root, pointer, stated)),
         checks=commands.checks(pointer, before.version if before else None),
         moves=release.moves, rollbacks=commands.rollbacks(pointer, facts.moves, facts.held), notes=(),
     )  # fmt: skip
@@ -329,19 +330,22 @@ def _alone(side: Side) -> Iterator[Cost]:
         yield cost.model_copy(update={"a": None})
 
 
-def _archived(runtime: str) -> str:
-    """Since when the server of an image is archived; empty if it is not, or no runtime of this version."""
-    archived = runtimes.load(runtime).archived if runtime in runtimes.names() else None
+def _archived(root: Path, image: ImageReport) -> str:
+    """Since when the server of an image is archived; empty if it is not, or cannot be read."""
+    try:
+        archived = lookup.at(root, image.commit, image.runtime).archived
+    except Refusal:
+        return ""
     return f", archived {archived}" if archived else ""
 
 
-def _parts(pointer: Pointer, stated: Release) -> Iterator[Part]:
+def _parts(root: Path, pointer: Pointer, stated: Release) -> Iterator[Part]:
     made, image, commit = stated.materials, stated.image, pointer.commit[:12]
     parts = [
         (
             "image",
             pointer.digest,
-            f"{image.place}, {image.size:,} bytes, for {image.runtime}{_archived(image.runtime)}",
+            f"{image.place}, {image.size:,} bytes, for {image.runtime}{_archived(root, image)}",
         ),
         ("signed statement", pointer.evidence, "names everything below"),
         ("verdict", made.verdict, f"{layout.VERDICT} at commit {commit}"),

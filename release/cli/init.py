@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from release.adapters.thin_files import Plan
     from release.verbs.init import Begun, Written
 
-_SERVERS = ("vllm", "llamacpp", "tgi", "transformers")  # the first is proposed
+_SERVERS = ("vllm", "sglang", "llamacpp", "tgi", "transformers")  # the first is proposed
 
 
 class _Flags(NamedTuple):

@@ -19,9 +19,9 @@ from checks.config import params_file
 from checks.process import distribution
 from checks.process.errors import Refusal
 from checks.storage import layout
-from release import runtimes
 from release.adapters import commits, dvc, merge_conflicts, process
 from release.doctor.check import Check, Lesser, Wanted, walk, want
+from release.runtimes import lookup
 
 STAGES = (
     "fetch",
@@ -80,7 +80,9 @@ def _params(machine: Machine) -> str:
 
 def _server(machine: Machine) -> str:
     """The runtime that params.yaml names. Raises Finding if there is none, Lesser if it is archived."""
-    runtime = runtimes.load(params_file.load(machine.root / layout.PARAMS).serve.runtime)
+    runtime = lookup.here(
+        machine.root, params_file.load(machine.root / layout.PARAMS).serve.runtime
+    )
     if runtime.archived:
         raise Lesser(
             f"{runtime.name}: archived {runtime.archived}",

@@ -53,6 +53,7 @@ GUARDED = (
     "lockstep",
     "lockstep-requirements.txt",
     "kinds/gates/own.py",
+    "release/runtimes/own.yaml",
     ".gitattributes",
     "release/policy/signers.yaml",
     "release/policy/approved.yaml",

@@ -51,7 +51,7 @@ def version(model: str) -> str:
 def annotations(
     about: About, params: Params, runtime: Runtime, base: Base | None
 ) -> dict[str, str]:
-    """Labels of the config and annotations of the manifest: OCI's keys, and four of this tool."""
+    """Labels of the config and annotations of the manifest: OCI's keys, and those of this tool."""
     labels = {
         f"{OCI}title": params.serve.name,
         f"{OCI}version": version(about.model),
@@ -68,6 +68,7 @@ def annotations(
         "lockstep.evidence": about.evidence,
         "lockstep.runtime": runtime.name,
         "lockstep.server": params.serve.server,
+        "lockstep.runtime.file": runtime.file,
     }
     return {key: value for key, value in sorted(labels.items()) if value is not None}
 

@@ -13,7 +13,6 @@ from checks.decision.held import HeldVerdict
 from checks.formats import placeholder_cards
 from checks.process.errors import BuildRefused, EvidenceRefused
 from checks.storage import digest, layout
-from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import limits, reference
 from release.adapters.registry.client import Repository
@@ -21,7 +20,7 @@ from release.adapters.registry.documents import Store
 from release.image import base as bases
 from release.image import image, stores, weights
 from release.image.layout import Layout
-from release.runtimes import Runtime, compatibility
+from release.runtimes import Runtime, compatibility, lookup
 
 MOST_LAYERS = 127  # Docker's overlay file system takes so many layers.
 # Names the blobs of layouts that were hashed on this machine (release/image/hash_cache.py).
@@ -70,13 +69,14 @@ def write_down(root: Path, held: HeldVerdict, options: BuildOptions) -> Recipe:
         path: digest.FileDigest(file.sha256, file.size) for path, file in parity.files.items()
     }
     layers = weights.layers(root / layout.MERGED, described, model, params.serve.name)
+    runtime = lookup.here(root, options.runtime or params.serve.runtime)
     about = _about(
         root,
         model,
         weights.place(params.serve.name, model),
         {Path(path) for path in held.verdict.judged if path.startswith("reports/")},
+        runtime,
     )
-    runtime = runtimes.load(options.runtime or params.serve.runtime)
     target, place, tag = _target(root, options, image.version(model))
     base, source = _base(
         root, options.base or params.serve.base, runtime.platform_for(params.serve)
@@ -97,10 +97,13 @@ def write_down(root: Path, held: HeldVerdict, options: BuildOptions) -> Recipe:
     return Recipe(params, runtime, about, layers, base, source, target, place, tag)
 
 
-def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> image.About:
+def _about(
+    root: Path, model: str, home: str, needed: Collection[Path], runtime: Runtime
+) -> image.About:
     """The commit with the complete record of the model. The record must be committed, or nobody else can find it.
 
-    If its cards are placeholders, the later commit that has them written. Raises EvidenceRefused if there is none.
+    If the team's file of the runtime or the cards were written later, the commit that has them. Raises EvidenceRefused
+    if there is none.
     """
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None:
@@ -119,13 +122,14 @@ def _about(root: Path, model: str, home: str, needed: Collection[Path]) -> image
             f"{absent[0]}: is not committed in its current state",
             "commit the record, then build: the image names its commit", others,
         )  # fmt: skip
-    commit = commits.last_touching(root, head, _RECORD)
+    record = (*_RECORD, lookup.path(runtime.name)) if runtime.file else _RECORD
+    commit = commits.last_touching(root, head, record)
     assert commit is not None  # all of them are in HEAD
     cards = [*placeholder_cards.PLACEHOLDERS]
     try:
         placeholder_cards.check(commits.read_many(root, commit, cards))
     except EvidenceRefused:  # they may have been written after the record
-        commit = commits.last_touching(root, head, (*_RECORD, *cards)) or commit
+        commit = commits.last_touching(root, head, (*record, *cards)) or commit
         placeholder_cards.check(commits.read_many(root, commit, cards))
     evidence = digest.of_file(root / layout.VERDICT).sha256
     return image.About(model, home, evidence, commit, commits.committed_at(root, commit))

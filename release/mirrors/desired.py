@@ -17,12 +17,12 @@ from checks.formats import pointer
 from checks.formats.pointer import Pointer
 from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, Refusal
 from checks.storage import layout
-from release import runtimes
 from release.evidence import freshness, trust, verification
 from release.ledger import Ledger, Move, released_pointers
 from release.mirrors.types import MirrorFinding
 from release.overlay import edits, environment_file, overlays
 from release.record.records import Records
+from release.runtimes import lookup
 
 _AGAIN = "restore it from git's history, or promote again"
 
@@ -127,7 +127,11 @@ def _environment(
     built = envelope.statement.predicate.image
     try:
         wanted = overlays.render(
-            name, its, built, runtimes.load(built.runtime), records.at(its.commit).serve
+            name,
+            its,
+            built,
+            lookup.at(records.root, built.commit, built.runtime),
+            records.at(its.commit).serve,
         )
     except Refusal as refused:
         return Desired(

@@ -11,7 +11,6 @@ from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from checks.formats.statement import Release, Statement
 from checks.storage import layout
-from release import runtimes
 from release.adapters.registry.reference import Reference
 from release.evidence.attached_statements import Released, check
 from release.ledger import Change, released_pointers
@@ -24,6 +23,7 @@ from release.promotion.checklist import (
     Unavailable,
 )
 from release.record.records import Records
+from release.runtimes import lookup
 
 T = TypeVar("T")
 
@@ -119,7 +119,8 @@ def rendered(
 ) -> dict[Path, bytes]:
     """The files that a move to ``pointer`` writes for a cluster. Raises as ``render`` and ``Commit.serve``."""
     serve = records.at(pointer.commit).serve
-    return overlays.render(environment, pointer, built, runtimes.load(built.runtime), serve)
+    runtime = lookup.at(records.root, built.commit, built.runtime)
+    return overlays.render(environment, pointer, built, runtime, serve)
 
 
 def intact(

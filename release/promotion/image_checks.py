@@ -27,6 +27,7 @@ from release.image import image as images
 from release.image import stores, weights
 from release.promotion.checklist import CheckResult, ImageRecord, StoredImage
 from release.promotion.environment import Case, Promotion
+from release.runtimes import lookup
 
 _THREADS = 8  # a registry is asked for that many blobs at once
 # Try only briefly: the statement names the base, too.
@@ -157,7 +158,7 @@ def _differences(
 ) -> Iterator[str]:
     """How the image differs from what a build would make; empty if it is the same."""
     report, params = release.image, recorded.params
-    runtime = runtimes.load(report.runtime)
+    runtime = lookup.at(root, report.commit, report.runtime)
     filled = runtimes.fill(runtime, params.serve, report.path)
     created = commits.committed_at(root, report.commit)
     about = images.About(report.model, report.path, report.verdict, report.commit, created)

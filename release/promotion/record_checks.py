@@ -26,6 +26,7 @@ from release.promotion.checklist import CheckResult, ImageRecord, PromotionConte
 from release.promotion.environment import Promotion
 from release.record import committed_code, pipeline_lock, target_policy, verdict_check
 from release.record.records import Commit
+from release.runtimes import lookup
 
 # Not in the image. Reports name these digests, and the verdict covers the reports; the weights are checked separately.
 TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
@@ -167,9 +168,13 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
     The whole policy counts: scorers, bounds on data and merge, and the bounds of `lockstep verify`. A stricter policy
     is accepted, and so are other inputs (base, data, serving image) that the target branch once had. The sections
     promote and sealed are always read from the target. ``verdict_holds`` judges it before the first environment.
+
+    A team's file of a runtime is policy, too: it must be one that the target branch has or once had.
     """
     context = promotion.context
     release = promotion.release()
+    for name in dict.fromkeys((release.image.runtime, release.serving.runtime)):
+        _runtime(context, release.commit, name, result)
     recorded = promotion.recorded.get()
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
@@ -210,6 +215,25 @@ def _target_had(context: PromotionContext, params: str) -> bool:
     ]
     versions = Git(context.root, DEADLINE).named(places)
     return any(data is not None and digest.of_bytes(data) == params for data in versions)
+
+
+def _runtime(context: PromotionContext, commit: str, name: str, result: CheckResult) -> None:
+    """Check that the team's file of a runtime was reviewed; a runtime that Lockstep ships has none."""
+    data = lookup.data_at(context.root, commit, name)
+    if data is None:
+        return
+    if why := lookup.shadows(name):
+        result.fail(why, "rename the file, and build, verify and sign the image again")
+        return
+    path = lookup.path(name)
+    if data == commits.read(context.root, context.trunk, path):
+        return
+    places = [f"{each}:./{path}" for each in commits.touching(context.root, context.trunk, path)]
+    if data not in Git(context.root, DEADLINE).named(places):
+        result.fail(
+            f"{path} at {commit[:12]}: is not what {context.target} has or once had",
+            f"let its owners merge it to {context.target}, and build, verify and sign the image again",
+        )
 
 
 def _report(there: Commit, path: Path, kind: type[_R]) -> _R:

@@ -1,23 +1,25 @@
 """Serving runtimes as data: each file ``<name>.yaml`` of this folder says how a server is started and queried.
 
-To add a runtime, add a file: docs/reference/runtimes.md. In ``environment``, ``entrypoint``, ``command`` and
-``model_field`` these placeholders are replaced: {model} (the weights' folder as the server sees it), {name}, {host} (to
-listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens}, {max_total_tokens}, {all_tokens} (that times
-``concurrency``), {max_concurrent_requests}, {shards}, {draft_tokens}.
+A team adds a file of its own to its repository (``release.runtimes.lookup``): docs/reference/runtimes.md. In
+``environment``, ``entrypoint``, ``command`` and ``model_field`` these placeholders are replaced: {model} (the weights'
+folder as the server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens},
+{max_total_tokens}, {all_tokens} (that times ``concurrency``), {max_concurrent_requests}, {shards}, {draft_tokens}.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from checks.config.release_params import Serve
 from checks.formats.serving import CheckName
 from checks.process.errors import ParamsRefused
+from checks.records.identity import Digest
 from checks.records.sections import Name, Section, Strings
-from checks.storage import files, plain_yaml
+from checks.storage import digest, files, layout, plain_yaml
 from release.runtimes.settings import Setting, Settings
 
 FOLDER = Path(__file__).parent
@@ -28,7 +30,7 @@ _WORDS = (
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
 # How a server is asked for what OpenAI's API has no word for: the code that speaks it is release/serving/dialects.py.
-Dialect = Literal["tgi", "vllm", "llamacpp", "openai"]
+Dialect = Literal["tgi", "vllm", "sglang", "llamacpp", "openai"]
 
 
 class Identity(Section):
@@ -132,6 +134,12 @@ class Runtime(Section):
     unknown: dict[str, bool | float | None]
     settings: Settings
     cannot: dict[str, str]
+    _file: Digest | None = PrivateAttr(None)
+
+    @property
+    def file(self) -> Digest | None:
+        """The digest of the file in the team's repository; None: Lockstep ships this runtime."""
+        return self._file
 
     @model_validator(mode="after")
     def _says_why(self) -> Self:
@@ -170,26 +178,67 @@ class Filled(Section):
 
 
 def names() -> list[str]:
-    """The names of all runtimes."""
+    """The names of the runtimes that Lockstep ships."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def load(name: str) -> Runtime:
-    """Read one runtime. Raises ParamsRefused if there is none of that name or its file is invalid."""
+    """Read a runtime that Lockstep ships. Raises ParamsRefused if there is none of that name or its file is invalid."""
     if name not in names():
         raise ParamsRefused(
-            f"serve.runtime: {name!r} is not a runtime", f"use one of {', '.join(names())}"
+            f"serve.runtime: {name!r} is not a runtime",
+            f"use one of {', '.join(names())}, or commit {layout.RUNTIMES}/NAME.yaml",
         )
     path = FOLDER / f"{name}.yaml"
     try:
-        runtime = Runtime.model_validate(plain_yaml.load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise ParamsRefused(f"{path}: {files.first(error)}", "fix the file") from error
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ParamsRefused(f"{path}: {str(error).splitlines()[0]}", "fix the file") from error
-    if runtime.name != name:
-        raise ParamsRefused(f"{path}: is called {runtime.name!r}", f"call it {name}")
+        return _parse(path.read_bytes(), str(path), name)
+    except OSError as error:
+        raise ParamsRefused(f"{path}: {error.strerror or error}", "fix the file") from error
+
+
+def of_team(data: bytes, called: str, name: str) -> Runtime:
+    """Read a runtime from a team's file, named ``called`` in refusals. Raises ParamsRefused if it is invalid."""
+    runtime = _parse(data, called, name)
+    runtime._file = digest.of_bytes(data)
     return runtime
+
+
+def _parse(data: bytes, called: str, name: str) -> Runtime:
+    node: yaml.Node | None = None
+    try:
+        node, value = plain_yaml.read(data.decode())
+        runtime = Runtime.model_validate(value)
+    except ValidationError as error:
+        line = _line(node, error.errors(include_url=False)[0]["loc"])
+        raise ParamsRefused(f"{called}:{line}: {files.first(error)}", "fix the file") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ParamsRefused(
+            f"{called}:{line}: not YAML: {error.problem}", "fix the file"
+        ) from error
+    except (ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8
+        what = str(error).splitlines()[0]
+        raise ParamsRefused(f"{called}: not YAML: {what}", "fix the file") from error
+    if runtime.name != name:
+        line = _line(node, ("name",))
+        raise ParamsRefused(f"{called}:{line}: is called {runtime.name!r}", f"call it {name}")
+    return runtime
+
+
+def _line(node: yaml.Node | None, keys: Sequence[str | int]) -> int:
+    """The line of the value at ``keys``, or of the last of them that the file has."""
+    line = 1
+    for key in keys:
+        if isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+            node = node.value[key]
+            line = node.start_mark.line + 1
+            continue
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+        found = next((pair for pair in pairs if pair[0].value == key), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
 
 
 def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Filled:  # noqa: S104 - in a container

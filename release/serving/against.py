@@ -16,12 +16,11 @@ from checks.formats.serving import ServerComparison
 from checks.process.errors import ServingRefused
 from checks.stats import paired
 from checks.storage import layout
-from release import runtimes
 from release.adapters.registry import reference
 from release.ledger import Ledger, released_pointers
 from release.overlay import named_server
 from release.record.records import Records
-from release.runtimes import Runtime
+from release.runtimes import Runtime, lookup
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
 from release.serving.probes import life
@@ -104,7 +103,7 @@ def find(
         version=pointer.version,
         shown=server or pointer.image,
         expected=expected._replace(params=params, image=image, path=image.path),
-        runtime=runtimes.load(image.runtime),
+        runtime=lookup.at(root, image.commit, image.runtime),
         options=VerifyOptions(image=None if here else pointer.image, gpus=options.gpus),
         server_image=server,
     )

@@ -2,12 +2,14 @@
 
 All are OpenAI's chat completions. In addition, ``tgi`` (its OpenAPI document) returns log-probabilities by token
 text and tokenizes a chat at /chat_tokenize; ``vllm`` returns token ids on request and tokenizes at /tokenize;
+``sglang`` does both, too, and returns the ids in a list beside the log-probabilities (its release 0.5.23);
 ``llamacpp`` returns token ids, writes a chat as text at /apply-template and tokenizes that at /tokenize; ``openai`` has
 neither. TGI cannot be kept from ending an answer. ``openai`` and ``llamacpp`` have ``logit_bias`` for that; vLLM
-refuses it where it speculates, so it is given the fewest tokens of the answer.
+refuses it where it speculates, so it and SGLang are given the fewest tokens of the answer.
 
 A chat with tools is asked for text. With ``tool_choice: none`` vLLM describes the tools in the prompt, and reads no
-call from the answer. TGI would leave them out of the prompt then, and without it the model can write only a call.
+call from the answer. TGI and SGLang would leave them out of the prompt then. Without it, TGI's model can write only a
+call, and SGLang, started without a parser of calls, returns the text as it is.
 """
 
 import json
@@ -84,6 +86,21 @@ class _Choice(_Loose):
     message: _Text
     finish_reason: str
     logprobs: _Logprobs | None = None
+    response_token_ids: list[int] | None = None
+
+    @property
+    def tokens(self) -> list[_Logprob] | None:
+        """The tokens that the answer has log-probabilities of, each with its id where SGLang lists the ids apart."""
+        content = self.logprobs.content if self.logprobs else None
+        ids = self.response_token_ids
+        if content is None or ids is None:
+            return content
+        if (
+            abs(len(content) - len(ids)) > 1
+        ):  # the token that ended the answer may be in one of them alone
+            raise NoAnswer(f"returned {len(ids)} token ids and {len(content)} log-probabilities")
+        pairs = zip(content, ids, strict=False)
+        return [token.model_copy(update={"id": number}) for token, number in pairs]
 
 
 class _Delta(_Loose):
@@ -155,7 +172,7 @@ def chat(
     reply = client.post(CHAT, body | (speech.logprobs or {})).good()
     answer = _read(_Chat, reply.body)
     choice, usage = answer.choices[0], answer.usage
-    tokens = choice.logprobs.content if choice.logprobs and speech.logprobs else None
+    tokens = choice.tokens if speech.logprobs else None
     return Answer(
         text=choice.message.content or "",
         finish=choice.finish_reason,
@@ -234,6 +251,11 @@ def _vllm_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
     return tuple(_read(_VllmTokens, reply.body).tokens)
 
 
+def _sglang_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
+    """Without ``add_generation_prompt`` it writes the chat as for an answer."""
+    return tuple(_read(_VllmTokens, client.post("/tokenize", body).good().body).tokens)
+
+
 def _llamacpp_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
     """Both requests do what a chat does: the template's own beginning is left out where the model adds one."""
     prompt = _read(_Prompt, client.post("/apply-template", body).good().body).prompt
@@ -264,7 +286,7 @@ def _by_id(token: _Logprob) -> Token:
 
 
 def _by_number(token: _Logprob) -> Token:
-    """llama.cpp writes a token's id beside its text."""
+    """Of llama.cpp, which writes a token's id beside its text, and of SGLang."""
     if token.id is None:
         raise NoAnswer(f"returned the token {shown(token.token)} without its id")
     return Token(token.id, None, token.logprob)
@@ -295,6 +317,13 @@ SPEECHES: dict[Dialect, Speech] = {
         _vllm_tokens,
         unending=_at_least,
         raw={"tool_choice": "none"},
+    ),
+    "sglang": Speech(
+        {"logprobs": True, "return_token_ids": True},
+        _by_number,
+        _sglang_tokens,
+        unending=_at_least,
+        raw={},
     ),
     "llamacpp": Speech(
         {"logprobs": True, "top_logprobs": 1},

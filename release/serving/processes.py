@@ -230,7 +230,7 @@ def program(runtime: Runtime, root: Path) -> Path:
         if not command.exists():
             raise MachineRefused(
                 f"{runtime.package} is not installed: {command} absent",
-                f"run `{own.make}` (without a GPU: --cpu), or set {own.variable} to a Python that has it",
+                f"run `{own.make}`, or set {own.variable} to a Python that has it",
             )
         return command
     missing = absent(runtime.package)

@@ -21,7 +21,7 @@ from release.adapters.registry.documents import Store
 from release.image import stores
 from release.image.layout import Layout
 from release.record.records import Records
-from release.runtimes import Runtime
+from release.runtimes import Runtime, lookup
 from release.serving import containers, dialects, images, processes, remote_server, weights
 from release.serving.client import PASSING, Client, NoAnswer
 from release.serving.containers import Mounted
@@ -168,7 +168,7 @@ def ask(root: Path, store: Store, named: reference.Reference, release: Release) 
     if this machine cannot start it.
     """
     report, serve = release.image, Records(root).at(release.commit).serve
-    runtime = runtimes.load(report.runtime)
+    runtime = lookup.at(root, report.commit, report.runtime)
     with unwinding(), _old_image(root, store, named, report, runtime, serve) as server:
         model = runtimes.fill(runtime, serve, server.model).model_field
         with closing(Client(server.url)) as client:

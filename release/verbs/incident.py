@@ -34,7 +34,6 @@ from checks.process.errors import (
 from checks.records.identity import Digest
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
-from release import runtimes
 from release.adapters.git import Git
 from release.adapters.registry import reference
 from release.ledger import DEADLINE
@@ -50,7 +49,7 @@ from release.promotion.incident_report import (
     IncidentOptions,
     Replayed,
 )
-from release.runtimes import Runtime
+from release.runtimes import Runtime, lookup
 from release.serving import behind_gateway, processes, weights
 from release.serving.behind_gateway import Behind
 from release.serving.server import unwinding
@@ -85,7 +84,7 @@ def incident(
     MachineRefused if a package is missing, ServingRefused if a server does not start. Every process is then ended and
     the temporary folder removed, after a signal too.
     """
-    runtime = runtimes.load(options.runtime)
+    runtime = lookup.here(root, options.runtime)
     _are_installed(runtime, root)
     with unwinding(), ExitStack() as stack:
         promotion_context = context.find(root, options.target)

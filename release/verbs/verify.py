@@ -18,7 +18,7 @@ from release.evidence import verification
 from release.evidence.trust import Signatory
 from release.overlay import named_server
 from release.promotion import context
-from release.runtimes import Runtime
+from release.runtimes import Runtime, lookup
 from release.serving import against, dialects, examine
 from release.serving.against import RunningServer
 from release.serving.client import Client
@@ -73,7 +73,7 @@ def refusal(report: ServingReport) -> Refusal | None:
 
 def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     record = expected(root, image=options.how == "container")
-    runtime = _choose_runtime(record, options)
+    runtime = _choose_runtime(root, record, options)
     server_image = _choose_server(root, record, options)
     running = against.find(root, record, server_image, options) if options.against else None
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
@@ -166,10 +166,11 @@ def _device(options: VerifyOptions) -> str:
     return f"GPU {options.gpus}" if options.gpus else f"CPU, {platform.machine()}"
 
 
-def _choose_runtime(expected: Expected, options: VerifyOptions) -> Runtime:
+def _choose_runtime(root: Path, expected: Expected, options: VerifyOptions) -> Runtime:
     """Return the runtime of the server. Raises ServingRefused if it cannot run, or cannot be compared."""
-    built = expected.image.runtime if expected.image else expected.params.serve.runtime
-    runtime = runtimes.load(options.runtime or built)
+    image = expected.image
+    name = options.runtime or (image.runtime if image else expected.params.serve.runtime)
+    runtime = lookup.at(root, image.commit, name) if image else lookup.here(root, name)
     if options.how == "process" and runtime.package is None:
         raise ServingRefused(
             f"{runtime.name} runs in its image alone",

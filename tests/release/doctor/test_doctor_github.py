@@ -340,7 +340,7 @@ def test_the_placeholder_of_codeowners_is_refused_before_anybody_is_asked(api: S
     ("last", "bare"),
     [
         ("/release/policy/", "release/policy/signers.yaml, release/policy/approved.yaml"),
-        ("*.yaml", "dvc.yaml, release/policy/signers.yaml"),
+        ("*.yaml", "dvc.yaml, release/runtimes/own.yaml, release/policy/signers.yaml"),
         (".github/workflows/*", ".github/workflows/pr.yml"),
         ("gates", "checks/gates/__init__.py"),
         ("**/production", "release/environments/production/environment.yaml"),

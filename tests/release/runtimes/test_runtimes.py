@@ -23,8 +23,8 @@ ALL = runtimes.names()
 PATH = "/models/router-0123456789ab"
 
 
-def test_there_are_four_runtimes_and_each_file_loads() -> None:
-    assert ALL == ["llamacpp", "tgi", "transformers", "vllm"]
+def test_there_are_five_runtimes_and_each_file_loads() -> None:
+    assert ALL == ["llamacpp", "sglang", "tgi", "transformers", "vllm"]
     assert [runtimes.load(name).name for name in ALL] == ALL
 
 
@@ -33,7 +33,7 @@ def test_every_placeholder_is_replaced(name: str, params: Params) -> None:
     filled = runtimes.fill(runtimes.load(name), params.serve, PATH)
     texts = [*(filled.entrypoint or ()), *filled.command, *filled.environment.values(), filled.model_field]
     assert not [text for text in texts if "{" in text or "}" in text]
-    assert PATH in texts or f"--model={PATH}/{layout.GGUF}" in texts
+    assert {PATH, f"--model-path={PATH}", f"--model={PATH}/{layout.GGUF}"} & set(texts)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -42,9 +42,9 @@ def test_every_number_of_params_that_a_server_can_be_held_to_reaches_it(name: st
     filled = runtimes.fill(runtimes.load(name), as_params(document).serve, PATH)
     text = " ".join([*filled.command, *filled.environment.values()])
     reached = {number for number in ("7001", "7902", "7003") if number in text}
-    # vLLM bounds prompt and answer together, llama.cpp (4 * 7902) those of its four slots; transformers serve nothing.
-    right = {"tgi": {"7001", "7902", "7003"}, "vllm": {"7902", "7003"}, "transformers": set(), "llamacpp": set()}
-    assert reached == right[name]
+    # vLLM and SGLang bound prompt and answer together, llama.cpp (4 * 7902) those of its four slots; transformers serve nothing.
+    right = {"tgi": {"7001", "7902", "7003"}, "vllm": {"7902", "7003"}, "sglang": {"7902", "7003"}}
+    assert reached == right.get(name, set())
     assert ("--ctx-size=31608" in filled.command) is (name == "llamacpp")
 
 
@@ -99,7 +99,9 @@ def test_vllm_on_a_processor_does_not_take_nine_tenths_of_the_machines_memory() 
 
 
 def test_an_unknown_runtime_is_refused() -> None:
-    with pytest.raises(ParamsRefused, match="'tgi2' is not a runtime; use one of llamacpp, tgi, transformers, vllm"):
+    with pytest.raises(
+        ParamsRefused, match="'tgi2' is not a runtime; use one of llamacpp, sglang, tgi, transformers, vllm, or"
+    ):
         runtimes.load("tgi2")
 
 
@@ -110,6 +112,8 @@ def test_an_unknown_runtime_is_refused() -> None:
         ("tgi", 4, "NUM_SHARD=4"),
         ("vllm", None, "--tensor-parallel-size=1"),
         ("vllm", 4, "--tensor-parallel-size=4"),
+        ("sglang", None, "--tp-size=1"),
+        ("sglang", 4, "--tp-size=4"),
         ("transformers", 1, "OMP_NUM_THREADS=1"),
     ],
 )
@@ -145,6 +149,8 @@ ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     ("vllm", GUESSING, {NGRAM}, set()),
     ("vllm", DRAFTING, {DRAFT}, set()),
     ("vllm", CACHED | GUESSING, {"--enable-prefix-caching", NGRAM}, set()),
+    ("sglang", CACHED, set(), set()),
+    ("sglang", UNCACHED, {"--disable-radix-cache"}, set()),
     ("tgi", CACHED, set(), set()),
     ("tgi", UNCACHED, {"PREFIX_CACHING=0"}, {"PREFIX_CACHING=true"}),
     ("tgi", GUESSING, {"SPECULATE=3"}, set()),
@@ -305,7 +311,7 @@ def test_what_tgi_computes_otherwise_is_told_before_it_is_served(case: str) -> N
 
 
 @pytest.mark.parametrize("case", UNFIT)
-@pytest.mark.parametrize("name", ["llamacpp", "transformers", "vllm"])
+@pytest.mark.parametrize("name", ["llamacpp", "sglang", "transformers", "vllm"])
 def test_the_others_are_told_of_nothing_that_they_compute_otherwise(name: str, case: str) -> None:
     assert unfit(runtimes.load(name), UNFIT[case][0]) is None
 

@@ -367,9 +367,7 @@ def test_vllm_is_found_in_its_own_environment_and_is_never_installed_over_torch(
     monkeypatch.delenv(engines.PYTHON, raising=False)
     with pytest.raises(MachineRefused) as refusal:
         processes.program(runtime, tmp_path)
-    assert refusal.value.todo.startswith(
-        "run `python -m stages.tools.vllm 0.32.0` (without a GPU: --cpu), or set LOCKSTEP_VLLM"
-    )
+    assert refusal.value.todo.startswith("run `python -m stages.tools.vllm 0.32.0`, or set LOCKSTEP_VLLM")
     for folder in (tmp_path / layout.STATE / "vllm/bin", tmp_path / "other/bin"):
         folder.mkdir(parents=True)
         (folder / "vllm").touch()

@@ -27,6 +27,7 @@ from release.serving.probes.context import ProbeContext
 from release.serving.probes.endpoints import samples
 from release.serving.suite_questions import Served
 from tests import energy_standin
+from tests.sglang_standin import SglangStandIn
 from tests.tgi_standin import StandIn, Told
 from tests.vllm_standin import OpenAiStandIn, VllmStandIn
 
@@ -112,7 +113,7 @@ def talking(
     params: Params, name: str = "tgi", probes: tuple[Probe, ...] = PROBES, deadline: float = 20, **change: Any
 ) -> Iterator[tuple[ProbeContext, StandIn]]:
     """A stand-in without a fault, and what it is asked with."""
-    made = {"vllm": VllmStandIn, "openai": OpenAiStandIn}.get(name, StandIn)
+    made = {"vllm": VllmStandIn, "sglang": SglangStandIn, "openai": OpenAiStandIn}.get(name, StandIn)
     rows = {row.prompt: prediction.prediction for row, prediction in zip(ROWS, OFFLINE, strict=True)}
     server = made(probes, rows, FOLDER, LONGEST)
     client = Client(server.url, deadline)
@@ -138,7 +139,7 @@ def ask(context: ProbeContext) -> dict[CheckName, ServingCheck]:
     return {check.name: check for check in examine.examine(context, time.monotonic())}
 
 
-@pytest.mark.parametrize("name", ["tgi", "vllm", "openai"])
+@pytest.mark.parametrize("name", ["tgi", "vllm", "sglang", "openai"])
 def test_a_server_without_a_fault_passes_every_check(name: str, params: Params) -> None:
     with talking(params, name) as (context, _):
         found = ask(context)
@@ -153,6 +154,18 @@ def test_a_server_without_a_fault_passes_every_check(name: str, params: Params) 
     else:
         assert found["parity"].value == 0.0
         assert "12 of 12 tokens" in found["parity"].reason or "13 of 13 tokens" in found["parity"].reason
+
+
+@pytest.mark.parametrize("ids_without_end", [True, False])
+def test_sglang_s_list_of_ids_is_read_beside_its_log_probabilities(ids_without_end: bool, params: Params) -> None:
+    """The source does not tell whether the list has the token that ended the answer: both are read alike."""
+    with talking(params, "sglang") as (context, server):
+        assert isinstance(server, SglangStandIn)
+        server.ids_without_end = ids_without_end
+        found = ask(context)
+    assert found["parity"].status == "pass", found["parity"]
+    assert found["parity"].value == 0.0
+    assert "not asked: unknown model: it answers with its only model" in found["errors"].reason
 
 
 def test_every_request_is_greedy_and_names_the_model(params: Params) -> None:
@@ -262,6 +275,8 @@ USED = [
     ("vllm", GUESS, {}, "pass", "speculation: vllm:spec_decode_num_draft_tokens_total grew by"),
     ("vllm", DRAFT, {}, "pass", "speculation: vllm:spec_decode_num_accepted_tokens_total grew by"),
     ("vllm", DRAFT, {"idle": True}, "fail", "serve.speculation: vllm:spec_decode_num_accepted_tokens_total did not"),
+    ("sglang", CACHE, {}, "pass", "prefix caching: sglang:cached_tokens_total grew by"),
+    ("sglang", CACHE, {"idle": True}, "fail", "serve.prefix_caching: sglang:cached_tokens_total did not grow"),
     ("tgi", CACHE, {}, "pass", "prefix caching: tgi does not count how often it was used"),
     ("tgi", GUESS, {}, "pass", "speculation: tgi_request_skipped_tokens_sum grew by"),
     ("vllm", {"prefix_caching": False}, {"idle": True}, "pass", "where nothing ends an answer"),
@@ -361,7 +376,7 @@ def test_requests_that_fail_while_energy_is_counted_fail_the_check(
 
 
 def test_answers_may_part_at_a_near_tie_and_the_comparison_ends_there(params: Params) -> None:
-    for name in ("tgi", "vllm", "openai"):
+    for name in ("tgi", "vllm", "sglang", "openai"):
         with talking(params, name) as (context, server):
             server.faults.tokens = {("p1", 0): Told(50, "stores", -0.2)}
             found = ask(context)

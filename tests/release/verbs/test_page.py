@@ -106,7 +106,7 @@ def test_a_page_says_what_changed_since_the_release_before(site: Site) -> None:
     assert of(site, "v0.1.0").comparison is None
 
 
-def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
+def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site, ledger: Path) -> None:
     page = of(site, "v0.2.0")
     assert f"docker run --rm -p 127.0.0.1:8000:8000 HOST/{site.name}@{page.pointer.digest}" in page.tries
     assert page.tries[-1].startswith("curl http://127.0.0.1:8000/v1/chat/completions ")
@@ -120,7 +120,8 @@ def test_a_page_has_the_commands_to_try_verify_and_leave_it(site: Site) -> None:
     assert parts["image"] == page.pointer.digest
     assert parts["weights"] == page.pointer.model == page.verdict.model
     assert parts["signed statement"] == page.pointer.evidence
-    servers = {runtime: gathering._archived(runtime) for runtime in ("tgi", "vllm", "of another version")}
+    images = (page.image.model_copy(update={"runtime": name}) for name in ("tgi", "vllm", "of another version"))
+    servers = {image.runtime: gathering._archived(ledger, image) for image in images}
     assert servers == {
         "tgi": ", archived on 2026-03-21; its last release is 3.3.7",
         "vllm": "",
