@@ -138,7 +138,7 @@ def test_a_penalty_on_repetition_is_found_by_an_answer_that_nothing_ends(
     """`transformers serve` applies what generation_config.json says; `merge` leaves nothing there, and this has some."""
     changed = shutil.copytree(tuned_model, tmp_path / "changed")
     path = changed / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 1.3}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 2.0}))
     report, found = _served_from_the_right_place(run, changed, params, tmp_path)
     assert report.status == "fail"
     assert found["parity"].status == "fail", found["parity"]
