@@ -3,7 +3,7 @@
 Its layers are the image's own layers of weights under ModelPack's media types, so no weights are stored or sent twice.
 It follows from the image's manifest and the image report alone, so the same image gives the same bytes everywhere.
 
-Source: https://github.com/modelpack/model-spec, docs/spec.md, docs/config.md, docs/annotations.md.
+Source: https://github.com/modelpack/model-spec/tree/v0.0.7/docs
 """
 
 from collections.abc import Mapping

@@ -26,10 +26,10 @@ from tests.registry_service import Registry
 
 pytestmark = pytest.mark.slow
 
-# The fields of a config that the specification names, docs/config.md of version 0.0.7.
+# The fields of a config's descriptor in version 0.0.7 of the specification.
 DESCRIPTOR = {
     "createdAt", "authors", "vendor", "family", "name", "version", "title", "description", "docURL", "sourceURL",
-    "datasetsURL", "revision", "licenses",
+    "revision", "licenses",
 }  # fmt: skip
 
 
@@ -168,6 +168,12 @@ def test_a_folder_on_another_machine_gets_the_same_bytes(pushed: Pushed, tmp_pat
     signing_tree.served(root, image)
     signed = sign(root, Layout(root / layout.IMAGE), root / KEY)
     assert pushed.pack in signed.added
+    index = root / layout.IMAGE / "index.json"
+    entries = json.loads(index.read_text())
+    entries["manifests"] = [entry for entry in entries["manifests"] if entry["digest"] != pushed.pack]
+    index.write_text(json.dumps(entries))
+    again = sign(root, Layout(root / layout.IMAGE), root / KEY)
+    assert again == signed._replace(added=(pushed.pack,)), "a release that lacks one gets it"
 
 
 def test_the_provenance_that_the_signer_signed_names_it(pushed: Pushed, tmp_path: Path) -> None:
