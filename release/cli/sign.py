@@ -22,9 +22,9 @@ from release.cli.common import FOLDER, KEY, KEYLESS, exclusive, refusing, show
 def sign(root: Path, key: Path | None, keyless: bool, artifact: Path | None, as_json: bool) -> None:
     """Sign the built and verified image.
 
-    Attaches the signed statement, the signature of the weights, SLSA provenance and the bill of materials to it.
-    Prints the digest of the evidence. Signing the same release again changes nothing; another signer's signatures are
-    added.
+    Attaches the signed statement, the signature of the weights, SLSA provenance, the bill of materials and a ModelPack
+    of the weights to it. Prints the digest of the evidence. Signing the same release again changes nothing; another
+    signer's signatures are added.
     """
     from checks.storage import layout
     from release.record import hand_over

@@ -13,6 +13,7 @@ from release.adapters.registry.documents import Descriptor, Store
 from release.evidence import (
     attach,
     dsse,
+    modelpack,
     sbom,
     sigstore,
     slsa,
@@ -137,11 +138,12 @@ def sign_and_attach(
     stated: bytes,
     weights: bytes,
     bill: bytes,
+    pack: modelpack.ModelPack,
 ) -> Signed:
     """Sign and attach what the same signer did not attach before.
 
     ``stated``: the statement of the release; ``weights``: that of the weights, as OpenSSF model signing defines it;
-    ``bill``: the bill of materials.
+    ``bill``: the bill of materials; ``pack``: the weights as a ModelPack, which the provenance names.
 
     Everything is signed before anything is attached. The statement comes last, so that whoever finds it finds the rest.
     In a registry a statement that a key signed is also attached as a bundle, for other programs.
@@ -152,9 +154,11 @@ def sign_and_attach(
     envelope = present.get(stated) or signatory.sign(stated)
     release = check(envelope, subject.digest, own)
     signer = next(signer for signer in own if signer.name == release.signer)
-    provenance = slsa.make(release.statement, signer)
+    provenance = slsa.make(release.statement, signer, pack.digest)
     signed[provenance] = present.get(provenance) or signatory.bundle(provenance)
     added = []
+    if all(one.digest != pack.digest for one in store.referrers(subject.digest)):
+        added.append(modelpack.attach(store, pack))
     if bill not in present:
         added.append(attach.attach(store, subject, sbom.MEDIA_TYPE, bill, "sbom.cdx.json"))
     for payload, title in ((weights, "model.sig"), (provenance, "provenance.json")):

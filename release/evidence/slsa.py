@@ -1,7 +1,7 @@
 """The release as SLSA provenance v1 (https://slsa.dev/spec/v1.0/provenance), for tools that do not know Lockstep.
 
-It is computed from the signed statement of the release alone, so it says nothing that the statement does not say, and
-the same release gives the same bytes. Lockstep itself never reads it: a promotion checks the statement.
+It is computed from the signed statement of the release and the digest of the image's ModelPack, which follows from the
+image. So the same release gives the same bytes. Lockstep itself never reads it: a promotion checks the statement.
 """
 
 from typing import Any, Final
@@ -17,14 +17,20 @@ BUILD: Final = "urn:lockstep:build:v1"
 _BUILDER = "urn:lockstep:builder:"
 
 
-def make(release: Statement, signer: Signer) -> bytes:
-    """Return the provenance of ``release``, which ``signer`` signed; an in-toto statement in canonical JSON."""
+def make(release: Statement, signer: Signer, pack: str) -> bytes:
+    """Return the provenance of ``release``, which ``signer`` signed; an in-toto statement in canonical JSON.
+
+    ``pack``: the digest of the ModelPack of its image.
+    """
     its = release.predicate
     base = its.image.base
     return canonical_json(
         {
             "_type": STATEMENT,
-            "subject": [subject.model_dump(mode="json") for subject in release.subject],
+            "subject": [
+                *(subject.model_dump(mode="json") for subject in release.subject),
+                _file("modelpack", pack),
+            ],
             "predicateType": PREDICATE,
             "predicate": {
                 "buildDefinition": {

@@ -12,7 +12,7 @@ from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.adapters.registry import reference
 from release.adapters.registry.documents import Store
-from release.evidence import attach, sbom, statement, trust, verification, weights
+from release.evidence import attach, modelpack, sbom, statement, trust, verification, weights
 from release.evidence.attached_statements import Signed, sign_and_attach
 from release.evidence.keys import KEY
 from release.image import stores
@@ -42,12 +42,12 @@ def sign(
 ) -> Signed:
     """Sign the release whose image is in ``store``, with ``key`` or the identity of this CI job.
 
-    Signs and attaches the statement, the signature of the weights, SLSA provenance and the bill of materials. What the
-    same signer attached before is left unchanged. ``target`` is the branch whose signers count. Raises EvidenceRefused
-    if HEAD has code that the target branch never had, if the verdict does not hold, if a report is missing, failed or
-    about something else, if no verifier signed the serving report, or if the signer may not sign releases;
-    VerdictFailed or VerdictInconclusive; RegistryRefused if the image is missing or the store accepts nothing;
-    MachineRefused.
+    Signs and attaches the statement, the signature of the weights, SLSA provenance and the bill of materials; attaches
+    the weights as a ModelPack, which the provenance names. What the same signer attached before is left unchanged.
+    ``target`` is the branch whose signers count. Raises EvidenceRefused if HEAD has code that the target branch never
+    had, if the verdict does not hold, if a report is missing, failed or about something else, if no verifier signed the
+    serving report, or if the signer may not sign releases; VerdictFailed or VerdictInconclusive; RegistryRefused if the
+    image is missing or the store accepts nothing; MachineRefused.
     """
     if (key is None) != keyless:
         raise EvidenceRefused(
@@ -67,8 +67,11 @@ def sign(
     bill = sbom.make(record, image, commits.committed_at(root, image.commit))
     stated = statement.make(root, record, image, serving, verified, digest.of_bytes(bill))
     of_weights = weights.payload(weights.of_image(image), record.params.serve.name)
+    pack = modelpack.make(store, subject, image)
     with store.held() if isinstance(store, Layout) else contextlib.nullcontext():
-        return sign_and_attach(store, subject, signer, stated=stated, weights=of_weights, bill=bill)
+        return sign_and_attach(
+            store, subject, signer, stated=stated, weights=of_weights, bill=bill, pack=pack
+        )
 
 
 def of_built(root: Path, key: Path | None, *, keyless: bool) -> Signed:

@@ -129,7 +129,9 @@ def test_in_toto_accepts_the_provenance_and_slsa_finds_its_fields(pushed: Pushed
     found = stated(verify(pushed, "slsaprovenance1"))
     subjects = [ResourceDescriptor(each["name"], digest=each["digest"]).pb for each in found["subject"]]
     Statement(subjects, found["predicateType"], found["predicate"]).validate()
-    assert found["subject"] == [subject.model_dump(mode="json") for subject in pushed.signed.statement.subject]
+    *ours, pack = found["subject"]
+    assert ours == [subject.model_dump(mode="json") for subject in pushed.signed.statement.subject]
+    assert f"sha256:{pack['digest']['sha256']}" in pushed.signed.added
     definition, details = found["predicate"]["buildDefinition"], found["predicate"]["runDetails"]
     its = pushed.signed.statement.predicate
     assert (definition["buildType"], details["builder"]["id"]) == (slsa.BUILD, "urn:lockstep:builder:ada")

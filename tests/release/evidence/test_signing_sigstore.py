@@ -212,7 +212,7 @@ def test_a_release_is_signed_and_found_by_an_identity(
     _signing(monkeypatch, standin, OURS)
     place = Layout(root / layout.IMAGE)
     done = sign(root, place, keyless=True)
-    assert (done.signer, len(done.added)) == ("ci", 4)
+    assert (done.signer, len(done.added)) == ("ci", 5)
     assert sign(root, place, keyless=True) == done._replace(added=())
     walk = show(root, done.statement.predicate.image.image)
     assert (walk.signer, walk.evidence) == ("ci", done.evidence)

@@ -27,6 +27,7 @@ from release.evidence import (
     attached_statements,
     dsse,
     keys,
+    modelpack,
     sbom,
     sigstore,
     statement,
@@ -235,16 +236,16 @@ def test_what_is_signed_fits_the_published_schema_and_little_else_does(signed: t
 # -- the artifacts
 
 
-def test_four_artifacts_are_attached_and_the_second_time_none(run: Path) -> None:
+def test_five_artifacts_are_attached_and_the_second_time_none(run: Path) -> None:
     first = sign(run, store(run), run / KEY)
     before = {path: path.read_bytes() for path in (run / layout.IMAGE).rglob("*") if path.is_file()}
-    assert len(first.added) == 4
+    assert len(first.added) == 5
     again = sign(run, store(run), run / KEY)
     assert again == first._replace(added=())
     assert {path: path.read_bytes() for path in (run / layout.IMAGE).rglob("*") if path.is_file()} == before
     listed = store(run).referrers(image_of(run).image)
     kinds = {(one.model_extra or {})["artifactType"] for one in listed}
-    assert kinds == {ENVELOPE, sigstore.BUNDLE, sbom.MEDIA_TYPE}
+    assert kinds == {ENVELOPE, sigstore.BUNDLE, sbom.MEDIA_TYPE, modelpack.ARTIFACT}
     assert {one.digest for one in listed} == set(first.added)
 
 
@@ -253,7 +254,7 @@ def test_the_image_is_still_the_only_one_of_its_folder_and_outlives_a_rebuild(ru
     image = image_of(run).image
     assert store(run).document("").digest == image
     assert build(run, BuildOptions()).image == image
-    assert len(store(run).referrers(image)) == 4
+    assert len(store(run).referrers(image)) == 5
 
 
 def test_a_new_serving_report_is_a_new_statement_beside_the_old(run: Path) -> None:
