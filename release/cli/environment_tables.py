@@ -88,7 +88,7 @@ def status(found: "Status") -> str:
             about.append(f"image {pointer.image}")
             about += took(runs.took) if runs.took else []
             about += [f"not verified as it serves: {line}" for line in runs.otherwise]
-        about += [state.older] if state.older else []
+        about += filter(None, [state.gap, state.older, *state.stuck])
         about += [f"! {line}" for line in state.wrong]
         if state.next is not None:
             what = state.next.version or f"model {short(state.next.model)}"

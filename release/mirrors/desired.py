@@ -20,7 +20,7 @@ from checks.storage import layout
 from release.evidence import freshness, trust, verification
 from release.ledger import Ledger, Move, released_pointers
 from release.mirrors.types import MirrorFinding
-from release.overlay import edits, environment_file, overlays
+from release.overlay import edits, environment_file, overlays, updates
 from release.record.records import Records
 from release.runtimes import lookup
 
@@ -41,7 +41,8 @@ class Verified(NamedTuple):
 class Desired(NamedTuple):
     """``files``: those that a promotion writes for a cluster; None if they cannot be computed.
 
-    ``older``: a line if a cluster runs shared folders of an earlier version of Lockstep, which is no finding.
+    No finding are ``older``, a line if a cluster runs shared folders of an earlier version of Lockstep; ``stuck``, why
+    an update could not end; and ``gap``, for how long no server answers during an update.
     """
 
     environment: str
@@ -51,6 +52,8 @@ class Desired(NamedTuple):
     namespace: str | None  # The namespace in environment.yaml.
     findings: tuple[MirrorFinding, ...]
     older: str = ""
+    stuck: tuple[str, ...] = ()
+    gap: str = ""
 
 
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
@@ -70,9 +73,12 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
     environments = {}
     for name in names:
         monitoring = partial(_monitoring, name, records, ledger, tip)
-        older = edits.older(name, files)
         environment = _environment(name, files, records, monitoring)
-        environments[name] = environment._replace(older=older)
+        environments[name] = environment._replace(
+            older=edits.older(name, files),
+            stuck=tuple(edits.stuck(name, files, environment.files)),
+            gap=_gap(environment, files),
+        )
     return records, ledger, tip, environments
 
 
@@ -86,6 +92,13 @@ def drift(environment: str, what: str, git: str, mirror: str) -> MirrorFinding:
         severity="drift",
         todo=_AGAIN,
     )
+
+
+def _gap(environment: Desired, files: Mapping[Path, bytes]) -> str:
+    if environment.pointer is None or environment.envelope is None or environment.files is None:
+        return ""
+    report = environment.envelope.statement.predicate.serving
+    return updates.gap(environment.environment, environment.pointer, report, files)
 
 
 def last_move(name: str, moves: tuple[Move, ...]) -> list[MirrorFinding]:
@@ -149,7 +162,7 @@ def _environment(
     failures += [
         drift(name, "overlay", "leaves the release as it is", failure)
         for failure in edits.failures(name, found, wanted, monitoring)
-        if failure != edits.older(name, found)
+        if failure not in (edits.older(name, found), *edits.stuck(name, found, wanted))
     ]
     return Desired(name, its, envelope, wanted, spaced, tuple(failures))
 

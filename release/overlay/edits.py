@@ -16,7 +16,7 @@ from typing import Any
 
 from checks.process.errors import ParamsRefused
 from checks.storage import digest, layout, plain_yaml
-from release.overlay import environment_file, kustomization
+from release.overlay import environment_file, kustomization, scaling, updates
 from release.overlay.environment_file import EnvironmentFile
 from release.overlay.overlays import FOLDER, GPU, SERVER, SHARED
 
@@ -45,17 +45,18 @@ def failures(
 
     ``committed``: all files of one commit below release/environments, by path in the repository; None for anything but
     a regular file. ``monitoring`` gives what the folder of the component may be, and is called if there is one; what it
-    raises is passed on. No other environment stops a ``rollback``, and no shared folder of an earlier version.
+    raises is passed on. Nothing in other environments, ``older`` or ``stuck`` stops a ``rollback``.
     """
     path = environment_file.path(environment)
     try:
         file = environment_file.read(environment, committed)
     except ParamsRefused as refused:
         return [f"{refused.what}: {refused.todo}"]
-    release = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
+    release = _patch(environment, wanted)
     others = () if rollback else _others(environment, file, committed)
     return [
-        *filter(None, ["" if rollback else older(environment, committed)]),
+        *([] if rollback else filter(None, [older(environment, committed)])),
+        *([] if rollback else stuck(environment, committed, wanted)),
         *_files(environment, file, committed),
         *_monitoring(environment, file, committed, monitoring),
         *(f"{path}: {failure}" for failure in (*_release(file, release), *others)),
@@ -67,6 +68,21 @@ def older(environment: str, committed: Files) -> str:
     names = ", ".join(map(str, earlier_folders(committed)))
     todo = f"`lockstep render {environment}` writes those of this version, for every environment"
     return f"{names}: of an earlier version of Lockstep: {todo}" if names else ""
+
+
+def stuck(
+    environment: str, committed: Files, wanted: Mapping[Path, bytes] | None = None
+) -> list[str]:
+    """List why an update of the servers could not end, or would end every server unasked, one line each.
+
+    ``wanted``: as for ``failures``; None: not known, so that the knob `gpus` alone counts.
+    """
+    file = environment_file.readable(environment, committed)
+    if file is None:
+        return []
+    gpus = file.gpus or _gpus(_patch(environment, wanted) if wanted else None)
+    found = updates.failures(file, scaling.servers(environment, file, committed), gpus)
+    return [f"{environment_file.path(environment)}: {failure}" for failure in found]
 
 
 def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:
@@ -120,7 +136,7 @@ def _monitoring(
         for path in sorted({*here, *wanted}):
             if here.get(path) != wanted.get(path):
                 yield f"{path}: is not what the section monitor gives: {todo}"
-    if folder / "scaledobject.yaml" in here and (
+    if scaling.scaled_object(environment) in here and (
         file.replicas is not None or file.variant != "deployment"
     ):
         yield (
@@ -136,9 +152,22 @@ def _release(file: EnvironmentFile, release: Mapping[str, Any] | None) -> Iterat
     (container,) = release["spec"]["template"]["spec"]["containers"]
     if "image" not in container and file.server is None:
         yield "server: weights come alone: name the server that they run in, as HOST/NAME@sha256:…"
-    gpus = container.get("resources", {}).get("limits", {}).get(GPU)
-    if gpus is not None and file.gpus not in (0, int(gpus)):
+    gpus = _gpus(release)
+    if gpus and file.gpus not in (0, gpus):
         yield f"gpus: is {file.gpus}, serve.shards is {gpus}: write `gpus: {gpus}`"
+
+
+def _patch(environment: str, wanted: Mapping[Path, bytes]) -> Any:
+    """Return the release's patch of the Deployment; None if no cluster can run the release."""
+    return plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
+
+
+def _gpus(release: Mapping[str, Any] | None) -> int:
+    """Return the number of GPUs of each server that the release sets; 0 if it sets none."""
+    if release is None:
+        return 0
+    (container,) = release["spec"]["template"]["spec"]["containers"]
+    return int(container.get("resources", {}).get("limits", {}).get(GPU, 0))
 
 
 def _others(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:

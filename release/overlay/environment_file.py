@@ -167,16 +167,19 @@ class EnvironmentFile(Section):
     """Everything that an environment may say of how its releases run.
 
     ``replicas``: None: a scaler sets the number of servers. ``update``: ``surge`` starts a new server before an old one
-    ends, ``replace`` ends an old one first, ``pause`` ends all first. ``server``: the image in which weights alone run.
-    ``gpus``: of each server; 0: as the release says. ``clients``: who may send requests; empty: every pod.
+    ends, ``replace`` ends an old one first, ``pause`` ends all first. ``downtime``: whether an update may end every
+    server. ``server``: the image in which weights alone run. ``gpus``: of each server; 0: as the release says.
+    ``capacity``: GPUs for all servers at a time; None: not known. ``clients``: who may send requests; empty: every pod.
     """
 
     namespace: Namespace
     variant: Literal["deployment", "kserve", "rollout"] = "deployment"
     replicas: Count | None = 1
     update: Literal["surge", "replace", "pause"] = "surge"
+    downtime: Literal["allowed"] | None = None
     server: ImageByDigest | None = None
     gpus: Annotated[int, Field(ge=0, le=1000)] = 0
+    capacity: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     run_as_non_root: bool = False
     resources: ContainerResources = ContainerResources()
     pod: PodPlacement = PodPlacement()

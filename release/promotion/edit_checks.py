@@ -18,7 +18,7 @@ from release.evidence.attached_statements import Released
 from release.ledger import Change
 from release.monitoring import component
 from release.monitoring.objectives import Scope
-from release.overlay import edits, environment_file, kustomization, namespaces
+from release.overlay import edits, environment_file, kustomization, namespaces, updates
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, folder, rendered
@@ -64,6 +64,16 @@ def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) 
         case.environment, case.present.files, _wanted(case), versions, rollback=True
     ):
         result.fail(failure, _TODO)
+
+
+def gap(case: Case) -> list[str]:
+    """Return a line that says for how long no server answers during the move; none if one always does."""
+    after, released = case.after.value, case.released.value
+    if case.present.pointer is None or after is None or released is None:
+        return []
+    report = released.statement.predicate.serving
+    line = updates.gap(case.environment, after, report, case.present.files)
+    return [line] if line else []
 
 
 def _of_other_projects(case: Case) -> Iterator[str]:

@@ -46,6 +46,7 @@ def notes(promotion: Promotion) -> list[str]:
     lines = [*promotion.others]
     if after and (local := overlays.unreachable(after)):
         lines.append(local)
+    lines += edit_checks.gap(promotion)
     if promotion.change.message:
         lines += move_commit.untagged(context, environment, after)
     return lines + _handed_to_a_scaler(promotion)

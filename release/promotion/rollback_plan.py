@@ -113,6 +113,7 @@ def make(
     notes += move_commit.untagged(promotion_context, name, after)
     if local := overlays.unreachable(after):
         notes.append(local)
+    notes += edit_checks.gap(case)
     return RollbackPlan("planned", present, after, entry, checks, tuple(notes), case.change)
 
 

@@ -20,7 +20,9 @@ from release.ledger import Kind, Move
 from release.ledger.released_pointers import Envelope
 from release.record.records import Records
 
-Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification", "render"]
+Wait = Literal[
+    "build", "soak", "signatures", "approvals", "quarantine", "verification", "render", "room"
+]
 
 
 class Runs(Record):

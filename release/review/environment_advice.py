@@ -11,10 +11,13 @@ from typing import Literal, NamedTuple
 from release.review.advice import Advised, Row
 
 Name = Literal[
-    "quarantined", "drift", "doubt", "nothing", "runs", "held", "unfit", "render", "build", "people", "soak", "next",
+    "quarantined", "drift", "doubt", "nothing", "runs", "held", "unfit", "room", "render", "build", "people", "soak",
+    "next",
 ]  # fmt: skip
 
-Wait = Literal["build", "soak", "signatures", "approvals", "quarantine", "verification", "render"]
+Wait = Literal[
+    "build", "soak", "signatures", "approvals", "quarantine", "verification", "render", "room"
+]
 
 
 class Situation(NamedTuple):
@@ -57,6 +60,10 @@ TABLE: dict[Name, Row] = {
         "⚠️", "{next} of {source} must not follow as it was verified", "{waits}",
         "`lockstep verify` it as {environment} serves, `lockstep sign` it, and promote it to {source} again",
     ),
+    "room": Row(
+        "⚠️", "{next} of {source} can follow once environment.yaml of {environment} lets an update end", "{waits}",
+        "write that, `lockstep render {environment}`, commit both, then `lockstep promote {environment}`",
+    ),
     "render": Row(
         "⚠️", "{next} of {source} can follow once {environment} is rendered", "{waits}",
         "`lockstep render {environment}`, commit that, then `lockstep promote {environment}`",
@@ -78,6 +85,7 @@ TABLE: dict[Name, Row] = {
 _WAITS: dict[Wait, Name] = {
     "quarantine": "held",
     "verification": "unfit",
+    "room": "room",
     "render": "render",
     "build": "build",
     "signatures": "people",

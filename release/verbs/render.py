@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from checks.process.errors import ParamsRefused
 from checks.storage import files, layout
 from release.overlay import edits, environment_file, kustomization
 
@@ -10,14 +11,17 @@ def render(root: Path, environment: str) -> list[Path]:
     """Write the kustomization.yaml of ``environment``, and the shared files that it uses or that are there.
 
     Return the paths of the files that changed. A shared folder of an earlier version of Lockstep is replaced as a
-    whole; other files of people stay. Raises ParamsRefused if environment.yaml is missing or invalid.
+    whole; other files of people stay. Raises ParamsRefused if environment.yaml is missing or invalid, or if an update
+    with it could not end, or would end every server unasked.
     """
     source = environment_file.path(environment)
     file = environment_file.read(environment, {source: _data(root / source)})
-    wanted = {source.with_name(kustomization.NAME): kustomization.render(environment, file)}
-    wanted |= edits.shared_files(file)
     paths = [path for path in (root / layout.ENVIRONMENTS).rglob("*") if not path.is_dir()]
     committed = {path.relative_to(root): _data(path) for path in paths}
+    if stuck := edits.stuck(environment, committed):
+        raise ParamsRefused(stuck[0], f"see {environment_file.PAGE}", tuple(stuck[1:]))
+    wanted = {source.with_name(kustomization.NAME): kustomization.render(environment, file)}
+    wanted |= edits.shared_files(file)
     for folder, content in edits.shared_folders().items():
         wanted |= content if edits.files_below(folder, committed) else {}
     for path in {path for stale in edits.earlier_folders(committed).values() for path in stale}:

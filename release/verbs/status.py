@@ -10,6 +10,7 @@ from pathlib import Path
 from checks.process.errors import Contradicted, Refusal
 from checks.records.rows import Record
 from release.mirrors import desired, tags
+from release.mirrors.desired import Desired
 from release.mirrors.types import MirrorFinding
 from release.promotion import quarantined, running
 from release.promotion.running import Next, Runs, Wait
@@ -25,13 +26,16 @@ _TODO = (
 class State(Record):
     """One environment; ``runs`` is None if it runs nothing. ``advice``: what the reader should do about it.
 
-    ``older``: a line if shared files of it are of an earlier version of Lockstep, so that no promotion follows.
+    No promotion follows if shared files of it are of an earlier version of Lockstep, which ``older`` says in a line, or
+    if an update could not end, for the reasons in ``stuck``. ``gap``: for how long no server answers during an update.
     """
 
     environment: str
     runs: Runs | None
     drift: tuple[MirrorFinding, ...]
     older: str = ""
+    stuck: tuple[str, ...] = ()
+    gap: str = ""
     next: Next | None
     advice: Advised
 
@@ -91,7 +95,7 @@ def status(root: Path) -> Status:
         )
         last = desired.last_move(name, moves)
         drift = (*environment.findings, *seen[name].findings, *last)
-        states.append(_state(name, runs[name], drift, environment.older, following, rules.after))
+        states.append(_state(environment, runs[name], drift, following, rules.after))
     contradicting = quarantined.contradictions(quarantine)
     wrong = tuple(f"{what}; {todo}" for what, todo in contradicting)
     differing = tags.lines(ledger, tip, ledger.model_name(params.serve.name), promote.ordered)
@@ -105,14 +109,13 @@ def status(root: Path) -> Status:
 
 
 def _state(
-    name: str,
+    environment: Desired,
     runs: Runs | None,
     drift: tuple[MirrorFinding, ...],
-    older: str,
     following: tuple[Next, Mapping[Wait, str]] | None,
     after: str | None,
 ) -> State:
-    situation = Situation(name, after=after)
+    situation = Situation(environment.environment, after=after)
     following_release, waits = following or (None, {})
     if runs is not None:
         situation = situation._replace(
@@ -123,13 +126,16 @@ def _state(
         situation = situation._replace(drift=(first, drift[0].todo))
     if following_release is not None:
         called = following_release.version or f"the model {following_release.model[7:19]}"
-        if older:
-            waits = {**waits, "render": older}
+        if environment.older:
+            waits = {**waits, "render": environment.older}
+        if environment.stuck:
+            waits = {**waits, "room": "; ".join(environment.stuck)}
         situation = situation._replace(next=called, source=following_release.source, waits=waits)
     advice = environment_advice.advise(situation)
     return State(
-        environment=name, runs=runs, drift=drift, older=older, next=following_release, advice=advice
-    )
+        environment=environment.environment, runs=runs, drift=drift, older=environment.older, stuck=environment.stuck,
+        gap=environment.gap, next=following_release, advice=advice,
+    )  # fmt: skip
 
 
 def refusal(status: Status) -> Refusal | None:

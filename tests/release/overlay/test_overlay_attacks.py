@@ -351,6 +351,8 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "too many": ({"replicas": 1001}, "replicas: Input should be less than or equal to 1000"),
     "truth as a number": ({"replicas": True}, "replicas: Input should be a valid integer"),
     "an update that never ends": ({"update": "never"}, "update: Input should be 'surge', 'replace' or 'pause'"),
+    "downtime that nobody allowed": ({"downtime": "denied"}, "downtime: Input should be 'allowed'"),
+    "fewer GPUs than none": ({"capacity": -1}, "capacity: Input should be greater than or equal to 0"),
     "a server without a digest": ({"server": "evil.example/x:latest"}, "server: String should match"),
     "a server with two digests": ({"server": f"{EVIL}@{OTHER}"}, "server: String should match"),
     "a server that kustomize takes for the gateway's": (

@@ -37,10 +37,10 @@ FREE: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], Any], Any]] = {
     "replicas": ({"replicas": 3}, lambda item: item["spec"]["replicas"], 3),
     "a scaler": ({"replicas": None}, lambda item: item["spec"].get("replicas"), None),
     "an old server ends first": (
-        {"update": "replace"}, lambda item: item["spec"]["strategy"],
+        {"update": "replace", "downtime": "allowed"}, lambda item: item["spec"]["strategy"],
         {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}},
     ),
-    "a pause": ({"update": "pause"}, lambda item: item["spec"]["strategy"], {"type": "Recreate"}),
+    "a pause": ({"update": "pause", "downtime": "allowed"}, lambda item: item["spec"]["strategy"], {"type": "Recreate"}),
     "GPUs": (
         {"gpus": 2, "pod": {"tolerations": [{"operator": "Exists"}]}},
         lambda item: (server_of(item)["resources"]["limits"]["nvidia.com/gpu"], len(pod_of(item)["tolerations"])), ("2", 2),

@@ -156,6 +156,21 @@ def test_the_labels_by_which_an_operator_finds_them_are_a_knob(root: Path) -> No
         assert item["metadata"]["labels"]["release"] == "monitoring"
 
 
+def test_the_most_servers_of_a_scaler_have_to_fit_into_the_capacity(root: Path) -> None:
+    scaled(root)
+    tree = root / layout.ENVIRONMENTS
+    edit(tree, "staging", lambda own: own.update(gpus=1, capacity=4))
+    (failure,) = failures(root)
+    assert "capacity: is 4, but 5 GPUs are needed, 1 each for 4 servers and for one more during an update" in failure
+    edit(tree, "staging", lambda own: own.update(update="replace", capacity=3))
+    only, most = failures(root)
+    assert "update: replace: the only server ends" in only, "the fewest are one"
+    assert "1 each for 4 servers: write a smaller `most` in monitor.scaling, or `capacity: 4`" in most
+    for text in ("[", "[]", "spec: 1", "spec: {minReplicaCount: many, maxReplicaCount: 4}"):
+        (tree / HOME / "scaledobject.yaml").write_text(text)
+        assert len(edits.stuck("staging", lying(tree))) == 1, "its own check refuses the file"
+
+
 COMMAND = "`lockstep monitor component staging` writes it from the section monitor"
 EDITED: dict[str, spoil.Spoil] = {
     "an edited rule": spoil.replace(f"{HOME}/prometheusrule.yaml", "> 0.144", "> 0.9"),

@@ -14,8 +14,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from checks.formats.serving import ServingReport
 from checks.process.errors import PromotionRefused, Refusal, RegistryRefused
 from checks.storage import layout
+from checks.storage.files import read_json
 from release.adapters.registry import reference
 from release.adapters.registry.client import Repository
 from release.adapters.retries import Patience
@@ -23,10 +25,12 @@ from release.cli import main
 from release.overlay import overlays
 from release.verbs import rollback as rollbacks
 from release.verbs.page import MEDIA_TYPE, page
+from release.verbs.status import status
 from tests import kubernetes_tools, ledger_tree, programs, spoil
 from tests import promotion_tree as tree
 from tests.faulty_proxy import Fault, FaultyProxy
 from tests.ledger_tree import git, keep, refs
+from tests.overlay_sample import edit
 from tests.promotion_tree import Release, move
 from tests.registry_service import Registry, registry
 
@@ -107,6 +111,8 @@ def test_an_image_of_a_registry_goes_through_the_environments_and_back(world: Wo
     assert first is not None
     assert first.image == f"{world.proxy.host}/team/router@{world.release.digest}"
     assert move(world.root, "production").after == first
+    edit(world.root / layout.ENVIRONMENTS, "production", lambda knobs: knobs.update(update="pause", downtime="allowed"))
+    keep(world.root, "pause")
     second = tree.next_model(world.root, 12, f"{world.proxy.host}/team/router", compared=True)
     keep(world.root, "reports")
     git(world.root, "fetch", "--quiet")
@@ -114,12 +120,22 @@ def test_an_image_of_a_registry_goes_through_the_environments_and_back(world: Wo
     git(world.root, "push", "--quiet", "origin", "main")
     with pytest.raises(PromotionRefused, match="of its record is not in the history of main"):
         move(world.root, "staging", image=second.image)
-    released = tree.release(world.root, f"{world.proxy.host}/team/router")  # of the record as it was merged
+    report = tree.built(world.root, f"{world.proxy.host}/team/router")  # of the record as it was merged
+    serving = read_json(world.root / layout.SERVING_REPORT, ServingReport)
+    values = {"start": 42.04, "drain": 0.5}
+    checks = tuple(check.model_copy(update={"value": values.get(check.name)}) for check in serving.checks)
+    tree.served(world.root, report, checks=checks)
+    tree.signed(world.root, report)
     assert move(world.root, "staging").after is not None
-    move(world.root, "production")
+    (note,) = [note for note in move(world.root, "production").notes if note.startswith("update: ")]
+    assert note.startswith("update: pause: no server answers for about 53 s: the old one ends in 10.5 s")
+    assert status(world.root).environments[1].gap == note
     back = rollbacks.rollback(world.root, "production", why="answers in French")
     assert back.after == first
-    assert (back.held and back.held.image) == released.digest
+    assert (back.held and back.held.image) == report.image
+    assert (
+        "update: pause: no server answers while a new one starts: verification did not measure how long" in back.notes
+    )
 
 
 def test_the_page_of_a_release_is_attached_to_its_image_once_and_another_tool_finds_it(

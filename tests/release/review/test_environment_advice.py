@@ -37,6 +37,11 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str]] = {
         following(verification="is not verified as it would serve: it ran as a process"),
         "⚠️ v0.2.0 of staging must not follow as it was verified", "ran as a process", "`lockstep verify`",
     ),
+    "room": (
+        following(render="base: of an earlier version of Lockstep", room="capacity: is 1"),
+        "⚠️ v0.2.0 of staging can follow once environment.yaml of production lets an update end", "capacity: is 1",
+        "write that, `lockstep render production`, commit both",
+    ),
     "render": (
         following(build="`lockstep build`", render="base: of an earlier version of Lockstep"),
         "⚠️ v0.2.0 of staging can follow once production is rendered", "base: of an earlier", "`lockstep render production`, commit",

@@ -83,6 +83,17 @@ def test_the_command_names_every_file_that_it_wrote(root: Path) -> None:
     assert second.output == "nothing to write: all files are as environment.yaml gives them\n"
 
 
+def test_knobs_with_which_no_update_ends_are_refused_and_nothing_is_written(root: Path) -> None:
+    path = root / layout.ENVIRONMENTS / "staging" / "environment.yaml"
+    path.write_text(f"{path.read_text()}gpus: 1\ncapacity: 1\n")
+    before = files(root)
+    with pytest.raises(ParamsRefused, match="write `update: replace` and `downtime: allowed`, or `capacity: 2`"):
+        render(root, "staging")
+    assert files(root) == before
+    path.write_text(path.read_text().replace("update: surge", "update: replace\ndowntime: allowed"))
+    assert RENDERED in render(root, "staging")
+
+
 def test_an_environment_without_its_file_is_refused(root: Path) -> None:
     with pytest.raises(ParamsRefused, match=r"canary/environment\.yaml: is missing"):
         render(root, "canary")

@@ -156,6 +156,31 @@ def test_after_an_upgrade_that_changes_the_base_a_promotion_waits_for_render_and
     assert [(state.older, state.drift) for state in status(root).environments] == [("", ()), ("", ())]
 
 
+def test_an_update_that_leaves_no_server_stops_a_promotion_until_that_is_allowed_and_no_rollback(root: Path) -> None:
+    environments = root / layout.ENVIRONMENTS
+    overlay_sample.edit(environments, "production", lambda knobs: knobs.update(update="pause", gpus=1, capacity=1))
+    keep(root, "pause")
+    found = status(root)
+    assert (found.contradictions, found.environments[0].stuck) == ((), ())
+    production = found.environments[1]
+    file = "release/environments/production/environment.yaml"
+    fix = "write fewer `replicas` or `gpus`, or `capacity: 2` if there are so many"
+    assert production.stuck == (
+        f"{file}: update: pause: all servers end before a new one starts: write `downtime: allowed`",
+        f"{file}: capacity: is 1, but 2 GPUs are needed, 1 each for 2 servers: {fix}",
+    )
+    shown = environment_tables.status(found)
+    assert all(shown.count(line) == 1 for line in production.stuck)
+    assert production.advice.headline.endswith("can follow once environment.yaml of production lets an update end")
+    gaps = tree.gaps(root, "production")
+    assert all(f"{line}; fix that as docs/reference/environment-files.md says" in gaps for line in production.stuck)
+    assert back(root).done == "moved"
+    overlay_sample.edit(environments, "production", lambda knobs: knobs.update(downtime="allowed", capacity=2))
+    keep(root, "allowed")
+    assert status(root).environments[1].stuck == ()
+    assert move(root, "production").done == "moved"
+
+
 def test_alerts_of_the_last_move_do_not_stop_a_rollback_and_edited_ones_do(root: Path) -> None:
     overlay_sample.watched(root / layout.ENVIRONMENTS, root, "production")
     keep(root, "alerts")
