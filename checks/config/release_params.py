@@ -269,7 +269,8 @@ class Environment(Section):
         bool,
         Field(
             description="whether it must have been verified the way it will be served: by the image's runtime in a "
-            "container, in the image itself or, for weights alone, in the server image that the environment names"
+            "container, in the image itself or, for weights alone, in the server image that serve.server or the "
+            "environment names"
         ),
         stricter("higher"),
     ] = True

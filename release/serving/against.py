@@ -6,7 +6,6 @@ small loss at each upgrade is seen where it is shown, not where it adds up.
 """
 
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,12 +14,6 @@ from checks.evaluation import scoring
 from checks.formats.serving import ServerComparison
 from checks.process.errors import ServingRefused
 from checks.stats import paired
-from checks.storage import layout
-from release import runtimes
-from release.adapters.registry import reference
-from release.ledger import Ledger, released_pointers
-from release.overlay import named_server
-from release.record.records import Records
 from release.runtimes import Runtime
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
@@ -47,69 +40,6 @@ class RunningServer(NamedTuple):
     server_image: str | None
 
 
-def find(
-    root: Path, expected: Expected, server_image: str | None, options: VerifyOptions
-) -> RunningServer:
-    """Find the server of ``options.against``. ``server_image``: the new one, of weights alone.
-
-    Raises ServingRefused if the environment runs nothing, other weights, or this very server; EvidenceRefused or
-    RemoteRefused if its pointer or evidence cannot be read.
-    """
-    name = options.against
-    assert name is not None
-    assert expected.image is not None
-    promote = expected.params.promote
-    if name not in promote.environments:
-        known = ", ".join(promote.environments)
-        raise ServingRefused(
-            f"--against: there is no environment {name[:100]!r}", f"name one of {known}"
-        )
-    ledger = Ledger.open(root, promote)
-    tip = ledger.tip()
-    pointer = ledger.pointer(tip, name)
-    if pointer is None:
-        raise ServingRefused(
-            f"--against: {name} runs nothing",
-            "verify without --against: there is nothing to compare with",
-        )
-    if pointer.model != expected.model:
-        raise ServingRefused(
-            f"--against: {name} runs {pointer.version}, which has other weights",
-            "verify without --against: it compares servers, and the gates compare weights",
-        )
-    path = released_pointers.path(name)
-    release = released_pointers.envelope(
-        ledger.read(tip, path), pointer, str(path)
-    ).statement.predicate
-    image = release.image
-    server = None
-    if image.base is None:
-        named = named_server.named(name, ledger.files(tip, layout.ENVIRONMENTS))
-        server = image.server or release.serving.server or named
-        if server is None:
-            raise ServingRefused(
-                f"--against: nothing says in which server {name} runs {pointer.version}",
-                "verify without --against",
-            )
-    if (pointer.digest, server) == (expected.image.image, server_image):
-        raise ServingRefused(
-            f"--against: {name} runs this server already, in {pointer.version}",
-            "name the new one in serve.server or serve.base, and run `lockstep build`",
-        )
-    serve = Records(root).at(pointer.commit).serve
-    params = expected.params.model_copy(update={"serve": serve})
-    here = pointer.image.startswith(reference.LAYOUT)
-    return RunningServer(
-        environment=name,
-        version=pointer.version,
-        shown=server or pointer.image,
-        expected=expected._replace(params=params, image=image, path=image.path),
-        runtime=runtimes.load(image.runtime),
-        options=VerifyOptions(image=None if here else pointer.image, gpus=options.gpus),
-        server_image=server,
-    )
-
-
 def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> ServerComparison:
     """Ask the old server what the new one was asked, and judge the differences.
 
@@ -134,7 +64,7 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
     )
     codes: dict[str, int] = {}
     groups = np.array([codes.setdefault(row.group, len(codes)) for row in new.rows], np.intp)
-    margin = max(new.serve.verify.margin, ROWS / len(new.rows))
+    margin = new.serve.verify.margin and max(new.serve.verify.margin, ROWS / len(new.rows))
     comparison = paired.compare(ours, theirs, groups, -min(margin, 0.99), CONFIDENCE)
     slower, bound = _slower(new, old), new.serve.verify.slower
     kept = not differ or comparison.low >= -margin

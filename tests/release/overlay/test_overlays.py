@@ -159,7 +159,9 @@ def test_weights_alone_are_mounted_whole_at_a_path_of_their_own(runtime: str, ki
 @pytest.mark.parametrize("kind", [*KINDS, "rollout"])
 def test_the_server_of_a_release_runs_whatever_server_the_environment_names(tree: Path, kind: str) -> None:
     named = f"{SERVER}:v2@sha256:{'d' * 64}"
-    files = overlays.render("staging", pointer(), image("vllm", "weights", server=named), load("vllm"), serve(server=named))
+    files = overlays.render(
+        "staging", pointer(), image("vllm", "weights", server=named), load("vllm"), serve(server=named)
+    )
     put(tree, files)
     pin(tree, "staging", variant=kind)
     items = kubernetes_tools.build(tree / "staging")

@@ -58,6 +58,13 @@ def test_a_server_that_loses_rows_is_refused(params: Params) -> None:
     assert combine((), found) == "fail"
 
 
+def test_a_margin_of_0_allows_no_row_to_differ(params: Params) -> None:
+    found = compared(params, lambda server: server.rows.update({ROWS[1].prompt: "nothing"}), margin=0.0)
+    assert (found.status, found.differ, found.margin) == ("fail", 1, 0)
+    assert "does not rule out a loss of 0;" in found.reason
+    assert compared(params, margin=0.0).status == "pass"
+
+
 def test_a_time_is_judged_only_where_the_policy_bounds_it(params: Params) -> None:
     def wait(server: StandIn) -> None:
         server.prefill = 0.2
