@@ -16,6 +16,7 @@ from release.promotion import compared_server, context
 from release.serving.against import RunningServer
 from release.serving.expected import expected
 from release.serving.options import VerifyOptions
+from release.verbs import quarantine as quarantine_verb
 from release.verbs.build import BuildOptions, build
 from release.verbs.rollback import rollback
 from release.verbs.status import status
@@ -126,6 +127,23 @@ def test_a_rollback_brings_the_old_server_back_and_keeps_the_weights_out_of_quar
     assert (entry.image, entry.model) == (after.image, None)
     assert before.image != after.image
     assert "in quarantine" in gaps(root, "staging")
+
+
+def test_a_server_that_a_rollback_left_does_not_come_back_with_another_commit(root: Path) -> None:
+    before, after = upgraded(root)
+    move(root, "staging")
+    rollback(root, "staging", why="its answers are cut off")
+    for server in (OLD, NEW):
+        tree.rewrite(root, layout.PARAMS, lambda plain, name=server: plain["serve"].update(server=name))  # type: ignore[misc]
+        again = released(root, server, before.place)
+        assert again.image not in (before.image, after.image)
+        if server == OLD:
+            assert move(root, "staging").done == "moved"
+    refused = gaps(root, "staging")
+    assert f"the model {after.model}, in another image with the same server: is in quarantine with v0.1.1" in refused
+    quarantine_verb.release(root, "v0.1.1", why="a newer driver")
+    assert move(root, "staging").done == "moved"
+    assert runs_in(root, "staging") == NEW
 
 
 def test_a_server_that_was_not_verified_is_not_promoted_to_production(root: Path, place: str) -> None:
