@@ -19,7 +19,7 @@ from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
 from release.serving.probes import life
 from release.serving.probes.context import ProbeContext
-from release.serving.probes.load import latency
+from release.serving.probes.load import LEVELS, latency
 from release.serving.probes.score import ROWS, score
 
 CONFIDENCE = 0.95
@@ -69,7 +69,7 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
     slower, bound = _slower(new, old), new.serve.verify.slower
     kept = not differ or comparison.low >= -margin
     in_time = bound is None or (slower is not None and slower <= bound)
-    times = "not measured" if slower is None else f"{slower:.2f} times as long"
+    times = "were not measured" if slower is None else f"take {slower:.2f} times as long"
     return ServerComparison(
         environment=running.environment,
         version=running.version,
@@ -87,7 +87,7 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
         status="pass" if kept and in_time else "fail",
         reason=(
             f"{new.scorer.kind} {ours.mean():.4f}, before {theirs.mean():.4f}, on {len(new.rows)} rows; {differ} texts "
-            f"differ; {_judged(kept, differ, comparison.low, margin)}; the slowest requests take {times}"
+            f"differ; {_judged(kept, differ, comparison.low, margin)}; the slowest requests {times}"
             + (
                 ""
                 if bound is None
@@ -105,9 +105,9 @@ def _judged(kept: bool, differ: int, low: float, margin: float) -> str:
 
 
 def _slower(new: ProbeContext, old: ProbeContext) -> float | None:
-    """The largest ratio of the 95th percentiles, over the levels that both were asked at; None without one."""
+    """The largest ratio of the 95th percentiles, over all levels; None if a level was not measured for both."""
     before = {load.concurrency: load.p95 for load in old.load}
     ratios = [
         load.p95 / before[load.concurrency] for load in new.load if before.get(load.concurrency)
     ]
-    return round(max(ratios), 4) if ratios else None
+    return round(max(ratios), 4) if len(ratios) == len(LEVELS) else None
