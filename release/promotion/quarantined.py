@@ -42,31 +42,23 @@ def by_server(context: PromotionContext, entries: Entries, image: ImageReport) -
 
     A build of a later commit is another image, whose server is as bad.
     """
-    moves = [
-        move for name in context.promote.ordered for move in context.ledger.moves(context.tip, name)
-    ]
-    left = {
-        move.before.digest: move.after.digest
-        for move in moves
-        if move.kind == "rollback" and move.before and move.after
-    }
-    alone = [entry for entry in entries if entry.model is None and entry.image in left]
+    alone = {entry.image: entry for entry in entries if entry.model is None}
     if not alone:
         return None
-    released = released_pointers.releases(context.ledger, context.tip, context.promote.ordered)
+    names = context.promote.ordered
+    moves = [move for name in names for move in context.ledger.moves(context.tip, name)]
+    released = released_pointers.releases(context.ledger, context.tip, names)
     servers = {
         pointer.digest: _server(envelope.statement.predicate.image)
         for pointer, envelope in released.values()
         if envelope
     }
-    return next(
-        (
-            entry
-            for entry in alone
-            if servers.get(entry.image) == _server(image) != servers.get(left[entry.image])
-        ),
-        None,
-    )
+    for move in moves:
+        if move.kind == "rollback" and move.before and move.after and move.before.digest in alone:
+            bad, good = (servers.get(end.digest) for end in (move.before, move.after))
+            if bad == _server(image) != good:
+                return alone[move.before.digest]
+    return None
 
 
 def _server(image: ImageReport) -> tuple[str, str | None]:
