@@ -1,5 +1,6 @@
 """The sections serve and promote of params.yaml: how a model is served, and what must hold before it moves."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -7,6 +8,10 @@ from pydantic import Field
 
 from checks.records.sections import Bound, Name, Positive, Section, stricter
 from checks.storage import layout
+
+# The host of images that people or a release name in their place. No such host exists (RFC 2606). As kustomize does, it
+# is compared as a regular expression.
+INVALID_HOST = "lockstep.invalid/"
 
 
 class Probes(Section):
@@ -170,6 +175,8 @@ class Serve(Section):
         """Yield each contradiction, as "problem|remedy"."""
         if self.base is not None and self.server is not None:
             yield "base and server: an image with a base has its server in it|set one of them to null"
+        if self.server is not None and re.match(INVALID_HOST, self.server):
+            yield f"server: {self.server[:60]}: no image can have this name|name another"
         if self.max_total_tokens <= self.max_input_tokens:
             yield (
                 f"max_total_tokens: {self.max_total_tokens} leaves no room for an answer to {self.max_input_tokens} "
@@ -262,7 +269,8 @@ class Environment(Section):
         bool,
         Field(
             description="whether it must have been verified the way it will be served: by the image's runtime in a "
-            "container, in the image itself or, for weights alone, in the server image that the environment names"
+            "container, in the image itself or, for weights alone, in the server image that serve.server or the "
+            "environment names"
         ),
         stricter("higher"),
     ] = True

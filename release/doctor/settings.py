@@ -230,7 +230,7 @@ def _server(repository: Repository) -> str:
     strict = f"{RUNTIME} is set: {shown(runtime)} is verified as a process, which production does not take"
     fix = f"gh variable delete {RUNTIME} (the GPU runner needs Docker), or set served_as_verified: false"
     want(not (runtime and serving.strict), strict, fix)
-    fix = f"name one in serve.base, or one for all environments as their `server`; or gh variable set {RUNTIME}"
+    fix = f"name one in serve.base or serve.server; or gh variable set {RUNTIME}"
     want(
         runtime or serving.server,
         f"no server's image is named and {RUNTIME} is not set: nothing can be started",

@@ -5,8 +5,8 @@ It is stored as reports/serving.intoto.json. `lockstep sign` includes it unchang
 release/policy/signers.yaml gives the same key or identity the role `verify` too.
 
 How it differs from the way the release will be served is said here, too. The server is the image itself if it contains
-one; for weights alone it is the server image that the environment names. A verification in anything else (another
-runtime, a process, a URL, another server) proves less.
+one; for weights alone it is the server image that the release names, else the environment. A verification in anything
+else (another runtime, a process, a URL, another server) proves less.
 """
 
 from collections.abc import Mapping

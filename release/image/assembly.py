@@ -148,7 +148,7 @@ def _report(recipe: Recipe, added: list[Added], stored_image: str, documents: in
         runtime=recipe.runtime.name,
         path=about.path,
         base=base,
-        server=recipe.params.serve.server,
+        server=None if base else recipe.params.serve.server,
         layers=tuple(layers),
         size=documents + sum(layer.size for layer in added) + (base.size if base else 0),
         tool=distribution.version(),

@@ -67,7 +67,7 @@ def annotations(
         "lockstep.model": about.model,
         "lockstep.evidence": about.evidence,
         "lockstep.runtime": runtime.name,
-        "lockstep.server": params.serve.server,
+        "lockstep.server": None if base else params.serve.server,
         "lockstep.runtime.file": runtime.file,
     }
     return {key: value for key, value in sorted(labels.items()) if value is not None}

@@ -13,11 +13,12 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
+from checks.config.release_params import INVALID_HOST
 from checks.process.errors import ParamsRefused
 from checks.process.text import redact
 from checks.records.sections import Section
 from checks.storage import files, layout, plain_yaml
-from release.overlay.overlays import ARCHITECTURE, GPU, INVALID_HOST
+from release.overlay.overlays import ARCHITECTURE, GPU
 
 NAME = "environment.yaml"
 PAGE = "docs/reference/environment-files.md"

@@ -7,6 +7,7 @@ single fields. All patches have a target, so that an environment that runs nothi
 import json
 from typing import Any
 
+from checks.config.release_params import INVALID_HOST
 from checks.storage import plain_yaml
 from release.overlay import gateway
 from release.overlay.environment_file import (
@@ -16,7 +17,7 @@ from release.overlay.environment_file import (
     GatewayRoute,
     PodPlacement,
 )
-from release.overlay.overlays import CONTAINER, GPU, INVALID_HOST, PLACEHOLDER
+from release.overlay.overlays import CONTAINER, GPU, PLACEHOLDER
 
 NAME = "kustomization.yaml"
 MONITORING = "monitoring"  # the folder that `lockstep monitor component` writes

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from checks.config.release_params import Serve
+from checks.config.release_params import INVALID_HOST, Serve
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from checks.process.errors import BuildRefused, EvidenceRefused, ParamsRefused
@@ -38,9 +38,7 @@ SHARED = ("base", "components")
 # A key of an annotation needs a prefix where a tool writes it, and a prefix is a DNS name (Kubernetes documentation,
 # "Labels and Selectors"). One label is one; a name with dots would be somebody's domain.
 PREFIX = "lockstep/"
-# The base's image: where weights come alone, their release or `server` of an environment replaces it. No such host
-# exists (RFC 2606).
-INVALID_HOST = "lockstep.invalid/"
+# The base's image: where weights come alone, their release or `server` of an environment replaces it.
 PLACEHOLDER = f"{INVALID_HOST}server"
 CONTAINER = "server"
 # The base's objects find the server by this label; its value is the container's name.

@@ -12,16 +12,15 @@ from pydantic import BaseModel
 
 from checks.config.monitor import Monitor
 from checks.formats.pointer import Pointer
-from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.process.errors import ParamsRefused
 from checks.storage import layout
-from release.evidence.attached_statements import Released
 from release.ledger import Change
 from release.monitoring import component
 from release.monitoring.objectives import Scope
 from release.overlay import edits, environment_file, kustomization, namespaces, updates
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
-from release.promotion.environment import Case, EnvironmentState, folder, rendered
+from release.promotion.environment import Case, EnvironmentState, rendered
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 
@@ -113,7 +112,7 @@ def repaired(
         (checklist.run("quarantine", check),),
     ):
         raise refused
-    signed = _signed(context, name, present, runs)
+    signed = environments.running(context, name, present)
     result = checklist.CheckResult()
     environments.intact(context, name, present, result)
     tags = context.missing_tags()
@@ -122,17 +121,3 @@ def repaired(
     files = move_commit.written(context, name, present, runs, signed)
     message = f"Write {name} again\n\n{runs.version}, as `lockstep promote` writes it.\n"
     return Change(files, message, tags), [failure.what for failure in result.failures]
-
-
-def _signed(
-    context: checklist.PromotionContext, name: str, present: EnvironmentState, runs: Pointer
-) -> Released:
-    """Check that someone who may sign, today or when it was moved there, signed the evidence that the pointer names."""
-    envelope = present.files[folder(name) / layout.EVIDENCE]
-    try:
-        return environments.signed(context, name, runs, envelope, f"the evidence of {name}")
-    except EvidenceRefused as refused:
-        raise EvidenceRefused(
-            f"{name} runs {runs.image}, and no current signer signed its evidence: {refused.what}",
-            f"see who moved it (`lockstep history {name}`), then `lockstep rollback {name}`, or promote another image",
-        ) from refused

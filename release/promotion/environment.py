@@ -10,6 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from checks.formats.statement import Release, Statement
+from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters.registry.reference import Reference
 from release.evidence.attached_statements import Released, check
@@ -149,6 +150,21 @@ def signed(
     """
     recorded = context.ledger.recorded(context.tip, environment, pointer)
     return check(evidence, pointer.digest, context.signers, called, recorded)
+
+
+def running(context: PromotionContext, environment: str, present: EnvironmentState) -> Released:
+    """The release that the environment runs, signed as for ``signed``. Raises EvidenceRefused, too, as ``stated``."""
+    stated(present, environment)
+    assert present.pointer is not None
+    runs, data = present.pointer, present.files[released_pointers.path(environment)]
+    try:
+        return signed(context, environment, runs, data, f"the evidence of {environment}")
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(
+            f"{environment} runs {runs.image}, and no current signer signed its evidence: {refused.what}",
+            f"see who moved it (`lockstep history {environment}`), then `lockstep rollback {environment}`, or promote "
+            "another image",
+        ) from refused
 
 
 def stated(present: EnvironmentState, environment: str) -> Statement:

@@ -83,8 +83,9 @@ def _image(promotion: Promotion, result: CheckResult) -> None:
 
 def _quarantine(promotion: Promotion, result: CheckResult) -> None:
     statement = promotion.released.value
-    model = statement.statement.predicate.image.model if statement else None
-    requirements.held_back(promotion.context, promotion.digest, model, result)
+    image = statement.statement.predicate.image if statement else None
+    model = image.model if image else None
+    requirements.held_back(promotion.context, promotion.digest, model, result, image)
 
 
 def _record(promotion: Promotion, result: CheckResult) -> None:

@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from checks.config.release_params import Promote
-from checks.formats.quarantine import Entry
+from checks.formats.quarantine import Entries, Entry
 from checks.formats.serving import ImageReport
 from checks.formats.signers import Signers
 from checks.process.errors import EvidenceRefused, MachineRefused, PromotionRefused
 from checks.process.text import redact
 from checks.storage import files, layout
-from release.ledger import Counts, Held, Ledger, Release
+from release.ledger import Counts, Held, Ledger, Release, released_pointers
 from release.promotion.checklist import PromotionContext
 from release.promotion.context import whoami
 
@@ -35,6 +35,36 @@ def readable(context: PromotionContext) -> Held:
     if known.unreadable:
         raise known.unreadable
     return known
+
+
+def by_server(context: PromotionContext, entries: Entries, image: ImageReport) -> Entry | None:
+    """The entry of another image with the weights and the server of ``image``, if a rollback left that server.
+
+    A build of a later commit is another image, whose server is as bad.
+    """
+    alone = {entry.image: entry for entry in entries if entry.model is None}
+    if not alone:
+        return None
+    names = context.promote.ordered
+    moves = [move for name in names for move in context.ledger.moves(context.tip, name)]
+    released = released_pointers.releases(context.ledger, context.tip, names)
+    servers = {
+        pointer.digest: _server(envelope.statement.predicate.image)
+        for pointer, envelope in released.values()
+        if envelope
+    }
+    for move in moves:
+        if move.kind == "rollback" and move.before and move.after and move.before.digest in alone:
+            bad, good = (servers.get(end.digest) for end in (move.before, move.after))
+            if bad == _server(image) != good:
+                return alone[move.before.digest]
+    return None
+
+
+def _server(image: ImageReport) -> tuple[str, str | None]:
+    """The weights, and the image that runs them, by digest; None where the environment names it."""
+    server = image.server.rpartition("@")[2] if image.server else None
+    return image.model, image.base.manifest if image.base else server
 
 
 def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:

@@ -56,9 +56,13 @@ def previous(promotion: Promotion, result: CheckResult) -> None:
 
 
 def held_back(
-    context: PromotionContext, digest: str, model: str | None, result: CheckResult
+    context: PromotionContext,
+    digest: str,
+    model: str | None,
+    result: CheckResult,
+    image: ImageReport | None = None,
 ) -> None:
-    """Check that neither the image nor its weights, in any image, are in quarantine.
+    """Check that neither the image nor its weights, in any image, are in quarantine, nor these in the same server.
 
     If the quarantine file disagrees with its history, nothing moves: someone deleted an entry by hand.
     """
@@ -67,14 +71,18 @@ def held_back(
         result.fail(what, todo)
     entries = known.entries
     found = quarantine.find(entries, digest, model or "")
+    if found is None and image is not None:
+        found = quarantined.by_server(context, entries, image)
     if found is None:
         result.note = (
             f"{len(entries)} in quarantine, not this one" if entries else "the quarantine is empty"
         )
         return
-    what = (
-        f"the image {digest}" if found.image == digest else f"the model {model}, in another image"
-    )
+    what = f"the model {model}, in another image"
+    if found.image == digest:
+        what = f"the image {digest}"
+    elif found.model is None:
+        what += " with the same server"
     result.fail(
         f"{what}: is in quarantine with {found.name}, by {found.by}: {found.why}",
         f"`lockstep quarantine --release {found.name} --why …` when it may run again",

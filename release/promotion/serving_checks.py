@@ -1,9 +1,9 @@
 """Checks how a release was verified, and by whom.
 
 The server of an image is the image itself if it contains one. For an image with weights alone it is the server image
-that the environment names. A verification in anything else (another runtime, a process, a URL, another server) proves
-less. An environment refuses it unless its policy accepts it; then the pointer, `lockstep status` and the pull request's
-comment say so.
+that the release names, else the environment. A verification in anything else (another runtime, a process, a URL,
+another server) proves less. An environment refuses it unless its policy accepts it; then the pointer, `lockstep status`
+and the pull request's comment say so.
 
 A budget for 1,000 requests is compared with what the verifier measured and signed. Only figures of the class of machine
 that the policy names count, because times and energy of another machine say nothing about this one. A figure that has a
@@ -84,7 +84,8 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
 
 
 def _as_it_serves(image: ImageReport, environment: str) -> str:
-    where = "in Docker" if image.base else "in Docker, in the server that the environment names"
+    server = image.server or "the server that the environment names"
+    where = "in Docker" if image.base else f"in Docker, in {server}"
     return (
         f"run `lockstep verify` {where}, then `lockstep sign`; or let the owners set "
         f"promote.environments.{environment}.served_as_verified: false on the target branch"

@@ -6,7 +6,6 @@ small loss at each upgrade is seen where it is shown, not where it adds up.
 """
 
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,17 +14,12 @@ from checks.evaluation import scoring
 from checks.formats.serving import ServerComparison
 from checks.process.errors import ServingRefused
 from checks.stats import paired
-from checks.storage import layout
-from release.adapters.registry import reference
-from release.ledger import Ledger, released_pointers
-from release.overlay import named_server
-from release.record.records import Records
-from release.runtimes import Runtime, lookup
+from release.runtimes import Runtime
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
 from release.serving.probes import life
 from release.serving.probes.context import ProbeContext
-from release.serving.probes.load import latency
+from release.serving.probes.load import LEVELS, latency
 from release.serving.probes.score import ROWS, score
 
 CONFIDENCE = 0.95
@@ -44,69 +38,6 @@ class RunningServer(NamedTuple):
     runtime: Runtime
     options: VerifyOptions
     server_image: str | None
-
-
-def find(
-    root: Path, expected: Expected, server_image: str | None, options: VerifyOptions
-) -> RunningServer:
-    """Find the server of ``options.against``. ``server_image``: the new one, of weights alone.
-
-    Raises ServingRefused if the environment runs nothing, other weights, or this very server; EvidenceRefused or
-    RemoteRefused if its pointer or evidence cannot be read.
-    """
-    name = options.against
-    assert name is not None
-    assert expected.image is not None
-    promote = expected.params.promote
-    if name not in promote.environments:
-        known = ", ".join(promote.environments)
-        raise ServingRefused(
-            f"--against: there is no environment {name[:100]!r}", f"name one of {known}"
-        )
-    ledger = Ledger.open(root, promote)
-    tip = ledger.tip()
-    pointer = ledger.pointer(tip, name)
-    if pointer is None:
-        raise ServingRefused(
-            f"--against: {name} runs nothing",
-            "verify without --against: there is nothing to compare with",
-        )
-    if pointer.model != expected.model:
-        raise ServingRefused(
-            f"--against: {name} runs {pointer.version}, which has other weights",
-            "verify without --against: it compares servers, and the gates compare weights",
-        )
-    path = released_pointers.path(name)
-    release = released_pointers.envelope(
-        ledger.read(tip, path), pointer, str(path)
-    ).statement.predicate
-    image = release.image
-    server = None
-    if image.base is None:
-        named = named_server.named(name, ledger.files(tip, layout.ENVIRONMENTS))
-        server = image.server or release.serving.server or named
-        if server is None:
-            raise ServingRefused(
-                f"--against: nothing says in which server {name} runs {pointer.version}",
-                "verify without --against",
-            )
-    if (pointer.digest, server) == (expected.image.image, server_image):
-        raise ServingRefused(
-            f"--against: {name} runs this server already, in {pointer.version}",
-            "name the new one in serve.server or serve.base, and run `lockstep build`",
-        )
-    serve = Records(root).at(pointer.commit).serve
-    params = expected.params.model_copy(update={"serve": serve})
-    here = pointer.image.startswith(reference.LAYOUT)
-    return RunningServer(
-        environment=name,
-        version=pointer.version,
-        shown=server or pointer.image,
-        expected=expected._replace(params=params, image=image, path=image.path),
-        runtime=lookup.at(root, image.commit, image.runtime),
-        options=VerifyOptions(image=None if here else pointer.image, gpus=options.gpus),
-        server_image=server,
-    )
 
 
 def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> ServerComparison:
@@ -133,12 +64,12 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
     )
     codes: dict[str, int] = {}
     groups = np.array([codes.setdefault(row.group, len(codes)) for row in new.rows], np.intp)
-    margin = max(new.serve.verify.margin, ROWS / len(new.rows))
+    margin = new.serve.verify.margin and max(new.serve.verify.margin, ROWS / len(new.rows))
     comparison = paired.compare(ours, theirs, groups, -min(margin, 0.99), CONFIDENCE)
     slower, bound = _slower(new, old), new.serve.verify.slower
     kept = not differ or comparison.low >= -margin
     in_time = bound is None or (slower is not None and slower <= bound)
-    times = "not measured" if slower is None else f"{slower:.2f} times as long"
+    times = "were not measured" if slower is None else f"take {slower:.2f} times as long"
     return ServerComparison(
         environment=running.environment,
         version=running.version,
@@ -156,7 +87,7 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
         status="pass" if kept and in_time else "fail",
         reason=(
             f"{new.scorer.kind} {ours.mean():.4f}, before {theirs.mean():.4f}, on {len(new.rows)} rows; {differ} texts "
-            f"differ; {_judged(kept, differ, comparison.low, margin)}; the slowest requests take {times}"
+            f"differ; {_judged(kept, differ, comparison.low, margin)}; the slowest requests {times}"
             + (
                 ""
                 if bound is None
@@ -174,9 +105,9 @@ def _judged(kept: bool, differ: int, low: float, margin: float) -> str:
 
 
 def _slower(new: ProbeContext, old: ProbeContext) -> float | None:
-    """The largest ratio of the 95th percentiles, over the levels that both were asked at; None without one."""
+    """The largest ratio of the 95th percentiles, over all levels; None if a level was not measured for both."""
     before = {load.concurrency: load.p95 for load in old.load}
     ratios = [
         load.p95 / before[load.concurrency] for load in new.load if before.get(load.concurrency)
     ]
-    return round(max(ratios), 4) if ratios else None
+    return round(max(ratios), 4) if len(ratios) == len(LEVELS) else None

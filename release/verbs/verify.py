@@ -17,7 +17,7 @@ from release import runtimes
 from release.evidence import verification
 from release.evidence.trust import Signatory
 from release.overlay import named_server
-from release.promotion import context
+from release.promotion import compared_server, context
 from release.runtimes import Runtime, lookup
 from release.serving import against, dialects, examine
 from release.serving.against import RunningServer
@@ -75,7 +75,9 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     record = expected(root, image=options.how == "container")
     runtime = _choose_runtime(root, record, options)
     server_image = _choose_server(root, record, options)
-    running = against.find(root, record, server_image, options) if options.against else None
+    running: RunningServer | None = None
+    if options.against:
+        running = compared_server.find(context.find(root), record, server_image, options)
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
         (root / path).unlink(missing_ok=True)
     load: tuple[Load, ...] = ()
@@ -86,12 +88,12 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     try:
         with started(root, record, runtime, options, server_image) as subject:
             image = subject.image
-            context = _context(record, runtime, subject.server, options)
-            with closing(context.client):
-                checks = examine.examine(context, began)
-            load, throughput = context.load, context.throughput
+            new = _context(record, runtime, subject.server, options)
+            with closing(new.client):
+                checks = examine.examine(new, began)
+            load, throughput = new.load, new.throughput
         if running is not None and combine(checks) == "pass":
-            comparison = _compared(root, running, context)
+            comparison = _compared(root, running, new)
     except NotStarted as reason:
         seconds = record.params.serve.verify.start_seconds
         checks = examine.nothing(failed("start", str(reason), None, seconds))

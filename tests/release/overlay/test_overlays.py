@@ -156,6 +156,26 @@ def test_weights_alone_are_mounted_whole_at_a_path_of_their_own(runtime: str, ki
     assert path in json.dumps([server["env"], server.get("args", [])])
 
 
+@pytest.mark.parametrize("kind", [*KINDS, "rollout"])
+def test_the_server_of_a_release_runs_whatever_server_the_environment_names(tree: Path, kind: str) -> None:
+    named = f"{SERVER}:v2@sha256:{'d' * 64}"
+    files = overlays.render(
+        "staging", pointer(), image("vllm", "weights", server=named), load("vllm"), serve(server=named)
+    )
+    put(tree, files)
+    pin(tree, "staging", variant=kind)
+    items = kubernetes_tools.build(tree / "staging")
+    assert container(items)["image"] == named
+    assert deployed.failures(items, "staging", files) == []
+    assert edits.failures("staging", lying(tree), files, lambda: ()) == []
+
+
+@pytest.mark.parametrize("name", ["lockstep-invalid/gateway", "lockstep.invalid/server"])
+def test_a_server_that_kustomize_would_replace_is_refused(name: str) -> None:
+    with pytest.raises(ParamsRefused, match=f"server: {name}:1@.*no image can have this name"):
+        serve(server=f"{name}:1@{OTHER}")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(kind: str) -> None:
     items = {item["kind"]: item for item in promoted("staging", "vllm", "baked", kind)}

@@ -1,5 +1,6 @@
 """A server's upgrade is a release of its own: the same weights in another server, with a version and a way back."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 from checks.formats import quarantine
 from checks.formats.serving import ImageReport
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal, ServingRefused
-from checks.storage import files, layout
+from checks.storage import digest, files, layout
 from release.overlay import overlays
-from release.promotion import context
-from release.serving import against
+from release.promotion import compared_server, context
+from release.serving.against import RunningServer
 from release.serving.expected import expected
 from release.serving.options import VerifyOptions
+from release.verbs import quarantine as quarantine_verb
 from release.verbs.build import BuildOptions, build
 from release.verbs.rollback import rollback
 from release.verbs.status import status
@@ -127,6 +129,23 @@ def test_a_rollback_brings_the_old_server_back_and_keeps_the_weights_out_of_quar
     assert "in quarantine" in gaps(root, "staging")
 
 
+def test_a_server_that_a_rollback_left_does_not_come_back_with_another_commit(root: Path) -> None:
+    before, after = upgraded(root)
+    move(root, "staging")
+    rollback(root, "staging", why="its answers are cut off")
+    for server in (OLD, NEW):
+        tree.rewrite(root, layout.PARAMS, lambda plain, name=server: plain["serve"].update(server=name))  # type: ignore[misc]
+        again = released(root, server, before.place)
+        assert again.image not in (before.image, after.image)
+        if server == OLD:
+            assert move(root, "staging").done == "moved"
+    refused = gaps(root, "staging")
+    assert f"the model {after.model}, in another image with the same server: is in quarantine with v0.1.1" in refused
+    quarantine_verb.release(root, "v0.1.1", why="a newer driver")
+    assert move(root, "staging").done == "moved"
+    assert runs_in(root, "staging") == NEW
+
+
 def test_a_server_that_was_not_verified_is_not_promoted_to_production(root: Path, place: str) -> None:
     tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=NEW))
     released(root, OLD, place)
@@ -157,23 +176,42 @@ def test_a_base_has_its_server_in_it() -> None:
         as_params(plain)
 
 
+def compared_with(root: Path, environment: str) -> RunningServer:
+    """The server that `lockstep verify --against` compares the server NEW with."""
+    options = VerifyOptions(against=environment)
+    return compared_server.find(context.find(root), expected(root, image=True), NEW, options)
+
+
 def test_verify_compares_with_the_server_that_runs_the_same_weights(root: Path) -> None:
     upgraded(root)
-    record = expected(root, image=True)
-    options = VerifyOptions(against="production")
-    running = against.find(root, record, NEW, options)
+    running = compared_with(root, "production")
     assert (running.shown, running.server_image, running.environment) == (OLD, OLD, "production")
     assert running.version == version(root, "production")
     assert running.expected.image is not None
     assert running.expected.image.server == OLD
-    with pytest.raises(ServingRefused, match="there is no environment 'nowhere'; name one of staging, production"):
-        against.find(root, record, NEW, VerifyOptions(against="nowhere"))
+    with pytest.raises(
+        EvidenceRefused, match=r"'nowhere': params\.yaml of main names no such one; use one of staging, pro"
+    ):
+        compared_with(root, "nowhere")
     move(root, "staging")
     with pytest.raises(ServingRefused, match="staging runs this server already"):
-        against.find(root, record, NEW, VerifyOptions(against="staging"))
+        compared_with(root, "staging")
     rollback(root, "production", why="nothing", to="none")
     with pytest.raises(ServingRefused, match="production runs nothing"):
-        against.find(root, record, NEW, options)
+        compared_with(root, "production")
     tree.next_model(root, 12)
     with pytest.raises(ServingRefused, match=r"staging runs v.*, which has other weights"):
-        against.find(root, expected(root, image=True), NEW, VerifyOptions(against="staging"))
+        compared_with(root, "staging")
+
+
+def test_verify_starts_nothing_that_no_signer_released(root: Path) -> None:
+    upgraded(root)
+    path = root / layout.ENVIRONMENTS / "production"
+    plain = tree.unsigned(root)
+    data = tree.envelope(root, plain, "mallory")
+    (path / layout.EVIDENCE).write_bytes(data)
+    pointer = (path / layout.POINTER).read_text()
+    (path / layout.POINTER).write_text(re.sub("evidence: .*", f"evidence: {digest.of_bytes(data)}", pointer))
+    ledger_tree.keep(root, "evidence of nobody")
+    with pytest.raises(EvidenceRefused, match="no current signer signed its evidence"):
+        compared_with(root, "production")

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 
 from checks.formats.serving import ImageReport
-from checks.process.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused, ServingRefused
 from checks.storage import files, layout
 from release.cli import environment_tables
 from release.evidence import statement
-from release.promotion import context
+from release.promotion import compared_server, context
+from release.serving.expected import expected
+from release.serving.options import VerifyOptions
 from release.verbs import keys as key_verbs
 from release.verbs.build import BuildOptions, build
 from release.verbs.status import status
@@ -104,6 +106,16 @@ def test_a_server_that_is_named_after_the_promotion_was_not_verified(weights: Pa
         f"the server was {SERVER}, the environment names {ANOTHER}"
     ]
     assert found["staging"].drift == ()
+
+
+def test_verify_compares_with_the_server_that_the_environment_names_now(weights: Path) -> None:
+    verified(weights, **AS_IT_SERVES)
+    overlay_sample.pin(weights / layout.ENVIRONMENTS, "staging", server=ANOTHER)
+    keep(weights, "a newer server")
+    options, record = VerifyOptions(against="staging"), expected(weights, image=True)
+    assert compared_server.find(context.find(weights), record, SERVER, options).shown == ANOTHER
+    with pytest.raises(ServingRefused, match="staging runs this server already"):
+        compared_server.find(context.find(weights), record, ANOTHER, options)
 
 
 def test_an_environment_that_names_another_server_than_the_one_before_is_refused(weights: Path) -> None:

@@ -58,6 +58,13 @@ def test_a_server_that_loses_rows_is_refused(params: Params) -> None:
     assert combine((), found) == "fail"
 
 
+def test_a_margin_of_0_allows_no_row_to_differ(params: Params) -> None:
+    found = compared(params, lambda server: server.rows.update({ROWS[1].prompt: "nothing"}), margin=0.0)
+    assert (found.status, found.differ, found.margin) == ("fail", 1, 0)
+    assert "does not rule out a loss of 0;" in found.reason
+    assert compared(params, margin=0.0).status == "pass"
+
+
 def test_a_time_is_judged_only_where_the_policy_bounds_it(params: Params) -> None:
     def wait(server: StandIn) -> None:
         server.prefill = 0.2
@@ -69,6 +76,17 @@ def test_a_time_is_judged_only_where_the_policy_bounds_it(params: Params) -> Non
     assert found.slower > 1.5
     assert "at most 1.5 were allowed" in found.reason
     assert compared(params, slower=1000.0).status == "pass"
+
+
+def test_a_time_with_a_bound_must_be_measured_at_each_level(params: Params) -> None:
+    with talking(params, slower=1000.0) as (new, _), talking(params) as (old, server):
+        ask(new)
+        old.serve = old.serve.model_copy(update={"max_concurrent_requests": 4})  # of the rows
+        server.faults.most_at_once, server.faults.seconds = 8, 0.05
+        found = against.compare(running(params, old), new, old)
+        assert [load.concurrency for load in old.load] == [1, 4]
+    assert (found.status, found.slower, found.differ) == ("fail", None, 0)
+    assert "the slowest requests were not measured, at most 1000 were allowed" in found.reason
 
 
 def test_a_server_that_does_not_answer_here_compares_nothing(params: Params) -> None:

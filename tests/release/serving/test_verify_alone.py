@@ -13,7 +13,7 @@ from checks.storage import files, layout
 from release import runtimes
 from release.evidence import verification
 from release.overlay import named_server as servers
-from release.serving import against
+from release.promotion import compared_server, context
 from release.serving.against import RunningServer
 from release.serving.expected import Expected
 from release.verbs import build
@@ -107,15 +107,16 @@ def test_an_upgraded_server_is_compared_with_the_one_that_runs_the_same_weights(
     new = push(image, f"{name}:2", tmp_path)
     serving_base.remove(image)
 
-    def find(root: Path, record: Expected, server: str | None, options: VerifyOptions) -> RunningServer:
+    def find(where: Path, record: Expected, server: str | None, options: VerifyOptions) -> RunningServer:
         """What the ledger would say: tests of promotions look for it there."""
-        assert (server, options.against) == (f"{name}@{new}", "production")
+        assert (where, server, options.against) == (run, f"{name}@{new}", "production")
         shown = f"{name}@{old}"
         return RunningServer(
             "production", "v1.2.0", shown, record, runtimes.load("transformers"), VerifyOptions(), shown
         )
 
-    monkeypatch.setattr(against, "find", find)
+    monkeypatch.setattr(context, "find", lambda root: root)
+    monkeypatch.setattr(compared_server, "find", find)
     try:
         report = verify(run, VerifyOptions(server=f"{name}@{new}", against="production"))
     finally:

@@ -247,6 +247,16 @@ def test_a_layer_that_is_read_again_is_held_to_its_files_again(root: Path, monke
     assert build(root, BuildOptions()) == report
 
 
+def test_an_image_with_a_base_for_a_trial_names_no_other_server(tmp_path: Path, base: BaseLayout) -> None:
+    document = scaled_down()
+    document["serve"] |= {"base": None, "server": f"r.example/s:1@sha256:{'a' * 64}"}
+    build_tree.make(tmp_path / "run", document=document)
+    report = build(tmp_path / "run", BuildOptions(base=base.pinned(base.image())))
+    assert report.base is not None
+    assert report.server is None
+    assert "lockstep.server" not in built_image(tmp_path / "run").config["config"]["Labels"]
+
+
 # -- the plan
 
 
