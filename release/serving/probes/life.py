@@ -114,8 +114,6 @@ def drain(context: ProbeContext) -> ServingCheck:
             "drain",
             f"{len(wrong)} of {len(burst.streams)} streams failed before SIGTERM: {some(wrong)}",
         )
-    if not burst.running:
-        return failed("drain", "no stream still ran when all had text: not decidable", None, limit)
     began = time.monotonic()
     (ended,) = answered(together(1, [limit], context.server.terminate, "drain", ""))
     signalled = max(began, time.monotonic() - ended.seconds) if ended else began
@@ -132,8 +130,6 @@ def drain(context: ProbeContext) -> ServingCheck:
             limit,
         )
     across = sum(stream.ended is not None and stream.ended > signalled for stream in burst.streams)
-    if not across:
-        return failed("drain", "no stream was in flight at SIGTERM: not decidable", None, limit)
     if _answers(context):
         return failed(
             "drain",
@@ -153,11 +149,14 @@ def drain(context: ProbeContext) -> ServingCheck:
         return failed(
             "drain", f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds, limit
         )
-    summary = (
-        f"{across} streams in flight at SIGTERM were completed; ended after {seconds:.1f} "
-        f"s with exit code {ended.code}"
+    end = f"ended after {seconds:.1f} s with exit code {ended.code}"
+    if (
+        not across
+    ):  # Answers of a few tokens may end before the signal arrives, on a busy machine more often.
+        return unavailable("drain", f"no answer lasted until SIGTERM, so none could be cut; {end}")
+    return passed(
+        "drain", f"{across} streams in flight at SIGTERM were completed; {end}", seconds, limit
     )
-    return passed("drain", summary, seconds, limit)
 
 
 def _answers(context: ProbeContext) -> bool:

@@ -447,6 +447,20 @@ def test_a_server_that_dies_fails_everything_after_with_the_end_of_its_log(param
     assert combine(tuple(found.values())) == "fail"
 
 
+@pytest.mark.parametrize(("exit_code", "status"), [(0, "unavailable"), (137, "fail")])
+def test_answers_that_end_before_the_signal_say_nothing_of_streams_and_all_of_the_end(
+    exit_code: int, status: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy machine sends the signal late: that is no fault of the server, and hides none."""
+    monkeypatch.setattr(examine, "CHECKS", {"drain": examine.CHECKS["drain"]})
+    monkeypatch.setattr(life._Burst, "wait_for_text", lambda burst: burst.end())
+    with talking(params) as (context, server):
+        server.faults.exit_code = exit_code
+        found = ask(context)
+    assert found["drain"].status == status, found["drain"]
+    assert ("no answer lasted until SIGTERM" in found["drain"].reason) == (status == "unavailable")
+
+
 @pytest.mark.parametrize("name", ["tgi", "vllm"])
 def test_at_sigterm_every_stream_has_its_connection_and_none_waits_for_its_first_token(
     name: str, params: Params, monkeypatch: pytest.MonkeyPatch
