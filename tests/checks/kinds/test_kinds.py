@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from checks.storage import digest, files, layout
 from stages.prepare import prepare
 from tests import pipeline_repository as repository
 from tests import plugin_package
-from tests.conftest import REPOSITORY, as_params
+from tests.conftest import REPOSITORY, as_params, written
 from tests.repository.test_layers import HEAVY
 
 SOURCE = '''
@@ -211,23 +212,37 @@ BROKEN = {
 }  # fmt: skip
 
 
+NAMED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "lockstep.chat_templates": lambda plain: plain["base"].update(chat_template="extra"),
+    "lockstep.rules": lambda plain: plain["prepare"]["rules"].append("extra"),
+    "lockstep.loaders": lambda plain: plain["prepare"].update(loader={"kind": "extra"}),
+    "lockstep.methods": lambda plain: plain["train"].update(method="extra"),
+}
+
+
 @pytest.mark.slow
-def test_packages_whose_kinds_do_not_fit_are_refused_by_whoever_reads_params_yaml(tmp_path: Path) -> None:
-    expected = set()
-    for number, (group, (code, why)) in enumerate(BROKEN.items()):
-        name = f"acme{number}"
-        value = f"{name}.extra:L" if group == "lockstep.loaders" else f"{name}.extra"
-        package = {f"{name}/__init__.py": "", f"{name}/extra.py": code}
-        plugin_package.by_hand(tmp_path, name, {group: {"extra": value}}, package)
-        expected.add(f"package {name} 1.0 adds 'extra' to {group}, which {why}; repair {name}, or uninstall it")
+@pytest.mark.parametrize("group", BROKEN)
+def test_a_package_whose_kind_does_not_fit_is_refused_by_whoever_reads_params_yaml_that_names_it(
+    group: str, tmp_path: Path, document: dict
+) -> None:
+    code, why = BROKEN[group]
+    value = "acme.extra:L" if group == "lockstep.loaders" else "acme.extra"
+    package = {"acme/__init__.py": "", "acme/extra.py": code}
+    plugin_package.by_hand(tmp_path, "acme", {group: {"extra": value}}, package)
     script = (
         "from pathlib import Path\nfrom checks.config import params_file\nfrom checks.process.errors import MachineRefused\n"
-        f"try:\n    params_file.load(Path({str(REPOSITORY / 'params.yaml')!r}))\n"
+        "try:\n    params_file.load(Path({!r}))\n"
         "except MachineRefused as refusal:\n    print(refusal, *refusal.others, sep='\\n')\n"
     )
-    done = plugin_package.python(tmp_path, script)
+    unnamed = plugin_package.python(tmp_path, script.format(str(REPOSITORY / "params.yaml")))
+    assert (unnamed.returncode, unnamed.stdout) == (0, ""), unnamed.stderr
+    NAMED[group](document)
+    path = tmp_path / "params.yaml"
+    path.write_text(written(document))
+    done = plugin_package.python(tmp_path, script.format(str(path)))
     assert done.returncode == 0, done.stderr
-    assert set(done.stdout.splitlines()) == expected
+    line = f"package acme 1.0 adds 'extra' to {group}, which {why}; repair acme, or uninstall it"
+    assert done.stdout.splitlines() == [line]
 
 
 @pytest.mark.slow
