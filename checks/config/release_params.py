@@ -73,7 +73,7 @@ class Verify(Section):
     ] = 120.0
 
     slower: Annotated[
-        Annotated[float, Field(gt=0)] | None,
+        Bound,
         Field(
             description="with `verify --against`: how many times as long as before the slowest twentieth of requests "
             "may take; null: no limit",

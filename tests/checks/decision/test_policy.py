@@ -104,6 +104,7 @@ def _document() -> dict[str, Any]:
         "soak_hours": 24, "approvals": 1, "signatures": 2, "runtimes": ["tgi"], "verified": ["container"],
         "sealed": True, "budget": {"machine": "1 x NVIDIA L4", "watt_hours": 5, "price": 0.1, "hourly_price": 0.8},
     }  # fmt: skip
+    document["serve"].setdefault("verify", {})["slower"] = 1.2
     asked = {name: copy.deepcopy(GATES[name]) for name in ("routes", "seen")}
     document["sealed"] = {"sha256": "1" * 64, "rows": 2000, "max_looks": 20, "gates": asked}
     return document
@@ -174,6 +175,7 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("serve.verify.margin", 0.5, 0.0),
     ("serve.verify.start_seconds", 900, 60),
     ("serve.verify.drain_seconds", 900, 60),
+    ("serve.verify.slower", 1.5, 1.1),
     ("promote.environments.production.soak_hours", 1, 48),
     ("promote.environments.production.approvals", 0, 2),
     ("promote.environments.production.signatures", 1, 3),
@@ -280,7 +282,13 @@ def test_what_cannot_be_compared_counts_as_changed(path: str, value: Any) -> Non
 
 
 @pytest.mark.parametrize(
-    "bound", ["gates.budget.parameters_millions", "gates.budget.artifact_mb", "train_budget.train_minutes"]
+    "bound",
+    [
+        "gates.budget.parameters_millions",
+        "gates.budget.artifact_mb",
+        "train_budget.train_minutes",
+        "serve.verify.slower",
+    ],
 )
 def test_a_bound_that_is_dropped_is_removed_and_one_that_appears_is_added(bound: str) -> None:
     document = _document()
