@@ -3,8 +3,8 @@
 In:  models/merged (hashed: the report is about that digest), models/base, data/splits/valid.jsonl,
      params ``serve.probes``, ``serve.dtype``.
 Out: data/probes.json: for each prompt the ids of the templated chat, the greedy tokens with their log-probabilities
-     and the second best of each, and the untuned base's answers. For the first ones also a long answer that no token
-     may end, because answers may be too short to show what a server does in long ones.
+     and the second best of each, and the untuned base's answers. For the first ones also long answers that no token
+     may end, because answers may be too short to show what a server does in long ones, or where the base differs.
 Run: python -m stages.probe
 
 So the machine that builds and verifies an image needs neither torch nor the base.
@@ -45,9 +45,7 @@ def probe(params: Params, root: Path) -> str:
     ours, ends = _answers(
         root / layout.MERGED, settings.dtype, rows, limit, room, str(layout.MERGED)
     )
-    theirs, _ = _answers(
-        root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE), long=0
-    )
+    theirs, _ = _answers(root / layout.BASE, settings.dtype, rows, limit, room, str(layout.BASE))
     report = ProbeReport(
         merged=merged,
         base=base,
@@ -56,7 +54,9 @@ def probe(params: Params, root: Path) -> str:
         precision=settings.dtype,
         device=answers.device(),
         probes=tuple(
-            answer.model_copy(update={"base_text": other.text})
+            answer.model_copy(
+                update={"base_text": other.text, "base_unended": other.without_end().text}
+            )
             for answer, other in zip(ours, theirs, strict=True)
         ),
         ends=tuple(sorted(ends)),

@@ -13,6 +13,7 @@ from checks.formats.verdict import Verdict
 from checks.records.rows import Message, Prediction, Row
 from checks.scorers.exact_match import ExactMatch
 from checks.storage import digest, files, layout
+from stages import cpu_arithmetic
 from tests import build_tree, evidence_tree
 from tests.conftest import scaled_down
 
@@ -28,6 +29,7 @@ def tune(base: Path, folder: Path, rows: Sequence[Asked] | None = None, steps: i
     import torch
     from transformers import AutoTokenizer, LlamaForCausalLM
 
+    cpu_arithmetic.use()  # A stage that ran before in this process has called it: without it, the order of tests decides.
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = LlamaForCausalLM.from_pretrained(base)
     if rows is None:
@@ -103,7 +105,10 @@ def probes(root: Path, base: Path, merged: Path, verdict: Verdict, params: Param
             max_new_tokens=NEW_TOKENS,
             precision="fp32",
             device="cpu",
-            probes=tuple(o.model_copy(update={"base_text": t.text}) for o, t in zip(ours, theirs, strict=True)),
+            probes=tuple(
+                o.model_copy(update={"base_text": t.text, "base_unended": t.without_end().text})
+                for o, t in zip(ours, theirs, strict=True)
+            ),
             ends=tuple(sorted(ends)),
         ),
     )

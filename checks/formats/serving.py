@@ -37,11 +37,12 @@ class Probe(Sparse):
     """One prompt and the merged model's own answer.
 
     ``prompt_tokens``: the ids of the templated prompt. ``tokens``: the greedy answer, with the token that ended it if
-    it ``ended``. ``base_text``: the untuned base's answer to the same messages. ``unended``: the greedy answer in which
-    no token may end it, so that it is long for any model. ``tools``: the functions that the prompt describes.
+    it ``ended``. ``unended``: the greedy answer in which no token may end it, so that it is long for any model.
+    ``base_text`` and ``base_unended``: the untuned base's answers to the same messages. ``tools``: the functions that
+    the prompt describes.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"tools"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"base_unended", "tools"})
 
     id: str
     messages: Annotated[tuple[Message, ...], Field(min_length=1)]
@@ -50,6 +51,7 @@ class Probe(Sparse):
     ended: bool
     base_text: str
     unended: tuple[ProbeToken, ...] = ()
+    base_unended: str = ""
     tools: tuple[dict[str, JsonValue], ...] = ()
 
     @property
@@ -58,8 +60,9 @@ class Probe(Sparse):
         return "".join(token.text for token in self.tokens)
 
     def without_end(self) -> "Probe":
-        """The same prompt with the long answer."""
-        return self.model_copy(update={"tokens": self.unended, "ended": False})
+        """The same prompt with the long answers."""
+        long = {"tokens": self.unended, "ended": False, "base_text": self.base_unended}
+        return self.model_copy(update=long)
 
 
 class ProbeReport(Report):

@@ -115,6 +115,11 @@ def test_the_base_is_asked_the_same_and_answers_otherwise(root: Path, params: Pa
     differ = sum(probe.text != probe.base_text for probe in _report(root).probes)
     assert differ > 0
     assert f"the base answers {differ} of them otherwise" in line
+    assert all(
+        bool(probe.base_unended) == bool(probe.unended) and probe.base_unended != probe.without_end().text
+        for probe in _report(root).probes
+        if probe.unended
+    )
 
 
 def test_the_same_inputs_give_the_same_bytes(root: Path, params: Params) -> None:
@@ -211,4 +216,6 @@ def test_a_byte_that_fits_no_character_changes_the_bytes_before_it() -> None:
 def test_the_report_reads_as_json_of_the_documented_shape(root: Path, params: Params) -> None:
     stage.probe(params, root)
     plain = json.loads((root / layout.PROBES).read_text())
-    assert set(plain["probes"][0]) == {"id", "messages", "prompt_tokens", "tokens", "ended", "base_text", "unended"}
+    assert set(plain["probes"][0]) == {
+        "id", "messages", "prompt_tokens", "tokens", "ended", "base_text", "unended", "base_unended",
+    }  # fmt: skip

@@ -201,19 +201,27 @@ def _by_text(
 
 
 def adapter(context: ProbeContext) -> ServingCheck:
-    """Where the tuned and the untuned model answer differently, the server answers as the tuned one."""
+    """Where the tuned and the untuned model answer differently, the server answers as the tuned one.
+
+    Long answers count too: two models that give a prompt the same label differ in what they would say after it.
+    """
+    answers = list(
+        zip(context.probes.probes, (answer.text for answer in context.answers), strict=True)
+    )
+    answers += [
+        (probe, context.unended[probe.id])
+        for probe in context.long_probes
+        if probe.base_text and probe.id in context.unended
+    ]
     telling, tuned, base = 0, 0, []
-    for probe, answer in zip(context.probes.probes, context.answers, strict=True):
-        text, untuned = agreement.tidy(answer.text), agreement.tidy(probe.base_text)
+    for probe, served in answers:
+        text, untuned = agreement.tidy(served), agreement.tidy(probe.base_text)
         if agreement.tidy(probe.text) == untuned:
             continue
         telling += 1
         tuned += text == agreement.tidy(probe.text)
-        if (
-            text == untuned
-            and agreement.by_text(probe, answer.text, context.serve.verify).complaint
-        ):
-            base.append(f"probe {probe.id}: {shown(answer.text)}")
+        if text == untuned and agreement.by_text(probe, served, context.serve.verify).complaint:
+            base.append(f"probe {probe.id}: {shown(served)}")
     if not telling:
         return failed(
             "adapter", "not decidable: the base answers every probe as the merged model does"
@@ -231,8 +239,5 @@ def adapter(context: ProbeContext) -> ServingCheck:
             f"none of {telling} answers is the merged model's where the base's differs",
             share,
         )
-    summary = (
-        f"of {telling} probes with another answer of the base, {tuned} answers are the merged model's and none is the "
-        "base's"
-    )
+    summary = f"of {telling} answers that the base gives otherwise, {tuned} are the merged model's and none is the base's"
     return passed("adapter", summary, share)

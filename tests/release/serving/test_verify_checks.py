@@ -403,6 +403,24 @@ def test_an_adapter_that_changes_no_answer_cannot_be_told(params: Params) -> Non
 
 
 @pytest.mark.parametrize("name", ["vllm", "openai"])
+def test_an_adapter_that_changes_only_what_follows_an_answer_is_told_by_the_long_answers(
+    name: str, params: Params
+) -> None:
+    """A good base and its fine-tune give the same labels: what they would say after the label differs."""
+    same = probe(0, token(20, "network"), END, base=" network\n")
+    other = same.model_copy(update={"base_unended": "network, and I can help"})
+    with talking(params, name, probes=(other,)) as (context, server):
+        found = ask(context)
+        assert found["adapter"].status == "pass", found["adapter"]
+        assert found["adapter"].reason.startswith("of 1 answers that the base gives otherwise, 1 are")
+    with talking(params, name, probes=(other,)) as (context, server):
+        long = (token(91, other.base_unended),)
+        server.probes[other.messages[-1].content] = other.model_copy(update={"unended": long})
+        found = ask(context)
+    assert {found["parity"].status, found["adapter"].status} == {"fail"}
+
+
+@pytest.mark.parametrize("name", ["vllm", "openai"])
 @pytest.mark.parametrize(
     ("part", "lead", "status"), [(1, 0.3, "pass"), (1, 0.5, "fail"), (2, 0.3, "fail"), (3, 0.1, "pass")]
 )
