@@ -9,6 +9,7 @@ Their names come from the metadata of the packages. A package is imported when i
 of Lockstep, which none can replace. ``context.obj`` is the repository's folder, as for Lockstep's own verbs.
 """
 
+from importlib import metadata
 from importlib.metadata import EntryPoint
 
 import click
@@ -31,9 +32,9 @@ class WithPackages(Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections, and the verbs of packages in one of their own, without importing them."""
         super().format_commands(ctx, formatter)
-        from checks.kinds import plugins
-
         if points := [point for point in _entry_points() if point.name not in self.commands]:
+            from checks.kinds import plugins
+
             widest = max(map(len, self.list_commands(ctx)))
             with formatter.section("From packages"):
                 formatter.write_dl(
@@ -42,6 +43,9 @@ class WithPackages(Group):
 
 
 def _entry_points() -> tuple[EntryPoint, ...]:
+    """Return the verbs of packages in order. Where there are none, ``checks.kinds`` is not imported: it takes a while."""
+    if not metadata.entry_points(group=_GROUP):
+        return ()
     from checks.kinds import plugins
 
     return plugins.entry_points(_GROUP)

@@ -239,6 +239,17 @@ def test_importing_it_loads_no_torch_no_mlflow_and_no_dvc(module: str) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_help_is_written_without_the_models_of_any_format() -> None:
+    """pydantic takes as long to import as all the rest of --help, and each of our modules with a model costs more."""
+    script = (
+        "import sys; from release.cli import main; main(['--help'], standalone_mode=False);"
+        "print({'pydantic', 'checks.kinds', 'yaml'} & {*sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert (done.returncode, done.stderr.strip()) == (0, "set()")
+    assert "promote" in done.stdout
+
+
 @pytest.mark.slow
 def test_the_sections_that_status_reads_run_no_module_of_the_pipeline() -> None:
     script = (
