@@ -274,6 +274,14 @@ class Environment(Section):
         ),
         stricter("higher"),
     ] = True
+    server_compared: Annotated[
+        bool,
+        Field(
+            description="whether another server for the weights that the environment runs must have been compared with "
+            "the server there: `lockstep verify --against ENVIRONMENT`"
+        ),
+        stricter("higher"),
+    ] = False
     budget: Annotated[
         ServingBudget | None,
         Field(description="limits for the energy and price of 1,000 requests; null: no limit"),

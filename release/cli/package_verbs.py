@@ -43,7 +43,7 @@ class WithPackages(Group):
 
 
 def _entry_points() -> tuple[EntryPoint, ...]:
-    """Return the verbs of packages in order. Where there are none, ``checks.kinds`` is not imported: it takes a while."""
+    """Return the verbs of packages, in order. ``checks.kinds`` takes a while to import, and not without need."""
     if not metadata.entry_points(group=_GROUP):
         return ()
     from checks.kinds import plugins

@@ -1,14 +1,28 @@
-"""Finds the server that an environment runs, for `lockstep verify --against`, which starts it and compares."""
+"""Finds the server that an environment runs: `lockstep verify --against` starts it, and a promotion asks for that."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from checks.formats.serving import BaseImage, PinnedImage
+from checks.formats.statement import Release
 from checks.process.errors import ServingRefused
 from release.adapters.registry import reference
 from release.overlay import named_server
 from release.promotion import environment as environments
-from release.promotion.checklist import PromotionContext
+from release.promotion.checklist import CheckResult, PromotionContext
+from release.promotion.environment import Promotion
 from release.runtimes import lookup
 from release.serving.against import RunningServer
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
+
+
+class _Server(NamedTuple):
+    """``base``: of an image with its server in it. ``alone``: the server's image for weights alone, if one is named."""
+
+    base: BaseImage | None
+    alone: PinnedImage | None
 
 
 def find(
@@ -37,15 +51,13 @@ def find(
             f"--against: {name} runs {pointer.version}, which has other weights",
             "verify without --against: it compares servers, and the gates compare weights",
         )
-    server = None
-    if image.base is None:
-        # What the environment names now is what runs, whatever the release was verified in.
-        server = image.server or named_server.named(name, present.files) or release.serving.server
-        if server is None:
-            raise ServingRefused(
-                f"--against: nothing says in which server {name} runs {pointer.version}",
-                "verify without --against",
-            )
+    base, server = _server(name, present.files, release)
+    shown = pointer.image if base else server
+    if shown is None:
+        raise ServingRefused(
+            f"--against: nothing says in which server {name} runs {pointer.version}",
+            "verify without --against",
+        )
     if (pointer.digest, server) == (expected.image.image, server_image):
         raise ServingRefused(
             f"--against: {name} runs this server already, in {pointer.version}",
@@ -57,9 +69,43 @@ def find(
     return RunningServer(
         environment=name,
         version=pointer.version,
-        shown=server or pointer.image,
+        shown=shown,
         expected=expected._replace(params=params, image=image, path=image.path),
         runtime=lookup.at(context.root, image.commit, image.runtime),
         options=VerifyOptions(image=None if here else pointer.image, gpus=options.gpus),
         server_image=server,
     )
+
+
+def compared(promotion: Promotion, release: Release, result: CheckResult) -> None:
+    """Check that a server's upgrade was compared with the server that the environment runs, if its rules ask for that.
+
+    An upgrade is an image with the weights that the environment runs, on another base or in another server. The signed
+    report passed, so a comparison in it did. Raises EvidenceRefused if the evidence of what runs cannot be read.
+    """
+    name, present = promotion.environment, promotion.present
+    pointer = present.pointer
+    if not promotion.rule.server_compared or pointer is None:
+        return
+    running = environments.running(promotion.context, name, present).statement.predicate
+    server = _server(name, present.files, running)
+    if running.image.model != release.image.model or server == _server(
+        name, present.files, release
+    ):
+        return
+    runs = pointer.image if server.base else server.alone
+    against = release.serving.against
+    if against is None or against.server != runs:
+        seen = f"was compared with {against.server}" if against else "was not compared with it"
+        result.fail(
+            f"it is another server for the weights that {name} runs in {runs}, and {seen}",
+            f"run `lockstep verify --against {name}`, then `lockstep sign`",
+        )
+
+
+def _server(name: str, files: Mapping[Path, bytes], release: Release) -> _Server:
+    """The server of a release in the environment ``name``: what the release says, else what the environment names."""
+    image = release.image
+    if image.base is not None:
+        return _Server(image.base, None)
+    return _Server(None, image.server or named_server.named(name, files) or release.serving.server)

@@ -10,6 +10,7 @@ a retired one does not.
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
+from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.evidence import attached_statements, verification, weights
@@ -18,6 +19,7 @@ from release.overlay import environment_file, overlays, scaling
 from release.promotion import (
     approvals,
     checklist,
+    compared_server,
     context,
     edit_checks,
     environment,
@@ -102,7 +104,12 @@ def _sealed(promotion: Promotion, result: CheckResult) -> None:
 
 
 def _serving(promotion: Promotion, result: CheckResult) -> None:
-    serving_checks.served(promotion, promotion.release(), result)
+    _served(promotion, promotion.release(), result)
+
+
+def _served(promotion: Promotion, release: Release, result: CheckResult) -> None:
+    serving_checks.served(promotion, release, result)
+    compared_server.compared(promotion, release, result)
 
 
 def _layers(promotion: Promotion, result: CheckResult) -> None:
@@ -169,7 +176,7 @@ def _chosen(promotion: Promotion, statements: Iterable[Released]) -> Released:
 def _matches(promotion: Promotion, statement: Released) -> bool:
     release = statement.statement.predicate
     recorded = checklist.run("record", lambda _: record_checks.find(promotion.context, release))
-    serving = checklist.run("serving", partial(serving_checks.served, promotion, release))
+    serving = checklist.run("serving", partial(_served, promotion, release))
     return not recorded.failures and not serving.failures
 
 

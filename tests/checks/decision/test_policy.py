@@ -182,6 +182,7 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("promote.environments.production.runtimes", ["tgi", "vllm"], None),
     ("promote.environments.production.verified", ["container", "url"], None),
     ("promote.environments.production.served_as_verified", False, None),
+    ("promote.environments.production.server_compared", None, True),
     ("promote.environments.production.sealed", False, None),
     ("promote.environments.production.budget.watt_hours", 6, 4),
     ("promote.environments.production.budget.price", 0.2, 0.05),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from checks.formats import quarantine
-from checks.formats.serving import ImageReport
+from checks.formats.serving import ImageReport, ServerComparison
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal, ServingRefused
 from checks.storage import digest, files, layout
 from release.overlay import overlays
@@ -67,19 +67,19 @@ def root(promoted: Path, tmp_path: Path) -> Path:
     return tree.copy(promoted, tmp_path / "work")
 
 
-def released(root: Path, server: str, place: str) -> ImageReport:
+def released(root: Path, server: str, place: str, **facts: Any) -> ImageReport:
     """Build and push, verify on paper in ``server``, and sign."""
     report = build(root, BuildOptions(push=place))
-    tree.served(root, report, runtime="tgi", how="container", server=server)
+    tree.served(root, report, runtime="tgi", how="container", server=server, **facts)
     tree.signed(root, report)
     return report
 
 
-def upgraded(root: Path) -> tuple[ImageReport, ImageReport]:
+def upgraded(root: Path, **facts: Any) -> tuple[ImageReport, ImageReport]:
     """Name the new server, and build: the images before and after."""
     before = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
     tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=NEW))
-    return before, released(root, NEW, before.place)
+    return before, released(root, NEW, before.place, **facts)
 
 
 def runs_in(root: Path, environment: str) -> str:
@@ -174,6 +174,49 @@ def test_a_base_has_its_server_in_it() -> None:
     plain["serve"] |= {"base": f"r.example/s:1@sha256:{'a' * 64}", "server": OLD}
     with pytest.raises(ParamsRefused, match="base and server"):
         as_params(plain)
+
+
+def asked_to_compare(root: Path) -> None:
+    tree.rewrite(
+        root,
+        layout.PARAMS,
+        lambda plain: plain["promote"]["environments"]["production"].update(server_compared=True),
+    )
+
+
+def beside(server: str) -> ServerComparison:
+    """What `lockstep verify --against production` says where no answer differs."""
+    return ServerComparison(
+        environment="production", version="v0.1.0", server=server, metric="exact-match", rows=40, differ=0, mean=0.9,
+        mean_before=0.9, lower=0.0, margin=0.01, confidence=0.95, slower=None, slower_bound=None, status="pass",
+        reason="no answer differs",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("facts", "seen"), [({}, "was not compared with it"), ({"against": beside(NEW)}, f"was compared with {NEW}")]
+)
+def test_an_upgrade_is_compared_with_what_runs_where_the_policy_asks_for_that(
+    root: Path, facts: dict[str, Any], seen: str
+) -> None:
+    asked_to_compare(root)
+    _, after = upgraded(root, **facts)
+    assert move(root, "staging").done == "moved"  # Its rules do not ask for that.
+    refused = gaps(root, "production")
+    assert f"another server for the weights that production runs in {OLD}, and {seen}; run `lockstep verify" in refused
+    tree.served(root, after, runtime="tgi", how="container", server=NEW, against=beside(OLD))
+    tree.signed(root, after)
+    assert move(root, "production").done == "moved"
+
+
+def test_other_weights_are_compared_by_the_gates(root: Path) -> None:
+    asked_to_compare(root)
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=NEW))
+    before = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
+    tree.next_model(root, 12)
+    released(root, NEW, before.place)
+    assert move(root, "staging").done == "moved"
+    assert move(root, "production").done == "moved"
 
 
 def compared_with(root: Path, environment: str) -> RunningServer:
