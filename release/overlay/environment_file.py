@@ -4,6 +4,7 @@
 release sets: image, command, variables, volumes, ports and user of the server.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -239,7 +240,7 @@ def read(environment: str, committed: Mapping[Path, bytes | None]) -> Environmen
             f"{name}: is missing", f"write it ({PAGE}), then `lockstep render {environment}`"
         )
     try:
-        return EnvironmentFile.model_validate(plain_yaml.load(data.decode()))
+        return _parsed(data)
     except ValidationError as error:
         raise ParamsRefused(f"{name}: {redact(files.first(error))}", f"see {PAGE}") from error
     except (yaml.YAMLError, ValueError) as error:
@@ -247,6 +248,12 @@ def read(environment: str, committed: Mapping[Path, bytes | None]) -> Environmen
         raise ParamsRefused(
             f"{name}: is not one plain YAML document: {redact(first_line)}", f"see {PAGE}"
         ) from error
+
+
+@functools.cache
+def _parsed(data: bytes) -> EnvironmentFile:
+    """Each environment is compared with all others, so each file is asked for many times."""
+    return EnvironmentFile.model_validate(plain_yaml.load(data.decode()))
 
 
 def readable(environment: str, committed: Mapping[Path, bytes | None]) -> EnvironmentFile | None:

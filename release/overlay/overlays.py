@@ -155,9 +155,8 @@ def check(
     """
     folder = layout.ENVIRONMENTS / environment / FOLDER
     failures = []
-    for path in sorted(
-        {path for path in found if path == folder or folder in path.parents} | set(wanted)
-    ):
+    here = {path for path in found if path == folder or str(path).startswith(f"{folder}/")}
+    for path in sorted(here | set(wanted)):
         if path not in wanted:
             failures.append(f"{path}: no promotion writes it")
         elif path not in found:
