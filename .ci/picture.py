@@ -1,8 +1,8 @@
 """Draws the picture of the pull request comment that README and the site show, from the record in reports/.
 
 It is the comment of this record as it was judged, without the sections that list rows, which git does not keep.
-docs/comment.sha256 has the digest of the HTML that was drawn: a test says when the pictures are of another record or of
-an older comment.
+docs/comment.sha256 has the digests of the HTML that was drawn and of the pictures: a test says when these are of
+another record or of an older comment.
 
     .venv/bin/python .ci/picture.py              write docs/comment-light.png, comment-dark.png and comment.sha256
 
@@ -25,6 +25,7 @@ from checks.formats.evaluation_reports import EvaluateMeasured, ValidScores
 from checks.formats.suite_report import SuitesMeasured
 from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Verdict
+from checks.process.errors import Refusal
 from checks.storage import layout
 from release.record.records import Records
 from release.review import advice, metrics, sections, situations
@@ -35,7 +36,7 @@ PICTURES = {
     "light": ROOT / "docs" / "comment-light.png",
     "dark": ROOT / "docs" / "comment-dark.png",
 }
-DIGEST = ROOT / "docs" / "comment.sha256"
+DIGESTS = ROOT / "docs" / "comment.sha256"
 RECORD = (layout.PARAMS, layout.PIPELINE, layout.LOCK, layout.CODE_LOCK, Path(layout.REPORTS))
 SHOWN = ("verdict", "gates", "metrics", "slices", "data", "training", "reproduce", "digests")
 WIDTH = 720  # CSS pixels
@@ -66,13 +67,17 @@ def html() -> str:
     return f"<!doctype html>\n<meta charset=utf-8>\n<style>{STYLE}</style>\n<main>\n{body}</main>\n"
 
 
-def digest(page: str) -> str:
-    """Return what docs/comment.sha256 has for this page."""
-    return f"sha256:{hashlib.sha256(page.encode()).hexdigest()}\n"
+def digests(page: str) -> str:
+    """Return what docs/comment.sha256 has for this page and the pictures that are there, as `sha256sum` writes it."""
+    contents = {"comment.html": page.encode()}
+    contents |= {picture.name: picture.read_bytes() for picture in PICTURES.values()}
+    return "".join(
+        f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in contents.items()
+    )
 
 
 def draw(page: str) -> None:
-    """Write both pictures and the digest of the page."""
+    """Write both pictures, and their digests with that of the page."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "comment.html"
         script = "<script>document.title = document.documentElement.offsetHeight</script>"
@@ -85,7 +90,7 @@ def draw(page: str) -> None:
         size = f"--window-size={WIDTH},{found[1]}"
         for mode, picture in PICTURES.items():
             _browse(folder, mode, size, f"--screenshot={picture}", file.as_uri())
-    DIGEST.write_text(digest(page), encoding="utf-8")
+    DIGESTS.write_text(digests(page), encoding="utf-8")
 
 
 def _sections(root: Path) -> list[str]:
@@ -129,4 +134,9 @@ def _browse(folder: str, mode: str, *options: str) -> str:
 
 
 if __name__ == "__main__":
-    draw(html())
+    try:
+        draw(html())
+    except Refusal as why:
+        raise SystemExit(f"{why.what}; {why.todo}") from why
+    except OSError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}; restore it from git") from error

@@ -22,7 +22,7 @@ def picture() -> dict[str, Any]:
 def test_the_picture_is_of_this_record_and_of_the_comment_as_it_is_now(picture: dict[str, Any]) -> None:
     page = picture["html"]()
     assert re.search(r"<h3>.*Pass.*</h3>", page), "README shows a model that may be merged"
-    drawn, now = picture["DIGEST"].read_text(), picture["digest"](page)
+    drawn, now = picture["DIGESTS"].read_text(), picture["digests"](page)
     assert drawn == now, "draw it again: .venv/bin/python .ci/picture.py, and look at docs/comment-light.png"
 
 
