@@ -1,6 +1,7 @@
 """Draws the picture of the pull request comment that README and the site show, from the record in reports/.
 
-It is the comment of this record as it was judged, without the sections that list rows, which git does not keep.
+It is the comment of this record as it was judged, beside a main without a model. Sections that list rows are left out,
+because git does not keep the rows.
 docs/comment.sha256 has the digests of the HTML that was drawn and of the pictures: a test says when these are of
 another record or of an older comment.
 
