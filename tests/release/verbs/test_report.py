@@ -604,9 +604,9 @@ def test_predictions_of_other_rows_are_not_compared() -> None:
     assert (same and same.value) == 0
 
 
-def _cheap(value: float, low: float, high: float) -> dict[str, object]:
+def _cheap(value: float, low: float, high: float, found_by: str = "difference") -> dict[str, object]:
     figure, difference = Interval(value=0.8, low=0.7, high=0.9, n=50), Interval(value=value, low=low, high=high, n=50)
-    return {"cheapest": Score("naive-bayes", "evaluated", figure, difference)}
+    return {"cheapest": Score("naive-bayes", "evaluated", figure)._replace(**{found_by: difference})}
 
 
 _ONE = Changed(what="train.lora.r", a="16", b="8")
@@ -622,6 +622,7 @@ _JUDGED = Changed(what="gates.good.at_least", a="0.6", b=None)
             _cheap(0.1, -0.05, 0.15),
             "⚠️ **Not shown to be better than Naive Bayes:** 80.0 % → ≈ +10.0",
         ),
+        (_cheap(0.1, 0.05, 0.15, "of_gate"), "**Best cheap baseline:** Naive Bayes 80.0 % → **▲ +10.0**"),
         ({"parameters": []}, "**Changed:** no parameter"),
         ({"parameters": [_ONE]}, "**Changed:** `train.lora.r` `16` → `8`"),
         ({"parameters": [_JUDGED]}, "**Changed:** **`gates.good.at_least`** removed"),
