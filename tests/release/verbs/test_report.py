@@ -606,7 +606,8 @@ def test_predictions_of_other_rows_are_not_compared() -> None:
 
 def _cheap(value: float, low: float, high: float, found_by: str = "difference") -> dict[str, object]:
     figure, difference = Interval(value=0.8, low=0.7, high=0.9, n=50), Interval(value=value, low=low, high=high, n=50)
-    return {"cheapest": Score("naive-bayes", "evaluated", figure)._replace(**{found_by: difference})}
+    score = Score("naive-bayes", "evaluated", figure)
+    return {"cheapest": Score(**(score._asdict() | {found_by: difference}))}
 
 
 _ONE = Changed(what="train.lora.r", a="16", b="8")
