@@ -87,8 +87,8 @@ class VllmStandIn(StandIn):
         choice = reply["choices"][0]
         parts = self.parts(body, choice["message"]["content"])
         choice["message"] |= parts
-        if parts.get("tool_calls"):
-            choice["finish_reason"] = "tool_calls"
+        if parts.get("tool_calls") or parts["content"] == self.json:
+            choice["finish_reason"] = "tool_calls" if parts.get("tool_calls") else "stop"
         return reply
 
     def parts(self, body: dict[str, Any], text: str) -> dict[str, Any]:

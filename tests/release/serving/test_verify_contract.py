@@ -77,7 +77,7 @@ KEPT: list[tuple[tuple[Probe, ...], tuple[str, ...], str]] = [
     (CALLING, ("tools",), "3 answers, 2 with a call, have the same parts as offline, whole and streamed"),
     (THINKING, ("reasoning",), "2 answers, 2 with a thought, have the same parts as offline"),
     (BOTH, ("tools", "reasoning"), "2 answers, 1 with a call and 2 with a thought, have"),
-    (PROBES[:3], ("json_schema",), "3 answers fit serve.json_schema, whole and streamed"),
+    (PROBES, ("json_schema",), "4 answers fit serve.json_schema, whole and streamed"),
     (BOTH, ("tools", "reasoning", "json_schema"), "have the same parts as offline, whole and streamed; 2 answers fit"),
 ]
 
