@@ -449,7 +449,12 @@ def _full() -> list[Params]:
     export["merge"]["export"] = [
         {"kind": "gguf", "type": "q8_0", "converter": "0.1.1", "parity": {"max_logprob_diff": 1.0, "min_top1": 0.9}}
     ]
-    export["serve"]["speculation"] = {"kind": "draft", "tokens": 4}
+    export["serve"] |= {
+        "speculation": {"kind": "draft", "tokens": 4},
+        "tools": {"parser": "hermes"},
+        "reasoning": {"parser": "qwen3"},
+        "json_schema": {"type": "object"},
+    }
     export["gates"]["keeps"]["against"] = "unquantised"
     return [
         Params.model_validate(each)

@@ -159,7 +159,12 @@ CASES: dict[str, tuple[str, tuple[Probe, ...], dict[str, Any], str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+OF_CI = ("calls and JSON", "a template without calls")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[] if name in OF_CI else [pytest.mark.exhaustive]) for name in CASES]
+)
 def test_the_template_must_fit_what_clients_are_promised(
     case: str, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
