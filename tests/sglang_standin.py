@@ -2,7 +2,8 @@
 
 Where SGLang differs, by the source of its release 0.5.23: it lists the ids of an answer's tokens beside its choice, and
 refuses that in a stream; it names the weights' folder at /model_info, looks at no model's name, puts tools into the
-prompt unless ``tool_choice`` is ``none``, and calls its metrics ``sglang:…``.
+prompt unless ``tool_choice`` is ``none``, leaves thoughts in the text where it is asked to, calls a thought
+``reasoning_content``, and calls its metrics ``sglang:…``.
 """
 
 import copy
@@ -13,9 +14,10 @@ from tests.vllm_standin import VLLM_REQUEST, VllmStandIn
 
 SGLANG_REQUEST = copy.deepcopy(CHAT_REQUEST)
 SGLANG_REQUEST["properties"] |= {
-    name: VLLM_REQUEST["properties"][name] for name in ("min_tokens", "stop_token_ids", "tools")
+    name: VLLM_REQUEST["properties"][name] for name in ("min_tokens", "stop_token_ids", "tools", "response_format")
 }
 SGLANG_REQUEST["properties"]["return_token_ids"] = {"type": "boolean"}
+SGLANG_REQUEST["properties"]["separate_reasoning"] = {"type": "boolean"}
 SGLANG_REQUEST["dependentRequired"] = {"min_tokens": ["stop_token_ids"]}
 SGLANG_REQUEST["not"] = {"required": ["stream", "return_token_ids"]}
 
@@ -54,6 +56,11 @@ class SglangStandIn(VllmStandIn):
             stopped = choice["finish_reason"] == "stop"
             choice["response_token_ids"] = ids[:-1] if stopped and self.ids_without_end else ids
         return reply
+
+    def parts(self, body: dict[str, Any], text: str) -> dict[str, Any]:
+        if not body.get("separate_reasoning", True):
+            return {"content": text}
+        return {{"reasoning": "reasoning_content"}.get(k, k): v for k, v in super().parts(body, text).items()}
 
     def logprob(self, told: Told, body: dict[str, Any]) -> dict[str, Any]:
         return {"id": told.id, "token": told.text, "logprob": told.logprob, "top_logprobs": []}

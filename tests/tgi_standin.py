@@ -85,6 +85,8 @@ class Faults:
     idle: bool = False  # its cache and its guesses are never used
     lingers: bool = False  # never ends after SIGTERM
     exit_code: int = 0
+    ignores_schema: bool = False
+    arguments: str | None = None  # of every call that a parser reads
     never_starts: bool = False  # 503 for ever
 
 
@@ -166,6 +168,10 @@ class StandIn(http_standin.StandIn):
     def unknown(self, body: dict[str, Any]) -> bool:
         """TGI does not look at the model's name."""
         return False
+
+    def refuses(self, body: dict[str, Any]) -> str | None:
+        """Why a request is refused for how the server was started."""
+        return None
 
     def too_long(self) -> tuple[int, Any]:
         return 422, {"error": f"`inputs` must have less than {self.longest} tokens", "error_type": "validation"}
@@ -317,11 +323,13 @@ class _Handler(http_standin.Handler):
             self.reply(200, server.tokenized(server.probes[last]))
         elif server.unknown(body) and not faults.takes_anything:
             self.reply(404, server.error("no such model"))
+        elif refusal := server.refuses(body):
+            self.reply(400, server.error(refusal))
         elif len(last.split()) >= server.longest and not faults.takes_anything:
-            status, refusal = server.too_long()
+            status, error = server.too_long()
             if faults.traceback:
-                refusal = {"error": "Traceback (most recent call last): secrets"}
-            self.reply(status, "<html>\nno" if faults.html else refusal)
+                error = {"error": "Traceback (most recent call last): secrets"}
+            self.reply(status, "<html>\nno" if faults.html else error)
         else:
             time.sleep(faults.seconds)
             server.counted += 1

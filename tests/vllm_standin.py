@@ -4,9 +4,15 @@ Where vLLM differs: it tells tokens as ``token_id:<id>`` when asked to, tokenize
 name and says 404 to any other, names the weights' folder as ``root`` in /v1/models, and calls its metrics ``vllm:…``.
 It keeps an answer from ending by ``min_tokens``, also where it speculates and refuses ``logit_bias``. On SIGTERM it finishes what its engine has begun; a stream that it accepted tens of milliseconds
 before ends without a token, as vLLM 0.32 was seen to end 7 of 8.
+
+Its parsers are those of vLLM 0.32's source: ``hermes`` reads calls between tags, ``mistral`` and ``llama3_json`` nothing of these;
+``deepseek_r1`` takes all before ``</think>`` for a thought, and without this mark the whole answer.
 """
 
 import copy
+import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from checks.formats.serving import Probe
@@ -23,7 +29,15 @@ VLLM_REQUEST["properties"]["min_tokens"] = {"type": "integer", "minimum": 1}
 VLLM_REQUEST["properties"]["stop_token_ids"] = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
 VLLM_REQUEST["properties"]["return_tokens_as_token_ids"] = {"type": "boolean"}
 VLLM_REQUEST["properties"]["tools"] = {"type": "array", "items": {"type": "object"}, "minItems": 1}
-VLLM_REQUEST["properties"]["tool_choice"] = {"const": "none"}  # else it wants a parser: --tool-call-parser
+VLLM_REQUEST["properties"]["tool_choice"] = {"enum": ["none", "auto"]}
+VLLM_REQUEST["properties"]["response_format"] = {
+    "type": "object",
+    "required": ["type", "json_schema"],
+    "properties": {
+        "type": {"const": "json_schema"},
+        "json_schema": {"type": "object", "required": ["name", "schema"]},
+    },
+}
 VLLM_REQUEST["dependentRequired"] = {
     "tools": ["tool_choice"],
     "tool_choice": ["tools"],
@@ -45,6 +59,9 @@ class VllmStandIn(StandIn):
     unending = "min_tokens"
     tokenize_path = "/tokenize"
     prefill = 0.04
+    tool_parser: str | None = None
+    reasoning_parser: str | None = None
+    json = '{"label": "vm"}'  # what it answers where a schema is asked
 
     def get(self, path: str) -> tuple[int, Any]:
         if path == "/v1/models":
@@ -65,12 +82,74 @@ class VllmStandIn(StandIn):
             return 200, metrics
         return 404, self.error("Not Found")
 
+    def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        reply = super().chat(body)
+        choice = reply["choices"][0]
+        parts = self.parts(body, choice["message"]["content"])
+        choice["message"] |= parts
+        if parts.get("tool_calls") or parts["content"] == self.json:
+            choice["finish_reason"] = "tool_calls" if parts.get("tool_calls") else "stop"
+        return reply
+
+    def parts(self, body: dict[str, Any], text: str) -> dict[str, Any]:
+        """What its parsers make of an answer."""
+        content: str | None = text
+        parts: dict[str, Any] = {}
+        if "response_format" in body and not self.faults.ignores_schema:
+            content = self.json
+        elif self.reasoning_parser == "deepseek_r1":
+            thought, _, content = text.removeprefix("<think>").partition("</think>")
+            parts["reasoning"] = thought
+        if body.get("tool_choice") == "auto":
+            found = re.findall("<tool_call>(.*?)</tool_call>", content or "", re.DOTALL)
+            if self.tool_parser == "hermes" and found:
+                calls = map(json.loads, found)
+                parts["tool_calls"] = [
+                    {
+                        "id": f"call-{number}",
+                        "type": "function",
+                        "function": {
+                            "name": call["name"],
+                            "arguments": self.faults.arguments or json.dumps(call["arguments"]),
+                        },
+                    }
+                    for number, call in enumerate(calls)
+                ]
+                content = (content or "").partition("<tool_call>")[0]
+        return {"content": content or None, **parts}
+
+    def chunks(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The parts come in pieces: the thought, the content, and of each call the name before the arguments."""
+        if not (self.reasoning_parser or body.get("tool_choice") == "auto" or "response_format" in body):
+            yield from super().chunks(body)
+            return
+        message = self.chat(body)["choices"][0]["message"]
+        deltas: list[dict[str, Any]] = []
+        for key in ("reasoning", "reasoning_content", "content"):
+            text = message.get(key) or ""
+            deltas += [{key: text[place : place + 5]} for place in range(0, len(text), 5)]
+        for number, call in enumerate(message.get("tool_calls", ())):
+            function = call["function"]
+            deltas.append({"tool_calls": [{"index": number, "id": call["id"], "function": {"name": function["name"]}}]})
+            pieces = [function["arguments"][place : place + 4] for place in range(0, len(function["arguments"]), 4)]
+            if self.faults.stream_otherwise:
+                pieces = pieces[:-1]
+            deltas += [{"tool_calls": [{"index": number, "function": {"arguments": piece}}]} for piece in pieces]
+        for delta in deltas:
+            yield {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+        yield {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        yield {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": len(deltas)}}
+
     def tokenized(self, probe: Probe) -> Any:
         ids = [*([1] if self.faults.extra_prompt_token else []), *probe.prompt_tokens]
         return {"count": len(ids), "max_model_len": self.longest, "tokens": ids}
 
     def unknown(self, body: dict[str, Any]) -> bool:
         return body.get("model") != self.name
+
+    def refuses(self, body: dict[str, Any]) -> str | None:
+        unread = body.get("tool_choice") == "auto" and self.tool_parser is None
+        return '"auto" tool choice requires --enable-auto-tool-choice and --tool-call-parser' if unread else None
 
     def too_long(self) -> tuple[int, Any]:
         return 400, self.error(f"This model's maximum context length is {self.longest} tokens")

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
+from checks.process.text import escape
 from checks.records.sections import Bound, Name, Positive, Section, stricter
 from checks.storage import layout
 
@@ -95,6 +96,33 @@ class Speculation(Section):
     tokens: Annotated[int, Field(ge=1, le=32, description="most tokens that are guessed at a time")]
 
 
+# It becomes an argument of the server.
+Parser = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+
+
+class Tools(Section):
+    """How a server reads calls of functions in an answer, so that clients get them as ``tool_calls``."""
+
+    parser: Annotated[
+        Parser, Field(description="the server's name of the form in which the model writes calls")
+    ]
+
+
+class Reasoning(Section):
+    """How a server takes the thought out of an answer, so that clients get it as ``reasoning_content``."""
+
+    parser: Annotated[
+        Parser,
+        Field(description="the server's name of the form in which the model writes thoughts"),
+    ]
+    begins: Annotated[
+        str, Field(min_length=1, description="what the template writes before a thought")
+    ] = "<think>"
+    ends: Annotated[
+        str, Field(min_length=1, description="what the template writes after a thought")
+    ] = "</think>"
+
+
 class Serve(Section):
     """The serving image, and the bounds of its verification."""
 
@@ -168,8 +196,29 @@ class Serve(Section):
             description="speculative decoding: guess tokens and check several in one pass; null: off"
         ),
     ] = None
+    tools: Annotated[
+        Tools | None,
+        Field(description="calls of functions as `tool_calls`; null: the runtime's default"),
+    ] = None
+    reasoning: Annotated[
+        Reasoning | None,
+        Field(description="thoughts as `reasoning_content`; null: the runtime's default"),
+    ] = None
+    json_schema: Annotated[
+        dict[str, JsonValue] | None,
+        Field(
+            description="the JSON Schema (draft 2020-12) of answers to requests that ask for it by `response_format`; "
+            "null: none is promised"
+        ),
+    ] = None
     probes: Probes = Probes()
     verify: Verify = Verify()
+
+    @property
+    def promises(self) -> tuple[str, ...]:
+        """The keys that say in which fields of a reply clients find the parts of an answer."""
+        keys = ("tools", "reasoning", "json_schema")
+        return tuple(key for key in keys if getattr(self, key) is not None)
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
@@ -182,6 +231,22 @@ class Serve(Section):
                 f"max_total_tokens: {self.max_total_tokens} leaves no room for an answer to {self.max_input_tokens} "
                 "tokens|raise it above max_input_tokens"
             )
+        if self.json_schema is not None and (wrong := _wrong_schema(self.json_schema)):
+            yield f"json_schema: {wrong}|write a JSON Schema of draft 2020-12"
+
+
+def _wrong_schema(schema: dict[str, JsonValue]) -> str | None:
+    """Return why this is no JSON Schema, or None."""
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # takes a second
+    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
+
+    try:
+        Draft202012Validator.check_schema(schema, Draft202012Validator.FORMAT_CHECKER)
+    except SchemaError as error:
+        return escape(f"{error.json_path}: {error.message}"[:200])
+    except RecursionError:
+        return "is nested too deeply"
+    return None
 
 
 class ServingBudget(Section):

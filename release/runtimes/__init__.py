@@ -3,7 +3,8 @@
 A team adds a file of its own to its repository (``release.runtimes.lookup``): docs/reference/runtimes.md. In
 ``environment``, ``entrypoint``, ``command`` and ``model_field`` these placeholders are replaced: {model} (the weights'
 folder as the server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens},
-{max_total_tokens}, {all_tokens} (that times ``concurrency``), {max_concurrent_requests}, {shards}, {draft_tokens}.
+{max_total_tokens}, {all_tokens} (that times ``concurrency``), {max_concurrent_requests}, {shards}, {draft_tokens},
+{tool_parser}, {reasoning_parser}.
 """
 
 import re
@@ -25,7 +26,7 @@ from release.runtimes.settings import Setting, Settings
 FOLDER = Path(__file__).parent
 _WORDS = (
     "model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "all_tokens",
-    "max_concurrent_requests", "shards", "draft_tokens",
+    "max_concurrent_requests", "shards", "draft_tokens", "tool_parser", "reasoning_parser",
 )  # fmt: skip
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
@@ -273,6 +274,8 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         "max_concurrent_requests": str(serve.max_concurrent_requests),
         "shards": str(shards),
         "draft_tokens": str(serve.speculation.tokens if serve.speculation else 0),
+        "tool_parser": serve.tools.parser if serve.tools else "",
+        "reasoning_parser": serve.reasoning.parser if serve.reasoning else "",
     }
 
     def filled(text: str) -> str:

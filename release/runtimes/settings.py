@@ -1,4 +1,4 @@
-"""The optional settings of ``serve`` in a runtime's file: prefix caching and speculation."""
+"""The optional settings of ``serve`` in a runtime's file: caching, speculation, and what clients are promised."""
 
 from typing import Annotated
 
@@ -27,6 +27,12 @@ class Switch(Section):
     disabled: Setting
 
 
+class ParserSetting(Setting):
+    """The arguments that a parser of answers adds. ``names``: its parsers; null: the server itself refuses others."""
+
+    names: Strings | None = None
+
+
 class Settings(Section):
     """Each optional setting by its key in ``serve``; null: the server does not offer it."""
 
@@ -34,13 +40,16 @@ class Settings(Section):
     speculation: Annotated[
         dict[str, Setting] | None, Field(description="by serve.speculation.kind")
     ]
+    tools: ParserSetting | None = None
+    reasoning: ParserSetting | None = None
+    json_schema: Setting | None = None
 
     def chosen(self, runtime: str, serve: Serve) -> dict[str, Setting]:
         """The settings that ``serve`` names, by their keys.
 
         Raises ParamsRefused if the server does not have one.
         """
-        settings = {}
+        settings: dict[str, Setting] = {}
         if (caching := serve.prefix_caching) is not None:
             if self.prefix_caching is None:
                 raise ParamsRefused(
@@ -58,4 +67,21 @@ class Settings(Section):
                     "use serve.speculation: null, or another serve.runtime",
                 )
             settings["speculation"] = setting
+        for key in serve.promises:
+            settings[key] = self._promised(runtime, serve, key)
         return settings
+
+    def _promised(self, runtime: str, serve: Serve, key: str) -> Setting:
+        setting: Setting | None = getattr(self, key)
+        if setting is None:
+            raise ParamsRefused(
+                f"serve.{key}: the runtime {runtime} does not offer it",
+                "use null, or another serve.runtime",
+            )
+        names = setting.names if isinstance(setting, ParserSetting) else None
+        if names is not None and (parser := getattr(serve, key).parser) not in names:
+            raise ParamsRefused(
+                f"serve.{key}.parser: {parser}: the runtime {runtime} does not have it",
+                f"use {' or '.join(names)}",
+            )
+        return setting

@@ -7,19 +7,23 @@ text and tokenizes a chat at /chat_tokenize; ``vllm`` returns token ids on reque
 neither. TGI cannot be kept from ending an answer. ``openai`` and ``llamacpp`` have ``logit_bias`` for that; vLLM
 refuses it where it speculates, so it and SGLang are given the fewest tokens of the answer.
 
-A chat with tools is asked for text. With ``tool_choice: none`` vLLM describes the tools in the prompt, and reads no
-call from the answer. TGI and SGLang would leave them out of the prompt then. Without it, TGI's model can write only a
-call, and SGLang, started without a parser of calls, returns the text as it is.
+A chat with tools is asked for text. With ``tool_choice: none`` vLLM and llama.cpp describe the tools in the prompt, and
+read no call from the answer. TGI and SGLang would leave them out of the prompt then. Without it, TGI's model can write
+only a call, and SGLang, started without a parser of calls, returns the text as it is.
+
+A server that takes thoughts out of answers is asked to leave them in. vLLM cannot, so its two parts are joined again.
+``parsed`` asks as clients do, for the parts that the server makes of an answer.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from checks.config.release_params import Reasoning
 from checks.formats.captures import RELEASE_HEADER
 from checks.records.rows import Message
 from checks.storage import files
@@ -53,6 +57,18 @@ class Answer(NamedTuple):
     release: str | None = None
 
 
+class Parsed(NamedTuple):
+    """The parts that a server made of an answer. ``calls``: the name and the arguments of each, as text.
+
+    ``finish``: as ``Answer`` has it.
+    """
+
+    content: str
+    thought: str
+    calls: tuple[tuple[str, str], ...]
+    finish: str
+
+
 class Streamed(NamedTuple):
     """One streamed answer. Seconds count from sending the request; ``first``: to the first text, if any came."""
 
@@ -78,8 +94,27 @@ class _Logprobs(_Loose):
     content: list[_Logprob] | None = None
 
 
+class _Function(_Loose):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Call(_Loose):
+    index: Annotated[int, Field(ge=0)] = 0
+    function: _Function
+
+
 class _Text(_Loose):
+    """A message, or a part of one. vLLM calls a thought ``reasoning``."""
+
     content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[_Call] | None = None
+
+    @property
+    def thought(self) -> str:
+        return self.reasoning_content or self.reasoning or ""
 
 
 class _Choice(_Loose):
@@ -146,6 +181,7 @@ class Speech:
 
     ``unending``: fields that keep some tokens from ending an answer before the limit; None if it cannot.
     ``raw``: fields beside ``tools`` with which a server answers as without them, but for the prompt; None if it cannot.
+    ``whole``: fields with which a server leaves thoughts in the text.
     """
 
     logprobs: dict[str, Any] | None
@@ -153,28 +189,36 @@ class Speech:
     tokenize: Callable[[Client, dict[str, Any]], tuple[int, ...]] | None
     unending: Callable[[Sequence[int], int], dict[str, Any]] | None
     raw: dict[str, Any] | None
+    whole: Mapping[str, Any] = field(default_factory=dict)
 
     def without(self, ends: Sequence[int], limit: int) -> dict[str, Any]:
         """The fields of a request for exactly ``limit`` tokens, none of them among ``ends``; none if there are none."""
         return self.unending(ends, limit) if ends and self.unending else {}
 
-    def told(self, tools: Sequence[dict[str, JsonValue]]) -> dict[str, Any]:
-        """The fields of a request whose prompt describes ``tools``; without any, it has none."""
-        return {"tools": list(tools), **(self.raw or {})} if tools else {}
+    def told(
+        self, tools: Sequence[dict[str, JsonValue]], reasoning: Reasoning | None = None
+    ) -> dict[str, Any]:
+        """The fields of a request for text whose prompt describes ``tools``, with its thoughts."""
+        described = {"tools": list(tools), **(self.raw or {})} if tools else {}
+        return described | (dict(self.whole) if reasoning else {})
 
 
 def chat(
     client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = (),
-    tools: Sequence[dict[str, JsonValue]] = (),
+    tools: Sequence[dict[str, JsonValue]] = (), reasoning: Reasoning | None = None,
 ) -> Answer:  # fmt: skip
-    """Request the greedy answer of at most ``limit`` tokens, without the tokens ``ends``. Raises NoAnswer."""
-    body = request(model, messages, limit) | speech.told(tools) | speech.without(ends, limit)
+    """Request the greedy answer of at most ``limit`` tokens, without the tokens ``ends``. Raises NoAnswer.
+
+    ``reasoning``: the marks of thoughts, if the server takes them out of answers.
+    """
+    body = request(model, messages, limit)
+    body |= speech.told(tools, reasoning) | speech.without(ends, limit)
     reply = client.post(CHAT, body | (speech.logprobs or {})).good()
     answer = _read(_Chat, reply.body)
     choice, usage = answer.choices[0], answer.usage
     tokens = choice.tokens if speech.logprobs else None
     return Answer(
-        text=choice.message.content or "",
+        text=_joined(choice.message.thought, choice.message.content or "", reasoning),
         finish=choice.finish_reason,
         tokens=None if tokens is None else tuple(map(speech.token, tokens)),
         prompt_tokens=usage.prompt_tokens if usage else None,
@@ -190,36 +234,80 @@ def stream(
     limit: int,
     spoke: Callable[[], object] = lambda: None,
     fields: Mapping[str, Any] | None = None,
+    reasoning: Reasoning | None = None,
 ) -> Streamed:
     """Request the same as a stream; ``spoke`` is called at its first text. ``fields``: what the dialect adds.
 
     Raises NoAnswer, also if the stream ends before the answer does.
     """
     began = monotonic()
-    body = request(model, messages, limit) | dict(fields or {})
-    body |= {"stream": True, "stream_options": {"include_usage": True}}
-    pieces: list[str] = []
-    first, finish, usage, done = None, None, None, False
-    for data in client.events(CHAT, body):
+    first: float | None = None
+    thoughts, pieces = list[str](), list[str]()
+    usage: _Usage | None = None
+    for chunk in _chunks(client, request(model, messages, limit) | dict(fields or {})):
+        usage = chunk.usage or usage
+        for choice in chunk.choices[:1]:
+            thoughts.append(choice.delta.thought)
+            pieces.append(choice.delta.content or "")
+            if first is None and (thoughts[-1] or pieces[-1]):
+                first = monotonic() - began
+                spoke()
+    tokens = usage.completion_tokens if usage else sum(map(bool, (*thoughts, *pieces)))
+    text = _joined("".join(thoughts), "".join(pieces), reasoning)
+    return Streamed(text, tokens, first, monotonic() - began)
+
+
+def parsed(client: Client, body: Mapping[str, Any], streamed: bool) -> Parsed:
+    """Ask as a client does, and return the parts of the answer. Raises NoAnswer."""
+    if not streamed:
+        choice = _read(_Chat, client.post(CHAT, body).good().body).choices[0]
+        calls = [call.function for call in choice.message.tool_calls or ()]
+        told = tuple((call.name or "", call.arguments or "") for call in calls)
+        text = choice.message
+        return Parsed(text.content or "", text.thought, told, choice.finish_reason)
+    content, thought, finish = "", "", ""
+    pieces: dict[int, tuple[str, str]] = {}
+    for chunk in _chunks(client, body):
+        for part in chunk.choices[:1]:
+            content += part.delta.content or ""
+            thought += part.delta.thought
+            finish = part.finish_reason or finish
+            for call in part.delta.tool_calls or ():
+                name, arguments = pieces.get(call.index, ("", ""))
+                pieces[call.index] = (
+                    name or call.function.name or "",
+                    arguments + (call.function.arguments or ""),
+                )
+    return Parsed(content, thought, tuple(pieces[place] for place in sorted(pieces)), finish)
+
+
+def _chunks(client: Client, body: Mapping[str, Any]) -> Iterator[_Chunk]:
+    """Request a stream and yield its parts. Raises NoAnswer, also if it ends before the answer does."""
+    finish: str | None = None
+    done = False
+    text = ""
+    streaming = {"stream": True, "stream_options": {"include_usage": True}}
+    for data in client.events(CHAT, {**body, **streaming}):
         if data == b"[DONE]":
             done = True
             continue
         chunk = _read(_Chunk, data)
         if chunk.error is not None:
             raise NoAnswer(f"the stream broke off with {shown(data)}")
-        usage = chunk.usage or usage
         for choice in chunk.choices[:1]:
             finish = choice.finish_reason or finish
-            if choice.delta.content:
-                if first is None:
-                    first = monotonic() - began
-                    spoke()
-                pieces.append(choice.delta.content)
+            text += choice.delta.content or ""
+        yield chunk
     if finish is None:
         how = "was called done" if done else "ended"
-        raise NoAnswer(f"the stream {how} before the answer did, after {shown(''.join(pieces))}")
-    tokens = usage.completion_tokens if usage else len(pieces)
-    return Streamed("".join(pieces), tokens, first, monotonic() - began)
+        raise NoAnswer(f"the stream {how} before the answer did, after {shown(text)}")
+
+
+def _joined(thought: str, content: str, reasoning: Reasoning | None) -> str:
+    """The text of which a server made a thought and content, but for the marks at its beginning and at its end."""
+    if reasoning is None:
+        return content
+    return f"{thought}{reasoning.ends}{content}" if thought and content else thought or content
 
 
 def request(model: str, messages: Sequence[Message], limit: int) -> dict[str, Any]:
@@ -324,13 +412,15 @@ SPEECHES: dict[Dialect, Speech] = {
         _sglang_tokens,
         unending=_at_least,
         raw={},
+        whole={"separate_reasoning": False},
     ),
     "llamacpp": Speech(
         {"logprobs": True, "top_logprobs": 1},
         _by_number,
         _llamacpp_tokens,
         unending=_biased,
-        raw=None,
+        raw={"tool_choice": "none"},
+        whole={"reasoning_format": "none"},
     ),
     "openai": Speech(None, _by_text, None, unending=_biased, raw={}),
 }

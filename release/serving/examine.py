@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import get_args
 
-from checks.formats.serving import CheckName, ServingCheck
+from checks.config.release_params import Serve
+from checks.formats.serving import OPTIONAL, CheckName, ServingCheck
 from release.serving import logs
 from release.serving.client import NoAnswer
-from release.serving.probes import answers, endpoints, life, load, score
+from release.serving.probes import answers, contract, endpoints, life, load, score
 from release.serving.probes.context import ProbeContext, failed
 
 # The order in which the server is checked. Checks of how it was started send no request.
@@ -16,6 +17,7 @@ CHECKS: dict[CheckName, Callable[[ProbeContext], ServingCheck]] = {
     "parity": answers.parity,
     "adapter": answers.adapter,
     "score": score.score,
+    "contract": contract.contract,
     "errors": endpoints.errors,
     "metrics": endpoints.metrics,
     "latency": load.latency,
@@ -32,9 +34,12 @@ def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
     """
     done = [life.start(context, began)]
     if done[0].status != "pass":
-        return nothing(done[0])
+        return nothing(done[0], context.serve)
     gone = False
+    asked = names(context.serve)
     for name, check in CHECKS.items():
+        if name not in asked:
+            continue
         if gone:
             done.append(failed(name, "not asked: the server is gone"))
             continue
@@ -48,9 +53,15 @@ def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
     return tuple(done)
 
 
-def nothing(start: ServingCheck) -> tuple[ServingCheck, ...]:
+def names(serve: Serve) -> tuple[CheckName, ...]:
+    """The checks that these parameters ask for."""
+    every: tuple[CheckName, ...] = get_args(CheckName)
+    return every if serve.promises else tuple(name for name in every if name not in OPTIONAL)
+
+
+def nothing(start: ServingCheck, serve: Serve) -> tuple[ServingCheck, ...]:
     """The results for a server that never answered."""
-    rest = (name for name in get_args(CheckName) if name != "start")
+    rest = (name for name in names(serve) if name != "start")
     return (start, *(failed(name, "not asked: the server never answered") for name in rest))
 
 

@@ -96,7 +96,8 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
             comparison = _compared(root, running, new)
     except NotStarted as reason:
         seconds = record.params.serve.verify.start_seconds
-        checks = examine.nothing(failed("start", str(reason), None, seconds))
+        start = failed("start", str(reason), None, seconds)
+        checks = examine.nothing(start, record.params.serve)
     return ServingReport(
         image=image,
         server=server_image,

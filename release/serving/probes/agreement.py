@@ -3,14 +3,15 @@
 Greedy decoding takes the most likely token. Servers differ in arithmetic, so two correct answers may diverge where the
 two best tokens were nearly tied, and nowhere else. After that they continue different prompts, so the comparison ends.
 White space at the ends is ignored (no scorer counts it, and some servers strip it), and so is a character that the
-token limit cut in two.
+token limit cut in two. Where a server takes thoughts out of answers (serve.reasoning), so is the mark before a thought,
+which may be in the prompt, and white space around the mark after it.
 """
 
 from collections.abc import Sequence, Set
 from itertools import takewhile
 from typing import NamedTuple
 
-from checks.config.release_params import Verify
+from checks.config.release_params import Reasoning, Verify
 from checks.formats.serving import Probe, ProbeReport, ProbeToken
 from release.serving.client import shown
 from release.serving.dialects import Answer, Token
@@ -31,12 +32,33 @@ class Agreement(NamedTuple):
     parted: bool
 
 
-def tidy(text: str) -> str:
+def tidy(text: str, reasoning: Reasoning | None = None) -> str:
     """An answer without the parts that are ignored."""
-    return text.strip().rstrip(CUT).rstrip()
+    plain = text.strip().rstrip(CUT).rstrip()
+    if reasoning is None:
+        return plain
+    return reasoning.ends.join(part for part in divided(plain, reasoning) if part)
 
 
-def by_tokens(probe: Probe, answer: Answer, served: Sequence[Token], settings: Verify) -> Agreement:
+def divided(text: str, reasoning: Reasoning) -> tuple[str, str]:
+    """The thought and the rest of an answer, without the marks; all is the thought if no mark ends one."""
+    thought, _, rest = _begun(text, reasoning).partition(reasoning.ends)
+    return thought.rstrip(), rest.strip()
+
+
+def _begun(text: str, reasoning: Reasoning | None) -> str:
+    """An answer from its first character that counts."""
+    plain = text.lstrip()
+    return plain.removeprefix(reasoning.begins).lstrip() if reasoning else plain
+
+
+def by_tokens(
+    probe: Probe,
+    answer: Answer,
+    served: Sequence[Token],
+    settings: Verify,
+    reasoning: Reasoning | None = None,
+) -> Agreement:
     """Compare the served tokens with the probe's."""
     largest, offset = 0.0, 0
     for place, token in enumerate(probe.tokens):
@@ -68,7 +90,7 @@ def by_tokens(probe: Probe, answer: Answer, served: Sequence[Token], settings: V
         return Agreement(
             _at(probe, count, "goes on where the offline answer ends"), count, largest, False
         )
-    if tidy(answer.text) != tidy(probe.text):
+    if tidy(answer.text, reasoning) != tidy(probe.text, reasoning):
         what = f"has the offline tokens, and the text {shown(answer.text)}, not {shown(probe.text)}"
         return Agreement(_at(probe, count, what), count, largest, False)
     return Agreement(None, min(count, len(served)), largest, False)
@@ -89,15 +111,21 @@ def silent(report: ProbeReport) -> frozenset[int]:
     )
 
 
-def by_text(probe: Probe, text: str, settings: Verify, silent: Set[int] = frozenset()) -> Agreement:
+def by_text(
+    probe: Probe,
+    text: str,
+    settings: Verify,
+    silent: Set[int] = frozenset(),
+    reasoning: Reasoning | None = None,
+) -> Agreement:
     """Compare a text with the probe's: equal, or diverging first inside a token that was nearly tied.
 
     A text does not show whether the server wrote a token without text (``silent``: their ids). So an earlier near tie
     with such a token ends the comparison there: what follows may be the answer to another beginning.
     """
-    if tidy(text) == tidy(probe.text):
+    if tidy(text, reasoning) == tidy(probe.text, reasoning):
         return Agreement(None, len(probe.tokens), 0.0, False)
-    offline, served = probe.text.lstrip(), text.lstrip()
+    offline, served = _begun(probe.text, reasoning), _begun(text, reasoning)
     alike = sum(
         1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(offline, served, strict=False))
     )

@@ -162,7 +162,9 @@ def _compared(
         if answer.tokens is None:
             wrong = f"probe {probe.id}: answered without the requested log-probabilities"
             return _Compared(wrong, "", None)
-        agreements.append(agreement.by_tokens(probe, answer, answer.tokens, settings))
+        agreements.append(
+            agreement.by_tokens(probe, answer, answer.tokens, settings, context.serve.reasoning)
+        )
     largest = max(one.largest for one in agreements)
     if complaints := [one.complaint for one in agreements if one.complaint]:
         return _Compared(some(complaints), "", largest, len(complaints))
@@ -183,11 +185,10 @@ def _by_text(
 ) -> _Compared:
     pairs = list(zip(probes, answers, strict=True))
     agreements = [
-        agreement.by_text(probe, answer.text, settings, context.silent) for probe, answer in pairs
+        agreement.by_text(probe, answer.text, settings, context.silent, context.serve.reasoning)
+        for probe, answer in pairs
     ]
-    equal = sum(
-        agreement.tidy(probe.text) == agreement.tidy(answer.text) for probe, answer in pairs
-    )
+    equal = sum(context.tidy(probe.text) == context.tidy(answer.text) for probe, answer in pairs)
     share = equal / len(pairs)
     if complaints := [one.complaint for one in agreements if one.complaint]:
         return _Compared(some(complaints), "", share, len(complaints))
@@ -215,12 +216,15 @@ def adapter(context: ProbeContext) -> ServingCheck:
     ]
     telling, tuned, base = 0, 0, []
     for probe, served in answers:
-        text, untuned = agreement.tidy(served), agreement.tidy(probe.base_text)
-        if agreement.tidy(probe.text) == untuned:
+        text, untuned = context.tidy(served), context.tidy(probe.base_text)
+        if context.tidy(probe.text) == untuned:
             continue
         telling += 1
-        tuned += text == agreement.tidy(probe.text)
-        if text == untuned and agreement.by_text(probe, served, context.serve.verify).complaint:
+        tuned += text == context.tidy(probe.text)
+        parted = agreement.by_text(
+            probe, served, context.serve.verify, reasoning=context.serve.reasoning
+        )
+        if text == untuned and parted.complaint:
             base.append(f"probe {probe.id}: {shown(served)}")
     if not telling:
         return failed(

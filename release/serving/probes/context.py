@@ -106,14 +106,21 @@ class ProbeContext:
     def chat(self, asked: Chat, limit: int, ends: Sequence[int] = ()) -> Answer:
         """One complete answer. Raises NoAnswer."""
         return dialects.chat(
-            self.client, self.speech, self.model, asked.messages, limit, ends, asked.tools
-        )
+            self.client, self.speech, self.model, asked.messages, limit, ends, asked.tools,
+            self.serve.reasoning,
+        )  # fmt: skip
+
+    def tidy(self, text: str) -> str:
+        """An answer without the parts that no comparison counts."""
+        return agreement.tidy(text, self.serve.reasoning)
 
     def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
         """Return what is wrong with a streamed text, or None: it must be among ``known`` or the offline answer."""
-        if agreement.tidy(text) in map(agreement.tidy, known):
+        if self.tidy(text) in map(self.tidy, known):
             return None
-        return agreement.by_text(probe, text, self.serve.verify, self.silent).complaint
+        return agreement.by_text(
+            probe, text, self.serve.verify, self.silent, self.serve.reasoning
+        ).complaint
 
     def stream(
         self, probe: Probe, limit: int | None = None, ends: Sequence[int] = (),
@@ -123,7 +130,8 @@ class ProbeContext:
         limit = limit or self.probes.max_new_tokens
         return dialects.stream(
             self.client, self.model, probe.messages, limit, spoke,
-            self.speech.told(probe.tools) | self.speech.without(ends, limit),
+            self.speech.told(probe.tools, self.serve.reasoning) | self.speech.without(ends, limit),
+            self.serve.reasoning,
         )  # fmt: skip
 
 

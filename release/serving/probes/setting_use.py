@@ -23,7 +23,7 @@ def since(context: ProbeContext, before: Mapping[str, float]) -> tuple[str | Non
     """Return what is wrong if a counter did not grow since ``before``, else None; and what is known of each setting."""
     uses = []
     for key, setting in context.runtime.chosen(context.serve).items():
-        if getattr(context.serve, key) is False:
+        if key not in _WORDS or getattr(context.serve, key) is False:
             continue
         grew = _grown(context, setting.counters, before)
         if still := [name for name, more in grew.items() if more <= 0]:

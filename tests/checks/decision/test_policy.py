@@ -223,6 +223,9 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("serve.platform", "linux/arm64"),
     ("serve.prefix_caching", True),
     ("serve.speculation", {"kind": "ngram", "tokens": 4}),
+    ("serve.tools", {"parser": "hermes"}),
+    ("serve.reasoning", {"parser": "qwen3"}),
+    ("serve.json_schema", {"type": "object"}),
     ("promote.repository", "https://example.invalid/environments.git"),
     ("promote.branch", "elsewhere"),
     ("promote.environments.production.budget.machine", "1 x NVIDIA L40S"),
@@ -447,7 +450,12 @@ def _full() -> list[Params]:
     export["merge"]["export"] = [
         {"kind": "gguf", "type": "q8_0", "converter": "0.1.1", "parity": {"max_logprob_diff": 1.0, "min_top1": 0.9}}
     ]
-    export["serve"]["speculation"] = {"kind": "draft", "tokens": 4}
+    export["serve"] |= {
+        "speculation": {"kind": "draft", "tokens": 4},
+        "tools": {"parser": "hermes"},
+        "reasoning": {"parser": "qwen3"},
+        "json_schema": {"type": "object"},
+    }
     export["gates"]["keeps"]["against"] = "unquantised"
     return [
         Params.model_validate(each)

@@ -140,6 +140,9 @@ DRAFT = (
     f'--speculative-config={{"method": "draft_model", "model": "{PATH}/draft", "num_speculative_tokens": 3, '
     '"draft_tensor_parallel_size": 1}'
 )
+CALLING = {"tools": {"parser": "hermes"}}
+THINKING = {"reasoning": {"parser": "deepseek"}}
+JSON = {"json_schema": {"type": "object", "required": ["label"]}}
 ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     # the runtime, what params.yaml says, what that adds, and what it replaces
     ("llamacpp", CACHED, {"--cache-prompt"}, set()),
@@ -154,6 +157,12 @@ ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     ("tgi", CACHED, set(), set()),
     ("tgi", UNCACHED, {"PREFIX_CACHING=0"}, {"PREFIX_CACHING=true"}),
     ("tgi", GUESSING, {"SPECULATE=3"}, set()),
+    ("vllm", CALLING, {"--enable-auto-tool-choice", "--tool-call-parser=hermes"}, set()),
+    ("vllm", THINKING, {"--reasoning-parser=deepseek"}, set()),
+    ("sglang", THINKING, {"--reasoning-parser=deepseek"}, set()),
+    ("llamacpp", {"tools": {"parser": "auto"}}, set(), set()),
+    ("llamacpp", THINKING, {"--reasoning-format=deepseek"}, set()),
+    ("vllm", JSON, set(), set()),
 ]
 
 
@@ -197,6 +206,43 @@ def test_a_runtime_without_a_setting_refuses_it(said: dict[str, Any], refusal: s
     say(document, said)
     with pytest.raises(ParamsRefused, match=re.escape(refusal)):
         runtimes.fill(runtimes.load("transformers"), as_params(document).serve, PATH)
+
+
+REFUSED = [
+    ("tgi", CALLING, "serve.tools: the runtime tgi does not offer it; use null, or another serve.runtime"),
+    ("tgi", THINKING, "serve.reasoning: the runtime tgi does not offer it"),
+    ("tgi", JSON, "serve.json_schema: the runtime tgi does not offer it"),
+    ("transformers", CALLING, "serve.tools: the runtime transformers does not offer it"),
+    ("sglang", CALLING, "serve.tools: the runtime sglang does not offer it"),
+    ("llamacpp", CALLING, "serve.tools.parser: hermes: the runtime llamacpp does not have it; use auto"),
+]
+
+
+@pytest.mark.parametrize(("name", "said", "refusal"), REFUSED)
+def test_a_promise_that_a_runtime_cannot_keep_is_refused(
+    name: str, said: dict[str, Any], refusal: str, document: dict
+) -> None:
+    say(document, said)
+    with pytest.raises(ParamsRefused, match=re.escape(refusal)):
+        runtimes.fill(runtimes.load(name), as_params(document).serve, PATH)
+
+
+WRONG = [
+    ({"tools": {"parser": "--port=1"}}, r"serve\.tools\.parser"),
+    ({"tools": {"parser": "a b"}}, r"serve\.tools\.parser"),
+    ({"tools": {}}, r"serve\.tools\.parser"),
+    ({"reasoning": {"parser": "qwen3", "ends": ""}}, r"serve\.reasoning\.ends"),
+    ({"json_schema": {"type": 3}}, r"serve.*json_schema: \$\.type: 3 is not valid.*; write a JSON Schema"),
+    ({"json_schema": {"pattern": "("}}, r"serve.*json_schema: \$\.pattern: '\(' is not a 'regex'"),
+    ({"json_schema": "schema.json"}, r"serve\.json_schema"),
+]
+
+
+@pytest.mark.parametrize(("said", "refusal"), WRONG)
+def test_a_promise_that_no_server_could_keep_is_refused(said: dict[str, Any], refusal: str, document: dict) -> None:
+    say(document, said)
+    with pytest.raises(ParamsRefused, match=refusal):
+        as_params(document)
 
 
 @pytest.mark.parametrize(

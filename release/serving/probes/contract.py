@@ -1,0 +1,222 @@
+"""contract: whether clients find calls, thoughts and JSON in the fields of a reply that params.yaml promises.
+
+The other checks ask for the text that the model writes. Here a server is asked as clients ask it, whole and streamed,
+and its parser must make of an answer what the offline answer says: ``checks.records.tool_calls`` reads its calls, and
+the marks of ``serve.reasoning`` divide it. Answers that the token limit cut are left out.
+"""
+
+import json
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import JsonValue
+
+from checks.config.release_params import Serve
+from checks.formats.serving import Probe, ServingCheck
+from checks.records import tool_calls
+from checks.records.tool_calls import Call, MalformedCall
+from release.serving import dialects
+from release.serving.client import shown
+from release.serving.dialects import Answer, Parsed
+from release.serving.probes import agreement
+from release.serving.probes.context import ProbeContext, answered, failed, passed, some, together
+
+_WAYS = {False: "", True: ", streamed"}
+_JSON = 4  # prompts that are asked for JSON
+
+
+class _Parts(NamedTuple):
+    """What an answer consists of. ``content``: with the calls, if it makes any."""
+
+    thought: str
+    content: str
+    calls: tuple[Hashable, ...]
+
+
+def contract(context: ProbeContext) -> ServingCheck:
+    """Every promise of params.yaml is kept in whole and in streamed replies, and was tested."""
+    summary, wrong = list[str](), list[str]()
+    if context.serve.tools or context.serve.reasoning:
+        complaints, said = _parsers(context)
+        wrong += complaints
+        summary += said
+    if context.serve.json_schema is not None:
+        complaints, said = _schema(context, context.serve.json_schema)
+        wrong += complaints
+        summary += said
+    return failed("contract", some(wrong)) if wrong else passed("contract", "; ".join(summary))
+
+
+def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
+    """What is wrong with the parts of answers; and what was compared."""
+    serve = context.serve
+    asked = [
+        (probe, answer)
+        for probe, answer in zip(context.probes.probes, context.answers, strict=True)
+        if probe.ended and answer.finish != "length" and (serve.reasoning or probe.tools)
+    ]
+    limit = context.probes.max_new_tokens
+
+    def ask(pair: tuple[Probe, Answer]) -> list[str]:
+        probe, answer = pair
+        body = dialects.request(context.model, probe.messages, limit)
+        if serve.tools and probe.tools:
+            body |= {"tools": list(probe.tools), "tool_choice": "auto"}
+        else:
+            body |= context.speech.told(probe.tools)
+        return [
+            f"probe {probe.id}{how}: {complaint}"
+            for streamed, how in _WAYS.items()
+            if (
+                complaint := _unlike(
+                    context, probe, answer, dialects.parsed(context.client, body, streamed)
+                )
+            )
+        ]
+
+    wrong = [one for each in answered(together(1, asked, ask, "parsers", "prompt")) for one in each]
+    parts = [part for probe, _ in asked if (part := _divide(serve, probe, probe.text))]
+    counts = {
+        "tools": sum(bool(part.calls) for part in parts),
+        "reasoning": sum(bool(part.thought) for part in parts),
+    }
+    names = {"tools": "a call", "reasoning": "a thought"}
+    for key, count in counts.items():
+        if key in serve.promises and not count:
+            wrong.append(
+                f"serve.{key}: no offline answer has {names[key]} and an end, so its parser was not tested: raise "
+                "serve.probes.rows or serve.probes.max_new_tokens"
+            )
+    found = " and ".join(
+        f"{count} with {names[key]}" for key, count in counts.items() if key in serve.promises
+    )
+    return wrong, [
+        f"{len(parts)} answers, {found}, have the same parts as offline, whole and streamed"
+    ]
+
+
+def _divide(serve: Serve, probe: Probe, text: str) -> _Parts | None:
+    """The parts of an answer; None if it begins a call that cannot be read."""
+    thought, content = "", agreement.tidy(text)
+    if serve.reasoning and serve.reasoning.ends in text:
+        thought, content = agreement.divided(text, serve.reasoning)
+    if not (serve.tools and probe.tools):
+        return _Parts(thought, content, ())
+    try:
+        calls = tool_calls.read(content)
+    except (MalformedCall, RecursionError):
+        return None
+    return _Parts(thought, content, tuple(map(tool_calls.comparable, calls)))
+
+
+def _unlike(context: ProbeContext, probe: Probe, answer: Answer, reply: Parsed) -> str | None:
+    """What is wrong with a reply, or None. It may be of the server's own answer, where that parts at a near tie."""
+    complaint = _differs(_divide(context.serve, probe, probe.text), reply)
+    if complaint and context.unlike(probe, answer.text) is None:
+        own = _divide(context.serve, probe, answer.text)
+        return _differs(own, reply) and complaint
+    return complaint
+
+
+def _differs(parts: _Parts | None, reply: Parsed) -> str | None:
+    """Why a reply has not these parts, or None."""
+    if parts is None:
+        return None
+    if reply.finish == "length":
+        return "was cut, and the offline answer ends"
+    try:
+        calls = tuple(tool_calls.comparable(call) for call in _calls(reply))
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    thought, content = reply.thought.strip(), reply.content.strip()
+    if calls != parts.calls:
+        there = (
+            f"calls {_names(reply)}"
+            if calls
+            else f"makes no call: content is {shown(content)}, thought {shown(thought)}"
+        )
+        return f"{there}; the offline answer is {shown(parts.content)}"
+    if thought != parts.thought:
+        return (
+            f"reasoning_content is {shown(thought)}, and the offline thought {shown(parts.thought)}"
+        )
+    if not calls and content != parts.content:
+        return f"content is {shown(content)}, and the offline answer {shown(parts.content)}"
+    if calls and (content not in parts.content or _has_call(content)):
+        return f"content is {shown(content)} beside the calls of {shown(parts.content)}"
+    return None
+
+
+def _calls(reply: Parsed) -> Iterator[Call]:
+    for name, text in reply.calls:
+        arguments = _json(text)
+        if not isinstance(arguments, dict):
+            raise ValueError(
+                f"calls {shown(name)} with arguments that are no JSON object: {shown(text)}"
+            )
+        yield Call(name, arguments)
+
+
+def _names(reply: Parsed) -> str:
+    return ", ".join(f"{shown(name)} with {shown(arguments)}" for name, arguments in reply.calls)
+
+
+def _has_call(content: str) -> bool:
+    try:
+        return bool(tool_calls.read(content))
+    except (MalformedCall, RecursionError):
+        return True
+
+
+def _json(text: str) -> Any:
+    """Raises ValueError if it is no JSON."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{shown(text)} is no JSON") from error
+
+
+def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[list[str], list[str]]:
+    """What is wrong with answers that must fit ``schema``; and what was asked."""
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # takes a second
+    from referencing import Registry
+
+    validator = Draft202012Validator(schema, registry=Registry())  # it fetches nothing
+    probes = context.probes.probes[:_JSON]
+    limit = context.serve.max_total_tokens - context.serve.max_input_tokens
+    form = {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": schema, "strict": True},
+    }
+
+    def ask(probe: Probe) -> list[str]:
+        body = dialects.request(context.model, probe.messages, limit) | {"response_format": form}
+        return [
+            f"probe {probe.id}{how}: {complaint}"
+            for streamed, how in _WAYS.items()
+            if (complaint := _unfit(validator, dialects.parsed(context.client, body, streamed)))
+        ]
+
+    wrong = [one for each in answered(together(1, probes, ask, "JSON", "prompt")) for one in each]
+    return wrong, [f"{len(probes)} answers fit serve.json_schema, whole and streamed"]
+
+
+def _unfit(validator: Any, reply: Parsed) -> str | None:
+    """Why the content of a reply does not fit, or None."""
+    from referencing.exceptions import Unresolvable
+
+    if reply.finish == "length":
+        return f"the JSON had no end where serve.max_total_tokens cut it: {shown(reply.content)}"
+    try:
+        error = next(validator.iter_errors(_json(reply.content)), None)
+    except (Unresolvable, RecursionError) as reason:
+        return f"serve.json_schema cannot be followed: {reason}"
+    except ValueError as reason:
+        return f"content does not fit serve.json_schema: {reason}"
+    if error is None:
+        return None
+    return f"content does not fit serve.json_schema: {error.json_path}: {error.message}"
