@@ -17,6 +17,7 @@ from checks.config import params
 from checks.config.moved_keys import IS_MOVED, MOVED
 from checks.config.params import Params, ReleaseParams
 from checks.kinds.registry import refuse_broken
+from checks.process import distribution
 from checks.process.errors import ParamsRefused
 from checks.records.sections import Section
 from checks.storage import layout, plain_yaml
@@ -31,6 +32,11 @@ _NOUNS = {
     "loader": "loader", "scorers": "scorer", "gates": "kind of gate", "train": "training method",
     "suites": "kind of suite", "judge": "judge", "retriever": "retriever",
 }  # fmt: skip
+# Loaders and rules of lockstep-azure-cli, which the extra of this name installs. stages.sources names lockstep-lake.
+_AZURE_CLI = "azure-cli"
+_OF_AZURE_CLI = (
+    _AZURE_CLI, "drop-command-in-prompt", "drop-several-commands", "drop-without-command",
+)  # fmt: skip
 
 
 class Parsed(NamedTuple):
@@ -181,6 +187,10 @@ def _problem(name: str, root: yaml.Node | None, detail: Any) -> tuple[str, str]:
             return f"{start}: {IS_MOVED}", moved.todo
         near = detail["meant"] or _nearest(str(loc[-1]), around)
         return f"{start}: unknown key", f"did you mean {near}?" if near else "remove it"
+    unknown = detail["ctx"]["tag"] if kind == "union_tag_invalid" else given
+    if kind in ("union_tag_invalid", "literal_error") and unknown in _OF_AZURE_CLI:
+        package = f"the package lockstep-{_AZURE_CLI}"
+        return f"{start}: {unknown!r} needs {package}", distribution.install(_AZURE_CLI)
     if kind in _UNWRITTEN:
         return f"{start}: missing", "add it, as the documentation of params.yaml shows"
     if kind == "union_tag_invalid":

@@ -69,12 +69,14 @@ def encrypt(rows: Iterable[Row], key: bytes) -> bytes:
     return Fernet(key).encrypt("".join(f"{row.model_dump_json()}\n" for row in rows).encode())
 
 
-def decrypt(data: bytes, key: str, wanted: Sealed) -> list[Row]:
+def decrypt(data: bytes, keys: str, wanted: Sealed) -> list[Row]:
     """The rows of the file ``data``. Refusals never show any of them.
 
-    Raises EvidenceRefused if the file is another one, the key is not its key, or it does not hold the rows.
+    ``keys``: those of all sealed splits, a line each. A key that is not the file's does not open it, so that no list
+    of names says which key is whose. Raises EvidenceRefused if the file is another one, no key is its key, or it does
+    not hold the rows.
     """
-    from cryptography.fernet import Fernet, InvalidToken
+    from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
     if digest.of_bytes(data) != f"sha256:{wanted.sha256}":
         raise EvidenceRefused(
@@ -82,17 +84,18 @@ def decrypt(data: bytes, key: str, wanted: Sealed) -> list[Row]:
             "check out the target branch",
         )
     try:
-        lines = Fernet(key.strip().encode()).decrypt(data).splitlines()
+        known = MultiFernet([Fernet(key.encode()) for key in keys.split()])
+        lines = known.decrypt(data).splitlines()
         rows = [Row.model_validate_json(line) for line in lines]
     except (ValueError, InvalidToken) as error:
         what = (
             "does not hold rows"
             if isinstance(error, ValidationError)
-            else f"{VARIABLE} is not its key"
+            else f"{VARIABLE} does not have its key"
         )
         raise EvidenceRefused(
             f"{layout.SEALED}: {what}",
-            "set the key that `lockstep sealed new` wrote with this file",
+            "add the key that `lockstep sealed new` wrote with this file, as a line of its own",
         ) from None
     if len(rows) != wanted.rows:
         raise EvidenceRefused(

@@ -70,7 +70,9 @@ def place(environment: Mapping[str, str] | None = None) -> Place:
             raise RemoteRefused(
                 f"{name}: {redact(value, 80)!r} is no project", "set it to the project's number"
             )
-    pipeline = _number(env.get("CI_PIPELINE_ID"))
+    # GitLab takes no status for a child pipeline; without an id it takes the parent, the newest one of the commit.
+    is_child = env.get("CI_PIPELINE_SOURCE") == "parent_pipeline"
+    pipeline = None if is_child else _number(env.get("CI_PIPELINE_ID"))
     commit = env.get("CI_COMMIT_SHA", "")
     return Place(
         api=api,

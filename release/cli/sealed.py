@@ -48,7 +48,7 @@ def new(root: Path, rows: Path, key: Path | None) -> None:
 
     made = sealed_split.make(root, rows, key)
     click.echo(
-        f"rows   {layout.SEALED}: commit it\nkey    {made.key}: the secret {VARIABLE} of the job that asks"
+        f"rows   {layout.SEALED}: commit it\nkey    {made.key}: a line of the secret {VARIABLE} of the job that asks"
     )
     click.echo(
         f"\nparams.yaml, beside your own max_looks and gates (docs/how-to/sealed.md):\n\n"
@@ -74,9 +74,9 @@ def ask(
 ) -> None:
     """Ask the sealed split whether the model of this record passes. The answer is one bit, counted and signed.
 
-    The record must be merged, with a verdict that passes. The variable LOCKSTEP_SEALED_KEY has the key of the rows. For
-    a model that was asked before, prints the first answer. Exits with 10 if it does not pass, with 11 if all looks are
-    used.
+    The record must be merged, with a verdict that passes. The variable LOCKSTEP_SEALED_KEY has the key of the rows, or
+    those of all projects, a line each. For a model that was asked before, prints the first answer. Exits with 10 if it
+    does not pass, with 11 if all looks are used.
     """
     from release.verbs import sealed as verb
 

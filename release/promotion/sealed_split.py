@@ -84,7 +84,7 @@ def _write(root: Path, private: Path, secret: bytes, data: bytes) -> None:
     try:
         private.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(private, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
-            stream.write(secret)
+            stream.write(secret + b"\n")  # So that the keys of several projects can be joined.
         with files.replacing(root / layout.SEALED) as stream:
             stream.write(data)
     except OSError as error:

@@ -174,7 +174,7 @@ def no_weights_of_main(tree: Tree, patch: pytest.MonkeyPatch) -> None:
 REFUSED: dict[str, tuple[Callable[[Tree, pytest.MonkeyPatch], object], type[Refusal], str]] = {
     "a row that is too long": (too_long, EvaluationRefused, r"could not be asked \(EvaluationRefused; its message"),
     "another file": (another_file, EvidenceRefused, "is not the file that sealed.sha256 pins"),
-    "another key": (another_key, EvidenceRefused, f"{VARIABLE} is not its key"),
+    "another key": (another_key, EvidenceRefused, f"{VARIABLE} does not have its key"),
     "no key": (lambda _, patch: patch.delenv(VARIABLE), EvidenceRefused, f"{VARIABLE}: is not set"),
     "no file": (lambda tree, _: (tree.root / layout.SEALED).unlink(), EvidenceRefused, "sealed.bin: No such file"),
     "another number of rows": (fewer_rows, EvidenceRefused, "has 40 rows, and sealed.rows is 41"),
@@ -231,6 +231,13 @@ def test_rows_of_ones_own_are_encrypted_with_a_new_key(splits: Path, tmp_path: P
         (row.messages, row.reference, row.slice) for row in rows
     ]
     assert [row.group for row in found] == ["g", *(f"line:{number}" for number in range(2, 21))]
+    both = made.key.read_text() + KEY.decode()
+    assert sealed.decrypt(data, both, wanted) == found, "one secret has the keys of several projects, a line each"
+    other = sealed.encrypt(found, KEY)
+    assert sealed.decrypt(other, both, wanted.model_copy(update={"sha256": digest.of_bytes(other)[7:]})) == found
+    for keys in (KEY.decode(), "no key", ""):
+        with pytest.raises(EvidenceRefused, match=f"{VARIABLE} does not have its key; add .* as a line of its own"):
+            sealed.decrypt(data, keys, wanted)
     with pytest.raises(MachineRefused, match=r"sealed\.key: File exists; move the key of the last split away first"):
         sealed_split.make(root, tmp_path / "rows.jsonl")
 

@@ -4,6 +4,9 @@ import contextlib
 import json
 import re
 import string
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +209,41 @@ def test_a_fault_is_refused_on_one_line(fault: str) -> None:
         assert line.startswith("params.yaml:")
         assert "; " in line
     assert caught.value.exit_code == 2
+
+
+WITHOUT = """
+import sys
+from importlib import metadata
+from pathlib import Path
+from checks.kinds import plugins
+points = [point for group in metadata.entry_points().groups for point in metadata.entry_points(group=group)]
+there = metadata.EntryPoints(tuple(point for point in points if point.dist.name != "lockstep-azure-cli"))
+plugins._every_entry_point = lambda: there
+from checks.config import params_file
+from checks.process.errors import ParamsRefused
+try:
+    params_file.load(Path(sys.argv[1]))
+except ParamsRefused as refused:
+    print(refused, *refused.others, sep="\\n")
+"""
+
+
+def test_a_kind_of_a_package_that_is_not_installed_is_refused_with_the_package_and_the_command(tmp_path: Path) -> None:
+    project = tomllib.loads((REPOSITORY / "examples/azure-cli/pyproject.toml").read_text())["project"]
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    document = read_yaml(TEXT)
+    document["prepare"]["rules"] = list(project["entry-points"].pop("lockstep.rules"))
+    ((_, loaders),) = project["entry-points"].items()
+    assert list(loaders) == [document["prepare"]["loader"]["kind"]]
+    (tmp_path / "params.yaml").write_text(json.dumps(document))
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, str(tmp_path / "params.yaml")],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    fix = f"needs the package {project['name']}; pip install -c constraints.txt -e '.[azure-cli]'"
+    for name in (*loaders, *document["prepare"]["rules"]):
+        assert f"{name!r} {fix}\n" in done.stdout
+    assert [requirement.partition(">")[0] for requirement in extras["azure-cli"]] == [project["name"]]
 
 
 def test_the_line_is_the_line_of_the_value() -> None:
