@@ -25,8 +25,10 @@ _PODS = {
     "InferenceService": ("spec", "predictor"),
     "LLMInferenceService": ("spec", "template"),
 }
-# Fields of an LLMInferenceService that neither change the pod nor lead its requests elsewhere.
-_LLM_FIELDS = ("model", "replicas", "rolloutStrategy", "annotations", "template")
+# Fields of an LLMInferenceService that are compared, or neither change the pod nor lead its requests elsewhere.
+_LLM_FIELDS = (
+    "model", "storageInitializer", "replicas", "rolloutStrategy", "annotations", "template",
+)  # fmt: skip
 _PRESET = "kserve-config-llm-template"  # KServe merges the one in the server's namespace into it.
 _EMPTY_PRESETS: tuple[Mapping[str, Any], ...] = ({}, {"model": {}}, {"model": {"uri": ""}})
 # Fields beside the image that decide what is served; if the release does not set one, the image decides.
@@ -66,10 +68,10 @@ def failures(
     pod = _pod(workload)
     intended = dict(patch["spec"]["template"]["spec"])
     (server,) = intended.pop("containers")
-    called_so = _CONTAINERS[workload["kind"]]
-    container = _server(pod, called_so)
+    server_name = _CONTAINERS[workload["kind"]]
+    container = _server(pod, server_name)
     if container is None:
-        return [f"{name}: has no container {called_so}"]
+        return [f"{name}: has no container {server_name}"]
     annotations = patch["metadata"]["annotations"]
     return [
         f"{name}: {problem}"
@@ -277,7 +279,7 @@ def _llm(
     if spec.get("storageInitializer") != {"enabled": False}:
         yield f"spec.storageInitializer: is {spec.get('storageInitializer')!r}"
     for key, value in spec.items():
-        if value and key not in (*_LLM_FIELDS, "storageInitializer"):
+        if value and key not in _LLM_FIELDS:
             yield f"spec.{key}: the release sets none"
     presets = [item for item in objects if item.get("kind") == "LLMInferenceServiceConfig"]
     names = [at(item, "metadata").get("name") for item in presets]
