@@ -147,18 +147,6 @@ def test_another_chat_template_is_found_by_its_tokens(
     assert "another number of tokens" in found["template"].reason
 
 
-@pytest.mark.exhaustive
-def test_a_cache_of_8_bits_is_found_at_the_start(run: Path, tuned_model: Path, params: Params, tmp_path: Path) -> None:
-    """`transformers serve` has no option for it, generation_config.json has: the packages that it needs are not there."""
-    changed = shutil.copytree(tuned_model, tmp_path / "changed")
-    path = changed / "generation_config.json"
-    cache = {"cache_implementation": "quantized", "cache_config": {"backend": "hqq", "nbits": 8}}
-    path.write_text(json.dumps(json.loads(path.read_text()) | cache))
-    report, found = _served_from_the_right_place(run, changed, params, tmp_path)
-    assert report.status == "fail"
-    assert found["start"].status == "fail", found
-
-
 def test_a_penalty_on_repetition_is_found_by_an_answer_that_nothing_ends(
     run: Path, tuned_model: Path, params: Params, tmp_path: Path
 ) -> None:
