@@ -1,8 +1,9 @@
 """The real kustomize, and the schemas of Kubernetes, for tests of what a cluster would be given."""
 
 import os
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,7 @@ def validate(item: dict[str, Any], version: str) -> None:
     """
     assert not (empty := list(_empty_lists(item, item["kind"]))), empty
     if item["apiVersion"].startswith("serving.kserve.io/"):
-        _validate_inference_service(item, version)
+        _KSERVE[item["kind"]](item, version)
     elif spec := _OF_OPERATORS.get((item["apiVersion"], item["kind"])):
         _has(item, {"apiVersion": str, "kind": str, "metadata": _METADATA, "spec": spec}, item["kind"])
     else:
@@ -224,7 +225,50 @@ def _validate_inference_service(item: dict[str, Any], version: str) -> None:
     )
 
 
+def _validate_llm_inference_service(item: dict[str, Any], version: str) -> None:
+    """The template is a pod's specification; the other fields are those of KServe 0.20's schema that we write."""
+    assert item["apiVersion"] == "serving.kserve.io/v1alpha2"
+    spec = dict(item["spec"])
+    template = spec.pop("template")
+    spec.pop("rolloutStrategy", None)  # KServe 0.20 has no such field
+    assert [each["name"] for each in template["containers"]] == ["main"]
+    assert all("protocol" in port for port in template["containers"][0]["ports"])
+    assert re.fullmatch(r"oci\+native://[^@\s]+@sha256:[0-9a-f]{64}", spec["model"]["uri"])
+    shape = {
+        "model": {"name": str, "uri": str},
+        "replicas": int,
+        "annotations": dict,
+        "storageInitializer": {"enabled": bool},
+    }
+    _has(spec, shape, item["kind"])
+    _schemas().validate(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": item["metadata"], "spec": template}, version, strict=True
+    )
+
+
+def _validate_preset(item: dict[str, Any], version: str) -> None:
+    """KServe's own preset of this name is replaced by nothing."""
+    assert version
+    assert (item["apiVersion"], item["metadata"]["name"]) == (
+        "serving.kserve.io/v1alpha2",
+        "kserve-config-llm-template",
+    )
+    assert "spec" not in item
+
+
+_KSERVE: dict[str, Callable[[dict[str, Any], str], None]] = {
+    "InferenceService": _validate_inference_service,
+    "LLMInferenceService": _validate_llm_inference_service,
+    "LLMInferenceServiceConfig": _validate_preset,
+}
+
+
 def pod(items: list[dict[str, Any]]) -> dict[str, Any]:
     """The specification of the one pod there."""
-    (found,) = [item for item in items if item["kind"] in ("Deployment", "InferenceService")]
-    return found["spec"]["predictor"] if found["kind"] == "InferenceService" else found["spec"]["template"]["spec"]
+    (found,) = [item for item in items if item["kind"] in ("Deployment", "InferenceService", "LLMInferenceService")]
+    path = {"InferenceService": ("predictor",), "LLMInferenceService": ("template",)}
+    pod = found["spec"]
+    for key in path.get(found["kind"], ("template", "spec")):
+        pod = pod[key]
+    assert isinstance(pod, dict)
+    return pod

@@ -26,7 +26,7 @@ MODEL, IMAGE, EVIDENCE, OTHER = (f"sha256:{digit * 64}" for digit in "abce")
 COMMIT = "98f0e61f0a1c4f3f6f0e3f9c2d9c1b7a5e4d3c2b"
 SERVER = "registry.example/servers/server"  # of weights that come alone
 GATEWAY = f"registry.example/lockstep@{OTHER}"
-KINDS = ("deployment", "kserve")
+KINDS = ("deployment", "kserve", "kserve-llm")
 BASE = layout.ENVIRONMENTS / "base"
 
 Files = dict[Path, bytes]
@@ -151,10 +151,8 @@ def failures(tree: Path, wanted: Files | None = None) -> list[str]:
 
 
 def pod_of(item: dict[str, Any]) -> dict[str, Any]:
-    """The specification of the pods of a Deployment or an InferenceService."""
-    pod = item["spec"]["predictor"] if item["kind"] == "InferenceService" else item["spec"]["template"]["spec"]
-    assert isinstance(pod, dict)
-    return pod
+    """The specification of the pods of a workload."""
+    return kubernetes_tools.pod([item])
 
 
 def server_of(item: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,12 @@ _EVERYWHERE = (
     "services",
 )
 # Not every cluster knows these kinds.
-_OPTIONAL = ("rollouts.argoproj.io", "inferenceservices.serving.kserve.io")
+_OPTIONAL = (
+    "rollouts.argoproj.io",
+    "inferenceservices.serving.kserve.io",
+    "llminferenceservices.serving.kserve.io",
+    "llminferenceserviceconfigs.serving.kserve.io",
+)
 _UNKNOWN = "the server doesn't have a resource type"
 _FORBIDDEN = "(Forbidden)"
 _MODEL = f"{overlays.PREFIX}model"

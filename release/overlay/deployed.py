@@ -11,11 +11,26 @@ from pathlib import Path
 from typing import Any
 
 from checks.storage import layout, plain_yaml
-from release.overlay import gateway
+from release.overlay import gateway, overlays
 from release.overlay.fields import at, called, dicts
 from release.overlay.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 
-_KSERVE_CONTAINER = "kserve-container"  # what KServe asks the first container to be called
+# The server's container in each kind of workload. KServe asks for names of its own.
+_CONTAINERS = {
+    "Deployment": CONTAINER,
+    "InferenceService": "kserve-container",
+    "LLMInferenceService": "main",
+}
+_PODS = {
+    "InferenceService": ("spec", "predictor"),
+    "LLMInferenceService": ("spec", "template"),
+}
+# Fields of an LLMInferenceService that are compared, or neither change the pod nor lead its requests elsewhere.
+_LLM_FIELDS = (
+    "model", "storageInitializer", "replicas", "rolloutStrategy", "annotations", "template",
+)  # fmt: skip
+_PRESET = "kserve-config-llm-template"  # KServe merges the one in the server's namespace into it.
+_EMPTY_PRESETS: tuple[Mapping[str, Any], ...] = ({}, {"model": {}}, {"model": {"uri": ""}})
 # Fields beside the image that decide what is served; if the release does not set one, the image decides.
 _DECIDING = ("command", "args", "env", "envFrom")
 _SHM = {"name": "shm", "mountPath": "/dev/shm"}  # noqa: S108 - where the base mounts it in the pod: no file of this machine
@@ -46,16 +61,17 @@ def failures(
     if len(marked) != 1:
         names = ", ".join(map(called, marked)) or "none"
         return [
-            f"{environment}: there must be exactly one Deployment or InferenceService, found {names}"
+            f"{environment}: there must be exactly one {' or '.join(_CONTAINERS)}, found {names}"
         ]
     workload = marked[0]
     name = called(workload)
     pod = _pod(workload)
     intended = dict(patch["spec"]["template"]["spec"])
     (server,) = intended.pop("containers")
-    container = _server(pod)
+    server_name = _CONTAINERS[workload["kind"]]
+    container = _server(pod, server_name)
     if container is None:
-        return [f"{name}: has no container {CONTAINER}"]
+        return [f"{name}: has no container {server_name}"]
     annotations = patch["metadata"]["annotations"]
     return [
         f"{name}: {problem}"
@@ -73,40 +89,35 @@ def failures(
             *_beside(container, pod),
             *_around(workload, objects),
             *_paused(workload, objects),
+            *(
+                _llm(workload, overlays.model(wanted, environment), objects)
+                if workload["kind"] == "LLMInferenceService"
+                else ()
+            ),
         )
     ]
 
 
 def servers(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the Deployments and InferenceServices that are a server, but for those made of another one."""
+    """Return the workloads that are a server, but for those made of another one."""
     marked = [item for item in objects if _is_server(item)]
     return [item for item in marked if not any(_made_of(item, owner) for owner in marked)]
 
 
 def _is_server(item: Mapping[str, Any]) -> bool:
     """Return whether an object is the server, by annotations or by the base's label: removing one hides nothing."""
-    if item.get("kind") not in ("Deployment", "InferenceService"):
+    if item.get("kind") not in _CONTAINERS:
         return False
     annotations, labels = at(item, "metadata", "annotations"), at(item, "metadata", "labels")
     return any(str(key).startswith(PREFIX) for key in annotations) or labels.get(LABEL) == CONTAINER
 
 
 def _pod(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    path = (
-        ("spec", "predictor")
-        if item.get("kind") == "InferenceService"
-        else ("spec", "template", "spec")
-    )
-    return at(item, *path)
+    return at(item, *_PODS.get(str(item.get("kind")), ("spec", "template", "spec")))
 
 
-def _server(pod: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    containers = pod.get("containers")
-    names = (CONTAINER, _KSERVE_CONTAINER)
-    listed = containers if isinstance(containers, list) else []
-    return next(
-        (entry for entry in listed if isinstance(entry, dict) and entry.get("name") in names), None
-    )
+def _server(pod: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    return next((entry for entry in dicts(pod, "containers") if entry.get("name") == name), None)
 
 
 def _image(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:
@@ -257,6 +268,28 @@ def _around(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> 
     )
 
 
+def _llm(
+    server: Mapping[str, Any], model: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]
+) -> Iterator[str]:
+    """Check what an LLMInferenceService has beside its pod, and that no preset of KServe changes the pod."""
+    spec = at(server, "spec")
+    yield from _differences(model, spec.get("model"), "spec.model")
+    if more := sorted({key for key, value in at(spec, "model").items() if value} - model.keys()):
+        yield f"spec.model: the release sets no {', '.join(more)}"
+    if spec.get("storageInitializer") != {"enabled": False}:
+        yield f"spec.storageInitializer: is {spec.get('storageInitializer')!r}"
+    for key, value in spec.items():
+        if value and key not in _LLM_FIELDS:
+            yield f"spec.{key}: the release sets none"
+    presets = [item for item in objects if item.get("kind") == "LLMInferenceServiceConfig"]
+    names = [at(item, "metadata").get("name") for item in presets]
+    if _PRESET not in names:
+        yield f"LLMInferenceServiceConfig {_PRESET}: is missing: KServe adds its own to the pod"
+    for item in presets:
+        if at(item, "spec") not in _EMPTY_PRESETS:
+            yield f"{called(item)}: must be empty: KServe adds it to the pod"
+
+
 def _paused(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Find paused Deployments, which match git although their pods still run the earlier release."""
     for item in family(server, objects):
@@ -268,6 +301,9 @@ def _labels(item: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the labels of the pods that an object creates, or of the pod itself."""
     if item.get("kind") == "InferenceService":
         return {**at(item, "metadata", "labels"), **at(item, "spec", "predictor", "labels")}
+    if item.get("kind") == "LLMInferenceService":
+        # KServe gives pods the object's own name as this label.
+        return {LABEL: at(item, "metadata").get("name"), **at(item, "spec", "labels")}
     if item.get("kind") == "Pod":
         return at(item, "metadata", "labels")
     spec = at(item, "spec")

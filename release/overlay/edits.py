@@ -154,6 +154,11 @@ def _release(file: EnvironmentFile, release: Mapping[str, Any] | None) -> Iterat
     (container,) = release["spec"]["template"]["spec"]["containers"]
     if "image" not in container and file.server is None:
         yield "server: weights come alone: name the server that they run in, as HOST/NAME@sha256:…"
+    if file.variant == "kserve-llm" and "{{" in str(container):
+        yield (
+            "variant: kserve-llm: the server's settings contain {{, which KServe reads as a template: "
+            "write another variant"
+        )
     gpus = _gpus(release)
     if gpus and file.gpus not in (0, gpus):
         yield f"gpus: is {file.gpus}, serve.shards is {gpus}: write `gpus: {gpus}`"

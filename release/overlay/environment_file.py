@@ -175,7 +175,7 @@ class EnvironmentFile(Section):
     """
 
     namespace: Namespace
-    variant: Literal["deployment", "kserve", "rollout"] = "deployment"
+    variant: Literal["deployment", "kserve", "kserve-llm", "rollout"] = "deployment"
     replicas: Count | None = 1
     update: Literal["surge", "replace", "pause"] = "surge"
     downtime: Literal["allowed"] | None = None
@@ -216,8 +216,12 @@ class EnvironmentFile(Section):
             raise ValueError(
                 f"route: everyone who knows the host could ask: set {_KEYS}: /etc/lockstep/keys"
             )
-        if self.variant == "kserve" and self.replicas is None:
-            raise ValueError("replicas: an InferenceService has a number of servers: write it")
+        if self.variant in ("kserve", "kserve-llm") and self.replicas is None:
+            raise ValueError("replicas: with KServe there is a number of servers: write it")
+        if self.variant == "kserve-llm" and self.update == "pause":
+            raise ValueError(
+                "update: pause: an LLMInferenceService cannot end all servers first: write `replace`"
+            )
         if self.variant == "rollout" and self.update != "surge":
             raise ValueError("update: a Rollout replaces its pods step by step: remove it")
         return self

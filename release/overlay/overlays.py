@@ -11,6 +11,7 @@ environment builds to nothing, so that a cluster deletes what ran.
 """
 
 import copy
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ DEPLOYMENT = FOLDER / "deployment" / "kustomization.yaml"
 SERVER = FOLDER / "deployment" / "server.yaml"  # the patch
 KSERVE = FOLDER / "kserve" / "kustomization.yaml"
 ROLLOUT = FOLDER / "rollout" / "kustomization.yaml"
+# Moves by earlier versions did not write this file. It may be missing where the environment does not use it.
+KSERVE_LLM = FOLDER / "kserve-llm" / "kustomization.yaml"
 # Folders beside the environments, whose names no environment can have.
 SHARED = ("base", "components")
 
@@ -119,6 +122,11 @@ def _release(
             ROLLOUT: _kustomization(
                 resources=["../deployment"], components=["../../../components/rollout"]
             ),
+            KSERVE_LLM: _kustomization(
+                resources=["../deployment"],
+                components=["../../../components/kserve-llm"],
+                patches=[_model(serve.name, where)],
+            ),
         },
     )
 
@@ -134,7 +142,8 @@ def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:
     """The same set of files for an environment that runs nothing."""
     empty = _kustomization(resources=[])
     reason = f"{_HEADER}# {why}\n".encode()
-    return _files(environment, {DEPLOYMENT: empty, SERVER: reason, KSERVE: empty, ROLLOUT: empty})
+    files = {DEPLOYMENT: empty, SERVER: reason, KSERVE: empty, ROLLOUT: empty, KSERVE_LLM: empty}
+    return _files(environment, files)
 
 
 def annotations(pointer: Pointer) -> dict[str, str]:
@@ -160,12 +169,37 @@ def check(
         if path not in wanted:
             failures.append(f"{path}: no promotion writes it")
         elif path not in found:
+            if path == layout.ENVIRONMENTS / environment / KSERVE_LLM and not _uses(
+                environment, found, KSERVE_LLM
+            ):
+                continue
             failures.append(f"{path}: is missing")
         elif (data := found[path]) is None:
             failures.append(f"{path}: is not a regular file")
         elif data != wanted[path]:
             failures.append(f"{path}: {_difference(data, wanted[path])}")
     return failures
+
+
+def _uses(environment: str, found: Mapping[Path, bytes | None], file: Path) -> bool:
+    """Return whether the environment's rendered kustomization.yaml names the folder of ``file``."""
+    rendered = found.get(layout.ENVIRONMENTS / environment / "kustomization.yaml") or b""
+    return file.parent.as_posix().encode() in rendered
+
+
+def model(wanted: Mapping[Path, bytes], environment: str) -> dict[str, Any]:
+    """Return ``spec.model`` of the LLMInferenceService in ``wanted`` (of ``render``)."""
+    document = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / KSERVE_LLM].decode())
+    (operation,) = json.loads(document["patches"][0]["patch"])
+    return dict(operation["value"])
+
+
+def _model(name: str, image: reference.Reference) -> dict[str, Any]:
+    """Return the patch that names model and weights. KServe calls an image as a volume oci+native."""
+    value = {"name": name, "uri": f"oci+native://{image}"}
+    operation = {"op": "add", "path": "/spec/model", "value": value}
+    target = {"kind": "LLMInferenceService", "name": CONTAINER}
+    return {"target": target, "patch": json.dumps([operation])}
 
 
 def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve) -> None:

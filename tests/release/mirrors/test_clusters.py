@@ -51,7 +51,7 @@ if what == "namespace":
 kinds = [kind.partition(".")[0] for kind in what.split(",")]
 if what in os.environ.get("FORBIDDEN", "").split():
     sys.exit(f'Error from server (Forbidden): {what} is forbidden: User "viewer" cannot list resource in the namespace "model-production"')
-for kind in ("inferenceservices", "rollouts"):
+for kind in ("inferenceservices", "llminferenceservices", "llminferenceserviceconfigs", "rollouts"):
     if kind in kinds and not os.path.exists(f"{kind}.json"):
         sys.exit(f"error: the server doesn't have a resource type {kind}")
 try:
@@ -362,7 +362,9 @@ def test_the_pods_of_a_rollout_are_the_servers_and_its_phase_counts(
     ]
 
 
-@pytest.mark.parametrize("kind", ["inferenceservices.serving.kserve.io", "rollouts.argoproj.io"])
+@pytest.mark.parametrize(
+    "kind", ["inferenceservices.serving.kserve.io", "llminferenceservices.serving.kserve.io", "rollouts.argoproj.io"]
+)
 def test_a_kind_that_the_caller_may_not_list_names_the_role_and_not_another_cluster(
     kind: str, cloud: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,6 +417,43 @@ def test_kserve_that_made_nothing_and_a_deployment_of_it_that_is_stuck_are_drift
         put(kubectl, [], kind)
     (finding,) = in_cluster(kserve)
     assert finding.mirror == "InferenceService server: the cluster has made no Deployment of it"
+
+
+def test_what_kserve_makes_of_an_llm_inference_service_agrees_and_its_presets_are_drift(
+    cloud: World, kubectl: Path
+) -> None:
+    """As KServe 0.20 makes them (pkg/controller/v1alpha2/llmisvc/workload_single_node.go)."""
+    tree = cloud.root / layout.ENVIRONMENTS
+    edit(tree, "production", lambda knobs: knobs.update(variant="kserve-llm"))
+    items = {item["kind"]: item for item in kubernetes_tools.build(tree / "production") if item["kind"] != "Service"}
+    server, preset = items["LLMInferenceService"], items["LLMInferenceServiceConfig"]
+    server["metadata"]["uid"] = "0"
+    preset["spec"] = {"model": {"uri": ""}}  # as KServe writes it back
+    put(kubectl, [server], "llminferenceservices")
+    put(kubectl, [preset], "llminferenceserviceconfigs")
+    labels = {"app.kubernetes.io/name": "server", "app.kubernetes.io/part-of": "llminferenceservice"}
+    metadata = {"labels": labels, "annotations": server["spec"]["annotations"]}
+    template = {"metadata": metadata, "spec": server["spec"]["template"]}
+    deployment = workload("Deployment", "server-kserve", template, uid="1", labels=labels)
+    deployment["metadata"]["ownerReferences"] = [owner(server)]
+    finish(deployment, 1)
+    put(kubectl, [deployment])
+    run(kubectl, deployment)
+    leads = service("server-kserve-workload-svc", labels, 8000)
+    leads["metadata"]["ownerReferences"] = [owner(server)]
+    own = json.loads((kubectl / "services.json").read_text())["items"]
+    put(kubectl, [*own, leads], "services")
+    assert in_cluster(cloud) == []
+    preset["spec"] = {"template": {"containers": [{"name": "main", "env": [{"name": "A", "value": "b"}]}]}}
+    put(kubectl, [preset], "llminferenceserviceconfigs")
+    (finding,) = in_cluster(cloud)
+    assert "LLMInferenceServiceConfig kserve-config-llm-template: must be empty" in finding.mirror
+    put(kubectl, [], "llminferenceserviceconfigs")
+    (finding,) = in_cluster(cloud)
+    assert "kserve-config-llm-template: is missing: KServe adds its own to the pod" in finding.mirror
+    put(kubectl, [], "llminferenceservices")
+    (finding,) = in_cluster(cloud)
+    assert finding.mirror.startswith("Deployment server-kserve: has no container server")
 
 
 def test_a_pod_that_kserves_own_service_would_find_is_drift(kserve: World, kubectl: Path) -> None:

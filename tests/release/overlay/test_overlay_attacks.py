@@ -209,7 +209,7 @@ TAMPERS: list[tuple[spoil.Spoil, str | None]] = [
     (own(commonAnnotations={"lockstep/version": "v9.9.9"}), "lockstep/version: is 'v9.9.9'"),
     (own(resources=["https://evil.example/base"]), None),
     (own(resources=["../base"]), "annotations.lockstep/model: is None"),
-    (own(resources=[]), "staging: there must be exactly one Deployment or InferenceService, found none"),
+    (own(resources=[]), "staging: there must be exactly one Deployment or InferenceService or LLMInferenceService, found none"),
     (write("staging/more/kustomization.yaml", "resources: [https://evil.example]\n", resources=[OWN_RELEASE, "more"]), None),
     (write("staging/p.yaml", yaml.safe_dump([{"op": "replace", "path": f"{CONTAINERS}/0/image", "value": EVIL}]), patches=[{"path": "p.yaml", "target": {"kind": "Deployment"}}]), "server.image: is "),
     (spoil.replace("base/objects.yaml", "- name: server", "- name: server\n          command: [sh]"), "server.command"),
@@ -346,7 +346,7 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     "annotations": ({"annotations": {"sidecar.istio.io/inject": "true"}}, "annotations: Extra inputs"),
     "patches": ({"patches": [{"path": "x.yaml"}]}, "patches: Extra inputs"),
     "resources of kustomize": ({"resources": ["https://evil.example"]}, "resources: Input should be a valid dictionary"),
-    "another variant": ({"variant": "../production"}, "variant: Input should be 'deployment', 'kserve' or 'rollout'"),
+    "another variant": ({"variant": "../production"}, "variant: Input should be 'deployment', 'kserve', 'kserve-llm' or 'rollout'"),
     "no server": ({"replicas": 0}, "replicas: Input should be greater than or equal to 1"),
     "too many": ({"replicas": 1001}, "replicas: Input should be less than or equal to 1000"),
     "truth as a number": ({"replicas": True}, "replicas: Input should be a valid integer"),
@@ -396,7 +396,9 @@ INVALID: dict[str, tuple[dict[str, Any], str]] = {
     }.items()},
     "monitoring without a gateway": ({"monitoring": True}, "need a gateway: add the section `gateway`"),
     "a Rollout that passes over the verdict": ({"variant": "rollout", "update": "pause"}, "update: a Rollout replaces its pods step by step"),
-    "an InferenceService without a number": ({"variant": "kserve", "replicas": None}, "replicas: an InferenceService has a number"),
+    "an InferenceService without a number": ({"variant": "kserve", "replicas": None}, "replicas: with KServe there is a number"),
+    "an LLMInferenceService without a number": ({"variant": "kserve-llm", "replicas": None}, "replicas: with KServe there is a number"),
+    "an LLMInferenceService that pauses": ({"variant": "kserve-llm", "update": "pause"}, "update: pause: an LLMInferenceService cannot end all servers first: write `replace`"),
 }  # fmt: skip
 
 

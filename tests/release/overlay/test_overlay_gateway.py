@@ -71,7 +71,7 @@ def beside(item: dict[str, Any]) -> spoil.Spoil:
     return do
 
 
-@pytest.mark.parametrize(("kind", "gpus"), [("deployment", 0), ("kserve", 1)])
+@pytest.mark.parametrize(("kind", "gpus"), [("deployment", 0), ("kserve", 1), ("kserve-llm", 1)])
 @pytest.mark.parametrize("runtime", runtimes.names())
 def test_it_builds_to_what_kubernetes_takes_before_every_server(tree: Path, runtime: str, kind: str, gpus: int) -> None:
     programs.require("kustomize")

@@ -13,6 +13,7 @@ from tests import kubernetes_tools, programs
 from tests.conftest import REPOSITORY
 from tests.overlay_sample import (
     GATEWAY,
+    KINDS,
     OTHER,
     SERVER,
     edit,
@@ -89,8 +90,8 @@ SOME = {"replicas": 2, "update": "replace", "gpus": 1, "pod": {"nodeSelector": {
 @pytest.mark.parametrize(
     ("runtime", "variant", "knobs"),
     [
-        *((runtime, variant, SOME) for runtime in runtimes.names() for variant in ("deployment", "kserve", "rollout")),
-        *((runtimes.names()[0], variant, {}) for variant in ("deployment", "kserve", "rollout")),
+        *((runtime, variant, SOME) for runtime in runtimes.names() for variant in (*KINDS, "rollout")),
+        *((runtimes.names()[0], variant, {}) for variant in (*KINDS, "rollout")),
     ],
 )
 def test_every_variant_runs_the_release(tree: Path, runtime: str, variant: str, knobs: dict[str, Any]) -> None:

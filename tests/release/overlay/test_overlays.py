@@ -41,6 +41,7 @@ from tests.overlay_sample import (
 ENVIRONMENTS = ("staging", "production")
 RUNTIMES = tuple(runtimes.names())
 SHAPES = ("baked", "weights")
+OWNER = {"deployment": "Deployment", "kserve": "InferenceService", "kserve-llm": "LLMInferenceService"}
 
 
 @pytest.fixture
@@ -78,7 +79,11 @@ def test_every_environment_with_every_runtime_builds_what_kubernetes_takes_and_w
     environment: str, runtime: str, shape: str, kind: str
 ) -> None:
     items = promoted(environment, runtime, shape, kind)
-    kinds = {"deployment": {"Deployment", "Service"}, "kserve": {"InferenceService"}}[kind]
+    kinds = {
+        "deployment": {"Deployment", "Service"},
+        "kserve": {"InferenceService"},
+        "kserve-llm": {"LLMInferenceService", "LLMInferenceServiceConfig", "Service"},
+    }[kind]
     assert {item["kind"] for item in items} == kinds | {"NetworkPolicy", "PodDisruptionBudget"}
     version = kubernetes_tools.VERSIONS[ENVIRONMENTS.index(environment)]
     for item in items:
@@ -118,7 +123,7 @@ def test_images_are_by_digest_and_the_pod_is_held_in(runtime: str, shape: str, k
 def test_the_pod_agrees_with_its_runtime(runtime: str, kind: str) -> None:
     items = promoted("production", runtime, "baked", kind)
     pod, server, facts, settings = kubernetes_tools.pod(items), container(items), load(runtime), serve()
-    protocol = {"protocol": "TCP"} if kind == "kserve" else {}
+    protocol = {} if kind == "deployment" else {"protocol": "TCP"}
     assert server["ports"] == [{"name": "http", "containerPort": facts.port} | protocol]
     for probe in ("startup", "readiness", "liveness"):
         assert server[f"{probe}Probe"]["httpGet"] == {"path": facts.health, "port": "http"}
@@ -179,8 +184,12 @@ def test_a_server_that_kustomize_would_replace_is_refused(name: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(kind: str) -> None:
     items = {item["kind"]: item for item in promoted("staging", "vllm", "baked", kind)}
-    owner = items["InferenceService" if kind == "kserve" else "Deployment"]
-    metadata = owner["spec"]["predictor"] if kind == "kserve" else owner["spec"]["template"]["metadata"]
+    owner = items[OWNER[kind]]
+    metadata = {
+        "deployment": lambda: owner["spec"]["template"]["metadata"],
+        "kserve": lambda: owner["spec"]["predictor"],
+        "kserve-llm": lambda: owner["spec"],
+    }[kind]()
     labels = {"app.kubernetes.io/name": "server"}
     release = {"app.kubernetes.io/instance": "router-staging", "app.kubernetes.io/version": "v1.4.0"}
     told = {
@@ -189,7 +198,10 @@ def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(kind
         "lockstep/commit": COMMIT,
         "lockstep/evidence": EVIDENCE,
     }
-    assert metadata["labels"] == labels | release == owner["metadata"]["labels"]
+    assert labels | release == owner["metadata"]["labels"]
+    # KServe gives the pods of an LLMInferenceService its name as this label, and adds others to a selector for ever.
+    assert metadata.get("labels") == (None if kind == "kserve-llm" else labels | release)
+    assert owner["metadata"]["name"] == labels["app.kubernetes.io/name"]
     assert metadata["annotations"] == told
     assert told.items() <= owner["metadata"]["annotations"].items()
     assert items["NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": labels}
@@ -197,10 +209,12 @@ def test_the_pod_and_what_selects_it_have_the_same_labels_and_say_what_runs(kind
     spread = kubernetes_tools.pod(list(items.values()))["topologySpreadConstraints"]
     assert [each["topologyKey"] for each in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
     assert all(each["labelSelector"] == {"matchLabels": labels} for each in spread)
-    strategy = owner["spec"]["predictor"]["deploymentStrategy"] if kind == "kserve" else owner["spec"]["strategy"]
-    assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
-    if kind == "deployment":
+    if kind != "kserve-llm":
+        strategy = owner["spec"]["predictor"]["deploymentStrategy"] if kind == "kserve" else owner["spec"]["strategy"]
+        assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    if kind != "kserve":
         assert items["Service"]["spec"]["selector"] == labels
+    if kind == "deployment":
         assert owner["spec"]["selector"] == {"matchLabels": labels}
 
 
@@ -469,6 +483,7 @@ def _edited(path: Path, old: str, new: str) -> Callable[[dict[Path, bytes | None
 
 
 HERE = layout.ENVIRONMENTS / "staging"
+KSERVE_LLM = HERE / overlays.KSERVE_LLM
 PATCH, DEPLOYMENT, KSERVE = HERE / overlays.SERVER, HERE / overlays.DEPLOYMENT, HERE / overlays.KSERVE
 TAMPERS: list[tuple[Callable[[dict[Path, bytes | None]], object], str]] = [
     (_edited(PATCH, f"router@{IMAGE}", "router:v1.4.0"), "server.yaml: line [0-9]+ is 'image: .*router:v1.4.0', a promotion writes 'image: "),
@@ -494,6 +509,7 @@ TAMPERS: list[tuple[Callable[[dict[Path, bytes | None]], object], str]] = [
     (lambda files: files.pop(PATCH), "server.yaml: is missing"),
     (lambda files: files.pop(DEPLOYMENT), "deployment/kustomization.yaml: is missing"),
     (lambda files: files.pop(KSERVE), "kserve/kustomization.yaml: is missing"),
+    (_edited(KSERVE_LLM, f"router@{IMAGE}", f"router@{OTHER}"), "kserve-llm/kustomization.yaml: line "),
     (lambda files: files.update({HERE / "release" / "deployment" / "Kustomization": b""}), "Kustomization: no promotion writes it"),
     (lambda files: files.update({HERE / "release" / "more.yaml": b"a: b"}), "more.yaml: no promotion writes it"),
     (lambda files: files.update({HERE / "release" / "link": None}), "link: no promotion writes it"),
@@ -527,4 +543,43 @@ def test_what_people_wrote_beside_it_is_no_gap() -> None:
 
 
 def test_a_promotion_over_nothing_is_a_gap_before_it_is_written() -> None:
-    assert overlays.check("staging", {}, rendered()) == [f"{path}: is missing" for path in sorted(rendered())]
+    asked = sorted(path for path in rendered() if path != KSERVE_LLM)
+    assert overlays.check("staging", {}, rendered()) == [f"{path}: is missing" for path in asked]
+
+
+def test_a_file_that_earlier_versions_did_not_write_may_be_missing_until_the_environment_uses_it() -> None:
+    wanted = rendered()
+    found: dict[Path, bytes | None] = {path: data for path, data in wanted.items() if path != KSERVE_LLM}
+    found[HERE / "kustomization.yaml"] = b"resources:\n- release/deployment\n"
+    assert overlays.check("staging", found, wanted) == []
+    found[HERE / "kustomization.yaml"] = b"resources:\n- release/kserve-llm\n"
+    assert overlays.check("staging", found, wanted) == [f"{KSERVE_LLM}: is missing"]
+    found[KSERVE_LLM] = b"resources: []\n"
+    (failure,) = overlays.check("staging", found, wanted)
+    assert failure.startswith(f"{KSERVE_LLM}: line 1 is")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_llm_inference_service_names_model_and_weights_by_digest_and_mounts_them_once(shape: str) -> None:
+    items = {item["kind"]: item for item in promoted("staging", "vllm", shape, "kserve-llm")}
+    spec = items["LLMInferenceService"]["spec"]
+    assert spec["model"] == {"name": "router", "uri": f"oci+native://registry.example/team/router@{IMAGE}"}
+    assert spec["storageInitializer"] == {"enabled": False}, "KServe adds no second mount"
+    assert [volume["image"]["reference"] for volume in spec["template"]["volumes"] if "image" in volume] == (
+        [] if shape == "baked" else [f"registry.example/team/router@{IMAGE}"]
+    )
+    # KServe merges the preset of this name, of this namespace first, and its own has a second hook before SIGTERM.
+    preset = items["LLMInferenceServiceConfig"]
+    assert (preset["metadata"]["name"], preset.get("spec")) == ("kserve-config-llm-template", None)
+    assert spec["template"]["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 10}}}
+
+
+def test_settings_that_kserve_would_read_as_a_template_are_refused(tree: Path) -> None:
+    settings = load("vllm").model_copy(update={"command": (*load("vllm").command, "--chat-template={{ x }}")})
+    files = overlays.render("staging", pointer(), image("vllm", "weights"), settings, serve())
+    put(tree, files)
+    pin(tree, "staging", variant="kserve-llm")
+    (failure,) = edits.failures("staging", lying(tree), files, lambda: ())
+    assert failure.endswith("contain {{, which KServe reads as a template: write another variant")
+    pin(tree, "staging", variant="kserve")
+    assert edits.failures("staging", lying(tree), files, lambda: ()) == []

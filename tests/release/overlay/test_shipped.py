@@ -20,6 +20,7 @@ USED: list[tuple[dict[str, Any], set[str]]] = [
     ({"gateway": WITH_KEYS, "route": {"hosts": ["a.example"]}}, {"gateway", "exposure"}),
     ({"gateway": {"image": GATEWAY}, "canary_of": CANARY}, {"gateway", "canary"}),
     ({"variant": "kserve"}, {"kserve", "kserve/copied"}),
+    ({"variant": "kserve-llm"}, {"kserve-llm", "kserve-llm/copied"}),
     ({"variant": "rollout"}, {"rollout"}),
 ]
 

@@ -76,6 +76,7 @@ def test_the_gpus_of_a_release_count_where_no_knob_says_them(tree: Path) -> None
 BUILT = {
     "deployment": ("Deployment", ("spec", "strategy"), ("spec",), "replicas"),
     "kserve": ("InferenceService", ("spec", "predictor", "deploymentStrategy"), ("spec", "predictor"), "maxReplicas"),
+    "kserve-llm": ("LLMInferenceService", ("spec", "rolloutStrategy"), ("spec",), "replicas"),
     "rollout": ("Rollout", ("spec", "strategy", "canary"), ("spec",), "replicas"),
 }
 
@@ -83,11 +84,15 @@ BUILT = {
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "update"),
-    [*itertools.product(("deployment", "kserve"), ("surge", "replace", "pause")), ("rollout", "surge")],
+    [
+        *itertools.product(("deployment", "kserve"), ("surge", "replace", "pause")),
+        *itertools.product(("kserve-llm",), ("surge", "replace")),
+        ("rollout", "surge"),
+    ],
 )
 def test_the_capacity_is_compared_with_what_the_built_objects_need(variant: str, update: str, tree: Path) -> None:
     programs.require("kustomize")
-    knobs = {"variant": variant, "update": update, "downtime": "allowed", "gpus": 2, "replicas": 3, "capacity": 100}
+    knobs = {"variant": variant, "update": update, "downtime": "allowed", "gpus": 2, "replicas": 4, "capacity": 100}
     edit(tree, "staging", lambda own: own.update(knobs))
     items = kubernetes_tools.build(tree / "staging")
     kind, of_strategy, of_number, number = BUILT[variant]
@@ -101,7 +106,26 @@ def test_the_capacity_is_compared_with_what_the_built_objects_need(variant: str,
     assert failures(tree) == []
     edit(tree, "staging", lambda own: own.update(capacity=needed - 1))
     (failure,) = failures(tree)
-    assert f"capacity: is {needed - 1}, but {needed} GPUs are needed, 2 each for 3 servers" in failure
+    assert f"capacity: is {needed - 1}, but {needed} GPUs are needed, 2 each for 4 servers" in failure
+
+
+@pytest.mark.parametrize(
+    ("replicas", "update", "strategy"),
+    [
+        (3, "surge", None),  # Kubernetes' default, a quarter of three, rounded: KServe 0.20 refuses the field
+        (4, "surge", {"maxUnavailable": 0, "maxSurge": 1}),
+        (1, "replace", {"maxUnavailable": 1, "maxSurge": 0}),
+    ],
+)
+def test_an_llm_inference_service_has_the_field_only_where_it_makes_a_difference(
+    replicas: int, update: str, strategy: dict[str, int] | None, tree: Path
+) -> None:
+    programs.require("kustomize")
+    knobs = {"variant": "kserve-llm", "update": update, "downtime": "allowed", "replicas": replicas}
+    edit(tree, "staging", lambda own: own.update(knobs))
+    (item,) = [each for each in kubernetes_tools.build(tree / "staging") if each["kind"] == "LLMInferenceService"]
+    assert item["spec"].get("rolloutStrategy") == strategy
+    assert item["spec"]["replicas"] == replicas
 
 
 def verified(how: str = "container", **values: float) -> ServingReport:

@@ -120,12 +120,27 @@ def test_the_base_in_the_models_own_folder_is_found_by_what_it_answers(
     assert "untuned base's" in found["adapter"].reason
 
 
+FIRST = "<|im_start|>"  # bos_token of the tiny model
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("{% for", f"{FIRST}{{% for", id="another chat template"),
+        pytest.param(
+            FIRST,
+            f"{{% if not loop.first %}}{FIRST}{{% endif %}}",
+            id="the first token is lost",
+            marks=pytest.mark.exhaustive,
+        ),
+    ],
+)
 def test_another_chat_template_is_found_by_its_tokens(
-    run: Path, tuned_model: Path, params: Params, tmp_path: Path
+    old: str, new: str, run: Path, tuned_model: Path, params: Params, tmp_path: Path
 ) -> None:
     changed = shutil.copytree(tuned_model, tmp_path / "changed")
     template = changed / "chat_template.jinja"
-    template.write_text("{{ '<|im_start|>' }}" + template.read_text())
+    template.write_text(template.read_text().replace(old, new, 1))
     report, found = _served_from_the_right_place(run, changed, params, tmp_path)
     assert report.status == "fail"
     assert found["template"].status == "fail"
