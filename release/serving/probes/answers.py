@@ -239,5 +239,6 @@ def adapter(context: ProbeContext) -> ServingCheck:
             f"none of {telling} answers is the merged model's where the base's differs",
             share,
         )
-    summary = f"of {telling} answers that the base gives otherwise, {tuned} are the merged model's and none is the base's"
+    whose = f"{tuned} are the merged model's and none is the base's"
+    summary = f"of {telling} answers that the base gives otherwise, {whose}"
     return passed("adapter", summary, share)
