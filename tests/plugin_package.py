@@ -61,9 +61,10 @@ def by_hand(
     return info
 
 
-def python(site: Path, code: str, *, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def python(site: Path, code: str, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in another interpreter that sees this Lockstep and the packages in ``site``."""
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{site}", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=cwd or site, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", code, *arguments],
+        env=environment, cwd=cwd or site, capture_output=True, text=True, check=False,
+    )  # fmt: skip

@@ -259,7 +259,7 @@ class StandIn(http_standin.StandIn):
 
     def _usage(self, body: dict[str, Any], told: list[Told]) -> dict[str, int]:
         probe = self.probes.get(body["messages"][-1]["content"])
-        prompt = len(probe.prompt_tokens) if probe else 5
+        prompt = len(probe.prompt_tokens) + self.faults.extra_prompt_token if probe else 5
         return {"prompt_tokens": prompt, "completion_tokens": len(told), "total_tokens": prompt + len(told)}
 
 

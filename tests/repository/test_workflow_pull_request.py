@@ -159,13 +159,6 @@ def test_production_is_moved_by_hand(team: Team, production: Run) -> None:
     assert "staging was quiet" in git(team.origin, "log", "-1", "--format=%B", "main")
 
 
-def test_a_button_moves_the_model_of_the_folder_that_is_named(team: Team, production: Run) -> None:
-    why = {"action": "promote", "environment": "production", "why": "it is asked for", "project": SECOND}
-    done = team.dispatch("promote.yml", why)
-    assert done.jobs["move"].conclusion == "success", done.text
-    assert team.subjects("main", "main~1") == [f"promote production of {SECOND} to v0.1.0"]
-
-
 @pytest.fixture(scope="module")
 def regressed(team: Team, merged: str) -> Pull:
     """A pull request whose training spoils the model, and which asks for less, so that its own policy might take that."""
@@ -282,17 +275,14 @@ def test_the_weekly_run_measures_noise_rehearses_a_rollback_and_finds_the_mirror
     assert "noise on " in rehearsed.jobs["calibrate"].log
 
 
-@pytest.fixture(scope="module")
-def back(team: Team, rehearsed: Run) -> Run:
+def test_the_model_in_the_folder_that_is_named_is_rolled_back_by_hand(team: Team, production: Run) -> None:
     """The first release is withdrawn; a rollback to another one is tests/release/verbs/test_rollback.py."""
-    why = {"action": "rollback", "environment": "production", "why": "it answers slowly", "to": "none"}
-    return team.dispatch("promote.yml", why)
-
-
-def test_production_is_rolled_back_by_hand(team: Team, back: Run) -> None:
+    why = {"action": "rollback", "environment": "staging", "why": "it answers slowly", "to": "none", "project": SECOND}
+    back = team.dispatch("promote.yml", why)
     assert back.conclusions() == {"move": "success", "pages": "success"}, back.text
-    names = git(team.origin, "ls-tree", "-r", "--name-only", "main", str(layout.ENVIRONMENTS)).split()
-    assert [Path(name).parent.name for name in names if Path(name).name == layout.POINTER] == ["staging"]
+    names = git(team.origin, "ls-tree", "-r", "--name-only", "main").split()
+    running = [name.removesuffix(f"/{layout.POINTER}") for name in names if Path(name).name == layout.POINTER]
+    assert running == [f"{layout.ENVIRONMENTS}/{name}" for name in ("production", "staging")]
     assert "it answers slowly" in git(team.origin, "log", "-1", "--format=%B", "main")
 
 

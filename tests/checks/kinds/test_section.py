@@ -66,14 +66,16 @@ def test_a_section_is_validated_with_the_others_and_is_policy(tmp_path: Path, ad
     written = "'notify: {channel: {room: Ada}}'"
     assert _said(tmp_path, f"read({written})") == [2, f"params.yaml:{_lines() + 1}: notify: unknown key; remove it"]
     add(tmp_path, SECTION)
-    assert _said(tmp_path, "[read('').notify, read(" + written + ").resolved()['notify']]") == [
-        None, {"channel": {"room": "Ada"}, "most": 3},
-    ]  # fmt: skip
-    code, line = _said(tmp_path, "read('notify: {channel: {rom: Ada}, most: 0}')")
-    assert (code, "notify.channel.rom: unknown key; did you mean room?" in line) == (2, True), line
-    assert _said(tmp_path, "list(schema('notify')['properties'])") == ["channel", "most"]
     changes = f"[[c.path, c.needs_approval] for c in policy.changes(policy.of(read(''), None), policy.of(read({written}), None))]"
-    assert _said(tmp_path, changes) == [["notify", True]]
+    absent, value, refused, properties, changed = _said(
+        tmp_path,
+        f"[read('').notify, read({written}).resolved()['notify'], read('notify: {{channel: {{rom: Ada}}, most: 0}}'),"
+        f" list(schema('notify')['properties']), {changes}]",
+    )
+    assert (absent, value) == (None, {"channel": {"room": "Ada"}, "most": 3})
+    code, line = refused
+    assert (code, "notify.channel.rom: unknown key; did you mean room?" in line) == (2, True), line
+    assert (properties, changed) == (["channel", "most"], [["notify", True]])
 
 
 def _lines() -> int:

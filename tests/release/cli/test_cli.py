@@ -153,9 +153,9 @@ def _remote_check(root: Path) -> doctor.Check:
     return _one_check("DVC remote", root)
 
 
-def _one_check(name: str, root: Path) -> doctor.Check:
+def _one_check(name: str, root: Path, registry: str | None = None) -> doctor.Check:
     rows = [row for row in machine.WANTED if row.name == name]
-    return next(walk(rows, machine.Machine(root)))
+    return next(walk(rows, machine.Machine(root, registry)))
 
 
 def test_doctor_says_that_a_server_is_archived_and_since_when(tmp_path: Path) -> None:
@@ -190,9 +190,6 @@ def test_doctor_finds_this_machine_able_asks_the_registry_that_is_named_and_name
 @pytest.mark.slow
 @pytest.mark.usefixtures("forking")
 def test_doctor_exits_with_9_and_a_remedy_where_the_pipeline_cannot_run(tmp_path: Path) -> None:
-    code, output = _lockstep("-C", str(tmp_path), "doctor")
-    assert code == 9
-    assert "git init" in output
     code, output = _lockstep("-C", str(tmp_path), "doctor", "--json")
     assert code == 9
     found = json.loads(output[: output.rindex("]") + 1])
@@ -200,15 +197,13 @@ def test_doctor_exits_with_9_and_a_remedy_where_the_pipeline_cannot_run(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("forking")
 def test_doctor_says_that_a_server_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
-    checks = doctor.doctor(REPOSITORY, f"127.0.0.1:{port}")
-    assert _check("MLflow", checks).status == "missing"
-    assert _check("registry", checks).status == "optional"
+    checks = [_one_check(name, REPOSITORY, f"127.0.0.1:{port}") for name in ("MLflow", "registry")]
+    assert [check.status for check in checks] == ["missing", "optional"]
     assert "secret" not in repr(checks)
 
 
@@ -217,7 +212,7 @@ def test_doctor_says_that_a_server_does_not_answer(monkeypatch: pytest.MonkeyPat
 def test_doctor_sees_a_dvc_remote_without_its_password(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc" / "config").write_text("['remote \"store\"']\n    url = https://me:secret@example.invalid/dvc\n")
-    check = _check("DVC remote", doctor.doctor(tmp_path))
+    check = _remote_check(tmp_path)
     assert (check.status, check.found) == ("ok", "https://example.invalid/dvc")
     with (tmp_path / ".dvc" / "config").open("a") as stream:
         stream.write("    version_aware = true\n[core]\n    remote = Store\n")

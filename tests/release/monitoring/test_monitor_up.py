@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import requests
@@ -57,10 +57,9 @@ def ports() -> tuple[str, str]:
     return str(unused_port()), str(unused_port())
 
 
-def _up(root: Path, ports: tuple[str, str], *arguments: str, interval: int = 1) -> "subprocess.Popen[bytes]":
+def _up(root: Path, ports: tuple[str, str], *arguments: str) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "release.cli", "-C", str(root), "monitor", "up", *arguments]
-    command += ["--interval", str(interval)]
-    command += ["--port", ports[0], "--alertmanager-port", ports[1]]
+    command += ["--interval", "5", "--port", ports[0], "--alertmanager-port", ports[1]]
     with (root / "log").open("wb") as log:
         return subprocess.Popen(command, stderr=log, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
 
@@ -84,57 +83,19 @@ def _ended(root: Path, ports: tuple[str, str], pids: list[int]) -> None:
             assert probe.connect_ex(("127.0.0.1", int(port))) != 0
 
 
-@pytest.mark.slow
-def test_the_alert_of_a_faulty_server_reaches_a_webhook_and_ctrl_c_ends_everything(
-    root: Path, ports: tuple[str, str]
-) -> None:
-    for program in ("prometheus", "prometheus-alertmanager"):
-        programs.require(program)
-    pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
-    with (
-        Webhook() as webhook,
-        ModelStandIn() as server,
-        gateway_process.running(server.url, root, "--scrape-interval", "1") as gateway,
-    ):
-        url = f"{webhook.url}/T0/secret"
-        process = _up(root, ports, gateway.private.removeprefix("http://"), "--webhook", url)
-        try:
-            until = time.monotonic() + SECONDS
-            while not webhook.alerts and time.monotonic() < until:
-                for prompt in ("1", "2 error"):
-                    body = {"model": "m", "messages": [{"role": "user", "content": prompt}]}
-                    requests.post(f"{gateway.url}/v1/chat/completions", json=body, timeout=10)
-                assert process.poll() is None, (root / "log").read_text()
-                time.sleep(0.2)
-            assert webhook.alerts, (root / "log").read_text()
-            assert {each["labels"]["alertname"] for each in webhook.alerts} == {"LockstepAvailabilityBurn"}
-            (alert, *_) = webhook.alerts
-            name = read_yaml((root / "params.yaml").read_text())["serve"]["name"]
-            assert alert["status"] == "firing"
-            assert (alert["labels"]["model"], alert["labels"]["environment"]) == (name, "local")
-            summary = f"{name} in local: requests without a whole answer are above 1.000%"
-            assert alert["annotations"]["summary"].startswith(summary)
-            pids = _children(process)
-            assert len(pids) == 2
-            process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 0
-            _ended(root, ports, pids)
-        finally:
-            process.kill()
-            process.wait()
-    said = (root / "log").read_text()
-    assert said.splitlines()[-1] == "monitor: ending"
-    assert "secret" not in said
-    home = root / ".lockstep/monitor"
-    assert home.stat().st_mode & 0o077 == 0
-    assert {path.name for path in root.iterdir()} == {".lockstep", "params.yaml", "log", "gateway.log"}
+class Watched(NamedTuple):
+    """A gateway before a server, the programs that watch it, and the webhook that gets their alerts."""
+
+    webhook: Webhook
+    server: ModelStandIn
+    gateway: GatewayProcess
+    process: "subprocess.Popen[bytes]"
+    prometheus: str
 
 
 @contextmanager
-def _watched(
-    root: Path, ports: tuple[str, str], *options: str
-) -> "Iterator[tuple[Webhook, ModelStandIn, GatewayProcess]]":
-    """A webhook, a server and a gateway before it, which a real Prometheus scrapes every 5 seconds."""
+def _watched(root: Path, ports: tuple[str, str], *options: str) -> "Iterator[Watched]":
+    """A real Prometheus, which scrapes a real gateway every 5 seconds."""
     for program in ("prometheus", "prometheus-alertmanager"):
         programs.require(program)
     pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
@@ -143,63 +104,91 @@ def _watched(
         ModelStandIn() as server,
         gateway_process.running(server.url, root, "--scrape-interval", "5", *options) as gateway,
     ):
-        process = _up(root, ports, gateway.private.removeprefix("http://"), "--webhook", webhook.url, interval=5)
+        address = gateway.private.removeprefix("http://")
+        process = _up(root, ports, address, "--webhook", f"{webhook.url}/T0/secret")
         try:
             _wait_for_log(root, process, b"alertmanager: http")
-            _wait_for_scrape(f"http://127.0.0.1:{ports[0]}")
-            yield webhook, server, gateway
+            watched = Watched(webhook, server, gateway, process, f"http://127.0.0.1:{ports[0]}")
+            _wait_until(lambda: _total(watched) is not None)  # in production it runs before a gateway starts
+            yield watched
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(30)
 
 
-def _wait_for_scrape(prometheus: str) -> None:
-    """Wait until Prometheus has counters of the gateway: in production it runs before a gateway starts."""
-    until, query = time.monotonic() + SECONDS, {"query": "lockstep_gateway_outcomes_total"}
-    while not requests.get(f"{prometheus}/api/v1/query", params=query, timeout=10).json()["data"]["result"]:
+def _wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + SECONDS
+    while not holds():
         assert time.monotonic() < until
         time.sleep(0.2)
 
 
-def _alerts(webhook: Webhook, seconds: float) -> set[str]:
-    """The first alerts that arrive within ``seconds``."""
-    until = time.monotonic() + seconds
-    while not webhook.alerts and time.monotonic() < until:
-        time.sleep(0.2)
-    return {alert["labels"]["alertname"] for alert in webhook.alerts}
+def _total(watched: Watched) -> float | None:
+    """The requests that Prometheus knows to have ended; None before its first scrape."""
+    query = {"query": "sum(lockstep_gateway_outcomes_total)"}
+    found = requests.get(f"{watched.prometheus}/api/v1/query", params=query, timeout=10).json()["data"]["result"]
+    return float(found[0]["value"][1]) if found else None
+
+
+def _begun(watched: Watched) -> set[str]:
+    """The alerts whose condition holds. Each is sent once it has held for its minute, as promtool shows of the rules."""
+    alerts = requests.get(f"{watched.prometheus}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
+    return {alert["labels"]["alertname"] for alert in alerts}
 
 
 @pytest.mark.slow
-def test_a_burst_of_errors_between_two_scrapes_reaches_a_webhook(root: Path, ports: tuple[str, str]) -> None:
+def test_a_burst_of_errors_between_two_scrapes_reaches_a_webhook_and_ctrl_c_ends_everything(
+    root: Path, ports: tuple[str, str]
+) -> None:
     """300 of 480 requests fail in about two seconds: the first ones that this gateway has got."""
-    with _watched(root, ports) as (webhook, _, gateway):
+    with _watched(root, ports) as watched:
         asked = [(number, "error" if number % 8 < 5 else "none", False) for number in range(480)]
-        assert Counter(answer.status for answer in ask_all(gateway.url, asked)) == {500: 300, 200: 180}
-        assert _alerts(webhook, SECONDS) == {"LockstepAvailabilityBurn"}
+        assert Counter(answer.status for answer in ask_all(watched.gateway.url, asked)) == {500: 300, 200: 180}
+        _wait_until(lambda: watched.webhook.alerts != [])
+        (alert, *others) = watched.webhook.alerts
+        assert {each["labels"]["alertname"] for each in (alert, *others)} == {"LockstepAvailabilityBurn"}
+        name = read_yaml((root / "params.yaml").read_text())["serve"]["name"]
+        assert alert["status"] == "firing"
+        assert (alert["labels"]["model"], alert["labels"]["environment"]) == (name, "local")
+        summary = f"{name} in local: requests without a whole answer are above 1.000%"
+        assert alert["annotations"]["summary"].startswith(summary)
+        pids = _children(watched.process)
+        assert len(pids) == 2
+        watched.process.send_signal(signal.SIGINT)
+        assert watched.process.wait(30) == 0
+        _ended(root, ports, pids)
+    said = (root / "log").read_text()
+    assert said.splitlines()[-1] == "monitor: ending"
+    assert "secret" not in said
+    home = root / ".lockstep/monitor"
+    assert home.stat().st_mode & 0o077 == 0
+    assert {path.name for path in root.iterdir()} == {".lockstep", "params.yaml", "log", "gateway.log"}
 
 
 @pytest.mark.slow
 def test_one_failed_request_of_15_reaches_nobody(root: Path, ports: tuple[str, str]) -> None:
     """The counters are there before: one request failed at the very start, too."""
-    with _watched(root, ports) as (webhook, _, gateway):
-        ask_all(gateway.url, [(0, "error", False), (1, "none", False)])
-        time.sleep(12)  # two scrapes
+    with _watched(root, ports) as watched:
+        ask_all(watched.gateway.url, [(0, "error", False), (1, "none", False)])
+        _wait_until(lambda: _total(watched) == 2)
         asked = [(number, "none" if number else "error", False) for number in range(15)]
-        assert Counter(answer.status for answer in ask_all(gateway.url, asked)) == {500: 1, 200: 14}
-        assert _alerts(webhook, 90) == set()  # an alert would come after its `for:` of a minute
+        assert Counter(answer.status for answer in ask_all(watched.gateway.url, asked)) == {500: 1, 200: 14}
+        _wait_until(lambda: _total(watched) == 17)
+        for _ in range(15):  # seconds: three evaluations
+            assert _begun(watched) == set()
+            time.sleep(1)
 
 
 @pytest.mark.slow
-def test_a_server_that_hangs_reaches_a_webhook_long_before_its_requests_end(root: Path, ports: tuple[str, str]) -> None:
-    with _watched(root, ports, "--stall", "5") as (webhook, server, gateway):
-        server.hangs = True
-        clients = threading.Thread(
-            target=ask_all, args=(gateway.url, [(number, "none", False) for number in range(20)])
-        )
+def test_a_server_that_hangs_raises_an_alert_long_before_its_requests_end(root: Path, ports: tuple[str, str]) -> None:
+    with _watched(root, ports, "--stall", "5") as watched:
+        watched.server.hangs = True
+        asked = [(number, "none", False) for number in range(20)]
+        clients = threading.Thread(target=ask_all, args=(watched.gateway.url, asked))
         clients.start()
-        assert _alerts(webhook, SECONDS) == {"LockstepNoServer"}
+        _wait_until(lambda: _begun(watched) == {"LockstepNoServer"})
         assert clients.is_alive()
-        server.hangs = False
+        watched.server.hangs = False
         clients.join()
 
 

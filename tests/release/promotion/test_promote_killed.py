@@ -123,8 +123,8 @@ def kill_around_git(source: Path, scratch: Path, name: str) -> int:
     """Kill around calls of git; how many calls there were.
 
     What a kill leaves on the disk decides all that comes after it. So one run is watched before and after every call,
-    and moments that differ at most by objects without a reference are one state. Other runs are killed at the first and
-    the last moment of each state: with the fewest and the most of such objects. LOCKSTEP_EXHAUSTIVE kills at all moments.
+    and moments that differ at most by objects without a reference are one state. Other runs are killed at the first or
+    the last moment of each state by turns: with the fewest or the most of such objects. LOCKSTEP_EXHAUSTIVE kills at all.
     """
     verb, of = VERBS[name]
     first, states = tree.copy(source, scratch / "first"), dict[str, list[tuple[int, str]]]()
@@ -134,8 +134,8 @@ def kill_around_git(source: Path, scratch: Path, name: str) -> int:
         lambda point, when: states.setdefault(left_by_kill(first), []).append((point, when)),
     )
     wanted, moved = environment.look(context.find(first / "work"), of).pointer, set[bool]()
-    for moments in states.values():
-        for point, when in moments if EXHAUSTIVE else dict.fromkeys((moments[0], moments[-1])):
+    for number, moments in enumerate(states.values()):
+        for point, when in moments if EXHAUSTIVE else [moments[-(number % 2)]]:
             folder = tree.copy(source, scratch / f"{point}{when}")
             before = refs(ledger_of(folder))
             assert shimmed(folder, functools.partial(verb, folder / "work"), point, when) == -9

@@ -217,6 +217,7 @@ FAULTS = [
     ("the base is served", "vllm", fault(base=True), "adapter", "untuned base's"),
     ("the template differs", "tgi", fault(extra_prompt_token=True), "template", "differ from token 1"),
     ("the template differs", "vllm", fault(extra_prompt_token=True), "template", "p0: 11 token ids, 10 offline"),
+    ("the template differs", "openai", fault(extra_prompt_token=True), "template", "another number of tokens in a chat: probe p0: 11"),
     ("a log-probability is off", "tgi", fault(tokens={("p0", 1): Told(21, "work", -0.16)}), "parity", "p0, token 2"),
     ("a log-probability is off", "vllm", fault(tokens={("p0", 1): Told(21, "work", -0.16)}), "parity", "0.060 apart"),
     ("an end comes too soon", "tgi", fault(tokens={("p0", 1): Told(2, "<|im_end|>", -0.1, True)}), "parity", "p0, token 2"),

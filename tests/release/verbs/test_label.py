@@ -16,7 +16,7 @@ from checks.records.rows import Message
 from checks.storage import layout
 from release.cli import main
 from release.review import page
-from release.verbs.label import Task, render
+from release.review.label_tasks import Task, render
 from tests import browser, evidence_tree, programs
 from tests.browser import WIDTHS, Parsed
 from tests.checks.suites.test_pairwise import Case, case

@@ -74,14 +74,7 @@ def test_the_weights_of_the_image_serve_as_the_offline_model_answers(run: Path) 
     assert left_over(run) == []
 
 
-def test_weights_that_were_not_built_yet_are_served_from_their_folder(run: Path) -> None:
-    (run / layout.IMAGE_REPORT).unlink()
-    report = verify(run, PROCESS)
-    assert report.status == "pass", report
-    assert report.image is None
-
-
-def test_other_weights_in_that_folder_are_refused_before_anything_starts(run: Path, tiny_base: Path) -> None:
+def test_other_weights_in_the_folder_are_refused_before_anything_starts(run: Path, tiny_base: Path) -> None:
     (run / layout.IMAGE_REPORT).unlink()
     shutil.rmtree(run / layout.MERGED)
     shutil.copytree(tiny_base, run / layout.MERGED)
@@ -123,16 +116,12 @@ def test_the_base_in_the_models_own_folder_is_found_by_what_it_answers(
 FIRST = "<|im_start|>"  # bos_token of the tiny model
 
 
+@pytest.mark.exhaustive  # test_each_fault_is_found_and_named of a stand-in
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         pytest.param("{% for", f"{FIRST}{{% for", id="another chat template"),
-        pytest.param(
-            FIRST,
-            f"{{% if not loop.first %}}{FIRST}{{% endif %}}",
-            id="the first token is lost",
-            marks=pytest.mark.exhaustive,
-        ),
+        pytest.param(FIRST, f"{{% if not loop.first %}}{FIRST}{{% endif %}}", id="the first token is lost"),
     ],
 )
 def test_another_chat_template_is_found_by_its_tokens(
@@ -147,6 +136,7 @@ def test_another_chat_template_is_found_by_its_tokens(
     assert "another number of tokens" in found["template"].reason
 
 
+@pytest.mark.exhaustive  # test_each_fault_is_found_and_named of a stand-in
 def test_a_penalty_on_repetition_is_found_by_an_answer_that_nothing_ends(
     run: Path, tuned_model: Path, params: Params, tmp_path: Path
 ) -> None:

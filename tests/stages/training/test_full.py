@@ -89,13 +89,8 @@ def test_what_learned_takes_the_place_of_the_bases_weights_and_nothing_else_chan
 
 
 @pytest.mark.usefixtures("forked_ranks")
-def test_two_trainings_give_the_same_bytes_and_a_training_on_two_ranks_has_one_result(
-    root: Path, tmp_path: Path, tiny_base: Path
-) -> None:
-    other = training_tree.make(tmp_path / "other", tiny_base)
-    for place in (root, other):
-        train(as_params(document(1)), place)
-    assert digest.of_tree(root / layout.ADAPTER) == digest.of_tree(other / layout.ADAPTER)
+def test_a_training_on_two_ranks_has_one_result(root: Path) -> None:
+    train(as_params(document(1)), root)
     alone = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
     value = document(1, devices=2)
     value["train"]["batch_size"] //= 2

@@ -313,7 +313,8 @@ def killed(root: Path, place: Path, checkpoint: str) -> None:
     assert not (root / layout.ADAPTER).exists()
 
 
-@pytest.mark.parametrize("where", [HERE, THERE])
+# That a training goes on from here is held by test_full.py and test_steps.py.
+@pytest.mark.parametrize("where", [pytest.param(HERE, marks=EXHAUSTIVE), THERE])
 def test_a_killed_training_ends_in_the_bytes_of_one_that_ran_through(
     tmp_path: Path,
     tiny_base: Path,
