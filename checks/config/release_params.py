@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from checks.process import distribution
 from checks.process.text import escape
 from checks.records.sections import Bound, Name, Positive, Section, stricter
 from checks.storage import layout
@@ -232,21 +233,27 @@ class Serve(Section):
                 "tokens|raise it above max_input_tokens"
             )
         if self.json_schema is not None and (wrong := _wrong_schema(self.json_schema)):
-            yield f"json_schema: {wrong}|write a JSON Schema of draft 2020-12"
+            yield f"json_schema: {wrong}"
 
 
 def _wrong_schema(schema: dict[str, JsonValue]) -> str | None:
-    """Return why this is no JSON Schema, or None."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # takes a second
-    from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
-
+    """Return why this cannot be used as a JSON Schema, as "problem|remedy"; None: it can."""
+    try:
+        from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # takes a second
+        from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
+    except ImportError:
+        remedy = distribution.install("json-schema")
+        return f"needs the package jsonschema, which is not installed|{remedy}"
     try:
         Draft202012Validator.check_schema(schema, Draft202012Validator.FORMAT_CHECKER)
     except SchemaError as error:
-        return escape(f"{error.json_path}: {error.message}"[:200])
+        problem = escape(f"{error.json_path}: {error.message}"[:200])
     except RecursionError:
-        return "is nested too deeply"
-    return None
+        problem = "is nested too deeply"
+    else:
+        return None
+    bar = "\\x7c"  # a bar would end the problem
+    return f"{problem.replace('|', bar)}|write a JSON Schema of draft 2020-12"
 
 
 class ServingBudget(Section):

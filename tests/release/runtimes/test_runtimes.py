@@ -234,6 +234,10 @@ WRONG = [
     ({"reasoning": {"parser": "qwen3", "ends": ""}}, r"serve\.reasoning\.ends"),
     ({"json_schema": {"type": 3}}, r"serve.*json_schema: \$\.type: 3 is not valid.*; write a JSON Schema"),
     ({"json_schema": {"pattern": "("}}, r"serve.*json_schema: \$\.pattern: '\(' is not a 'regex'"),
+    (
+        {"json_schema": {"pattern": "(a|b"}},
+        r"serve.*json_schema: \$\.pattern: '\(a\\x7cb' is not a 'regex'; write a JSON Sch",
+    ),
     ({"json_schema": "schema.json"}, r"serve\.json_schema"),
 ]
 
@@ -242,6 +246,16 @@ WRONG = [
 def test_a_promise_that_no_server_could_keep_is_refused(said: dict[str, Any], refusal: str, document: dict) -> None:
     say(document, said)
     with pytest.raises(ParamsRefused, match=refusal):
+        as_params(document)
+
+
+def test_a_schema_needs_a_package_that_the_core_has_not(document: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jsonschema", None)
+    as_params(document)
+    say(document, JSON)
+    with pytest.raises(
+        ParamsRefused, match=r"json_schema: needs the package jsonschema, which is not installed; .*json-schema"
+    ):
         as_params(document)
 
 
