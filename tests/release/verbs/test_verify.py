@@ -149,7 +149,6 @@ def test_a_penalty_on_repetition_is_found_by_an_answer_that_nothing_ends(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"repetition_penalty": 2.0}))
     report, found = _served_from_the_right_place(run, changed, params, tmp_path)
     assert report.status == "fail"
-    assert found["score"].status == "pass", found["score"]
     assert found["parity"].status == "fail", found["parity"]
     assert "where nothing ends an answer, probe" in found["parity"].reason
 
