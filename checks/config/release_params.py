@@ -238,8 +238,8 @@ class Serve(Section):
 
 def _wrong_schema(schema: dict[str, JsonValue]) -> str | None:
     """Return why this cannot be used as a JSON Schema, as "problem|remedy"; None: it can."""
-    try:
-        from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # takes a second
+    try:  # It has no types of its own, and takes long to import.
+        from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
         from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
     except ImportError:
         remedy = distribution.install("json-schema")

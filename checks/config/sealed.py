@@ -72,9 +72,8 @@ def encrypt(rows: Iterable[Row], key: bytes) -> bytes:
 def decrypt(data: bytes, keys: str, wanted: Sealed) -> list[Row]:
     """The rows of the file ``data``. Refusals never show any of them.
 
-    ``keys``: those of all sealed splits, a line each. A key that is not the file's does not open it, so that no list
-    of names says which key is whose. Raises EvidenceRefused if the file is another one, no key is its key, or it does
-    not hold the rows.
+    ``keys``: a key a line, of this file and of others. The one that opens the file is found by trying. Raises
+    EvidenceRefused if the file is another one, none of the keys opens it, or it does not hold the rows.
     """
     from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 

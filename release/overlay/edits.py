@@ -245,7 +245,7 @@ def files_below(folder: Path, committed: Files) -> Files:
 
 
 def _inside(*folders: Path) -> tuple[str, ...]:
-    """Return how paths below the folders begin. With many environments, comparing every parent takes a minute."""
+    """Return how paths below the folders begin. Comparing every parent of a path took most of `status`."""
     return tuple(f"{folder}/" for folder in folders)
 
 

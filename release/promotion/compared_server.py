@@ -81,17 +81,18 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
     """Check that a server's upgrade was compared with the server that the environment runs, if its rules ask for that.
 
     An upgrade is an image with the weights that the environment runs, on another base or in another server. The signed
-    report passed, so a comparison in it did. Raises EvidenceRefused if the evidence of what runs cannot be read.
+    report passed, so a comparison in it did. Raises EvidenceRefused if the evidence of what runs does
+    not hold.
     """
     name, present = promotion.environment, promotion.present
     pointer = present.pointer
     if not promotion.rule.server_compared or pointer is None:
         return
+    if pointer.model != release.image.model:
+        return
     running = environments.running(promotion.context, name, present).statement.predicate
     server = _server(name, present.files, running)
-    if running.image.model != release.image.model or server == _server(
-        name, present.files, release
-    ):
+    if server == _server(name, present.files, release):
         return
     runs = pointer.image if server.base else server.alone
     against = release.serving.against

@@ -117,7 +117,10 @@ def replay_requests(
 
 
 def _known(answered: Sequence[Answered], scorer: Scorer, now: float, delay: float) -> list[Request]:
-    """The requests whose label is known by ``now``: that of a wrong answer at once, of a right one after ``delay``."""
+    """Return the requests whose label has come by ``now``.
+
+    People report a wrong answer at once, and a right one after ``delay`` seconds.
+    """
     return [
         answer.request
         for answer in answered

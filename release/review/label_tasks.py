@@ -1,7 +1,7 @@
 """Draws the tasks of a person who labels, and renders them as a page.
 
-A task names two answers by digest and not whose they are; a hash decides which one is on the left. The page is one file
-that loads nothing from elsewhere. It can be sent, and works offline and on a phone.
+A task does not say which model gave which answer. A hash decides which answer is on the left. The page is one file that
+loads nothing from elsewhere. It can be sent, and works offline and on a phone.
 """
 
 import json

@@ -195,10 +195,10 @@ class Speech:
         """The fields of a request for exactly ``limit`` tokens, none of them among ``ends``; none if there are none."""
         return self.unending(ends, limit) if ends and self.unending else {}
 
-    def told(
+    def for_text(
         self, tools: Sequence[dict[str, JsonValue]], reasoning: Reasoning | None = None
     ) -> dict[str, Any]:
-        """The fields of a request for text whose prompt describes ``tools``, with its thoughts."""
+        """Return the fields by which a prompt describes ``tools``, and an answer has all that the model writes."""
         described = {"tools": list(tools), **(self.raw or {})} if tools else {}
         return described | (dict(self.whole) if reasoning else {})
 
@@ -212,7 +212,7 @@ def chat(
     ``reasoning``: the marks of thoughts, if the server takes them out of answers.
     """
     body = request(model, messages, limit)
-    body |= speech.told(tools, reasoning) | speech.without(ends, limit)
+    body |= speech.for_text(tools, reasoning) | speech.without(ends, limit)
     reply = client.post(CHAT, body | (speech.logprobs or {})).good()
     answer = _read(_Chat, reply.body)
     choice, usage = answer.choices[0], answer.usage
@@ -262,9 +262,9 @@ def parsed(client: Client, body: Mapping[str, Any], streamed: bool) -> Parsed:
     if not streamed:
         choice = _read(_Chat, client.post(CHAT, body).good().body).choices[0]
         calls = [call.function for call in choice.message.tool_calls or ()]
-        told = tuple((call.name or "", call.arguments or "") for call in calls)
-        text = choice.message
-        return Parsed(text.content or "", text.thought, told, choice.finish_reason)
+        named = tuple((call.name or "", call.arguments or "") for call in calls)
+        message = choice.message
+        return Parsed(message.content or "", message.thought, named, choice.finish_reason)
     content, thought, finish = "", "", ""
     pieces: dict[int, tuple[str, str]] = {}
     for chunk in _chunks(client, body):

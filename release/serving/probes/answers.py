@@ -1,7 +1,7 @@
 """template, parity, adapter: compare the answers to the probes, one at a time, with the offline model's."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from checks.config.release_params import Verify
@@ -204,47 +204,56 @@ def _by_text(
 def adapter(context: ProbeContext) -> ServingCheck:
     """Where the tuned and the untuned model answer differently, the server answers as the tuned one.
 
-    Long answers count too: two models that give a prompt the same label differ in what they would say after it.
+    Long answers decide only where both models answer every probe alike: two models that give a prompt the same label
+    differ in what they would say after it.
     """
-    answers = list(
-        zip(context.probes.probes, (answer.text for answer in context.answers), strict=True)
+    served = zip(context.probes.probes, (answer.text for answer in context.answers), strict=True)
+    answers = _telling(context, served) or _telling(
+        context,
+        [
+            (probe, context.unended[probe.id])
+            for probe in context.long_probes
+            if probe.base_text and probe.id in context.unended
+        ],
     )
-    answers += [
-        (probe, context.unended[probe.id])
-        for probe in context.long_probes
-        if probe.base_text and probe.id in context.unended
-    ]
-    telling, tuned, base = 0, 0, []
-    for probe, served in answers:
-        text, untuned = context.tidy(served), context.tidy(probe.base_text)
-        if context.tidy(probe.text) == untuned:
-            continue
-        telling += 1
-        tuned += text == context.tidy(probe.text)
-        parted = agreement.by_text(
-            probe, served, context.serve.verify, reasoning=context.serve.reasoning
-        )
-        if text == untuned and parted.complaint:
-            base.append(f"probe {probe.id}: {shown(served)}")
-    if not telling:
+    if not answers:
         return failed(
             "adapter", "not decidable: the base answers every probe as the merged model does"
         )
-    share = tuned / telling
+    tuned, base = 0, []
+    for probe, text in answers:
+        tuned += context.tidy(text) == context.tidy(probe.text)
+        parted = agreement.by_text(
+            probe, text, context.serve.verify, reasoning=context.serve.reasoning
+        )
+        if context.tidy(text) == context.tidy(probe.base_text) and parted.complaint:
+            base.append(f"probe {probe.id}: {shown(text)}")
+    share = tuned / len(answers)
     if base:
         return failed(
             "adapter",
-            f"{len(base)} of {telling} answers are the untuned base's: {some(base)}",
+            f"{len(base)} of {len(answers)} answers are the untuned base's: {some(base)}",
             share,
         )
     if not tuned:
         return failed(
             "adapter",
-            f"none of {telling} answers is the merged model's where the base's differs",
+            f"none of {len(answers)} answers is the merged model's where the base's differs",
             share,
         )
     summary = (
-        f"of {telling} answers that the base gives otherwise, {tuned} are the merged model's and "
-        "none is the base's"
+        f"of {len(answers)} probes with another answer of the base, {tuned} answers are the merged model's and none is "
+        "the base's"
     )
     return passed("adapter", summary, share)
+
+
+def _telling(
+    context: ProbeContext, answers: Iterable[tuple[Probe, str]]
+) -> list[tuple[Probe, str]]:
+    """Return the probes, each with its served answer, that the base answers otherwise than the merged model."""
+    return [
+        (probe, text)
+        for probe, text in answers
+        if context.tidy(probe.text) != context.tidy(probe.base_text)
+    ]

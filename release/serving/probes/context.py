@@ -111,7 +111,7 @@ class ProbeContext:
         )  # fmt: skip
 
     def tidy(self, text: str) -> str:
-        """An answer without the parts that no comparison counts."""
+        """Return an answer without the parts that no comparison counts."""
         return agreement.tidy(text, self.serve.reasoning)
 
     def unlike(self, probe: Probe, text: str, *known: str) -> str | None:
@@ -130,7 +130,7 @@ class ProbeContext:
         limit = limit or self.probes.max_new_tokens
         return dialects.stream(
             self.client, self.model, probe.messages, limit, spoke,
-            self.speech.told(probe.tools, self.serve.reasoning) | self.speech.without(ends, limit),
+            self.speech.for_text(probe.tools, self.serve.reasoning) | self.speech.without(ends, limit),
             self.serve.reasoning,
         )  # fmt: skip
 

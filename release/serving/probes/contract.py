@@ -26,7 +26,7 @@ _JSON = 4  # prompts that are asked for JSON
 
 
 class _Parts(NamedTuple):
-    """What an answer consists of. ``content``: with the calls, if it makes any."""
+    """The parts of an answer. ``content`` contains the calls, too."""
 
     thought: str
     content: str
@@ -37,18 +37,18 @@ def contract(context: ProbeContext) -> ServingCheck:
     """Every promise of params.yaml is kept in whole and in streamed replies, and was tested."""
     summary, wrong = list[str](), list[str]()
     if context.serve.tools or context.serve.reasoning:
-        complaints, said = _parsers(context)
+        complaints, compared = _parsers(context)
         wrong += complaints
-        summary += said
+        summary += compared
     if context.serve.json_schema is not None:
-        complaints, said = _schema(context, context.serve.json_schema)
+        complaints, compared = _schema(context, context.serve.json_schema)
         wrong += complaints
-        summary += said
+        summary += compared
     return failed("contract", some(wrong)) if wrong else passed("contract", "; ".join(summary))
 
 
 def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
-    """What is wrong with the parts of answers; and what was compared."""
+    """Compare the parts of answers; return the differences, and a line about what was compared."""
     serve = context.serve
     asked = [
         (probe, answer)
@@ -63,7 +63,7 @@ def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
         if serve.tools and probe.tools:
             body |= {"tools": list(probe.tools), "tool_choice": "auto"}
         else:
-            body |= context.speech.told(probe.tools)
+            body |= context.speech.for_text(probe.tools)
         return [
             f"probe {probe.id}{how}: {complaint}"
             for streamed, how in _WAYS.items()
@@ -87,16 +87,16 @@ def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
                 f"serve.{key}: no offline answer has {names[key]} and an end, so its parser was not tested: raise "
                 "serve.probes.rows or serve.probes.max_new_tokens"
             )
-    found = " and ".join(
+    tested = " and ".join(
         f"{count} with {names[key]}" for key, count in counts.items() if key in serve.promises
     )
     return wrong, [
-        f"{len(parts)} answers, {found}, have the same parts as offline, whole and streamed"
+        f"{len(parts)} answers, {tested}, have the same parts as offline, whole and streamed"
     ]
 
 
 def _divide(serve: Serve, probe: Probe, text: str) -> _Parts | None:
-    """The parts of an answer; None if it begins a call that cannot be read."""
+    """Return the parts of an answer; None if it begins a call that cannot be read."""
     thought, content = "", agreement.tidy(text)
     if serve.reasoning and serve.reasoning.ends in text:
         thought, content = agreement.divided(text, serve.reasoning)
@@ -110,7 +110,10 @@ def _divide(serve: Serve, probe: Probe, text: str) -> _Parts | None:
 
 
 def _unlike(context: ProbeContext, probe: Probe, answer: Answer, reply: Parsed) -> str | None:
-    """What is wrong with a reply, or None. It may be of the server's own answer, where that parts at a near tie."""
+    """Return how a reply differs from the offline answer, or None.
+
+    Where the server's own answer parts from that at a near tie, the reply is compared with the server's.
+    """
     complaint = _differs(_divide(context.serve, probe, probe.text), reply)
     if complaint and context.unlike(probe, answer.text) is None:
         own = _divide(context.serve, probe, answer.text)
@@ -119,7 +122,7 @@ def _unlike(context: ProbeContext, probe: Probe, answer: Answer, reply: Parsed) 
 
 
 def _differs(parts: _Parts | None, reply: Parsed) -> str | None:
-    """Why a reply has not these parts, or None."""
+    """Return which of these parts a reply does not have, or None."""
     if parts is None:
         return None
     if reply.finish == "length":
@@ -169,7 +172,7 @@ def _has_call(content: str) -> bool:
 
 
 def _json(text: str) -> Any:
-    """Raises ValueError if it is no JSON."""
+    """Read JSON. Raises ValueError if it is none."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is no JSON")
@@ -181,8 +184,9 @@ def _json(text: str) -> Any:
 
 
 def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[list[str], list[str]]:
-    """What is wrong with answers that must fit ``schema``; and what was asked."""
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped] # takes a second
+    """Ask for JSON; return the answers that do not fit ``schema``, and a line about what was asked."""
+    # It has no types of its own, and takes long to import.
+    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
     from referencing import Registry
 
     validator = Draft202012Validator(schema, registry=Registry())  # it fetches nothing
@@ -206,7 +210,7 @@ def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[lis
 
 
 def _unfit(validator: Any, reply: Parsed) -> str | None:
-    """Why the content of a reply does not fit, or None."""
+    """Return why the content of a reply does not fit, or None."""
     from referencing.exceptions import Unresolvable
 
     if reply.finish == "length":

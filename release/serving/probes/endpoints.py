@@ -90,7 +90,7 @@ def errors(context: ProbeContext) -> ServingCheck:
     probe, right = context.probes.probes[0], context.runtime.errors
     message = Message(role="user", content=" ".join(["a"] * (context.serve.max_total_tokens + 1)))
     ordinary = dialects.request(context.model, probe.messages, context.probes.max_new_tokens)
-    ordinary |= context.speech.told(probe.tools)
+    ordinary |= context.speech.for_text(probe.tools)
     requests: dict[str, tuple[Any, tuple[int, ...] | None]] = {
         "too_long": (dialects.request(context.model, [message], 1), right.too_long),
         "malformed": (b'{"messages": [', right.malformed),

@@ -413,7 +413,9 @@ def test_an_adapter_that_changes_only_what_follows_an_answer_is_told_by_the_long
     with talking(params, name, probes=(other,)) as (context, server):
         found = ask(context)
         assert found["adapter"].status == "pass", found["adapter"]
-        assert found["adapter"].reason.startswith("of 1 answers that the base gives otherwise, 1 are")
+        assert found["adapter"].reason.startswith(
+            "of 1 probes with another answer of the base, 1 answers are the merged model"
+        )
     with talking(params, name, probes=(other,)) as (context, server):
         long = (token(91, other.base_unended),)
         server.probes[other.messages[-1].content] = other.model_copy(update={"unended": long})
