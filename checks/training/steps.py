@@ -237,7 +237,7 @@ def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
             _METHOD.validate_python(merged)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                inner = tuple(part for part in detail["loc"] if part != step["method"])
+                inner = detail["loc"]
                 mine = not inner or inner[0] in step or inner[0] not in value
                 place = ("steps", number, *inner) if mine else inner
                 if (place, detail["type"], detail["msg"]) not in seen:
