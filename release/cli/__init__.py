@@ -87,6 +87,8 @@ def main(context: click.Context, root: Path) -> None:
     """
     context.obj = root
     use_kinds(root)
+    # Pydantic would read the metadata of every installed package, for plugins that Lockstep does not use.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         context.color = False
     # Characters that the terminal's encoding lacks are printed as escapes.
