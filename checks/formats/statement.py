@@ -13,9 +13,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
-from checks.formats.serving import CommitHash, ImageReport, ServingReport
+from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.verdict import Inside
-from checks.records.identity import Digest
+from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Record
 from checks.storage import layout
 
