@@ -11,7 +11,7 @@ from checks.formats.evaluation_reports import EARLIER, Earlier, Reference, Refer
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import files, layout
 from release.adapters import commits
-from release.record import earlier_models, judged_models, lock_check
+from release.record import earlier_models, judged_models, lock_check, start_model
 from release.record.earlier_models import TargetBranch
 from release.record.records import Records
 
@@ -39,6 +39,7 @@ def write(records: Records, target: str | None = None) -> Written:
     ``resolve``.
     """
     name, report, place = resolve(records, target)
+    start_model.hold(records, target)
     stored = records.work_tree.readable(layout.REFERENCES, ReferencesReport)
     if stored is not None:
         lines = _differences(records, stored, report, None)
@@ -59,6 +60,7 @@ def current(records: Records, target: str | None = None) -> list[str]:
     try:
         stored = records.work_tree.report(layout.REFERENCES, ReferencesReport)
         _, report, place = resolve(records, target)
+        start_model.hold(records, target)
         return _differences(records, stored, report, place)
     except EvidenceRefused as refusal:
         return [str(refusal)]
