@@ -58,9 +58,9 @@ def write(records: Records, target: str | None = None) -> Written:
 def current(records: Records, target: str | None = None) -> list[str]:
     """One line for each difference between reports/references.json and git."""
     try:
+        start_model.hold(records, target)
         stored = records.work_tree.report(layout.REFERENCES, ReferencesReport)
         _, report, place = resolve(records, target)
-        start_model.hold(records, target)
         return _differences(records, stored, report, place)
     except EvidenceRefused as refusal:
         return [str(refusal)]
