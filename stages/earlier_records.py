@@ -59,4 +59,4 @@ def _below_git(root: Path) -> Path:
 
         with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:
             return root.resolve().relative_to(Path(repository.working_dir).resolve())
-    raise EvidenceRefused(f"git cannot locate {layout.PREDICTIONS}", "install git, fix the clone")
+    raise EvidenceRefused("git finds no repository here", "install git, fix the clone")

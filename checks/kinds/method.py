@@ -341,8 +341,10 @@ class Train(Section):
                 f"full: train.method {self.method!r} needs an adapter: the model with its adapter switched off is what "
                 "it compares with|use lora, or train.method sft"
             )
-        if self.start and (never := self._never_started):
-            yield f"start: is not offered with {never}|write start: null"
+        wholes = self.lora.modules_to_save if self.lora else ()
+        never = {"full": self.full, "shard": self.shard, "lora.modules_to_save": wholes}
+        if self.start and (written := [name for name, value in never.items() if value]):
+            yield f"start: is not offered with {' and '.join(written)}|write start: null"
         if self.full and self.quantization:
             yield "full: weights in 4 bits cannot be trained|remove quantization, or use lora"
         if self.full and self.shard:
@@ -398,13 +400,6 @@ class Train(Section):
                 f"`lockstep start {value}`, which writes the commit that it means now"
             )
         return value
-
-    @property
-    def _never_started(self) -> str | None:
-        """The first parameter that cannot stand beside ``start``."""
-        if self.full or self.shard:
-            return "full" if self.full else "shard"
-        return "lora.modules_to_save" if self.lora and self.lora.modules_to_save else None
 
     @property
     def layers(self) -> int | None:

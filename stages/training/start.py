@@ -6,6 +6,7 @@ Out: the adapter in a temporary folder; data/learned.jsonl, when training has en
 The commit determines every byte: its reports name the digests that adapter and rows must have.
 """
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,8 @@ def keep_rows(root: Path, started: Started | None) -> None:
     """Write data/learned.jsonl."""
     with files.replacing(root / layout.LEARNED_BEFORE) as stream:
         if started:
-            stream.write(started.learned.read_bytes())
+            with started.learned.open("rb") as rows:
+                shutil.copyfileobj(rows, stream)
 
 
 def _brought(root: Path, train: Train, base: Digest, scratch: Path) -> Started:
