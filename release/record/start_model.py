@@ -6,13 +6,11 @@ from checks.formats.evaluation_reports import EARLIER
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.process.errors import EvidenceRefused
 from checks.storage import files, layout
-from checks.training import steps
-from release.adapters import commits
-from release.record import earlier_models, record_names
+from release.record import earlier_models, record_names, references
 from release.record.records import Records
 
 BASE = "base"
-_OTHER = "name another model with `lockstep start`, or the base with `lockstep start base`"
+_OTHER = references.OTHER_START
 
 
 def commit_of(records: Records, name: str, target: str | None = None) -> str:
@@ -34,24 +32,8 @@ def commit_of(records: Records, name: str, target: str | None = None) -> str:
         raise EvidenceRefused(
             f"{name}: is the work tree, whose record is in no commit", "commit it, and merge it"
         )
-    _refuse_foreign(records, commit, target)
+    references.refuse_foreign_start(records, commit, target)
     return commit
-
-
-def hold(records: Records, target: str | None = None) -> None:
-    """Raise EvidenceRefused if params.yaml starts from a record that the target branch never had."""
-    commit = steps.of(records.work_tree.params.training)[0].start
-    if commit is not None:
-        _refuse_foreign(records, commit, target)
-
-
-def _refuse_foreign(records: Records, commit: str, target: str | None) -> None:
-    branch, tip = records.target(target)
-    known = commits.resolve(records.root, commit) == commit
-    if not known or tip is None or not commits.is_ancestor(records.root, commit, tip):
-        raise EvidenceRefused(
-            f"train.start: commit {commit[:12]} is not in the history of {branch}", _OTHER
-        )
 
 
 def reports(records: Records, commit: str) -> tuple[TrainReport, ParityReport]:

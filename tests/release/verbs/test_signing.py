@@ -134,7 +134,8 @@ def test_statement_and_provenance_name_the_model_that_training_started_from_and_
     signed: tuple[Path, Signed],
 ) -> None:
     root, done = signed
-    assert b'"start"' not in dsse.verify(done.envelope, trust.known(root), "release").payload
+    payload = dsse.verify(done.envelope, trust.known(root), "release").payload
+    assert "start" not in json.loads(payload)["predicate"]["materials"]
     held, image, serving = collect(Records(root))
     reports = held.evidence.reports
     assert reports.train is not None
