@@ -321,7 +321,7 @@ def test_a_training_that_started_from_an_earlier_model_says_so_before_its_detail
     says = (
         f"Training started from the adapter `{'2' * 12}` of model `{'1' * 12}`, commit `{'3' * 12}`, not from the base."
     )
-    assert says in training, training
+    assert says in training
     assert training.index(says) < training.index("<details>")
 
 
