@@ -19,7 +19,7 @@ from checks.kinds.suite import Answered
 from checks.process.errors import EvaluationRefused, EvidenceRefused
 from checks.records.rows import Row
 from checks.storage import files, layout
-from stages import progress, references
+from stages import earlier_records, progress
 from stages.inference import answers
 
 
@@ -65,7 +65,7 @@ class SuiteModels:
             yield self.root / layout.UNQUANTISED
         else:
             commit = self.earlier.found[role].commit
-            with references.brought(self.root, role, commit, layout.MERGED) as folder:
+            with earlier_records.brought(self.root, role, commit, layout.MERGED) as folder:
                 yield folder
 
 

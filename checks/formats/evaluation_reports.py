@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from checks.formats.engines import Vllm
 from checks.formats.report import Count, ModelName, Report
-from checks.records.identity import Digest
+from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Record, Sparse
 
 # Models released before, named by git.
@@ -70,7 +70,7 @@ class EvaluateMeasured(Report):
 class Reference(Record):
     """A reference model, from the record at ``commit``."""
 
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    commit: CommitHash
     merged: Digest
     test: Digest
     scorers: Digest

@@ -129,6 +129,9 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     )
     judged |= _digests_of_folders(reports)
     train = disk.parts(_SPLIT_FILES["train"], Row, _learned)
+    if reports.train and reports.train.start:
+        judged |= disk.digests([layout.LEARNED_BEFORE])
+        train += disk.parts(layout.LEARNED_BEFORE, Row, _learned)
     test = disk.lines(_SPLIT_FILES["test"], Row)
     answers = {name: disk.lines(path, Prediction) for name, path in answer_files.items()}
     breaks = [
@@ -272,6 +275,10 @@ def _pairs(
         yield f"{name} split", disk, ("validate", data.splits.get(name, "") if data else None)
         if name != "test":
             yield f"{name} split", disk, ("train", train.splits.get(name, "") if train else None)
+    if train and train.start:
+        before = layout.LEARNED_BEFORE.as_posix()
+        learned = ("train", train.start.learned)
+        yield "rows learned before", (before, judged.get(before, "")), learned
     if parity and parity.exported and (calibration := parity.exported.calibration):
         rows = _SPLIT_FILES["train"].as_posix()
         yield "train split", (rows, judged.get(rows)), ("merge", calibration.train)

@@ -37,6 +37,7 @@ _OF_ALL = {
     "precision": _ONE_BASE,
     "quantization": _ONE_BASE,
     "devices": "all steps train on as many devices",
+    "start": "only the first step starts from it",
 }
 _METHOD: TypeAdapter[Train] = TypeAdapter(AnyTrain)
 _SHARED = {name: field for name, field in Train.model_fields.items() if name != "method"}
@@ -46,7 +47,8 @@ class Steps(Section):
     """Several methods on one adapter, one after the other.
 
     Beside ``steps`` stands what all steps share. A step has the keys of its method, and may write a shared one anew.
-    ``lora``, ``precision``, ``quantization`` and ``devices`` are shared by all; ``shard`` and ``full`` are not offered.
+    ``lora``, ``precision``, ``quantization``, ``devices`` and ``start`` are shared by all; ``shard`` and ``full`` are
+    not offered.
     """
 
     method: Annotated[

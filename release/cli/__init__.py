@@ -53,6 +53,7 @@ from release.cli import (
     sealed,
     shadow,
     sign,
+    start,
     status,
     sweep,
     upgrade,
@@ -103,6 +104,7 @@ SECTIONS: dict[
     "Begin": (init.init, upgrade.upgrade, doctor.doctor, schema.schema),
     "Train and judge": (
         run.run,
+        start.start,
         gate.gate,
         data.data,
         estimate.estimate,
