@@ -119,7 +119,8 @@ def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) 
         (r.id, r.reference, r.group, r.slice) for r in rows
     ]:
         raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", REMEDY)
-    return Answered([p.prediction for p in predictions], [], None)
+    further = tuple(p.further for p in predictions)
+    return Answered([p.prediction for p in predictions], [], None, further)
 
 
 def _learned(

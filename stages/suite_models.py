@@ -106,10 +106,12 @@ class SuiteQuestions:
         return self._answer_nats[model]
 
     def ask(self, role: Role, rows: Sequence[Row], max_new_tokens: int) -> Sequence[str]:
-        """Answer ``rows`` with the model of ``role``, reusing kept answers."""
+        """Answer ``rows`` greedily with the model of ``role``, reusing kept answers."""
         root = self.models.root
         model = self.models.digests[role]
-        settings = self.evaluate.model_copy(update={"max_new_tokens": max_new_tokens})
+        settings = self.evaluate.model_copy(
+            update={"max_new_tokens": max_new_tokens, "decoding": None}
+        )
         conversations = [row.messages for row in rows]
         known = answers.known(root, settings, model, rows, conversations)
         if known is not None:
