@@ -282,7 +282,7 @@ def test_an_earlier_model_that_cannot_be_asked_these_rows_is_unavailable_and_sto
 def test_the_record_of_a_repository_in_a_folder_of_another_is_found(tmp_path: Path, params: Params) -> None:
     root = tmp_path / "réposit ory"
     rows = split(0, 12)
-    said = Answered([f"answer {r.id}" for r in rows], [], None)
+    said = Answered([f"answer {r.id}" for r in rows], [], None, ((),) * 12)  # No row has a second draw.
     path = root / layout.PREDICTIONS / "candidate.jsonl"
     files.write_jsonl(path, stage.predict(params, rows, said))
     reference = Reference(
