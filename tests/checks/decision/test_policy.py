@@ -84,6 +84,9 @@ SUITES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+DECODING = {"temperature": 0.7, "top_p": 0.9, "draws": 4, "seed": 17}
+
+
 def _document() -> dict[str, Any]:
     """The configuration service-router with one gate and one suite of every kind and two scorers."""
     document = copy.deepcopy(DEFAULT)
@@ -285,6 +288,16 @@ def test_what_cannot_be_compared_counts_as_changed(path: str, value: Any) -> Non
     assert (change.path, change.kind, change.needs_approval) == (path, "changed", True)
 
 
+@pytest.mark.parametrize(("field", "value"), [("temperature", 0.8), ("top_p", 1.0), ("draws", 2), ("seed", 18)])
+def test_other_draws_count_as_changed(field: str, value: float) -> None:
+    before = _document()
+    before["evaluate"] |= {"engine": None, "decoding": {**DECODING}}
+    after = copy.deepcopy(before)
+    after["evaluate"]["decoding"][field] = value
+    (change,) = policy.changes(_policy(before), _policy(after))
+    assert (change.path, change.kind, change.needs_approval) == (f"evaluate.decoding.{field}", "changed", True)
+
+
 @pytest.mark.parametrize(
     "bound",
     [
@@ -425,6 +438,7 @@ def _full() -> list[Params]:
     table["monitor"]["alerts"] = {"staging": {"page": {"secret": "on-call"}}}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
+    regex["evaluate"] |= {"engine": None, "decoding": {**DECODING}}
     taught = [_document() for _ in METHODS]
     for document, method in zip(taught, METHODS.values(), strict=True):
         document["train"] |= method
