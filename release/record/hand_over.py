@@ -20,9 +20,11 @@ from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from release.adapters import commits
-from release.record import committed
+from release.record import committed, folder_lists
 from release.record.records import WorkTree
 
+# What the gates read besides the record. Where DVC has no remote, an artifact may have it.
+READ_BY_GATES = (layout.SPLITS, layout.PREDICTIONS, layout.SUITES, layout.JUDGEMENTS, layout.PROBES)
 _MANIFEST, _ARCHIVE = "manifest.json", "record.tar"
 _AGAIN = "run it again, with a task that runs `./lockstep run --hand-over` in the synced work tree"
 
@@ -72,11 +74,13 @@ def unpack(tree: WorkTree, folder: Path, commit: str) -> HandOver | None:
 def take(root: Path, artifact: Path) -> None:
     """Copy the record, and why a stage refused, from the folder ``artifact`` into the project ``root``.
 
-    Paths in ``artifact`` begin at the git root. Its other files are not read: the job that made it may be anybody's.
-    Raises EvidenceRefused, and writes nothing, if a file of the record is a link or no regular file.
+    What the gates read is copied, too, if it is there: the verdict holds only if dvc.lock has its digests. Paths in
+    ``artifact`` begin at the git root. Its other files are not read: the job that made it may be anybody's. Raises
+    EvidenceRefused, and writes nothing, if a file of these is a link or no regular file.
     """
     home = Path(os.path.realpath(artifact)) / commits.prefix(root)
-    paths = sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL})
+    read = {folder / name for folder in READ_BY_GATES for name in folder_lists.below(home / folder)}
+    paths = sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL, layout.PROBES} | read)
     _copy(root, {path: home / path for path in paths if os.path.lexists(home / path)})
 
 

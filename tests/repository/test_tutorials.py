@@ -8,7 +8,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +19,15 @@ from checks.formats.verdict import Verdict
 from checks.process import distribution
 from checks.records.rows import Message
 from checks.storage import files, layout
+from release.record import kept_answers
 from tests import overlay_sample, tuned, workflow_repository
 from tests import pipeline_repository as repository
 from tests.act_service import Act
 from tests.conftest import REPOSITORY, read_yaml, scaled_down
+from tests.github_api_standin import TOKEN, StandIn
 from tests.pipeline_repository import git
 from tests.release.verbs.test_init import jsonl, rows
+from tests.workflow_repository import Pull, Team
 
 pytestmark = pytest.mark.slow
 
@@ -44,6 +47,11 @@ def blocks(page: str, heading: str) -> list[str]:
     section = re.search(rf"^## {re.escape(heading)}.*?(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
     assert section, heading
     return re.findall(r"^```\n(.*?)^```", section[0], re.DOTALL | re.MULTILINE)
+
+
+def all_blocks(page: str) -> list[str]:
+    """The blocks of commands of a page."""
+    return re.findall(r"^```\n(.*?)^```", (REPOSITORY / page).read_text(), re.DOTALL | re.MULTILINE)
 
 
 def follow(root: Path, commands: str, answers: str = "", machine: Mapping[str, str] | None = None, **more: str) -> str:
@@ -106,6 +114,66 @@ def test_the_first_release_reaches_staging_and_goes_back(laptop: Path) -> None:
     )
     follow(laptop, blocks(tutorial, "5.")[0])
     assert not (laptop / layout.ENVIRONMENTS / "staging" / layout.POINTER).exists()
+
+
+@pytest.fixture(scope="module")
+def hosted(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+    """A repository without a bucket, a GPU runner and a secret of its own, which keeps its answers in git."""
+    folder = tmp_path_factory.mktemp("hosted")
+    with StandIn() as hub:
+        team = workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub)
+        shutil.copy(REPOSITORY / ".dvc" / "config", team.work / ".dvc" / "config")
+        files.write_text(team.work / kept_answers.ANSWERS, "")
+        team.push("main", "No bucket")
+        team.act.secrets = {"GITHUB_TOKEN": TOKEN}
+        team.act.variables = {"LOCKSTEP_HOSTED": "yes"}
+        yield team
+
+
+@pytest.fixture(scope="module")
+def first_model(hosted: Team) -> Pull:
+    """The pull request that brings main's first model. It is merged."""
+    hosted.hub.pull("first", number=1)
+    hosted.change("first", lambda value: value["train"].update(max_steps=21), "The first model", base="main")
+    pull = hosted.judged(1, action="opened")
+    hosted.merge("first")
+    return pull
+
+
+def test_without_a_bucket_a_pull_request_of_a_new_task_is_green(hosted: Team, first_model: Pull) -> None:
+    assert set(first_model.run.conclusions().values()) == {"success", "skipped"}, first_model.run.text
+    assert first_model.comment.startswith("### ✅ Pass · main has no model yet\n")
+    assert first_model.check["conclusion"] == "success"
+    assert list(hosted.store.iterdir()) == []
+
+
+def test_a_pull_request_in_a_fork_is_compared_with_main_in_one_comment(hosted: Team, first_model: Pull) -> None:
+    page = "docs/tutorial/fork.md"
+    home = hosted.origin.parent / "home"
+    home.mkdir()
+    tool(
+        home,
+        "gh",
+        f"""echo "$*" >> {home}/calls
+case "$*" in
+"api user"*) echo ada ;;
+"repo fork"*) git clone --quiet {hosted.origin} lockstep ;;
+"pr checks"*) exit 1 ;;
+esac""",
+    )
+    fork, change = all_blocks(page)
+    follow(home, f"{fork}\n{change}")
+    assert [line.split()[:2] for line in (home / "calls").read_text().splitlines()] == [
+        ["api", "user"], ["repo", "fork"], ["variable", "set"], ["pr", "create"], ["pr", "checks"], ["pr", "view"],
+    ]  # fmt: skip
+    hosted.hub.pull("worse", number=2)
+    pull = hosted.judged(2, action="opened")
+    assert pull.stages("train")[-1] == "gate", pull.run.text
+    assert "`train.max_steps` `21` → `10`" in pull.comment
+    assert len(hosted.hub.on(2)) == 1
+    evaluation = json.loads(hosted.show("worse", str(layout.EVALUATION)))
+    assert evaluation["references"]["main"]["how"] == "stored"
+    assert (pull.check["head_sha"], pull.check["name"]) == (hosted.tip("worse"), "lockstep")
 
 
 class Desk(NamedTuple):
