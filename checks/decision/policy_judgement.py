@@ -99,7 +99,10 @@ def decided(
     if is_other_task and not in_need:
         return "pass", f"no model was ever judged or promoted under that of {ref}"
     if is_other_task:
-        return "inconclusive", f"that of {ref} is of another task, so code owners must approve this one"
+        return (
+            "inconclusive",
+            f"that of {ref} is of another task, so code owners must approve this one",
+        )
     if target is None:
         return "inconclusive", f"that of {ref} cannot be judged"
     if target.status != "pass":

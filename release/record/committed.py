@@ -44,7 +44,7 @@ def missing(records: Records, commit: str) -> Missing | None:
 def record_paths(tree: WorkTree) -> set[Path]:
     """Where the files of the record are: dvc.lock, outputs that dvc.yaml leaves to git, what git said, measurements.
 
-    Noise, measurements and kept answers may be missing from a record. Raises EvidenceRefused if dvc.yaml cannot be read.
+    Noise, measurements and kept answers may be missing. Raises EvidenceRefused if dvc.yaml cannot be read.
     """
     return (
         pipeline_lock.left_to_git(tree.pipeline)

@@ -28,7 +28,12 @@ PRODUCTION = "${{ vars.LOCKSTEP_PRODUCTION || 'production' }}"
 
 
 GPU = ["self-hosted", "gpu"]
-GPU_OR_HOSTED = "${{ fromJSON(vars.LOCKSTEP_HOSTED && '\"ubuntu-latest\"' || '[\"self-hosted\", \"gpu\"]') }}"
+GPU_OR_HOSTED = '${{ fromJSON(vars.LOCKSTEP_HOSTED && \'"ubuntu-latest"\' || \'["self-hosted", "gpu"]\') }}'
+# The lines of an artifact by which rows travel where there is no bucket.
+ROWS = (
+    "${{ vars.LOCKSTEP_HOSTED && format('{0}/data', matrix.project.folder) }}",
+    "${{ vars.LOCKSTEP_HOSTED && format('!{0}/data/raw', matrix.project.folder) }}",
+)
 PROJECT = './lockstep -C "$PROJECT"'
 THIN = REPOSITORY / "release" / "thin" / ".github" / "workflows"
 # By whom: a file of its own gives its job an identity of its own.
@@ -363,8 +368,16 @@ def test_the_record_takes_one_hidden_file_with_it_and_no_other_artifact_takes_an
     for each in hidden:
         first, *paths = each["path"].splitlines()
         assert first == "code.lock", "paths in the artifact begin at the git root"
+        paths = [path for path in paths if path not in ROWS]
         assert [path for path in paths if not path.startswith("!")] == [f"{folder}{name}" for name in names]
         assert [path for path in paths if path.startswith("!")] == [f"!{folder}reports/**/.*"]
+
+
+def test_rows_leave_the_last_training_job_alone_and_only_where_the_repository_asks_for_it() -> None:
+    uploads = [step["with"] for _, step in _steps() if step.get("uses", "").startswith("actions/upload-artifact@")]
+    with_data = [re.findall(r".*\bdata['\s/].*", f"{upload['path']}\n") for upload in uploads]
+    of_reports = [["${{ matrix.project.folder }}/data/data_docs"], ["${{ matrix.project.folder }}/data/comparison"]]
+    assert [lines for lines in with_data if lines and lines not in of_reports] == [list(ROWS)]
 
 
 def test_the_record_of_a_training_is_kept_before_anything_comes_after_it() -> None:
