@@ -53,8 +53,6 @@ _LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log|labels)\b")
 _NO_INPUTS = (  # below one, and must hold
     "base.license", "data.license", "merge.draft.license", "serve.probes", "serve.verify",
 )  # fmt: skip
-# What the environments require, whichever task their models have.
-_OF_NO_TASK = ("promote",)
 _DATA, _LOADER = "data.uri", "prepare.loader"
 _LICENSE = re.compile(r"data\.sources\.[^.]+\.license")  # It counts like data.license.
 
@@ -83,7 +81,7 @@ class Change(Record):
     @property
     def is_of_task(self) -> bool:
         """Whether it is about one task, not about what the environments require of every task."""
-        return not _below(self.path, _OF_NO_TASK)
+        return not _below(self.path, ("promote", "sealed"))
 
     @property
     def is_judged(self) -> bool:
