@@ -294,6 +294,12 @@ def test_another_task_waits_for_an_owner_once_main_has_a_record(run: Path, docum
     judgement = _judged(run)
     assert judgement.waits
     assert {change.path for change in judgement.changes} >= {"data.uri", "gates.routes_well", "gates.merge_is_faithful"}
+    comment = CliRunner().invoke(main, ["-C", str(run), "report"]).output
+    first = "### ⚠️ Pass, but the task is replaced for everybody after this: a code owner decides\n"
+    assert comment.startswith(first), comment
+    folded = f"<details><summary>{len(judgement.changes)} changes</summary>"
+    above, below = comment.split(folded)
+    assert ("weaker" in above, "gates.routes_well (threshold) is removed" in below) == (False, True)
     _approve(run, judgement.policy)
     assert _asked(run)[0] == 0
     _record(run, document, right=5)
