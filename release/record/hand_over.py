@@ -24,7 +24,9 @@ from release.record import committed, folder_lists
 from release.record.records import WorkTree
 
 # What the gates read besides the record. Where DVC has no remote, an artifact may have it.
-READ_BY_GATES = (layout.SPLITS, layout.PREDICTIONS, layout.SUITES, layout.JUDGEMENTS, layout.PROBES)
+_FOLDERS = (layout.SPLITS, layout.PREDICTIONS, layout.SUITES, layout.JUDGEMENTS)
+_FILES = (layout.PROBES, layout.LEARNED_BEFORE)
+READ_BY_GATES = (*_FOLDERS, *_FILES)
 _MANIFEST, _ARCHIVE = "manifest.json", "record.tar"
 _AGAIN = "run it again, with a task that runs `./lockstep run --hand-over` in the synced work tree"
 
@@ -79,8 +81,8 @@ def take(root: Path, artifact: Path) -> None:
     EvidenceRefused, and writes nothing, if a file of these is a link or no regular file.
     """
     home = Path(os.path.realpath(artifact)) / commits.prefix(root)
-    read = {folder / name for folder in READ_BY_GATES for name in folder_lists.below(home / folder)}
-    paths = sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL, layout.PROBES} | read)
+    read = {folder / name for folder in _FOLDERS for name in folder_lists.below(home / folder)}
+    paths = sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL, *_FILES} | read)
     _copy(root, {path: home / path for path in paths if os.path.lexists(home / path)})
 
 

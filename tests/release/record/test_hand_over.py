@@ -74,7 +74,7 @@ def test_nothing_that_could_run_is_taken(checkout: Path, artifact: Path) -> None
 def test_what_the_gates_read_is_taken_and_no_other_output(checkout: Path, artifact: Path) -> None:
     hand_over.take(checkout / PROJECT, artifact)
     before = changed(checkout)
-    read = ("data/splits/test.jsonl", "data/predictions/candidate.jsonl", "data/probes.json")
+    read = ("data/splits/test.jsonl", "data/predictions/candidate.jsonl", "data/probes.json", "data/learned.jsonl")
     for path in (*read, "data/raw/rows.jsonl", "data/x.py", "models/merged/config.json"):
         (artifact / PROJECT / path).parent.mkdir(parents=True, exist_ok=True)
         (artifact / PROJECT / path).write_text("of the job\n")
