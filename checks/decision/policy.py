@@ -10,7 +10,7 @@ import copy
 import functools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import JsonValue
@@ -53,6 +53,7 @@ _LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log|labels)\b")
 _NO_INPUTS = (  # below one, and must hold
     "base.license", "data.license", "merge.draft.license", "serve.probes", "serve.verify",
 )  # fmt: skip
+_DATA, _LOADER = "data.uri", "prepare.loader"
 _LICENSE = re.compile(r"data\.sources\.[^.]+\.license")  # It counts like data.license.
 
 
@@ -76,6 +77,11 @@ class Change(Record):
         """Whether it is about the inputs of a model or image, not about conditions on them."""
         must_hold = _below(self.path, _NO_INPUTS) or _LICENSE.fullmatch(self.path) is not None
         return (_below(self.path, INPUTS) and not must_hold) or bool(_LOG.match(self.path))
+
+    @property
+    def is_of_task(self) -> bool:
+        """Whether it is about one task, not about what the environments require of every task."""
+        return not _below(self.path, ("promote", "sealed"))
 
     @property
     def is_judged(self) -> bool:
@@ -166,6 +172,14 @@ def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
             changes_found, key=lambda change: (not change.needs_approval, change.kind == "changed")
         )
     )
+
+
+def replaced(changes: Sequence[Change]) -> str | None:
+    """Return a line if the task is replaced: other data, read by another loader. None if it is the same task."""
+    data = next((change for change in changes if change.path == _DATA), None)
+    if data is None or not any(_below(change.path, (_LOADER,)) for change in changes):
+        return None
+    return f"the task is replaced: {data.text}, and another {_LOADER} reads it"
 
 
 def has(params: Params, path: str) -> bool:

@@ -1,7 +1,8 @@
 """A verdict under two policies: that of a pull request, and that of its target branch.
 
 A pass counts only if the target's policy gives one as well, or if code owners approved the new policy. A policy that is
-weaker, or different, needs that approval even if both give a pass: the next pull request is judged by it.
+weaker, or different, needs that approval even if both give a pass: the next pull request is judged by it. The policy of
+another task says nothing about this one, so only code owners decide.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from checks.decision.held import refusal as verdict_refusal
-from checks.decision.policy import Change
+from checks.decision.policy import Change, replaced
 from checks.formats.verdict import Status, Verdict
 from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
 from checks.records.identity import Digest
@@ -48,9 +49,14 @@ class PolicyJudgement(Record):
 
     @property
     def waits(self) -> bool:
-        """Whether the model passes under both policies, and only the approval of code owners is missing."""
-        passes = self.target is not None and self.own.status == self.target.status == "pass"
-        return passes and self.status == "inconclusive"
+        """Whether only the approval of code owners is missing.
+
+        The model passes under both policies; or under its own, if that of the target is about another task.
+        """
+        if self.status != "inconclusive" or self.own.status != "pass":
+            return False
+        passes = self.target is not None and self.target.status == "pass"
+        return passes or replaced(self.changes) is not None
 
 
 def refusal(judgement: PolicyJudgement) -> Refusal | None:
@@ -73,14 +79,30 @@ def decided(
     changes: Sequence[Change],
     approval: Approval | None,
     adopted: bool,
+    unused: bool = False,
 ) -> tuple[Status, str]:
-    """The status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``."""
-    in_need = [change for change in changes if change.needs_approval]
+    """The status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``.
+
+    ``unused``: no model was ever judged or promoted under that of ``ref``. Then another task needs no approval.
+    """
+    is_other_task = replaced(changes) is not None
+    in_need = [
+        change
+        for change in changes
+        if change.needs_approval and not (unused and is_other_task and change.is_of_task)
+    ]
     unjudged = [change.path for change in in_need if not change.is_judged]
     if own.status != "pass":
         return own.status, f"{own.status} under its own"
     if in_need and approval:
         return "pass", f"approved by {' '.join(approval.by.split())}"
+    if is_other_task and not in_need:
+        return "pass", f"no model was ever judged or promoted under that of {ref}"
+    if is_other_task:
+        return (
+            "inconclusive",
+            f"that of {ref} is of another task, so code owners must approve this one",
+        )
     if target is None:
         return "inconclusive", f"that of {ref} cannot be judged"
     if target.status != "pass":
@@ -99,6 +121,8 @@ def decided(
 
 def headline(ref: str, changes: Sequence[Change], why: str) -> str:
     """The first line of a comment: what changed in the policy, then the status that counts."""
+    if another := replaced(changes):
+        return f"{another}: {why}"
     in_need = [change for change in changes if change.needs_approval]
     if not changes:
         return f"policy as in {ref}: {why}"

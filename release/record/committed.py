@@ -9,11 +9,12 @@ from typing import NamedTuple
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.adapters import commits
-from release.record import pipeline_lock, target_policy
+from release.record import kept_answers, pipeline_lock, target_policy
 from release.record.records import Records, WorkTree
 
 _CODE = ("stages", "checks", layout.KINDS.name)  # code.lock has their digests
-_OPTIONAL = {layout.NOISE, layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED, layout.SUITES_MEASURED}
+_MEASURED = {layout.TRAIN_MEASURED, layout.EVALUATE_MEASURED, layout.SUITES_MEASURED}
+_OPTIONAL = {layout.NOISE, *_MEASURED, *kept_answers.PATHS}
 
 
 class Missing(NamedTuple):
@@ -43,7 +44,7 @@ def missing(records: Records, commit: str) -> Missing | None:
 def record_paths(tree: WorkTree) -> set[Path]:
     """Where the files of the record are: dvc.lock, outputs that dvc.yaml leaves to git, what git said, measurements.
 
-    Noise and measurements may be missing from a record. Raises EvidenceRefused if dvc.yaml cannot be read.
+    Noise, measurements and kept answers may be missing. Raises EvidenceRefused if dvc.yaml cannot be read.
     """
     return (
         pipeline_lock.left_to_git(tree.pipeline)

@@ -117,6 +117,16 @@ def runs(records: Records, branch: TargetBranch) -> Pointer | None:
     return next(iter(_production(records, branch).releases), None)
 
 
+def promoted(records: Records, branch: TargetBranch) -> bool:
+    """Whether a release was ever promoted to any environment; True if they are elsewhere than on this branch."""
+    rules = _rules(records, branch)
+    if rules is None or not _is_here(records.root, branch, rules):
+        return True
+    return bool(
+        commits.touching(records.root, branch.tip, layout.ENVIRONMENTS / "*" / layout.POINTER)
+    )
+
+
 def quarantine(records: Records, branch: TargetBranch) -> Entries:
     """The quarantine of the environments, by its history. Raises EvidenceRefused if its file cannot be read, and
     RemoteRefused.

@@ -56,13 +56,13 @@ def below(folder: Path) -> list[str]:
 def _cached(root: Path, md5: str) -> bytes | None:
     """Return the list ``md5`` from DVC's cache; None if it is not there."""
     try:
-        return (_cache(root) / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
+        return (cache(root) / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
     except (OSError, ValueError):
         return None
 
 
-def _cache(root: Path) -> Path:
-    """Return the folder of DVC's cache: a process of DVC would need a second to say it."""
+def cache(root: Path) -> Path:
+    """Return the folder of DVC's cache. A process of DVC would need a second to name it."""
     settings = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
@@ -89,10 +89,16 @@ def _names(data: bytes) -> set[str] | None:
 
 def made_again(folder: Path) -> str | None:
     """Return the MD5 of the list that DVC would make of the folder; None if it has something else than files."""
+    data = list_of(folder)
+    return None if data is None else f"{md5_of(data)}{_SUFFIX}"
+
+
+def list_of(folder: Path) -> bytes | None:
+    """Return the list that DVC would make of the folder; None if it has something else than files."""
     if not all((folder / name).is_file() for name in below(folder)):
         return None
     entries = [{"md5": _md5(folder / name), "relpath": name} for name in below(folder)]
-    return f"{md5_of(json.dumps(entries).encode())}{_SUFFIX}"
+    return json.dumps(entries).encode()
 
 
 def _md5(path: Path) -> str:

@@ -20,9 +20,13 @@ from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from release.adapters import commits
-from release.record import committed
+from release.record import committed, folder_lists
 from release.record.records import WorkTree
 
+# What the gates read besides the record. Where DVC has no remote, an artifact may have it.
+_FOLDERS = (layout.SPLITS, layout.PREDICTIONS, layout.SUITES, layout.JUDGEMENTS)
+_FILES = (layout.PROBES, layout.LEARNED_BEFORE)
+READ_BY_GATES = (*_FOLDERS, *_FILES)
 _MANIFEST, _ARCHIVE = "manifest.json", "record.tar"
 _AGAIN = "run it again, with a task that runs `./lockstep run --hand-over` in the synced work tree"
 
@@ -72,11 +76,13 @@ def unpack(tree: WorkTree, folder: Path, commit: str) -> HandOver | None:
 def take(root: Path, artifact: Path) -> None:
     """Copy the record, and why a stage refused, from the folder ``artifact`` into the project ``root``.
 
-    Paths in ``artifact`` begin at the git root. Its other files are not read: the job that made it may be anybody's.
-    Raises EvidenceRefused, and writes nothing, if a file of the record is a link or no regular file.
+    What the gates read is copied, too, if it is there: the verdict holds only if dvc.lock has its digests. Paths in
+    ``artifact`` begin at the git root. Its other files are not read: the job that made it may be anybody's. Raises
+    EvidenceRefused, and writes nothing, if a file of these is a link or no regular file.
     """
     home = Path(os.path.realpath(artifact)) / commits.prefix(root)
-    paths = sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL})
+    read = {folder / name for folder in _FOLDERS for name in folder_lists.below(home / folder)}
+    paths = sorted(committed.record_paths(WorkTree(root)) | {layout.REFUSAL, *_FILES} | read)
     _copy(root, {path: home / path for path in paths if os.path.lexists(home / path)})
 
 

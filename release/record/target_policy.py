@@ -106,7 +106,13 @@ def judge_from(
         )
     if merging:
         notes += _since_production(records, ref, commit, mine, changes)
-    status, why = policy_judgement.decided(ref, held.verdict, target, changes, approval, adopted)
+    unused = merging and theirs.test is None and not theirs.unreadable
+    unused = unused and not earlier_models.promoted(
+        records, earlier_models.place(records, ref, commit)
+    )
+    status, why = policy_judgement.decided(
+        ref, held.verdict, target, changes, approval, adopted, unused
+    )
     headline = policy_judgement.headline(ref, changes, why)
     return PolicyJudgement(
         ref=ref, commit=commit, status=status, headline=headline, policy=mine.digest,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
+from checks.decision.policy import replaced
 from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import Exported
 from checks.gating import chain
@@ -53,6 +54,7 @@ def sections(
     }
     values = {
         "facts": facts, "links": links, "number": number, "layout": layout,
+        "another_task": replaced(facts.changes),
         "advice": advised, "stage_refused": situations.stage_refused(facts), "failing": situations.failing(facts),
         "becomes": situations.becomes(facts.changes),
         "off_branch": situations.off_branch(facts), "standings": standings,

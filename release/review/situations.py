@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from checks.decision.policy import Change
+from checks.decision.policy import Change, replaced
 from checks.decision.policy_judgement import PolicyJudgement
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding, Status, Verdict
@@ -33,7 +33,7 @@ def of_facts(facts: Facts, against: "Sequence[Score]", uncompared: str) -> Situa
         refused=_refused(facts), of=_kind(facts), behind=facts.behind, unrun=facts.unrun, void=_void(facts),
         missing=facts.missing, off_branch=off_branch(facts), weaker=becomes(facts.changes),
         waits=bool(judgement and judgement.waits),
-        change=facts.changes[0].text if facts.changes else "", why_policy=judgement.headline if judgement else "",
+        change=_first(facts.changes), why_policy=judgement.headline if judgement else "",
     )  # fmt: skip
 
 
@@ -77,19 +77,25 @@ def of_judgement(judgement: PolicyJudgement) -> Situation:
     decided = of_verdict(target) if target and judgement.own.status == "pass" else own
     return decided._replace(
         target=judgement.ref, status=judgement.status, own=own.status, waits=judgement.waits,
-        weaker=becomes(judgement.changes), change=judgement.changes[0].text if judgement.changes else "",
+        weaker=becomes(judgement.changes), change=_first(judgement.changes),
         why_policy=judgement.headline,
     )  # fmt: skip
 
 
 def becomes(changes: Sequence[Change]) -> str:
     """Say what a merge does to the policy, such as "2 gates become weaker for everybody"."""
+    if replaced(changes):
+        return "the task is replaced for everybody"
     weaker = [change.path for change in changes if change.kind in ("weaker", "removed")]
     gates = len({path.split(".")[1] for path in weaker if path.startswith("gates.")})
     places = sum(change.needs_approval for change in changes)
     if gates:
         return f"{gates} gate{'s become' if gates > 1 else ' becomes'} weaker for everybody"
     return f"the policy changes in {places} place{'s' * (places > 1)} for everybody"
+
+
+def _first(changes: Sequence[Change]) -> str:
+    return replaced(changes) or next((change.text for change in changes), "")
 
 
 def stage_refused(facts: Facts) -> str:

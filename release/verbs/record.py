@@ -26,7 +26,6 @@ from release.review import gathering
 
 _PIPELINE = Path("dvc.yaml")
 _HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
-_ASKED = (layout.SPLITS, layout.PREDICTIONS, layout.SUITES, layout.JUDGEMENTS, layout.PROBES)
 
 
 class CommittedRecord(Record):
@@ -99,12 +98,14 @@ def take(root: Path, artifact: Path, projects: Sequence[str] = ()) -> None:
 
 
 def fetch(root: Path, projects: Sequence[str] = ()) -> None:
-    """Fetch the outputs of each project that the gates are asked with from the DVC remote, as far as it has them.
+    """Fetch the outputs of each project that the gates are asked with from its DVC remote, as far as it has them.
 
     What is missing then is said by the record, which needs it.
     """
-    for folder in projects or ("",):
-        dvc.dvc(root / folder, "pull", "--allow-missing", *map(str, _ASKED), aside=True)
+    outputs = [path.as_posix() for path in hand_over.READ_BY_GATES]
+    for home in (root / folder for folder in projects or ("",)):
+        if dvc.has_remote(home):
+            dvc.dvc(home, "pull", "--allow-missing", *outputs, aside=True)
 
 
 def refusal(made: CommittedRecord) -> EvidenceRefused | None:

@@ -7,7 +7,7 @@ from checks.process.errors import EvidenceRefused, RemoteRefused
 from checks.storage import files, layout
 from release.adapters import dvc
 from release.adapters.listening import Listener
-from release.record import looks, references
+from release.record import kept_answers, looks, references
 from release.record.records import Records
 
 
@@ -66,6 +66,7 @@ def run(
         if shared:
             share("push")
         raise
+    kept_answers.keep(root)
     after = _decided(root)
     if None not in after and after != before:
         python("tracking", ["-m", "stages.tracking.verdict"], "telling MLflow the verdict")
@@ -95,10 +96,14 @@ def evaluated(root: Path) -> EvaluationReport | None:
 
 
 def _ask_git(root: Path) -> bool:
-    """Write which models git names and which each test split has judged; whether one of the two files changed."""
+    """Write which models git names and which each test split has judged; whether one of the two files changed.
+
+    The answers of these models that git keeps are put into DVC's cache.
+    """
     records = Records(root)
-    named, judged = references.write(records).changed, looks.write(records)
-    return named or judged
+    named, judged = references.write(records), looks.write(records)
+    kept_answers.bring(root, {model.commit for model in named.report.found.values()})
+    return named.changed or judged
 
 
 def _decided(root: Path) -> list[int | None]:

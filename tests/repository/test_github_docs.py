@@ -57,12 +57,13 @@ def test_every_secret_and_variable_of_the_workflows_is_documented() -> None:
     assert {name for name in used if f"`{name}`" not in text} == set()
 
 
-def test_the_commands_of_the_first_pull_request_make_what_doctor_asks_for(tmp_path: Path) -> None:
+def test_the_commands_of_the_ladder_make_what_doctor_asks_for(tmp_path: Path) -> None:
     programs.require("jq")
-    blocks = re.findall(
-        r"^## ([345])\..*?^```\n(.*?)^```", _doc("tutorial/first-pull-request.md"), re.MULTILINE | re.DOTALL
-    )
-    assert [number for number, _ in blocks] == ["3", "4", "5"]
+    block = re.compile(r"^## ([123])\..*?^```\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    bucket, *_ = block.findall(_doc("tutorial/gpu.md"))
+    on_github = re.findall(r"^gh (?!variable delete).*\n", bucket[1], re.MULTILINE)
+    blocks = [("bucket", "".join(on_github)), *block.findall(_doc("tutorial/production.md"))]
+    assert [number for number, _ in blocks] == ["bucket", "1", "2", "3"]
     shutil.copytree(REPOSITORY / "release" / "thin" / ".github" / "workflows", tmp_path / ".github" / "workflows")
     shutil.copy(REPOSITORY / ".github" / "CODEOWNERS", tmp_path / ".github")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)

@@ -27,6 +27,13 @@ STAGING = "${{ vars.LOCKSTEP_STAGING || 'staging' }}"
 PRODUCTION = "${{ vars.LOCKSTEP_PRODUCTION || 'production' }}"
 
 
+GPU = ["self-hosted", "gpu"]
+GPU_OR_HOSTED = '${{ fromJSON(vars.LOCKSTEP_HOSTED && \'"ubuntu-latest"\' || \'["self-hosted", "gpu"]\') }}'
+# The lines of an artifact by which rows travel where there is no bucket.
+ROWS = (
+    "${{ vars.LOCKSTEP_HOSTED && format('{0}/data', matrix.project.folder) }}",
+    "${{ vars.LOCKSTEP_HOSTED && format('!{0}/data/raw', matrix.project.folder) }}",
+)
 PROJECT = './lockstep -C "$PROJECT"'
 THIN = REPOSITORY / "release" / "thin" / ".github" / "workflows"
 # By whom: a file of its own gives its job an identity of its own.
@@ -88,7 +95,7 @@ def test_a_workflow_has_no_rights_but_its_jobs_own_and_ends_what_it_may(path: An
     for job in (each for each in document["jobs"].values() if "uses" not in each):
         assert 0 < job["timeout-minutes"] <= 1440
         assert "contents" in job["permissions"]
-        assert job["runs-on"] in ("ubuntu-latest", ["self-hosted", "gpu"])
+        assert job["runs-on"] in ("ubuntu-latest", GPU, GPU_OR_HOSTED)
         assert job.get("name") != "lockstep", "the check of this name is the verdict's alone"
         assert "lockstep" not in document["jobs"]
 
@@ -121,7 +128,7 @@ def test_what_deploys_pages_runs_no_code_of_this_repository_and_only_where_a_var
 
 
 def test_the_gpu_machine_has_one_identity_and_may_write_nothing() -> None:
-    on_gpu = [found for found in jobs() if found.job["runs-on"] == ["self-hosted", "gpu"]]
+    on_gpu = [found for found in jobs() if found.job["runs-on"] in (GPU, GPU_OR_HOSTED)]
     assert len(on_gpu) >= 3
     assert {found.name: _writes(found.job) for found in on_gpu if _writes(found.job)} == {
         "verify.yml:verify": {"id-token"}
@@ -361,8 +368,16 @@ def test_the_record_takes_one_hidden_file_with_it_and_no_other_artifact_takes_an
     for each in hidden:
         first, *paths = each["path"].splitlines()
         assert first == "code.lock", "paths in the artifact begin at the git root"
+        paths = [path for path in paths if path not in ROWS]
         assert [path for path in paths if not path.startswith("!")] == [f"{folder}{name}" for name in names]
         assert [path for path in paths if path.startswith("!")] == [f"!{folder}reports/**/.*"]
+
+
+def test_rows_leave_the_last_training_job_alone_and_only_where_the_repository_asks_for_it() -> None:
+    uploads = [step["with"] for _, step in _steps() if step.get("uses", "").startswith("actions/upload-artifact@")]
+    with_data = [re.findall(r".*\bdata['\s/].*", f"{upload['path']}\n") for upload in uploads]
+    of_reports = [["${{ matrix.project.folder }}/data/data_docs"], ["${{ matrix.project.folder }}/data/comparison"]]
+    assert [lines for lines in with_data if lines and lines not in of_reports] == [list(ROWS)]
 
 
 def test_the_record_of_a_training_is_kept_before_anything_comes_after_it() -> None:

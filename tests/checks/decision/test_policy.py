@@ -136,6 +136,24 @@ def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+@pytest.mark.parametrize(
+    ("edits", "replaced"),
+    [
+        ({"data.uri": "other.csv"}, False),
+        ({"prepare.loader.instruction": "Name the team."}, False),
+        ({"data.uri": "other.csv", "prepare.loader.instruction": "Name the team."}, True),
+        ({"data.sha256": "2" * 64, "prepare.loader.instruction": "Name the team."}, False),
+        ({"gates.routes.at_least": 0.1}, False),
+    ],
+)
+def test_a_task_is_replaced_by_other_data_that_another_loader_reads(edits: dict[str, Any], replaced: bool) -> None:
+    def change(document: dict[str, Any]) -> None:
+        for path, value in edits.items():
+            _set(path, value)(document)
+
+    assert bool(policy.replaced(_changed(change))) is replaced
+
+
 # Path, a value that asks for less, a value that asks for more (None: there is none in this table).
 DIRECTIONS: list[tuple[str, Any, Any]] = [
     *(

@@ -71,6 +71,20 @@ def test_nothing_that_could_run_is_taken(checkout: Path, artifact: Path) -> None
     assert (checkout / ".git/config").read_text() == config
 
 
+def test_what_the_gates_read_is_taken_and_no_other_output(checkout: Path, artifact: Path) -> None:
+    hand_over.take(checkout / PROJECT, artifact)
+    before = changed(checkout)
+    read = ("data/splits/test.jsonl", "data/predictions/candidate.jsonl", "data/probes.json", "data/learned.jsonl")
+    for path in (*read, "data/raw/rows.jsonl", "data/x.py", "models/merged/config.json"):
+        (artifact / PROJECT / path).parent.mkdir(parents=True, exist_ok=True)
+        (artifact / PROJECT / path).write_text("of the job\n")
+    hand_over.take(checkout / PROJECT, artifact)
+    assert changed(checkout) - before == {str(PROJECT / path) for path in read}
+    link(artifact / PROJECT / "data/splits/valid.jsonl")
+    with pytest.raises(EvidenceRefused, match=r"data/splits/valid\.jsonl: is not a regular file of a record"):
+        hand_over.take(checkout / PROJECT, artifact)
+
+
 def link(path: Path) -> None:
     (path.parent / "target").write_text("a secret of the machine\n")
     path.symlink_to("target")

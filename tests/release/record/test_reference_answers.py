@@ -19,7 +19,7 @@ from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Verdict
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
-from release.record import references
+from release.record import kept_answers, references
 from release.record.records import Records
 from release.verbs import calibrate, gate
 from stages import evaluate as stage
@@ -250,6 +250,28 @@ def test_edited_answers_and_weights_leave_nothing_to_compare_with(root: Path) ->
     use, report = evaluated(root)
     assert use.how == "unavailable"
     assert "main" not in report.models
+
+
+@pytest.mark.parametrize(("edited", "how"), [(False, "stored"), (True, "unavailable")])
+def test_answers_that_git_keeps_are_used_without_a_remote_if_the_record_names_them(
+    root: Path, edited: bool, how: str
+) -> None:
+    answers = (root / layout.PREDICTIONS / "candidate.jsonl").read_bytes()
+    repository.git(root, "checkout", "--quiet", "main")
+    kept_answers.keep(root)
+    assert not (root / kept_answers.ANSWERS).exists(), "only a repository that has the file keeps answers"
+    files.write_text(root / kept_answers.ANSWERS, "")
+    kept_answers.keep(root)
+    assert (root / kept_answers.ANSWERS).read_bytes() == answers
+    if edited:
+        (root / kept_answers.ANSWERS).write_bytes(answers[:-1])
+    repository.commit(root, "with its answers")
+    repository.git(root, "checkout", "--quiet", "-B", "change")
+    shutil.rmtree(remote(root))
+    another_model(root)
+    kept_answers.bring(root, [repository.git(root, "rev-parse", "main").strip()])
+    use, _ = evaluated(root)
+    assert use.how == how
 
 
 def test_without_cache_and_remote_it_is_unavailable_and_says_what_to_do(root: Path) -> None:

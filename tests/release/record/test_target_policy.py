@@ -248,6 +248,85 @@ def test_stricter_gates_need_no_approval(run: Path, document: dict) -> None:
     assert output.splitlines()[0].startswith("policy not weakened against main")
 
 
+def _replace_task(root: Path, document: dict, right: int = 36) -> None:
+    """Other rows, read by another loader, with one gate of their own; the branch starts where main is."""
+    git(root, "switch", "--quiet", "main")
+    git(root, "switch", "--quiet", "--force-create", "pull-request")
+    document["data"]["uri"] = "datasets/tickets.jsonl"
+    document["prepare"]["loader"]["instruction"] = "Name the team."
+    document["gates"] = {"data_is_sound": document["gates"]["data_is_sound"], "answers": {**THRESHOLD, "at_least": 0.5}}
+    _record(root, document, right=right)
+
+
+@pytest.fixture
+def begun(tmp_path: Path, document: dict) -> Path:
+    """main has parameters, and no model was ever made."""
+    root = tmp_path / "begun"
+    root.mkdir()
+    git(root, "init", "--quiet", "--initial-branch=main")
+    (root / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
+    write_params(root, document)
+    commit(root, "parameters")
+    return root
+
+
+TASK = (
+    f'the task is replaced: data.uri changed from "{_document()["data"]["uri"]}" to "datasets/tickets.jsonl", '
+    "and another prepare.loader reads it: "
+)
+
+
+def test_another_task_needs_no_approval_while_main_has_judged_and_promoted_nothing(begun: Path, document: dict) -> None:
+    _replace_task(begun, document)
+    code, output = _asked(begun)
+    assert output.splitlines()[0] == f"{TASK}no model was ever judged or promoted under that of main"
+    assert (code, _judged(begun).waits) == (0, False)
+    _record(begun, document, right=5)
+    assert _asked(begun)[0] == 10, "its own gates decide"
+
+
+def test_another_task_waits_for_an_owner_once_main_has_a_record(run: Path, document: dict) -> None:
+    _replace_task(run, document)
+    code, output = _asked(run)
+    assert code == 11
+    assert output.splitlines()[0] == f"{TASK}that of main is of another task, so code owners must approve this one"
+    assert "weak" not in output
+    judgement = _judged(run)
+    assert judgement.waits
+    assert {change.path for change in judgement.changes} >= {"data.uri", "gates.routes_well", "gates.merge_is_faithful"}
+    comment = CliRunner().invoke(main, ["-C", str(run), "report"]).output
+    first = "### ⚠️ Pass, but the task is replaced for everybody after this: a code owner decides\n"
+    assert comment.startswith(first), comment
+    folded = f"<details><summary>{len(judgement.changes)} changes</summary>"
+    above, below = comment.split(folded)
+    assert ("weaker" in above, "gates.routes_well (threshold) is removed" in below) == (False, True)
+    _approve(run, judgement.policy)
+    assert _asked(run)[0] == 0
+    _record(run, document, right=5)
+    assert (_asked(run)[0], _judged(run).waits) == (10, False)
+
+
+def test_another_task_waits_for_an_owner_once_anything_was_promoted(begun: Path, document: dict) -> None:
+    files.write_text(begun / layout.ENVIRONMENTS / "canary" / layout.POINTER, "a release\n")
+    commit(begun, "promote")
+    git(begun, "rm", "--quiet", "-r", str(layout.ENVIRONMENTS))
+    commit(begun, "it is taken back")
+    _replace_task(begun, document)
+    assert (_asked(begun)[0], _judged(begun).waits) == (11, True)
+
+
+@pytest.mark.parametrize("edit", ["lower the bar", "other environments"])
+def test_what_is_no_other_task_waits_for_an_owner_from_the_start(begun: Path, document: dict, edit: str) -> None:
+    if edit == "lower the bar":
+        git(begun, "switch", "--quiet", "--create", "pull-request")
+        document["gates"]["routes_well"]["at_least"] = 0.3
+        _record(begun, document)
+    else:
+        document["promote"]["environments"]["production"]["served_as_verified"] = False
+        _replace_task(begun, document)
+    assert (_asked(begun)[0], _judged(begun).waits) == (11, True)
+
+
 SCORED = [("{}", 1.0), ("the {}", 0.0)]  # an answer that token-f1 finds right, and exact match's score of it
 
 
