@@ -133,7 +133,9 @@ class Standin:
         repository, _, workflow = caller.partition("/.github/workflows/")
         for name, value in zip(_STARTED, (repository, workflow.partition("@")[2], caller), strict=True):
             builder = builder.add_extension(x509.UnrecognizedExtension(name, _utf8(value)), critical=False)
-        for name, value in zip(_CALLED, (repository.removeprefix("https://github.com/"), caller.partition("@")[2]), strict=True):
+        for name, value in zip(
+            _CALLED, (repository.removeprefix("https://github.com/"), caller.partition("@")[2]), strict=True
+        ):
             builder = builder.add_extension(x509.UnrecognizedExtension(name, value.encode()), critical=False)
         rest = builder.sign(self.authority, _HASH).tbs_certificate_bytes
         when = struct.pack(">Q", int(self.now.timestamp() * 1000))
