@@ -46,9 +46,9 @@ _QUOTES = (
 
 
 class Pack(NamedTuple):
-    """The files of a pack by path, in the order of the archive, and what ``INDEX`` among them says."""
+    """The files of a pack by path, in the order of the archive, and what ``INDEX``, one of them, says."""
 
-    index: AuditIndex
+    listing: AuditIndex
     files: Mapping[str, bytes]
 
 

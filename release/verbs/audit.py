@@ -37,7 +37,7 @@ def audit(root: Path, name: str, out: Path) -> Audited:
     if out.exists() or out.is_symlink():
         raise MachineRefused(f"{out}: exists", "name a new file, or take that one away")
     pack = audit_pack.collect(root, name)
-    index = pack.index
+    index = pack.listing
     folder = f"audit-{index.version}"
     data = tar.archive({f"{folder}/{path}": content for path, content in pack.files.items()})
     with files.replacing(out) as stream:
