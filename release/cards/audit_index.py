@@ -54,7 +54,7 @@ class LeftOut(Record):
 
 
 class Answer(Record):
-    """What ``source`` asks, the ``files`` that answer it, and ``lacks``: what of it is not in the record."""
+    """What ``source`` asks, the ``files`` that answer it, and ``lacks``: what is not in the record."""
 
     source: str
     asks: str
@@ -65,8 +65,7 @@ class Answer(Record):
 class AuditIndex(Record):
     """One release as the ledger has it at ``commit`` of ``branch``; ``signers_commit`` has the signers that count.
 
-    The pack covers the time from ``since``, when the release was first deployed, up to ``until``; None: it runs. With
-    ``moves`` of environments in that time, ``rollbacks`` among them, and releases of that time in ``quarantine``.
+    The pack covers the time from ``since``, when the release was first deployed, up to ``until``; None: it runs.
     """
 
     schema_version: Literal[1] = 1
@@ -80,9 +79,6 @@ class AuditIndex(Record):
     signers_commit: str | None
     since: datetime
     until: datetime | None
-    moves: Count
-    rollbacks: Count
-    quarantine: Count
     tool: str
     files: tuple[PackedFile, ...]
     statements: tuple[SignedFile, ...]

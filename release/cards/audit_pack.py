@@ -144,12 +144,11 @@ def _add_statements(parts: Parts, facts: _Facts) -> None:
 def _approvals(facts: _Facts) -> Iterator[tuple[str, Path, bytes, datetime | None]]:
     """Yield each approval of the image once: of which environment, its file, and when a move relied on it."""
     seen = set[bytes]()
-    moves = {move.commit: move for move in reversed(facts.release.moves)}
     for environment in facts.environments:
         folder = approvals_folder(environment, facts.release.pointer.digest)
-        relied = [commit for commit, move in moves.items() if move.environment == environment]
-        for commit in (*relied, facts.tip):
-            at = moves[commit].at if commit in relied and not moves[commit].doubt else None
+        moves = [move for move in facts.release.moves[::-1] if move.environment == environment]
+        relied = [(move.commit, None if move.doubt else move.at) for move in moves]
+        for commit, at in (*relied, (facts.tip, None)):
             for path, data in sorted(facts.ledger.regular(commit, folder).items()):
                 if data not in seen:
                     seen.add(data)
@@ -219,8 +218,7 @@ def _indexed(parts: Parts, facts: _Facts, moves: Sequence[Move], entries: Sequen
     index = AuditIndex(
         name=facts.release.envelope.statement.subject[0].name, version=pointer.version, image=pointer.image,
         model=pointer.model, record_commit=pointer.commit, branch=facts.ledger.branch, commit=facts.tip,
-        signers_commit=facts.records.target()[1], since=facts.release.first.at, until=facts.until, moves=len(moves),
-        rollbacks=sum(move.kind == "rollback" for move in moves), quarantine=len(entries),
+        signers_commit=facts.records.target()[1], since=facts.release.first.at, until=facts.until,
         tool=f"lockstep {distribution.version()}", files=tuple(parts.listed), statements=tuple(parts.statements),
         left_out=tuple(parts.left_out), answers=parts.answers(),
     )  # fmt: skip

@@ -12,7 +12,7 @@ cd "$(dirname "$0")"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 refuse() {
-    echo "verify.sh: $1" >&2
+    printf 'verify.sh: %s\n' "$1" >&2
     exit 1
 }
 
@@ -74,7 +74,7 @@ while IFS= read -r entry; do
         done < "$work/identities"
         [ -n "$by" ] || refuse "$path: $signer did not sign it: $(tail -n 1 "$work/cosign")"
     fi
-    echo "ok  $path: $type, signed by $signer, $by"
+    printf '%s\n' "ok  $path: $type, signed by $signer, $by"
 done < "$work/statements"
 
 # Each file that the release's statement names is the one with that digest, and no other is said to be.
@@ -88,4 +88,4 @@ if [ -e statements/verification.json ]; then
     jq -j '.predicate.verification' "$work/release" | cmp -s - statements/verification.json ||
         refuse "statements/verification.json: is not the one in the release's statement"
 fi
-echo "ok  $(($(wc -l < "$work/listed"))) files of $(jq -r '"\(.name) \(.version), sha256:"' index.json)$image"
+printf '%s\n' "ok  $(($(wc -l < "$work/listed"))) files of $(jq -r '"\(.name) \(.version), sha256:"' index.json)$image"

@@ -144,8 +144,7 @@ def _verified(release: Release, known: Signers) -> str:
     """Return who verified the served model, for the note."""
     if release.verification is None:
         return "not signed by a verifier"
-    data, source = release.verification.encode(), "the signed verification"
     try:
-        return f"verified by {verification.check(data, release.serving, known, source)}"
+        return f"verified by {verification.check_verifier(release, known)}"
     except (EvidenceRefused, MachineRefused) as refused:
         return f"and no current verifier signed that: {refused.what}"

@@ -15,13 +15,13 @@ from click.testing import CliRunner, Result
 
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.signers import Signer
-from checks.formats.statement import Looked
+from checks.formats.statement import PAYLOAD, Looked
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from release.cards import audit_index, audit_pack, audit_questions
 from release.cards.audit_index import INDEX
 from release.cli import main
-from release.evidence import keys, sigstore, slsa, statement, trust, verification
+from release.evidence import dsse, keys, sbom, sigstore, slsa, statement, trust, verification
 from release.image.layout import Layout
 from release.promotion.environment import approvals_folder
 from release.verbs import keys as key_verbs
@@ -30,6 +30,7 @@ from release.verbs.audit import audit
 from release.verbs.rollback import rollback
 from release.verbs.sign import sign
 from tests import promotion_tree as tree
+from tests.checks.machine.test_full_disk import full, refused, small
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import keep, packed
 from tests.once import once
@@ -38,6 +39,7 @@ from tests.sigstore_standin import Standin
 pytestmark = pytest.mark.slow
 
 alone = tree.alone
+__all__ = ["small"]  # a fixture
 
 # What a stranger has: the tools that AUDIT.md names, and those of every system.
 TOOLS = (
@@ -229,8 +231,7 @@ def test_the_pack_says_who_moved_rolled_back_and_quarantined_while_it_ran(pack: 
     assert moves[-1]["why"] == BAD
     (entry,) = yaml.safe_load((pack / "ledger" / "quarantine.yaml").read_text())
     assert (entry["version"], entry["why"]) == ("v0.2.0", BAD)
-    index = _index(pack)
-    assert (index["moves"], index["rollbacks"], index["quarantine"], index["until"]) == (4, 1, 1, None)
+    assert _index(pack)["until"] is None
     assert BAD in (pack / audit_pack.OVERVIEW).read_text()
 
 
@@ -271,6 +272,7 @@ def test_no_row_is_in_the_pack(pack: Path, made: Path) -> None:
 
 
 def _edit(path: Path, change: Callable[[Any], object]) -> None:
+    """Change a JSON file as plain values."""
     plain = json.loads(path.read_text())
     change(plain)
     path.write_text(json.dumps(plain))
@@ -284,28 +286,18 @@ def _hashed(pack: Path) -> None:
     )
 
 
-def _unbind(pack: Path, path: str) -> None:
-    _edit(pack / INDEX, lambda index: [file.update(bound_by="git") for file in index["files"] if file["path"] == path])
-
-
 def _resigned(pack: Path) -> None:
     """Sign the approval again as somebody else."""
     key, path = keys.generate(), pack / "statements/approvals/production-1-bob.json"
     plain = json.loads(path.read_text())
-    path.write_bytes(statement_signed(base64.b64decode(plain["payload"]), key))
-
-
-def statement_signed(payload: bytes, key: Any) -> bytes:
-    from release.evidence import dsse
-
-    return dsse.sign(payload, "application/vnd.in-toto+json", key)
+    path.write_bytes(dsse.sign(base64.b64decode(plain["payload"]), PAYLOAD, key))
 
 
 def _about_another(pack: Path) -> None:
     """An approval of another image, by a key that the forger put in the place of bob's."""
     key = keys.generate()
     payload = statement.approve("production", digest.of_bytes(b"another"), WHY)
-    (pack / "statements/approvals/production-1-bob.json").write_bytes(statement_signed(payload, key))
+    (pack / "statements/approvals/production-1-bob.json").write_bytes(dsse.sign(payload, PAYLOAD, key))
     (pack / "keys/bob.pub").write_text(keys.pem(key.public_key))
 
 
@@ -313,54 +305,61 @@ def _drop_statement(index: dict[str, Any]) -> None:
     index["statements"] = [signed for signed in index["statements"] if "approvals" not in signed["path"]]
 
 
-FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "another file": (lambda pack: (pack / "cards/model.md").write_text("better"), "not the one that index.json lists"),
-    "one file more": (lambda pack: (pack / "more.md").write_text(""), "that index.json does not list"),
-    "a link": (lambda pack: (pack / "more.md").symlink_to("AUDIT.md"), "that index.json does not list"),
-    "one file less": (lambda pack: (pack / "keys/bob.pub").unlink(), "not the one that index.json lists"),
-    "another report": (
-        lambda pack: ((pack / "record/reports/evaluation.json").write_text("{}"), _hashed(pack)),
-        "the signed statement names another file",
-    ),
+def _relabelled(path: str, bound_by: str) -> Callable[[Path], object]:
+    """Let the index say that something else binds a file."""
+
+    def relabel(index: dict[str, Any]) -> None:
+        for file in index["files"]:
+            file["bound_by"] = bound_by if file["path"] == path else file["bound_by"]
+
+    return lambda pack: _edit(pack / INDEX, relabel)
+
+
+def _says(**change: str) -> Callable[[Path], object]:
+    return lambda pack: _edit(pack / INDEX, lambda index: index.update(change))
+
+
+def _wrote(path: str) -> Callable[[Path], object]:
+    return lambda pack: (pack / path).write_text("{}")
+
+
+VERIFICATION_FILE = "statements/verification.json"
+FORGERIES: dict[str, tuple[str, tuple[Callable[[Path], object], ...]]] = {
+    "another file": ("not the one that index.json lists", (_wrote("cards/model.md"),)),
+    "one file more": ("that index.json does not list", (_wrote("more.md"),)),
+    "a link": ("that index.json does not list", (lambda pack: (pack / "more.md").symlink_to("AUDIT.md"),)),
+    "one file less": ("not the one that index.json lists", (lambda pack: (pack / "keys/bob.pub").unlink(),)),
+    "another report": ("names another file", (_wrote("record/reports/evaluation.json"), _hashed)),
     "another report that nothing binds": (
-        lambda pack: (
-            (pack / "record/params.yaml").write_text("{}"), _unbind(pack, "record/params.yaml"), _hashed(pack)
-        ),
-        "the signed statement names another file",
+        "names another file", (_wrote("record/params.yaml"), _relabelled("record/params.yaml", "git"), _hashed)
     ),
-    "another bill": (
-        lambda pack: ((pack / "bom.cdx.json").write_text("{}"), _hashed(pack)), "the signed statement names another file"
-    ),
-    "a report that nobody signed": (
-        lambda pack: _edit(
-            pack / INDEX, lambda index: [file.update(bound_by="statement") for file in index["files"]
-                                         if file["path"] == "cards/model.md"],
-        ),
-        "binds a file that nobody signed",
-    ),
-    "another signer": (lambda pack: (_resigned(pack), _hashed(pack)), "keys/bob.pub did not sign it"),
-    "about another image": (lambda pack: (_about_another(pack), _hashed(pack)), "is about another image"),
+    "another bill": ("names another file", (_wrote("bom.cdx.json"), _hashed)),
+    "a card that nobody signed": ("binds a file that nobody signed", (_relabelled("cards/model.md", "statement"),)),
+    "another signer": ("keys/bob.pub did not sign it", (_resigned, _hashed)),
+    "about another image": ("is about another image", (_about_another, _hashed)),
     "another verification": (
-        lambda pack: (
-            shutil.copy(pack / "statements/release.json", pack / "statements/verification.json"), _hashed(pack)
+        f"{VERIFICATION_FILE}: is not a statement urn:lockstep:verification:v1",
+        (lambda pack: shutil.copy(pack / "statements/release.json", pack / VERIFICATION_FILE), _hashed),
+    ),
+    "a statement without a signer": ("and not by whom", (lambda pack: _edit(pack / INDEX, _drop_statement),)),
+    "a statement that is said to be none": (
+        "a statement has no signer",
+        (
+            lambda pack: _edit(pack / INDEX, _drop_statement),
+            _relabelled("statements/approvals/production-1-bob.json", "git"),
         ),
-        "statements/verification.json: is not a statement urn:lockstep:verification:v1",
     ),
-    "a statement without a signer": (lambda pack: _edit(pack / INDEX, _drop_statement), "and not by whom"),
-    "another image": (
-        lambda pack: _edit(pack / INDEX, lambda index: index.update(image=f"a/b@{digest.of_bytes(b'x')}")),
-        "index.json is about another image",
-    ),
-    "other weights": (
-        lambda pack: _edit(pack / INDEX, lambda index: index.update(model=digest.of_bytes(b"x"))),
-        "index.json is about other weights",
-    ),
+    "another image": ("index.json is about another image", (_says(image=f"a/b@{digest.of_bytes(b'x')}"),)),
+    "other weights": ("index.json is about other weights", (_says(model=digest.of_bytes(b"x")),)),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("forge", "why"), FORGERIES.values(), ids=FORGERIES)
-def test_a_forged_pack_is_refused_by_its_own_commands(pack: Path, forge: Callable[[Path], object], why: str) -> None:
-    forge(pack)
+@pytest.mark.parametrize(("why", "steps"), FORGERIES.values(), ids=FORGERIES)
+def test_a_forged_pack_is_refused_by_its_own_commands(
+    pack: Path, why: str, steps: tuple[Callable[[Path], object], ...]
+) -> None:
+    for step in steps:
+        step(pack)
     done = _verify(pack)
     assert done.returncode == 1, done.stdout
     assert why in done.stderr.splitlines()[-1]
@@ -379,11 +378,16 @@ def test_the_command_prints_what_it_wrote(root: Path, tmp_path: Path) -> None:
 
 
 def _without_bill(root: Path) -> None:
-    store = Layout(root / layout.IMAGE)
-    with tarfile.open(root / "a.tar") as packed:
-        member = packed.extractfile("audit-v0.1.0/bom.cdx.json")
-        assert member
-        (store.folder / "blobs" / "sha256" / digest.of_bytes(member.read()).removeprefix("sha256:")).unlink()
+    """Take every bill of materials from the list of what is attached to images."""
+
+    def is_bill(entry: dict[str, Any]) -> bool:
+        blob = root / layout.IMAGE / "blobs" / "sha256" / entry["digest"].removeprefix("sha256:")
+        return bool(json.loads(blob.read_text()).get("artifactType") == sbom.MEDIA_TYPE)
+
+    def detach(index: dict[str, Any]) -> None:
+        index["manifests"] = [entry for entry in index["manifests"] if not is_bill(entry)]
+
+    _edit(root / layout.IMAGE / "index.json", detach)
 
 
 def _without_ada(root: Path) -> None:
@@ -407,7 +411,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str, int, str]] = {
     "an unknown version": (lambda _: None, "v9.9.9", 8, "'v9.9.9' is no release that ran"),
     "a signer who is gone": (_without_ada, "v0.1.0", 8, "no current signer signed it"),
     "another statement": (_other_evidence, "v0.9.0", 8, "is not the signed statement that the pointer names"),
-    "no image": (lambda root: shutil.rmtree(root / layout.IMAGE), "v0.1.0", 13, ""),
+    "no image": (lambda root: shutil.rmtree(root / layout.IMAGE), "v0.1.0", 13, "is not an OCI layout"),
+    "no bill of materials": (_without_bill, "v0.1.0", 8, "that the signed statement names is not attached"),
     "a word of an attacker": (lambda _: None, "\x1b[31m../..", 8, "is no release that ran"),
 }  # fmt: skip
 
@@ -424,20 +429,39 @@ def test_what_is_missing_or_does_not_hold_refuses_in_one_line_and_writes_nothing
     assert not list(root.glob("*a.tar*"))
 
 
-def test_without_the_bill_that_was_signed_there_is_no_pack(root: Path) -> None:
-    assert _lockstep(root, "v0.1.0", "--out", root / "a.tar").exit_code == 0
-    _without_bill(root)
-    done = _lockstep(root, "v0.1.0", "--out", root / "b.tar")
-    assert done.exit_code in (8, 13)
-    assert not (root / "b.tar").exists()
+def test_a_full_disk_is_named_and_nothing_is_left(root: Path, small: Path) -> None:
+    with full(small):
+        refused(_lockstep(root, "v0.1.0", "--out", small / "a.tar"), small)
+    assert list(small.iterdir()) == []
+
+
+def test_a_release_of_before_verifications_were_signed_says_so(root: Path, tmp_path: Path) -> None:
+    """Its statement lacks the verification, as those of the first versions do."""
+    folder = root / layout.ENVIRONMENTS / "production"
+    payload = json.loads(base64.b64decode(json.loads((folder / layout.EVIDENCE).read_text())["payload"]))
+    del payload["predicate"]["verification"]
+    old = digest.of_file(folder / layout.EVIDENCE).sha256
+    (folder / layout.EVIDENCE).write_bytes(tree.envelope(root, payload))
+    text = (folder / layout.POINTER).read_text()
+    (folder / layout.POINTER).write_text(text.replace(old, digest.of_file(folder / layout.EVIDENCE).sha256))
+    keep(root, "as it was signed then")
+    audit(root, "production", tmp_path / "a.tar")
+    pack = _unpacked(tmp_path / "a.tar", tmp_path / "stranger")
+    assert _verify(pack).returncode == 0
+    assert not (pack / "statements" / "verification.json").exists()
+    hardware = _answer(pack, "EU AI Act, Annex IV, 1(e)")
+    assert (hardware["files"], hardware["lacks"]) == ([], "all of it")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
 def test_what_lies_there_is_not_replaced(root: Path, kind: str) -> None:
     out = root / "a.tar"
-    {"file": lambda: out.write_text("x"), "folder": out.mkdir, "dangling link": lambda: out.symlink_to("nothing")}[
-        kind
-    ]()
+    if kind == "file":
+        out.write_text("x")
+    elif kind == "folder":
+        out.mkdir()
+    else:
+        out.symlink_to("nothing")
     done = _lockstep(root, "v0.1.0", "--out", out)
     assert done.exit_code == 9
     assert "a.tar: exists; name a new file" in " ".join(done.stderr.split())
