@@ -125,6 +125,8 @@ def provenance(
 
 def bill_of_materials(store: Store, image: str, wanted: str) -> bytes | None:
     """Return the bill of materials with the digest ``wanted``; None if it is not attached. Raises as the store does."""
+    from release.evidence import sbom
+
     bills = attach.attached(store, image, sbom.MEDIA_TYPE, sbom.LARGEST)
     return next((bill.data for bill in bills if digest.of_bytes(bill.data) == wanted), None)
 
