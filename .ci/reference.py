@@ -3,7 +3,7 @@
 MkDocs calls ``on_page_markdown`` for each page (`hooks` of .ci/mkdocs.yml). The line ``<!-- generated: NAME -->`` of a
 page becomes the part of this name. Commands come from click, parameters and gates from the JSON Schema of params.yaml.
 
-    .venv/bin/python .ci/reference.py            write docs/release.schema.json, the schema of what is signed
+    .venv/bin/python .ci/reference.py            write docs/release.schema.json and docs/audit.schema.json
 """
 
 import functools
@@ -18,10 +18,10 @@ import click
 
 from checks.config import params_file
 from checks.formats import statement
+from release.cards import audit_index
 from release.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMA = ROOT / "docs" / "release.schema.json"
 PART = re.compile(r"<!-- generated: ([a-z-]+) -->")
 LONG = 8  # names in a list; a longer one is named by its length, and its page lists it
 
@@ -284,4 +284,6 @@ def _row(*cells: str) -> str:
 
 
 if __name__ == "__main__":
-    SCHEMA.write_text(json.dumps(statement.schema(), indent=2) + "\n")
+    for name, schema in (("release", statement.schema()), ("audit", audit_index.schema())):
+        path = ROOT / "docs" / f"{name}.schema.json"
+        path.write_text(json.dumps(schema, indent=2) + "\n")

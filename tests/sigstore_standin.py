@@ -24,6 +24,8 @@ from release.evidence import sigstore
 _HASH, _SCTS = hashes.SHA256(), x509.ObjectIdentifier("1.3.6.1.4.1.11129.2.4.2")
 # fulcio: whose code ran, of which branch, and the workflow that was started
 _STARTED = tuple(x509.ObjectIdentifier(f"1.3.6.1.4.1.57264.1.{number}") for number in (12, 14, 18))
+# The same repository without its host, and the branch, where cosign looks for them.
+_CALLED = tuple(x509.ObjectIdentifier(f"1.3.6.1.4.1.57264.1.{number}") for number in (5, 6))
 _ISSUER = x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1")  # fulcio: OIDC issuer
 _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
 
@@ -131,6 +133,10 @@ class Standin:
         repository, _, workflow = caller.partition("/.github/workflows/")
         for name, value in zip(_STARTED, (repository, workflow.partition("@")[2], caller), strict=True):
             builder = builder.add_extension(x509.UnrecognizedExtension(name, _utf8(value)), critical=False)
+        for name, value in zip(
+            _CALLED, (repository.removeprefix("https://github.com/"), caller.partition("@")[2]), strict=True
+        ):
+            builder = builder.add_extension(x509.UnrecognizedExtension(name, value.encode()), critical=False)
         rest = builder.sign(self.authority, _HASH).tbs_certificate_bytes
         when = struct.pack(">Q", int(self.now.timestamp() * 1000))
         authority = hashlib.sha256(_der(self.authority)).digest()
@@ -153,9 +159,10 @@ class Standin:
         root, at = hashlib.sha256(b"\0" + body).digest(), int(self.now.timestamp())
         note = f"standin.invalid - 1\n1\n{_base64(root)}\n"
         noted = _base64(_id(self.log)[:4] + self.log.sign(note.encode(), ec.ECDSA(_HASH)))
-        promise = {"body": _base64(body), "integratedTime": at, "logID": _id(self.log).hex(), "logIndex": 0}
+        promise = {"body": _base64(body), "integratedTime": at, "logID": _id(self.log).hex(), "logIndex": 7}
         return {
-            "logIndex": "0",
+            # Of all shards of the log, which cosign wants above 0; the proof counts in its own shard.
+            "logIndex": "7",
             "logId": {"keyId": _base64(_id(self.log))},
             "kindVersion": {"kind": "dsse", "version": "0.0.1"},
             "integratedTime": str(at),

@@ -12,6 +12,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.records.identity import Digest
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.evidence import freshness, trust
@@ -38,23 +39,28 @@ class Released(NamedTuple):
         return self.moves[-1]
 
 
-def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Released, ...]:
-    """Every image that ran in one of ``environments``, the last that came first. Raises as ``Ledger.moves``."""
-    known = released_pointers.releases(ledger, tip, environments)
-    moves = [
-        move
-        for name in environments
-        for move in ran(tuple(entry for entry in ledger.moves(tip, name) if entry.ran))
-        if move.after is not None
-    ]
-    # Moves of one second are in the order in which a release goes from environment to environment.
-    moves.sort(
-        key=lambda move: (move.at, environments.index(move.environment), move.number), reverse=True
+def moves(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> list[Move]:
+    """Every move that ran in one of ``environments``, the newest first. Raises as ``Ledger.moves``."""
+    return sorted(
+        (
+            move
+            for name in environments
+            for move in ran(tuple(entry for entry in ledger.moves(tip, name) if entry.ran))
+        ),
+        # Moves of one second are in the order in which a release goes from environment to environment.
+        key=lambda move: (move.at, environments.index(move.environment), move.number),
+        reverse=True,
     )
+
+
+def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Released, ...]:
+    """Every image that ran in one of ``environments``, the last that came first. Raises as ``moves``."""
+    known = released_pointers.releases(ledger, tip, environments)
+    deployed = moves(ledger, tip, environments)
     releases = [
         Released(
             pointer,
-            tuple(move for move in moves if move.after and move.after.image == image),
+            tuple(move for move in deployed if move.after and move.after.image == image),
             envelope,
         )
         for image, (pointer, envelope) in known.items()
@@ -70,15 +76,24 @@ def find(records: Records, ledger: Ledger, name: str) -> Released:
     Raises EvidenceRefused if there is none, or more than one.
     """
     promote = records.work_tree.params.promote
-    tip, names = freshness.tip(records.root, ledger, promote), promote.ordered
-    moves = {environment: ran(ledger.moves(tip, environment)) for environment in names}
-    return named(every(ledger, tip, names), moves, name)
+    return at(ledger, freshness.tip(records.root, ledger, promote), promote.ordered, name)
 
 
-def named(releases: Sequence[Released], moves: Mapping[str, Sequence[Move]], name: str) -> Released:
-    """The one of ``releases`` that ``name`` means. ``moves``: of each environment, newest first. Raises as ``find``."""
-    if name in moves:
-        last = moves[name][0].after if moves[name] else None
+def at(ledger: Ledger, tip: str, environments: tuple[str, ...], name: str) -> Released:
+    """As ``find``, of the ledger at the commit ``tip``."""
+    by_environment = {place: ran(ledger.moves(tip, place)) for place in environments}
+    return named(every(ledger, tip, environments), by_environment, name)
+
+
+def named(
+    releases: Sequence[Released], by_environment: Mapping[str, Sequence[Move]], name: str
+) -> Released:
+    """The one of ``releases`` that ``name`` means.
+
+    ``by_environment``: the moves of each environment, newest first. Raises as ``find``.
+    """
+    if name in by_environment:
+        last = by_environment[name][0].after if by_environment[name] else None
         matching = [release for release in releases if last and release.pointer.image == last.image]
         why = f"{name} runs nothing"
     else:
@@ -90,7 +105,7 @@ def named(releases: Sequence[Released], moves: Mapping[str, Sequence[Move]], nam
         )
         raise EvidenceRefused(
             why,
-            f"name an environment ({', '.join(moves)}), or a release of `lockstep history`: {known}",
+            f"name an environment ({', '.join(by_environment)}), or a release of `lockstep history`: {known}",
         )
     if len(matching) > 1:
         raise EvidenceRefused(
@@ -136,11 +151,7 @@ def _differences(records: Records, pointer: Pointer, statement: Release) -> Iter
     ):  # fmt: skip
         if named != signed:
             yield f"the pointer names the {what} {named}, the signed statement {signed}"
-    made = statement.materials
-    wanted = {
-        layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict,
-        **{Path(name): value for name, value in made.reports.items()},
-    }  # fmt: skip
+    wanted = record_files(statement)
     commit = records.at(pointer.commit)
     commit.bring(list(wanted))
     for path, value in wanted.items():
@@ -149,6 +160,26 @@ def _differences(records: Records, pointer: Pointer, statement: Release) -> Iter
             yield f"commit {pointer.commit[:12]} has no {path}, and the signed statement names it"
         elif (here := digest.of_bytes(data)) != value:
             yield f"{path} at {pointer.commit[:12]} is {here}, the signed statement names {value}"
+
+
+def record_files(statement: Release) -> dict[Path, Digest]:
+    """Return the files of the record that a signed statement names, each with its digest."""
+    made = statement.materials
+    return {
+        layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict,
+        **{Path(name): value for name, value in made.reports.items()},
+    }  # fmt: skip
+
+
+def signed_by(release: Released, known: Signers) -> str:
+    """As ``signer``. Raises EvidenceRefused, with the reason, if none of ``known`` signed it."""
+    name, why = signer(release, known)
+    if name is None:
+        raise EvidenceRefused(
+            f"{release.pointer.version}: no current signer signed it: {why}",
+            "`lockstep sign`, then promote it",
+        )
+    return name
 
 
 def signer(release: Released, known: Signers) -> tuple[str | None, str]:

@@ -14,6 +14,7 @@ from checks.process import distribution
 from release.cli import (
     admission,
     approve,
+    audit,
     build,
     calibrate,
     canary,
@@ -146,7 +147,7 @@ SECTIONS: dict[
         shadow.shadow,
         canary.canary,
     ),
-    "Publish": (page.page, card.card, publish.publish),
+    "Publish": (page.page, card.card, audit.audit, publish.publish),
 }
 for section, commands in SECTIONS.items():
     for command in commands:

@@ -1,6 +1,7 @@
 """Attaches signed statements to an image, and finds them: the valid ones, and why each other does not count."""
 
 import contextlib
+import json
 from datetime import datetime
 from typing import NamedTuple
 
@@ -84,7 +85,7 @@ def search(store: Store, image: str, known: Signers) -> Search:
             try:
                 released = check(one.data, image, known, f"{store.name}@{one.digest}")
             except (EvidenceRefused, MachineRefused) as refused:
-                if not _is_provenance(one.data, known):
+                if _provenance(one.data, known) is None:
                     others.append(refused.what)
             else:
                 stated = (released.signer, released.payload)
@@ -95,13 +96,39 @@ def search(store: Store, image: str, known: Signers) -> Search:
     return Search(tuple(found.values()), tuple(others))
 
 
-def _is_provenance(data: bytes, known: Signers) -> bool:
-    """Whether one of ``known`` signed it as SLSA's provenance, which `lockstep sign` attaches beside the release."""
+def _provenance(
+    data: bytes, known: Signers, *, offline: bool = False, at: datetime | None = None
+) -> dsse.Verified | None:
+    """Return SLSA's provenance, which `lockstep sign` attaches beside the release; None if ``data`` is none of it."""
     try:
-        trust.verify(data, known, "release", "the provenance")
+        verified = trust.verify(data, known, "release", "the provenance", offline=offline, at=at)
     except (EvidenceRefused, MachineRefused):
-        return False
-    return attach.predicate_type(data) == slsa.PREDICATE
+        return None
+    return verified if attach.predicate_type(data) == slsa.PREDICATE else None
+
+
+def provenance(
+    store: Store, image: str, known: Signers, at: datetime | None
+) -> tuple[bytes, str] | None:
+    """Return the signed provenance of an image, with the name of who signed it; None if none is attached.
+
+    ``at`` is as in ``trust.verify``. Raises as the store does.
+    """
+    signed = []
+    for one in attach.attached(store, image, sigstore.BUNDLE, dsse.LARGEST):
+        if verified := _provenance(one.data, known, offline=True, at=at):
+            subject = json.loads(verified.payload)["subject"][0]
+            if subject["digest"] == {"sha256": image.removeprefix("sha256:")}:
+                signed.append((one.data, verified.signer))
+    return min(signed, default=None)
+
+
+def bill_of_materials(store: Store, image: str, wanted: str) -> bytes | None:
+    """Return the bill of materials with the digest ``wanted``; None if it is not attached. Raises as the store does."""
+    from release.evidence import sbom
+
+    bills = attach.attached(store, image, sbom.MEDIA_TYPE, sbom.LARGEST)
+    return next((bill.data for bill in bills if digest.of_bytes(bill.data) == wanted), None)
 
 
 def find(store: Store, image: str, known: Signers, evidence: str | None = None) -> Released:

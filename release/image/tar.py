@@ -10,11 +10,12 @@ import functools
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused
+from checks.storage import digest
 from release.adapters.registry.checked_blob import checked
 
 BLOCK = 1 << 20  # bytes read at once
@@ -66,6 +67,16 @@ class Tar:
                 yield part.data
             else:
                 yield from _read(part.member)
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """Return a tar of these files, by path, in this order."""
+    members = [
+        Member(name, Path(name), digest.of_bytes(data), len(data)) for name, data in files.items()
+    ]
+    return b"".join(
+        files[part.member.name] if part.member else part.data for part in _parts(members, None)
+    )
 
 
 def differs(blocks: Iterable[bytes], members: Sequence[Member], link: Link | None = None) -> str:

@@ -58,6 +58,7 @@ def environment(package: str) -> Environment:
         "number": lambda value, how: signed(float(value), how), "points": points, "whole": whole, "value": _value,
         "percent": lambda value: f"{100 * value:.1f} %", "reason": lambda reason: prose(typeset(reason)),
         "words": lambda sentence: sentence.markdown, "short": lambda text: cell(text.removeprefix("sha256:")[:12]),
+        "day": lambda at: format(at, "%Y-%m-%d %H:%M UTC"),
     }  # fmt: skip
     made.filters = {name: made.filters[name] for name in kept} | {
         name: _safe(write) for name, write in ours.items()

@@ -14,14 +14,13 @@ from checks.formats.statement import Release, Statement
 from checks.process.errors import BuildRefused, EvidenceRefused, MachineRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
-from checks.storage import digest, layout
+from checks.storage import layout
 from release.adapters.registry import reference
 from release.adapters.registry.documents import Store
 from release.evidence import (
     attach,
     attached_statements,
     dsse,
-    sbom,
     sigstore,
     trust,
     verification,
@@ -127,8 +126,7 @@ def _attached(place: _Place, signed: Released, known: Signers) -> Iterator[Step]
             note = f"of {len(files)} files, as OpenSSF model signing defines it, by {signer}"
             yield Step(what="weights signature", digest=bundle.digest, checked="store", note=note)
             break
-    bills = attach.attached(place.store, place.image, sbom.MEDIA_TYPE, sbom.LARGEST)
-    if any(digest.of_bytes(bill.data) == release.sbom for bill in bills):
+    if attached_statements.bill_of_materials(place.store, place.image, release.sbom):
         note = "CycloneDX 1.6, with a model card"
         yield Step(what="sbom", digest=release.sbom, checked="store", note=note)
 
@@ -146,8 +144,7 @@ def _verified(release: Release, known: Signers) -> str:
     """Return who verified the served model, for the note."""
     if release.verification is None:
         return "not signed by a verifier"
-    data, source = release.verification.encode(), "the signed verification"
     try:
-        return f"verified by {verification.check(data, release.serving, known, source)}"
+        return f"verified by {verification.check_verifier(release, known)}"
     except (EvidenceRefused, MachineRefused) as refused:
         return f"and no current verifier signed that: {refused.what}"

@@ -13,7 +13,7 @@ from checks.records.rows import Record
 from checks.storage import digest, layout
 from release.adapters.hub import File, Hub
 from release.cards import card_record, released, writing
-from release.evidence import trust
+from release.evidence import freshness, trust
 from release.ledger import Ledger
 from release.promotion import quarantined
 from release.record.records import Records
@@ -96,20 +96,16 @@ def _gather(root: Path, name: str | None) -> tuple[str, Pointer, dict[str, File]
     records = Records(root)
     params = records.work_tree.params
     ledger = Ledger.open(root, params.promote)
-    release = released.find(records, ledger, params.promote.ordered[-1] if name is None else name)
+    tip, names = freshness.tip(root, ledger, params.promote), params.promote.ordered
+    release = released.at(ledger, tip, names, names[-1] if name is None else name)
     pointer = release.pointer
     stated = released.stated(records, release)
-    entries = quarantined.here(root, ledger, ledger.tip(), params.promote).entries
+    entries = quarantined.here(root, ledger, tip, params.promote).entries
     if entry := quarantine.find(entries, pointer.digest, pointer.model):
         raise EvidenceRefused(
             f"{pointer.version}: is in quarantine: {entry.why}", "publish another release"
         )
-    signer, why = released.signer(release, trust.known(root))
-    if signer is None:
-        raise EvidenceRefused(
-            f"{pointer.version}: no current signer signed it: {why}",
-            "`lockstep sign`, then promote it",
-        )
+    released.signed_by(release, trust.known(root))
     cards = writing.render(card_record.of_release(records, release))
     assert release.envelope is not None  # its signature was checked
     files = {
