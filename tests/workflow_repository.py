@@ -54,7 +54,6 @@ def document() -> dict[str, Any]:
     """params.yaml: gates that the tiny model passes and that need no measured noise; a server that a process can be."""
     value = scaled_down()
     value["serve"] |= {"dtype": "fp32", "runtime": "transformers"}
-    value["serve"]["probes"] |= {"rows": 8, "max_new_tokens": 6}
     value["serve"]["verify"] |= {"start_seconds": 180, "drain_seconds": 60, "near_tie": 0.05}
     # The runner has no Docker, so the image is verified as a process: production has to take that.
     value["promote"]["environments"]["production"] |= {"served_as_verified": False}
