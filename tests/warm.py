@@ -64,6 +64,7 @@ LIBRARIES = (
     "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.plots", "dvc.repo.reproduce", "dvc.repo.trie", "dvc.repo.worktree",
     "dvc.rwlock", "dvc.scm", "dvc.stage.cache", "dvc_data.hashfile.status", "dvc_data.index.checkout",
     "dvc_data.index.fetch", "dvc_data.index.push", "fsspec.implementations.memory", "rich.progress",
+    "aiohttp.web", "prometheus_client",
 )  # fmt: skip
 SERVER_LIBRARIES = (
     "transformers.cli.chat", "transformers.cli.serve", "transformers.cli.serving.chat_completion",
