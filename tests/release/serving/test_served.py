@@ -109,6 +109,7 @@ def _document(way: str) -> dict[str, Any]:
     if way == "full":
         del value["train"]["lora"]
     value["train"] |= {"learning_rate": 0.02} | WAYS[way]
+    value["serve"]["probes"] |= {"rows": 4, "max_new_tokens": 8}
     value["validate"]["preferences"] = training_tree.BOUNDS
     return value
 
