@@ -54,6 +54,7 @@ def document() -> dict[str, Any]:
     """params.yaml: gates that the tiny model passes and that need no measured noise; a server that a process can be."""
     value = scaled_down()
     value["serve"] |= {"dtype": "fp32", "runtime": "transformers"}
+    value["serve"]["probes"] |= {"rows": 8, "max_new_tokens": 6}
     value["serve"]["verify"] |= {"start_seconds": 180, "drain_seconds": 60, "near_tie": 0.05}
     # The runner has no Docker, so the image is verified as a process: production has to take that.
     value["promote"]["environments"]["production"] |= {"served_as_verified": False}
@@ -185,7 +186,7 @@ class Team:
         }
 
 
-def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image: str = "") -> Team:
+def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, wheel: Path, image: str = "") -> Team:
     """Lay out a team's repository below ``folder``; nothing has been run in it. ``image``: where releases are pushed."""
     work, origin, store = folder / "work", folder / "origin.git", folder / "store"
     work.mkdir(parents=True)
@@ -194,7 +195,7 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     taught(base, rows, folder / "taught")
     secret = sealed_rows(document, rows[4::2][:SEALED])
     pipeline_repository.make(work, folder / "taught", document, rows, code=())
-    act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True)
+    act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True, wheel=wheel)
     thin(work, act.pin())
     for name in ("staging", "production"):
         overlay_sample.pin(work / layout.ENVIRONMENTS, name)
