@@ -214,7 +214,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This repository's wheel, alone in its folder. Read-only by custom."""
     from tests import wheel_folder
 
-    (path,) = once(tmp_path_factory, "wheel", wheel_folder.build).glob("wheel/*.whl")
+    (path,) = once(tmp_path_factory, "wheel", wheel_folder.built).glob("wheel/*.whl")
     return path
 
 

@@ -29,10 +29,12 @@ def source(folder: Path) -> Path:
     return folder
 
 
-def build(work: Path) -> None:
-    """Build the wheel of this repository in the folder ``wheel`` below ``work``."""
-    command = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(work / "wheel")]
-    subprocess.run([sys.executable, *command, str(source(work / "source"))], check=True, capture_output=True)
+def built(work: Path) -> Path:
+    """Return the wheel of this repository, built below ``work``."""
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(work / "wheel")]
+    subprocess.run([sys.executable, *build, str(source(work / "source"))], check=True, capture_output=True)
+    (path,) = (work / "wheel").glob("*.whl")
+    return path
 
 
 def needed(requirements: list[str]) -> set[str]:
