@@ -114,7 +114,7 @@ def done(
     precision = request.param
     root = tmp_path_factory.mktemp("calibrated")
     params = as_params(document(precision=precision, max_new_tokens=24 if precision == "bf16" else 8))
-    lay_out(root, touchy if precision == "bf16" else tiny_base, params, 30 if precision == "bf16" else 12)
+    lay_out(root, touchy if precision == "bf16" else tiny_base, params, 30 if precision == "bf16" else 20)
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patched:
         if precision == "bf16":
