@@ -420,7 +420,7 @@ def test_a_tampered_signature_of_weights_is_refused(
 def _is_cyclonedx(data: bytes) -> bool:
     from cyclonedx.schema import SchemaVersion  # the schemas take seconds to load
     from cyclonedx.validation.json import JsonStrictValidator
-    from jsonschema import Draft7Validator  # type: ignore[import-untyped]
+    from jsonschema import Draft7Validator
 
     # With rfc3987-syntax jsonschema would do this itself, and each process that imports it would take two seconds.
     Draft7Validator.FORMAT_CHECKER.checks("iri-reference")(_is_address)
