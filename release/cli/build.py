@@ -56,3 +56,8 @@ def build(
         show(verb.plan(root, options), as_json, tables.plan)
     else:
         show(verb.build(root, options), as_json, lambda report: report.image)
+    if judged := verb.decoding(root):
+        click.echo(
+            f"The gates judged answers at {judged.named}: the image sets neither, so each request must.",
+            err=True,
+        )
