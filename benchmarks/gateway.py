@@ -131,7 +131,9 @@ def _sides(
     url = f"http://127.0.0.1:{port}"
     _until(f"{url}/v1/models")
     yield Side("the server alone", url, server.pid)
-    gateway = stack.enter_context(running(url, folder, "--captures", "captures"))
+    gateway = stack.enter_context(
+        running(url, folder, "--captures", "captures", python=sys.executable)
+    )
     yield Side("lockstep gateway", gateway.url, gateway.process.pid)
     if program := shutil.which("nginx"):
         port, config = unused_port(), folder / "nginx.conf"
@@ -260,7 +262,15 @@ def _faults(number: int) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         model = stack.enter_context(ModelStandIn())
         gateway = stack.enter_context(
-            running(model.url, folder, "--captures", "captures", "--deadline", "10")
+            running(
+                model.url,
+                folder,
+                "--captures",
+                "captures",
+                "--deadline",
+                "10",
+                python=sys.executable,
+            )
         )
         got = ask_all(gateway.url, mixed(number))
         dropped = gateway.total("lockstep_gateway_captures_dropped_total")

@@ -31,7 +31,7 @@ import yaml
 
 from checks.process import distribution
 from release.adapters import pin
-from tests import sigstore_of_jobs, warm, wheel_folder
+from tests import sigstore_of_jobs, warm
 from tests.conftest import REPOSITORY
 
 ACTIONS = REPOSITORY / "tests" / "actions"
@@ -92,6 +92,7 @@ class Act:
     secrets: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     loaded: bool = False  # jobs run stages in an interpreter that has torch loaded
+    wheel: Path = Path()  # of this repository: what an environment is made with
     runs: int = 0
     _server: subprocess.Popen[bytes] | None = None
 
@@ -168,7 +169,7 @@ class Act:
             return folder
         venv.create(folder, symlinks=True)
         options = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-        install = ["-m", "pip", "--python", str(folder / "bin" / "python"), "install", *options, str(self.wheel())]
+        install = ["-m", "pip", "--python", str(folder / "bin" / "python"), "install", *options, str(self.wheel)]
         subprocess.run([sys.executable, *install], check=True, capture_output=True)
         (packages,) = folder.glob("lib/python3.*/site-packages")
         sigstore_of_jobs.prepare(packages, self.folder / "sigstore")
@@ -185,15 +186,9 @@ class Act:
         (folder / f".lockstep-{','.join(sorted(extras))}").write_text(hashlib.sha256(self.pin().encode()).hexdigest())
         return folder
 
-    def wheel(self) -> Path:
-        """Return this repository's wheel."""
-        for path in (self.folder / "wheel").glob("*.whl"):
-            return path
-        return wheel_folder.built(self.folder)
-
     def pin(self) -> str:
         """Return the lockstep-requirements.txt that pins the wheel."""
-        sha256 = hashlib.sha256(self.wheel().read_bytes()).hexdigest()
+        sha256 = hashlib.sha256(self.wheel.read_bytes()).hexdigest()
         return pin.written(pin.Pin(pin.EXTRAS, distribution.version(), (sha256,)))
 
     def machine(self) -> dict[str, str]:

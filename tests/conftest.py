@@ -209,6 +209,15 @@ def tuned_model(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Pa
     return once(tmp_path_factory, "tuned-model", lambda folder: tuned.tune(tiny_base, folder))
 
 
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This repository's wheel, alone in its folder. Read-only by custom."""
+    from tests import wheel_folder
+
+    (path,) = once(tmp_path_factory, "wheel", wheel_folder.built).glob("wheel/*.whl")
+    return path
+
+
 def _make_tiny_base(folder: Path) -> None:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

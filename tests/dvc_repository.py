@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import yaml
 
+from tests import pipeline_repository
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import commit, git
 
@@ -41,11 +40,12 @@ def make(home: Path) -> Path:
 
 
 def dvc(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run DVC as `./lockstep dvc` does."""
-    home = {name: str(root.parent / "home") for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DVC_SITE_CACHE_DIR")}
+    """Run DVC as `./lockstep dvc` does, with no settings but the repository's."""
+    home = str(root.parent / "home")
+    settings = dict.fromkeys(("DVC_SYSTEM_CONFIG_DIR", "DVC_GLOBAL_CONFIG_DIR", "DVC_SITE_CACHE_DIR"), home)
     return subprocess.run(
-        [sys.executable, "-P", "-m", "stages.tools.guarded_dvc", *arguments], cwd=root, capture_output=True, text=True,
-        env=os.environ | home | {"PYTHONPATH": str(REPOSITORY), "DVC_NO_ANALYTICS": "1"} | environment, check=False,
+        [pipeline_repository.interpreter(), "-P", "-m", "stages.tools.guarded_dvc", *arguments], cwd=root, capture_output=True, text=True,
+        env=pipeline_repository.environment(PYTHONPATH=str(REPOSITORY), **settings | environment), check=False,
     )  # fmt: skip
 
 

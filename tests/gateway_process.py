@@ -1,17 +1,16 @@
 """A gateway as a process, as `lockstep gateway` starts it."""
 
 import contextlib
-import os
 import re
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import requests
 
+from tests import pipeline_repository
 from tests.conftest import REPOSITORY
 
 
@@ -53,14 +52,20 @@ class GatewayProcess:
 
 
 @contextlib.contextmanager
-def running(upstream: str, folder: Path, *options: str, ready: bool = True) -> Iterator[GatewayProcess]:
-    """A gateway before ``upstream``, in ``folder``."""
+def running(
+    upstream: str, folder: Path, *options: str, ready: bool = True, python: str | None = None
+) -> Iterator[GatewayProcess]:
+    """A gateway before ``upstream``, in ``folder``.
+
+    It is forked from a process that has loaded its libraries (tests/warm.py), unless an interpreter is given.
+    """
     port, metrics_port = unused_port(), unused_port()
     log = folder / "gateway.log"
-    command = [sys.executable, "-m", "release.cli", "-C", str(folder), "gateway", upstream]
+    command = [python or pipeline_repository.interpreter(), "-m", "release.cli", "-C", str(folder), "gateway", upstream]
     command += ["--port", str(port), "--metrics-port", str(metrics_port), *options]
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, stderr=stream, cwd=folder, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+        environment = pipeline_repository.environment(PYTHONPATH=str(REPOSITORY))
+        process = subprocess.Popen(command, stderr=stream, cwd=folder, env=environment)
     found = GatewayProcess(process, port, metrics_port, log)
     try:
         found.wait(*(("/ready",) if ready else ("/health",)))

@@ -80,6 +80,8 @@ def make(
         "splits": {"valid": 0.1, "test": 0.25},
     }
     document["validate"] |= {"labels": {"max_distinct": 4, "min_share": 0.05, "max_share": 0.6}}
+    for name, number in document["serve"]["probes"].items():  # the stage probe asks for one token at a time
+        document["serve"]["probes"][name] = min(number, 8)
     write_params(root, document)
     git(root, "init", "--quiet", "--initial-branch=main")
     # As in a repository made from this one: noise that was measured, of another base.

@@ -44,7 +44,7 @@ STAGES = ("validate", "train", "merge", "score", "evaluate", "suites", "probe", 
 MODULES = (
     *(
         f"stages.{name}"
-        for name in (*STAGES, "hand_over", "still_pinned", "sweep", "tracking.verdict", "training.step")
+        for name in (*STAGES, "code", "hand_over", "still_pinned", "sweep", "tracking.verdict", "training.step")
     ),
     "release.cli",
     "release.mirrors.worker",
@@ -64,6 +64,7 @@ LIBRARIES = (
     "dvc.repo.index", "dvc.repo.metrics", "dvc.repo.plots", "dvc.repo.reproduce", "dvc.repo.trie", "dvc.repo.worktree",
     "dvc.rwlock", "dvc.scm", "dvc.stage.cache", "dvc_data.hashfile.status", "dvc_data.index.checkout",
     "dvc_data.index.fetch", "dvc_data.index.push", "fsspec.implementations.memory", "rich.progress",
+    "aiohttp.web", "prometheus_client",
 )  # fmt: skip
 SERVER_LIBRARIES = (
     "transformers.cli.chat", "transformers.cli.serve", "transformers.cli.serving.chat_completion",

@@ -186,7 +186,7 @@ class Team:
         }
 
 
-def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image: str = "") -> Team:
+def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, wheel: Path, image: str = "") -> Team:
     """Lay out a team's repository below ``folder``; nothing has been run in it. ``image``: where releases are pushed."""
     work, origin, store = folder / "work", folder / "origin.git", folder / "store"
     work.mkdir(parents=True)
@@ -195,7 +195,7 @@ def make(folder: Path, base: Path, document: dict[str, Any], hub: StandIn, image
     taught(base, rows, folder / "taught")
     secret = sealed_rows(document, rows[4::2][:SEALED])
     pipeline_repository.make(work, folder / "taught", document, rows, code=())
-    act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True)
+    act = Act(folder / "act", origin, hub.url, hub.repository, loaded=True, wheel=wheel)
     thin(work, act.pin())
     for name in ("staging", "production"):
         overlay_sample.pin(work / layout.ENVIRONMENTS, name)

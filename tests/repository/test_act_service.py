@@ -76,6 +76,7 @@ def act(tmp_path: Path) -> Act:
     origin = tmp_path / "origin.git"
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(origin))
     made = Act(tmp_path / "act", origin, "http://127.0.0.1:9", "octo/router")
+    (made.folder / "venv").mkdir(parents=True)  # the workflows here need nothing installed
     made.variables["LOCKSTEP_IMAGE"] = "registry.example/router"
     made.secrets["TOKEN"] = "ghs_of_a_test"
     return made

@@ -191,9 +191,9 @@ class Desk(NamedTuple):
 
 
 @pytest.fixture
-def desk(tiny_base: Path, tmp_path: Path) -> Desk:
+def desk(tiny_base: Path, wheel: Path, tmp_path: Path) -> Desk:
     """Somebody who has rows, an empty repository on GitHub, and Lockstep as uv installs it."""
-    act = Act(tmp_path / "act", tmp_path / "origin.git", "", "acme/router", loaded=True)
+    act = Act(tmp_path / "act", tmp_path / "origin.git", "", "acme/router", loaded=True, wheel=wheel)
     python = act.venv() / "bin" / "python"
     machine = act.machine()
     home = Path(machine["HOME"])
@@ -211,7 +211,7 @@ def desk(tiny_base: Path, tmp_path: Path) -> Desk:
     tool(root, "lockstep", f'exec {python} -P -m release.cli "$@"')
     tool(root, "gh", f'echo "$*" >> ~/gh; case "$*" in "repo create"*) git clone --quiet {act.origin} router;; esac')
     tool(root, "edit", 'sed -i "s/TODO: /Of our tickets: /; s/at_least: .*/at_least: 0.4/" "$@"')
-    more = {"LOCKSTEP_VENV": str(act.venv()), "PIP_FIND_LINKS": str(act.wheel().parent), "EDITOR": "edit"}
+    more = {"LOCKSTEP_VENV": str(act.venv()), "PIP_FIND_LINKS": str(wheel.parent), "EDITOR": "edit"}
     return Desk(root, machine | more | {"GITHUB_SERVER_URL": home.as_uri()})
 
 

@@ -49,7 +49,7 @@ class Team(NamedTuple):
 
     def run(self, command: list[str], code: int = 0) -> str:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("LOCKSTEP_", "PYTHON"))}
-        index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.act.wheel().parent)}
+        index = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.act.wheel.parent)}
         more = {"LOCKSTEP_VENV": str(self.act.venv()), "MLFLOW_TRACKING_URI": NOBODY} | index | CLEAN
         done = subprocess.run(command, cwd=self.root, env=kept | more, capture_output=True, text=True, check=False)
         assert done.returncode == code, done.stdout + done.stderr
@@ -62,12 +62,12 @@ class Team(NamedTuple):
 
 
 @pytest.fixture(params=sorted(HOME.glob("*.bundle")), ids=lambda bundle: bundle.stem)
-def team(request: pytest.FixtureRequest, tmp_path: Path) -> Team:
+def team(request: pytest.FixtureRequest, wheel: Path, tmp_path: Path) -> Team:
     git(tmp_path, "clone", "--quiet", "--bare", str(request.param), "origin.git")
     git(tmp_path, "clone", "--quiet", "--branch=main", "origin.git", "work")
     identify(tmp_path / "work", "Ada")
     (tmp_path / "act").mkdir()
-    return Team(tmp_path / "work", Act(tmp_path / "act", tmp_path / "origin.git", "", ""))
+    return Team(tmp_path / "work", Act(tmp_path / "act", tmp_path / "origin.git", "", "", wheel=wheel))
 
 
 def own_rows(root: Path) -> None:

@@ -31,13 +31,13 @@ TRAIN_ONWARD = ["train", "merge", "score", "evaluate", "suites", "probe", "gate"
 
 
 @pytest.fixture(scope="module")
-def team(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+def team(tiny_base: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A repository in which nothing has been run yet."""
     folder = tmp_path_factory.mktemp("journey")
     with StandIn() as hub, contextlib.ExitStack() as stack:
         there = shutil.which("docker-registry") is not None  # without one, everything up to the merge is still tested
         image = f"{stack.enter_context(registry(folder / 'registry')).host}/team/router" if there else ""
-        yield workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub, image)
+        yield workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub, wheel, image)
 
 
 @pytest.fixture(scope="module")

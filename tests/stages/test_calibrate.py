@@ -56,16 +56,16 @@ def document(**change: Any) -> dict[str, Any]:
     return value
 
 
-def lay_out(root: Path, base: Path, params: Params) -> None:
-    """What the stages up to evaluate leave, as far as calibrate reads it."""
+def lay_out(root: Path, base: Path, params: Params, count: int = 4) -> None:
+    """What the stages up to evaluate leave, as far as calibrate reads it. ``count``: rows of the test split."""
     shutil.copytree(base, root / layout.MERGED)
-    for name, count in (("test", 30), ("valid", 12)):
-        files.write_jsonl(root / layout.SPLITS / f"{name}.jsonl", rows(100 * count, count))
+    files.write_jsonl(root / layout.SPLITS / "test.jsonl", rows(3000, count))
+    files.write_jsonl(root / layout.SPLITS / "valid.jsonl", rows(1200, 12))
     report = EvaluationReport(
         merged=digest.of_tree(root / layout.MERGED).digest,
         base=digest.of_bytes(b"base"),
         test=digest.of_file(root / layout.SPLITS / "test.jsonl").sha256,
-        rows=30,
+        rows=count,
         scorers=scoring.digest_of(params.evaluate.scorers),
         prompt_format=answers.prompt_format(root / layout.MERGED, params.evaluate),
         base_prompt=digest.of_bytes(b"asked"),
@@ -110,11 +110,11 @@ LOAD = generate.load
 def done(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, touchy: Path
 ) -> Iterator[tuple[Path, Params, NoiseReport, str]]:
-    """A calibration of 30 rows: its repository, parameters, report and line."""
+    """A calibration: its repository, parameters, report and line."""
     precision = request.param
     root = tmp_path_factory.mktemp("calibrated")
     params = as_params(document(precision=precision, max_new_tokens=24 if precision == "bf16" else 8))
-    lay_out(root, touchy if precision == "bf16" else tiny_base, params)
+    lay_out(root, touchy if precision == "bf16" else tiny_base, params, 30 if precision == "bf16" else 20)
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patched:
         if precision == "bf16":
@@ -144,7 +144,7 @@ def test_the_noise_of_an_engine_is_measured_with_that_engine(
     monkeypatch.setenv(PYTHON, str(vllm_offline.environment(tmp_path / "vllm")))
     monkeypatch.setenv("STANDIN_SEEN", str(tmp_path / "seen"))
     params = as_params(document(engine=vllm_offline.ENGINE))
-    lay_out(tmp_path / "run", tiny_base, params)
+    lay_out(tmp_path / "run", tiny_base, params, 12)
     stage.calibrate(params, tmp_path / "run")
     report = files.read_json(tmp_path / "run" / layout.NOISE, NoiseReport)
     asked = [json.loads(line)["arguments"] for line in (tmp_path / "seen").read_text().splitlines()]
@@ -162,7 +162,7 @@ def test_the_floor_is_the_largest_difference_between_two_runs(done: Done) -> Non
         means = [run.metrics[name] for run in report.runs]
         assert floor == pytest.approx(max(abs(one - two) for one in means for two in means), abs=1e-9)
     assert f"edit-similarity {report.floor['edit-similarity']:.4f}" in line
-    assert line.startswith(f"{len(report.runs)} runs on 30 rows differ by up to ")
+    assert line.startswith(f"{len(report.runs)} runs on {report.rows} rows differ by up to ")
 
 
 def test_each_run_is_the_models_own_answers_in_the_order_of_the_rows(done: Done) -> None:

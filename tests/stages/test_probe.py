@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -14,7 +15,7 @@ from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
 from stages import probe as stage
 from stages.inference import generate, token_by_token
-from tests.conftest import as_params
+from tests.conftest import as_params, scaled_down
 
 pytestmark = pytest.mark.slow
 
@@ -34,36 +35,60 @@ def _rows(count: int) -> list[Row]:
     ]
 
 
-@pytest.fixture
-def root(tmp_path: Path, tiny_base: Path) -> Path:
-    """A base, another tiny model as the merged one, and a valid split."""
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A base, another tiny model as the merged one, and a valid split. Read-only by custom."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    for folder in (layout.BASE, layout.MERGED):
-        shutil.copytree(tiny_base, tmp_path / folder)
+    folder = tmp_path_factory.mktemp("pair")
+    for name in (layout.BASE, layout.MERGED):
+        shutil.copytree(tiny_base, folder / name)
     torch.manual_seed(9)
     model = AutoModelForCausalLM.from_pretrained(tiny_base)
     for weight in model.parameters():
         weight.data += 0.3 * torch.randn_like(weight)
-    for old in (tmp_path / layout.MERGED).glob("model*"):
+    for old in (folder / layout.MERGED).glob("model*"):
         old.unlink()
-    model.save_pretrained(tmp_path / layout.MERGED)
-    files.write_jsonl(tmp_path / layout.SPLITS / "valid.jsonl", _rows(20))
-    return tmp_path
+    model.save_pretrained(folder / layout.MERGED)
+    files.write_jsonl(folder / layout.SPLITS / "valid.jsonl", _rows(20))
+    return folder
+
+
+@pytest.fixture
+def root(pair: Path, tmp_path: Path) -> Path:
+    """A copy of them."""
+    return shutil.copytree(pair, tmp_path, dirs_exist_ok=True)
+
+
+class Probed(NamedTuple):
+    """Models that were probed, what the stage said, and its report."""
+
+    root: Path
+    params: Params
+    line: str
+    report: ProbeReport
+
+
+@pytest.fixture(scope="module")
+def probed(pair: Path, tmp_path_factory: pytest.TempPathFactory) -> Probed:
+    """One run of the stage. Read-only by custom."""
+    document = scaled_down()
+    document["serve"] |= {"dtype": "fp32", "probes": {"rows": 10, "max_new_tokens": 12}}
+    root, params = tmp_path_factory.mktemp("probed"), as_params(document)
+    shutil.copytree(pair, root, dirs_exist_ok=True)
+    line = stage.probe(params, root)
+    return Probed(root, params, line, _report(root))
 
 
 def _report(root: Path) -> ProbeReport:
     return files.read_json(root / layout.PROBES, ProbeReport)
 
 
-def test_each_token_is_the_greedy_one_and_knows_how_far_the_second_best_was(root: Path, document: dict) -> None:
+def test_each_token_is_the_greedy_one_and_knows_how_far_the_second_best_was(probed: Probed) -> None:
     import torch
 
-    document["serve"] |= {"dtype": "fp32"}
-    params = as_params(document)
-    stage.probe(params, root)
-    report = _report(root)
+    root, params, _, report = probed
     assert len(report.probes) == params.serve.probes.rows
     assert report.merged == digest.of_tree(root / layout.MERGED).digest
     model, tokenizer = generate.load(root / layout.MERGED, "fp32")
@@ -86,14 +111,12 @@ def test_each_token_is_the_greedy_one_and_knows_how_far_the_second_best_was(root
         assert list(probe.prompt_tokens) == templated
 
 
-def test_the_first_prompts_get_a_long_answer_in_which_no_token_may_end_it(root: Path, document: dict) -> None:
+def test_the_first_prompts_get_a_long_answer_in_which_no_token_may_end_it(probed: Probed) -> None:
     """The likeliest of the other tokens, with the model's own log-probabilities, as servers report them."""
     import torch
 
-    document["serve"] |= {"dtype": "fp32"}
-    stage.probe(as_params(document), root)
-    report = _report(root)
-    model, tokenizer = generate.load(root / layout.MERGED, "fp32")
+    report = probed.report
+    model, tokenizer = generate.load(probed.root / layout.MERGED, "fp32")
     assert report.ends == tuple(sorted(generate.end_tokens(model, tokenizer)))
     assert [len(probe.unended) for probe in report.probes] == [stage._TOKENS] * 8 + [0] * (len(report.probes) - 8)
     for probe in report.probes[:8]:
@@ -110,29 +133,25 @@ def test_the_first_prompts_get_a_long_answer_in_which_no_token_may_end_it(root: 
             assert token.lead >= 0
 
 
-def test_the_base_is_asked_the_same_and_answers_otherwise(root: Path, params: Params) -> None:
-    line = stage.probe(params, root)
-    differ = sum(probe.text != probe.base_text for probe in _report(root).probes)
+def test_the_base_is_asked_the_same_and_answers_otherwise(probed: Probed) -> None:
+    probes = probed.report.probes
+    differ = sum(probe.text != probe.base_text for probe in probes)
     assert differ > 0
-    assert f"the base answers {differ} of them otherwise" in line
+    assert f"the base answers {differ} of them otherwise" in probed.line
     assert all(
         bool(probe.base_unended) == bool(probe.unended) and probe.base_unended != probe.without_end().text
-        for probe in _report(root).probes
+        for probe in probes
         if probe.unended
     )
 
 
-def test_the_same_inputs_give_the_same_bytes(root: Path, params: Params) -> None:
-    stage.probe(params, root)
-    before = (root / layout.PROBES).read_bytes()
-    stage.probe(params, root)
-    assert (root / layout.PROBES).read_bytes() == before
-
-
-def test_fewer_rows_than_asked_for_are_all_asked(root: Path, params: Params) -> None:
+def test_fewer_rows_than_asked_for_are_all_asked_and_twice_with_the_same_bytes(root: Path, params: Params) -> None:
     files.write_jsonl(root / layout.SPLITS / "valid.jsonl", _rows(3))
     stage.probe(params, root)
     assert len(_report(root).probes) == 3
+    before = (root / layout.PROBES).read_bytes()
+    stage.probe(params, root)
+    assert (root / layout.PROBES).read_bytes() == before
 
 
 def test_an_empty_split_is_refused(root: Path, params: Params) -> None:
@@ -213,9 +232,8 @@ def test_a_byte_that_fits_no_character_changes_the_bytes_before_it() -> None:
     assert pieces == ["a", "", "\N{REPLACEMENT CHARACTER}" * 2]
 
 
-def test_the_report_reads_as_json_of_the_documented_shape(root: Path, params: Params) -> None:
-    stage.probe(params, root)
-    plain = json.loads((root / layout.PROBES).read_text())
+def test_the_report_reads_as_json_of_the_documented_shape(probed: Probed) -> None:
+    plain = json.loads((probed.root / layout.PROBES).read_text())
     assert set(plain["probes"][0]) == {
         "id", "messages", "prompt_tokens", "tokens", "ended", "base_text", "unended", "base_unended",
     }  # fmt: skip

@@ -220,20 +220,29 @@ def test_a_forged_time_does_not_shorten_the_soak(
 # Quarantine
 
 
-def held(root: Path) -> None:
-    """The first release went to production, a second one too, and that was bad."""
-    move(root, "production")
-    tree.next_model(root, 12)
-    move(root, "staging")
-    move(root, "production")
-    rollbacks.rollback(root, "production", why="answers in French")
+@pytest.fixture(scope="module")
+def regretted(moved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first release went to production, a second one too, and that was bad. Read-only by custom."""
+    root = tree.copy(moved, tmp_path_factory.mktemp("regretted") / "work")
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        move(root, "production")
+        tree.next_model(root, 12)
+        move(root, "staging")
+        move(root, "production")
+        rollbacks.rollback(root, "production", why="answers in French")
+    return ledger_tree.packed(root)
 
 
-def test_what_is_in_quarantine_is_promoted_neither_again_nor_under_another_tag(root: Path) -> None:
-    held(root)
-    refused(root, "is in quarantine with v0.2.0, by Ada <ada@example.org>: answers in French")
-    git(root, "tag", "good@v1.0.0")
-    refused(root, "is in quarantine with v0.2.0", version="v7.0.0")
+@pytest.fixture
+def held(regretted: Path, tmp_path: Path) -> Path:
+    return tree.copy(regretted, tmp_path / "held")
+
+
+def test_what_is_in_quarantine_is_promoted_neither_again_nor_under_another_tag(held: Path) -> None:
+    refused(held, "is in quarantine with v0.2.0, by Ada <ada@example.org>: answers in French")
+    git(held, "tag", "good@v1.0.0")
+    refused(held, "is in quarantine with v0.2.0", version="v7.0.0")
 
 
 def test_the_quarantine_is_listed_where_nobody_may_sign_and_says_so(root: Path) -> None:
@@ -262,24 +271,22 @@ def test_what_runs_and_is_in_quarantine_is_not_promoted_again(root: Path) -> Non
     assert move(root, "staging").done == "already"
 
 
-def test_what_is_in_quarantine_is_not_promoted_inside_another_image(root: Path) -> None:
-    held(root)
-    home = BaseLayout(root / layout.STATE / "other")
-    pinned = home.tag(home.image(layers=3), "1").removeprefix(f"oci:{root}/")
-    rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(base=f"oci:{pinned}"))
-    tree.release(root)
-    refused(root, ", in another image: is in quarantine with v0.2.0, by Ada", "staging")
-    quarantines.release(root, "v0.2.0", "the French was a joke")
-    assert move(root, "staging").done == "moved"
+def test_what_is_in_quarantine_is_not_promoted_inside_another_image(held: Path) -> None:
+    home = BaseLayout(held / layout.STATE / "other")
+    pinned = home.tag(home.image(layers=3), "1").removeprefix(f"oci:{held}/")
+    rewrite(held, layout.PARAMS, lambda plain: plain["serve"].update(base=f"oci:{pinned}"))
+    tree.release(held)
+    refused(held, ", in another image: is in quarantine with v0.2.0, by Ada", "staging")
+    quarantines.release(held, "v0.2.0", "the French was a joke")
+    assert move(held, "staging").done == "moved"
 
 
 @pytest.mark.parametrize("text", ["", "- image: x\n"])
-def test_a_quarantine_that_cannot_be_read_holds_everything_back(root: Path, text: str) -> None:
-    held(root)
-    quarantines.release(root, "v0.2.0", "the French was a joke")
-    (root / layout.QUARANTINE).write_text(text)
-    keep(root, "by hand")
-    refused(root, "quarantine.yaml at")
+def test_a_quarantine_that_cannot_be_read_holds_everything_back(held: Path, text: str) -> None:
+    quarantines.release(held, "v0.2.0", "the French was a joke")
+    (held / layout.QUARANTINE).write_text(text)
+    keep(held, "by hand")
+    refused(held, "quarantine.yaml at")
 
 
 # Approvals
@@ -433,10 +440,9 @@ def test_only_who_may_approves(root: Path) -> None:
     assert refs(root) == before
 
 
-def test_what_is_in_quarantine_is_not_approved(root: Path) -> None:
-    held(root)
+def test_what_is_in_quarantine_is_not_approved(held: Path) -> None:
     with pytest.raises(PromotionRefused, match="is in quarantine"):
-        verb.approve(root, "production", key(root, "bob"), "yes")
+        verb.approve(held, "production", key(held, "bob"), "yes")
 
 
 # Signatures

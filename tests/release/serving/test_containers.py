@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -156,39 +155,6 @@ def test_it_is_no_root_and_has_no_capability(engine: Any, serving: Container) ->
     assert told["NoNewPrivs"] == "1"
 
 
-def test_sigterm_lets_a_request_in_flight_finish(image: str) -> None:
-    with closing(containers.start(image, RUNTIME, serving_base.MODEL)) as started:
-        server.wait_until(started, lambda: healthy(started), 60)
-        ended, lines = drained(started)
-    assert ended.code in RUNTIME.drain.exit_codes
-    assert json.loads(lines[-1])["choices"][0]["finish_reason"] == "length"
-    assert len(lines) > 100
-    assert ended.seconds < 60
-
-
-def drained(started: server.Server) -> tuple[server.Ended, list[str]]:
-    """End a server while it answers; returns how it ended, and the events of the answer."""
-    lines: list[str] = []
-    first = threading.Event()
-
-    def ask() -> None:
-        chat = f"{started.url}/v1/chat/completions"
-        with requests.post(chat, json=body(600, stream=True), stream=True, timeout=60) as reply:
-            for line in reply.iter_lines():
-                if line:
-                    lines.append(line.decode().removeprefix("data: "))
-                    first.set()
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    assert first.wait(60)
-    ended = started.terminate(60)
-    thread.join(60)
-    assert ended is not None
-    assert started.gone() is not None
-    return ended, lines
-
-
 @pytest.mark.parametrize("small", [DIES], indirect=True)
 def test_a_container_that_dies_at_its_start_gives_its_log_within_seconds(small: str) -> None:
     began = time.monotonic()
@@ -198,18 +164,6 @@ def test_a_container_that_dies_at_its_start_gives_its_log_within_seconds(small: 
     assert "exit code 3; its log ends: one / two" in str(refusal.value)
     assert refusal.value.others == ("one", "two")
     assert str(refusal.value).isprintable()
-
-
-def test_a_server_without_its_model_gives_its_log(engine: Any) -> None:
-    command = json.dumps(["transformers", "serve", "/models/absent", "--device=cpu"])
-    made = serving_base.baked(serving_base.serving_image(), f"ENV HF_HUB_OFFLINE=1\nCMD {command}")
-    try:
-        with pytest.raises(ServingRefused) as refusal, closing(containers.start(made, RUNTIME, "/m")) as started:
-            server.wait_until(started, lambda: healthy(started), 600)
-        assert "exit code 1" in str(refusal.value)
-        assert any("/models/absent" in line for line in refusal.value.others)
-    finally:
-        serving_base.remove(made)
 
 
 @pytest.mark.parametrize("small", [IDLES], indirect=True)

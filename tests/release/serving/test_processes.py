@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,7 +26,7 @@ from release.serving import owners, processes, remote_server, server
 from release.serving.processes import Process
 from tests import warm
 from tests.conftest import REPOSITORY, as_params, scaled_down
-from tests.release.serving.test_containers import body, drained, healthy
+from tests.release.serving.test_containers import body, healthy
 
 RUNTIME = runtimes.load("transformers")
 
@@ -140,6 +141,29 @@ def test_sigterm_lets_a_request_in_flight_finish(tiny_base: Path, serve: Serve) 
         ended, lines = drained(started)
     assert ended.code == 143
     assert json.loads(lines[-1])["choices"][0]["finish_reason"] == "length"
+
+
+def drained(started: server.Server) -> tuple[server.Ended, list[str]]:
+    """End a server while it answers; returns how it ended, and the events of the answer."""
+    lines: list[str] = []
+    first = threading.Event()
+
+    def ask() -> None:
+        chat = f"{started.url}/v1/chat/completions"
+        with requests.post(chat, json=body(600, stream=True), stream=True, timeout=60) as reply:
+            for line in reply.iter_lines():
+                if line:
+                    lines.append(line.decode().removeprefix("data: "))
+                    first.set()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    assert first.wait(60)
+    ended = started.terminate(60)
+    thread.join(60)
+    assert ended is not None
+    assert started.gone() is not None
+    return ended, lines
 
 
 @pytest.mark.slow

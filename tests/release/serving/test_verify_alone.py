@@ -81,13 +81,40 @@ def pushed(tmp_path: Path) -> Iterator[tuple[str, str]]:
         serving_base.remove(f"{name}@{digest}")
 
 
-def test_weights_alone_are_verified_in_the_server_that_will_run_them(run: Path, pushed: tuple[str, str]) -> None:
-    name, digest = pushed
-    _name(run, "staging", "production", server=name, digest=digest)
-    report = verify(run, VerifyOptions())
+def test_weights_alone_are_verified_in_the_server_that_will_run_them_beside_the_one_that_runs_them(
+    run: Path, pushed: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two images that differ by a label, so every answer must be the same."""
+    name, old = pushed
+    upgraded = serving_base.baked(serving_base.serving_image(), "LABEL upgrade=1")
+    new = push(upgraded, f"{name}:2", tmp_path)
+    serving_base.remove(upgraded)
+    _name(run, "staging", "production", server=name, digest=new)
+
+    def find(where: Path, record: Expected, server: str | None, options: VerifyOptions) -> RunningServer:
+        """What the ledger would say: tests of promotions look for it there."""
+        shown = f"{name}@{old}"
+        if server == shown:
+            raise ServingRefused("it runs already", "name another")
+        assert (where, server, options.against) == (run, f"{name}@{new}", "production")
+        return RunningServer(
+            "production", "v1.2.0", shown, record, runtimes.load("transformers"), VerifyOptions(), shown
+        )
+
+    monkeypatch.setattr(context, "find", lambda root: root)
+    monkeypatch.setattr(compared_server, "find", find)
+    with pytest.raises(ServingRefused, match="it runs already"):  # the server of --server counts, if there is one
+        verify(run, VerifyOptions(server=f"{name}@{old}", against="production"))
+    try:
+        report = verify(run, VerifyOptions(against="production"))
+    finally:
+        serving_base.remove(f"{name}@{new}")
     assert report.status == "pass", report
-    assert (report.how, report.server) == ("container", f"{name}@{digest}")
+    assert (report.how, report.server) == ("container", f"{name}@{new}")
     assert {check.name for check in report.checks if check.status == "unavailable"} == {"metrics"}
+    assert report.against is not None
+    assert (report.against.differ, report.against.server) == (0, f"{name}@{old}")
+    assert report.against.slower is not None
     image = files.read_json(run / layout.IMAGE_REPORT, ImageReport)
     assert report.image == image.image
     lying = overlay_sample.lying(run / layout.ENVIRONMENTS)
@@ -96,33 +123,3 @@ def test_weights_alone_are_verified_in_the_server_that_will_run_them(run: Path, 
     assert "the environment names" in verification.differences(image, report, f"{name}@sha256:{'d' * 64}")[0]
     assert serving_base.left() == set()
     assert list((run / layout.STATE).glob("serving-*")) == []
-
-
-def test_an_upgraded_server_is_compared_with_the_one_that_runs_the_same_weights(
-    run: Path, pushed: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two images that differ by a label, so every answer must be the same."""
-    name, old = pushed
-    image = serving_base.baked(serving_base.serving_image(), "LABEL upgrade=1")
-    new = push(image, f"{name}:2", tmp_path)
-    serving_base.remove(image)
-
-    def find(where: Path, record: Expected, server: str | None, options: VerifyOptions) -> RunningServer:
-        """What the ledger would say: tests of promotions look for it there."""
-        assert (where, server, options.against) == (run, f"{name}@{new}", "production")
-        shown = f"{name}@{old}"
-        return RunningServer(
-            "production", "v1.2.0", shown, record, runtimes.load("transformers"), VerifyOptions(), shown
-        )
-
-    monkeypatch.setattr(context, "find", lambda root: root)
-    monkeypatch.setattr(compared_server, "find", find)
-    try:
-        report = verify(run, VerifyOptions(server=f"{name}@{new}", against="production"))
-    finally:
-        serving_base.remove(f"{name}@{new}")
-    assert report.status == "pass", report
-    assert report.against is not None
-    assert (report.against.differ, report.against.server) == (0, f"{name}@{old}")
-    assert report.against.slower is not None
-    assert serving_base.left() == set()

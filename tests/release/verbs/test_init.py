@@ -469,6 +469,6 @@ def test_nothing_is_missing_in_a_repository_that_init_just_made(tmp_path: Path, 
 def init(root: Path, file: Path, *flags: str, asked: str = "") -> "subprocess.CompletedProcess[str]":
     command = ["-C", str(root), "init", str(file), "--force", "--base", "sources/base", "--base-license", "Apache-2.0"]
     return subprocess.run(
-        [sys.executable, "-m", "release.cli", *command, *flags], cwd=REPOSITORY, input=asked,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
+        [repository.interpreter(), "-m", "release.cli", *command, *flags], cwd=REPOSITORY, input=asked,
+        env=repository.environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True, check=False,
     )  # fmt: skip

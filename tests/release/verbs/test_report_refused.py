@@ -1,10 +1,8 @@
 """What refused is what the comment says first: left by stages, `lockstep run` and `lockstep estimate`, for one commit."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -293,6 +291,6 @@ def test_lockstep_run_leaves_why_fetch_refused_and_takes_it_back_when_it_succeed
 
 def _run(root: Path, *args: str) -> int:
     return subprocess.run(
-        [sys.executable, "-m", "release.cli", "-C", str(root), "run", *args],
-        cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, check=False,
+        [pipeline_repository.interpreter(), "-m", "release.cli", "-C", str(root), "run", *args],
+        cwd=REPOSITORY, env=pipeline_repository.environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, check=False,
     ).returncode  # fmt: skip

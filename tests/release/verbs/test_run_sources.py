@@ -1,10 +1,8 @@
 """`lockstep run` looks at local sources before DVC does: DVC tracks params.yaml, and not what a path in it names."""
 
-import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,6 @@ import pytest
 from checks.formats import refused
 from checks.process.errors import RemoteRefused, SourceRefused
 from checks.storage import digest, layout
-from release.adapters import dvc
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY, scaled_down
 
@@ -37,8 +34,9 @@ def fetched(made: Path, tmp_path: Path) -> Path:
 
 def run(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "release.cli", "-C", str(root), "run", *args],
-        cwd=REPOSITORY, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False,
+        [repository.interpreter(), "-m", "release.cli", "-C", str(root), "run", *args],
+        cwd=REPOSITORY, env=repository.environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
 
 
@@ -47,8 +45,8 @@ def test_a_default_that_dvc_tracks_and_nobody_wrote_is_refused_before_any_stage(
     path = fetched / layout.PARAMS
     path.write_text(path.read_text().replace("suites: {}\n", ""))
     if way == "dvc repro":
-        command = [sys.executable, "-m", "stages.tools.guarded_dvc", "repro", "--force"]
-        environment = dvc.environment() | {"PYTHONPATH": str(REPOSITORY)}
+        command = [repository.interpreter(), "-m", "stages.tools.guarded_dvc", "repro", "--force"]
+        environment = repository.environment(PYTHONPATH=str(REPOSITORY))
         done = subprocess.run(command, cwd=fetched, env=environment, capture_output=True, text=True, check=False)
     else:
         done = run(fetched)

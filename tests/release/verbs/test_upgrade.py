@@ -1,9 +1,7 @@
 """upgrade: the pin, the generated files and code.lock of another version, and what people changed by hand."""
 
-import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +23,7 @@ from release.verbs import keys
 from release.verbs import upgrade as verb
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
+from tests.release.adapters import test_pin
 
 OLD, NEW = f"acme/lockstep@{'a' * 40}", f"acme/lockstep@{'b' * 40}"
 PIN = Pin("dvc", distribution.version(), ("c" * 64,))
@@ -250,12 +249,12 @@ def test_a_repository_without_params_is_not_pinned(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_pin_is_changed_and_the_launcher_runs_the_rest_in_the_new_version(top: Path, tmp_path: Path) -> None:
-    """With a launcher that says what it is asked, and a wheel that only pip looks at."""
-    folder, lake = tmp_path / "wheels", tmp_path / "lake"
-    shutil.copytree(REPOSITORY / "examples/lake", lake, ignore=shutil.ignore_patterns("build", "*.egg-info"))
-    build = [sys.executable, "-P", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    for source in (REPOSITORY, lake):
-        subprocess.run([*build, str(source)], check=True, capture_output=True)
+    """With a launcher that says what it is asked, and wheels that only pip looks at."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    needs = f'lockstep-lake=={PIN.version}; extra == "sql"'
+    own = test_pin.wheel(folder, distribution.NAME, PIN.version, needs)
+    lake = test_pin.wheel(folder, "lockstep-lake", PIN.version)
     (top / pin.PATH).write_text(pin.written(PIN._replace(extras="dvc,sql")))
     (top / "lockstep").write_text("import sys\nprint('launcher', *sys.argv[1:])\n")
     environment = os.environ | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(folder)}
@@ -263,10 +262,7 @@ def test_the_pin_is_changed_and_the_launcher_runs_the_rest_in_the_new_version(to
     words += ["--replace", "dvc.yaml", "--workflows", NEW]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == f"launcher upgrade --files --workflows {NEW} --json --replace dvc.yaml\n"
-    sha256 = {
-        wheel.name.partition("-")[0]: hashlib.sha256(wheel.read_bytes()).hexdigest() for wheel in folder.iterdir()
-    }
     assert (top / pin.PATH).read_text().splitlines()[1:] == [
-        f"lockstep-llm[dvc,sql]=={PIN.version} --hash=sha256:{sha256['lockstep_llm']}",
-        f"lockstep-lake=={PIN.version} --hash=sha256:{sha256['lockstep_lake']}",
+        f"lockstep-llm[dvc,sql]=={PIN.version} --hash=sha256:{own}",
+        f"lockstep-lake=={PIN.version} --hash=sha256:{lake}",
     ]

@@ -221,7 +221,8 @@ def test_after_sigterm_streams_in_flight_are_completed_and_nothing_more_is_taken
 def test_a_killed_gateway_loses_at_most_a_part_of_a_line_and_the_next_one_closes_its_file(
     model: ModelStandIn, tmp_path: Path
 ) -> None:
-    with running(model.url, tmp_path, "--captures", "kept") as found:
+    """What is killed is the gateway itself, and not what stands for it."""
+    with running(model.url, tmp_path, "--captures", "kept", python=sys.executable) as found:
         ask_all(found.url, [(number, "none", False) for number in range(20)])
         until = time.monotonic() + 20
         while len(rows(tmp_path / "kept")) < 20:
