@@ -4,12 +4,12 @@ A pass counts only if the target's policy gives one as well, or if code owners a
 weaker, or different, needs that approval even if both give a pass: the next pull request is judged by it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
-from checks.decision.held import refusal as verdict_refusal
+from checks.decision import held
 from checks.decision.policy import Change
 from checks.formats.verdict import Status, Verdict
 from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
@@ -53,12 +53,12 @@ class PolicyJudgement(Record):
         return passes and self.status == "inconclusive"
 
 
-def refusal(judgement: PolicyJudgement) -> Refusal | None:
-    """The refusal for a judgement other than ``pass``; None for ``pass``."""
+def refusal(judgement: PolicyJudgement, excepted: Collection[str] = ()) -> Refusal | None:
+    """The refusal for a judgement other than ``pass``; None for ``pass``. ``excepted`` as for ``decided``."""
     if judgement.status == "pass":
         return None
-    if judgement.own.status != "pass":
-        return verdict_refusal(judgement.own)
+    if refused := held.refusal(judgement.own, excepted):
+        return refused
     kind = VerdictFailed if judgement.status == "fail" else VerdictInconclusive
     return kind(
         f"verdict {judgement.status}: {judgement.headline}",
@@ -73,17 +73,21 @@ def decided(
     changes: Sequence[Change],
     approval: Approval | None,
     adopted: bool,
+    excepted: Collection[str] = (),
 ) -> tuple[Status, str]:
-    """The status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``."""
+    """The status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``.
+
+    ``excepted``: the gates that a valid exception names, under both policies (``held.refusal``).
+    """
     in_need = [change for change in changes if change.needs_approval]
     unjudged = [change.path for change in in_need if not change.is_judged]
-    if own.status != "pass":
+    if held.refusal(own, excepted):
         return own.status, f"{own.status} under its own"
     if in_need and approval:
         return "pass", f"approved by {' '.join(approval.by.split())}"
     if target is None:
         return "inconclusive", f"that of {ref} cannot be judged"
-    if target.status != "pass":
+    if held.refusal(target, excepted):
         return target.status, f"{target.status} under that of {ref}"
     if unjudged:
         more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
@@ -94,6 +98,8 @@ def decided(
             "inconclusive",
             "pass under both, but later models are judged by it too, so code owners must approve it",
         )
+    if own.status != "pass":
+        return "pass", f"{own.status}, and an exception names every gate that did not pass"
     return "pass", "pass under both" if changes else "pass"
 
 
