@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 from release.review.advice import Advised, Row
 
 Name = Literal[
-    "quarantined", "drift", "emergency", "doubt", "nothing", "runs", "held", "unfit", "room", "render", "build", "people", "soak",
-    "next",
+    "quarantined", "drift", "emergency", "doubt", "nothing", "runs", "held", "unfit", "room", "render", "build",
+    "people", "soak", "next",
 ]  # fmt: skip
 
 Wait = Literal[
@@ -24,9 +24,9 @@ class Situation(NamedTuple):
     """The facts that decide what to do about an environment.
 
     ``version``: what it runs; None: nothing. ``quarantined``: why that is in quarantine. ``drift``: the first
-    contradiction in git and its fix. ``exemption``: the exception that it runs on. ``doubt``: why the time of the last move is not believed. ``after``: the
-    environment before this one. ``next``: the version or model that could be promoted next, from ``source``; None:
-    there is none. ``waits``: in words, by what it waits for.
+    contradiction in git and its fix. ``exemption``: the exception that it runs on. ``doubt``: why the time of the last
+    move is not believed. ``after``: the environment before this one. ``next``: the version or model that could be
+    promoted next, from ``source``; None: there is none. ``waits``: in words, by what it waits for.
     """
 
     environment: str

@@ -28,7 +28,8 @@ class State(Record):
     """One environment; ``runs`` is None if it runs nothing. ``advice``: what the reader should do about it.
 
     No promotion follows if shared files of it are of an earlier version of Lockstep, which ``older`` says in a line, or
-    if an update could not end, for the reasons in ``stuck``. ``exemption``: the exception that it runs on. ``gap``: for how long no server answers during an update.
+    if an update could not end, for the reasons in ``stuck``. ``gap``: for how long no server answers during an update.
+    ``exemption``: the exception that the release runs on.
     """
 
     environment: str
@@ -142,7 +143,8 @@ def _state(
         situation = situation._replace(next=called, source=following_release.source, waits=waits)
     advice = environment_advice.advise(situation)
     return State(
-        environment=environment.environment, runs=runs, exemption=exemption, drift=drift, older=environment.older, stuck=environment.stuck,
+        environment=environment.environment, runs=runs, exemption=exemption, drift=drift,
+        older=environment.older, stuck=environment.stuck,
         gap=environment.gap, next=following_release, advice=advice,
     )  # fmt: skip
 

@@ -14,8 +14,8 @@ from release.adapters.registry import reference
 from release.evidence import attached_statements
 from release.ledger import released_pointers
 from release.overlay import environment_file, kustomization, overlays
-from release.promotion import environment as environments
 from release.promotion import emergency, quarantined
+from release.promotion import environment as environments
 from release.promotion.checklist import PromotionContext
 from release.promotion.emergency import Exemption
 
