@@ -36,7 +36,6 @@ from release.adapters import commits
 from release.adapters.registry.reference import Reference
 from release.evidence import attached_statements, statement, trust
 from release.ledger import Change, Ledger, released_pointers
-from release.mirrors.types import MirrorFinding
 from release.promotion import approvals, image_checks
 from release.promotion.checklist import PromotionContext
 from release.promotion.context import rules_of
@@ -81,13 +80,6 @@ class Standing(NamedTuple):
     def refusal(self, environment: str) -> Refusal | None:
         """Return the refusal if the release may not run there any more."""
         return Contradicted(f"{environment} {self.problem}", self.todo) if self.problem else None
-
-    def finding(self, environment: str) -> MirrorFinding:
-        """Return the problem as a contradiction in git."""
-        return MirrorFinding(
-            where="environments", what=f"{environment}: verdict", git="pass, or an exception that holds",
-            mirror=self.problem, severity="drift", todo=self.todo,
-        )  # fmt: skip
 
 
 class _Signed(NamedTuple):

@@ -46,7 +46,8 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     params = records.work_tree.params
     findings = [finding for state in environments.values() for finding in state.findings]
     standings = emergency.here(records, ledger, tip, params.promote)
-    findings += [state.finding(name) for name, state in standings.items() if state.problem]
+    for name, standing in standings.items():
+        findings += desired.lapsed(name, standing.problem, standing.todo)
     known_bad = quarantined.here(root, ledger, tip, params.promote)
     findings += [
         MirrorFinding(

@@ -99,7 +99,7 @@ def status(root: Path) -> Status:
         )
         last = desired.last_move(name, moves)
         standing = standings[name]
-        lapsed = [standing.finding(name)] if standing.problem else []
+        lapsed = desired.lapsed(name, standing.problem, standing.todo)
         drift = (*lapsed, *environment.findings, *seen[name].findings, *last)
         state = _state(environment, runs[name], drift, following, rules.after, standing.exemption)
         states.append(state)

@@ -279,6 +279,8 @@ def test_whoever_signs_second_signs_the_words_of_the_first(root: Path) -> None:
 
 def test_without_a_policy_on_the_target_branch_nothing_is_built_and_nothing_excepted(root: Path) -> None:
     change(root, lambda plain: [each.update(emergency=None) for each in plain["promote"]["environments"].values()])
+    evidence_tree.recorded(root)
+    push(root)
     with pytest.raises(VerdictFailed, match="verdict fail: routes_well"):
         build(root, BuildOptions())
     tip = context.find(root).tip
