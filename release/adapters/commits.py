@@ -179,11 +179,13 @@ def is_ancestor(root: Path, old: str, new: str) -> bool:
 
 def before(root: Path, commit: str, tip: str) -> str | None:
     """The last commit that the branch at ``tip`` itself had before it had ``commit``; None if there is none."""
+    if not is_ancestor(root, commit, tip):
+        return None
     git = _git(root)
     later = git.ask("rev-list", "--ancestry-path", f"{commit}..{tip}").decode().split()
     own = git.ask("rev-list", "--first-parent", tip).decode().split()
     had = {commit, *later}
-    return next((name for name in own if name not in had), None) if own[0] in had else None
+    return next((name for name in own if name not in had), None)
 
 
 def touching(root: Path, tip: str, path: Path) -> list[str]:

@@ -36,7 +36,7 @@ from release.adapters import commits
 from release.adapters.registry.reference import Reference
 from release.evidence import attached_statements, statement, trust
 from release.ledger import Change, Ledger, released_pointers
-from release.promotion import approvals, image_checks
+from release.promotion import approvals, image_checks, record_checks
 from release.promotion.checklist import PromotionContext
 from release.promotion.context import rules_of
 from release.promotion.environment import Promotion, emergency_folder
@@ -264,14 +264,14 @@ def _release(context: PromotionContext, image: Reference) -> Release:
 
 def _gates(context: PromotionContext, environment: str, release: Release) -> tuple[str, ...]:
     """The gates that did not pass, sorted. Raises PromotionRefused if there are none, or one may not be excepted."""
-    commit = release.commit
-    data = commits.read(context.root, commit, layout.VERDICT)
+    commit, there = release.commit, context.records.at(release.commit)
+    data = there.data(layout.VERDICT)
     if data is None or digest.of_bytes(data) != release.materials.verdict:
         raise EvidenceRefused(
             f"{layout.VERDICT} at {commit[:12]}: is not what was signed",
             "sign the release of a record that is committed: `lockstep sign`",
         )
-    verdict = Verdict.model_validate_json(data)
+    verdict = record_checks.report(there, layout.VERDICT, Verdict)
     if verdict.status == "pass":
         raise PromotionRefused(
             f"{environment}: the verdict is pass, so no exception is needed",
@@ -372,8 +372,8 @@ def _expired(exception: GateException) -> str:
 def _chosen(opened: list[_Signed], own: str, why: str | None) -> _Signed | None:
     """The statement to sign; None for a new one. Raises PromotionRefused if others gave another reason than ``why``."""
     fitting = [one for one in opened if why in (None, one.exception.predicate.why)]
-    if fitting:
-        return max(fitting, key=lambda one: (len(one.signers), one.payload))
+    if fitting:  # Of two people who began at once, each signs the words of the other.
+        return max(fitting, key=lambda one: (own not in one.signers, len(one.signers), one.payload))
     if others := [one for one in opened if one.signers != {own}]:
         stated = others[0].exception.predicate
         raise PromotionRefused(

@@ -65,7 +65,7 @@ def find(
     placeholder_cards.check(
         commits.read_many(context.root, commit, [*placeholder_cards.PLACEHOLDERS])
     )
-    verdict = _report(there, layout.VERDICT, Verdict)
+    verdict = report(there, layout.VERDICT, Verdict)
     if problems := plugins.differences(verdict.plugins):
         raise EvidenceRefused(
             problems[0], "install the packages that it was judged with", tuple(problems[1:])
@@ -78,7 +78,7 @@ def find(
         raise EvidenceRefused(others[0], todo, tuple(others[1:]))
     if refused := verdict_refusal(verdict, excepted):
         raise refused
-    parity = _report(there, layout.PARITY_REPORT, ParityReport)
+    parity = report(there, layout.PARITY_REPORT, ParityReport)
     described = {
         name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()
     }
@@ -243,7 +243,8 @@ def _runtime(context: PromotionContext, commit: str, name: str, result: CheckRes
         )
 
 
-def _report(there: Commit, path: Path, kind: type[_R]) -> _R:
+def report(there: Commit, path: Path, kind: type[_R]) -> _R:
+    """The report at ``path`` in a commit. Raises EvidenceRefused if it is missing or cannot be read."""
     try:
         found = there.report(path, kind)
     except ValidationError as error:

@@ -274,6 +274,18 @@ def test_whoever_signs_second_signs_the_words_of_the_first(root: Path) -> None:
     assert ask(root, "cara", why="another reason").done == "moved"
 
 
+def test_of_two_people_who_began_at_once_one_signs_the_words_of_the_other(root: Path) -> None:
+    release, stated = honest(root)
+    refused(root, "ada")
+    payload = statement.except_gates(release.image.image, release.image.model, Excepted(**stated | {"why": "because"}))
+    put(root, payload, release.image.image, ("bob",))
+    assert "has 1 of 2 signatures" in why_not(root, release)
+    done = ask(root, "ada", why=None)
+    assert done.done == "moved"
+    (last, *_) = history.history(root, "staging").environments["staging"]
+    assert last.why.endswith("signed by ada, bob: because")
+
+
 # What the policy allows
 
 
