@@ -48,8 +48,11 @@ def _shares(options: Namespace) -> Iterator[tuple[object, ...]]:
     )
     longest = params_file.load(layout.PARAMS).evaluate.max_new_tokens
 
-    def cut(given: Sequence[batches.Prompt], stable: bool) -> set[tuple[batches.Prompt, ...]]:
-        ordered = sorted(set(given), key=lambda prompt: (-len(prompt), prompt))
+    def cut(given: Sequence[batches.Prompt], stable: bool) -> set[tuple[batches.Asked, ...]]:
+        ordered = [
+            batches.Asked(prompt)
+            for prompt in sorted(set(given), key=lambda prompt: (-len(prompt), prompt))
+        ]
         return {tuple(batch) for batch in batches.cut(ordered, prefix, longest, room, stable)}
 
     for stable, name in ((False, "by length"), (True, "stable")):

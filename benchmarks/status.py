@@ -1,10 +1,11 @@
-"""How long do `status`, `history` and one move take, with a long history of releases behind them?
+"""How much of a processor do verbs take, with a long history of releases behind them, and beside `dvc --version`?
 
     python -m benchmarks.status [--releases 1000] [--runs 7]
 
-Prints the median of whole processes from their start, against a bare remote on this machine, and of one move in this
-process. A release is two moves and three tags; what runs now was really built and signed, so that everything is
-compared. ``--help`` is what any verb takes before it does anything.
+Prints the median processor time of whole processes and of the git that they start, against a bare remote on this
+machine, and of one move in this process. A release is two moves and three tags; what runs now was really built and
+signed, so that everything is compared. ``--help`` is what any verb takes before it does anything. `gate` and
+`promote --dry-run` ask another repository, with the record of one model.
 """
 
 import os
@@ -20,7 +21,7 @@ from benchmarks import tables
 from checks.formats import pointer
 from checks.storage import layout
 from release.ledger import compose
-from tests import ledger_tree, mirrors_tree
+from tests import ledger_tree, mirrors_tree, promotion_tree
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import at, git
 
@@ -38,17 +39,26 @@ def main() -> None:
     """Make the history, measure, print."""
     options = tables.numbers(__doc__, releases=1000, runs=7)
     os.environ.update(ledger_tree.CLEAN)
+    # A user's processes find the bytecode of the last ones.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as scratch:
         root = _world(Path(scratch), options.releases)
+        recorded = Path(scratch, "recorded", "work")
+        recorded.parent.mkdir()
+        promotion_tree.make(recorded)
+        lockstep = ["-m", "release.cli", "-C", str(recorded)]
         commands = {
-            "--help": ["-m", "release.cli", "--help"],
+            "dvc --version": ["-m", "dvc", "--version"],
+            "--help": [*lockstep, "--help"],
             "status": ["-c", _VERB.format("status"), str(root)],
             "history": ["-c", _VERB.format("history"), str(root)],
+            "gate": [*lockstep, "gate"],
+            "promote --dry-run": [*lockstep, "promote", "staging", "--dry-run"],
         }
         seconds: dict[str, list[float]] = {name: [] for name in (*commands, "one move")}
         for turn in range(options.runs + 1):
             for name, command in commands.items():
-                started = time.perf_counter()
+                started = _processor()
                 subprocess.run(
                     [sys.executable, *command],
                     check=True,
@@ -56,15 +66,24 @@ def main() -> None:
                     cwd=REPOSITORY,
                 )
                 if turn:  # The first turn warms the page cache.
-                    seconds[name].append(time.perf_counter() - started)
+                    seconds[name].append(_processor() - started)
         for _ in range(options.runs):
-            started = time.perf_counter()
+            started = _processor()
             ledger_tree.promote(root, "staging", f"{time.monotonic_ns()}")
-            seconds["one move"].append(time.perf_counter() - started)
+            seconds["one move"].append(_processor() - started)
+    ruler = median(seconds["dvc --version"])
     rows = (
-        (f"{options.releases:,}", name, f"{median(times):.3f}") for name, times in seconds.items()
+        (f"{options.releases:,}", name, f"{median(times):.3f}", f"{median(times) / ruler:.2f}")
+        for name, times in seconds.items()
     )
-    tables.show("The ledger", ("past releases", "what", "seconds"), rows)
+    tables.show(
+        "The ledger", ("past releases", "what", "processor seconds", "times `dvc --version`"), rows
+    )
+
+
+def _processor() -> float:
+    """Return the seconds of a processor that this process and the ended ones below it have taken."""
+    return sum(os.times()[:4])
 
 
 def _world(folder: Path, releases: int) -> Path:

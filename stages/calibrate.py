@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from checks.config.params import Evaluate, Params
 from checks.evaluation import scoring
+from checks.formats.decoding import draws
 from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
 from checks.gating import chain
@@ -160,19 +161,19 @@ def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun
     threads = torch.get_num_threads()
     planned = setups(settings, len(test), threads, "cuda" if torch.cuda.is_available() else "cpu")
     runs: list[NoiseRun] = []
-    first: list[str] = []
+    first: list[tuple[str, ...]] = []
     try:
         for number, setup in enumerate(planned, 1):
             torch.set_num_threads(setup.threads)
-            texts = _texts(model, settings, test, setup, f"run {number} of {len(planned)}")
-            first = first or texts
+            answered = _answers(model, settings, test, setup, f"run {number} of {len(planned)}")
+            first = first or answered
             runs.append(
                 NoiseRun(
                     order=setup.order,
                     batch_tokens=setup.batch_tokens,
                     threads=setup.threads,
-                    metrics=_means(settings, texts, test),
-                    changed=sum(text != before for text, before in zip(texts, first, strict=True)),
+                    metrics=_means(settings, answered, test),
+                    changed=sum(one != two for one, two in zip(answered, first, strict=True)),
                 )
             )
     finally:
@@ -220,32 +221,34 @@ def _of_vllm(settings: Evaluate, engine: Vllm, given: list[int], threads: int) -
         yield Setup(f"test order, {fewer} at a time", [given], size, threads, less)
 
 
-def _texts(
+def _answers(
     model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str
-) -> list[str]:
-    """The answers in the order of the test split, whatever the order of generation."""
+) -> list[tuple[str, ...]]:
+    """The draws of each row in the order of the test split, whatever the order of generation."""
     settings = settings.model_copy(
         update={"batch_tokens": setup.batch_tokens, "engine": setup.engine}
     )
-    texts: dict[int, str] = {}
+    draws_of_row: dict[int, tuple[str, ...]] = {}
     for part in setup.parts:
         rows = [test[number] for number in part]
         made = model(settings, rows, [row.messages for row in rows], label, _TEST)
-        texts |= zip(part, made.texts, strict=True)
-    return [texts[number] for number in range(len(test))]
+        draws_of_row |= zip(part, made.draws, strict=True)
+    return [draws_of_row[number] for number in range(len(test))]
 
 
-def _means(settings: Evaluate, texts: Sequence[str], test: Sequence[Row]) -> dict[str, float]:
+def _means(
+    settings: Evaluate, answered: Sequence[tuple[str, ...]], test: Sequence[Row]
+) -> dict[str, float]:
     return {
-        scorer.kind: round(
+        metric: round(
             math.fsum(
-                scoring.score(scorer, text, row.reference)
-                for text, row in zip(texts, test, strict=True)
+                scoring.score_draws(metric, scorer, texts, row.reference)
+                for texts, row in zip(answered, test, strict=True)
             )
             / len(test),
             6,
         )
-        for scorer in settings.scorers
+        for metric, scorer in scoring.metrics(settings.scorers, draws(settings.decoding)).items()
     }
 
 

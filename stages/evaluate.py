@@ -18,6 +18,7 @@ from pathlib import Path
 
 from checks.config.params import Evaluate, Params
 from checks.evaluation import scoring
+from checks.formats import decoding
 from checks.formats.evaluation_reports import (
     Earlier,
     EvaluateMeasured,
@@ -28,12 +29,13 @@ from checks.formats.evaluation_reports import (
     ReferencesReport,
     ReferenceUse,
     Speed,
+    Spread,
 )
 from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.records.rows import Prediction, Row, of_tested_sources
-from checks.stats import intervals
+from checks.stats import draws, intervals
 from checks.storage import digest, files, layout
 from stages import entry, progress, references, tracking
 from stages.inference import answers, baselines, prompts
@@ -117,11 +119,13 @@ def evaluate(params: Params, root: Path) -> str:
         {name: model.metrics for name, model in models.items()},
         settings.confidence,
     )
+    times, spread = decoding.draws(settings.decoding), _spread(params, predictions["candidate"])
     report = EvaluationReport(
         merged=merged, base=base, test=judged.test, rows=len(test), scorers=judged.scorers,
         prompt_format=judged.prompt_format, base_prompt=answers.asked(test, base_messages),
-        confidence=settings.confidence, references=uses, models=models, summary=summary, unquantised=full,
-        engine=settings.engine,
+        confidence=settings.confidence, references=uses, models=models, unquantised=full,
+        summary=(*summary, *(draws.sentence(name, part, times) for name, part in spread.items())),
+        engine=settings.engine, decoding=settings.decoding, spread=spread,
     )  # fmt: skip
     speeds = {
         name: speed
@@ -205,8 +209,12 @@ def predict(
             "run `./lockstep run evaluate`; if it happens again, report it",
         )
     predictions = []
-    for row, text in zip(test, answered.texts, strict=True):
-        scores = {s.kind: scoring.score(s, text, row.reference) for s in params.evaluate.scorers}
+    metrics = scoring.metrics(params.evaluate.scorers, decoding.draws(params.evaluate.decoding))
+    for row, (text, *further) in zip(test, answered.draws, strict=True):
+        scores = {
+            metric: scoring.score_draws(metric, scorer, (text, *further), row.reference)
+            for metric, scorer in metrics.items()
+        }
         predictions.append(
             Prediction(
                 id=row.id,
@@ -218,6 +226,7 @@ def predict(
                 group=row.group,
                 slice=row.slice,
                 learned=row.id in learned,
+                further=tuple(further),
             )
         )
     return predictions
@@ -238,8 +247,24 @@ def _speed(answered: Answered) -> Speed | None:
 def _intervals(params: Params, predictions: Sequence[Prediction]) -> dict[str, Interval]:
     groups = [prediction.group for prediction in predictions]
     return {
-        scorer.kind: intervals.mean_interval(
-            [p.scores[scorer.kind] for p in predictions], groups, params.evaluate.confidence
+        metric: intervals.mean_interval(
+            [p.scores[metric] for p in predictions], groups, params.evaluate.confidence
+        )
+        for metric in scoring.metrics(
+            params.evaluate.scorers, decoding.draws(params.evaluate.decoding)
+        )
+    }
+
+
+def _spread(params: Params, predictions: Sequence[Prediction]) -> dict[str, Spread]:
+    """Split the variance of each scorer's mean, where rows were answered several times."""
+    if decoding.draws(params.evaluate.decoding) == 1:
+        return {}
+    groups = [prediction.group for prediction in predictions]
+    return {
+        scorer.kind: draws.spread(
+            [[scoring.score(scorer, text, p.reference) for text in p.draws] for p in predictions],
+            groups,
         )
         for scorer in params.evaluate.scorers
     }

@@ -10,11 +10,8 @@ cache or any remote. They must have the digests in git, or they are not used.
 """
 
 import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,13 +22,12 @@ from checks.process.errors import EvidenceRefused, Refusal
 from checks.records.rows import Prediction, Row, earlier_requests, request
 from checks.storage import digest, files, layout
 from stages import progress
+from stages.earlier_records import REMEDY, brought, committed
 from stages.inference import answers
 from stages.inference.answers import Answered
-from stages.tools import guarded_dvc
 
 _ANSWERS = layout.PREDICTIONS / "candidate.jsonl"
 _TRAIN = layout.SPLITS / "train.jsonl"
-_REMEDY = "push the data of that commit to a DVC remote (docs/explanation/references.md)"
 # DVC sees no reason of its own to evaluate again.
 _AGAIN = "then `./lockstep dvc repro --force --single-item evaluate`"
 
@@ -117,42 +113,48 @@ def have(
 def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) -> Answered:
     with brought(root, name, reference.commit, _ANSWERS) as path:
         if digest.of_file(path).sha256 != reference.predictions:
-            raise EvidenceRefused(f"{_ANSWERS} is not what the record names", _REMEDY)
+            raise EvidenceRefused(f"{_ANSWERS} is not what the record names", REMEDY)
         predictions = files.read_jsonl(path, Prediction)
     if [(p.id, p.reference, p.group, p.slice) for p in predictions] != [
         (r.id, r.reference, r.group, r.slice) for r in rows
     ]:
-        raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", _REMEDY)
-    return Answered([p.prediction for p in predictions], [], None)
+        raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", REMEDY)
+    further = tuple(p.further for p in predictions)
+    return Answered([p.prediction for p in predictions], [], None, further)
 
 
 def _learned(
     root: Path, name: str, reference: Reference, test: str, rows: Sequence[Row]
 ) -> frozenset[str]:
-    """Return the ids of the rows that ask what a train row of the reference asks, or an earlier turn of it.
+    """Return the ids of the rows that ask what the reference learned from, or an earlier turn of it.
 
-    They are kept on this machine, as answers are. ``test`` is the digest of ``rows``.
+    That are its train rows, and the rows that it started with. The ids are kept on this machine, as answers are.
+    ``test`` is the digest of ``rows``.
     """
     report = committed(root, reference.commit, layout.PREPARE_REPORT)
+    trained = committed(root, reference.commit, layout.TRAIN_REPORT)
     try:
-        recorded = json.loads(report or "")["splits"]["train"]["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+        recorded = {_TRAIN: json.loads(report or "")["splits"]["train"]["sha256"]}
+        if start := json.loads(trained or "{}").get("start"):
+            recorded[layout.LEARNED_BEFORE] = start["learned"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvidenceRefused(
-            f"{layout.PREPARE_REPORT} of that commit names no train split", _REMEDY
+            f"{layout.PREPARE_REPORT} of that commit names no train split", REMEDY
         ) from error
-    kept = (
-        root / layout.LEARNED / f"{digest.of_json([recorded, test]).removeprefix('sha256:')}.json"
-    )
+    key = digest.of_json([*recorded.values(), test]).removeprefix("sha256:")
+    kept = root / layout.LEARNED / f"{key}.json"
     with suppress(OSError, ValueError):
         return frozenset(json.loads(kept.read_text()))
-    with brought(root, name, reference.commit, _TRAIN) as path:
-        if digest.of_file(path).sha256 != recorded:
-            raise EvidenceRefused(f"{_TRAIN} is not what the record names", _REMEDY)
-        learned = {
-            normalised(text)
-            for row in files.each_of_jsonl(path, Row)
-            for text in (request(row.messages), *earlier_requests(row.messages))
-        }
+    learned = set[str]()
+    for wanted, expected in recorded.items():
+        with brought(root, name, reference.commit, wanted) as path:
+            if digest.of_file(path).sha256 != expected:
+                raise EvidenceRefused(f"{wanted} is not what the record names", REMEDY)
+            learned |= {
+                normalised(text)
+                for row in files.each_of_jsonl(path, Row)
+                for text in (request(row.messages), *earlier_requests(row.messages))
+            }
     row_ids = [row.id for row in rows if normalised(request(row.messages)) in learned]
     files.write_json(kept, row_ids)
     return frozenset(row_ids)
@@ -167,62 +169,5 @@ def _evaluated(
     with brought(root, name, reference.commit, layout.MERGED) as folder:
         actual = progress.tree_digest(folder, name)
         if actual != reference.merged:
-            raise EvidenceRefused(f"{layout.MERGED} is not what the record names", _REMEDY)
+            raise EvidenceRefused(f"{layout.MERGED} is not what the record names", REMEDY)
         return answers.ask(root, settings, folder, actual, rows, conversations, name)
-
-
-@contextmanager
-def brought(root: Path, name: str, commit: str, path: Path) -> Iterator[Path]:
-    """A temporary copy of an output as it was in ``commit``."""
-    home = root / layout.STATE / "references" / name
-    shutil.rmtree(home, ignore_errors=True)  # A killed run leaves it.
-    home.mkdir(parents=True)
-    place = home / path.name
-    # The command, not the library: it shares this repository's cache and remotes, and takes none of the locks that
-    # `dvc repro` holds around this stage. What goes wrong it says on standard error itself.
-    wanted = (_below_git(root) / path).as_posix()
-    to = str(place.resolve())
-    command = [
-        sys.executable,
-        "-m",
-        guarded_dvc.__name__,
-        "get",
-        ".",
-        wanted,
-        "--rev",
-        commit,
-        "-o",
-        to,
-    ]
-    try:
-        if (
-            subprocess.run(command, cwd=root, stdout=subprocess.DEVNULL, check=False).returncode
-            != 0
-        ):
-            raise EvidenceRefused(f"DVC has no {path} of that commit, here or on a remote", _REMEDY)
-        yield place
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def committed(root: Path, commit: str, path: Path) -> bytes | None:
-    """A file that git itself has, as it was in ``commit``; None where it is not there."""
-    # GitPython does not import without git.
-    with suppress(ImportError, OSError, ValueError, KeyError, EvidenceRefused):
-        import git
-
-        with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:
-            blob = repository.commit(commit).tree / (_below_git(root) / path).as_posix()
-            data: bytes = blob.data_stream.read()
-            return data
-    return None
-
-
-def _below_git(root: Path) -> Path:
-    """The folder of ``root`` in its git repository: for a past commit, DVC expects paths from the top."""
-    with suppress(ImportError, OSError, ValueError):  # GitPython does not import without git
-        import git
-
-        with suppress(git.GitError), git.Repo(root, search_parent_directories=True) as repository:
-            return root.resolve().relative_to(Path(repository.working_dir).resolve())
-    raise EvidenceRefused(f"git cannot locate {layout.PREDICTIONS}", "install git, fix the clone")

@@ -72,8 +72,8 @@ def scored(
     answered = answers.ask(root, params.evaluate, folder, model, valid, asked, "valid", VALID)
     return {
         scorer.kind: [
-            scoring.score(scorer, text, row.reference)
-            for text, row in zip(answered.texts, valid, strict=True)
+            scoring.score_draws(scorer.kind, scorer, texts, row.reference)
+            for texts, row in zip(answered.draws, valid, strict=True)
         ]
         for scorer in params.evaluate.scorers
     }

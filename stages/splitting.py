@@ -97,7 +97,7 @@ class Splitting:
         order = [
             *((rule, {part.origin}) for part in parts for rule in part.loader.rules_before()),
             *(
-                (known[name], {part.origin for part in parts if name not in part.skips})
+                (known[name], {part.origin for part in parts if not part.skips(name)})
                 for name in config.rules
             ),
             *(

@@ -19,7 +19,7 @@ from checks.kinds.suite import Answered
 from checks.process.errors import EvaluationRefused, EvidenceRefused
 from checks.records.rows import Row
 from checks.storage import files, layout
-from stages import progress, references
+from stages import earlier_records, progress
 from stages.inference import answers
 
 
@@ -65,7 +65,7 @@ class SuiteModels:
             yield self.root / layout.UNQUANTISED
         else:
             commit = self.earlier.found[role].commit
-            with references.brought(self.root, role, commit, layout.MERGED) as folder:
+            with earlier_records.brought(self.root, role, commit, layout.MERGED) as folder:
                 yield folder
 
 
@@ -106,10 +106,12 @@ class SuiteQuestions:
         return self._answer_nats[model]
 
     def ask(self, role: Role, rows: Sequence[Row], max_new_tokens: int) -> Sequence[str]:
-        """Answer ``rows`` with the model of ``role``, reusing kept answers."""
+        """Answer ``rows`` greedily with the model of ``role``, reusing kept answers."""
         root = self.models.root
         model = self.models.digests[role]
-        settings = self.evaluate.model_copy(update={"max_new_tokens": max_new_tokens})
+        settings = self.evaluate.model_copy(
+            update={"max_new_tokens": max_new_tokens, "decoding": None}
+        )
         conversations = [row.messages for row in rows]
         known = answers.known(root, settings, model, rows, conversations)
         if known is not None:

@@ -47,7 +47,7 @@ from checks.kinds.scorer import SCORERS
 from checks.kinds.suite import SUITES, Made, Material, SuiteKind
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
-from stages import entry, references
+from stages import earlier_records, entry
 from stages.sources import copies, uris
 from stages.suite_models import SuiteModels, SuiteQuestions
 
@@ -140,7 +140,7 @@ def _last(models: SuiteModels) -> tuple[Mapping[str, SuiteResult], str | None]:
     """Return the suites of main's last record, as git has them, and its commit; none if they cannot be read."""
     if (main := models.earlier.found.get("main")) is not None:
         with suppress(ValidationError):
-            data = references.committed(models.root, main.commit, layout.SUITES_REPORT) or b""
+            data = earlier_records.committed(models.root, main.commit, layout.SUITES_REPORT) or b""
             return SuitesReport.model_validate_json(data).suites, main.commit
     return {}, None
 

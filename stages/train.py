@@ -3,9 +3,11 @@
 An adapter learns (``train.lora``), or the base's own weights (``train.full``). With ``train.steps`` several methods
 train one adapter, one after the other (``stages.training.chain``).
 
-In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``.
+In:  data/splits/{train,valid}.jsonl, data/validated.json (the seal), models/base, params ``train``. With
+     ``train.start`` the adapter of that commit, and the rows that it learned from.
 Out: models/adapter (adapter_config.json, adapter_model.safetensors; quantization.json if the base was quantised; or
      trained_weights.safetensors alone, the base's own weights that learned),
+     data/learned.jsonl (those rows; empty without ``train.start``),
      reports/train.json,
      reports/loss.csv (step,loss,learning_rate, and what the method reports),
      reports/measured/train.json (seconds, energy, memory, device, MLflow's run).
@@ -16,6 +18,7 @@ from a checkpoint.
 """
 
 import importlib
+from contextlib import ExitStack
 from pathlib import Path
 
 from checks.config.params import Params
@@ -25,7 +28,7 @@ from checks.process.errors import EvidenceRefused, TrainingRefused
 from checks.storage import digest, files, layout
 from checks.training import steps
 from stages import entry
-from stages.training import chain, checkpoints, record, step
+from stages.training import chain, checkpoints, record, start, step
 from stages.training.devices import device_of
 from stages.training.training_steps import Training, splits
 from stages.weights import nf4
@@ -34,10 +37,10 @@ from stages.weights import nf4
 def train(params: Params, root: Path) -> str:
     """Fine-tune; write the adapter, its report and the loss curve.
 
-    Raises EvidenceRefused if the splits are not the sealed ones, TrainingRefused if the parameters do not fit the model
-    or the data, a loss is not finite or it takes more than train.max_memory_gb, MachineRefused if the device, memory,
-    MLflow's store, or a package that the parameters need is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is
-    not a valid number.
+    Raises EvidenceRefused if the splits are not the sealed ones or a part of what ``train.start`` names is missing,
+    TrainingRefused if the parameters do not fit the model, the data or that adapter, a loss is not finite or it takes
+    more than train.max_memory_gb, MachineRefused if the device, memory, MLflow's store, or a package that the
+    parameters need is missing, ParamsRefused if LOCKSTEP_CHECKPOINT_MINUTES is not a valid number.
     """
     minutes = checkpoints.minutes()
     for section in steps.of(params.training):
@@ -45,9 +48,11 @@ def train(params: Params, root: Path) -> str:
             needed_by = "train.quantization" if section.quantization else "train.optimizer"
             nf4.hold_installed(needed_by)
             nf4.library()
-    for stale in (layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.LOSS_CURVE):
-        (root / stale).unlink(missing_ok=True)
-    with files.replacing_folder(root / layout.ADAPTER) as folder:
+    stale = (layout.TRAIN_REPORT, layout.TRAIN_MEASURED, layout.LOSS_CURVE, layout.LEARNED_BEFORE)
+    for path in stale:
+        (root / path).unlink(missing_ok=True)
+    with ExitStack() as stack:
+        folder = stack.enter_context(files.replacing_folder(root / layout.ADAPTER))
         seal = sealed(root)
         base = digest.of_tree(root / layout.BASE).digest
         rows = splits(root)
@@ -55,7 +60,9 @@ def train(params: Params, root: Path) -> str:
             raise TrainingRefused(
                 f"{layout.SPLITS / 'train.jsonl'}: holds no rows", "run `./lockstep run prepare`"
             )
-        training = Training(params, root, base, seal, rows, minutes)
+        begin = start.opened(root, steps.of(params.training)[0], base)
+        started = stack.enter_context(begin)
+        training = Training(params, root, base, seal, rows, minutes, started)
         first, *_ = training.steps
         # All steps share the device.
         device, threads = device_of(first.train)
@@ -68,6 +75,7 @@ def train(params: Params, root: Path) -> str:
         for part in training.steps:
             kernels.hold(part.train)
         trained = chain.fit_all(training, device, threads, folder)
+        start.keep_rows(root, started)
     line = record.write(training, device, trained)
     for store in trained.stores:
         store.remove()

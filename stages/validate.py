@@ -192,7 +192,9 @@ def _wanted(config: Prepare, parts: Sequence[Part]) -> dict[str, frozenset[str]]
     # No source may skip these.
     always = frozenset((*_ALWAYS, _PRIVATE) if config.personal_data else _ALWAYS)
     return {
-        part.origin: (frozenset((*config.rules, *part.loader.defects)) - part.skips) | always
+        part.origin: always.union(
+            name for name in (*config.rules, *part.loader.defects) if not part.skips(name)
+        )
         for part in parts
     }
 

@@ -119,7 +119,7 @@ class Part(NamedTuple):
     origin: str
     folder: Path  # below data/raw
     loader: Loader
-    skips: frozenset[str]
+    skip_rules: frozenset[str]
     only_train: bool
     share: float | None
     contract: ContractFile | None = None
@@ -128,6 +128,12 @@ class Part(NamedTuple):
     def section(self) -> str:
         """Its place in params.yaml."""
         return f"data.sources.{self.origin}" if self.origin else "data"
+
+    def skips(self, rule: str) -> bool:
+        """Return whether the rule of this name is not applied to its rows."""
+        if self.loader.of_documents and not RULES.kinds[rule].of_documents:
+            return True
+        return self.loader.planted or rule in self.skip_rules
 
 
 def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
@@ -143,7 +149,7 @@ def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
                 name,
                 Path(name),
                 source_parts.loader,
-                _skipped(source_parts),
+                frozenset(source_parts.skip_rules),
                 source_parts.splits is not None,
                 source_parts.share,
                 source_parts.contract,
@@ -151,11 +157,3 @@ def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
             for name, source_parts in sorted(sources.items())
         ),
     )
-
-
-def _skipped(source: FurtherSource) -> frozenset[str]:
-    if source.loader.of_documents:
-        return frozenset(name for name, rule in RULES.kinds.items() if not rule.of_documents) | {
-            *source.skip_rules
-        }
-    return frozenset(RULES.kinds if source.loader.planted else source.skip_rules)

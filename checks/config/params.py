@@ -11,8 +11,10 @@ from checks.config.monitor import Monitor
 from checks.config.release_params import EXCUSABLE, Promote, Serve
 from checks.data import detectors
 from checks.data.personal_data import PersonalData
+from checks.evaluation import scoring
 from checks.evaluation.baselines import Baseline
 from checks.evaluation.encoder import Vectors
+from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Vllm
 from checks.formats.evaluation_reports import EARLIER
 from checks.kinds.chat_template import TEMPLATES
@@ -434,6 +436,12 @@ class Evaluate(Section):
             description="what generates the answers; null: transformers, in the stage's own process"
         ),
     ] = None
+    decoding: Annotated[
+        Decoding | None,
+        Field(
+            description="how answers to the test rows are sampled; null: the most likely token each time"
+        ),
+    ] = None
     confidence: Annotated[
         Fraction,
         Field(description="confidence level of the intervals in the report"),
@@ -451,6 +459,10 @@ class Evaluate(Section):
         kinds = [scorer.kind for scorer in self.scorers]
         if len(set(kinds)) < len(kinds):
             yield f"scorers {', '.join(kinds)} has one twice|name each scorer once"
+        if self.engine and self.decoding:
+            yield (
+                "decoding: engine vllm cannot draw the same answers again|remove engine (transformers can), or decoding"
+            )
         if self.engine and self.stable_batches:
             yield (
                 "stable_batches has no effect with engine, because vLLM forms its own batches"
@@ -615,7 +627,7 @@ class Params(Section):
         """The parameters that say whether a gate can ever be decided."""
         return GateParams(
             suites=self.suites,
-            scored=[scorer.kind for scorer in self.evaluate.scorers],
+            scored=[*scoring.metrics(self.evaluate.scorers, draws(self.evaluate.decoding))],
             baselines=self.evaluate.baselines,
             test_rows=self.validate_.min_rows.test,
             personal_data=self.prepare.personal_data,

@@ -435,7 +435,7 @@ class Promote(Section):
                 yield (
                     f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after"
                 )
-        for name in set(self.environments) - set(self.ordered):
+        for name in sorted(set(self.environments) - set(self.ordered)):
             yield (
                 f"environments.{name}.after: {self.environments[name].after!r} leads to no first environment|"
                 "use null for the first, or the name of another that leads to it"

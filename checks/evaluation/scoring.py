@@ -2,13 +2,19 @@
 
 All scorers are pure: the same two texts always give the same score (``checks.scorers`` has one file for each). White
 space around a prediction or reference is ignored.
+
+A row that was answered several times has one score by each metric: the mean of its draws, which is called after its
+scorer, the lowest (a share of rows that are right in all draws, known as pass^k) and the highest (pass@k).
 """
 
+import math
 from collections.abc import Sequence
 
 from checks.kinds.scorer import SCORERS, Scorer
 from checks.process.errors import ParamsRefused
 from checks.storage import digest
+
+IN_ALL, IN_ANY = " in all draws", " in any draw"
 
 
 def score(scorer: Scorer, prediction: str, reference: str) -> float:
@@ -20,6 +26,20 @@ def score(scorer: Scorer, prediction: str, reference: str) -> float:
             "repair that scorer",
         )
     return value
+
+
+def metrics(scorers: Sequence[Scorer], draws: int) -> dict[str, Scorer]:
+    """Return the metrics of rows that are answered ``draws`` times, and the scorer of each."""
+    ends = ("", IN_ALL, IN_ANY) if draws > 1 else ("",)
+    return {f"{scorer.kind}{end}": scorer for scorer in scorers for end in ends}
+
+
+def score_draws(metric: str, scorer: Scorer, answers: Sequence[str], reference: str) -> float:
+    """Score all answers to one row by one of ``metrics``. Raises ParamsRefused as ``score``."""
+    scores = [score(scorer, answer, reference) for answer in answers]
+    if metric.endswith(IN_ALL):
+        return min(scores)
+    return max(scores) if metric.endswith(IN_ANY) else math.fsum(scores) / len(scores)
 
 
 def digest_of(used: Sequence[Scorer]) -> str:

@@ -4,9 +4,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Vllm
 from checks.formats.report import Count, ModelName, Report
-from checks.records.identity import Digest
+from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Record, Sparse
 
 # Models released before, named by git.
@@ -48,6 +49,13 @@ class ModelResult(Record):
     slices: dict[str, dict[str, Interval]]
 
 
+class Spread(Record):
+    """The variance of the candidate's mean: the part of its rows, and the part of their draws."""
+
+    rows: Annotated[float, Field(ge=0)]
+    draws: Annotated[float, Field(ge=0)]
+
+
 class Speed(Record):
     """How fast one model answered the test rows, in the batches of the stage evaluate.
 
@@ -70,7 +78,7 @@ class EvaluateMeasured(Report):
 class Reference(Record):
     """A reference model, from the record at ``commit``."""
 
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+    commit: CommitHash
     merged: Digest
     test: Digest
     scorers: Digest
@@ -116,14 +124,14 @@ class ReferenceUse(Record):
 class EvaluationReport(Report, Sparse):
     """The candidate (the merged directory) beside references and baselines, on one test split."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"unquantised", "engine"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"unquantised", "engine", "decoding", "spread"})
 
     merged: Digest
     base: Digest
     test: Digest
     rows: Count
     scorers: Digest  # The digest of evaluate.scorers as canonical JSON.
-    # Covers the candidate's chat template, the generation settings and the engine.
+    # Covers the candidate's chat template, the generation settings, the engine and the decoding.
     prompt_format: Digest
     base_prompt: Digest  # The digest of the messages that the base was asked.
     confidence: float
@@ -134,6 +142,15 @@ class EvaluationReport(Report, Sparse):
     # The 16-bit model that answered beside a candidate of 8 bits.
     unquantised: Digest | None = None
     engine: Vllm | None = None  # The engine that generated all of its answers; None: transformers.
+    # How all models but baselines drew their answers; None: greedily.
+    decoding: Decoding | None = None
+    # By metric, where there are several draws.
+    spread: dict[str, Spread] = Field(default_factory=dict)
+
+    @property
+    def draws(self) -> int:
+        """How often each model but a baseline answered each row."""
+        return draws(self.decoding)
 
 
 class NoiseRun(Record):

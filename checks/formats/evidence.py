@@ -40,7 +40,8 @@ class Evidence:
     """All evidence. ``gaps``: by path, why a file is missing or unreadable.
 
     ``breaks``: every place where two parts have different digests. ``judged``: each path with the digest that the
-    evidence is about. ``answers``: each model's predictions, in test order.
+    evidence is about. ``train``: all rows that the model learned from, those before ``train.start`` too. ``answers``:
+    each model's predictions, in test order.
     ``suites``, ``given`` and ``judgements``: the lines of each suite, what models answered to it, and what judges said.
     """
 

@@ -10,11 +10,10 @@ from pydantic import Field, JsonValue, model_validator
 
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Report, TreePath
-from checks.records.identity import Digest
+from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Message, Record, Sparse
 
 Seconds = Annotated[float, Field(ge=0)]
-CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
 PinnedImage = Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$")]
 
 

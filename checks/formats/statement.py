@@ -10,15 +10,16 @@ checkpoint is about the branch of the environments. A sealed look is one bit abo
 """
 
 import re
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
-from checks.formats.serving import CommitHash, ImageReport, ServingReport
+from checks.formats.serving import ImageReport, ServingReport
+from checks.formats.training_reports import Start
 from checks.formats.verdict import Inside
 from checks.process.text import escape
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.identity import CommitHash, Digest
+from checks.records.rows import Record, Sparse
 from checks.records.sections import Name
 from checks.storage import layout
 
@@ -43,8 +44,10 @@ class Subject(Record):
     digest: Annotated[dict[str, str], Field(min_length=1)]
 
 
-class Materials(Record):
+class Materials(Sparse):
     """The origins of the weights. Directories by ``checks.storage.digest``'s tree digest, files by SHA-256."""
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"start"})
 
     base: Digest
     raw: Digest
@@ -57,6 +60,7 @@ class Materials(Record):
     verdict: Digest
     probes: Digest
     reports: dict[Inside, Digest]
+    start: Start | None = None  # None: the adapter was a new one
 
 
 class Release(Record):

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import Field, JsonValue, model_validator
 
 from checks.formats.report import Count, Report, StageReport
-from checks.records.identity import Digest
+from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Message, Record, Sparse
 from checks.records.sections import Name, Section
 from checks.storage import digest
@@ -187,7 +187,7 @@ class Anchored(Sparse):
     flips: Count
     unparsed: Count
     before: Annotated[str, Field(pattern=r"^[01]+$")] | None = None
-    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")] | None = None
+    commit: CommitHash | None = None
 
 
 class Compared(Sparse):

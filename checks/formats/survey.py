@@ -132,7 +132,12 @@ def _pair(
     reference = next(
         (column for column in references if column.kind == "text" and column is not prompt), None
     )
-    texts = [column for column in columns if column.kind == "text"]
+    others = {name for role in ("system", "group", "id") for name in _NAMES[role]}
+    texts = [
+        column
+        for column in columns
+        if column.kind == "text" and column.name.casefold() not in others
+    ]
     if len(texts) == 2:  # one of them is known, or the one with more values is the prompt
         prompt = prompt or max(
             (c for c in texts if c is not reference), key=lambda column: column.distinct

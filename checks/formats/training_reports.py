@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Fetched, Report, StageReport, TreePath
-from checks.records.identity import Digest
+from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Record, Sparse
 from checks.storage import digest
 
@@ -71,8 +71,22 @@ class TrainedStep(Learning):
     sparse: ClassVar[frozenset[str]] = frozenset({"figures", "batch", "stopping", "sequences"})
 
     method: str
-    started_from: Digest | None  # the adapter of the step before; None: a new adapter
+    started_from: Digest | None  # the adapter before this step; None: a new adapter
     data: dict[str, Digest]
+
+
+class Start(Record):
+    """The earlier model whose adapter a training started from, by its record in ``commit``.
+
+    ``learned``: the digest of data/learned.jsonl, which has the rows that this model, and those that it started from
+    itself, learned from. ``licenses``: of the sources of these rows, by place and commit; None: not stated.
+    """
+
+    commit: CommitHash
+    model: Digest  # merged
+    adapter: Digest
+    learned: Digest
+    licenses: Annotated[dict[str, str | None], Field(min_length=1)]
 
 
 class TrainReport(Learning, StageReport):
@@ -89,7 +103,7 @@ class TrainReport(Learning, StageReport):
 
     sparse: ClassVar[frozenset[str]] = frozenset({
         "plugins", "figures", "optimised_for", "quantised", "devices", "batch", "shard", "stopping", "chain", "full",
-        "sequences",
+        "sequences", "start",
     })  # fmt: skip
 
     base: Digest
@@ -101,6 +115,7 @@ class TrainReport(Learning, StageReport):
     quantised: Quantised | None = None  # None: the base was trained on as it is
     devices: Count | None = None  # processes that trained; None: one
     shard: Literal["fsdp2"] | None = None  # None: each had the whole base
+    start: Start | None = None  # None: a new adapter
     chain: tuple[TrainedStep, ...] = ()  # empty: one step
     full: bool = False  # the weights that learned are the base's own, and what is named adapter has all of them
 

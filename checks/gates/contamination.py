@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks.data import contamination, near_duplicates
+from checks.data import contamination
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
 from checks.records.rows import Learned, Row, request
@@ -53,6 +53,8 @@ class ContaminationGate(GateKind):
         The reports of train and evaluate are asked for too: they name, by digest, the splits that were trained on and
         tested, and the chain holds the files against them.
         """
+        from checks.data import near_duplicates
+
         splits = (layout.SPLITS / "train.jsonl", layout.SPLITS / "test.jsonl")
         case.evidence.hold(layout.TRAIN_REPORT, layout.EVALUATION, *splits)
         test, train = case.evidence.test, case.evidence.train

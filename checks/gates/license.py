@@ -5,7 +5,7 @@ Whether a model's weights derive from the data they were trained on is disputed.
 that they do: a share-alike licence of the data binds the adapter as one of the base does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -46,6 +46,9 @@ class LicenseGate(GateKind):
         report = case.evidence.need(case.evidence.reports.fetch, layout.FETCH_REPORT)
         sources = case.params.licenses
         stated = {**sources, "adapter": self.adapter}
+        train = case.evidence.reports.train
+        before = train.start.licenses if train and train.start else {}
+        stated |= before
         parity = case.evidence.reports.parity
         # The draft's licence is the one that params.yaml stated when merge ran; another licence runs merge again.
         if parity and parity.draft:
@@ -57,7 +60,7 @@ class LicenseGate(GateKind):
                 problem
                 for part, row in rows.items()
                 if not row
-                for problem in _unknown(case.name, part, stated[part])
+                for problem in _unknown(_place(case.name, part, before), stated[part])
             ),
             *(
                 problem
@@ -95,14 +98,21 @@ class LicenseGate(GateKind):
         )
 
 
-def _unknown(name: str, part: str, stated: str | None) -> Iterator[str]:
+def _place(name: str, part: str, before: Container[str]) -> str:
+    """Return where a licence is stated. ``before``: the parts that training started with."""
+    if part in before:
+        return f"{layout.TRAIN_REPORT}: {part}"
     place = f"gates.{name}.adapter" if part == "adapter" else f"{part}.license"
+    return f"{layout.PARAMS}: {place}"
+
+
+def _unknown(place: str, stated: str | None) -> Iterator[str]:
     if stated is None:
-        yield f"{layout.PARAMS}: {place}: no licence is stated"
+        yield f"{place}: no licence is stated"
     else:
         meant = " or ".join(sorted(licenses.read(stated)))
         yield (
-            f"{layout.PARAMS}: {place}: {stated!r} is not in the table of docs/reference/licenses.md"
+            f"{place}: {stated!r} is not in the table of docs/reference/licenses.md"
             + (f", which has {meant}" if meant else f"; what is your own is {licenses.OWN}")
         )
 

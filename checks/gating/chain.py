@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from checks.data.documents import asked
 from checks.data.personal_data import strings
+from checks.evaluation import baselines
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import (
     EvaluationReport,
@@ -129,6 +130,9 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     )
     judged |= _digests_of_folders(reports)
     train = disk.parts(_SPLIT_FILES["train"], Row, _learned)
+    if reports.train and reports.train.start:
+        judged |= disk.digests([layout.LEARNED_BEFORE])
+        train += disk.parts(layout.LEARNED_BEFORE, Row, _learned)
     test = disk.lines(_SPLIT_FILES["test"], Row)
     answers = {name: disk.lines(path, Prediction) for name, path in answer_files.items()}
     breaks = [
@@ -137,7 +141,8 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
         *_model_breaks(reports),
     ]
     for name, found in answers.items():
-        breaks += _row_breaks(test, found, answer_files[name])
+        drawn = reports.evaluation if name not in baselines.NAMES else None
+        breaks += _row_breaks(test, found, answer_files[name], drawn.draws if drawn else 1)
     return Evidence(
         reports, train, test, answers, disk.gaps, tuple(breaks), dict(sorted(judged.items())),
         {name: disk.lines(path, SuiteLine) for name, path in line_files.items()},
@@ -272,6 +277,10 @@ def _pairs(
         yield f"{name} split", disk, ("validate", data.splits.get(name, "") if data else None)
         if name != "test":
             yield f"{name} split", disk, ("train", train.splits.get(name, "") if train else None)
+    if train and train.start:
+        before = layout.LEARNED_BEFORE.as_posix()
+        learned = ("train", train.start.learned)
+        yield "rows learned before", (before, judged.get(before, "")), learned
     if parity and parity.exported and (calibration := parity.exported.calibration):
         rows = _SPLIT_FILES["train"].as_posix()
         yield "train split", (rows, judged.get(rows)), ("merge", calibration.train)
@@ -373,9 +382,9 @@ def _model_breaks(reports: Reports) -> Iterator[str]:
 
 
 def _row_breaks(
-    test: tuple[Row, ...], predictions: tuple[Prediction, ...], path: Path
+    test: tuple[Row, ...], predictions: tuple[Prediction, ...], path: Path, times: int
 ) -> Iterator[str]:
-    """Predictions must be of exactly the test rows, each once, in order, with the same references."""
+    """Predictions must be of exactly the test rows, in order, with the same references and ``times`` draws of each."""
     if not test and predictions:
         yield f"{_SPLIT_FILES['test']}: has no rows, {path} has {len(predictions)}"
     if not test or not predictions:
@@ -397,3 +406,5 @@ def _row_breaks(
             prediction.slice,
         ):
             yield f"{path}:{number}: row {row.id} has another reference, group or slice than the test split"
+        if len(prediction.draws) != times:
+            yield f"{path}:{number}: row {row.id} has {len(prediction.draws)} draws, {layout.EVALUATION} says {times}"

@@ -33,9 +33,9 @@ class Sample:
         suites: Mapping[str, SuiteKind] = MappingProxyType({}),
     ) -> None:
         self._evidence, self._suites = evidence, suites
-        self._scorers: dict[str, Scorer] = {scorer.kind: scorer for scorer in scorers}
         # A claimed score can be held against ours only where the evaluation was scored by the same scorers.
         evaluation = evidence.reports.evaluation
+        self._scorers = scoring.metrics(scorers, evaluation.draws if evaluation else 1)
         self._claimed = evaluation is not None and evaluation.scorers == scoring.digest_of(scorers)
         self._scores: dict[tuple[str, str], NDArray[np.float64]] = {}
         codes: dict[str, int] = {}
@@ -75,8 +75,13 @@ class Sample:
         answers = self._evidence.answers.get(model, ())
         if not answers:
             raise NoEvidence(f"no evidence: evaluate did not ask {model}")
-        scorer = self._scorers[metric]
-        scores = np.array([scoring.score(scorer, a.prediction, a.reference) for a in answers])
+        if (scorer := self._scorers.get(metric)) is None:
+            raise NoEvidence(
+                f"no evidence: {layout.EVALUATION} has one draw of each row, and no {metric}; run `lockstep run`"
+            )
+        scores = np.array(
+            [scoring.score_draws(metric, scorer, a.draws, a.reference) for a in answers]
+        )
         if self._claimed:
             _hold(path.as_posix(), metric, answers, scores)
         return scores

@@ -328,7 +328,7 @@ def _name(kind: type[GateKind]) -> str:
     return tag(kind)
 
 
-GATES: Registry[GateKind] = Registry("lockstep.gates", GateKind, _name)
+GATES: Registry[GateKind] = Registry("lockstep.gates", GateKind, _name, hyphen="_")
 Gate = Annotated[GateKind, GATES]
 
 

@@ -9,6 +9,7 @@ libraries.
 """
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic import Field, field_validator
 
 from checks.kinds.registry import Registry, Unfit, tag
 from checks.kinds.scorer import ScorerKind
+from checks.records.identity import CommitHash
 from checks.records.rows import Row
 from checks.records.sections import Positive, Section, Strings
 
@@ -186,6 +188,13 @@ class Train(Section):
     full: Annotated[
         Full | None, Field(description="the base's own weights, without an adapter; null: see lora")
     ] = None
+    start: Annotated[
+        CommitHash | None,
+        Field(
+            description="the commit whose recorded adapter training starts from, as `lockstep start` writes it; null: "
+            "a new adapter"
+        ),
+    ] = None
     learning_rate: Annotated[
         float, Field(gt=0, lt=1, description="the largest learning rate, reached after the warm-up")
     ]
@@ -332,6 +341,10 @@ class Train(Section):
                 f"full: train.method {self.method!r} needs an adapter: the model with its adapter switched off is what "
                 "it compares with|use lora, or train.method sft"
             )
+        wholes = self.lora.modules_to_save if self.lora else ()
+        never = {"full": self.full, "shard": self.shard, "lora.modules_to_save": wholes}
+        if self.start and (written := [name for name, value in never.items() if value]):
+            yield f"start: is not offered with {' and '.join(written)}|write start: null"
         if self.full and self.quantization:
             yield "full: weights in 4 bits cannot be trained|remove quantization, or use lora"
         if self.full and self.shard:
@@ -375,6 +388,16 @@ class Train(Section):
         if value == "bfd_split":
             raise ValueError(
                 "bfd_split cuts rows above max_length, which are refused; it is bfd for all others|use bfd"
+            )
+        return value
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _stays(cls, value: Any) -> Any:
+        if value is not None and not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", str(value)):
+            raise ValueError(
+                f"{value!r} is not the full hash of a commit, and another name may mean another model tomorrow|run "
+                f"`lockstep start {value}`, which writes the commit that it means now"
             )
         return value
 

@@ -11,14 +11,15 @@ A team's repository adds a kind by a file in its folder ``kinds`` (``checks.kind
 pyproject.toml names the folders of Lockstep's own kinds: its entry points of the group ``lockstep_kinds``. So this
 package finds kinds of ``stages`` and ``release``, which stand above it, and names neither.
 
-A ``Registry`` has all kinds of a group, in an order that is the same on every machine. A kind from outside is
-imported when a parameter names it, and is else only a name. Two kinds of one name raise nothing before
-``refuse_broken``, which whoever reads params.yaml calls.
+A ``Registry`` has all kinds of a group, in an order that is the same on every machine. A kind is imported when a
+parameter names it, and is else only a name. Two kinds of one name raise nothing before ``refuse_broken``, which whoever
+reads params.yaml calls.
 """
 
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
 import re
 import sys
@@ -30,7 +31,7 @@ from types import MappingProxyType, ModuleType
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from checks.kinds import plugins, team_kinds
 from checks.process import distribution
@@ -41,6 +42,7 @@ T = TypeVar("T")
 
 # The group of the folders of Lockstep's own kinds in pyproject.toml.
 _OWN = "lockstep_kinds"
+_INSTALL_AGAIN = "install it again: remove .venv and run ./lockstep; in a clone of Lockstep: pip install --no-deps -e ."
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
@@ -49,11 +51,10 @@ class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunc
 
 
 class Registry(Generic[T]):
-    """All kinds of one group by name: Lockstep's in their order, then those of packages and of the team by name.
+    """All kinds of one group by name: Lockstep's, then those of packages and of the team.
 
     It annotates a parameter that names a kind, ``Annotated[str, RULES]``, or a section, ``Annotated[Loader, LOADERS]``.
-    The kinds are imported when they are first asked for, because their modules import the interface that the registry
-    stands beside. MachineRefused is raised for a kind from outside that is named and cannot be used.
+    A kind is imported when a parameter names it, and MachineRefused is raised if it then cannot be used.
     """
 
     def __init__(
@@ -64,19 +65,21 @@ class Registry(Generic[T]):
         field: str = "kind",
         *,
         own: bool = True,
+        hyphen: str = "-",
     ) -> None:
         """Declare the kinds of ``group``, each a class below ``base``, which is ``T``.
 
-        Every module directly in the group's folder is a kind, unless its name begins with ``_``. ``name_of`` gives the
-        name that params.yaml uses, and raises Unfit for a class that is no kind; None: ``tag``. ``field``: the
-        parameter that names the kind. Kinds of Lockstep are in the order of their ``rank``, if they have one, and of
-        their names where that leaves a choice. ``own``: Lockstep has kinds of the group.
+        Every module directly in the group's folder is a kind, unless its name begins with ``_``. The kind has the
+        module's name, with ``hyphen`` for ``_``. ``name_of`` gives the name that the class itself says, and raises
+        Unfit for a class that is no kind; None: ``tag``. ``field``: the parameter that names the kind. ``own``:
+        Lockstep has kinds of the group.
         """
         self.group = group
         self._base = base
         self._name_of: Callable[[type[Any]], str] = name_of or tag
         self._field = field
         self._own = own
+        self._hyphen = hyphen
         _declared[group] = self
 
     def __get_pydantic_core_schema__(
@@ -89,52 +92,80 @@ class Registry(Generic[T]):
         if source is str:
             names = core_schema.literal_schema(list(self.names))
             return core_schema.no_info_after_validator_function(self._named, names)
-        choices = {name: handler.generate_schema(self.annotation(name)) for name in self.names}
-        union = core_schema.tagged_union_schema(choices, discriminator=self._field)
-        models: dict[str, Any] = dict(self.kinds)
-        optional = (
-            name
-            for name, kind in models.items()
-            if not kind.model_fields[self._field].is_required()
-        )
-        default = next(optional, None)
-        if default is None:
-            return union
-
-        def tagged(value: Any) -> Any:
-            return {self._field: default, **value} if isinstance(value, dict) else value
-
-        return core_schema.no_info_before_validator_function(tagged, union)
+        return _Later(self._validated, self._union).__get_pydantic_core_schema__(source, handler)
 
     @property
     def kinds(self) -> Mapping[str, type[T]]:
-        """The kinds by name. One from outside is imported when it is looked up, and iterated over only after that."""
-        return self._found.kinds
+        """The kinds by name, each imported when it is looked up. One from outside is iterated over only after that."""
+        return self._all.kinds
 
     @property
     def names(self) -> tuple[str, ...]:
         """The name of every kind. None is imported for it."""
-        return self._found.names
+        return tuple(self._all.kinds.added)
 
     def annotation(self, name: str) -> Any:
-        """Return the type of a section of the kind ``name``. One from outside is imported when a value is validated."""
-        if name in self._found.kinds.unloaded:
-            return Annotated[Any, _Later(partial(self.kinds.__getitem__, name))]
-        return self.kinds[name]
+        """Return the type of a section of the kind ``name``, which is imported when a value is validated."""
+        kinds: Mapping[str, Any] = self.kinds
+        return Annotated[
+            Any,
+            _Later(
+                lambda value: kinds[name].model_validate(value),
+                lambda: kinds[name].__pydantic_core_schema__,
+            ),
+        ]
 
     def _named(self, name: str) -> str:
         assert self.kinds[name]
         return name
 
+    def _validated(self, value: Any) -> Any:
+        """Return the section that the kind which ``value`` names makes of it. Raises the errors of a tagged union."""
+        if isinstance(value, self._base):
+            return value
+        if not isinstance(value, dict):
+            raise PydanticKnownError("model_attributes_type")
+        section = value if self._field in value else self._default() | value
+        discriminator = {"discriminator": repr(self._field)}
+        if self._field not in section:
+            raise PydanticKnownError("union_tag_not_found", discriminator)
+        name = section[self._field]
+        if name not in self.names:
+            tags = {"tag": str(name), "expected_tags": ", ".join(map(repr, self._ranked()))}
+            raise PydanticKnownError("union_tag_invalid", discriminator | tags)
+        kinds: Mapping[str, Any] = self.kinds
+        return kinds[name].model_validate(section)
+
+    def _default(self) -> dict[str, str]:
+        """Return ``field`` with the first kind whose model has a default for it; empty if none has."""
+        models: Mapping[str, Any] = self.kinds
+        fields = ((name, model.model_fields[self._field]) for name, model in models.items())
+        return next(({self._field: name} for name, field in fields if not field.is_required()), {})
+
+    def _ranked(self) -> list[str]:
+        """Return the names as lists show them: Lockstep's by the kind's ``rank``, if it has one, then the others."""
+        added = self._all.kinds.added
+
+        def rank(name: str) -> float:
+            return getattr(self.kinds[name], "rank", 0) if added[name].own else math.inf
+
+        return sorted(added, key=rank)
+
+    def _union(self) -> CoreSchema:
+        """Return the schema of a section of any kind, for the JSON schema."""
+        kinds: Mapping[str, Any] = self.kinds
+        choices = {name: kinds[name].__pydantic_core_schema__ for name in self._ranked()}
+        return core_schema.tagged_union_schema(choices, discriminator=self._field)
+
     @property
     def outside(self) -> Mapping[str, metadata.EntryPoint]:
         """The entry points of kinds from packages."""
-        return self._found.outside
+        return self._all.outside
 
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
         """The kinds from outside that have the name of another, as (problem, fix); they are not in ``kinds``."""
-        return self._found.broken
+        return self._all.broken
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
         """Return what evidence records of the kinds ``names``; nothing for Lockstep's own and the team's.
@@ -145,90 +176,79 @@ class Registry(Generic[T]):
         return {f"{self.group}:{name}": plugins.identity(self.outside[name]) for name in used}
 
     @functools.cached_property
-    def _found(self) -> "_Found":
-        modules = _own_modules(self.group) if self._own else []
-        own = [_class_in(importlib.import_module(module), self._base) for module in modules]
-        own.sort(key=lambda kind: (getattr(kind, "rank", 0), self._name_of(kind)))
-        kinds = {self._name_of(kind): kind for kind in own}
-        if len(kinds) < len(own):
-            raise ValueError(f"{self.group}: two modules have a kind of one name")
+    def _all(self) -> "_All":
         added: dict[str, _Added] = {}
         broken: list[tuple[str, str]] = []
-        unloaded: dict[str, Callable[[], type[Any]]] = {}
-        for kind in (*_of_packages(self.group), *_of_team(self.group)):
-            start = f"{kind.by} adds {kind.name!r} to {self.group}"
-            if kind.name in added:
-                broken.append((f"{start}, which {added[kind.name].by} adds too", kind.rename))
-            elif kind.name in kinds:
-                broken.append((f"{start}, which is a kind of Lockstep", kind.rename))
-            else:
-                added[kind.name] = kind
-                unloaded[kind.name] = partial(self._load, kind, start)
+        own = _of_lockstep(self.group, self._hyphen) if self._own else ()
+        for kind in (*own, *_of_packages(self.group), *_of_team(self.group)):
+            earlier = added.setdefault(kind.name, kind)
+            if earlier is not kind:
+                by = "is a kind of Lockstep" if earlier.own else f"{earlier.by} adds too"
+                broken.append((f"{self._start(kind)}, which {by}", kind.rename))
         outside = {name: kind.entry for name, kind in added.items() if kind.entry}
-        names = (*kinds, *unloaded)
-        return _Found(names, _Kinds(kinds, unloaded), MappingProxyType(outside), tuple(broken))
+        return _All(_Kinds(added, self._load), MappingProxyType(outside), tuple(broken))
 
-    def _load(self, kind: "_Added", start: str) -> type[Any]:
+    def _load(self, kind: "_Added") -> type[Any]:
         try:
             return _loaded(kind, self._base, self._name_of)
         except Unfit as why:
-            raise MachineRefused(f"{start}, which {why}", kind.repair) from why
+            raise MachineRefused(f"{self._start(kind)}, which {why}", kind.repair) from why
+
+    def _start(self, kind: "_Added") -> str:
+        return f"{kind.by} adds {kind.name!r} to {self.group}"
 
 
 class _Kinds(Mapping[str, type[Any]]):
-    """Kinds by name. One of ``unloaded`` is loaded when it is looked up, and only then iterated over."""
+    """Kinds by name, each loaded when it is looked up. One from outside is iterated over only after that."""
 
     def __init__(
-        self, loaded: dict[str, type[Any]], unloaded: dict[str, Callable[[], type[Any]]]
+        self, added: Mapping[str, "_Added"], load: Callable[["_Added"], type[Any]]
     ) -> None:
-        self._loaded = loaded
-        self.unloaded = unloaded
+        self.added = added
+        self._load = load
+        self._loaded: dict[str, type[Any]] = {}
 
     def __getitem__(self, name: str) -> type[Any]:
-        if name in self.unloaded:
-            self._loaded[name] = self.unloaded[name]()
-            del self.unloaded[name]
+        if name not in self._loaded:
+            self._loaded[name] = self._load(self.added[name])
         return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._loaded)
+        return iter([name for name, kind in self.added.items() if kind.own or name in self._loaded])
 
     def __len__(self) -> int:
-        return len(self._loaded)
+        return sum(1 for _ in self)
 
 
 class _Later(NamedTuple):
-    """Validates a section by a kind that is loaded for it."""
+    """Annotates a value that a kind validates, of which neither is known before."""
 
-    load: Callable[[], type[Any]]
+    validated: Callable[[Any], Any]
+    schema: Callable[[], CoreSchema]
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Return a schema that loads the kind when a value, or a JSON schema, is asked for."""
+        """Return a schema that asks for the kind when a value, or a JSON schema, is asked for."""
         del source, handler
-
-        def validated(value: Any) -> Any:
-            return self.load().model_validate(value)
 
         def described(schema: Any, handler: Any) -> Any:
             del schema
-            return handler(self.load().__pydantic_core_schema__)
+            return handler(self.schema())
 
         return core_schema.no_info_plain_validator_function(
-            validated, metadata={"pydantic_js_functions": [described]}
+            self.validated, metadata={"pydantic_js_functions": [described]}
         )
 
 
-class _Found(NamedTuple):
-    names: tuple[str, ...]
+class _All(NamedTuple):
     kinds: _Kinds
     outside: Mapping[str, metadata.EntryPoint]
     broken: tuple[tuple[str, str], ...]
 
 
 class _Added(NamedTuple):
-    """A kind from outside, not loaded yet. ``by`` says who adds it; ``rename`` and ``repair`` fix problems."""
+    """A kind that is not loaded yet. ``by`` says who adds it; ``rename`` and ``repair`` fix problems."""
 
     name: str
     by: str
@@ -236,6 +256,16 @@ class _Added(NamedTuple):
     repair: str
     entry: metadata.EntryPoint | None
     load: Callable[[], object]
+    own: bool = False
+
+
+def _of_lockstep(group: str, hyphen: str) -> Iterator[_Added]:
+    folder = _own_folder(group)
+    for module in pkgutil.iter_modules(folder.__path__):
+        if not module.name.startswith("_"):
+            load = partial(_own_module, f"{folder.__name__}.{module.name}")
+            name = module.name.replace("_", hyphen)
+            yield _Added(name, "Lockstep", "", _INSTALL_AGAIN, None, load, own=True)
 
 
 def _of_packages(group: str) -> Iterator[_Added]:
@@ -339,13 +369,8 @@ def _folder_name(group: str) -> str:
     return group.removeprefix(plugins.PREFIX)
 
 
-def _own_modules(group: str) -> list[str]:
-    folder = _own_folder(group)
-    return sorted(
-        module.name
-        for module in pkgutil.iter_modules(folder.__path__, f"{folder.__name__}.")
-        if not module.name.rpartition(".")[2].startswith("_")
-    )
+def _own_module(name: str) -> ModuleType:
+    return importlib.import_module(name)
 
 
 def _own_folder(group: str) -> ModuleType:
@@ -357,5 +382,5 @@ def _own_folder(group: str) -> ModuleType:
             return folder
     raise MachineRefused(
         f"the installed {distribution.NAME} does not say where its {name} are: it was installed before this code",
-        "install it again: remove .venv and run ./lockstep; in a clone of Lockstep: pip install --no-deps -e .",
+        _INSTALL_AGAIN,
     )

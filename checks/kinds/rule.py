@@ -5,8 +5,9 @@ may import pydantic, the standard library and ``checks``, except ``checks.config
 only inside functions, because the release tool reads params.yaml without them.
 """
 
+import functools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
 from checks.data.drafts import Draft, parted
@@ -96,24 +97,28 @@ def _name(rule: type[Rule]) -> str:
 RULES: Registry[Rule] = Registry("lockstep.rules", Rule, _name)
 
 
-class _Rules(dict[str, Rule]):
-    """Rules by name. One from outside is made when it is looked up."""
+class _Rules(Mapping[str, Rule]):
+    """Rules by name, each made when it is looked up."""
 
-    numbers: Numbers
+    def __init__(self, numbers: Numbers) -> None:
+        self._made = functools.cache(lambda name: RULES.kinds[name](numbers))
 
-    def __missing__(self, name: str) -> Rule:
-        self[name] = rule = RULES.kinds[name](self.numbers)
-        return rule
+    def __getitem__(self, name: str) -> Rule:
+        return self._made(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(RULES.kinds)
+
+    def __len__(self) -> int:
+        return len(RULES.kinds)
 
 
-def all_rules(numbers: Numbers) -> dict[str, Rule]:
+def all_rules(numbers: Numbers) -> Mapping[str, Rule]:
     """Every rule by its name, whether ``prepare.rules`` names it or not, with the numbers of the section prepare.
 
     Rules from outside are there once they are looked up.
     """
-    rules = _Rules({name: rule(numbers) for name, rule in RULES.kinds.items()})
-    rules.numbers = numbers
-    return rules
+    return _Rules(numbers)
 
 
 def rows_dropped(counts: Iterable[RuleCount]) -> str:

@@ -7,6 +7,7 @@ from pydantic import Field
 from checks.records.rows import Record
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
 # What evidence calls a kind from outside, such as lockstep.gates:no-secrets.
 PluginName = Annotated[str, Field(pattern=r"^lockstep\.[a-z]{1,30}:[a-z0-9][a-z0-9_-]{0,59}$")]
 

@@ -230,9 +230,10 @@ class Prediction(Sparse):
 
     ``score`` is by the first scorer of evaluate.scorers, ``scores`` by each, all in [0, 1]. ``learned``: the train
     split of this model, a reference of another test split, asks the same. No comparison with it counts this row.
+    ``further``: the answers of the second and later draws, where answers are sampled. Scores are means over all draws.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"learned"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"learned", "further"})
 
     id: Annotated[str, Field(min_length=1)]
     prompt: str
@@ -243,3 +244,9 @@ class Prediction(Sparse):
     group: str
     slice: str
     learned: bool = False
+    further: tuple[str, ...] = ()
+
+    @property
+    def draws(self) -> tuple[str, ...]:
+        """All answers to the row."""
+        return (self.prediction, *self.further)

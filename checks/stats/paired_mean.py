@@ -44,10 +44,11 @@ class MeanDifference:
         """P-value of the hypothesis that the true mean is ``bound`` or more."""
         if not self.deviation:
             return 0.0 if self.mean < bound else 1.0
-        from scipy.stats import t
+        from scipy.special import stdtr
 
         apart = (self.mean - bound) / self._error
-        return float(t.cdf(max(apart, hall.transformed(apart, self._of_mean)), self.groups - 1))
+        statistic = max(apart, hall.transformed(apart, self._of_mean))
+        return float(stdtr(self.groups - 1, statistic))
 
     def p_at_most(self, bound: float) -> float:
         """P-value of the hypothesis that the true mean is ``bound`` or less."""
@@ -57,9 +58,9 @@ class MeanDifference:
         """The number above the mean for which ``p_at_least`` is ``level``: the upper bound at confidence 1 - level."""
         if not self.deviation:
             return self.mean
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        least = float(t.ppf(level, self.groups - 1))
+        least = float(stdtrit(self.groups - 1, level))
         return self.mean - min(least, hall.apart_at(least, self._of_mean)) * self._error
 
     def lower(self, level: float) -> float:
@@ -74,9 +75,9 @@ class MeanDifference:
         """
         if not self.deviation:
             return 0.0
-        from scipy.stats import t
+        from scipy.special import stdtrit
 
-        luck = float(t.ppf(LUCK, self.groups - 1)) * self._error
+        luck = float(stdtrit(self.groups - 1, LUCK)) * self._error
         return self.upper(level) - self.mean + luck
 
     def groups_needed(self, bound: float, level: float) -> int | None:

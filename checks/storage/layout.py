@@ -15,6 +15,8 @@ BASE = Path("models/base")
 RAW = Path("data/raw")
 SPLITS = Path("data/splits")  # train.jsonl, valid.jsonl, test.jsonl
 SEAL = Path("data/validated.json")  # the splits that passed every expectation, by digest
+# The rows that the model learned from which training started (train.start); empty if it started anew.
+LEARNED_BEFORE = Path("data/learned.jsonl")
 # The merged model's offline answers, token by token. A server is compared with them.
 PROBES = Path("data/probes.json")
 ADAPTER = Path("models/adapter")

@@ -37,6 +37,7 @@ _OF_ALL = {
     "precision": _ONE_BASE,
     "quantization": _ONE_BASE,
     "devices": "all steps train on as many devices",
+    "start": "only the first step starts from it",
 }
 _METHOD: TypeAdapter[Train] = TypeAdapter(AnyTrain)
 _SHARED = {name: field for name, field in Train.model_fields.items() if name != "method"}
@@ -46,7 +47,8 @@ class Steps(Section):
     """Several methods on one adapter, one after the other.
 
     Beside ``steps`` stands what all steps share. A step has the keys of its method, and may write a shared one anew.
-    ``lora``, ``precision``, ``quantization`` and ``devices`` are shared by all; ``shard`` and ``full`` are not offered.
+    ``lora``, ``precision``, ``quantization``, ``devices`` and ``start`` are shared by all; ``shard`` and ``full`` are
+    not offered.
     """
 
     method: Annotated[
@@ -237,7 +239,7 @@ def _unfit(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
             _METHOD.validate_python(merged)
         except ValidationError as error:
             for detail in error.errors(include_url=False):
-                inner = tuple(part for part in detail["loc"] if part != step["method"])
+                inner = detail["loc"]
                 mine = not inner or inner[0] in step or inner[0] not in value
                 place = ("steps", number, *inner) if mine else inner
                 if (place, detail["type"], detail["msg"]) not in seen:

@@ -15,9 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
-
 from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
 from checks.process.text import redact
@@ -84,7 +81,7 @@ def read(text: str) -> Pin:
     pins = [
         Pin(match["extras"] or "", match["version"], tuple(_HASH.findall(match["hashes"])))
         for match in _packages(text)
-        if canonicalize_name(match["name"]) == distribution.NAME
+        if canonical(match["name"]) == distribution.NAME
     ]
     if len(pins) != 1:
         raise ParamsRefused(
@@ -97,7 +94,7 @@ def read(text: str) -> Pin:
 def hashes(text: str) -> dict[str, frozenset[str]]:
     """Return the SHA-256 that a file names for each package, by its canonical name. Raises as ``read``."""
     return {
-        canonicalize_name(match["name"]): frozenset(_HASH.findall(match["hashes"]))
+        canonical(match["name"]): frozenset(_HASH.findall(match["hashes"]))
         for match in _packages(text)
     }
 
@@ -122,10 +119,15 @@ def replaced(text: str, pin: Pin) -> str:
     return "".join(f"{own if _name(line) == distribution.NAME else line}\n" for line in kept)
 
 
+def canonical(name: str) -> str:
+    """Return the name of a package as indexes compare it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _name(line: str) -> str | None:
     """Return the canonical name of the package in a line; None for another line."""
     match = _LINE.fullmatch(line.strip())
-    return match and canonicalize_name(match["name"])
+    return match and canonical(match["name"])
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -162,15 +164,17 @@ def of(version: str | None, extras: str = EXTRAS, named: Collection[str] = ()) -
 
 def own_packages(requirements: Iterable[str], extras: Iterable[str] | None = None) -> set[str]:
     """Return the packages of Lockstep's own among its requirements; with ``extras``, those that these install."""
+    from packaging.requirements import Requirement
+
     own = [
         requirement
         for requirement in map(Requirement, requirements)
-        if canonicalize_name(requirement.name).startswith(_OWN)
+        if canonical(requirement.name).startswith(_OWN)
     ]
     if extras is not None:
         known = [{"extra": extra} for extra in ("", *extras)]
         own = [one for one in own if one.marker is None or any(map(one.marker.evaluate, known))]
-    return {canonicalize_name(requirement.name) for requirement in own}
+    return {canonical(requirement.name) for requirement in own}
 
 
 def _downloaded(pip: list[str], folder: Path, name: str, version: str | None) -> Path:

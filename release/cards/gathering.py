@@ -359,6 +359,11 @@ def _parts(root: Path, pointer: Pointer, stated: Release) -> Iterator[Part]:
             if layout.GGUF in layer.files
         ),
         ("adapter", made.adapter, "what training made, merged into the base"),
+        *(
+            ("start", start.adapter, f"the adapter of model {start.model} that training began with")
+            for start in [made.start]
+            if start
+        ),
         ("base model", made.base, "its files, as a tree"),
         ("evaluation", made.reports.get(str(layout.EVALUATION)), "the scores of this page"),
         *(

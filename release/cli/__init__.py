@@ -53,6 +53,7 @@ from release.cli import (
     sealed,
     shadow,
     sign,
+    start,
     status,
     sweep,
     upgrade,
@@ -87,6 +88,8 @@ def main(context: click.Context, root: Path) -> None:
     """
     context.obj = root
     use_kinds(root)
+    # Pydantic would read the metadata of every installed package, for plugins that Lockstep does not use.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     if os.environ.get("NO_COLOR"):  # https://no-color.org
         context.color = False
     # Characters that the terminal's encoding lacks are printed as escapes.
@@ -101,6 +104,7 @@ SECTIONS: dict[
     "Begin": (init.init, upgrade.upgrade, doctor.doctor, schema.schema),
     "Train and judge": (
         run.run,
+        start.start,
         gate.gate,
         data.data,
         estimate.estimate,

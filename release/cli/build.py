@@ -57,3 +57,8 @@ def build(
     else:
         show(verb.build(root, options), as_json, lambda report: report.image)
     tell_of_exception(root)
+    if judged := verb.decoding(root):
+        click.echo(
+            f"The gates judged answers at {judged.named}: the image sets neither, so each request must.",
+            err=True,
+        )

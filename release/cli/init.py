@@ -354,7 +354,7 @@ def _show(begun: "Begun", wanted: float, *, pinned: bool) -> None:
     left_out = f"of the old params.yaml: {', '.join(begun.left_out)}; write in what your task needs"
     # Each of these lines is shown if it applies.
     remarks = [
-        (choice.margin > wanted, "", f"{wanted:g} was wanted: the file has too few rows for it"),
+        (choice.margin > wanted, "", f"{wanted:g}, the default, needs more rows than the file has"),
         (
             bool(measured.personal),
             "personal",

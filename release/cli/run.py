@@ -96,7 +96,7 @@ def run(
 
 def _next(verdict: "Verdict") -> list[tuple[str, str]]:
     """Return what to do after a run: pairs of a command and its purpose."""
-    commit = ("git add code.lock dvc.lock reports params.yaml", "and commit")
+    commit = ("git add -A && git commit", "with the record: code.lock, dvc.lock and reports/")
     if verdict.status == "pass":
         return [
             commit,

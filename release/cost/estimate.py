@@ -12,6 +12,7 @@ from typing import Literal
 
 from checks.config.params import Params
 from checks.formats.data_reports import DataReport, FetchReport
+from checks.formats.decoding import draws
 from checks.formats.report import Count
 from checks.formats.training_reports import TrainReport
 from checks.process.errors import (
@@ -97,12 +98,17 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
     if _is_trained(tree, data, base):
         return Estimate(status="nothing to train", headline=NOTHING, notes=notes)
     plan = forecast.planned(root, params.training, data)
+    times = draws(params.evaluate.decoding)
     reasons: list[str] = []
     for name, commit in places.items():
         try:
             recorded = _record(records, name, commit, device)
             return _estimated(
-                recorded, forecast.forecast(plan, data, base, recorded), bounds, prices, notes
+                recorded,
+                forecast.forecast(plan, data, base, recorded, times),
+                bounds,
+                prices,
+                notes,
             )
         except Unscalable as unscalable:
             reasons.append(str(unscalable))

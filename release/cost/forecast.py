@@ -117,11 +117,16 @@ def planned(root: Path, training: Train | steps.Steps, data: DataReport) -> list
 
 
 def forecast(
-    plan: Sequence[PlannedStep], data: DataReport, base: str, recorded: RecordedTraining
+    plan: Sequence[PlannedStep],
+    data: DataReport,
+    base: str,
+    recorded: RecordedTraining,
+    draws: int = 1,
 ) -> Forecast:
     """Scale each step of ``plan`` from the recorded step with the same method.
 
-    ``base`` is the digest of the base model. Raises Unscalable if no recorded step is like a planned one.
+    ``base`` is the digest of the base model, ``draws`` how often each test row is answered. Raises
+    Unscalable if no recorded step is like a planned one.
     """
     if base != recorded.report.base:
         raise Unscalable("the base is not what was recorded")
@@ -138,7 +143,7 @@ def forecast(
         ]
     evaluation = None
     if recorded.answers_per_second is not None:
-        evaluation = _span(data.rows.get("test", 0) / recorded.answers_per_second, _ALWAYS)
+        evaluation = _span(data.rows.get("test", 0) * draws / recorded.answers_per_second, _ALWAYS)
     return Forecast(training, plan[0].train.devices, evaluation, tuple(factors))
 
 

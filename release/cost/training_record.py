@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from checks.config.params import Params, ReleaseParams
 from checks.formats.data_reports import DataReport
+from checks.formats.decoding import draws
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
 from checks.formats.serving import Throughput
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
@@ -69,7 +70,7 @@ def estimate_again(
         if (recorded.report, recorded.measured) == (report, measured):
             return None
         plan = forecast.planned(records.root, params.training, data)
-        return forecast.forecast(plan, data, report.base, recorded)
+        return forecast.forecast(plan, data, report.base, recorded, draws(params.evaluate.decoding))
     except (EvidenceRefused, Unscalable):
         return None
 
@@ -125,7 +126,7 @@ def _parameters(record: Commit, ref: str, at: str) -> tuple[Train, ...]:
 
 
 def _answers_per_second(record: Commit) -> float | None:
-    """Read the rows per second that the candidate answered in the evaluation; None if they are not known."""
+    """Read the answers per second of the candidate in the evaluation; None if they are not known."""
     report = _readable(record, layout.EVALUATION, EvaluationReport)
     measured = _readable(record, layout.EVALUATE_MEASURED, EvaluateMeasured)
     if report is None or measured is None or measured.merged != report.merged:

@@ -14,7 +14,6 @@ from release.evidence import (
     attach,
     dsse,
     modelpack,
-    sbom,
     sigstore,
     slsa,
     statement,
@@ -148,6 +147,8 @@ def sign_and_attach(
     Everything is signed before anything is attached. The statement comes last, so that whoever finds it finds the rest.
     In a registry a statement that a key signed is also attached as a bundle, for other programs.
     """
+    from release.evidence import sbom
+
     own = signatory.own("release")
     present = _present(store, subject.digest, own)
     signed = {weights: present.get(weights) or signatory.bundle(weights)}
@@ -180,6 +181,8 @@ def _attach_bundle(store: Store, subject: Descriptor, bundle: bytes, title: str)
 
 def _present(store: Store, image: str, own: Signers) -> dict[bytes, bytes]:
     """Return what the same signer attached before: the attached bytes by what they state."""
+    from release.evidence import sbom
+
     found = search(store, image, own).found
     present = {release.payload: release.envelope for release in found}
     for artifact in attach.attached(store, image, sigstore.BUNDLE, dsse.LARGEST):

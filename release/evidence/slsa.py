@@ -71,6 +71,11 @@ def _dependencies(its: Release) -> list[dict[str, Any]]:
         _file(layout.PARAMS.as_posix(), made.params),
         _file(layout.LOCK.as_posix(), made.lock),
         _tree(layout.BASE.as_posix(), made.base),
+        *(
+            [_tree(f"{layout.ADAPTER} of {made.start.commit}", made.start.adapter)]
+            if made.start
+            else []
+        ),
         _tree(layout.RAW.as_posix(), made.raw),
         *(
             _file((layout.SPLITS / f"{name}.jsonl").as_posix(), value)

@@ -77,7 +77,7 @@ def make(
     about different things.
     """
     judged = held.evidence.judged
-    parity = held.evidence.reports.parity
+    parity, train = held.evidence.reports.parity, held.evidence.reports.train
     if parity is None:
         raise EvidenceRefused(f"{layout.PARITY_REPORT}: is not here", _REPRO)
     materials = Materials(
@@ -96,6 +96,7 @@ def make(
         reports={
             path: value for path, value in judged.items() if path.startswith(f"{layout.REPORTS}/")
         },
+        start=train.start if train else None,
     )
     subjects = (
         Subject(

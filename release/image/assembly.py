@@ -12,9 +12,9 @@ from typing import Literal
 from tqdm import tqdm
 
 from checks.formats.report import Count
-from checks.formats.serving import BaseImage, CommitHash, ImageReport, Layer
+from checks.formats.serving import BaseImage, ImageReport, Layer
 from checks.process import distribution
-from checks.records.identity import Digest
+from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Record
 from checks.storage import digest
 from release import runtimes

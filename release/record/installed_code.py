@@ -13,8 +13,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from packaging.utils import canonicalize_name
-
 from checks.kinds import plugins
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
@@ -86,7 +84,7 @@ def _packages_of_kinds() -> dict[str, metadata.Distribution]:
     points: Any = metadata.entry_points()  # Its type depends on the version of Python.
     groups = (group for group in points.groups if group.startswith(plugins.PREFIX))
     adding = (point.dist for group in groups for point in points.select(group=group) if point.dist)
-    packages = {canonicalize_name(package.name): package for package in adding}
+    packages = {pin.canonical(package.name): package for package in adding}
     return {name: package for name, package in packages.items() if name != distribution.NAME}
 
 

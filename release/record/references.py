@@ -10,12 +10,14 @@ from typing import NamedTuple
 from checks.formats.evaluation_reports import EARLIER, Earlier, Reference, ReferencesReport
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import files, layout
+from checks.training import steps
 from release.adapters import commits
 from release.record import earlier_models, judged_models, lock_check
 from release.record.earlier_models import TargetBranch
 from release.record.records import Records
 
 PRODUCTION = earlier_models.PRODUCTION
+OTHER_START = "name another model with `lockstep start`, or the base with `lockstep start base`"
 
 
 class Written(NamedTuple):
@@ -39,6 +41,7 @@ def write(records: Records, target: str | None = None) -> Written:
     ``resolve``.
     """
     name, report, place = resolve(records, target)
+    _hold_start(records, target)
     stored = records.work_tree.readable(layout.REFERENCES, ReferencesReport)
     if stored is not None:
         lines = _differences(records, stored, report, None)
@@ -57,11 +60,28 @@ def write(records: Records, target: str | None = None) -> Written:
 def current(records: Records, target: str | None = None) -> list[str]:
     """One line for each difference between reports/references.json and git."""
     try:
+        _hold_start(records, target)
         stored = records.work_tree.report(layout.REFERENCES, ReferencesReport)
         _, report, place = resolve(records, target)
         return _differences(records, stored, report, place)
     except EvidenceRefused as refusal:
         return [str(refusal)]
+
+
+def refuse_foreign_start(records: Records, commit: str, target: str | None) -> None:
+    """Raise EvidenceRefused if the target branch never had ``commit``, from whose record training would start."""
+    branch, tip = records.target(target)
+    known = commits.resolve(records.root, commit) == commit
+    if not known or tip is None or not commits.is_ancestor(records.root, commit, tip):
+        raise EvidenceRefused(
+            f"train.start: commit {commit[:12]} is not in the history of {branch}", OTHER_START
+        )
+
+
+def _hold_start(records: Records, target: str | None) -> None:
+    commit = steps.of(records.work_tree.params.training)[0].start
+    if commit is not None:
+        refuse_foreign_start(records, commit, target)
 
 
 def resolve(

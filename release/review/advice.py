@@ -341,7 +341,9 @@ def _first(situation: Situation) -> Words:
 
 
 def _rows(situation: Situation) -> Words:
-    """How many rows would decide, if a gate says so."""
+    """What else would decide: how many rows, if a gate says so."""
+    if {finding.kind for finding in situation.failing} == {"remembers"}:
+        return Words("lower {parameter}", {"parameter": "train.learning_rate"})
     needed = [finding for finding in situation.failing if finding.rows_needed]
     if not needed:
         return Words("add test rows")

@@ -17,7 +17,7 @@ from release.review.sides import at
 # Two findings are about the same figure if these fields agree.
 _ASKED = ("kind", "metric", "against", "slice", "suite")
 # Keys of `evaluate`. Valid scores of two records are comparable only if these agree.
-_ANSWERED = ("scorers", "max_new_tokens", "precision", "engine", "confidence")
+_ANSWERED = ("scorers", "max_new_tokens", "precision", "engine", "decoding", "confidence")
 
 
 class Score(NamedTuple):

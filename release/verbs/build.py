@@ -7,6 +7,7 @@ the store already has are not read. The same record gives the same digest on eve
 from pathlib import Path
 
 from checks.config.release_params import Promote
+from checks.formats.decoding import Decoding
 from checks.formats.serving import ImageReport
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.storage import files, layout
@@ -63,6 +64,11 @@ def build(root: Path, options: BuildOptions) -> ImageReport:
             f"make it writable; the image {report.image} is built",
         ) from error
     return report
+
+
+def decoding(root: Path) -> Decoding | None:
+    """How the answers that the gates judged were sampled, which the image does not say; None: greedily."""
+    return Records(root).work_tree.params.evaluate.decoding
 
 
 def write_down(root: Path, options: BuildOptions) -> Recipe:

@@ -146,6 +146,7 @@ def _context(
         offline=record.offline,
         scorer=params.evaluate.scorers[0],
         limit=params.evaluate.max_new_tokens,
+        sampled=params.evaluate.decoding is not None,
         suites=record.suites,
         gpus=_gpus(server, options),
         sustained=any(rule.budget is not None for rule in params.promote.environments.values()),

@@ -24,6 +24,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from checks.config.params import Evaluate
+from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Vllm
 from checks.formats.report import Count
 from checks.process.errors import EvidenceRefused
@@ -39,22 +40,30 @@ _TEST = layout.SPLITS / "test.jsonl"
 _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors")
 CODE = (
     "cpu_arithmetic.py", "inference/answers.py", "inference/batches.py", "inference/generate.py",
-    "inference/kept_batches.py", "inference/prompts.py", "inference/unpacking.py", "inference/vllm.py",
-    "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py",
+    "inference/kept_batches.py", "inference/prompts.py", "inference/sampling.py", "inference/unpacking.py",
+    "inference/vllm.py", "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py",
 )  # fmt: skip
 
 NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Answered(NamedTuple):
-    """One model's answers in the order of the rows, the seconds each took, and rows per second.
+    """One model's answers in the order of the rows, the seconds each took, and answers per second.
 
-    Where nothing was generated, there are no seconds and no speed. vLLM gives a speed and no seconds.
+    Where nothing was generated, there are no seconds and no speed. vLLM gives a speed and no seconds. ``further``: the
+    answers of each row's second and later draws; empty: each row was answered once.
     """
 
     texts: list[str]
     seconds: list[float]
     speed: float | None
+    further: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def draws(self) -> list[tuple[str, ...]]:
+        """All answers to each row."""
+        further = self.further or [()] * len(self.texts)
+        return [(first, *rest) for first, rest in zip(self.texts, further, strict=True)]
 
 
 # A model that can be asked: settings, rows, their conversations, a label, and what names the rows in a refusal.
@@ -72,6 +81,7 @@ class Key(Record):
     stable_batches: bool
     precision: str
     engine: Vllm | None
+    decoding: Decoding | None
     device: str
     threads: Count
     versions: dict[str, str]
@@ -98,6 +108,7 @@ class _Entry(Record):
     texts: list[str]
     seconds: list[NotNegative]
     speed: NotNegative
+    further: tuple[tuple[str, ...], ...]
 
 
 def ask(
@@ -192,21 +203,26 @@ def answer(
     room = None if positions is None else positions - settings.max_new_tokens
     asked = prompts.tokens(tokenizer, conversations, rows, room, where)
     started = time.perf_counter()
-    ends = generate.end_tokens(model, tokenizer)
+    ends, decoding = generate.end_tokens(model, tokenizer), settings.decoding
+    times = draws(decoding)
     generated = generate.generate(
-        model, asked, ends, settings.max_new_tokens, settings.batch_tokens, label,
-        stable=settings.stable_batches, kept=kept,
+        model, asked * times, ends, settings.max_new_tokens, settings.batch_tokens, label,
+        stable=settings.stable_batches, kept=kept, decoding=decoding,
+        streams=[decoding.stream(row.id, draw) for draw in range(times) for row in rows] if decoding else (),
     )  # fmt: skip
     seconds = time.perf_counter() - started
     if kept is not None and kept.rows:
         tqdm.write(
-            f"{label}: {kept.rows} of {len(set(map(tuple, asked)))} prompts answered before",
+            f"{label}: {kept.rows} of {len(generated) if decoding else len(set(map(tuple, asked)))} prompts answered "
+            "before",
             file=sys.stderr,
         )
         seconds += kept.seconds / generate.lanes(model.device.type)
-    speed = len(rows) / seconds
+    speed = len(generated) / seconds
     texts = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in generated]
-    return Answered(texts, [one.seconds for one in generated], round(speed, 3))
+    first, *others = (texts[draw * len(rows) : (draw + 1) * len(rows)] for draw in range(times))
+    further = tuple(zip(*others, strict=True))
+    return Answered(first, [one.seconds for one in generated], round(speed, 3), further)
 
 
 def key_of(
@@ -234,6 +250,7 @@ def key_of(
         stable_batches=settings.stable_batches,
         precision=settings.precision,
         engine=settings.engine,
+        decoding=settings.decoding,
         device=computes,
         threads=torch.get_num_threads(),
         versions=versions,
@@ -264,16 +281,17 @@ def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> st
 
 
 def prompt_format(folder: Path, settings: Evaluate) -> str:
-    """Digest of how a model is asked, whatever the rows: chat template, the answers' length, precision, engine.
+    """Digest of how a model is asked, whatever the rows: chat template, the answers' length, precision and so on.
 
-    So answers, noise and sweeps of one engine, or of stable batches, are not compared with those of another. What
-    params.yaml does not name adds nothing.
+    So answers, noise and sweeps of one engine, of one decoding, or of stable batches, are not compared with those of
+    another. What params.yaml does not name adds nothing.
     """
     from transformers import AutoTokenizer
 
     template = AutoTokenizer.from_pretrained(folder, local_files_only=True).chat_template
     engine = {"engine": settings.engine.model_dump(mode="json")} if settings.engine else {}
     stable = {"stable_batches": True} if settings.stable_batches else {}
+    decoding = {"decoding": settings.decoding.model_dump(mode="json")} if settings.decoding else {}
     return digest.of_json(
         {
             "template": template,
@@ -282,6 +300,7 @@ def prompt_format(folder: Path, settings: Evaluate) -> str:
         }
         | engine
         | stable
+        | decoding
     )
 
 
@@ -300,19 +319,19 @@ def kept(root: Path, key: Key) -> Answered | None:
         entry = files.read_json(root / key.path, _Entry)
     except EvidenceRefused:
         return None
-    lengths = (key.rows, 0 if key.engine else key.rows)
+    lengths = (key.rows, 0 if key.engine else key.rows * draws(key.decoding))
     if (
         entry.key != key
         or entry.content != _content(entry)
         or (len(entry.texts), len(entry.seconds)) != lengths
     ):
         return None
-    return Answered(entry.texts, entry.seconds, entry.speed)
+    return Answered(entry.texts, entry.seconds, entry.speed, entry.further)
 
 
 def keep(root: Path, key: Key, found: Answered) -> None:
     """Write the answers of ``key``; where there is no room for them, say so."""
-    fields = {"key": key, "texts": found.texts, "seconds": found.seconds, "speed": found.speed}
+    fields = {"key": key, **found._asdict()}
     entry = _Entry.model_validate({"content": digest.of_bytes(b""), **fields})
     try:
         files.write_json(root / key.path, entry.model_copy(update={"content": _content(entry)}))

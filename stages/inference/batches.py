@@ -20,6 +20,13 @@ _HELD = 16
 Prompt = tuple[int, ...]
 
 
+class Asked(NamedTuple):
+    """A prompt, and the name of the random numbers that its answer is drawn with; empty: the most likely tokens."""
+
+    tokens: Prompt
+    stream: str = ""
+
+
 class Answer(NamedTuple):
     """New tokens, without the one that ended them; seconds from the start of the row's batch to its last token."""
 
@@ -30,29 +37,29 @@ class Answer(NamedTuple):
 class Kept(Protocol):
     """Answers of whole batches, from before. ``prefix``: tokens that all prompts begin with, read before."""
 
-    def get(self, prefix: int, batch: Sequence[Prompt]) -> list[Answer] | None:
+    def get(self, prefix: int, batch: Sequence[Asked]) -> list[Answer] | None:
         """An answer for each prompt; None if the batch was not answered before."""
 
-    def keep(self, prefix: int, batch: Sequence[Prompt], answers: Sequence[Answer]) -> None:
+    def keep(self, prefix: int, batch: Sequence[Asked], answers: Sequence[Answer]) -> None:
         """Keep an answer for each prompt."""
 
 
 def cut(
-    prompts: Sequence[Prompt], prefix: int, new: int, room: int, stable: bool
-) -> Iterator[Sequence[Prompt]]:
+    prompts: Sequence[Asked], prefix: int, new: int, room: int, stable: bool
+) -> Iterator[Sequence[Asked]]:
     """``prompts``, distinct and longest first, in batches that read ``room`` tokens, or of one prompt.
 
     A batch holds ``_HELD`` times as many tokens. ``prefix``: tokens that are read before. ``new``: tokens of an answer.
     """
     ranks = (
-        [hashlib.sha256(json.dumps(prompt).encode()).digest() for prompt in prompts]
+        [hashlib.sha256((json.dumps(p.tokens) + p.stream).encode()).digest() for p in prompts]
         if stable
         else []
     )
     parts = [(0, len(prompts))] if prompts else []
     while parts:
         begin, end = parts.pop()
-        longest = len(prompts[begin])
+        longest = len(prompts[begin].tokens)
         count = max(1, min(room // (longest - prefix), room * _HELD // (longest + new)))
         if end - begin <= count:
             yield prompts[begin:end]

@@ -1,9 +1,9 @@
-"""Greedy generation for many prompts: the tokens of one-row-at-a-time ``model.generate``, sooner.
+"""Generation for many prompts, greedy or sampled: the tokens of one-row-at-a-time ``model.generate``, sooner.
 
 In: a transformers causal language model with a key-value cache, prompts as token ids.
 Out: per prompt the new tokens and the seconds they took.
 
-* The tokens with which all prompts begin are computed once. Identical prompts are answered once.
+* The tokens with which all prompts begin are computed once. Identical prompts are answered once, unless sampled.
 * Prompts of like length share a batch, padded on the left. A row that has ended leaves its batch.
 * On a CPU several batches are computed at a time, each by one thread: threads that compute one tensor together wait
   for one another at every operation, and many operations are too small to be shared.
@@ -27,10 +27,12 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
+from checks.formats.decoding import Decoding
 from checks.process import imports
 from checks.process.errors import EvaluationRefused
 from stages import cpu_arithmetic
-from stages.inference.batches import Answer, Kept, Prompt, cut
+from stages.inference import sampling
+from stages.inference.batches import Answer, Asked, Kept, Prompt, cut
 from stages.inference.prompts import end_tokens as end_tokens_of
 from stages.inference.unpacking import unpacked
 from stages.threads import one_thread
@@ -99,28 +101,35 @@ def generate(
     *,
     stable: bool = False,
     kept: Kept | None = None,
+    decoding: Decoding | None = None,
+    streams: Sequence[str] = (),
 ) -> list[Answer]:
-    """Answer every prompt greedily, with a progress bar called ``label``.
+    """Answer every prompt, with a progress bar called ``label``.
 
     ``prompts``: token ids, none empty. ``ends``: ids that end an answer. ``batch_tokens``: prompt tokens that are read
     at a time, padding included, by all batches together; what all prompts share is read once. ``stable``: see
-    ``batches``. ``kept``: answers of before, which gets those of each batch as soon as it ends. Returns one answer per
+    ``batches``. ``kept``: answers of before, which gets those of each batch as soon as it ends. ``decoding``: how
+    answers are sampled, each with its own random numbers of ``streams``; None: greedily. Returns one answer per
     prompt, in order. Raises EvaluationRefused when a logit is not finite.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens")
     # The longest first: the last batch to end is then a short one.
-    distinct = sorted(
-        {tuple(prompt) for prompt in prompts}, key=lambda prompt: (-len(prompt), prompt)
-    )
+    questions = [
+        Asked(tuple(prompt), stream)
+        for prompt, stream in zip(prompts, streams or [""] * len(prompts), strict=True)
+    ]
+    distinct = sorted(set(questions), key=lambda question: (-len(question.tokens), question))
     if not distinct:
         return []
     kind = model.device.type
     at_once = lanes(kind)
-    apart = len(distinct[0]) + max_new_tokens > _alike_up_to(model)
+    apart = len(distinct[0].tokens) + max_new_tokens > _alike_up_to(model)
     room = 1 if apart else max(1, batch_tokens // (PARTS if kind == "cpu" else 1))
-    prefix = 0 if apart or _slides(model) else shared_prefix(distinct)
-    answers, asked = dict[Prompt, Answer](), list[Sequence[Prompt]]()
+    prefix = (
+        0 if apart or _slides(model) else shared_prefix([question.tokens for question in distinct])
+    )
+    answers, asked = dict[Asked, Answer](), list[Sequence[Asked]]()
     for batch in cut(distinct, prefix, max_new_tokens, room, stable):
         if kept is not None and (before := kept.get(prefix, batch)) is not None:
             answers |= zip(batch, before, strict=True)
@@ -133,11 +142,11 @@ def generate(
         ) as bar,
         one_thread(),
     ):
-        begin = _read(model, distinct[0][:prefix] if asked else ())
+        begin = _read(model, distinct[0].tokens[:prefix] if asked else ())
 
-        def answer(batch: Sequence[Prompt]) -> dict[Prompt, Answer]:
+        def answer(batch: Sequence[Asked]) -> dict[Asked, Answer]:
             tokens_by_place = dict(
-                _answer(model, batch, begin, prefix, ends, max_new_tokens, stop, bar)
+                _answer(model, batch, begin, prefix, ends, max_new_tokens, decoding, stop, bar)
             )
             # Fewer tokens mean that another batch failed.
             if kept is not None and len(tokens_by_place) == len(batch):
@@ -154,7 +163,7 @@ def generate(
                 raise
     for future in running:
         answers |= future.result()
-    return [answers[tuple(prompt)] for prompt in prompts]
+    return [answers[question] for question in questions]
 
 
 def shared_prefix(prompts: Sequence[Prompt]) -> int:
@@ -184,24 +193,22 @@ def _read(model: Any, prefix: Prompt) -> Any:
 
 @torch.inference_mode()  # Each thread has this mode for itself.
 def _answer(
-    model: Any, prompts: Sequence[Prompt], begin: Any, prefix: int, ends: frozenset[int], new: int,
-    stop: threading.Event, bar: Any,
-) -> list[tuple[Prompt, Answer]]:  # fmt: skip
+    model: Any, prompts: Sequence[Asked], begin: Any, prefix: int, ends: frozenset[int], new: int,
+    decoding: Decoding | None, stop: threading.Event, bar: Any,
+) -> list[tuple[Asked, Answer]]:  # fmt: skip
     """Answers to the prompts of one batch, whose first ``prefix`` tokens are in the cache ``begin``."""
     started, device = time.perf_counter(), model.device
-    width = len(prompts[0]) - prefix
-    pads = torch.tensor([width - (len(prompt) - prefix) for prompt in prompts], device=device)
-    ids = torch.tensor(
-        [[0] * (width - len(prompt) + prefix) + list(prompt[prefix:]) for prompt in prompts],
-        device=device,
-    )
+    width = len(prompts[0].tokens) - prefix
+    texts = [prompt.tokens[prefix:] for prompt in prompts]
+    pads = torch.tensor([width - len(text) for text in texts], device=device)
+    ids = torch.tensor([[0] * (width - len(text)) + list(text) for text in texts], device=device)
     mask = (torch.arange(width, device=device) >= pads[:, None]).long()
     mask = torch.cat([mask.new_ones(len(prompts), prefix), mask], dim=1)
     cache = copy.deepcopy(begin)
     if prefix:
         cache.batch_repeat_interleave(len(prompts))
     rows, written = list(range(len(prompts))), [list[int]() for _ in prompts]
-    answers = list[tuple[Prompt, Answer]]()
+    answers = list[tuple[Asked, Answer]]()
     while rows and not stop.is_set():
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         logits = model(
@@ -213,6 +220,9 @@ def _answer(
             raise EvaluationRefused(
                 "a logit is not finite", "train with a lower train.learning_rate"
             )
+        if decoding is not None:
+            asked = [prompts[row].stream for row in rows]
+            chosen = sampling.choose(logits, decoding, asked, len(written[rows[0]]))
         left = list[int]()
         for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
             if token not in ends:

@@ -3,8 +3,9 @@
 With ``evaluate.stable_batches`` most batches are those of before when test rows are added or removed.
 
 In and out: files below ``.lockstep/batches``, one a batch. Its name is the digest of everything that decides its
-answers: what ``same`` names (model, settings, device, versions, code), the prompts as tokens, and how many first ones
-were read before. It is written whole or not at all. A file that is damaged or of another key counts for nothing.
+answers: what ``same`` names (model, settings, device, versions, code), the prompts as tokens, their random numbers, and
+how many first tokens were read before. It is written whole or not at all. A file that is damaged or of another key
+counts for nothing.
 """
 
 import sys
@@ -19,7 +20,7 @@ from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
-from stages.inference.batches import Answer, Prompt
+from stages.inference.batches import Answer, Asked
 
 
 class _Entry(Record):
@@ -42,7 +43,7 @@ class KeptBatches:
         self.rows, self.seconds = 0, 0.0
         self._refused = False
 
-    def get(self, prefix: int, batch: Sequence[Prompt]) -> list[Answer] | None:
+    def get(self, prefix: int, batch: Sequence[Asked]) -> list[Answer] | None:
         """An answer for each prompt; None if the batch is not kept whole."""
         key = self._key(prefix, batch)
         try:
@@ -59,7 +60,7 @@ class KeptBatches:
             for tokens, took in zip(entry.tokens, entry.seconds, strict=True)
         ]
 
-    def keep(self, prefix: int, batch: Sequence[Prompt], answers: Sequence[Answer]) -> None:
+    def keep(self, prefix: int, batch: Sequence[Asked], answers: Sequence[Answer]) -> None:
         """Write the batch's file; where there is no room for it, say so once."""
         key = self._key(prefix, batch)
         tokens = [list(answer.tokens) for answer in answers]
@@ -75,7 +76,7 @@ class KeptBatches:
                 )
             self._refused = True
 
-    def _key(self, prefix: int, batch: Sequence[Prompt]) -> str:
+    def _key(self, prefix: int, batch: Sequence[Asked]) -> str:
         return digest.of_json(
             {"same": self._same, "prefix": prefix, "prompts": [list(prompt) for prompt in batch]}
         )

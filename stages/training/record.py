@@ -70,6 +70,7 @@ def _report(training: Training, fitted: Sequence[FittedStep]) -> TrainReport:
         devices=first.devices if first.devices > 1 else None,
         batch=last.batch,
         shard=first.shard,
+        start=training.started.report if training.started else None,
         chain=tuple(step.reported() for step in fitted) if len(fitted) > 1 else (),
         full=first.full is not None,
         plugins=METHODS.plugins(methods) | SCORERS.plugins(rewards),

@@ -115,7 +115,14 @@ def trainer_of(
     from transformers.trainer_callback import ProgressCallback
 
     from stages.training import kernels, own_weights
-    from stages.training.trainer import Progress, Recorder, in_float32, lora_config, settings
+    from stages.training.trainer import (
+        Progress,
+        Recorder,
+        hold_shape,
+        in_float32,
+        lora_config,
+        settings,
+    )
 
     train = step.train
     base = step.root / layout.BASE
@@ -124,16 +131,18 @@ def trainer_of(
     quantised = None
     if train.quantization:
         quantised = nf4.described(model, train.quantization, train.precision, step.base)
-    adapter = lora_config(train.lora, model) if train.lora and not step.start else None
+    adapter = lora_config(train.lora, model) if train.lora else None
     if train.full:
         own_weights.choose(model, train.full, base)
     if step.start:
         if quantised and files.read_json(step.start / nf4.NAME, QuantisedBase) != quantised:
             raise MachineRefused(
-                "the base is quantised to other codes here than where the step before was trained",
-                f"go on where that step was trained, or delete {checkpoints.FOLDER} and train all steps here",
+                "the base is quantised to other codes here than where the adapter was trained that it goes on from",
+                f"go on there, or delete {checkpoints.FOLDER} and train all steps here, without train.start",
             )
-        model = PeftModel.from_pretrained(model, step.start, is_trainable=True)
+        hold_shape(step.start, adapter)
+        model = PeftModel.from_pretrained(model, step.start, is_trainable=True, config=adapter)
+        adapter = None
     recorder = Recorder(log, train.reported)
     ends = model.generation_config.eos_token_id
     job = Job(

@@ -323,6 +323,32 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
     )
 
 
+def hold_shape(folder: Path, wanted: LoraConfig) -> None:
+    """Raise TrainingRefused, with every difference, if the adapter in ``folder`` has another shape or scale."""
+    then, now = _shape(LoraConfig.from_pretrained(folder)), _shape(wanted)
+    differing = [
+        f"train.lora.{name}: gives {now[name]}, and the adapter that training starts from has {value}"
+        for name, value in then.items()
+        if value != now[name]
+    ]
+    if differing:
+        remedy = "write what that adapter has, or start from the base: `lockstep start base`"
+        raise TrainingRefused(differing[0], remedy, tuple(differing[1:]))
+
+
+def _shape(config: LoraConfig) -> dict[str, str]:
+    """Return what decides the shape and the scale of an adapter, by the key of train.lora."""
+    layers, modules = config.layers_to_transform, config.modules_to_save
+    return {
+        "r": str(config.r),
+        "alpha": str(config.lora_alpha),
+        "variant": "dora" if config.use_dora else "rslora" if config.use_rslora else "lora",
+        "targets": ", ".join(sorted(config.target_modules)),
+        "layers": "all layers" if layers is None else f"layers {layers[0]} to {layers[-1]}",
+        "modules_to_save": ", ".join(sorted(modules or ())) or "none",
+    }
+
+
 def _learning_whole(lora: Lora, model: PreTrainedModel) -> dict[str, Any]:
     """PEFT's settings of the modules that learn whole. Where head and embeddings are one weight, they stay one."""
     if not lora.modules_to_save:

@@ -27,6 +27,7 @@ from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from checks.training import steps
 from stages.training import checkpoints
+from stages.training.start import Started
 
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 # Libraries below those: a checkpoint is of no use to another version of them.
@@ -95,7 +96,10 @@ class TrainingStep(BaseModel):
             "base": self.base,
             "splits": self.data,
             "started_from": self.started_from,
-            "train": train.model_dump(mode="json", exclude={"allow", "max_memory_gb", *unset}),
+            # ``started_from`` says what ``start`` decides.
+            "train": train.model_dump(
+                mode="json", exclude={"allow", "max_memory_gb", "start", *unset}
+            ),
             "device": f"{self.device} on {platform.machine()}",
             "versions": versions([train], (*LIBRARIES, *_BELOW)),
             "rewards": scoring.digest_of(train.rewards()),
@@ -120,7 +124,7 @@ class Training:
     """A whole training: its parameters and place, and what its steps share.
 
     ``base``: the digest of the base. ``rows``: those of the splits train and valid. ``minutes``: between two
-    checkpoints.
+    checkpoints. ``started``: what the first step starts from; None: a new adapter.
     """
 
     params: Params
@@ -129,6 +133,7 @@ class Training:
     seal: Seal
     rows: Mapping[str, Sequence[Row]]
     minutes: float
+    started: Started | None = None
 
     @cached_property
     def steps(self) -> tuple[TrainingStep, ...]:
@@ -165,6 +170,9 @@ class Training:
             base=self.base,
             minutes=self.minutes,
         )
+        if self.started and number == 1:
+            start = {"start": self.started.adapter, "started_from": self.started.report.adapter}
+            step = step.model_copy(update=start)
         return step.model_copy(update={"rows": rows["train"], "valid": rows["valid"]})
 
 

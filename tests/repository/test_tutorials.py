@@ -97,7 +97,9 @@ def test_the_first_release_reaches_staging_and_goes_back(laptop: Path) -> None:
     (release,) = blocks(tutorial, "3.")
     assert release in (REPOSITORY / "README.md").read_text()
     first, *others = release.splitlines(keepends=True)
-    assert first == './lockstep run && git commit -am "First record"\n'  # step 2 committed it, and the text says so
+    assert (
+        first == './lockstep run && git add -A && git commit -m "First record"\n'
+    )  # step 2 committed it, and the text says so
     said = follow(laptop, "".join(others))
     assert "staging runs v0.1.0 now" in said
     assert (

@@ -1,10 +1,11 @@
 """The stage evaluate on a tiny model that is both merged and base: what it writes, what it refuses."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from checks.evaluation.baselines import NAMES as BASELINES
 from checks.evaluation.baselines import Baseline
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, Interval, ReferencesReport
 from checks.formats.training_reports import ParityReport
+from checks.gating import chain
 from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.records.rows import Message, Prediction, Row
 from checks.storage import digest, files, layout
@@ -93,6 +95,77 @@ def test_every_model_answers_every_row_once_in_order(done: tuple[Path, Params, s
         assert digest.of_file(path).sha256 == model.predictions
         assert sum(p.score for p in found) / len(found) == pytest.approx(model.metrics["exact-match"].value)
     assert line.startswith("36 rows: exact-match 0.")
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> tuple[Path, Params, str]:
+    """As ``done``, with three answers to each row, drawn from a wide distribution."""
+    root, document = tmp_path_factory.mktemp("drawn"), scaled_down()
+    document["evaluate"] |= {
+        "scorers": [{"kind": "exact-match"}, {"kind": "edit-similarity"}],
+        "decoding": {"temperature": 1.5, "top_p": 0.95, "draws": 3, "seed": 17},
+    }
+    document["gates"]["is_consistent"] = {
+        "kind": "threshold", "metric": "edit-similarity in all draws", "at_least": 0.9, "confidence": 0.95,
+        "resolution": 0.3,
+    }  # fmt: skip
+    params = as_params(document)
+    lay_out(root, tiny_base, split(1000, 60), split(0, 36))
+    return root, params, stage.evaluate(params, root)
+
+
+def test_a_row_has_the_mean_of_its_draws(drawn: tuple[Path, Params, str]) -> None:
+    root, params, _ = drawn
+    report, (exact, similar) = read(drawn), params.evaluate.scorers
+    assert (report.decoding, report.draws) == (params.evaluate.decoding, 3)
+    for name, model in report.models.items():
+        predictions = files.read_jsonl(root / layout.PREDICTIONS / f"{name}.jsonl", Prediction)
+        baseline = name in ("majority", "naive-bayes")
+        assert {len(prediction.draws) for prediction in predictions} == {1 if baseline else 3}
+        assert baseline or len({prediction.draws for prediction in predictions}) > 30
+        for prediction in predictions:
+            scores = [scoring.score(similar, text, prediction.reference) for text in prediction.draws]
+            by = (prediction.scores[f"edit-similarity{end}"] for end in ("", " in all draws", " in any draw"))
+            assert list(by) == pytest.approx([sum(scores) / len(scores), min(scores), max(scores)])
+        assert model.metrics["edit-similarity"].value == pytest.approx(
+            sum(prediction.scores["edit-similarity"] for prediction in predictions) / 36
+        )
+    page = (root / layout.SUMMARY).read_text()
+    assert "Answers are sampled: temperature 1.5, top_p 0.95, 3 of each row." in page
+    assert [part for part in report.summary if part.startswith(f"{similar.kind} is a mean over 3 draws")]
+    assert set(report.spread) == {exact.kind, similar.kind}
+    assert report.spread[similar.kind].draws > 0
+
+
+def test_the_same_draws_come_again_and_are_another_evaluation_than_greedy_answers(
+    drawn: tuple[Path, Params, str], done: tuple[Path, Params, str], tmp_path: Path
+) -> None:
+    lay_out(tmp_path, drawn[0] / layout.MERGED, split(1000, 60), split(0, 36))
+    stage.evaluate(drawn[1], tmp_path)
+    assert (tmp_path / layout.EVALUATION).read_bytes() == (drawn[0] / layout.EVALUATION).read_bytes()
+    assert read(drawn).prompt_format != read(done).prompt_format  # So models of before answer anew.
+    assert {"decoding", "spread", "further"}.isdisjoint(
+        {*json.loads((done[0] / layout.EVALUATION).read_text())}
+        | {*json.loads((done[0] / layout.PREDICTIONS / "candidate.jsonl").read_text().splitlines()[0])}
+    )
+
+
+@pytest.mark.parametrize("change", [{"further": ("vm",)}, {"further": ()}])
+def test_an_answer_with_another_number_of_draws_is_no_evidence(
+    drawn: tuple[Path, Params, str], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    root, params, _ = drawn
+    shutil.copytree(root, tmp_path / "damaged")
+    path = tmp_path / "damaged" / layout.PREDICTIONS / "candidate.jsonl"
+    first, *others = files.read_jsonl(path, Prediction)
+    scorers = scoring.digest_of(params.evaluate.scorers)
+    assert not [line for line in chain.gather(root, scorers).breaks if "draws" in line]
+    files.write_jsonl(path, [first.model_copy(update=change), *others])
+    (found,) = [line for line in chain.gather(tmp_path / "damaged", scorers).breaks if "draws" in line]
+    assert (
+        f"candidate.jsonl:1: row {first.id} has {1 + len(change['further'])} draws, reports/evaluation.json says 3"
+        in found
+    )
 
 
 def test_the_report_names_the_bytes_it_is_about(done: tuple[Path, Params, str]) -> None:

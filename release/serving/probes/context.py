@@ -46,7 +46,8 @@ class ProbeContext:
 
     ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row; ``suites``: what is asked
     beside the rows. ``gpus``: those that serve, as ``checks.machine.meters`` takes them; None: it is not known which
-    machine serves. ``sustained``: whether to measure the throughput for ``LONG_ENOUGH`` even without energy counters.
+    machine serves. ``sampled``: whether ``offline`` was sampled; a server is asked greedily. ``sustained``: whether to
+    measure the throughput for ``LONG_ENOUGH`` even without energy counters.
 
     The latency check sets ``load``, ``throughput`` and ``streamed`` (streamed answers by probe id); the parity check
     sets ``unended`` (answers without an end, by probe id); the score check sets ``served`` (the answers to all rows).
@@ -65,6 +66,7 @@ class ProbeContext:
     suites: Sequence[Served] = ()
     gpus: tuple[str, ...] | None = None
     sustained: bool = False
+    sampled: bool = False
     load: tuple[Load, ...] = ()
     throughput: Throughput | None = None
     streamed: dict[str, str] = field(default_factory=dict)

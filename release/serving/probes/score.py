@@ -41,8 +41,8 @@ class _Compared(NamedTuple):
 def score(context: ProbeContext) -> ServingCheck:
     """Each mean, by the first scorer of the rows or the suite, is within serve.verify.margin of the offline one.
 
-    A margin above 0 allows for two rows at least: one that is less than a row would refuse correct servers. Sets
-    ``context.served``.
+    A margin above 0 allows for two rows at least: one that is less than a row would refuse correct servers. Greedy
+    answers to rows whose offline answers were sampled are not compared. Sets ``context.served``.
     """
     rows = [
         _Question(row.id, row.messages, row.reference, offline_answer.prediction, row.tools)
@@ -109,6 +109,9 @@ def _compare(
     differ = sum(
         text.strip() != q.offline.strip() for text, q in zip(texts, questions, strict=True)
     )
+    if what == "test rows" and context.sampled:
+        scores = f"{metric} {served / count:.4f} served greedily on {count} rows, whose offline answers were sampled"
+        return _Compared(scores, 0.0, allowed)
     summary = (
         f"{metric} {served / count:.4f} served and {offline / count:.4f} offline on {count} rows{of}, "
         f"{differ} texts differ"

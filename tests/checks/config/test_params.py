@@ -139,6 +139,22 @@ FAULTS = {
         "cannot give gate 'routes_well' its resolution",
     ),
     "a gate on nothing scored": ("metric: exact-match", "metric: bleu", "gates.routes_well.metric: 'bleu' is not scored"),
+    "a gate on draws that nobody makes": (
+        "metric: exact-match",
+        "metric: exact-match in all draws",
+        "gates.routes_well.metric: 'exact-match in all draws' is not scored; use one of exact-match, or add it",
+    ),
+    "draws of an engine that takes no seed of a row": (
+        "  batch_tokens: 2048\n",
+        ("  batch_tokens: 2048\n  decoding: {temperature: 1, top_p: 1, draws: 2, seed: 1}\n  engine: {kind: vllm, version: 0.32.0, "
+        "max_rows: 8, kv_cache_gb: 1, gpus: 1, compiled: false, batch_invariant: false}\n"),
+        "evaluate: decoding: engine vllm cannot draw the same answers again; remove engine .transformers can., or decoding",
+    ),
+    "a temperature of nothing": (
+        "  batch_tokens: 2048\n",
+        "  batch_tokens: 2048\n  decoding: {temperature: 0, top_p: 1, draws: 2, seed: 1}\n",
+        "evaluate.decoding.temperature: 0; input should be greater than or equal to 0.001",
+    ),
     "a gate with two bounds": ("at_least: 0.6", "at_least: 0.6\n    at_most: 0.9", "exactly one of at_least and at_most"),
     "a gate without a bound": ("    at_least: 0.6\n", "", "exactly one of at_least and at_most"),
     "a bound that is no number": ("at_least: 0.6", "at_least: .nan", "gates.routes_well.at_least: nan"),

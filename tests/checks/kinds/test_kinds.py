@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from checks.code import modules
 from checks.config import params_file
 from checks.data import drafts
 from checks.formats.data_reports import DataReport, PrepareReport
@@ -260,6 +261,22 @@ def test_params_yaml_is_read_without_any_library_of_the_pipeline() -> None:
     script = f"import sys\nsys.modules.update(dict.fromkeys({absent!r}))\nfrom checks.config import params_file\nparams_file.load()\n"
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, env=environment, check=True)
+
+
+@pytest.mark.slow
+def test_only_the_kinds_that_params_yaml_names_are_imported() -> None:
+    script = (
+        "import json, sys\nfrom checks.config import params_file\nparams = params_file.load().resolved()\n"
+        "print(json.dumps([params, [name.rpartition('.') for name in sys.modules]]))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    output = subprocess.check_output([sys.executable, "-c", script], cwd=REPOSITORY, env=environment)
+    params, imported = json.loads(output)
+    folders = {folder.replace("/", ".") for folder in modules.KINDS.values()}
+    kinds = {name for package, _, name in imported if package in folders and not name.startswith("_")}
+    named = {name.replace("-", "_") for name in modules.names_in(params)}
+    assert {"sft", "table", "non_inferior", "exact_match", "drop_duplicates"} <= kinds
+    assert kinds - named == set()
 
 
 def test_the_method_is_sft_unless_params_yaml_names_another(document: dict) -> None:

@@ -89,6 +89,20 @@ def test_an_installation_from_before_a_folder_of_kinds_is_refused(site: Path) ->
     assert "run ./lockstep" in done.stdout
 
 
+def test_a_kind_of_lockstep_is_imported_when_it_is_looked_up(site: Path) -> None:
+    (site / "house" / "colours" / "black.py").write_text("raise ValueError('two\\nlines')\n")
+    script = (
+        "refuse_broken()\nassert found.names == ('black', 'blue', 'red')\nassert found.kinds['red'].name == 'red'\n"
+        "assert 'house.colours.blue' not in sys.modules\n"
+        "try:\n    found.kinds['black']\nexcept Refusal as refusal:\n    print(refusal)\n"
+    )
+    done = plugin_package.python(site, COLLECT + script)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(
+        "Lockstep adds 'black' to lockstep.colours, which cannot be imported: ValueError: two lines; install it again"
+    )
+
+
 def test_a_package_that_pip_installed_adds_a_kind_and_its_code_has_a_digest(site: Path, tmp_path: Path) -> None:
     entry_points = {GROUP: {"green": "acme.green:Green"}}
     files = {"acme/__init__.py": "", "acme/green.py": GREEN}

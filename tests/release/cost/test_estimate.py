@@ -71,6 +71,16 @@ def test_time_goes_by_rows_epochs_and_steps_and_all_else_widens_the_range(
     assert (span.low, span.middle, span.high) == pytest.approx((seconds / width, seconds, seconds * width))
 
 
+@pytest.mark.parametrize("draws", [1, 5])
+def test_each_draw_of_a_row_takes_as_long_as_an_answer(draws: int) -> None:
+    reported: Any = SimpleNamespace(base=BASE, splits={"train": "same"})
+    recorded = RecordedTraining("main", "0" * 40, reported, reported, (RECORDED,), 3.0)
+    data: Any = SimpleNamespace(rows={"train": 1000, "test": 9}, splits={"train": "same"})
+    span = forecast.forecast([PlannedStep(_train(), 1000)], data, BASE, recorded, draws).evaluation
+    assert span is not None
+    assert span.middle == 3.0 * draws
+
+
 def test_the_parameters_that_differ_are_named() -> None:
     factors = _forecast(1000, RECORDED, batch_size=32, precision="fp32", seed=9).factors
     assert "not as recorded: train.batch_size, train.precision" in {factor.why for factor in factors}

@@ -136,7 +136,9 @@ def test_two_people_move_a_release_whose_gate_does_not_pass_and_everybody_is_tol
     assert "no exception holds: the exception of ada has 1 of 2 signatures" in lines
     assert "lockstep promote staging --emergency --key FILE" in lines
     there = context.find(root)
-    assert there.runs("staging").version == "v0.1.0"
+    runs = there.runs("staging")
+    assert runs is not None
+    assert runs.version == "v0.1.0"
     assert git(root, "rev-list", "--count", f"{before}..{there.tip}") == "1"
     done = ask(root, "bob", why=None)
     assert (done.done, done.after.version) == ("moved", "v0.2.0")

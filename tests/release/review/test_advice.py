@@ -69,6 +69,11 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str, bool]] = {
         "⚠️ Inconclusive: routes_well: these rows are too few to decide",
         "add test rows: about 400 would decide, or train a better model; then push. ", False,
     ),
+    "English may be forgotten": (
+        Situation(status="inconclusive", own="inconclusive", failing=(_finding("remembers", "inconclusive"),)),
+        "inconclusive", "⚠️ Inconclusive: routes_well: these rows are too few to decide",
+        "lower train.learning_rate, or train a better model; then push. ", False,
+    ),
     "only gates weakened": (
         _PASS._replace(status="inconclusive", waits=True, weaker="2 gates become weaker for everybody"), "waits",
         "⚠️ Pass, but 2 gates become weaker for everybody after this: a code owner decides", "let a code owner decide", False,

@@ -177,6 +177,17 @@ def test_every_request_is_greedy_and_names_the_model(params: Params) -> None:
     assert {body["model"] for body in chats} == {"router"}
 
 
+def test_greedy_answers_are_not_held_to_offline_ones_that_were_sampled(params: Params) -> None:
+    with talking(params, "openai") as (context, server):
+        server.faults.cut_text = True
+        compared = score.score(context)
+        context.sampled, context.served = True, ()
+        sampled = score.score(context)
+    assert (compared.status, sampled.status) == ("fail", "pass")
+    assert "served greedily on 20 rows, whose offline answers were sampled" in sampled.reason
+    assert len(context.served) == 20
+
+
 def test_a_server_is_asked_with_the_tools_of_each_chat_and_answers_as_text(params: Params) -> None:
     tools = ({"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}},)
     call = ToolCall(id="c1", function=Function(name="look", arguments={"at": ["é", 1]}))

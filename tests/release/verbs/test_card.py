@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from huggingface_hub import DatasetCard, ModelCard
 
 from checks.formats import placeholder_cards
+from checks.formats.decoding import Decoding
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
@@ -200,6 +201,14 @@ def test_names_of_slices_are_text(root: Path) -> None:
     models = facts.evaluation.models | {"candidate": candidate.model_copy(update={"slices": slices})}
     made = writing.render(facts._replace(evaluation=facts.evaluation.model_copy(update={"models": models})))
     assert "| `a│b<script>alert(1)</script> @team` | 40 |" in made[writing.MODEL]
+
+
+def test_the_card_says_how_answers_were_sampled(root: Path) -> None:
+    facts = card_record.gather(root, None)
+    how = Decoding(temperature=0.7, top_p=0.9, draws=4, seed=1)
+    drawn = facts._replace(evaluation=facts.evaluation.model_copy(update={"decoding": how}))
+    said = "Answers were sampled: temperature 0.7, top_p 0.9, 4 of each row. Requests must ask for these numbers."
+    assert (said in writing.render(drawn)[writing.MODEL], said in writing.render(facts)[writing.MODEL]) == (True, False)
 
 
 @pytest.mark.parametrize(

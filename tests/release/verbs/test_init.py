@@ -115,6 +115,10 @@ def column(name: str, kind: Any = "text", distinct: int = 900, *, closed: bool =
             [column("kind", distinct=5, closed=True), column("what was said")],
             {"prompt": "what was said", "reference": "kind"}, id="of two texts the one with more values is the prompt",
         ),
+        pytest.param(
+            [column("ID"), column("request"), column("command")],
+            {"prompt": "request", "reference": "command", "id": "ID"}, id="of two texts beside an id one is known",
+        ),
         pytest.param([column("a"), column("b"), column("c")], {}, id="three texts without known names"),
         pytest.param(
             [column("messages", "chat"), column("id", "other"), column("prompt")],

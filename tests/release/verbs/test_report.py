@@ -14,7 +14,7 @@ import pytest
 from checks.formats import refused
 from checks.formats.evaluation_reports import EvaluationReport, Interval, ReferenceUse
 from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesMeasured, SuitesReport
-from checks.formats.training_reports import ParityReport
+from checks.formats.training_reports import ParityReport, Start
 from checks.formats.verdict import Finding
 from checks.process.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
 from checks.records.rows import Prediction
@@ -306,6 +306,23 @@ def test_a_reward_that_gates_ask_is_named_with_them_and_figures_beside_the_loss(
     training = next(part.markdown for part in report(tmp_path / "pr", **FOR).parts if part.name == "training")
     assert "**Training raised the score of `exact-match`**, which these gates ask: `routes_well`, `" in training
     assert "At the end: `rewards/margins` 0.0761." in training
+
+
+def test_a_training_that_started_from_an_earlier_model_says_so_before_its_details(tmp_path: Path) -> None:
+    def edit(root: Path) -> None:
+        files.write_text(root / layout.LEARNED_BEFORE, "")
+        empty = digest.of_file(root / layout.LEARNED_BEFORE).sha256
+        one, two = (f"sha256:{number * 64}" for number in "12")
+        start = Start(commit="3" * 40, model=one, adapter=two, learned=empty, licenses={"data main": "MIT"})
+        report_tree.trained(root, start=start)
+
+    report_tree.pull_request(tmp_path / "pr", edit=edit)
+    training = next(part.markdown for part in report(tmp_path / "pr", **FOR).parts if part.name == "training")
+    says = (
+        f"Training started from the adapter `{'2' * 12}` of model `{'1' * 12}`, commit `{'3' * 12}`, not from the base."
+    )
+    assert says in training
+    assert training.index(says) < training.index("<details>")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.signers import Signer, Signers
 from checks.formats.statement import ENVELOPE, PAYLOAD, PREDICATE, TREE, VERIFICATION, Statement
-from checks.formats.training_reports import Exported
+from checks.formats.training_reports import Exported, Start
 from checks.process.errors import EvidenceRefused, RegistryRefused, VerdictFailed
 from checks.storage import digest, files, layout
 from checks.storage.digest import canonical_json
@@ -30,8 +31,10 @@ from release.evidence import (
     modelpack,
     sbom,
     sigstore,
+    slsa,
     statement,
     trust,
+    verification,
     weights,
 )
 from release.image.layout import Layout
@@ -39,7 +42,7 @@ from release.record import verdict_check
 from release.record.records import Records
 from release.verbs import keys as key_verbs
 from release.verbs.build import BuildOptions, build
-from release.verbs.sign import Signed, sign
+from release.verbs.sign import Signed, collect, sign
 from tests import build_tree, signing_tree, spoil
 from tests.conftest import REPOSITORY, scaled_down
 from tests.ledger_tree import packed
@@ -125,6 +128,26 @@ def test_the_statement_names_all_that_the_release_came_from(signed: tuple[Path, 
     assert (release.commit, release.policy, release.image) == (image.commit, held.verdict.policy, image)
     assert release.serving == files.read_json(root / layout.SERVING_REPORT, ServingReport)
     assert release.verification == (root / layout.SERVING_STATEMENT).read_text()
+
+
+def test_statement_and_provenance_name_the_model_that_training_started_from_and_are_as_before_without_one(
+    signed: tuple[Path, Signed],
+) -> None:
+    root, done = signed
+    payload = dsse.verify(done.envelope, trust.known(root), "release").payload
+    assert "start" not in json.loads(payload)["predicate"]["materials"]
+    held, image, serving = collect(Records(root))
+    reports = held.evidence.reports
+    assert reports.train is not None
+    start = Start(commit="3" * 40, model=OTHER, adapter=OTHER, learned=OTHER, licenses={"data main": "MIT"})
+    train = reports.train.model_copy(update={"start": start})
+    held = held._replace(evidence=replace(held.evidence, reports=replace(reports, train=train)))
+    verified = verification.read(root, serving, trust.known(root))
+    made = Statement.model_validate_json(statement.make(root, held, image, serving, verified, OTHER))
+    assert made.predicate.materials.start == start
+    (signer,) = trust.signatory(root / KEY, trust.known(root), "release").own("release")
+    named = json.loads(slsa.make(made, signer, OTHER))["predicate"]["buildDefinition"]["resolvedDependencies"]
+    assert {"name": f"models/adapter of {start.commit}", "digest": {TREE: "0" * 64}} in named
 
 
 def test_the_same_release_is_the_same_statement_wherever_the_weights_are(

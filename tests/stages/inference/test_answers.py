@@ -13,6 +13,7 @@ import torch
 
 from checks.code import lock, modules
 from checks.config.params import Evaluate
+from checks.formats.decoding import Decoding
 from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
 from stages.inference import answers, generate
@@ -129,6 +130,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "longer answers": {"max_new_tokens": 9},
     "other batches": {"batch_tokens": 2047},
     "another precision": {"precision": "bf16"},
+    "sampled answers": {"decoding": Decoding(temperature=1.0, top_p=1.0, draws=1, seed=1)},
 }
 
 

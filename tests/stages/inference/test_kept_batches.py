@@ -15,24 +15,24 @@ from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
 from stages.inference import answers, generate
 from stages.inference.answers import Answered
-from stages.inference.batches import Answer, Prompt, cut
+from stages.inference.batches import Answer, Asked, cut
 from stages.inference.kept_batches import KeptBatches
 from tests.conftest import as_params, scaled_down
 
 pytestmark = pytest.mark.slow
 
 SAME, OTHER = digest.of_bytes(b"same"), digest.of_bytes(b"other")
-BATCH = ((5, 6, 7), (5, 6), (5, 9))
+BATCH = (Asked((5, 6, 7)), Asked((5, 6)), Asked((5, 9)))
 GIVEN = [Answer((1, 2), 0.5), Answer((), 0.25), Answer((3,), 0.75)]
 
 
-def drawn(count: int, seed: int) -> list[Prompt]:
+def drawn(count: int, seed: int) -> list[Asked]:
     generator = random.Random(seed)
-    return [tuple(generator.randrange(1000) for _ in range(generator.randint(5, 40))) for _ in range(count)]
+    return [Asked(tuple(generator.randrange(1000) for _ in range(generator.randint(5, 40)))) for _ in range(count)]
 
 
-def batches(prompts: list[Prompt], stable: bool, room: int = 512) -> list[tuple[Prompt, ...]]:
-    ordered = sorted(set(prompts), key=lambda prompt: (-len(prompt), prompt))
+def batches(prompts: list[Asked], stable: bool, room: int = 512) -> list[tuple[Asked, ...]]:
+    ordered = sorted(set(prompts), key=lambda prompt: (-len(prompt.tokens), prompt))
     return [tuple(batch) for batch in cut(ordered, 0, 20, room, stable)]
 
 
@@ -41,8 +41,8 @@ def test_all_prompts_are_in_one_batch_longest_first_and_none_reads_more_than_the
     for stable in (False, True):
         for room in (1, 30, 512, 1 << 20):
             found = batches(prompts, stable, room)
-            assert [prompt for batch in found for prompt in batch] == sorted(prompts, key=lambda p: (-len(p), p))
-            assert all(len(batch) == 1 or len(batch) * len(batch[0]) <= room for batch in found)
+            assert [prompt for batch in found for prompt in batch] == sorted(prompts, key=lambda p: (-len(p.tokens), p))
+            assert all(len(batch) == 1 or len(batch) * len(batch[0].tokens) <= room for batch in found)
     assert len(batches(prompts, True)) < 3 * len(batches(prompts, False))
     assert list(cut([], 0, 20, 512, True)) == []
 
@@ -156,7 +156,8 @@ def test_another_model_or_setting_finds_no_batch_and_calibrate_reads_none(
 def key(**change: Any) -> answers.Key:
     value = {
         "model": SAME, "asked": SAME, "rows": 3, "max_new_tokens": 6, "batch_tokens": 120, "stable_batches": False,
-        "precision": "bf16", "engine": None, "device": "cpu", "threads": 2, "versions": {"torch": "2"}, "code": SAME,
+        "precision": "bf16", "engine": None, "decoding": None, "device": "cpu", "threads": 2, "versions": {"torch": "2"},
+        "code": SAME,
     }  # fmt: skip
     return answers.Key.model_validate(value | change)
 
@@ -166,6 +167,7 @@ def key(**change: Any) -> answers.Key:
     [
         ({"model": OTHER}, True), ({"max_new_tokens": 7}, True), ({"precision": "fp32"}, True), ({"device": "b"}, True),
         ({"threads": 1}, True), ({"versions": {"torch": "3"}}, True), ({"code": OTHER}, True),
+        ({"decoding": {"temperature": 1.0, "top_p": 1.0, "draws": 1, "seed": 1}}, True),
         ({"asked": OTHER, "rows": 4}, False), ({"batch_tokens": 60, "stable_batches": True}, False),
     ],
 )  # fmt: skip
@@ -181,7 +183,8 @@ def test_a_batch_is_found_by_its_prompts_in_order_and_by_what_was_read_before(tm
     assert kept.get(0, BATCH) is None
     assert kept.get(1, BATCH[:2]) is None
     assert kept.get(1, (*BATCH[1:], BATCH[0])) is None
-    assert kept.get(1, ((5, 6), (7, 5, 6), (5, 9))) is None
+    assert kept.get(1, (Asked((5, 6)), Asked((7, 5, 6)), BATCH[2])) is None
+    assert kept.get(1, (*BATCH[:2], BATCH[2]._replace(stream="7"))) is None
     assert KeptBatches(tmp_path, OTHER).get(1, BATCH) is None
 
 
