@@ -113,8 +113,8 @@ def sign(
     release = _release(context, image)
     gates = _gates(context, environment, release)
     used = approvals.used_up(context, environment, image.digest, payload)
-    known, _ = _read(_files(context.ledger, context.tip, environment, image.digest),
-                     environment, image.digest, context.signers)  # fmt: skip
+    there = _files(context.ledger, context.tip, environment, image.digest)
+    known, _ = _read(there, environment, image.digest, context.signers)
     opened = [
         one
         for one in known
@@ -178,17 +178,20 @@ def running(
 ) -> Standing:
     """Return on what the release of ``environment`` runs there as of ``tip``; an empty Standing if its verdict passes.
 
-    What cannot be read is left to the checks of pointer and evidence.
+    The verdict is that of the signed statement's commit. What cannot be read is left to the checks of pointer and
+    evidence.
     """
+    path = released_pointers.path(environment)
     try:
         pointer = ledger.pointer(tip, environment)
-        if pointer is None or _recorded(records, pointer.commit, pointer.model) in (None, "pass"):
+        if pointer is None:
             return Standing()
-        path = released_pointers.path(environment)
         envelope = released_pointers.envelope(ledger.read(tip, path), pointer, str(path))
     except EvidenceRefused:
         return Standing()
     release, policy = envelope.statement.predicate, promote.environments[environment].emergency
+    if _recorded(records, release) in (None, "pass"):
+        return Standing()
     todo = _HEAL.format(environment)
     runs = f"runs {pointer.version}, whose verdict is not pass"
     if policy is None:
@@ -402,13 +405,13 @@ def _new(
     return statement.except_gates(release.image.image, release.image.model, excepted)
 
 
-def _recorded(records: Records, commit: str, model: str) -> str | None:
-    """The status of the verdict of a commit about ``model``; None if that is not known in this clone."""
+def _recorded(records: Records, release: Release) -> str | None:
+    """The status of the verdict that the release was signed with; None if it is not known in this clone."""
     try:
-        verdict = records.at(commit).report(layout.VERDICT, Verdict)
+        verdict = records.at(release.commit).report(layout.VERDICT, Verdict)
     except (EvidenceRefused, ValidationError):
         return None
-    return verdict.status if verdict is not None and verdict.model == model else None
+    return verdict.status if verdict is not None else None
 
 
 def _shown(time: datetime) -> str:

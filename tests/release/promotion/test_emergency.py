@@ -21,7 +21,9 @@ from release.promotion.admission.admitted import admitted
 from release.promotion.environment import Promotion
 from release.verbs import history, reconcile, status
 from release.verbs.build import BuildOptions, build
+from release.verbs.page import page
 from release.verbs.quarantine import free
+from release.verbs.report import report
 from release.verbs.rollback import rollback
 from tests import build_tree, evidence_tree, ledger_tree
 from tests import promotion_tree as tree
@@ -392,6 +394,17 @@ def test_each_environment_needs_an_exception_of_its_own(root: Path) -> None:
     signed(root, "production")
     seen = status.status(root)
     assert [state.exemption is not None for state in seen.environments] == [True, True]
+
+
+def test_the_release_page_and_the_comment_say_that_it_runs_on_an_exception(root: Path, tmp_path: Path) -> None:
+    signed(root)
+    pull(root)
+    page(root, tmp_path / "pages")
+    for name in ("v0.2.0.html", "index.html"):
+        assert "🚨 staging: EMERGENCY until " in (tmp_path / "pages" / name).read_text()
+    assert "🚨" not in (tmp_path / "pages" / "v0.1.0.html").read_text()
+    line = "🚨 **Emergency:** `staging` runs `v0.2.0`, whose verdict is `fail`"
+    assert line in report(root).markdown
 
 
 # The command
