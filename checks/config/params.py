@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
 
 from checks.config.data_sources import Data, RuleName
 from checks.config.monitor import Monitor
-from checks.config.release_params import Promote, Serve
+from checks.config.release_params import EXCUSABLE, Promote, Serve
 from checks.data import detectors
 from checks.data.personal_data import PersonalData
 from checks.evaluation import scoring
@@ -716,6 +716,18 @@ class Params(Section):
                 yield (
                     f"promote.environments.{name}.sealed: there is no sealed split|write the section sealed, or false"
                 )
+            for gate_name in environment.emergency.gates if environment.emergency else ():
+                kind = self.gates[gate_name].kind if gate_name in self.gates else None
+                if kind not in EXCUSABLE:
+                    problem = (
+                        "there is no such gate"
+                        if kind is None
+                        else f"nobody may except kind {kind}"
+                    )
+                    yield (
+                        f"promote.environments.{name}.emergency.gates: {gate_name}: {problem}|"
+                        f"name gates of kind {', '.join(sorted(EXCUSABLE))}"
+                    )
 
 
 @functools.cache

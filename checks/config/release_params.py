@@ -15,6 +15,9 @@ from checks.storage import layout
 # is compared as a regular expression.
 INVALID_HOST = "lockstep.invalid/"
 
+# Kinds of gates that measure how good answers are. No exception may name a gate of another kind.
+EXCUSABLE = frozenset(("threshold", "improves", "non_inferior", "slice", "remembers"))
+
 
 class Probes(Section):
     """Prompts that a server must answer as the merged model does offline."""
@@ -291,6 +294,29 @@ class ServingBudget(Section):
             yield "price: cannot be computed without hourly_price|write hourly_price too"
 
 
+class Emergency(Section):
+    """The exceptions that people may sign when a release must go out although gates do not pass."""
+
+    gates: Annotated[
+        tuple[Name, ...],
+        Field(
+            strict=False, min_length=1, description="gates that an exception may name; "
+            f"only of kind {', '.join(sorted(EXCUSABLE))}",
+        ),
+        stricter("fewer"),
+    ]  # fmt: skip
+    hours: Annotated[
+        float,
+        Field(gt=0, le=168, description="most hours until an exception expires"),
+        stricter("lower"),
+    ]
+    signers: Annotated[
+        int,
+        Field(ge=2, description="different people with the role `approve` who must sign it"),
+        stricter("higher"),
+    ] = 2
+
+
 class Environment(Section):
     """A place where the model runs, and the conditions for moving an image there."""
 
@@ -358,6 +384,11 @@ class Environment(Section):
         ServingBudget | None,
         Field(description="limits for the energy and price of 1,000 requests; null: no limit"),
         stricter("section"),
+    ] = None
+    # Without a direction: to add it asks for less, so a change from null needs approval.
+    emergency: Annotated[
+        Emergency | None,
+        Field(description="which gates people may except in an emergency; null: none, ever"),
     ] = None
 
 

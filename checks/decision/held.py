@@ -1,10 +1,16 @@
-"""A verdict with its evidence, and the refusal for a verdict other than a pass."""
+"""A verdict with its evidence, and the refusal for a verdict other than a pass.
 
+Here alone is decided whether an exception of an emergency excuses a verdict. It excuses gates that were measured and
+did not pass, if they are of a kind that may be excepted, and if the exception names every gate that did not pass.
+"""
+
+from collections.abc import Collection
 from typing import NamedTuple
 
 from checks.config.params import Params
+from checks.config.release_params import EXCUSABLE
 from checks.formats.evidence import Evidence
-from checks.formats.verdict import Verdict
+from checks.formats.verdict import Finding, Verdict
 from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
 from checks.storage import layout
 
@@ -17,13 +23,34 @@ class HeldVerdict(NamedTuple):
     verdict: Verdict
 
 
-def refusal(verdict: Verdict) -> Refusal | None:
-    """The refusal for a verdict other than ``pass``; None for ``pass``."""
+def not_passed(verdict: Verdict) -> tuple[Finding, ...]:
+    """The findings that keep a verdict from being ``pass``."""
+    return tuple(finding for finding in verdict.findings if finding.status != "pass")
+
+
+def unexcused(finding: Finding, excepted: Collection[str]) -> str:
+    """Why an exception that names the gates ``excepted`` does not excuse this finding; empty if it does."""
+    if finding.gate not in excepted:
+        return "is not among the gates that may be excepted"
+    if finding.kind not in EXCUSABLE:
+        return f"is of kind {finding.kind}, which nobody may except"
+    # A gate without evidence, or with evidence about other bytes, has no figure.
+    return "measured nothing" if finding.value is None else ""
+
+
+def refusal(verdict: Verdict, excepted: Collection[str] = ()) -> Refusal | None:
+    """The refusal for a verdict other than ``pass``; None for ``pass``.
+
+    ``excepted``: the gates that a valid exception names. None too if it excuses every gate that did not pass.
+    """
     if verdict.status == "pass":
         return None
-    undone = [f.gate for f in verdict.findings if f.status == verdict.status]
+    undone = not_passed(verdict)
+    if undone and not any(unexcused(finding, excepted) for finding in undone):
+        return None
+    names = [finding.gate for finding in undone if finding.status == verdict.status]
     kind = VerdictFailed if verdict.status == "fail" else VerdictInconclusive
-    what = f"verdict {verdict.status}: {', '.join(undone) or 'no gate was evaluated'}"
+    what = f"verdict {verdict.status}: {', '.join(names) or 'no gate was evaluated'}"
     return kind(
         what,
         f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `./lockstep run`",

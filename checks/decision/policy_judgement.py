@@ -5,12 +5,12 @@ weaker, or different, needs that approval even if both give a pass: the next pul
 another task says nothing about this one, so only code owners decide.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 from pydantic import Field
 
-from checks.decision.held import refusal as verdict_refusal
+from checks.decision import held
 from checks.decision.policy import Change, replaced
 from checks.formats.verdict import Status, Verdict
 from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
@@ -59,12 +59,12 @@ class PolicyJudgement(Record):
         return passes or replaced(self.changes) is not None
 
 
-def refusal(judgement: PolicyJudgement) -> Refusal | None:
-    """The refusal for a judgement other than ``pass``; None for ``pass``."""
+def refusal(judgement: PolicyJudgement, excepted: Collection[str] = ()) -> Refusal | None:
+    """The refusal for a judgement other than ``pass``; None for ``pass``. ``excepted`` as for ``decided``."""
     if judgement.status == "pass":
         return None
-    if judgement.own.status != "pass":
-        return verdict_refusal(judgement.own)
+    if refused := held.refusal(judgement.own, excepted):
+        return refused
     kind = VerdictFailed if judgement.status == "fail" else VerdictInconclusive
     return kind(
         f"verdict {judgement.status}: {judgement.headline}",
@@ -80,10 +80,12 @@ def decided(
     approval: Approval | None,
     adopted: bool,
     unused: bool = False,
+    excepted: Collection[str] = (),
 ) -> tuple[Status, str]:
     """The status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``.
 
     ``unused``: no model was ever judged or promoted under that of ``ref``. Then another task needs no approval.
+    ``excepted``: the gates that a valid exception names, under both policies (``held.refusal``).
     """
     is_other_task = replaced(changes) is not None
     in_need = [
@@ -92,11 +94,11 @@ def decided(
         if change.needs_approval and not (unused and is_other_task and change.is_of_task)
     ]
     unjudged = [change.path for change in in_need if not change.is_judged]
-    if own.status != "pass":
+    if held.refusal(own, excepted):
         return own.status, f"{own.status} under its own"
     if in_need and approval:
         return "pass", f"approved by {' '.join(approval.by.split())}"
-    if is_other_task and not in_need:
+    if is_other_task and not in_need and own.status == "pass":
         return "pass", f"no model was ever judged or promoted under that of {ref}"
     if is_other_task:
         return (
@@ -105,7 +107,7 @@ def decided(
         )
     if target is None:
         return "inconclusive", f"that of {ref} cannot be judged"
-    if target.status != "pass":
+    if held.refusal(target, excepted):
         return target.status, f"{target.status} under that of {ref}"
     if unjudged:
         more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
@@ -116,6 +118,8 @@ def decided(
             "inconclusive",
             "pass under both, but later models are judged by it too, so code owners must approve it",
         )
+    if own.status != "pass":
+        return "pass", f"{own.status}, and an exception names every gate that did not pass"
     return "pass", "pass under both" if changes else "pass"
 
 

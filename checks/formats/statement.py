@@ -5,7 +5,8 @@ It names by digest all that the release came from, and carries the reports of bu
 document leads from a running image back to the rows that the weights were trained on. A verification is what
 `lockstep verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An
 approval is one person's word that an image may run in an environment, a quarantine release that images may be moved
-again. A checkpoint is about the branch of the environments. A sealed look is one bit about a model.
+again. A gate exception is several people's word that an image may run for some hours although gates do not pass. A
+checkpoint is about the branch of the environments. A sealed look is one bit about a model.
 """
 
 import re
@@ -16,8 +17,10 @@ from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.training_reports import Start
 from checks.formats.verdict import Inside
+from checks.process.text import escape
 from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Record, Sparse
+from checks.records.sections import Name
 from checks.storage import layout
 
 STATEMENT: Final = "https://in-toto.io/Statement/v1"
@@ -27,6 +30,7 @@ APPROVAL: Final = "urn:lockstep:approval:v1"
 QUARANTINE_RELEASE: Final = "urn:lockstep:quarantine-release:v1"
 CHECKPOINT: Final = "urn:lockstep:checkpoint:v1"
 SEALED_LOOK: Final = "urn:lockstep:sealed-look:v1"
+GATE_EXCEPTION: Final = "urn:lockstep:gate-exception:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # The signed statement is an artifact of its image, of this type.
 # A directory's digest, as checks.storage.digest defines it: in-toto's sha256 is of a file's bytes.
@@ -168,6 +172,45 @@ class Approval(_InToto):
         APPROVAL
     )
     predicate: Approved
+
+
+class Excepted(Record):
+    """The predicate of a gate exception. ``verdict``: the digest of the file in which these gates do not pass."""
+
+    environment: Annotated[str, Field(min_length=1, max_length=100)]
+    verdict: Digest
+    gates: Annotated[tuple[Name, ...], Field(min_length=1, max_length=100)]
+    why: Annotated[str, Field(min_length=1, max_length=500)]
+    issued: AwareDatetime
+    expires: AwareDatetime
+
+    @model_validator(mode="after")
+    def _is_of_one_line_and_some_time(self) -> Self:
+        if self.why != escape(" ".join(self.why.split())):
+            raise ValueError("why: is not one line without invisible characters")
+        if self.gates != tuple(sorted(set(self.gates))):
+            raise ValueError("gates: are not sorted, or one is written twice")
+        if self.expires <= self.issued:
+            raise ValueError("expires: is not after issued")
+        return self
+
+
+class GateException(_InToto):
+    """Several people's word that an image may run in an environment although some gates do not pass.
+
+    Subjects: the image and the weights.
+    """
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=2)]
+    predicate_type: Annotated[
+        Literal["urn:lockstep:gate-exception:v1"], Field(alias="predicateType")
+    ] = GATE_EXCEPTION
+    predicate: Excepted
+
+    def is_of(self, image: str, model: str) -> bool:
+        """Whether it is about this image and these weights."""
+        wanted = [{"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}]
+        return [subject.digest for subject in self.subject] == wanted
 
 
 class Freed(Record):

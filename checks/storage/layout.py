@@ -73,6 +73,7 @@ ENVIRONMENTS = Path("release/environments")
 POINTER = "pointer.yaml"  # Each environment's folder has it. It says what the environment runs.
 EVIDENCE = "evidence.json"  # The signed statement that the pointer names lies beside it.
 APPROVED = "approvals"  # a folder beside it: <image>/<signer>.json, signed
+EMERGENCY = "emergency"  # a folder below <image> there: <signer>.json, signed exceptions
 # The signed answers of the sealed split: <split>/<model>.json.
 SEALED_LOOKS = ENVIRONMENTS / "sealed"
 QUARANTINE = ENVIRONMENTS / "quarantine.yaml"  # No promotion may move these anywhere.

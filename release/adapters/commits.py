@@ -177,6 +177,17 @@ def is_ancestor(root: Path, old: str, new: str) -> bool:
     return known is not None and _git(root).says("merge-base", "--is-ancestor", known, new)
 
 
+def before(root: Path, commit: str, tip: str) -> str | None:
+    """The last commit that the branch at ``tip`` itself had before it had ``commit``; None if there is none."""
+    if not is_ancestor(root, commit, tip):
+        return None
+    git = _git(root)
+    later = git.ask("rev-list", "--ancestry-path", f"{commit}..{tip}").decode().split()
+    own = git.ask("rev-list", "--first-parent", tip).decode().split()
+    had = {commit, *later}
+    return next((name for name in own if name not in had), None)
+
+
 def touching(root: Path, tip: str, path: Path) -> list[str]:
     """The commits up to ``tip``, the latest first, that changed ``path`` on the branch itself."""
     return (

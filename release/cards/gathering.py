@@ -20,7 +20,7 @@ from release.cards.released import Released
 from release.evidence import freshness, trust
 from release.ledger import Ledger, Move
 from release.ledger.moves import ran
-from release.promotion import quarantined
+from release.promotion import emergency, quarantined
 from release.record.records import Named, Records
 from release.review import (
     advice,
@@ -45,6 +45,7 @@ class _SiteFacts(NamedTuple):
     held: quarantine.Entries
     known: Signers | str  # the signers that count, or why that is not known
     sides: dict[str, Side]
+    standings: Mapping[str, emergency.Standing]
 
     def side(self, pointer: Pointer) -> Side:
         """The record of a release; its reports and answers are read once."""
@@ -75,6 +76,7 @@ def gather(root: Path, name: str | None) -> Site:
     facts = _SiteFacts(
         records, released.every(ledger, tip, names), moves,
         quarantined.here(root, ledger, tip, params.promote).entries, _signers(root), {},
+        emergency.here(records, ledger, tip, params.promote),
     )  # fmt: skip
     pages, left_out, paged = list[ReleasePage](), list[LeftOut](), list[trade.Candidate]()
     for release in (
@@ -190,6 +192,7 @@ def _homes(facts: _SiteFacts, pointer: Pointer) -> Iterator[Home]:
                 why=now.why,
                 kind=now.kind,
                 doubt=now.doubt,
+                emergency=facts.standings[name].line,
             )
 
 

@@ -18,7 +18,10 @@ from release.review.comparison import Comparison, Cost
 
 
 class Home(Record):
-    """An environment that runs the release, since when, and who moved it."""
+    """An environment that runs the release, since when, and who moved it.
+
+    ``emergency``: the exception that it runs on, or why none holds; empty if its verdict passes.
+    """
 
     environment: str
     since: datetime
@@ -26,6 +29,7 @@ class Home(Record):
     why: str
     kind: Kind
     doubt: str
+    emergency: str = ""
 
 
 class Against(Record):

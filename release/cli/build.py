@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from release.cli import tables
-from release.cli.common import FILE, exclusive, refusing, show
+from release.cli.common import FILE, exclusive, refusing, show, tell_of_exception
 
 
 @click.command()
@@ -45,8 +45,8 @@ def build(
 ) -> None:
     """Build the serving image with the merged weights.
 
-    The verdict must be `pass` and about these weights. Needs no Docker. Prints only the image's digest;
-    reports/image.json lists its parts. The same record gives the same digest on every machine.
+    The verdict must be about these weights, and `pass` or one that an emergency may except. Needs no Docker. Prints
+    only the image's digest; reports/image.json lists its parts. The same record gives the same digest on every machine.
     """
     from release.verbs import build as verb
 
@@ -56,6 +56,7 @@ def build(
         show(verb.plan(root, options), as_json, tables.plan)
     else:
         show(verb.build(root, options), as_json, lambda report: report.image)
+    tell_of_exception(root)
     if judged := verb.decoding(root):
         click.echo(
             f"The gates judged answers at {judged.named}: the image sets neither, so each request must.",

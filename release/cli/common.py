@@ -223,6 +223,18 @@ def show(result: R, as_json: bool, text: str | Callable[[R], str]) -> None:
         click.echo(hanging(text if isinstance(text, str) else text(result)))
 
 
+def tell_of_exception(root: Path) -> None:
+    """Say on standard error if the verdict in ``root`` is not ``pass``: what was made of it needs an exception."""
+    from checks.formats.verdict import Verdict
+    from checks.storage import layout
+    from release.record.records import WorkTree
+
+    verdict = WorkTree(root).readable(layout.VERDICT, Verdict)
+    if verdict is not None and verdict.status != "pass":
+        line = f"lockstep: the verdict is {verdict.status}: only `lockstep promote ENV --emergency` moves to this"
+        click.secho(hanging(line, sys.stderr), err=True, fg="yellow")
+
+
 def refuse(refusal: "Refusal | None") -> None:
     """Raise the refusal of a result that was printed. Do nothing for None."""
     if refusal:

@@ -80,6 +80,7 @@ def status(found: "Status") -> str:
             )
         else:
             about += [f"✗ quarantined: {runs.quarantined}"] if runs.quarantined is not None else []
+            about += [f"✗ {state.exemption.line}"] if state.exemption else []
             pointer, who = runs.pointer, f"by {runs.by} ({runs.kind}: {runs.why})"
             about.append(f"{pointer.version}  since {runs.since:%Y-%m-%d %H:%M} UTC  {who}")
             about.append(

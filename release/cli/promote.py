@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from release.cli import environment_tables
-from release.cli.common import JSON, TARGET, refuse, refusing, show
+from release.cli.common import FILE, JSON, TARGET, refuse, refusing, show
 
 
 @click.command()
@@ -19,7 +19,8 @@ from release.cli.common import JSON, TARGET, refuse, refusing, show
 @click.option(
     "--why",
     metavar="TEXT",
-    help="The reason, for the history. Default: the subject of the record's commit.",
+    help="The reason, for the history. Default: the subject of the record's commit; with --emergency, the reason of "
+    "who signed first.",
 )
 @click.option(
     "--version", metavar="vX.Y.Z", help="The version of the release. Default: the next one."
@@ -37,6 +38,17 @@ from release.cli.common import JSON, TARGET, refuse, refusing, show
 @click.option(
     "--pr", is_flag=True, help="Open a pull request with the commit instead of pushing it."
 )
+@click.option(
+    "--emergency", is_flag=True,
+    help="Sign an exception from gates that do not pass, as promote.environments.ENVIRONMENT.emergency allows. Moves "
+    "once enough people signed it.",
+)  # fmt: skip
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=FILE,
+    help="With --emergency: the private key. Default: .lockstep/keys/lockstep.key.",
+)
 @TARGET
 @JSON
 @click.pass_obj
@@ -50,6 +62,8 @@ def promote(
     bump: Literal["major", "minor"],
     dry_run: bool,
     pr: bool,
+    emergency: bool,
+    key: Path | None,
     target: str | None,
     as_json: bool,
 ) -> None:
@@ -61,9 +75,11 @@ def promote(
     """
     from release.verbs import promote as verb
 
+    if key is not None and not emergency:
+        raise click.UsageError("--key signs an exception: add --emergency")
     done = verb.promote(
         root, environment, image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr,
-        target=target,
+        emergency=emergency, key=key, target=target,
     )  # fmt: skip
     show(done, as_json, environment_tables.moved)
     if dry_run:

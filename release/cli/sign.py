@@ -4,7 +4,15 @@ from pathlib import Path
 
 import click
 
-from release.cli.common import FOLDER, KEY, KEYLESS, exclusive, refusing, show
+from release.cli.common import (
+    FOLDER,
+    KEY,
+    KEYLESS,
+    exclusive,
+    refusing,
+    show,
+    tell_of_exception,
+)
 
 
 @click.command()
@@ -36,3 +44,4 @@ def sign(root: Path, key: Path | None, keyless: bool, artifact: Path | None, as_
         hand_over.take_reports(root, artifact, *reports)
     signed = verb.of_built(root, key, keyless=keyless)
     show(signed.statement, as_json, signed.evidence)
+    tell_of_exception(root)

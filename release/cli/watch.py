@@ -55,7 +55,8 @@ def watch(
     objectives, drift of prompts and answers, refusals and other signals, and quality if there are labels. Drift is
     compared with earlier windows of the release once there are three. By chance alone, at most
     monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it.
-    Exit codes: 0 pass, 10 fail, 11 inconclusive (too few requests to tell).
+    Exit codes: 0 pass, 10 fail, 11 inconclusive (too few requests to tell), 19 the release runs on an exception that
+    expired, or without one.
 
     With --pr a failing finding about prompts, answers or quality opens a pull request on GitHub, or updates the open
     one. It has the report, requests to label, and the parameters to change. It needs GITHUB_TOKEN. Nothing is trained
@@ -64,12 +65,15 @@ def watch(
     from release.verbs import watch as verb
 
     queued = rows if pr else None
-    report, proposal = verb.watch(root, environment, since, until, captures, evidently, queued)
+    report, proposal, lapsed = verb.watch(
+        root, environment, since, until, captures, evidently, queued
+    )
     show(report, as_json, lambda report: "\n".join(_shown(report)))
     if pr:
         done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
         click.echo(f"pull request: {done}", err=as_json)
-    else:
+    refuse(lapsed)
+    if not pr:
         refuse(verb.refusal(report))
 
 

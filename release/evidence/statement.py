@@ -1,4 +1,5 @@
-"""The in-toto statements: of a release, a verification, an approval, a removal from quarantine, a checkpoint, a look.
+"""The in-toto statements: of a release, a verification, an approval, an exception, a removal from quarantine, a
+checkpoint, a look.
 
 The same evidence gives the same bytes on every machine.
 """
@@ -19,7 +20,9 @@ from checks.formats.statement import (
     Approved,
     Checked,
     Checkpoint,
+    Excepted,
     Freed,
+    GateException,
     Looked,
     Materials,
     Observed,
@@ -47,7 +50,16 @@ TOKENIZER = frozenset(
     )
 )  # fmt: skip
 _REPRO = "run `./lockstep run`, then `lockstep build` and `lockstep verify`"
-_S = TypeVar("_S", Statement, Verification, Approval, QuarantineRelease, Checkpoint, SealedLook)
+_S = TypeVar(
+    "_S",
+    Statement,
+    Verification,
+    Approval,
+    GateException,
+    QuarantineRelease,
+    Checkpoint,
+    SealedLook,
+)
 
 
 def make(
@@ -147,6 +159,31 @@ def parse_approval(
             f"{where}: is for {approval.predicate.environment!r}, not {environment!r}", todo
         )
     return approval
+
+
+def except_gates(image: str, model: str, excepted: Excepted) -> bytes:
+    """Return the statement that the image with these weights may run although gates do not pass."""
+    digests = {"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}
+    subjects = tuple(
+        Subject(name=name, digest=value)
+        for name, value in zip(("image", MODEL), digests, strict=True)
+    )
+    return write(GateException(subject=subjects, predicate=excepted))
+
+
+def parse_exception(
+    payload: bytes, environment: str, image: str, where: str = "the exception"
+) -> GateException:
+    """Parse an exception whose signature was checked. It must be of this image and environment."""
+    exception = parse_as(payload, where, GateException)
+    if exception.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
+        raise EvidenceRefused(f"{where}: is about another image", "sign one about this image")
+    if exception.predicate.environment != environment:
+        raise EvidenceRefused(
+            f"{where}: is for {exception.predicate.environment!r}, not {environment!r}",
+            "sign one for this environment",
+        )
+    return exception
 
 
 def free(images: Iterable[str], parent: str, why: str) -> bytes:

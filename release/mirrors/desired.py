@@ -82,7 +82,7 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
     return records, ledger, tip, environments
 
 
-def drift(environment: str, what: str, git: str, mirror: str) -> MirrorFinding:
+def drift(environment: str, what: str, git: str, mirror: str, todo: str = _AGAIN) -> MirrorFinding:
     """Return a finding about files in git that only a promotion may write."""
     return MirrorFinding(
         where="environments",
@@ -90,7 +90,7 @@ def drift(environment: str, what: str, git: str, mirror: str) -> MirrorFinding:
         git=git,
         mirror=mirror,
         severity="drift",
-        todo=_AGAIN,
+        todo=todo,
     )
 
 
@@ -99,6 +99,11 @@ def _gap(environment: Desired, files: Mapping[Path, bytes]) -> str:
         return ""
     report = environment.envelope.statement.predicate.serving
     return updates.gap(environment.environment, environment.pointer, report, files)
+
+
+def lapsed(name: str, problem: str, todo: str) -> list[MirrorFinding]:
+    """Return why the release may not run there, if its verdict is not ``pass`` and no exception holds."""
+    return [drift(name, "verdict", "pass, or an exception", problem, todo)] if problem else []
 
 
 def last_move(name: str, moves: tuple[Move, ...]) -> list[MirrorFinding]:

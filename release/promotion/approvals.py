@@ -11,6 +11,8 @@ A move that a side branch made and reverted uses up its approvals too. Git canno
 deployed before the branch was merged into a copy of itself. This can cost an extra approval, and never gains one.
 """
 
+from collections.abc import Callable
+
 from checks.process.errors import EvidenceRefused
 from release.evidence import statement, trust
 from release.evidence.dsse import Verified
@@ -84,8 +86,13 @@ def payload(
         return None
 
 
-def used_up(context: PromotionContext, environment: str, image: str) -> set[bytes]:
-    """The payloads of approvals of this image that are used up.
+def used_up(
+    context: PromotionContext,
+    environment: str,
+    image: str,
+    payload: Callable[[PromotionContext, str, str, bytes, str], bytes | None] = payload,
+) -> set[bytes]:
+    """The payloads of approvals of this image that are used up; or of other statements that ``payload`` reads.
 
     An approval is used up once a commit that moved the environment to the image contains it. The parents of that commit
     are read as well: a move by hand may delete the approvals in the same commit, or in the merge.

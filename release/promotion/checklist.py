@@ -35,6 +35,7 @@ About = Literal[
     "image",  # the store has every part of it
     "evidence",  # a valid signed statement is about exactly this image
     "quarantine",  # neither the image nor the weights are in quarantine
+    "emergency",  # a signed exception holds, if one was asked for
     "record",  # the signed record is in the target branch's history, and its verdict passes
     "verdict",  # it holds in this checkout too (first environment only)
     "policy",  # the verdict is under the target's policy, or one that the target accepts

@@ -51,10 +51,10 @@ def find(
         )
     branch = _branch(root, seen[0])
     records = Records(root)
-    known = _rules(records, seen[1], branch).promote
+    known = rules_of(records, seen[1], branch).promote
     home = Ledger.open(root, known.model_copy(update={"repository": None, "branch": branch}))
     trunk = home.tip()
-    rules = _rules(records, trunk, branch)
+    rules = rules_of(records, trunk, branch)
     here = rules.promote.repository is None and rules.promote.branch == branch
     same = here and rules.promote.environments == known.environments
     ledger = home if same else Ledger.open(root, rules.promote)
@@ -140,7 +140,8 @@ def _branch(root: Path, name: str) -> str:
     )
 
 
-def _rules(records: Records, commit: str, branch: str) -> _Rules:
+def rules_of(records: Records, commit: str, branch: str) -> _Rules:
+    """The rules in a commit, which refusals call ``branch``. Raises ParamsRefused if they cannot be read."""
     return records.at(commit).sections(
         _Rules, f"{branch}:{layout.PARAMS}", "fix it on the target branch"
     )

@@ -76,7 +76,8 @@ class Case:
 class Promotion(Case):
     """The requested promotion. ``others``: evidence beside the image that does not count, one line each.
 
-    ``signed_by``: who signed the statement that the move relies on.
+    ``signed_by``: who signed the statement that the move relies on. ``emergency``: whether it relies on an exception.
+    ``excepted``: the gates that this names.
     """
 
     def __init__(
@@ -87,14 +88,17 @@ class Promotion(Case):
         why: str | None,
         version: str | None,
         bump: Literal["major", "minor"],
+        emergency: bool = False,
     ) -> None:
         super().__init__(context, environment, image)
+        self.emergency = emergency
         self.rule = context.rule(environment)
         self.why = why
         self.version = version
         self.bump = bump
         self.recorded = CasePart[ImageRecord]("the record does not hold", self.released)
         self.after.needs = self.recorded
+        self.excepted: tuple[str, ...] = ()
         self.others: tuple[str, ...] = ()
         self.signed_by: tuple[str, ...] = ()
 
@@ -107,6 +111,11 @@ def folder(environment: str) -> Path:
 def approvals_folder(environment: str, image: str) -> Path:
     """The folder with the approvals of the image with the digest ``image`` in an environment."""
     return folder(environment) / layout.APPROVED / image.removeprefix("sha256:")
+
+
+def emergency_folder(environment: str, image: str) -> Path:
+    """The folder with the exceptions for the image with the digest ``image`` in an environment."""
+    return approvals_folder(environment, image) / layout.EMERGENCY
 
 
 def look(context: PromotionContext, environment: str) -> EnvironmentState:

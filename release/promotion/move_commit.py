@@ -209,7 +209,7 @@ def written(
         path
         for path in present.files
         if (home / overlays.FOLDER in path.parents and path not in wanted)
-        or (home / layout.APPROVED in path.parents and path.parent != kept)
+        or (home / layout.APPROVED in path.parents and kept not in path.parents)
     ]
     return {
         home / layout.POINTER: pointer.write(after),

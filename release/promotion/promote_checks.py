@@ -22,6 +22,7 @@ from release.promotion import (
     compared_server,
     context,
     edit_checks,
+    emergency,
     environment,
     image_checks,
     layer_checks,
@@ -90,9 +91,18 @@ def _quarantine(promotion: Promotion, result: CheckResult) -> None:
     requirements.held_back(promotion.context, promotion.digest, model, result, image)
 
 
+def _emergency(promotion: Promotion, result: CheckResult) -> None:
+    if not promotion.emergency:
+        result.note = "none asked for"
+        return
+    exemption = emergency.find(promotion, promotion.release())
+    promotion.excepted = exemption.gates
+    promotion.why = result.note = exemption.line
+
+
 def _record(promotion: Promotion, result: CheckResult) -> None:
     release = promotion.release()
-    promotion.recorded.value = record_checks.find(promotion.context, release)
+    promotion.recorded.value = record_checks.find(promotion.context, release, promotion.excepted)
     result.note = f"commit {release.commit[:12]} of {promotion.context.target}"
 
 
@@ -175,9 +185,16 @@ def _chosen(promotion: Promotion, statements: Iterable[Released]) -> Released:
 
 def _matches(promotion: Promotion, statement: Released) -> bool:
     release = statement.statement.predicate
-    recorded = checklist.run("record", lambda _: record_checks.find(promotion.context, release))
+    recorded = checklist.run(
+        "record",
+        lambda _: record_checks.find(promotion.context, release, _excepted(promotion, release)),
+    )
     serving = checklist.run("serving", partial(_served, promotion, release))
     return not recorded.failures and not serving.failures
+
+
+def _excepted(promotion: Promotion, release: Release) -> tuple[str, ...]:
+    return emergency.find(promotion, release).gates if promotion.emergency else ()
 
 
 def _signers(statement: Released, statements: Iterable[Released]) -> tuple[str, ...]:
@@ -213,6 +230,7 @@ CHECKS: Mapping[About, Callable[[Promotion, CheckResult], None]] = {
     "image": _image,
     "evidence": _evidence,
     "quarantine": _quarantine,
+    "emergency": _emergency,
     "record": _record,
     "verdict": record_checks.verdict_holds,
     "policy": record_checks.policy,

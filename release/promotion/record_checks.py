@@ -1,6 +1,6 @@
 """Checks the record of a model: in the commit that the signed statement names, and in this checkout."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,8 +33,12 @@ TRUSTED = (layout.BASE, layout.ADAPTER, layout.RAW, layout.MERGED)
 _R = TypeVar("_R", Verdict, ParityReport)
 
 
-def find(context: PromotionContext, release: Release) -> ImageRecord:
+def find(
+    context: PromotionContext, release: Release, excepted: Collection[str] = ()
+) -> ImageRecord:
     """Read the record and compare every digest with the statement. Its verdict must be ``pass`` and about this model.
+
+    ``excepted``: the gates that need not pass, because a valid exception names them.
 
     Raises EvidenceRefused with every mismatch, or ParamsRefused.
     """
@@ -61,7 +65,7 @@ def find(context: PromotionContext, release: Release) -> ImageRecord:
     placeholder_cards.check(
         commits.read_many(context.root, commit, [*placeholder_cards.PLACEHOLDERS])
     )
-    verdict = _report(there, layout.VERDICT, Verdict)
+    verdict = report(there, layout.VERDICT, Verdict)
     if problems := plugins.differences(verdict.plugins):
         raise EvidenceRefused(
             problems[0], "install the packages that it was judged with", tuple(problems[1:])
@@ -72,9 +76,9 @@ def find(context: PromotionContext, release: Release) -> ImageRecord:
     if others := committed_code.differences(context.root, commit, recorded.params, lock, DEADLINE):
         todo = "commit the code, run `lockstep run`, and release that record"
         raise EvidenceRefused(others[0], todo, tuple(others[1:]))
-    if refused := verdict_refusal(verdict):
+    if refused := verdict_refusal(verdict, excepted):
         raise refused
-    parity = _report(there, layout.PARITY_REPORT, ParityReport)
+    parity = report(there, layout.PARITY_REPORT, ParityReport)
     described = {
         name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()
     }
@@ -128,11 +132,14 @@ def _contradictions(
         yield f"{layout.PARITY_REPORT} at {at}: lists other files than the signed ones"
 
 
-def holds_here(context: PromotionContext, release: Release, result: CheckResult) -> None:
+def holds_here(promotion: Promotion, release: Release, result: CheckResult) -> None:
     """Check that the verdict holds in this checkout and under the target's policy, and is the signed one."""
-    found = verdict_check.hold(context.records, context.trunk, TRUSTED, reached=True)
-    judgement = target_policy.judge_from(context.records, found, context.trunk, merging=False)
-    if refused := policy_judgement.refusal(judgement):
+    context, excepted = promotion.context, promotion.excepted
+    verdict = verdict_check.hold(context.records, context.trunk, TRUSTED, reached=True)
+    judgement = target_policy.judge_from(
+        context.records, verdict, context.trunk, merging=False, excepted=excepted
+    )
+    if refused := policy_judgement.refusal(judgement, excepted):
         raise refused
     if judgement.approval and target_policy.unmerged_approvals(context.root, context.trunk):
         result.fail(
@@ -157,7 +164,7 @@ def verdict_holds(promotion: Promotion, result: CheckResult) -> None:
     release = promotion.release()
     previous = promotion.rule.after
     if previous is None:
-        holds_here(promotion.context, release, result)
+        holds_here(promotion, release, result)
     else:
         result.note = f"it held when {previous} was moved; its record passes"
 
@@ -196,7 +203,7 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
     if promotion.rule.after is None:
         result.note = "checked with the verdict"
     else:
-        holds_here(context, release, result)
+        holds_here(promotion, release, result)
 
 
 def _compared(old: Params, new: Params) -> list[policies.Change]:
@@ -236,7 +243,8 @@ def _runtime(context: PromotionContext, commit: str, name: str, result: CheckRes
         )
 
 
-def _report(there: Commit, path: Path, kind: type[_R]) -> _R:
+def report(there: Commit, path: Path, kind: type[_R]) -> _R:
+    """The report at ``path`` in a commit. Raises EvidenceRefused if it is missing or cannot be read."""
     try:
         found = there.report(path, kind)
     except ValidationError as error:

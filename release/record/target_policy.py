@@ -66,12 +66,18 @@ class _Theirs(NamedTuple):
 
 
 def judge_from(
-    records: Records, held: HeldVerdict, ref: str, *, merging: bool = True
+    records: Records,
+    held: HeldVerdict,
+    ref: str,
+    *,
+    merging: bool = True,
+    excepted: Collection[str] = (),
 ) -> PolicyJudgement:
     """Judge the evidence of ``held``, the verdict of the work tree, under the policy of ``ref`` too.
 
-    ``merging``: the work tree's policy is proposed for ``ref``; False: only its model is. Raises EvidenceRefused if git
-    has no ``ref`` or no params.yaml in it, or if the approvals cannot be read.
+    ``merging``: the work tree's policy is proposed for ``ref``; False: only its model is. ``excepted``: the gates that
+    a valid exception names. Raises EvidenceRefused if git has no ``ref`` or no params.yaml in it, or if the approvals
+    cannot be read.
     """
     root, commit = records.root, records.target(ref)[1]
     assert commit is not None  # a name that is given and unknown is refused
@@ -111,7 +117,7 @@ def judge_from(
         records, earlier_models.place(records, ref, commit)
     )
     status, why = policy_judgement.decided(
-        ref, held.verdict, target, changes, approval, adopted, unused
+        ref, held.verdict, target, changes, approval, adopted, unused, excepted
     )
     headline = policy_judgement.headline(ref, changes, why)
     return PolicyJudgement(

@@ -3,6 +3,9 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from pydantic import BaseModel
+
+from checks.config.release_params import Promote
 from checks.decision import judging
 from checks.decision.held import HeldVerdict, refusal
 from checks.evaluation import scoring
@@ -14,6 +17,11 @@ from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import layout
 from release.record import lock_check, looks, references, running_code
 from release.record.records import Records, WorkTree
+
+
+class _Rules(BaseModel):
+    promote: Promote
+
 
 # The weights, large and named by digest: what needs only the reports on them trusts these paths.
 WEIGHTS = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
@@ -82,13 +90,29 @@ def passing(
 ) -> HeldVerdict:
     """Return the verdict of the work tree, if it holds, is ``pass``, and the code here is committed.
 
+    A verdict that an exception could excuse in an environment is returned too: what is built of it and signed moves no
+    environment, because only ``lockstep promote --emergency`` asks for the exception.
+
     Raises as ``running_code.check`` and ``hold``, and VerdictFailed or VerdictInconclusive for another verdict.
     """
     running_code.check(records.root, committed=True)
     record = hold(records, target, trusting)
-    if refused := refusal(record.verdict):
+    if refusal(record.verdict) and (
+        refused := refusal(record.verdict, _excusable(records, target))
+    ):
         raise refused
     return record
+
+
+def _excusable(records: Records, target: str | None) -> frozenset[str]:
+    """The gates that the target branch lets people except in some environment. Raises ParamsRefused."""
+    name, commit = records.target(target)
+    if commit is None:
+        return frozenset()
+    called = f"{name}:{layout.PARAMS}"
+    rules = records.at(commit).sections(_Rules, called, "fix it on the target branch").promote
+    policies = [environment.emergency for environment in rules.environments.values()]
+    return frozenset(gate for policy in policies if policy for gate in policy.gates)
 
 
 def _packages(tree: WorkTree) -> list[str]:

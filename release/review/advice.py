@@ -205,6 +205,10 @@ _ELSEWHERE: dict[tuple[Place, Name], str] = {
     ("work tree", "worse"): f"only if a worse model is intended, {_COMMIT}",
     ("work tree", "not-run"): "run `./lockstep run`.",
     ("release", "pass"): "run it: see Try it.",
+    **{
+        ("release", name): "promote another release that passes."
+        for name in ("fail", "inconclusive")
+    },
 }
 
 

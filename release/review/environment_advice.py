@@ -11,8 +11,8 @@ from typing import Literal, NamedTuple
 from release.review.advice import Advised, Row
 
 Name = Literal[
-    "quarantined", "drift", "doubt", "nothing", "runs", "held", "unfit", "room", "render", "build", "people", "soak",
-    "next",
+    "quarantined", "drift", "emergency", "doubt", "nothing", "runs", "held", "unfit", "room", "render", "build",
+    "people", "soak", "next",
 ]  # fmt: skip
 
 Wait = Literal[
@@ -24,15 +24,16 @@ class Situation(NamedTuple):
     """The facts that decide what to do about an environment.
 
     ``version``: what it runs; None: nothing. ``quarantined``: why that is in quarantine. ``drift``: the first
-    contradiction in git and its fix. ``doubt``: why the time of the last move is not believed. ``after``: the
-    environment before this one. ``next``: the version or model that could be promoted next, from ``source``; None:
-    there is none. ``waits``: in words, by what it waits for.
+    contradiction in git and its fix. ``exemption``: the exception that it runs on. ``doubt``: why the time of the last
+    move is not believed. ``after``: the environment before this one. ``next``: the version or model that could be
+    promoted next, from ``source``; None: there is none. ``waits``: in words, by what it waits for.
     """
 
     environment: str
     version: str | None = None
     quarantined: str | None = None
     drift: tuple[str, str] | None = None
+    exemption: str = ""
     doubt: str = ""
     after: str | None = None
     next: str | None = None
@@ -46,6 +47,10 @@ TABLE: dict[Name, Row] = {
         "go back to the release before: `lockstep rollback {environment} --why …`",
     ),
     "drift": Row("🚫", "git contradicts itself", "{drift}", "{fix}"),
+    "emergency": Row(
+        "🚫", "{version} runs on an exception", "{exemption}",
+        "make a release whose verdict is pass, and `lockstep promote {environment}` it before that time",
+    ),
     "doubt": Row(
         "⚠️", "the time of the last move is not believed", "{doubt}",
         "ask who made that commit: `lockstep history {environment}`",
@@ -118,6 +123,8 @@ def _name(situation: Situation) -> Name:
         return "quarantined"
     if situation.drift:
         return "drift"
+    if situation.exemption:
+        return "emergency"
     if situation.doubt:
         return "doubt"
     if situation.next is None:

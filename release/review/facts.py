@@ -43,6 +43,8 @@ class Target(NamedTuple):
     runs: Mapping[str, Pointer] = MappingProxyType({})
     scores: ValidScores | None = None
     base: str | None = None
+    # The verdicts other than pass of what environments run: they run on exceptions.
+    emergencies: Mapping[str, Verdict] = MappingProxyType({})
 
 
 @dataclass(frozen=True)

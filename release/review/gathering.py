@@ -247,6 +247,11 @@ def _target(records: Records, ref: str | None) -> Target:
             document = there.document(f"{name}:{layout.PARAMS}")
     except (ParamsRefused, EvidenceRefused):
         document = {}
+    runs = _runs(records.at(commit), document)
+    verdicts = {
+        environment: _report(records.at(release.commit), layout.VERDICT, Verdict)
+        for environment, release in runs.items()
+    }
     return Target(
         name,
         commit,
@@ -254,9 +259,14 @@ def _target(records: Records, ref: str | None) -> Target:
         _report(there, layout.PREPARE_REPORT, PrepareReport),
         _report(there, layout.TRAIN_MEASURED, TrainMeasured),
         _report(there, layout.VERDICT, Verdict),
-        _runs(records.at(commit), document),
+        runs,
         _report(there, layout.METRICS, ValidScores),
         base or commit,
+        {
+            environment: verdict
+            for environment, verdict in verdicts.items()
+            if verdict and verdict.model == runs[environment].model and verdict.status != "pass"
+        },
     )
 
 

@@ -26,5 +26,6 @@ def admission(root: Path, environment: str, controller: str, target: str | None 
     allowed = admitted(context.deciding(root, target), environment)
     made = CONTROLLERS[controller](allowed)
     of_signers = allowed.notes if made.compares_signers else ()
-    notes = "".join(f"# {note}\n" for note in (*of_signers, *made.notes))
+    lines = (*allowed.exceptions, *of_signers, *made.notes)
+    notes = "".join(f"# {note}\n" for note in lines)
     return notes + "---\n".join(plain_yaml.dump(document) for document in made.documents)

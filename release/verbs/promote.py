@@ -10,8 +10,9 @@ from typing import Literal
 
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
-from checks.process.errors import Refusal
+from checks.process.errors import PromotionRefused, Refusal
 from checks.records.rows import Record
+from release.evidence import keys
 from release.mirrors import update
 from release.promotion import (
     checklist,
@@ -22,6 +23,7 @@ from release.promotion import (
     move_commit,
     promote_checks,
 )
+from release.promotion import emergency as emergencies
 from release.promotion.checklist import Check, PromotionContext
 from release.promotion.environment import Promotion
 from release.record import running_code
@@ -57,6 +59,8 @@ def promote(
     bump: Literal["major", "minor"] = "minor",
     dry_run: bool = False,
     pr: bool = False,
+    emergency: bool = False,
+    key: Path | None = None,
     target: str | None = None,
 ) -> Promoted:
     """Move the environment ``name`` to ``image``, HOST/NAME@sha256:… or oci:FOLDER@sha256:….
@@ -64,7 +68,8 @@ def promote(
     Without ``image``: what the previous environment runs, for the first one what `lockstep build` reported. ``why``:
     the reason for the ledger; None: the subject of the record's commit. ``version``: None: the next one, by ``bump``.
     ``dry_run``: run all checks, write nothing, and say what would happen; ``refusal`` then has the failures. ``pr``:
-    open a pull request with the commit. ``target``: the branch with rules and signers; None: ``commits.target``.
+    open a pull request with the commit. ``emergency``: sign with ``key`` the exception that the failing gates need, and
+    move once enough people did. ``target``: the branch with rules and signers; None: ``commits.target``.
 
     Raises PromotionRefused with every failure, RegistryRefused if only a registry did not answer, EvidenceRefused if
     HEAD has code that the target branch never had, this or ParamsRefused if the rules cannot be read, Outrun if the
@@ -79,7 +84,11 @@ def promote(
     runs = promotion_context.runs(name)
     if runs and runs.image == str(chosen):
         return _again(promotion_context, name, runs, dry_run, began)
-    case = Promotion(promotion_context, name, chosen, why, version, bump)
+    if emergency and not dry_run:
+        promotion_context = emergencies.sign(
+            promotion_context, name, chosen, why, key or root / keys.KEY
+        )
+    case = Promotion(promotion_context, name, chosen, why, version, bump, emergency)
     checks = promote_checks.run(case)
     after = case.after.value
     notes = promote_checks.notes(case)
@@ -118,7 +127,13 @@ def refusal(promoted: Promoted) -> Refusal | None:
 def _again(
     promotion_context: PromotionContext, name: str, runs: Pointer, dry_run: bool, began: float
 ) -> Promoted:
-    """Restore release files that were changed, and create missing tags: the environment already runs the image."""
+    """Restore release files that were changed, and create missing tags: the environment already runs the image.
+
+    Raises PromotionRefused if it runs on an exception that expired, or although no exception holds.
+    """
+    standing = emergencies.of(promotion_context, name)
+    if standing.problem:
+        raise PromotionRefused(f"{name} {standing.problem}", standing.todo)
     present = environment.look(promotion_context, name)
     statement = environment.stated(present, name)
     made, notes = edit_checks.repaired(promotion_context, name, present, runs)

@@ -17,7 +17,7 @@ from release.mirrors import cluster, compare, desired, mlflow, registry, tags
 from release.mirrors.desired import Desired
 from release.mirrors.registry import Image
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
-from release.promotion import quarantined, rollback_targets
+from release.promotion import emergency, quarantined, rollback_targets
 
 _MLFLOW = 120.0  # seconds: a new store is made, or a thousand versions
 
@@ -45,6 +45,9 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     records, ledger, tip, environments = desired.read(root)
     params = records.work_tree.params
     findings = [finding for state in environments.values() for finding in state.findings]
+    standings = emergency.here(records, ledger, tip, params.promote)
+    for name, standing in standings.items():
+        findings += desired.lapsed(name, standing.problem, standing.todo)
     known_bad = quarantined.here(root, ledger, tip, params.promote)
     findings += [
         MirrorFinding(

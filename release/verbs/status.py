@@ -12,7 +12,8 @@ from checks.records.rows import Record
 from release.mirrors import desired, tags
 from release.mirrors.desired import Desired
 from release.mirrors.types import MirrorFinding
-from release.promotion import quarantined, running
+from release.promotion import emergency, quarantined, running
+from release.promotion.emergency import Exemption
 from release.promotion.running import Next, Runs, Wait
 from release.review import environment_advice
 from release.review.advice import Advised
@@ -28,10 +29,12 @@ class State(Record):
 
     No promotion follows if shared files of it are of an earlier version of Lockstep, which ``older`` says in a line, or
     if an update could not end, for the reasons in ``stuck``. ``gap``: for how long no server answers during an update.
+    ``exemption``: the exception that the release runs on.
     """
 
     environment: str
     runs: Runs | None
+    exemption: Exemption | None = None
     drift: tuple[MirrorFinding, ...]
     older: str = ""
     stuck: tuple[str, ...] = ()
@@ -77,6 +80,7 @@ def status(root: Path) -> Status:
     promote = params.promote
     quarantine = quarantined.here(root, ledger, tip, promote)
     seen = desired.verifications(root, ledger, tip, promote, environments)
+    standings = emergency.here(records, ledger, tip, promote)
     runs: dict[str, Runs | None] = {}
     states = []
     for name in promote.ordered:
@@ -94,8 +98,11 @@ def status(root: Path) -> Status:
             records, rules, runs[name], before, seen[name].unfit, quarantine.entries
         )
         last = desired.last_move(name, moves)
-        drift = (*environment.findings, *seen[name].findings, *last)
-        states.append(_state(environment, runs[name], drift, following, rules.after))
+        standing = standings[name]
+        lapsed = desired.lapsed(name, standing.problem, standing.todo)
+        drift = (*lapsed, *environment.findings, *seen[name].findings, *last)
+        state = _state(environment, runs[name], drift, following, rules.after, standing.exemption)
+        states.append(state)
     contradicting = quarantined.contradictions(quarantine)
     wrong = tuple(f"{what}; {todo}" for what, todo in contradicting)
     differing = tags.lines(ledger, tip, ledger.model_name(params.serve.name), promote.ordered)
@@ -114,8 +121,11 @@ def _state(
     drift: tuple[MirrorFinding, ...],
     following: tuple[Next, Mapping[Wait, str]] | None,
     after: str | None,
+    exemption: Exemption | None,
 ) -> State:
     situation = Situation(environment.environment, after=after)
+    if exemption is not None:
+        situation = situation._replace(exemption=exemption.line)
     following_release, waits = following or (None, {})
     if runs is not None:
         situation = situation._replace(
@@ -133,7 +143,8 @@ def _state(
         situation = situation._replace(next=called, source=following_release.source, waits=waits)
     advice = environment_advice.advise(situation)
     return State(
-        environment=environment.environment, runs=runs, drift=drift, older=environment.older, stuck=environment.stuck,
+        environment=environment.environment, runs=runs, exemption=exemption, drift=drift,
+        older=environment.older, stuck=environment.stuck,
         gap=environment.gap, next=following_release, advice=advice,
     )  # fmt: skip
 

@@ -6,18 +6,29 @@ release's record; it changes nothing but its own report, unless it is to open a 
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from checks.config.params import Params
 from checks.formats.watch_report import WatchReport
 from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.storage import files, layout
+from release.ledger import Ledger
 from release.monitoring import evidently_page, picture, reference, releases, window, window_report
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
+from release.promotion import emergency
 from release.record.records import Records
 from release.review import retraining
 from release.review.retraining import Proposal
 from release.verbs.history import moment
+
+
+class Watched(NamedTuple):
+    """The report, the pull request if one was asked for, and the refusal if the release may not run there any more."""
+
+    report: WatchReport
+    proposal: Proposal | None
+    lapsed: Refusal | None
 
 
 def watch(
@@ -28,7 +39,7 @@ def watch(
     captures: str | None = None,
     evidently: Path | None = None,
     rows: int | None = None,
-) -> tuple[WatchReport, Proposal | None]:
+) -> Watched:
     """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
 
     ``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window. ``captures``: the
@@ -43,7 +54,10 @@ def watch(
     records = Records(root)
     params = records.work_tree.params
     span = _span(since, until, params, datetime.now(UTC))
-    release = releases.runs(root, params, environment)
+    ledger = Ledger.open(root, params.promote)
+    release = releases.runs(root, params, environment, ledger)
+    standings = emergency.here(records, ledger, ledger.begun() or "", params.promote)
+    standing = standings[environment]
     store = CaptureStore(captures or str(root / layout.CAPTURES))
     traffic = window.read(store, environment, span, release.model)
     before = window.earlier(store, environment, span, release.model)
@@ -52,12 +66,14 @@ def watch(
     report = window_report.report(
         environment, span, release, traffic, before, served, offline, params.monitor
     )
+    if standing.line:
+        report = report.model_copy(update={"notes": (standing.line, *report.notes)})
     files.write_json(root / layout.WATCH / f"{environment}.json", report)
     files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
     if evidently is not None:
         evidently_page.write(evidently, root / page(environment), served, offline)
     proposal = None if rows is None else retraining.propose(root, report, traffic, rows)
-    return report, proposal
+    return Watched(report, proposal, standing.refusal(environment))
 
 
 def refusal(report: WatchReport) -> Refusal | None:

@@ -14,9 +14,10 @@ from release.adapters.registry import reference
 from release.evidence import attached_statements
 from release.ledger import released_pointers
 from release.overlay import environment_file, kustomization, overlays
+from release.promotion import emergency, quarantined
 from release.promotion import environment as environments
-from release.promotion import quarantined
 from release.promotion.checklist import PromotionContext
+from release.promotion.emergency import Exemption
 
 _HUB, _LIBRARY = "docker.io/", "library/"
 
@@ -25,7 +26,7 @@ class Admitted(NamedTuple):
     """``repositories``: HOST/NAME of every release that the environment ever ran. ``images``: the digests that may run.
 
     ``signers``: who may release, and retired signers of what may run: its pods must restart. ``signatures``: how many
-    of them must have signed.
+    of them must have signed. ``exemption``: the exception that the running release needs.
     """
 
     environment: str
@@ -34,6 +35,7 @@ class Admitted(NamedTuple):
     images: tuple[str, ...]
     signers: tuple[Signer, ...]
     signatures: int
+    exemption: Exemption | None = None
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -43,6 +45,15 @@ class Admitted(NamedTuple):
             short = full.removeprefix(_HUB)
             names += [full, short, short.removeprefix(_LIBRARY) if short != full else short]
         return tuple(dict.fromkeys(names))
+
+    @property
+    def exceptions(self) -> tuple[str, ...]:
+        """A comment if the running release needs an exception."""
+        if self.exemption is None:
+            return ()
+        return (
+            f"{self.exemption.line}. The cluster knows no dates: promote another release and apply its policy before.",
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -103,6 +114,9 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
             f"{environment} runs {pointer.version}, which is in quarantine: {entry.why}",
             f"run `lockstep rollback {environment} --why TEXT`, then again",
         )
+    standing = emergency.of(context, environment)
+    if standing.problem:
+        raise PromotionRefused(f"{environment} {standing.problem}", f"{standing.todo}; then again")
     if why := overlays.unreachable(pointer):
         raise PromotionRefused(
             why, "promote an image of a registry: `lockstep build --push HOST/NAME:TAG`"
@@ -126,7 +140,7 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
         )
     return Admitted(
         environment, _namespace(context, environment), tuple(repositories), tuple(dict.fromkeys(allowed)),
-        signers, rule.signatures,
+        signers, rule.signatures, standing.exemption,
     )  # fmt: skip
 
 

@@ -87,8 +87,11 @@ SUITES: dict[str, dict[str, Any]] = {
 DECODING = {"temperature": 0.7, "top_p": 0.9, "draws": 4, "seed": 17}
 
 
-def _document() -> dict[str, Any]:
-    """The configuration service-router with one gate and one suite of every kind and two scorers."""
+def _document(excepted: bool = True) -> dict[str, Any]:
+    """The configuration service-router with one gate and one suite of every kind and two scorers.
+
+    ``excepted``: whether people may except the gate keeps.
+    """
     document = copy.deepcopy(DEFAULT)
     document["suites"] = copy.deepcopy(SUITES)
     document["gates"] = copy.deepcopy(GATES)
@@ -106,6 +109,7 @@ def _document() -> dict[str, Any]:
     document["promote"]["environments"]["production"] |= {
         "soak_hours": 24, "approvals": 1, "signatures": 2, "runtimes": ["tgi"], "verified": ["container"],
         "sealed": True, "budget": {"machine": "1 x NVIDIA L4", "watt_hours": 5, "price": 0.1, "hourly_price": 0.8},
+        **({"emergency": {"gates": ["keeps"], "hours": 24, "signers": 3}} if excepted else {}),
     }  # fmt: skip
     document["serve"].setdefault("verify", {})["slower"] = 1.2
     asked = {name: copy.deepcopy(GATES[name]) for name in ("routes", "seen")}
@@ -208,6 +212,9 @@ DIRECTIONS: list[tuple[str, Any, Any]] = [
     ("promote.environments.production.budget.watt_hours", 6, 4),
     ("promote.environments.production.budget.price", 0.2, 0.05),
     ("promote.environments.production.budget.hourly_price", 0.7, 0.9),
+    ("promote.environments.production.emergency.gates", ["keeps", "routes"], None),
+    ("promote.environments.production.emergency.hours", 25, 8),
+    ("promote.environments.production.emergency.signers", 2, 4),
     ("evaluate.confidence", 0.9, 0.99),
     ("evaluate.baselines", ["majority"], None),
 ]
@@ -335,6 +342,12 @@ def test_a_bound_that_is_dropped_is_removed_and_one_that_appears_is_added(bound:
     assert (come.kind, come.needs_approval) == ("added", False)
 
 
+def test_an_emergency_that_is_allowed_for_the_first_time_needs_approval() -> None:
+    (come,) = policy.changes(_policy(_document(excepted=False)), _policy(_document()))
+    assert (come.path, come.kind) == ("promote.environments.production.emergency", "changed")
+    assert come.needs_approval
+
+
 def test_labels_that_are_switched_off_are_removed() -> None:
     (change,) = _changed(_set("validate.labels", None))
     assert (change.path, change.kind) == ("validate.labels", "removed")
@@ -358,9 +371,9 @@ def test_a_gate_of_another_kind_is_a_changed_gate() -> None:
 
 @pytest.mark.parametrize("name", GATES)
 def test_a_gate_that_is_removed_needs_approval_and_one_that_is_added_does_not(name: str) -> None:
-    document = _document()
+    document = _document(excepted=False)
     del document["gates"][name]
-    before, after = _policy(_document()), _policy(document)
+    before, after = _policy(_document(excepted=False)), _policy(document)
     (gone,), (come,) = policy.changes(before, after), policy.changes(after, before)
     assert (gone.path, gone.kind, gone.needs_approval) == (f"gates.{name}", "removed", True)
     assert (come.path, come.kind, come.needs_approval) == (f"gates.{name}", "added", False)
@@ -394,7 +407,7 @@ def test_scorers_that_go_or_change_need_approval() -> None:
     pattern = {"kind": "regex", "pattern": "a+"}
 
     def kinds(before: list[dict[str, str]], after: list[dict[str, str]]) -> list[tuple[str, str]]:
-        one, other = _document(), _document()
+        one, other = _document(excepted=False), _document(excepted=False)
         for document, scorers in ((one, before), (other, after)):
             document["gates"] = {"data": {"kind": "data"}}
             document["evaluate"]["scorers"] = scorers
@@ -622,7 +635,7 @@ def test_a_value_cannot_break_out_of_its_line() -> None:
 @settings(deadline=None)
 @given(st.permutations(sorted(GATES)), st.sets(st.sampled_from(sorted(GATES)), min_size=1))
 def test_the_same_gates_in_any_order_are_the_same_policy(order: list[str], kept: set[str]) -> None:
-    one, two = _document(), _document()
+    one, two = _document(excepted=False), _document(excepted=False)
     one["gates"] = {name: GATES[name] for name in sorted(kept)}
     two["gates"] = {name: GATES[name] for name in order if name in kept}
     assert policy.changes(_policy(one), _policy(one)) == ()

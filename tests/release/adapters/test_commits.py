@@ -8,7 +8,7 @@ from checks.process.errors import EvidenceRefused
 from checks.process.text import redact
 from release.adapters import commits
 from release.ledger.versions import next_version, parse
-from tests.ledger_tree import git, identify
+from tests.ledger_tree import git, identify, keep
 
 pytestmark = pytest.mark.slow
 
@@ -235,3 +235,18 @@ def test_a_parent_that_a_shallow_clone_lacked_is_found_once_it_was_fetched(
     assert (commits.resolve(clone, tip), commits.resolve(clone, f"{tip}~1")) == (tip, None)
     git(clone, "fetch", "--quiet", "--unshallow")
     assert commits.resolve(clone, f"{tip}~1") == parent
+
+
+def test_what_a_branch_was_before_it_had_a_commit(root: Path) -> None:
+    began, first = _hash(root, "HEAD~1"), _hash(root, "HEAD")
+    git(root, "switch", "--quiet", "--create", "proposal")
+    one, two = keep(root, "one"), keep(root, "two")
+    git(root, "switch", "--quiet", "main")
+    meanwhile = keep(root, "meanwhile")
+    git(root, "merge", "--quiet", "--no-ff", "-m", "merge", "proposal")
+    merge, last = _hash(root, "HEAD"), keep(root, "last")
+    befores = {commit: commits.before(root, commit, last) for commit in (first, one, two, meanwhile, merge, last)}
+    assert befores == {first: began, one: meanwhile, two: meanwhile, meanwhile: first, merge: meanwhile, last: merge}
+    assert commits.before(root, began, last) is None
+    assert commits.before(root, last, merge) is None
+    assert commits.before(root, "0" * 40, last) is None

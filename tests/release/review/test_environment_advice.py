@@ -23,6 +23,10 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str]] = {
         following()._replace(drift=("production: pointer: is a link", "restore it"), doubt="a"),
         "🚫 git contradicts itself", "production: pointer: is a link", "restore it",
     ),
+    "emergency": (
+        following()._replace(exemption="EMERGENCY until 2026-12-04 02:00 UTC", doubt="a"),
+        "🚫 v0.1.0 runs on an exception", "EMERGENCY until 2026-12-04 02:00 UTC", "`lockstep promote production` it before",
+    ),
     "doubt": (
         following()._replace(doubt="commit 1 is of the future"),
         "⚠️ the time of the last move", "commit 1 is of the future", "`lockstep history production`",

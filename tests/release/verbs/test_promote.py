@@ -151,8 +151,8 @@ def test_a_dry_run_asks_everything_shows_the_change_and_writes_nothing(root: Pat
     assert planned.done == "planned"
     assert verb.refusal(planned) is None
     assert [check.about for check in planned.checks] == [
-        "environment", "previous", "image", "evidence", "quarantine", "record", "verdict", "policy", "sealed", "serving",
-        "weights", "layers", "version", "edits", "approvals",
+        "environment", "previous", "image", "evidence", "quarantine", "emergency", "record", "verdict", "policy", "sealed",
+        "serving", "weights", "layers", "version", "edits", "approvals",
     ]  # fmt: skip
     assert "+version: v0.1.0" in planned.diff
     assert "staging/evidence.json: new" in planned.diff
