@@ -116,11 +116,11 @@ def test_the_first_release_reaches_staging_and_goes_back(laptop: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def hosted(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
+def hosted(tiny_base: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     """A repository without a bucket, a GPU runner and a secret of its own, which keeps its answers in git."""
     folder = tmp_path_factory.mktemp("hosted")
     with StandIn() as hub:
-        team = workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub)
+        team = workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub, wheel)
         shutil.copy(REPOSITORY / ".dvc" / "config", team.work / ".dvc" / "config")
         files.write_text(team.work / kept_answers.ANSWERS, "")
         team.push("main", "No bucket")

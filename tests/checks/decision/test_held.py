@@ -69,9 +69,9 @@ def test_every_kind_of_gate_is_one_that_may_be_excepted_or_one_that_may_not() ->
 
 def test_both_policies_must_excuse_it() -> None:
     own, target = verdict(BAD), verdict(BAD, finding("slow"))
-    decided = policy_judgement.decided("main", own, target, (), None, False, {"bad"})
+    decided = policy_judgement.decided("main", own, target, (), None, False, excepted={"bad"})
     assert decided == ("fail", "fail under that of main")
-    decided = policy_judgement.decided("main", own, target, (), None, False, {"bad", "slow"})
+    decided = policy_judgement.decided("main", own, target, (), None, False, excepted={"bad", "slow"})
     assert decided == ("pass", "fail, and an exception names every gate that did not pass")
     assert policy_judgement.decided("main", own, target, (), None, False)[0] == "fail"
 
