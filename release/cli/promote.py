@@ -19,8 +19,8 @@ from release.cli.common import FILE, JSON, TARGET, refuse, refusing, show
 @click.option(
     "--why",
     metavar="TEXT",
-    help="The reason, for the history. Default: the subject of the record's commit; with --emergency, the reason of "
-    "who signed first.",
+    help="The reason, for the history. Default: the subject of the record's commit; with --emergency, the reason "
+    "that another signer gave.",
 )
 @click.option(
     "--version", metavar="vX.Y.Z", help="The version of the release. Default: the next one."
