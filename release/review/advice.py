@@ -158,8 +158,8 @@ TABLE: dict[Name, Row] = {
     "recorded": Row(
         "🚫", "Not judged here",
         "The record says {status}, and what is needed to judge it again is missing: {missing}.",
-        "fetch it, and run this again: "
-        "`./lockstep dvc pull data/splits data/predictions data/suites data/judgements data/probes.json`",
+        "fetch it, and run this again: `./lockstep dvc pull data/splits data/predictions data/suites "
+        "data/judgements data/learned.jsonl data/probes.json`",
     ),
     "waits": Row(
         "⚠️", "Pass, but {weaker} after this: a code owner decides", "{change}",

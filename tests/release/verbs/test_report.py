@@ -656,7 +656,7 @@ def test_what_is_read_first(values: dict[str, object], said: str) -> None:
         "failed_expectations": [],
         "cheapest": None,
         "kept": [],
-        "facts": SimpleNamespace(changes=(), verdict=None),
+        "facts": SimpleNamespace(changes=(), verdict=None, target=SimpleNamespace(emergencies={})),
         "parameters": None,
         "needs_approval": lambda _facts, path: path.startswith("gates."),
         "splits": [],
