@@ -17,7 +17,7 @@ from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRef
 from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
 from release.promotion import sealed_split
-from stages import references
+from stages import earlier_records
 from stages import sealed as stage
 from stages.inference import answers, generate
 from tests import evidence_tree, model_tree
@@ -101,7 +101,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Tree:
 def tree(made: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
     shutil.copytree(made.root, tmp_path / "run")
     monkeypatch.setenv(VARIABLE, KEY.decode())
-    monkeypatch.setattr(references, "guarded_dvc", dvc)
+    monkeypatch.setattr(earlier_records, "guarded_dvc", dvc)
     return Tree(tmp_path / "run", json.loads(json.dumps(made.document)), list(made.right))
 
 

@@ -295,7 +295,9 @@ def test_a_step_does_not_go_on_beside_other_codes_of_a_4_bit_base(root: Path) ->
     files.write_json(path, trained.model_copy(update={"tensors": tensors, "quantised": other}))
     rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
     step = training_tree.step(first, root, base=trained.base, rows=rows, start=root / layout.ADAPTER)
-    with pytest.raises(MachineRefused, match="the base is quantised to other codes here than where the step before"):
+    with pytest.raises(
+        MachineRefused, match="the base is quantised to other codes here than where the adapter was trained"
+    ):
         trainer_of(step)
 
 
