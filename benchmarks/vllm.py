@@ -1,7 +1,7 @@
 """A real vLLM on a processor, held to the default model by the checks of `lockstep verify`.
 
     python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--checks NAME ...]
-        [--prefix-caching] [--speculate TOKENS [--draft FOLDER]] [--fault NAME]
+        [--prefix-caching] [--speculate TOKENS [--draft FOLDER]]
 
 Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an
 environment of its own in a temporary folder, as `python -m stages.tools.vllm VERSION --cpu` does. That takes about
@@ -10,12 +10,10 @@ environment of its own in a temporary folder, as `python -m stages.tools.vllm VE
 Prints a row for each check. Exits with 1 when one fails. ``--prefix-caching`` and ``--speculate`` turn these settings
 of ``serve`` on. The cache then has blocks of 32 tokens: a block of 128, as in vLLM's build for CPUs, is longer than the
 prompts, and nothing would be found in it. ``--draft`` names a model with the same tokenizer. It is copied beside the
-weights, as ``merge.draft`` is, and guesses the tokens. ``--fault`` plants a fault that the checks must find:
-another chat template, the lost first token, the base's weights, keys and values in 8 bits.
+weights, as ``merge.draft`` is, and guesses the tokens.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -38,14 +36,10 @@ from release.serving import examine, processes
 from release.serving.client import Client
 from release.serving.probes.context import ProbeContext
 from release.serving.server import unwinding
+from stages import probe
 from stages.tools import vllm
 
 VERSION = "0.32.0"
-# What a fault changes in the chat template of the default model.
-_TEMPLATES = {
-    "template": ("{% for", "<|im_start|>{% for"),
-    "first-token": ("{{ '<|im_start|>system", "{{ 'system"),
-}
 
 
 def main() -> None:
@@ -56,7 +50,6 @@ def main() -> None:
     parser.add_argument("--prefix-caching", action="store_true")
     parser.add_argument("--speculate", type=int, metavar="TOKENS")
     parser.add_argument("--draft", type=Path, metavar="FOLDER")
-    parser.add_argument("--fault", choices=(*_TEMPLATES, "base", "cache"))
     parser.add_argument("--checks", nargs="+", metavar="NAME", choices=get_args(CheckName))
     options = parser.parse_args()
     if options.draft and not options.speculate:
@@ -89,7 +82,7 @@ def _with_settings(
 
 def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -> bool:
     params = params_file.load(Path(layout.PARAMS))
-    probes = files.read_json(root / layout.PROBES, ProbeReport)
+    probes = _probes(root, params)
     runtime = runtimes.load("vllm").model_copy(
         update={
             "package": "pip",
@@ -98,15 +91,10 @@ def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -
         }
     )
     params, runtime = _with_settings(params, runtime, options)
-    ships = shutil.copytree(root / layout.MERGED, temporary / layout.MERGED.name)
+    ships = root / layout.MERGED
     if options.draft:
+        ships = shutil.copytree(ships, temporary / "drafting")
         shutil.copytree(options.draft, ships / layout.DRAFT)
-    if options.fault == "cache":
-        runtime = runtime.model_copy(update={"command": (*runtime.command, "--kv-cache-dtype=fp8")})
-    elif options.fault == "base":
-        shutil.copy(root / layout.BASE / "model.safetensors", ships)
-    elif options.fault:
-        _change_template(ships, *_TEMPLATES[options.fault])
     checks = _asked(root, ships, runtime, params, probes, options.checks)
     tables.show(
         "A real vLLM",
@@ -114,19 +102,6 @@ def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -
         ((check.name, check.status, check.reason) for check in checks),
     )
     return all(check.status != "fail" for check in checks)
-
-
-def _change_template(folder: Path, old: str, new: str) -> None:
-    """Replace ``old`` in both files that have the chat template: as it stands, and inside JSON."""
-    for name, escape in (("chat_template.jinja", str), ("tokenizer_config.json", _inside_json)):
-        text = (folder / name).read_text()
-        changed = text.replace(escape(old), escape(new), 1)
-        assert changed != text, f"{name} has no {old}"
-        (folder / name).write_text(changed)
-
-
-def _inside_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
 
 
 def _asked(
@@ -164,6 +139,30 @@ def _asked(
         finally:
             examine.CHECKS = known
     return found
+
+
+def _probes(root: Path, params: Params) -> ProbeReport:
+    """What the stage writes, made here, so that no record has to hold."""
+    settings = params.serve
+    rows = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: settings.probes.rows]
+    limit, room = settings.probes.max_new_tokens, settings.max_input_tokens
+    ours, ends = probe._answers(root / layout.MERGED, settings.dtype, rows, limit, room, "merged")
+    theirs, _ = probe._answers(
+        root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0
+    )
+    none = "sha256:" + "0" * 64
+    return ProbeReport(
+        merged=none,
+        base=none,
+        valid=none,
+        max_new_tokens=limit,
+        precision=settings.dtype,
+        device="cpu",
+        probes=tuple(
+            o.model_copy(update={"base_text": t.text}) for o, t in zip(ours, theirs, strict=True)
+        ),
+        ends=tuple(sorted(ends)),
+    )
 
 
 if __name__ == "__main__":
