@@ -54,7 +54,7 @@ class LeftOut(Record):
 
 
 class Answer(Record):
-    """What ``source`` asks, the ``files`` that answer it, and ``lacks``: what is not in the record."""
+    """One question: ``source`` asks it, ``files`` answer it, and ``lacks`` says which part of it no record has."""
 
     source: str
     asks: str

@@ -92,8 +92,10 @@ def collect(root: Path, name: str) -> Pack:
     _add_image(parts, facts)
     _add_record(parts, facts)
     moves = [*_moves(facts)]
-    held = quarantined.here(root, ledger, tip, promote).entries
-    entries = tuple(entry for entry in held if any(_is_about(entry, move) for move in moves))
+    quarantined_then = quarantined.here(root, ledger, tip, promote).entries
+    entries = tuple(
+        entry for entry in quarantined_then if any(_is_about(entry, move) for move in moves)
+    )
     plain = _json([move.model_dump(mode="json") for move in moves])
     parts.add("moves", "ledger/moves.json", plain, "git")
     parts.add("quarantine", "ledger/quarantine.yaml", quarantine.write(entries), "git")
@@ -103,7 +105,7 @@ def collect(root: Path, name: str) -> Pack:
 
 
 def _add_statements(parts: Parts, facts: _Facts) -> None:
-    """Add what was signed about the release, but for the provenance, which is attached to its image."""
+    """Add the signed statements about the release; ``_add_image`` adds its provenance."""
     known, signed, release = tuple(parts.signers.values()), facts.signed, facts.release
     signer = released.signed_by(release, known)
     assert release.envelope is not None  # its signature was checked

@@ -46,7 +46,7 @@ ANSWERS: dict[Part, str] = {
 
 
 class Question(NamedTuple):
-    """What ``source`` asks, the ``parts`` that answer it, and what of it no part answers."""
+    """One question: ``source`` asks it, ``parts`` answer it, and ``lacks`` says what no part answers."""
 
     source: str
     asks: str

@@ -25,10 +25,10 @@ def start(root: Path, name: str, target: str | None, as_json: bool) -> None:
     from release.verbs import start as verb
 
     written = verb.start(root, name, target)
-    show(written, as_json, _said(written))
+    show(written, as_json, _text(written))
 
 
-def _said(written: "StartWritten") -> str:
+def _text(written: "StartWritten") -> str:
     known = "" if written.changed else ", as before"
     if written.commit is None or written.model is None or written.adapter is None:
         return f"training starts from the base{known}"

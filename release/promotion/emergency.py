@@ -74,7 +74,7 @@ class Standing(NamedTuple):
 
     @property
     def line(self) -> str:
-        """What a reader must know about the release, on one line; empty if its verdict passes."""
+        """Say on one line what a reader must know about the release; empty if its verdict passes."""
         return self.problem or (self.exemption.line if self.exemption else "")
 
     def refusal(self, environment: str) -> Refusal | None:
@@ -113,16 +113,16 @@ def sign(
     release = _release(context, image)
     gates = _gates(context, environment, release)
     used = approvals.used_up(context, environment, image.digest, payload)
-    there = _files(context.ledger, context.tip, environment, image.digest)
-    known, _ = _read(there, environment, image.digest, context.signers)
+    stored = _files(context.ledger, context.tip, environment, image.digest)
+    exceptions, _ = _read(stored, environment, image.digest, context.signers)
     opened = [
-        one
-        for one in known
-        if one.payload not in used
-        and one.exception.predicate.gates == gates
-        and not _problem(one.exception, release, policy)
+        signed
+        for signed in exceptions
+        if signed.payload not in used
+        and signed.exception.predicate.gates == gates
+        and not _problem(signed.exception, release, policy)
     ]
-    if any(len(one.signers) >= policy.signers for one in opened):
+    if any(len(signed.signers) >= policy.signers for signed in opened):
         return context
     approver = trust.signatory(key, context.signers, "approve")
     (own,) = {signer.name for signer in approver.own("approve")}
@@ -145,26 +145,28 @@ def find(promotion: Promotion, release: Release) -> Exemption:
     context, environment = promotion.context, promotion.environment
     policy = _policy(context, environment)
     _refuse_a_second(context, environment)
-    found, others = _read(promotion.present.files, environment, promotion.digest, context.signers)
+    exceptions, reasons = _read(
+        promotion.present.files, environment, promotion.digest, context.signers
+    )
     used = approvals.used_up(context, environment, promotion.digest, payload)
     allowed = _allowed(context, environment, release.commit)
-    for one in found:
-        names = f"the exception of {', '.join(sorted(one.signers))}"
-        beyond = [gate for gate in one.exception.predicate.gates if gate not in allowed]
-        if problem := _problem(one.exception, release, policy):
-            others.append(f"{names} {problem}")
+    for signed in exceptions:
+        names = f"the exception of {', '.join(sorted(signed.signers))}"
+        beyond = [gate for gate in signed.exception.predicate.gates if gate not in allowed]
+        if problem := _problem(signed.exception, release, policy):
+            reasons.append(f"{names} {problem}")
         elif beyond:
-            others.append(f"{names} names {beyond[0]}, and {_since(context, environment)}")
-        elif one.payload in used:
-            others.append(f"{names} was used up by an earlier move")
-        elif len(one.signers) < policy.signers:
-            others.append(f"{names} has {len(one.signers)} of {policy.signers} signatures")
+            reasons.append(f"{names} names {beyond[0]}, and {_since(context, environment)}")
+        elif signed.payload in used:
+            reasons.append(f"{names} was used up by an earlier move")
+        elif len(signed.signers) < policy.signers:
+            reasons.append(f"{names} has {len(signed.signers)} of {policy.signers} signatures")
         else:
-            return one.exemption()
+            return signed.exemption()
     raise EvidenceRefused(
-        f"no exception holds: {others[0] if others else 'nobody signed one'}",
+        f"no exception holds: {reasons[0] if reasons else 'nobody signed one'}",
         f"let another person sign it: `lockstep promote {environment} --emergency --key FILE`",
-        tuple(others[1:]),
+        tuple(reasons[1:]),
     )
 
 
@@ -197,19 +199,19 @@ def running(
     if policy is None:
         return Standing(None, f"{runs}, and no exception is allowed there", todo)
     at = ledger.recorded(tip, environment, pointer)
-    there = _files(ledger, tip, environment, pointer.digest)
-    found, others = _read(there, environment, pointer.digest, signers, at)
-    for one in found:
-        problem = _problem(one.exception, release, policy)
-        if len(one.signers) >= policy.signers and problem in ("", _expired(one.exception)):
-            exemption = one.exemption()
+    stored = _files(ledger, tip, environment, pointer.digest)
+    exceptions, reasons = _read(stored, environment, pointer.digest, signers, at)
+    for signed in exceptions:
+        problem = _problem(signed.exception, release, policy)
+        if len(signed.signers) >= policy.signers and problem in ("", _expired(signed.exception)):
+            exemption = signed.exemption()
             if not problem:
                 return Standing(exemption)
             return Standing(
                 exemption, f"runs {pointer.version} on an exception that {problem}", todo
             )
-        others.append(problem or f"it has {len(one.signers)} of {policy.signers} signatures")
-    reason = others[0] if others else "there is none"
+        reasons.append(problem or f"it has {len(signed.signers)} of {policy.signers} signatures")
+    reason = reasons[0] if reasons else "there is none"
     return Standing(None, f"{runs}, and no exception holds: {reason}", todo)
 
 
@@ -232,7 +234,7 @@ def here(records: Records, ledger: Ledger, tip: str, promote: Promote) -> dict[s
 def payload(
     context: PromotionContext, environment: str, image: str, data: bytes, where: str
 ) -> bytes | None:
-    """The signed payload of an exception; None if it does not count, as when its signer is gone."""
+    """Return the signed payload of an exception; None if it does not count, as when its signer is gone."""
     try:
         verified = trust.verify(data, context.signers, "approve", where)
         statement.parse_exception(verified.payload, environment, image, where)
@@ -253,28 +255,32 @@ def _policy(context: PromotionContext, environment: str) -> Emergency:
 
 
 def _release(context: PromotionContext, image: Reference) -> Release:
-    """The signed release. All statements about an image are about one verdict, which the image names."""
+    """Return the signed release. All statements about an image are about one verdict, which the image names."""
     assert image.digest is not None
     store = image_checks.open_place(context.root, image)
-    found = attached_statements.search(store, image.digest, context.signers).found
-    if not found:
+    statements = attached_statements.search(store, image.digest, context.signers).found
+    if not statements:
         raise EvidenceRefused(
             f"{store.name}@{image.digest}: no signed statement holds",
             "sign the release: `lockstep sign`",
         )
-    return found[0].statement.predicate
+    return statements[0].statement.predicate
 
 
 def _gates(context: PromotionContext, environment: str, release: Release) -> tuple[str, ...]:
-    """The gates that did not pass, sorted. Raises PromotionRefused if there are none, or one may not be excepted."""
-    commit, there = release.commit, context.records.at(release.commit)
-    data = there.data(layout.VERDICT)
+    """Return the gates that did not pass, sorted.
+
+    Raises PromotionRefused if there are none, or if no exception can excuse one of them.
+    """
+    commit = release.commit
+    record = context.records.at(commit)
+    data = record.data(layout.VERDICT)
     if data is None or digest.of_bytes(data) != release.materials.verdict:
         raise EvidenceRefused(
             f"{layout.VERDICT} at {commit[:12]}: is not what was signed",
             "sign the release of a record that is committed: `lockstep sign`",
         )
-    verdict = record_checks.report(there, layout.VERDICT, Verdict)
+    verdict = record_checks.report(record, layout.VERDICT, Verdict)
     if verdict.status == "pass":
         raise PromotionRefused(
             f"{environment}: the verdict is pass, so no exception is needed",
@@ -303,7 +309,7 @@ def _since(context: PromotionContext, environment: str) -> str:
 
 
 def _allowed(context: PromotionContext, environment: str, commit: str) -> Collection[str]:
-    """The gates that the target branch lets people except, now and before it had the record of ``commit``."""
+    """Return the gates that the target branch lets people except, now and before it had the record of ``commit``."""
     before = commits.before(context.root, commit, context.trunk)
     if before is None:
         return ()
@@ -330,29 +336,32 @@ def _files(ledger: Ledger, tip: str, environment: str, image: str) -> Mapping[Pa
 
 
 def _read(
-    there: Mapping[Path, bytes],
+    stored: Mapping[Path, bytes],
     environment: str,
     image: str,
     signers: Signers,
     at: datetime | None = None,
 ) -> tuple[list[_Signed], list[str]]:
-    """The statements about this image and environment, and why each other file does not count."""
-    statements, others = dict[bytes, _Signed](), list[str]()
+    """Return the statements about this image and environment, and why each other file does not count."""
+    statements = dict[bytes, _Signed]()
+    reasons = list[str]()
     folder = emergency_folder(environment, image)
-    for path in sorted(path for path in there if path.parent == folder):
+    for path in sorted(path for path in stored if path.parent == folder):
         try:
-            verified = trust.verify(there[path], signers, "approve", str(path), offline=True, at=at)
+            verified = trust.verify(
+                stored[path], signers, "approve", str(path), offline=True, at=at
+            )
             exception = statement.parse_exception(verified.payload, environment, image, str(path))
         except (EvidenceRefused, MachineRefused) as refused:
-            others.append(refused.what)
+            reasons.append(refused.what)
             continue
-        one = statements.setdefault(verified.payload, _Signed(exception, verified.payload, set()))
-        one.signers.add(verified.signer)
-    return list(statements.values()), others
+        signed = _Signed(exception, verified.payload, set())
+        statements.setdefault(verified.payload, signed).signers.add(verified.signer)
+    return list(statements.values()), reasons
 
 
 def _problem(exception: GateException, release: Release, policy: Emergency) -> str:
-    """Why the exception does not count for ``release`` under ``policy``; that it expired comes last."""
+    """Return why the exception does not count for ``release`` under ``policy``; that it expired is asked last."""
     stated = exception.predicate
     if not exception.is_of(release.image.image, release.image.model):
         return "is about another model"
@@ -373,15 +382,22 @@ def _expired(exception: GateException) -> str:
 
 
 def _chosen(opened: list[_Signed], own: str, why: str | None) -> _Signed | None:
-    """The statement to sign; None for a new one. Raises PromotionRefused if others gave another reason than ``why``."""
-    fitting = [one for one in opened if why in (None, one.exception.predicate.why)]
-    if fitting:  # Of two people who began at once, each signs the words of the other.
-        return max(fitting, key=lambda one: (own not in one.signers, len(one.signers), one.payload))
-    if others := [one for one in opened if one.signers != {own}]:
+    """Return the statement to sign; None for a new one.
+
+    Raises PromotionRefused if others gave another reason than ``why``.
+    """
+    fitting = [signed for signed in opened if why in (None, signed.exception.predicate.why)]
+    if fitting:
+        # Of two people who began at once, each signs the words of the other.
+        return max(
+            fitting,
+            key=lambda signed: (own not in signed.signers, len(signed.signers), signed.payload),
+        )
+    if others := [signed for signed in opened if signed.signers != {own}]:
         stated = others[0].exception.predicate
         raise PromotionRefused(
             f"{', '.join(sorted(others[0].signers))} signed an exception for another reason: {stated.why}",
-            "sign that one: leave --why out",
+            "sign that exception: leave --why out",
         )
     return None
 
@@ -406,7 +422,7 @@ def _new(
 
 
 def _recorded(records: Records, release: Release) -> str | None:
-    """The status of the verdict that the release was signed with; None if it is not known in this clone."""
+    """Return the status of the verdict that the release was signed with; None if this clone does not have it."""
     try:
         verdict = records.at(release.commit).report(layout.VERDICT, Verdict)
     except (EvidenceRefused, ValidationError):

@@ -341,7 +341,7 @@ def _first(situation: Situation) -> Words:
 
 
 def _rows(situation: Situation) -> Words:
-    """What else would decide: how many rows, if a gate says so."""
+    """Say what else would decide: how many rows, if a gate names a number."""
     if {finding.kind for finding in situation.failing} == {"remembers"}:
         return Words("lower {parameter}", {"parameter": "train.learning_rate"})
     needed = [finding for finding in situation.failing if finding.rows_needed]
