@@ -1,9 +1,9 @@
 """A real vLLM on a processor, held to the default model by the checks of `lockstep verify`.
 
     python -m benchmarks.vllm [--root FOLDER] [--venv FOLDER] [--checks NAME ...]
-        [--prefix-caching] [--speculate TOKENS [--draft FOLDER]]
+        [--prefix-caching] [--speculate TOKENS [--draft FOLDER]] [--fault NAME]
 
-Needs a run's models/ and data/ in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an
+Needs a finished run in ``--root``, two cores and 6 GB of memory. Without ``--venv`` it makes an
 environment of its own in a temporary folder, as `python -m stages.tools.vllm VERSION --cpu` does. That takes about
 100 s, and starting vLLM 100 s, too long for the tests.
 
@@ -11,9 +11,12 @@ Prints a row for each check. Exits with 1 when one fails. ``--prefix-caching`` a
 of ``serve`` on. The cache then has blocks of 32 tokens: a block of 128, as in vLLM's build for CPUs, is longer than the
 prompts, and nothing would be found in it. ``--draft`` names a model with the same tokenizer. It is copied beside the
 weights, as ``merge.draft`` is, and guesses the tokens.
+
+``--fault`` plants a fault that deployments have in a copy of what is served, and exits with 1 when no check finds it.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -28,6 +31,7 @@ from checks.config import params_file
 from checks.config.params import Params
 from checks.config.release_params import Speculation
 from checks.formats.serving import CheckName, ProbeReport, ServingCheck
+from checks.process.errors import ServingRefused
 from checks.records.rows import Prediction, Row
 from checks.storage import files, layout
 from release import runtimes
@@ -36,10 +40,14 @@ from release.serving import examine, processes
 from release.serving.client import Client
 from release.serving.probes.context import ProbeContext
 from release.serving.server import unwinding
-from stages import probe
 from stages.tools import vllm
 
 VERSION = "0.32.0"
+OTHER_TEMPLATE = (
+    "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
+)
+FAULTS = ("template", "first-token", "base", "cache")
 
 
 def main() -> None:
@@ -50,6 +58,7 @@ def main() -> None:
     parser.add_argument("--prefix-caching", action="store_true")
     parser.add_argument("--speculate", type=int, metavar="TOKENS")
     parser.add_argument("--draft", type=Path, metavar="FOLDER")
+    parser.add_argument("--fault", choices=FAULTS)
     parser.add_argument("--checks", nargs="+", metavar="NAME", choices=get_args(CheckName))
     options = parser.parse_args()
     if options.draft and not options.speculate:
@@ -81,8 +90,8 @@ def _with_settings(
 
 
 def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -> bool:
-    params = params_file.load(Path(layout.PARAMS))
-    probes = _probes(root, params)
+    params = params_file.load(root / layout.PARAMS)
+    probes = files.read_json(root / layout.PROBES, ProbeReport)
     runtime = runtimes.load("vllm").model_copy(
         update={
             "package": "pip",
@@ -92,16 +101,43 @@ def _run(root: Path, home: Path, temporary: Path, options: argparse.Namespace) -
     )
     params, runtime = _with_settings(params, runtime, options)
     ships = root / layout.MERGED
+    if options.fault:
+        ships = shutil.copytree(ships, temporary / "faulty")
+        runtime = _plant(options.fault, ships, root / layout.BASE, runtime)
     if options.draft:
         ships = shutil.copytree(ships, temporary / "drafting")
         shutil.copytree(options.draft, ships / layout.DRAFT)
-    checks = _asked(root, ships, runtime, params, probes, options.checks)
+    try:
+        checks = _asked(root, ships, runtime, params, probes, options.checks)
+    except ServingRefused as refused:
+        print(f"the server did not start: {refused.what}")
+        return bool(options.fault)
     tables.show(
         "A real vLLM",
         ("check", "", ""),
         ((check.name, check.status, check.reason) for check in checks),
     )
-    return all(check.status != "fail" for check in checks)
+    failed = any(check.status == "fail" for check in checks)
+    return failed if options.fault else not failed
+
+
+def _plant(fault: str, folder: Path, base: Path, runtime: Runtime) -> Runtime:
+    """Spoil the weights in ``folder``, or return the runtime with the setting that spoils the answers."""
+    template = folder / "chat_template.jinja"
+    if fault == "template":
+        template.write_text(OTHER_TEMPLATE)
+    elif fault == "first-token":
+        first = json.loads((folder / "tokenizer_config.json").read_text())["bos_token"]
+        lost = f"{{% filter replace({first!r}, '', 1) %}}{template.read_text()}{{% endfilter %}}"
+        template.write_text(lost)
+    elif fault == "base":
+        for path in folder.glob("model*"):
+            path.unlink()
+        for path in base.glob("model*"):
+            shutil.copyfile(path, folder / path.name)
+    else:
+        return runtime.model_copy(update={"command": (*runtime.command, "--kv-cache-dtype=fp8")})
+    return runtime
 
 
 def _asked(
@@ -139,30 +175,6 @@ def _asked(
         finally:
             examine.CHECKS = known
     return found
-
-
-def _probes(root: Path, params: Params) -> ProbeReport:
-    """What the stage writes, made here, so that no record has to hold."""
-    settings = params.serve
-    rows = files.read_jsonl(root / layout.SPLITS / "valid.jsonl", Row)[: settings.probes.rows]
-    limit, room = settings.probes.max_new_tokens, settings.max_input_tokens
-    ours, ends = probe._answers(root / layout.MERGED, settings.dtype, rows, limit, room, "merged")
-    theirs, _ = probe._answers(
-        root / layout.BASE, settings.dtype, rows, limit, room, "base", long=0
-    )
-    none = "sha256:" + "0" * 64
-    return ProbeReport(
-        merged=none,
-        base=none,
-        valid=none,
-        max_new_tokens=limit,
-        precision=settings.dtype,
-        device="cpu",
-        probes=tuple(
-            o.model_copy(update={"base_text": t.text}) for o, t in zip(ours, theirs, strict=True)
-        ),
-        ends=tuple(sorted(ends)),
-    )
 
 
 if __name__ == "__main__":
