@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from checks.config import params_file
+from checks.formats.captures import Capture, InputMessage, OutputMessage, Part
 from checks.formats.statement import PAYLOAD, Excepted, Release
 from checks.process.errors import Contradicted, EvidenceRefused, PromotionRefused, Refusal, VerdictFailed
 from checks.storage import layout
@@ -405,6 +406,32 @@ def test_the_release_page_and_the_comment_say_that_it_runs_on_an_exception(root:
     assert "🚨" not in (tmp_path / "pages" / "v0.1.0.html").read_text()
     line = "🚨 **Emergency:** `staging` runs `v0.2.0`, whose verdict is `fail`"
     assert line in report(root).markdown
+
+
+def test_watch_ends_with_the_contradiction_once_the_exception_expired(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed(root)
+    pull(root)
+    runs = context.find(root).runs("staging")
+    assert runs is not None
+    hour = datetime(2026, 3, 2, 10, tzinfo=UTC)
+    asked = InputMessage(role="user", parts=(Part(type="text", content="request ü"),))
+    answered = OutputMessage(role="assistant", parts=(Part(type="text", content="vm"),), finish_reason="stop")
+    captured = Capture(
+        time=hour, operation="chat", status=200, request_id="1", release=runs.model[7:19], input_messages=(asked,),
+        output_messages=(answered,), error=None, environment="staging", seconds=0.1, redactions={}, sampled_share=1.0,
+        user_key=None,
+    )  # fmt: skip
+    folder = root / layout.CAPTURES / "staging" / f"{hour:%Y-%m-%d}"
+    folder.mkdir(parents=True)
+    (folder / "10-a-1.jsonl").write_text(f"{captured.model_dump_json()}\n")
+    command = ["-C", str(root), "watch", "staging", "--from", "2026-03-02", "--to", "2026-03-03"]
+    before = CliRunner().invoke(main, command)
+    assert (before.exit_code, "note: EMERGENCY until " in before.output) == (11, True), before.output
+    later(monkeypatch, 73)
+    after = CliRunner().invoke(main, command)
+    assert (after.exit_code, "staging runs v0.2.0 on an exception that expired on" in after.stderr) == (19, True)
 
 
 # The command
