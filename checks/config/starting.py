@@ -36,7 +36,10 @@ _SLICE_MARGIN = 0.15
 
 
 class Choice(NamedTuple):
-    """A person's choices. ``base`` and ``base_license``: None keeps the base of params.yaml."""
+    """A person's choices.
+
+    ``base`` and ``base_license``: None keeps the base of params.yaml. ``looks``: None keeps that of its gate.
+    """
 
     uri: str
     license: str
@@ -45,6 +48,7 @@ class Choice(NamedTuple):
     columns: Mapping[Role, str]
     instruction: str | None
     margin: float
+    looks: int | None = None
     base: str | None = None
     base_license: str | None = None
 

@@ -35,6 +35,7 @@ class _Flags(NamedTuple):
     license: str | None
     name: str | None
     margin: float | None
+    looks: int | None
     base: str | None
     base_license: str | None
     runtime: str | None
@@ -77,6 +78,11 @@ class _Flags(NamedTuple):
 @click.option(
     "--margin", type=Number(0.005, 0.25), help="Loss that the gates rule out. Default: 0.05."
 )
+@click.option(
+    "--looks",
+    type=click.IntRange(1, 1000),
+    help="Models that one test split may judge: fewer need fewer rows. Default in a new repository: 20.",
+)
 @click.option("--name", metavar="NAME", help="Name of the model. Default: the repository's folder.")
 @click.option("--base", metavar="ADDRESS", help="Another base model than that of params.yaml.")
 @click.option("--base-license", metavar="NAME", help="Licence of --base.")
@@ -107,8 +113,9 @@ class _Flags(NamedTuple):
 def init(
     root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, system: str | None,
     part: str | None, group: str | None, row_id: str | None, answers: str | None, instruction: str | None,
-    licence: str | None, margin: float | None, name: str | None, base: str | None, base_license: str | None,
-    runtime: str | None, words: int | None, workflows: str | None, yes: bool, force: bool, as_json: bool,
+    licence: str | None, margin: float | None, looks: int | None, name: str | None, base: str | None,
+    base_license: str | None, runtime: str | None, words: int | None, workflows: str | None, yes: bool, force: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
@@ -141,6 +148,7 @@ def init(
         licence,
         name,
         margin,
+        looks,
         base,
         base_license,
         runtime,
@@ -191,6 +199,7 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
     from checks.config.starting import Choice
     from checks.data import licenses
     from checks.process.errors import ParamsRefused
+    from release.cli import margins
 
     columns = _columns(contents, flags)
     answer = next(
@@ -220,6 +229,8 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
     # Refuse here, before more questions are asked.
     starting.adapter(flags.base_license or folder.params.base.license or "", licence)
     margin = flags.margin
+    if margin is None and flags.ask:
+        margins.show(contents.rows, flags.looks or starting.models(folder.params))
     while margin is None:
         reply = _ask(
             flags,
@@ -239,7 +250,8 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
     name = flags.name or _ask(flags, "name", "Name of the model", _slug(folder.root.resolve().name))
     return Choice(
         uri=address, license=licence, name=name, labels=answers == "labels", columns=columns,
-        instruction=instruction or None, margin=margin, base=flags.base, base_license=flags.base_license,
+        instruction=instruction or None, margin=margin, looks=flags.looks, base=flags.base,
+        base_license=flags.base_license,
     )  # fmt: skip
 
 

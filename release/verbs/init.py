@@ -7,13 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from checks.config import params_edit, params_file, starting
 from checks.config.params import Params
 from checks.config.starting import Choice
 from checks.formats.placeholder_cards import PLACEHOLDERS
 from checks.formats.survey import SURVEY, Contents, Measured, Request
+from checks.process.errors import ParamsRefused
 from checks.storage import files, layout
 from release.adapters import commits, dvc, pin, team_folder, thin_files
 from release.adapters.team_folder import TeamFolder
@@ -72,7 +73,12 @@ def begin(
     """
     params = folder.params
     starting.adapter(choice.base_license or params.base.license or "", choice.license)
-    shares = starting.models(params)
+    looks_gates = [name for name, gate in params.gates.items() if gate.kind == "looks"]
+    if choice.looks and not looks_gates:
+        raise ParamsRefused(
+            "--looks: params.yaml has no gate of kind looks", "add one: docs/reference/gates.md"
+        )
+    shares = choice.looks or starting.models(params)
     name = Path(choice.uri).name
     request = Request(
         file=folder.path(choice.uri), prepare=starting.prepare(choice, name, words or _WORDS, (0.1, 0.1)),
@@ -86,8 +92,10 @@ def begin(
         choice, name, words or _words(measured), (measured.valid, measured.test)
     )
     text = starting.written(folder.old, params, choice, prepared, measured)
-    if runtime:
-        text = params_edit.with_values(text, {"serve.runtime": runtime})
+    chosen: dict[str, JsonValue] = {"serve.runtime": runtime} if runtime else {}
+    if choice.looks:
+        chosen |= {f"gates.{name}.most": choice.looks for name in looks_gates}
+    text = params_edit.with_values(text, chosen)
     needed = starting.rows_needed(margin, shares)
     cards = tuple(PLACEHOLDERS) if folder.plan else cards_of_example(folder)
     return Begun(text, choice, measured, needed, left_out(params, params_file.parse(text)), cards)

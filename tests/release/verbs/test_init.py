@@ -31,7 +31,7 @@ from checks.stats.intervals import Mean
 from checks.storage import layout
 from release.adapters.team_folder import TeamFolder
 from release.cards import card_facts
-from release.cli import main
+from release.cli import main, margins
 from release.verbs import init as init_verb
 from stages import survey
 from tests import pipeline_repository as repository
@@ -247,6 +247,20 @@ def test_a_margin_that_the_file_is_too_small_for_is_widened_unless_it_was_given(
         starting.held_margin(small.model_copy(update={"test_size": 12}), 0.05, 20, given=False)
 
 
+def test_the_table_before_the_margin_says_what_a_file_of_300_rows_can_show() -> None:
+    lines = margins.table(300, 8).split("\n")
+    assert max(map(len, lines)) <= 100
+    header, *_, own = (line.split() for line in lines[2:])
+    assert " ".join(header) == "margin 1 model 5 models 8 models 20 models"
+    assert own[:3] == ["your", "90", "rows"]
+    shown = [starting.margin_of(90, number) for number in (1, 5, 8, 20)]
+    assert shown == sorted(margin for margin in shown if margin is not None)
+    assert own[3::2] == [f"{100 * (margin or 0):.0f}" for margin in shown]
+    five = next(line.split() for line in lines if line.startswith("  5 points"))
+    assert five[2:] == [f"{starting.rows_needed(0.05, number):,}" for number in (1, 5, 8, 20)]
+    assert margins.table(20, 20).split("\n")[-1].split()[3:] == ["none"] * 3
+
+
 def test_a_resolution_is_planned_with_the_size_that_the_gate_uses() -> None:
     """Of 200 customers, each with 1 to 10 rows that are answered alike: they count as some 100 rows, not as 200."""
     draw = np.random.default_rng(3)
@@ -415,6 +429,8 @@ def test_what_protected_the_example_and_is_left_out_is_named() -> None:
 @pytest.mark.slow
 def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Path, document: dict[str, Any]) -> None:
     root = tmp_path / "work"
+    document["gates"]["test_is_fresh"] = {"kind": "looks", "most": 20}
+    document["validate"]["min_rows"]["test"] = 26
     repository.make(root, tiny_base, document, rows(5))
     file = jsonl(root / "sources" / "tickets.jsonl", rows(240))
     before = (root / layout.PARAMS).read_bytes()
@@ -423,18 +439,20 @@ def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Pat
     assert "the licence of the data is not known; give --license, LicenseRef-Own" in done.stderr
     # columns, labels, instruction, licence, margin (after one that is none), and no name
     done = init(root, file, asked="\n\n\n\nMIT\nmuch\n0.15\n")
+    assert "your 72 rows" in done.stderr
     given = ["--prompt", "question", "--reference", "team", "--answers", "labels", "--instruction", "Name the team.",
              "--license", "MIT", "--margin", "0.15"]  # fmt: skip
     assert (
         done.stderr.splitlines()[-1]
         == f"lockstep: your answers so far, as flags for the same command: {shlex.join(given)}"
     )
-    done = init(root, file, *given, "--runtime", "transformers", asked="help-desk\n")
+    done = init(root, file, *given, "--runtime", "transformers", "--looks", "1", asked="help-desk\n")
     assert done.returncode == 0, done.stderr
     assert "next: ./lockstep run" in done.stdout
     params = params_file.load(root / layout.PARAMS)
     assert (params.serve.name, params.serve.runtime, params.data.license) == ("help-desk", "transformers", "MIT")
     assert "margin: 0.15\n" in (root / layout.PARAMS).read_text()
+    assert {gate.shares for gate in params.gates.values() if gate.kind == "looks"} == {1}
     assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
 
 
