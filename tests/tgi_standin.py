@@ -71,6 +71,7 @@ class Faults:
     most_at_once: int = 1000  # 500 beyond
     refused: str | None = None  # 429 for the prompt that holds this
     frozen: bool = False  # metrics
+    cache: str | None = "auto"  # the type of keys and values, as vLLM's metrics have it; None: they do not have it
     without_metrics: bool = False
     model: str | None = None  # what /info says
     takes_anything: bool = False  # and answers wrong requests

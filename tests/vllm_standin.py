@@ -70,7 +70,9 @@ class VllmStandIn(StandIn):
         if path == "/metrics" and not self.faults.without_metrics:
             count = 1 if self.faults.frozen else self.counted
             model = f'model_name="{self.name}"'
+            cache = f'block_size="16",cache_dtype="{self.faults.cache}",engine="0"'
             metrics = (
+                f"vllm:cache_config_info{{{cache if self.faults.cache else ''}}} 1.0\n"
                 f'vllm:request_success_total{{finished_reason="stop",{model}}} {count}.0\n'
                 f'vllm:request_success_total{{finished_reason="length",{model}}} 0.0\n'
                 f"vllm:generation_tokens_total{{{model}}} {count * 3}.0\n"

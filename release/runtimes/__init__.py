@@ -46,10 +46,14 @@ class Identity(Section):
 
 
 class Metrics(Section):
-    """Prometheus metrics at ``path``; every counter of ``counters`` must grow with requests."""
+    """Prometheus metrics at ``path``; every counter of ``counters`` must grow with requests.
+
+    ``labels``: by the name of a sample, labels that say how the server was started, each with the value it must have.
+    """
 
     path: str
     counters: Strings
+    labels: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
 class Errors(Section):

@@ -8,6 +8,7 @@ from typing import Any
 
 from checks.formats.serving import ServingCheck
 from checks.records.rows import Message
+from release.runtimes import Metrics
 from release.serving import dialects
 from release.serving.client import NoAnswer, Reply, shown
 from release.serving.probes import agreement
@@ -41,10 +42,12 @@ def identity(context: ProbeContext) -> ServingCheck:
 
 
 def metrics(context: ProbeContext) -> ServingCheck:
-    """Every counter that the runtime names grows with requests."""
+    """Every counter that the runtime names grows with requests, and its labels have the values that it names."""
     exposed = context.runtime.metrics
     if exposed is None:
         return unavailable("metrics", context.runtime.cannot["metrics"])
+    if wrong := _wrong_label(exposed, context.client.get(exposed.path).good().body):
+        return failed("metrics", wrong)
 
     def read() -> dict[str, float]:
         return samples(context.client.get(exposed.path).good().body)
@@ -70,6 +73,20 @@ def metrics(context: ProbeContext) -> ServingCheck:
         )
         return failed("metrics", why)
     return passed("metrics", f"{', '.join(exposed.counters)} at {exposed.path} grew with requests")
+
+
+def _wrong_label(exposed: Metrics, body: bytes) -> str | None:
+    """Say which label has another value than ``exposed.labels`` names; None if there is none."""
+    text = body.decode(errors="replace")
+    for sample, labels in exposed.labels.items():
+        for label, expected in labels.items():
+            pattern = rf'^{re.escape(sample)}\{{(?:.*,)?{re.escape(label)}="([^"]*)"'
+            values = re.findall(pattern, text, re.MULTILINE)
+            if others := [value for value in values if value != expected]:
+                return f"{sample} says {label}={shown(others[0], 100)}, and {expected} is expected"
+            if not values:
+                return f"{sample} with the label {label} is not at {exposed.path}"
+    return None
 
 
 def samples(body: bytes) -> dict[str, float]:

@@ -249,6 +249,8 @@ FAULTS = [
     ("a row is not answered", "tgi", fault(refused="row 07"), "score", "1 of 20 rows not answered: row r7: HTTP 429"),
     ("metrics are frozen", "tgi", fault(frozen=True), "metrics", "did not grow"),
     ("metrics are frozen", "vllm", fault(frozen=True), "metrics", "did not grow"),
+    ("keys and values in 8 bits", "vllm", fault(cache="fp8"), "metrics", "says cache_dtype=“fp8”, and auto is expected"),
+    ("the cache is not named", "vllm", fault(cache=None), "metrics", "with the label cache_dtype is not at /metrics"),
     ("metrics are not there", "tgi", fault(without_metrics=True), "metrics", "HTTP 404"),
     ("it says that it serves another folder", "tgi", fault(model="/models/x"), "identity", "“/models/x”, not"),
     ("it says that it serves another folder", "vllm", fault(model="/models/x"), "identity", "“/models/x”, not"),
