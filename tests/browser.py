@@ -170,6 +170,73 @@ def loaded(address: str, folder: Path) -> str:
     return re.sub("<[^>]*>", " ", _browse(folder, "--virtual-time-budget=30000", "--dump-dom", address))
 
 
+class Tab:
+    """A browser in which a test opens a page and types, as a person does. ``close`` ends it.
+
+    Commands go over two pipes: https://chromedevtools.github.io/devtools-protocol. As in a person's browser, a page may
+    read no other file.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        programs.require("chromium-headless-shell")
+        command = "exec 3<&0 4>&1; exec chromium-headless-shell --no-sandbox --disable-gpu --remote-debugging-pipe"
+        self._process = subprocess.Popen(
+            ["sh", "-c", f'{command} --user-data-dir="$0"', str(folder / "user")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        self._commands = 0
+        self._session: str | None = None
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+
+    def open(self, address: str) -> None:
+        """Open a page, and wait until it has loaded."""
+        self._call("Page.enable")
+        self._call("Page.navigate", url=address)
+        while self._message().get("method") != "Page.loadEventFired":
+            pass
+
+    def value(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression, or of the promise that it gives."""
+        answer = self._call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def type(self, text: str) -> None:
+        """Press the key of each character, and then release them all: pages that ask on a release ask once."""
+        for event in ("keyDown", "keyUp"):
+            for key in text:
+                self._call("Input.dispatchKeyEvent", type=event, key=key, text=key if event == "keyDown" else "")
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _call(self, method: str, **params: object) -> Any:
+        self._commands += 1
+        command = {"id": self._commands, "method": method, "params": params}
+        if self._session:
+            command["sessionId"] = self._session
+        pipe = self._process.stdin
+        assert pipe
+        pipe.write(json.dumps(command).encode() + b"\0")
+        pipe.flush()
+        while (message := self._message()).get("id") != self._commands:
+            pass
+        assert "result" in message, message
+        return message["result"]
+
+    def _message(self) -> dict[str, Any]:
+        pipe = self._process.stdout
+        assert pipe
+        text = b""
+        while (byte := pipe.read(1)) != b"\0":
+            assert byte, "the browser ended"
+            text += byte
+        message: dict[str, Any] = json.loads(text)
+        return message
+
+
 def _luminance(colour: str) -> float:
     parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]

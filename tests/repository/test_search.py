@@ -1,18 +1,19 @@
 """What people ask the site's search leads them to the page that answers it: its first result is that page.
 
-The site is built as CI builds it, and its own search script is asked in a browser.
+The site is built as CI builds it, a browser opens it from its folder, without a server, and each question is typed into its
+search box.
 """
 
-import html
-import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests import browser, programs
+from tests import browser
 from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -49,48 +50,68 @@ QUESTIONS = {
     "which GPU do I need": "how-to/cost",
     "why is a gate inconclusive": "reference/gates",
 }
-# The search script expects to be a worker. Here it is called in the page: a worker may not answer before a headless browser
-# prints the page. The messages are those of https://github.com/squidfunk/mkdocs-material: 0 sets up, 2 asks, 3 answers.
-ASK = """<!doctype html><meta charset=utf-8><body><script>
-const found = [];
-let listen;
-new Function("addEventListener", "postMessage", SCRIPT)((name, listener) => { listen = listener; }, (message) => {
-  if (message.type === 3) found.push(message.data.items.map((page) => page[0].location));
-});
-(async () => {
-  await listen({data: {type: 0, data: {...INDEX, options: {suggest: false}}}});
-  for (const question of QUESTIONS) await listen({data: {type: 2, data: question}});
-  document.body.textContent = JSON.stringify(found);
-})().catch((error) => { document.body.textContent = error.stack; });
-</script>"""
+PAGE = "explanation/code.html"  # where the questions are asked: a page in a subfolder
+# Each gives up after a minute. FIRST: the first result, once there is one. EMPTY: the text of the emptied search box, once
+# the results of the last question are gone.
+FIRST = """new Promise((resolve) => {
+  const look = () => {
+    const result = document.querySelector(".md-search-result__link");
+    if (result) resolve(result.href);
+    else setTimeout(look, 20);
+  };
+  look();
+  setTimeout(() => resolve(""), 60000);
+})"""
+EMPTY = """new Promise((resolve) => {
+  const box = document.querySelector(".md-search__input");
+  const look = () => {
+    if (document.querySelector(".md-search-result__link")) setTimeout(look, 20);
+    else resolve(box.value);
+  };
+  box.focus();
+  box.value = "";
+  box.dispatchEvent(new Event("keyup"));
+  look();
+  setTimeout(() => resolve("results of the last question"), 60000);
+})"""
 
 
 @pytest.fixture(scope="module")
-def first_results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The page of each question's first result; empty where nothing was found."""
-    programs.require("chromium-headless-shell")
-    folder = tmp_path_factory.mktemp("site")
-    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ".ci/mkdocs.yml", "-d", str(folder / "site")]
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site's folder, built as CI builds it."""
+    folder = tmp_path_factory.mktemp("site") / "site"
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", ".ci/mkdocs.yml", "-d", str(folder)]
     env = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(build, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (script,) = (folder / "site" / "assets" / "javascripts" / "workers").glob("search.*.js")
-    index = json.loads((folder / "site" / "search" / "search_index.json").read_text())
-    values = {"SCRIPT": script.read_text(), "INDEX": index, "QUESTIONS": list(QUESTIONS)}
-    written = {name: json.dumps(value).replace("</", "<\\/") for name, value in values.items()}
-    page = re.sub("|".join(written), lambda name: written[name[0]], ASK)
-    asking = folder / "ask.html"
-    asking.write_text(page, encoding="utf-8")
-    body = re.search("<body>(.*)</body>", browser.drawn(asking), re.DOTALL)
-    assert body
-    answers = json.loads(html.unescape(body[1]))
-    pages = [[re.sub(r"\.html(#.*)?$", "", location) for location in found] for found in answers]
-    return {question: next(iter(found), "") for question, found in zip(QUESTIONS, pages, strict=True)}
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tab(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Tab]:
+    """A page of the site, opened from its folder."""
+    tab = browser.Tab(tmp_path_factory.mktemp("browser"))
+    tab.open((site / PAGE).as_uri())
+    yield tab
+    tab.close()
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_the_first_result_answers(question: str, first_results: dict[str, str]) -> None:
-    assert first_results[question] == QUESTIONS[question], "mend the titles and headings of both pages"
+def test_the_first_result_answers(question: str, site: Path, tab: browser.Tab) -> None:
+    assert tab.value(EMPTY) == ""
+    tab.type(question)
+    assert tab.value("document.querySelector('.md-search__input').value") == question
+    page = re.sub(r"\.html([?#].*)?$", "", tab.value(FIRST))
+    assert page == (site / QUESTIONS[question]).as_uri(), "mend the titles and headings of both pages"
+
+
+def test_the_pages_load_nothing_from_elsewhere(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
+    assert (site / PAGE) in pages
+    loading = re.compile(
+        r"<(?:script|img|iframe)[^>]* src=[^ >]*//|<link[^>]* rel=.?(?:stylesheet|preconnect|icon)[^>]* href=[^ >]*//"
+    )
+    assert {page.name: loading.findall(page.read_text()) for page in pages if loading.search(page.read_text())} == {}
 
 
 def test_each_answer_is_a_page() -> None:

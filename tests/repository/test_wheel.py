@@ -198,7 +198,8 @@ def test_a_file_whose_name_begins_with_a_dot_and_what_a_link_leads_to_are_in_a_w
     )  # fmt: skip
     (wheel,) = tmp_path.glob("*.whl")
     plain, more = _listed(built.wheel), _listed(wheel)
-    linked = {f"release/thin/linked/{path.name}" for path in (tree / ".ci").iterdir()}
+    folder = tree / ".ci"
+    linked = {f"release/thin/linked/{path.relative_to(folder)}" for path in folder.rglob("*") if path.is_file()}
     assert more.keys() - plain.keys() == {*added, *linked}
     assert {name: more[name] for name in plain} == plain
 
