@@ -74,8 +74,8 @@ SERVER_LIBRARIES = (
     "transformers.models.auto.processing_auto", "transformers.models.auto.tokenization_auto", "uvicorn.protocols.http.auto",
 )  # fmt: skip
 ONCE = (
-    "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY", "OMP",
-    "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
+    "ATEN_", "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY",
+    "OMP", "ONEDNN_", "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 USERS = "users"  # a pipe, beside what workers share
 # Read again for each: they lead to this project's modules.
