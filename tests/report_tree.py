@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from checks.config.params import Params
 from checks.formats import pointer, quarantine
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport
@@ -21,6 +23,7 @@ from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
 from release.record import references
 from release.record.records import Records
+from release.verbs import report as reports
 from tests import build_tree, evidence_tree
 from tests.conftest import as_params, read_yaml, scaled_down
 from tests.ledger_tree import packed
@@ -51,6 +54,24 @@ def document() -> dict[str, Any]:
 
 def _gate(kind: str, **more: Any) -> dict[str, Any]:
     return {"kind": kind, "metric": "exact-match", "confidence": 0.95, **more}
+
+
+def report_once(patch: pytest.MonkeyPatch, root: Path) -> None:
+    """Make the report of ``root`` once for all tests that ask the same of it. None of them may change ``root``."""
+    report, made = reports.report, _reports.setdefault(root, {})
+
+    def remembered(place: Path, **options: Any) -> reports.Report:
+        if place != root:
+            return report(place, **options)
+        key = repr(options)
+        if key not in made:
+            made[key] = report(place, **options)
+        return made[key]
+
+    patch.setattr(reports, "report", remembered)
+
+
+_reports: dict[Path, dict[str, reports.Report]] = {}
 
 
 def pull_request(root: Path, right: int = 180, change: Change | None = None, edit: Edit | None = None) -> Params:
