@@ -23,7 +23,7 @@ from stages import cpu_arithmetic
 from tests import programs
 from tests.effort import EXHAUSTIVE, LEFT_OUT
 from tests.interrupt import pytest_keyboard_interrupt, pytest_sessionstart, pytest_unconfigure  # noqa: F401 # hooks
-from tests.once import once
+from tests.once import begin, once
 
 # As the stages do, in other processes: read when torch is loaded.
 cpu_arithmetic.settle()
@@ -111,6 +111,12 @@ def pytest_runtest_logfinish() -> None:
         gc.collect()
         gc.freeze()
         _imported = len(sys.modules)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Functions that are no fixtures know where they find what is made once for all workers."""
+    begin(tmp_path_factory)
 
 
 @pytest.fixture(scope="session", autouse=True)

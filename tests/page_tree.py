@@ -3,10 +3,8 @@
 v0.1.0 ran in production, v0.2.0 runs there, v0.3.0 was rolled back in staging and is in quarantine.
 """
 
-import functools
 import random
 import shutil
-import tempfile
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,6 +20,7 @@ from release.verbs.rollback import rollback
 from tests import build_tree, evidence_tree, promotion_tree
 from tests.conftest import REPOSITORY, as_params, read_yaml, written
 from tests.ledger_tree import keep, packed
+from tests.once import shared
 from tests.release.serving.test_verify_evidence import probed
 
 ATTACK = "</code></pre><script>alert('{}')</script>\x1b[31m\u202e"
@@ -31,17 +30,15 @@ BAD = "answers in French: « créer »"
 
 def ledger() -> Path:
     """The clone, made once. Read-only by custom."""
-    return Path(_made().name) / "work"
+    return shared("pages", _make_ledger) / "work"
 
 
-@functools.cache
-def _made() -> tempfile.TemporaryDirectory[str]:
-    folder = tempfile.TemporaryDirectory()
+def _make_ledger(folder: Path) -> None:
+    folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         promotion_tree.leave_alone(patch)
-        make(Path(folder.name) / "work")
-    packed(Path(folder.name) / "work")
-    return folder
+        make(folder / "work")
+    packed(folder / "work")
 
 
 def make(root: Path) -> None:

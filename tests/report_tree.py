@@ -1,14 +1,14 @@
 """A pull request with its whole history: what production runs, what main has since, and the branch that is judged."""
 
-import functools
 import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from checks.config.params import Params
 from checks.formats import pointer, quarantine
@@ -21,9 +21,11 @@ from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
 from release.record import references
 from release.record.records import Records
+from release.verbs import report as reports
 from tests import build_tree, evidence_tree
 from tests.conftest import as_params, read_yaml, scaled_down
 from tests.ledger_tree import packed
+from tests.once import shared
 from tests.pipeline_repository import git, write_params
 
 WHEN = "2026-05-04T03:02:01+02:00"  # of every commit: the same record is the same commit
@@ -53,6 +55,24 @@ def _gate(kind: str, **more: Any) -> dict[str, Any]:
     return {"kind": kind, "metric": "exact-match", "confidence": 0.95, **more}
 
 
+def report_once(patch: pytest.MonkeyPatch, root: Path) -> None:
+    """Make the report of ``root`` once for all tests that ask the same of it. None of them may change ``root``."""
+    report, made = reports.report, _reports.setdefault(root, {})
+
+    def remembered(place: Path, **options: Any) -> reports.Report:
+        if place != root:
+            return report(place, **options)
+        key = repr(options)
+        if key not in made:
+            made[key] = report(place, **options)
+        return made[key]
+
+    patch.setattr(reports, "report", remembered)
+
+
+_reports: dict[Path, dict[str, reports.Report]] = {}
+
+
 def pull_request(root: Path, right: int = 180, change: Change | None = None, edit: Edit | None = None) -> Params:
     """Lay out the history below ``root``: production's model answers 150 of 200 rows, main's 160, the branch's ``right``.
 
@@ -76,27 +96,29 @@ def pull_request(root: Path, right: int = 180, change: Change | None = None, edi
     return params
 
 
-def _copy(made: tempfile.TemporaryDirectory[str], root: Path) -> None:
-    pull = Path(made.name) / "pr"
-    shutil.copytree(pull, root, dirs_exist_ok=True)
-    shutil.copytree(pull.with_name("pr-answers"), root.with_name(f"{root.name}-answers"))
+def _copy(made: Path, root: Path) -> None:
+    shutil.copytree(made / "pr", root, dirs_exist_ok=True)
+    shutil.copytree(made / "pr-answers", root.with_name(f"{root.name}-answers"))
 
 
-@functools.cache
-def _default() -> tempfile.TemporaryDirectory[str]:
+def _default() -> Path:
     """The pull request without any change, made once."""
-    folder = tempfile.TemporaryDirectory()
-    pull_request(Path(folder.name) / "pr", edit=lambda _: None)
-    packed(Path(folder.name) / "pr")
-    return folder
+    return shared("pull-request", _make_default)
 
 
-@functools.cache
-def _main() -> tempfile.TemporaryDirectory[str]:
+def _make_default(folder: Path) -> None:
+    pull_request(folder / "pr", edit=lambda _: None)
+    packed(folder / "pr")
+
+
+def _main() -> Path:
     """The history before the branch, made once."""
-    folder = tempfile.TemporaryDirectory()
-    root = Path(folder.name) / "pr"
-    root.mkdir()
+    return shared("pull-request-of-main", _make_main)
+
+
+def _make_main(folder: Path) -> None:
+    root = folder / "pr"
+    root.mkdir(parents=True)
     git(root, "init", "--quiet", "--initial-branch=main")
     (root / ".gitignore").write_text("/models/\n/data/\n/.lockstep/\n")
     first = record(root, document(), b"first", 150)
@@ -105,12 +127,11 @@ def _main() -> tempfile.TemporaryDirectory[str]:
     record(root, document(), b"second", 160)
     commit(root, "another model")
     packed(root)
-    return folder
 
 
 def unchanged(root: Path) -> None:
     """A branch that leaves parameters and record as main has them: it changes a text."""
-    shutil.copytree(Path(_main().name) / "pr", root, dirs_exist_ok=True)
+    shutil.copytree(_main() / "pr", root, dirs_exist_ok=True)
     git(root, "switch", "--quiet", "--create", "pull-request")
     (root / "README.md").write_text("Words.\n")
     commit(root, "words")

@@ -74,8 +74,8 @@ SERVER_LIBRARIES = (
     "transformers.models.auto.processing_auto", "transformers.models.auto.tokenization_auto", "uvicorn.protocols.http.auto",
 )  # fmt: skip
 ONCE = (
-    "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY", "OMP",
-    "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
+    "ATEN_", "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY",
+    "OMP", "ONEDNN_", "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 USERS = "users"  # a pipe, beside what workers share
 # Read again for each: they lead to this project's modules.
@@ -85,6 +85,9 @@ LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
 # What a stage sets before it loads the libraries: stages.entry, stages.tracking.store, stages.quality.expectations.
 # A test that calls a stage in its own process leaves it set there; it is no other environment.
 SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
+# As stages.cpu_arithmetic.settle, which this file cannot import.
+if sys.platform == "linux" and "avx2" in Path("/proc/cpuinfo").read_text().split():
+    SET |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
 INTERPRETER = sys.executable  # of now: a test may put ``python()`` in its place
 BASE = Path(sys.executable).resolve()  # without a virtual environment
 # Where servers look for caches, which they read once. Nothing is there, and nothing can be written.

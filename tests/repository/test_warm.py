@@ -14,6 +14,7 @@ from release import runtimes
 from release.serving import processes
 from tests import pipeline_repository as repository
 from tests import warm
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -93,6 +94,18 @@ def test_what_is_forked_with_other_hashes_has_another_seed(root: Path) -> None:
     loaded, first = hashed(repository.interpreter())
     assert loaded
     assert first != seed
+
+
+@pytest.mark.skipif("ATEN_CPU_CAPABILITY" not in os.environ, reason="this processor has no AVX2")
+@pytest.mark.parametrize("told", [True, False], ids=["by its environment", "by itself"])
+def test_what_is_forked_computes_with_the_instructions_that_stages_settle_on(told: bool) -> None:
+    """Else a training in this process and its other half in a forked one end in other bytes where there is AVX-512."""
+    program = repository.script("import torch; print(torch.backends.cpu.get_cpu_capability())")
+    env = repository.environment(PYTHONPATH=str(REPOSITORY))
+    if not told:
+        del env["ATEN_CPU_CAPABILITY"]
+    done = subprocess.run(program, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().lower() == os.environ["ATEN_CPU_CAPABILITY"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

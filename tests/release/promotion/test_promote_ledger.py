@@ -546,17 +546,6 @@ def test_a_tag_that_is_taken_does_not_stop_the_move(fresh: Path, tag: str) -> No
     ]
 
 
-def test_a_version_that_somebody_took_is_left_to_them(fresh: Path) -> None:
-    git(fresh, "tag", "-a", "azure-cli-router@v3.0.0", "-m", "mine", "HEAD")
-    moved = move(fresh, "staging").after
-    assert (moved and moved.version) == "v3.1.0"
-
-
-def test_without_a_person_nothing_moves(root: Path) -> None:
-    git(root, "config", "--unset", "user.name")
-    refused(root, "git does not know who commits")
-
-
 def test_files_that_are_edited_in_the_work_tree_are_not_lost(root: Path) -> None:
     (root / PRODUCTION / overlays.SERVER).parent.mkdir(parents=True)
     (root / PRODUCTION / overlays.SERVER).write_text("mine\n")
@@ -578,16 +567,6 @@ def test_a_history_that_was_rewritten_promotes_nothing(root: Path, remote: Path)
     git(remote, "update-ref", "refs/heads/main", git(root, "rev-parse", "main^"))
     with pytest.raises(RemoteRefused, match="which is older: commits were taken from it"):
         move(root, "production")
-
-
-def test_a_clone_without_history_promotes_nothing(root: Path, remote: Path) -> None:
-    shutil.rmtree(root / ".git")
-    git(root.parent, "clone", "--quiet", "--depth=1", "--bare", f"file://{remote}", str(root.parent / "shallow"))
-    git(root.parent, "clone", "--quiet", "--depth=1", "--no-checkout", f"file://{remote}", str(root.parent / "clone"))
-    shutil.move(root.parent / "clone" / ".git", root / ".git")
-    with pytest.raises(Refusal) as found:
-        move(root, "production")
-    assert "shallow" in str([str(found.value), *found.value.others])
 
 
 @pytest.mark.parametrize(

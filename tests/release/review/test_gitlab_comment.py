@@ -41,6 +41,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, passing: Path) -> Iterator[StandIn]:
     last = git(passing, "rev-parse", "HEAD").strip()
     with StandIn() as server:
         server.commits.add(last)
+        report_tree.report_once(monkeypatch, passing)
         for name in [name for name in os.environ if name.startswith(("GITHUB_", "CI_", "GITLAB_"))]:
             monkeypatch.delenv(name)
         values = {

@@ -53,6 +53,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, passing: Path) -> Itera
     event.write_text(json.dumps({"number": 7, "pull_request": {"number": 7, "head": {"sha": last}}}))
     with StandIn() as server:
         server.pull("change", sha=last, number=7)
+        report_tree.report_once(monkeypatch, passing)
         for name in [name for name in os.environ if name.startswith(("GITHUB_", "CML_"))]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("GITHUB_API_URL", server.url)

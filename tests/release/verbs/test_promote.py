@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from checks.formats import placeholder_cards, pointer
-from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused
+from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.storage import digest, layout
 from release.image.layout import Layout
-from release.ledger import Ledger, disagreements
+from release.ledger import disagreements
 from release.promotion import context
 from release.verbs import monitor
 from release.verbs import promote as verb
@@ -381,22 +381,6 @@ def test_what_environments_in_another_repository_run_stays_in_the_layout(root: P
     shutil.rmtree(root.parent / "live.git")  # nobody says any more what runs: all stays
     tree.next_model(root, 6)
     assert Layout(root / layout.IMAGE).document(released.digest)
-
-
-def test_who_comes_second_is_told_who_was_first(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = ledger_tree.clone(work.parent / "other", str(work.parent / "origin.git"), "Bob")
-    real = Ledger.commit
-
-    def late(self: Ledger, tip: str, change: object) -> str:
-        monkeypatch.setattr(Ledger, "commit", real)
-        keep(other, "Bob was first")
-        git(other, "push", "--quiet")
-        return real(self, tip, change)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Ledger, "commit", late)
-    with pytest.raises(Outrun, match="Bob was first"):
-        move(work, "staging")
-    assert move(work, "staging").done == "moved"
 
 
 def test_rules_are_read_on_the_remote_and_not_in_the_clone(work: Path) -> None:

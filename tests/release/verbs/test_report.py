@@ -1,6 +1,7 @@
 """The pull request's comment: what each outcome says, on records with their whole history in git."""
 
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from release.verbs import report as renderer
 from release.verbs.report import Report, report
 from tests import evidence_tree, report_tree
 from tests.conftest import REPOSITORY, as_params
+from tests.once import once
 from tests.pipeline_repository import git, write_params
 from tests.release.pages.test_report_text import LINKED, NASTY, RENDERER, Seen, gfm
 
@@ -156,14 +158,22 @@ OUTCOMES: dict[str, tuple[Make, str, str | None, bool]] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
-    """Every outcome's report, made once."""
-    folder = tmp_path_factory.mktemp("reports")
+    return outcomes(tmp_path_factory)
+
+
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Report]:
+    """Return every outcome's report, made once in a run of the tests."""
+    reports: dict[str, Report] = pickle.loads((once(tmp_path_factory, "outcomes", _report) / "reports").read_bytes())
+    return reports
+
+
+def _report(folder: Path) -> None:
     reports = {}
     for name, (make, *_) in OUTCOMES.items():
         make(folder / name)
         commit = git(folder / name, "rev-parse", "HEAD").strip() if name == "not-landed" else None
         reports[name] = report(folder / name, **FOR, commit=commit)
-    return reports
+    (folder / "reports").write_bytes(pickle.dumps(reports))
 
 
 @pytest.fixture(scope="module")

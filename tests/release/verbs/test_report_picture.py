@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from release.verbs.report import report
 from tests import programs
 from tests.release.pages.test_report_text import gfm
-from tests.release.verbs.test_report import FOR, OUTCOMES
+from tests.release.verbs.test_report import OUTCOMES, outcomes
 
 pytestmark = pytest.mark.slow
 
@@ -36,10 +35,7 @@ WIDTHS = {"tablet": 768, "phone": 390}
 @pytest.fixture(scope="module")
 def bodies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Each outcome's comment as HTML."""
-    roots = {name: tmp_path_factory.mktemp("outcome") / "pr" for name in OUTCOMES}
-    for name, root in roots.items():
-        OUTCOMES[name][0](root)
-    return {name: gfm(report(root, **FOR).markdown) for name, root in roots.items()}
+    return {name: gfm(report.markdown) for name, report in outcomes(tmp_path_factory).items()}
 
 
 @pytest.mark.parametrize("where", WIDTHS)
