@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
     from checks.formats.quarantine import Entries
     from release.cost.training_record import Took
+    from release.promotion.rollback_plan import RolledBack
     from release.review.advice import Advised
     from release.verbs.history import History
     from release.verbs.promote import Promoted
     from release.verbs.reconcile import Reconciled
-    from release.verbs.rollback import RolledBack
     from release.verbs.status import Status
 
 DONE = {

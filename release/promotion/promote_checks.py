@@ -43,15 +43,13 @@ def run(promotion: Promotion) -> tuple[Check, ...]:
 
 def notes(promotion: Promotion) -> list[str]:
     """Return a line for each thing to know beside the checks that were run."""
-    context = promotion.context
-    environment = promotion.environment
     after = promotion.after.value
     lines = [*promotion.others]
     if after and (local := overlays.unreachable(after)):
         lines.append(local)
     lines += edit_checks.gap(promotion)
     if promotion.change.message:
-        lines += move_commit.untagged(context, environment, after)
+        lines += move_commit.untagged(promotion.context, promotion.environment, after)
     return lines + _handed_to_a_scaler(promotion)
 
 
@@ -77,11 +75,6 @@ def _handed_to_a_scaler(promotion: Promotion) -> list[str]:
 def _environment(promotion: Promotion, result: CheckResult) -> None:
     promotion.present = environment.look(promotion.context, promotion.environment)
     environment.intact(promotion.context, promotion.environment, promotion.present, result)
-
-
-def _image(promotion: Promotion, result: CheckResult) -> None:
-    store = image_checks.open_place(promotion.context.root, promotion.reference)
-    image_checks.complete(promotion, store, result)
 
 
 def _quarantine(promotion: Promotion, result: CheckResult) -> None:
@@ -111,10 +104,6 @@ def _sealed(promotion: Promotion, result: CheckResult) -> None:
         sealed.passed(promotion.context, promotion.release().image.model, result)
     else:
         result.note = "not asked here"
-
-
-def _serving(promotion: Promotion, result: CheckResult) -> None:
-    _served(promotion, promotion.release(), result)
 
 
 def _served(promotion: Promotion, release: Release, result: CheckResult) -> None:
@@ -227,7 +216,9 @@ def _enough(promotion: Promotion, result: CheckResult) -> None:
 CHECKS: Mapping[About, Callable[[Promotion, CheckResult], None]] = {
     "environment": _environment,
     "previous": requirements.previous,
-    "image": _image,
+    "image": lambda promotion, result: image_checks.complete(
+        promotion, image_checks.open_place(promotion.context.root, promotion.reference), result
+    ),
     "evidence": _evidence,
     "quarantine": _quarantine,
     "emergency": _emergency,
@@ -235,7 +226,7 @@ CHECKS: Mapping[About, Callable[[Promotion, CheckResult], None]] = {
     "verdict": record_checks.verdict_holds,
     "policy": record_checks.policy,
     "sealed": _sealed,
-    "serving": _serving,
+    "serving": lambda promotion, result: _served(promotion, promotion.release(), result),
     "weights": layer_checks.held,
     "layers": _layers,
     "version": _version,

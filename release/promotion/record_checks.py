@@ -122,14 +122,18 @@ def _contradictions(
     for path, value in (judged | made.reports).items():
         if verdict.judged.get(path) != value:
             yield f"{layout.VERDICT} at {at}: is about another {path} than the signed one"
-    if verdict.model != model:
-        yield f"{layout.VERDICT} at {at}: is about another model than the signed one"
-    if verdict.policy != release.policy:
-        yield f"{layout.VERDICT} at {at}: is about another policy than the signed one"
-    if digest.of_manifest(described) != model:
-        yield f"{layout.PARITY_REPORT} at {at}: is about another model than the signed one"
-    if {name: file.sha256 for name, file in described.items()} != weights.of_image(release.image):
-        yield f"{layout.PARITY_REPORT} at {at}: lists other files than the signed ones"
+    files_of_model = {name: file.sha256 for name, file in described.items()}
+    for path, differs, what in (
+        (layout.VERDICT, verdict.model != model, "is about another model than the signed one"),
+        (layout.VERDICT, verdict.policy != release.policy, "is about another policy than the signed one"),
+        (layout.PARITY_REPORT, digest.of_manifest(described) != model, "is about another model than the signed one"),
+        (
+            layout.PARITY_REPORT, files_of_model != weights.of_image(release.image),
+            "lists other files than the signed ones",
+        ),
+    ):  # fmt: skip
+        if differs:
+            yield f"{path} at {at}: {what}"
 
 
 def holds_here(promotion: Promotion, release: Release, result: CheckResult) -> None:

@@ -228,39 +228,27 @@ def advise(situation: Situation) -> Advice:
 def _name(situation: Situation) -> Name:
     """The situation's name: the first that applies, the one that a reader must settle first."""
     status, main = situation.status, _standing(situation, "main")
-    if situation.quarantined:
-        return "quarantined"
-    if situation.refused:
-        by_kind: dict[str, Name] = {
-            "data": "data-refused",
-            "parameters": "parameters-refused",
-            "": "refused",
-        }
-        return by_kind[situation.of]
-    if situation.behind:
-        return "behind"
-    if situation.void:
-        return "not-run" if situation.unrun else "not-held"
-    if not situation.held:
-        return "recorded"
-    if situation.waits:
-        return "waits"
-    if status != "pass":
-        return (
-            "weaker-policy"
-            if situation.own == "pass"
-            else "inconclusive"
-            if status == "inconclusive"
-            else "fail"
-        )
-    if situation.off_branch:
-        return "not-on-branch"
-    if situation.uncompared:
-        return "uncompared"
-    if main and main.how == "same":
-        return "same"
     hows = {standing.how for standing in situation.standings}
-    return "worse" if "worse" in hows else "better" if "better" in hows else "pass"
+    cases: tuple[tuple[object, Name], ...] = (
+        (situation.quarantined, "quarantined"),
+        (situation.refused and situation.of == "data", "data-refused"),
+        (situation.refused and situation.of == "parameters", "parameters-refused"),
+        (situation.refused, "refused"),
+        (situation.behind, "behind"),
+        (situation.void and situation.unrun, "not-run"),
+        (situation.void, "not-held"),
+        (not situation.held, "recorded"),
+        (situation.waits, "waits"),
+        (status != "pass" and situation.own == "pass", "weaker-policy"),
+        (status == "inconclusive", "inconclusive"),
+        (status != "pass", "fail"),
+        (situation.off_branch, "not-on-branch"),
+        (situation.uncompared, "uncompared"),
+        (main and main.how == "same", "same"),
+        ("worse" in hows, "worse"),
+        ("better" in hows, "better"),
+    )
+    return next((name for applies, name in cases if applies), "pass")
 
 
 def _standing(situation: Situation, name: str) -> Standing | None:
@@ -364,8 +352,8 @@ def _by(standing: Standing | None) -> Words:
 
 def _better(situation: Situation) -> Words:
     """Whom it is better than: the one that users have, if it is better than that."""
-    names = [standing.name for standing in situation.standings if standing.how == "better"]
-    return Words(" and ".join(names))
+    better = (standing.name for standing in situation.standings if standing.how == "better")
+    return Words(" and ".join(better))
 
 
 def _beside(situation: Situation) -> Words:

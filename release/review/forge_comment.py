@@ -112,7 +112,7 @@ def _checked(
     name: str | None,
     notes: list[str],
 ) -> tuple[Literal["check-run", "status"] | None, str | None]:
-    """Set the check ``name``; a commit status on GitLab, or if the token may set none. Return which, and its address."""
+    """Set the check ``name``, or a status where none may be set, as on GitLab. Return which, and its address."""
     if name is None or commit is None:
         return None, None
     if isinstance(client, gitlab.GitLab):

@@ -17,10 +17,10 @@ from checks.records.rows import Record
 from release.ledger.message import NONE
 from release.promotion import context, scratch
 from release.promotion.checklist import PromotionContext
+from release.promotion.rollback_plan import RolledBack
 from release.promotion.rollback_targets import NoEarlierRelease
 from release.serving import processes
 from release.verbs import quarantine, rollback
-from release.verbs.rollback import RolledBack
 
 _WHY = "a drill"
 _T = TypeVar("_T")

@@ -90,14 +90,13 @@ class KServe(LogKind):
 
 def _paired(name: str, requests: _Placed, answers: _Placed) -> Entry:
     place = (requests or answers)[0][0]
-    if not requests:
-        return Entry(place, None, "an answer without its request")
-    if len(requests) > 1 or len(answers) > 1:
-        return Entry(place, None, "two requests or answers with the same id")
-    if not answers:
-        return Entry(
-            place, None, "a request without an answer: KServe logs only answers with status 200"
-        )
+    faults = (
+        (not requests, "an answer without its request"),
+        (max(len(requests), len(answers)) > 1, "two requests or answers with the same id"),
+        (not answers, "a request without an answer: KServe logs only answers with status 200"),
+    )
+    if fault := next((what for applies, what in faults if applies), ""):
+        return Entry(place, None, fault)
     request, answer = requests[0][1], answers[0][1]
     if request.release is None and request.endpoint not in _MAIN:
         return Entry(
