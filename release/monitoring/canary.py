@@ -135,7 +135,8 @@ def _notes(requests: int, others: int, paired: Paired, hours: float) -> list[str
             paired.alone > paired.used,
             (
                 f"few labels are used: {paired.used:,} of {paired.used + paired.alone:,}. The others repeat a prompt, "
-                "or have no partner in their hour, or not yet: label more requests, or give the candidate more of them"
+                "or have no partner in their hour, or not yet: label more requests, or give the candidate a "
+                "larger share"
             ),
         ),
     )

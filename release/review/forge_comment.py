@@ -134,10 +134,8 @@ def post_by_cml(
     """
     program = shutil.which("cml")
     address = server(place)
-    if program is None:
-        return ""
-    if address is None:
-        return "does not speak to this API address"
+    if program is None or address is None:
+        return "does not speak to this API address" if program else ""
     if not _takes(title, comments, ours):
         return "would not find this comment, or update someone else's"
     if place.commit is None:

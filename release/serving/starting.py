@@ -199,23 +199,17 @@ def _old_image(
     runtime: Runtime,
     serve: Serve,
 ) -> Iterator[Server]:
-    if report.base is None:
+    with ExitStack() as stack:
+        if report.base is not None:
+            name = str(named)
+            if named.host is None:
+                name = stack.enter_context(images.loaded(store, report.image))
+            yield stack.enter_context(closing(containers.start(name, runtime, report.path)))
+            return
         if runtime.package is None:
             raise ServingRefused(
                 f"the image holds weights alone, and {runtime.name} runs in its image alone",
                 "leave it unasked, or ask an image with a server in it",
             )
-        with (
-            weights.unpacked(root, store, report) as folder,
-            closing(processes.start(runtime, serve, folder, root)) as process,
-        ):
-            yield process
-    elif named.host is None:
-        with (
-            images.loaded(store, report.image) as name,
-            closing(containers.start(name, runtime, report.path)) as container,
-        ):
-            yield container
-    else:
-        with closing(containers.start(str(named), runtime, report.path)) as container:
-            yield container
+        folder = stack.enter_context(weights.unpacked(root, store, report))
+        yield stack.enter_context(closing(processes.start(runtime, serve, folder, root)))

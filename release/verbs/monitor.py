@@ -77,20 +77,27 @@ def up(root: Path, options: LocalOptions, say: Callable[[str], None]) -> None:
 
     Raises ServingRefused for options that cannot be, ParamsRefused as ``write_rules``, MachineRefused as ``local.run``.
     """
-    if not ENVIRONMENT.fullmatch(options.environment):
-        raise ServingRefused(f"--environment: {options.environment!r}", "name that of the gateway")
-    for target in options.targets:
-        if not _TARGET.fullmatch(target):
-            raise ServingRefused(
-                f"TARGET: {redact(target)!r} is no HOST:PORT",
+    known = ENVIRONMENT.fullmatch(options.environment)
+    for is_wrong, what, todo in (
+        (not known, f"--environment: {options.environment!r}", "name that of the gateway"),
+        *(
+            (
+                not _TARGET.fullmatch(target), f"TARGET: {redact(target)!r} is no HOST:PORT",
                 "name where /metrics is, without a path",
             )
-    if options.webhook is not None and not _is_address(options.webhook):
-        raise ServingRefused("--webhook: is no address", "write it as https://HOST/PATH")
-    if options.port == options.alertmanager_port:
-        raise ServingRefused(
-            f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another"
-        )
+            for target in options.targets
+        ),
+        (
+            options.webhook is not None and not _is_address(options.webhook), "--webhook: is no address",
+            "write it as https://HOST/PATH",
+        ),
+        (
+            options.port == options.alertmanager_port,
+            f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another",
+        ),
+    ):  # fmt: skip
+        if is_wrong:
+            raise ServingRefused(what, todo)
     folder = (root / layout.LOCAL_MONITOR).resolve()
     params = params_file.load(root / layout.PARAMS)
     scope = Scope(params.serve.name, options.environment)
