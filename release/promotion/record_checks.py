@@ -4,8 +4,6 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from checks.config.params import Params
 from checks.decision import policy as policies
 from checks.decision import policy_judgement
@@ -17,7 +15,7 @@ from checks.formats.verdict import Verdict
 from checks.kinds import plugins
 from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused
-from checks.storage import digest, files, layout
+from checks.storage import digest, layout
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights
@@ -249,15 +247,5 @@ def _runtime(context: PromotionContext, commit: str, name: str, result: CheckRes
 
 def report(there: Commit, path: Path, kind: type[_R]) -> _R:
     """The report at ``path`` in a commit. Raises EvidenceRefused if it is missing or cannot be read."""
-    try:
-        found = there.report(path, kind)
-    except ValidationError as error:
-        raise EvidenceRefused(
-            f"{path} at {there.name[:12]}: {files.first(error)}",
-            "promote with the version of Lockstep that made it",
-        ) from error
-    if found is None:
-        raise EvidenceRefused(
-            f"{path} at {there.name[:12]}: is missing", "sign the release again: `lockstep sign`"
-        )
-    return found
+    unfit = "promote with the version of Lockstep that made it"
+    return there.needed(path, kind, unfit, "sign the release again: `lockstep sign`")
