@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,26 +20,10 @@ if TYPE_CHECKING:
     from release.adapters.thin_files import Plan
     from release.verbs.init import Begun, Written
 
+# The values of the options by their names in click; None where a question is left. ``ask`` is False for --yes.
+# ``answers_so_far``: what was answered, by flag, so that a refusal loses no answer.
+Flags = dict[str, Any]
 _SERVERS = ("vllm", "sglang", "llamacpp", "tgi", "transformers")  # the first is proposed
-
-
-class _Flags(NamedTuple):
-    """The values of the flags; None where a question is left. ``ask`` is False for --yes.
-
-    ``answers_so_far``: what was answered, by flag, so that a refusal loses no answer.
-    """
-
-    columns: dict["Role", str]
-    answers: str | None
-    instruction: str | None
-    license: str | None
-    name: str | None
-    margin: float | None
-    base: str | None
-    base_license: str | None
-    runtime: str | None
-    ask: bool
-    answers_so_far: dict[str, str]
 
 
 @click.command()
@@ -54,14 +38,13 @@ class _Flags(NamedTuple):
 )
 @click.option(
     "--slice",
-    "part",
     metavar="COLUMN",
     help="Column by whose values results are also judged; '' for none.",
 )
 @click.option(
     "--group", metavar="COLUMN", help="Column whose equal values stay in one split; '' for none."
 )
-@click.option("--id", "row_id", metavar="COLUMN", help="Column with unique ids; '' for none.")
+@click.option("--id", metavar="COLUMN", help="Column with unique ids; '' for none.")
 @click.option(
     "--answers", type=click.Choice(["labels", "text"]), help="A closed set of labels, or free text."
 )
@@ -70,7 +53,6 @@ class _Flags(NamedTuple):
 )
 @click.option(
     "--license",
-    "licence",
     metavar="NAME",
     help="Licence of the data; LicenseRef-Own for rows of your own.",
 )
@@ -105,10 +87,8 @@ class _Flags(NamedTuple):
 @click.pass_obj
 @refusing
 def init(
-    root: Path, file: Path, prompt: str | None, reference: str | None, messages: str | None, system: str | None,
-    part: str | None, group: str | None, row_id: str | None, answers: str | None, instruction: str | None,
-    licence: str | None, margin: float | None, name: str | None, base: str | None, base_license: str | None,
-    runtime: str | None, words: int | None, workflows: str | None, yes: bool, force: bool, as_json: bool,
+    root: Path, /, file: Path, words: int | None, workflows: str | None, yes: bool, force: bool, as_json: bool,
+    **flags: Any,
 ) -> None:  # fmt: skip
     """Write a params.yaml for your own data in FILE: JSONL, CSV or Parquet.
 
@@ -130,24 +110,8 @@ def init(
     from release.adapters import team_folder, workflow_pin
     from release.verbs import init as verb
 
-    given: dict[Role, str | None] = {
-        "prompt": prompt, "reference": reference, "messages": messages, "system": system, "slice": part, "group": group,
-        "id": row_id,
-    }  # fmt: skip
-    flags = _Flags(
-        {role: column for role, column in given.items() if column is not None},
-        answers,
-        instruction,
-        licence,
-        name,
-        margin,
-        base,
-        base_license,
-        runtime,
-        not yes,
-        {},
-    )
-    if (base is None) != (base_license is None):
+    flags |= {"ask": not yes, "answers_so_far": {}}
+    if (flags["base"] is None) != (flags["base_license"] is None):
         raise click.UsageError("--base and --base-license need each other: give both")
     if workflows and force:
         raise click.UsageError(
@@ -160,7 +124,7 @@ def init(
     address, contents = verb.read_columns(folder, file)
     try:
         choice = _chosen(folder, address, contents, flags)
-        chosen = margin is not None or choice.margin != starting.MARGIN
+        chosen = flags["margin"] is not None or choice.margin != starting.MARGIN
         server = _server(folder, flags)
         begun = verb.begin(folder, choice, margin_given=chosen, words=words, runtime=server)
     except click.Abort as error:
@@ -181,11 +145,12 @@ def init(
         }  # fmt: skip
         click.echo(to_json({**begun.choice._asdict(), **plan, **written._asdict()}))
     else:
-        _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
+        is_pinned = begun.measured.base_sha256 is not None or flags["base"] is None
+        _show(begun, choice.margin, pinned=is_pinned)
         _show_next(written, folder.plan, begun.cards)
 
 
-def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Flags) -> "Choice":
+def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: Flags) -> "Choice":
     """Flags first, then answers, then what is proposed."""
     from checks.config import starting
     from checks.config.starting import Choice
@@ -199,27 +164,27 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
         if column.name == columns.get("reference", columns.get("messages"))
     )
     proposed = "labels" if answer.closed else "text"
-    answers = flags.answers or _ask(
+    answers: str = flags["answers"] or _ask(
         flags, "answers", f"{answer.distinct:,} different answers in {contents.rows:,} rows: labels or text?", proposed,
         ["labels", "text"],
     )  # fmt: skip
     hint = f"Name the {answer.name}." if answers == "labels" and "reference" in columns else ""
-    instruction = flags.instruction
+    instruction: str | None = flags["instruction"]
     if instruction is None:
         instruction = _ask(
             flags, "instruction", "Instruction before each prompt (system message)", hint
         )
-    if flags.license is None and not flags.ask:
+    if flags["license"] is None and not flags["ask"]:
         raise ParamsRefused(
             "the licence of the data is not known",
             f"give --license, {licenses.OWN} for rows of your own: docs/reference/licenses.md",
         )
-    licence = flags.license or _ask(
+    licence: str = flags["license"] or _ask(
         flags, "license", f"Licence of the data ({licenses.OWN}: your own rows)", licenses.OWN
     )
     # Refuse here, before more questions are asked.
-    starting.adapter(flags.base_license or folder.params.base.license or "", licence)
-    margin = flags.margin
+    starting.adapter(flags["base_license"] or folder.params.base.license or "", licence)
+    margin: float | None = flags["margin"]
     while margin is None:
         reply = _ask(
             flags,
@@ -235,23 +200,26 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
         if margin is None:
             click.echo("a share between 0.005 and 0.25, such as 0.05", err=True)
         if margin in (None, starting.MARGIN):  # a margin that was only proposed may be widened
-            flags.answers_so_far.pop("margin", None)
-    name = flags.name or _ask(flags, "name", "Name of the model", _slug(folder.root.resolve().name))
+            flags["answers_so_far"].pop("margin", None)
+    name: str = flags["name"] or _ask(
+        flags, "name", "Name of the model", _slug(folder.root.resolve().name)
+    )
     return Choice(
         uri=address, license=licence, name=name, labels=answers == "labels", columns=columns,
-        instruction=instruction or None, margin=margin, base=flags.base, base_license=flags.base_license,
+        instruction=instruction or None, margin=margin, base=flags["base"], base_license=flags["base_license"],
     )  # fmt: skip
 
 
-def _server(folder: "TeamFolder", flags: _Flags) -> str | None:
+def _server(folder: "TeamFolder", flags: Flags) -> str | None:
     """The runtime of the server; None keeps the one of params.yaml, except in a new repository."""
-    if flags.runtime or not folder.plan:
-        return flags.runtime
+    if flags["runtime"] or not folder.plan:
+        runtime: str | None = flags["runtime"]
+        return runtime
     known = ", ".join(_SERVERS)
     return _ask(flags, "runtime", f"Server that will run it: {known}", _SERVERS[0], list(_SERVERS))
 
 
-def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
+def _columns(contents: "Contents", flags: Flags) -> Mapping["Role", str]:
     """The column of each role. Raises ParamsRefused for a column that is not there, or a role that none fits."""
     from checks.formats import survey
     from checks.process.errors import ParamsRefused
@@ -262,15 +230,15 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
         shown = f"{offered.distinct:>9,} different   {one_line(offered.sample)}"
         click.echo(hanging(f"  {one_line(offered.name):<20} {shown}", sys.stderr), err=True)
     guessed = survey.guess(contents.columns)
-    if "messages" in flags.columns or (
-        "messages" in guessed and not {"prompt", "reference"} & set(flags.columns)
+    if flags["messages"] is not None or (
+        "messages" in guessed and flags["prompt"] is None and flags["reference"] is None
     ):
         roles: tuple[Role, ...] = ("messages",)
     else:
         roles = ("prompt", "reference")
     chosen: dict[Role, str] = {}
     for role in (*roles, "system", "slice", "group", "id"):
-        column = flags.columns.get(role)
+        column = flags[role]
         needed = role in roles
         if column is None:
             column = guessed.get(role, "")
@@ -294,24 +262,24 @@ def _columns(contents: "Contents", flags: _Flags) -> Mapping["Role", str]:
 
 
 def _ask(
-    flags: _Flags, flag: str, question: str, proposed: str, known: list[str] | None = None
+    flags: Flags, flag: str, question: str, proposed: str, known: list[str] | None = None
 ) -> str:
     """Ask the user for the value of ``--flag``. With --yes, return the proposal without asking."""
-    if not flags.ask:
+    if not flags["ask"]:
         return proposed
     kind = click.Choice(known) if known else str
     default = proposed if proposed or not known else None
     answer = str(
         click.prompt(one_line(question), default=default, type=kind, show_choices=False, err=True)
     )
-    flags.answers_so_far[flag] = "" if known and answer == "none" else answer
+    flags["answers_so_far"][flag] = "" if known and answer == "none" else answer
     return answer
 
 
-def _flags_so_far(flags: _Flags) -> tuple[str, ...]:
+def _flags_so_far(flags: Flags) -> tuple[str, ...]:
     """A line with the flags for what was answered; none if nothing was."""
     given = " ".join(
-        f"--{flag} {shlex.quote(answer)}" for flag, answer in flags.answers_so_far.items()
+        f"--{flag} {shlex.quote(answer)}" for flag, answer in flags["answers_so_far"].items()
     )
     return (f"your answers so far, as flags for the same command: {given}",) if given else ()
 

@@ -97,6 +97,16 @@ class PromotionContext(NamedTuple):
         moves = self.ledger.moves(self.tip, environment)
         return moves[0].after if moves else None
 
+    def must_run(self, environment: str) -> Pointer:
+        """Return what an environment runs. Raises EvidenceRefused as ``rule``, PromotionRefused if it runs nothing."""
+        self.rule(environment)
+        pointer = self.ledger.pointer(self.tip, environment)
+        if pointer is None:
+            raise PromotionRefused(
+                f"{environment} runs nothing", f"`lockstep promote {environment}` first"
+            )
+        return pointer
+
     def made(self, change: Change) -> tuple[str, ...]:
         """The names of the tags of ``change`` that the last commit created, or would create."""
         lost = {line.split(": ")[0] for line in self.ledger.untagged}

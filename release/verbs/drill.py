@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
-from checks.process.errors import PromotionRefused
 from checks.records.rows import Record
 from release.ledger.message import NONE
 from release.promotion import context, scratch
@@ -54,10 +53,7 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
         return done
 
     promotion_context = timed("ask the ledger", lambda: context.find(root, target))
-    promotion_context.rule(name)
-    before = promotion_context.ledger.pointer(promotion_context.tip, name)
-    if before is None:
-        raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
+    before = promotion_context.must_run(name)
     with processes.scratch() as folder:
         there = timed(
             "make a scratch clone and remote", lambda: scratch.clone(promotion_context, folder)

@@ -20,7 +20,6 @@ from checks.process import distribution
 from checks.process.errors import (
     EvidenceRefused,
     MachineRefused,
-    PromotionRefused,
     Refusal,
     ServingRefused,
     VerdictInconclusive,
@@ -58,10 +57,7 @@ def incident(
     _are_installed(runtime, root)
     with unwinding(), ExitStack() as stack:
         promotion_context = context.find(root, options.target)
-        promotion_context.rule(name)
-        before = promotion_context.ledger.pointer(promotion_context.tip, name)
-        if before is None:
-            raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
+        before = promotion_context.must_run(name)
         params = promotion_context.records.work_tree.params
         requests = draw_requests(root, options)
         worse = _worse_weights(root, options.worse, before)

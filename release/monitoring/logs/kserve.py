@@ -17,18 +17,16 @@ from pydantic import (
     BaseModel,
     Field,
     JsonValue,
-    ValidationError,
 )
 
-from checks.process.errors import EvidenceRefused
-from checks.storage import files
-from release.monitoring.log_kind import Entry, LogKind, documents, entry
+from release.monitoring.log_kind import Entry, LogKind, documents, entry, validated
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
 
 _REQUEST = "org.kubeflow.serving.inference.request"
 _RESPONSE = "org.kubeflow.serving.inference.response"
 _MODEL = "lockstep/model"
+_EVENTS = "give events of KServe's inference logger: CloudEvents as JSON with their data, or the files of its store"
 _MAIN = ("", "default")  # endpoints; the other one is KServe's canary
 
 
@@ -77,7 +75,7 @@ class KServe(LogKind):
         by_id: dict[str, dict[str, _Placed]] = defaultdict(lambda: {_REQUEST: [], _RESPONSE: []})
         for name, data in CaptureStore(source).documents():
             for place, value in documents(name, data):
-                event = _event(place, value)
+                event = validated(place, _Event, value, _EVENTS)
                 if event.type not in (_REQUEST, _RESPONSE):
                     yield Entry(place, None, f"an event of type {event.type[:80]}")
                     continue
@@ -106,16 +104,3 @@ def _paired(name: str, requests: _Placed, answers: _Placed) -> Entry:
         place, time=request.time, request_id=name, request=request.body, response=answer.body, status=200,
         seconds=max(0.0, (answer.time - request.time).total_seconds()), release=request.release,
     )  # fmt: skip
-
-
-def _event(where: str, value: Any) -> _Event:
-    try:
-        return _Event.model_validate(value)
-    except ValidationError as error:
-        raise EvidenceRefused(
-            f"{where}: {files.first(error)}",
-            (
-                "give events of KServe's inference logger: CloudEvents as JSON with their data, "
-                "or the files of its store"
-            ),
-        ) from error
