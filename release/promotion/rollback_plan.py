@@ -255,11 +255,11 @@ def _signed_since(rollback: Rollback, refused: EvidenceRefused) -> attached_stat
     for statement in statements:
         if _is_of(statement, pointer):
             return statement
-    todo = (
+    raise EvidenceRefused(
+        refused.what,
         "choose another release with --to, or sign this one again in a checkout of "
-        f"{pointer.commit[:12]}: `lockstep sign`"
+        f"{pointer.commit[:12]}: `lockstep sign`",
     )
-    raise EvidenceRefused(refused.what, todo)
 
 
 def _is_of(statement: attached_statements.Released, pointer: Pointer) -> bool:

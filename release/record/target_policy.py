@@ -225,17 +225,14 @@ def _unknown(ran: lock.Installed, ref: str) -> list[Change]:
     here = lock.installed()
     if ran == here:
         return []
-    text = (
-        f"{ref}:{layout.CODE_LOCK}: the defaults of Lockstep {ran.version} are not on record, and this is "
-        f"{here.version}"
-    )
     return [
         Change(
             path=layout.CODE_LOCK.as_posix(),
             old=ran.version,
             new=here.version,
             kind="changed",
-            text=text,
+            text=f"{ref}:{layout.CODE_LOCK}: the defaults of Lockstep {ran.version} are not on record, and this is "
+            f"{here.version}",
         )
     ]
 

@@ -337,8 +337,7 @@ def _tgi_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
 
 def _vllm_tokens(client: Client, body: dict[str, Any], **more: Any) -> tuple[int, ...]:
     """Without ``add_generation_prompt`` SGLang writes the chat as for an answer, and vLLM does not."""
-    reply = client.post("/tokenize", body | more).good()
-    return tuple(_read(_VllmTokens, reply.body).tokens)
+    return tuple(_read(_VllmTokens, client.post("/tokenize", body | more).good().body).tokens)
 
 
 def _llamacpp_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:

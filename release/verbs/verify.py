@@ -95,8 +95,7 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
         if running is not None and combine(checks) == "pass":
             comparison = _compared(root, running, new)
     except NotStarted as reason:
-        seconds = record.params.serve.verify.start_seconds
-        start = failed("start", str(reason), None, seconds)
+        start = failed("start", str(reason), None, record.params.serve.verify.start_seconds)
         checks = examine.nothing(start, record.params.serve)
     return ServingReport(
         image=image,
