@@ -47,7 +47,7 @@ def _table(result: "Estimate") -> str:
     from release.cost.forecast import shown
 
     lines = [click.style(result.headline, bold=True)]
-    rows = [
+    rows: list[tuple[str, str, str, str]] = [
         (
             _NAMES[bound.metric],
             _range(bound.estimate) if bound.estimate else "no estimate",

@@ -174,16 +174,14 @@ def _chosen(promotion: Promotion, statements: Iterable[Released]) -> Released:
 
 def _matches(promotion: Promotion, statement: Released) -> bool:
     release = statement.statement.predicate
-    recorded = checklist.run(
-        "record",
-        lambda _: record_checks.find(promotion.context, release, _excepted(promotion, release)),
-    )
+
+    def find(_: CheckResult) -> None:
+        excepted = emergency.find(promotion, release).gates if promotion.emergency else ()
+        record_checks.find(promotion.context, release, excepted)
+
+    recorded = checklist.run("record", find)
     serving = checklist.run("serving", partial(_served, promotion, release))
     return not recorded.failures and not serving.failures
-
-
-def _excepted(promotion: Promotion, release: Release) -> tuple[str, ...]:
-    return emergency.find(promotion, release).gates if promotion.emergency else ()
 
 
 def _signers(statement: Released, statements: Iterable[Released]) -> tuple[str, ...]:

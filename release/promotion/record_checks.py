@@ -121,7 +121,7 @@ def _contradictions(
         if verdict.judged.get(path) != value:
             yield f"{layout.VERDICT} at {at}: is about another {path} than the signed one"
     files_of_model = {name: file.sha256 for name, file in described.items()}
-    for path, differs, what in (
+    for report_at, differs, what in (
         (layout.VERDICT, verdict.model != model, "is about another model than the signed one"),
         (layout.VERDICT, verdict.policy != release.policy, "is about another policy than the signed one"),
         (layout.PARITY_REPORT, digest.of_manifest(described) != model, "is about another model than the signed one"),
@@ -131,7 +131,7 @@ def _contradictions(
         ),
     ):  # fmt: skip
         if differs:
-            yield f"{path} at {at}: {what}"
+            yield f"{report_at} at {at}: {what}"
 
 
 def holds_here(promotion: Promotion, release: Release, result: CheckResult) -> None:
@@ -187,8 +187,11 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
     recorded = promotion.recorded.get()
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
-    if any(change.is_input for change in weaker) and _target_had(context, release.materials.params):
-        weaker = [change for change in weaker if not change.is_input]
+    if any(change.is_input for change in weaker):
+        had = [data and digest.of_bytes(data) for data in _ever_had(context, layout.PARAMS)]
+        weaker = [
+            change for change in weaker if not (change.is_input and release.materials.params in had)
+        ]
     if policy_digest(theirs.gates) == release.policy and not weaker:
         result.note = f"that of {context.target}"
         return
@@ -216,14 +219,12 @@ def _compared(old: Params, new: Params) -> list[policies.Change]:
     ]
 
 
-def _target_had(context: PromotionContext, params: str) -> bool:
-    """Whether params.yaml with this digest was on the target branch itself, not only on a branch merged into it."""
+def _ever_had(context: PromotionContext, path: Path) -> list[bytes | None]:
+    """Each content of a file that the target branch itself had, not only a branch that was merged into it."""
     places = [
-        f"{commit}:./{layout.PARAMS}"
-        for commit in commits.touching(context.root, context.trunk, layout.PARAMS)
+        f"{commit}:./{path}" for commit in commits.touching(context.root, context.trunk, path)
     ]
-    versions = Git(context.root, DEADLINE).named(places)
-    return any(data is not None and digest.of_bytes(data) == params for data in versions)
+    return Git(context.root, DEADLINE).named(places)
 
 
 def _runtime(context: PromotionContext, commit: str, name: str, result: CheckResult) -> None:
@@ -237,8 +238,7 @@ def _runtime(context: PromotionContext, commit: str, name: str, result: CheckRes
     path = lookup.path(name)
     if data == commits.read(context.root, context.trunk, path):
         return
-    places = [f"{each}:./{path}" for each in commits.touching(context.root, context.trunk, path)]
-    if data not in Git(context.root, DEADLINE).named(places):
+    if data not in _ever_had(context, path):
         result.fail(
             f"{path} at {commit[:12]}: is not what {context.target} has or once had",
             f"let its owners merge it to {context.target}, and build, verify and sign the image again",

@@ -16,7 +16,7 @@ from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import layout
 from release.record import lock_check, looks, references, running_code
-from release.record.records import Records, WorkTree
+from release.record.records import Records
 
 
 class _Rules(BaseModel):
@@ -50,7 +50,8 @@ def hold(
     try:
         params = tree.params
     except ParamsRefused as refused:  # a kind whose package is gone is an unknown kind
-        if lines := _packages(tree):
+        unread = tree.readable(layout.VERDICT, Verdict)
+        if unread and (lines := plugins.differences(unread.plugins)):
             raise EvidenceRefused(
                 f"the verdict does not hold: {lines[0]}", _AGAIN, (*lines[1:], str(refused))
             ) from refused
@@ -113,9 +114,3 @@ def _excusable(records: Records, target: str | None) -> frozenset[str]:
     rules = records.at(commit).sections(_Rules, called, "fix it on the target branch").promote
     policies = [environment.emergency for environment in rules.environments.values()]
     return frozenset(gate for policy in policies if policy for gate in policy.gates)
-
-
-def _packages(tree: WorkTree) -> list[str]:
-    """Packages that differ from those in the verdict; empty if the verdict cannot be read."""
-    verdict = tree.readable(layout.VERDICT, Verdict)
-    return plugins.differences(verdict.plugins) if verdict else []

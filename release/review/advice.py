@@ -271,13 +271,16 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
     named = Words(": {gates}", {"gates": _listed(tuple(names))}) if names else Words("")
     main = _standing(situation, "main")
     lost = main is not None and main.how == "worse"
+    # The branch to merge is a word of a shell.
+    target = situation.target
+    better = [standing.name for standing in situation.standings if standing.how == "better"]
     return {
         "reason": Prose(reason), "version": version,
         "unquarantine": f"./lockstep quarantine --release {version} --why TEXT",
         "status": Words(status), "Status": Words(status.capitalize()), "what": Prose(refused.what),
         "by": Words(refused.by), "todo": Prose(refused.todo), "machine": Words(again),
-        "behind": Words(f"{situation.behind:,} commit{'s' * (situation.behind > 1)}"), "target": situation.target,
-        "merged": Words(_ref(situation.target)),
+        "behind": Words(f"{situation.behind:,} commit{'s' * (situation.behind > 1)}"), "target": target,
+        "merged": Words(target if re.fullmatch(r"[\w/.-]+", target) else "origin/HEAD"),
         "gates_here": _here(situation),
         "unrun": _listed(situation.unrun), "void": Prose(situation.void),
         "missing": _listed(situation.missing), "weaker": Words(situation.weaker), "change": Prose(situation.change),
@@ -289,13 +292,8 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
         "off_branch": situation.off_branch or Words(""),
         "newly_wrong": Words("the answers that became wrong" if worse else "the answers that are wrong"),
         "worse_than": Words(", worse than {by}", {"by": _by(worse)}) if worse else named, "worse": _by(worse),
-        "better": _better(situation), "beside": _beside(situation),
+        "better": Words(" and ".join(better)), "beside": _beside(situation),
     }  # fmt: skip
-
-
-def _ref(target: str) -> str:
-    """Return the branch to merge, as a word of a shell."""
-    return target if re.fullmatch(r"[\w/.-]+", target) else "origin/HEAD"
 
 
 def _listed(names: tuple[str, ...]) -> Words:
@@ -348,12 +346,6 @@ def _by(standing: Standing | None) -> Words:
     return Words(
         f"{standing.name} by {-100 * standing.value:.1f} points ({low:.1f} to {high:.1f}{allowed})"
     )
-
-
-def _better(situation: Situation) -> Words:
-    """Whom it is better than: the one that users have, if it is better than that."""
-    better = (standing.name for standing in situation.standings if standing.how == "better")
-    return Words(" and ".join(better))
 
 
 def _beside(situation: Situation) -> Words:

@@ -82,13 +82,9 @@ def gather(records: Records, ref: str | None) -> Facts:
     }  # fmt: skip
     # Reports are older than the refusal of an early stage, and may be of other data.
     is_older = refused is not None and refused.stage in ("fetch", "prepare")
-    if (
-        data is not None
-        and not data.success
-        and prepare is not None
-        and _are_about(data, prepare)
-        and not is_older
-    ):
+    # The data report is outdated unless it is about the splits that prepare made last.
+    splits = prepare and {name: split.sha256 for name, split in prepare.splits.items()}
+    if data is not None and not data.success and data.splits == splits and not is_older:
         return Facts(
             "bad-data",
             target,
@@ -203,11 +199,6 @@ def _hold_what_is_here(
             "run `./lockstep run`, then ask again",
             tuple(others),
         )
-
-
-def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
-    """Whether the data report is about the splits that prepare made last, and not outdated."""
-    return data.splits == {name: split.sha256 for name, split in prepare.splits.items()}
 
 
 def _changes(

@@ -133,7 +133,7 @@ def _state(
         exemption=exemption.line if exemption else "",
         doubt=runs.doubt if runs else "",
         after=after,
-        next=release and (release.version or f"the model {release.model[7:19]}"),
+        next=(release.version or f"the model {release.model[7:19]}") if release else None,
         source=release.source if release else "",
         waits={**waits, **{wait: why for wait, why in of_files.items() if why}} if release else {},
     )

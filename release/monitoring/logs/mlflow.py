@@ -80,14 +80,12 @@ def _entry(trace: Any) -> Entry:
     info = trace.info
     root = next((span for span in trace.data.spans if span.parent_id is None), None)
     place = f"trace {info.trace_id}"
-    has_request = root is not None and isinstance(root.inputs, dict)
-    faults = (
-        (info.trace_metadata.get(_CALLER) == "judge", "a judge's request"),
-        (info.state not in ("OK", "ERROR"), _NOT_ENDED),
-        (not has_request, NO_COMPLETION),
-    )
-    if fault := next((what for applies, what in faults if applies), ""):
-        return Entry(place, None, fault)
+    if info.trace_metadata.get(_CALLER) == "judge":
+        return Entry(place, None, "a judge's request")
+    if info.state not in ("OK", "ERROR"):
+        return Entry(place, None, _NOT_ENDED)
+    if root is None or not isinstance(root.inputs, dict):
+        return Entry(place, None, NO_COMPLETION)
     response = root.outputs
     # MLflow stores each piece of a stream that the gateway passes on as Python shows bytes.
     if isinstance(response, list):

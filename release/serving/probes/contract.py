@@ -133,8 +133,9 @@ def _differs(parts: _Parts | None, reply: Parsed) -> str | None:
         return str(error)
     thought, content = reply.thought.strip(), reply.content.strip()
     if calls != parts.calls:
+        named = ", ".join(f"{shown(name)} with {shown(given)}" for name, given in reply.calls)
         there = (
-            f"calls {_names(reply)}"
+            f"calls {named}"
             if calls
             else f"makes no call: content is {shown(content)}, thought {shown(thought)}"
         )
@@ -158,10 +159,6 @@ def _calls(reply: Parsed) -> Iterator[Call]:
                 f"calls {shown(name)} with arguments that are no JSON object: {shown(text)}"
             )
         yield Call(name, arguments)
-
-
-def _names(reply: Parsed) -> str:
-    return ", ".join(f"{shown(name)} with {shown(arguments)}" for name, arguments in reply.calls)
 
 
 def _has_call(content: str) -> bool:
