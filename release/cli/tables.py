@@ -40,6 +40,11 @@ CHECKED = {
 }  # fmt: skip
 
 
+def mark(status: str) -> str:
+    """The sign of a status, in its colour."""
+    return click.style(MARKS[status], fg=COLOURS[status])
+
+
 def verdict(found: "Verdict", whole: bool = True) -> str:
     """The verdict, a line for each finding, those that fail last, and what to do. ``whole``: as of ``findings``."""
     from release.review import situations
@@ -76,7 +81,7 @@ def findings(found: "Verdict", whole: bool = True) -> str:
         )
         if room and finding.status == "pass" and len(text) > room - 4:
             text = f"{text[: room - 5].rstrip()}…"
-        lines.append(f"  {click.style(MARKS[finding.status], fg=COLOURS[finding.status])} {text}")
+        lines.append(f"  {mark(finding.status)} {text}")
     return "\n".join(lines)
 
 
@@ -199,14 +204,13 @@ def serving(report: "ServingReport") -> str:
             bold=True,
         )
     ]
-    for check in report.checks:
-        mark = click.style(MARKS[check.status], fg=COLOURS[check.status])
-        lines.append(f"  {mark} {check.name:<9}  {one_line(check.reason)}")
+    lines += [
+        f"  {mark(check.status)} {check.name:<9}  {one_line(check.reason)}"
+        for check in report.checks
+    ]
     if compared := report.against:
-        mark = click.style(MARKS[compared.status], fg=COLOURS[compared.status])
-        lines.append(
-            f"  {mark} against {compared.environment} ({compared.version}): {one_line(compared.reason)}"
-        )
+        what = f"{mark(compared.status)} against {compared.environment} ({compared.version})"
+        lines.append(f"  {what}: {one_line(compared.reason)}")
     for load in report.load:
         first = (
             "" if load.first_token_p50 is None else f", first token {load.first_token_p50:.3f} s"

@@ -64,8 +64,7 @@ def enough(promotion: Promotion, result: CheckResult) -> None:
         result.fail(
             f"it has {result.note} approvals", f"`lockstep approve {environment}` by people who may"
         )
-        for other in others:
-            result.fail(other, "it does not count")
+        result.fail_each(others, "it does not count")
 
 
 def read(

@@ -4,7 +4,7 @@ Their input is the context that decides a move, and the record that the signed s
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -169,6 +169,11 @@ class CheckResult:
     def fail(self, what: str, todo: str) -> None:
         """Record a failure."""
         self.failures.append(Failure(what=what, todo=todo))
+
+    def fail_each(self, failures: Iterable[str], todo: str) -> None:
+        """Record several failures that one thing fixes."""
+        for what in failures:
+            self.fail(what, todo)
 
 
 def run(about: About, check: Callable[[CheckResult], object]) -> Check:

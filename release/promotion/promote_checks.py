@@ -207,8 +207,7 @@ def _enough(promotion: Promotion, result: CheckResult) -> None:
     result.fail(
         f"its statement has {len(signed)} of {required} signatures ({', '.join(signed)})", todo
     )
-    for other in promotion.others:
-        result.fail(other, "it does not count")
+    result.fail_each(promotion.others, "it does not count")
 
 
 CHECKS: Mapping[About, Callable[[Promotion, CheckResult], None]] = {

@@ -84,11 +84,14 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
             result.note += f"; {within_budget(rule.budget, serving.throughput)}"
     if differences := verification.unlike_serving(release, environment, promotion.present.files):
         result.note += f"; not verified the way it will be served: {'; '.join(differences)}"
-        for difference in differences if rule.served_as_verified else ():
-            result.fail(
-                f"it was not verified the way it will be served: {difference}",
-                _as_it_serves(image, environment),
-            )
+        result.fail_each(
+            (
+                f"it was not verified the way it will be served: {difference}"
+                for difference in differences
+                if rule.served_as_verified
+            ),
+            _as_it_serves(image, environment),
+        )
     place = str(promotion.reference._replace(digest=None))
     if place != image.place:
         result.fail(

@@ -1,6 +1,6 @@
 """Whether the verdict of the work tree still holds: hashes its evidence and evaluates every gate again."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -28,6 +28,9 @@ WEIGHTS = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
 
 
+_RUN = "run `./lockstep run`, then ask again"
+
+
 def hold(
     records: Records,
     target: str | None = None,
@@ -52,9 +55,7 @@ def hold(
     except ParamsRefused as refused:  # a kind whose package is gone is an unknown kind
         unread = tree.readable(layout.VERDICT, Verdict)
         if unread and (lines := plugins.differences(unread.plugins)):
-            raise EvidenceRefused(
-                f"the verdict does not hold: {lines[0]}", _AGAIN, (*lines[1:], str(refused))
-            ) from refused
+            refuse((*lines, str(refused)), _AGAIN)
         raise
     stored = tree.report(layout.VERDICT, Verdict)
     trusted = {path.as_posix() for path in trusting}
@@ -76,14 +77,15 @@ def hold(
             for finding in again.findings
             if before.get(finding.gate) != finding
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
+    refuse(differences, _AGAIN if packages else _RUN)
+    return HeldVerdict(params, evidence, stored)
+
+
+def refuse(differences: Sequence[str], todo: str = _RUN) -> None:
+    """Raise EvidenceRefused with the differences of a verdict that does not hold. Do nothing if there are none."""
     if differences:
         first, *others = differences
-        raise EvidenceRefused(
-            f"the verdict does not hold: {first}",
-            _AGAIN if packages else "run `./lockstep run`, then ask again",
-            tuple(others),
-        )
-    return HeldVerdict(params, evidence, stored)
+        raise EvidenceRefused(f"the verdict does not hold: {first}", todo, tuple(others))
 
 
 def passing(

@@ -39,7 +39,7 @@ from release.record import (
     target_policy,
 )
 from release.record.records import Commit, Records, WorkTree
-from release.record.verdict_check import WEIGHTS, hold
+from release.record.verdict_check import WEIGHTS, hold, refuse
 from release.review import details
 from release.review.facts import Facts, Target
 from release.review.sides import at
@@ -192,13 +192,7 @@ def _hold_what_is_here(
     differences += [text for text in lock if text.partition(": ")[0] not in missing]
     differences += references.current(records, None if target.commit is None else target.ref)
     differences += looks.current(records)
-    if differences:
-        first, *others = differences
-        raise EvidenceRefused(
-            f"the verdict does not hold: {first}",
-            "run `./lockstep run`, then ask again",
-            tuple(others),
-        )
+    refuse(differences)
 
 
 def _changes(
