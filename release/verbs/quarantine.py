@@ -1,7 +1,7 @@
 """quarantine: lists, adds and removes releases that no promotion may move, one commit each."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries, Entry
@@ -36,17 +36,24 @@ class Freed(Record):
     left: tuple[Entry, ...]
 
 
-def held(root: Path, target: str | None = None) -> tuple[Entries, str]:
-    """The current quarantine, by the history of its file, and a note if nobody may sign a removal from it.
+class Listed(NamedTuple):
+    """The current quarantine. ``note``: that nobody may sign a removal from it; empty if somebody may."""
+
+    entries: Entries
+    note: str
+
+
+def held(root: Path, target: str | None = None) -> Listed:
+    """The current quarantine, by the history of its file.
 
     Raises EvidenceRefused if the file cannot be read or the clone is shallow, or RemoteRefused.
     """
     promotion_context = context.find(root, target, unsigned=True)
     entries = quarantined.readable(promotion_context).entries
     if promotion_context.signers:
-        return entries, ""
+        return Listed(entries, "")
     missing = f"{promotion_context.target} has no {layout.SIGNERS}: nobody may sign"
-    return entries, f"{missing}; `lockstep keys new` makes a key for a signer"
+    return Listed(entries, f"{missing}; `lockstep keys new` makes a key for a signer")
 
 
 def add(root: Path, name: str, why: str, target: str | None = None) -> Added:

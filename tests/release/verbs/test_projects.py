@@ -137,7 +137,7 @@ def test_each_project_moves_by_itself(top: Path) -> None:
     assert git(top, "log", "-1", "--format=%s") == f"promote staging of {SUMMARY} to v0.1.0"
     bad = made.after and made.after.digest
     quarantine.add(top / ROUTER, bad or "", "bad there")
-    assert [len(quarantine.held(top / folder)[0]) for folder in FOLDERS] == [1, 0]
+    assert [len(quarantine.held(top / folder).entries) for folder in FOLDERS] == [1, 0]
     assert move(top / SUMMARY, "production").done == "moved"
     names = [mlflow.model_name(top / folder, params_file.load(top / folder / layout.PARAMS)) for folder in FOLDERS]
     assert names == ["projects.router.router", "projects.summary.summary"]
