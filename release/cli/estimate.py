@@ -77,9 +77,11 @@ def _table(result: "Estimate") -> str:
             f"scaled from commit {basis.commit[:12]} ({basis.ref}): {basis.seconds:,.4g} s for {basis.rows:,} rows x "
             f"{basis.epochs:,.4g} epochs{tokens} on {one_line(basis.device)}"
         )
-        for factor in basis.factors:
-            error = f"x/÷ {factor.above:.3g}" if factor.above > 1 else ""
-            lines.append(f"  x {shown(factor.times):<8}{error:<10}{one_line(factor.why)}")
+        errors = (f"x/÷ {factor.above:.3g}" if factor.above > 1 else "" for factor in basis.factors)
+        lines += [
+            f"  x {shown(factor.times):<8}{error:<10}{one_line(factor.why)}"
+            for factor, error in zip(basis.factors, errors, strict=True)
+        ]
     return "\n".join([*lines, *(f"note: {one_line(note)}" for note in result.notes)])
 
 

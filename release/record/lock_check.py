@@ -38,8 +38,9 @@ def differences(
         *pipeline_lock.otherwise(tree.document, lock),
     ]
     differing += other_code(tree, lock)
-    for name, ran in lock.items():
-        differing += _changed(tree.root, name, ran, trusting)
+    differing += [
+        line for name, ran in lock.items() for line in _changed(tree.root, name, ran, trusting)
+    ]
     return list(dict.fromkeys(differing))
 
 

@@ -4,7 +4,6 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 
@@ -16,18 +15,13 @@ from release.adapters import ignored, thin_files
 from release.evidence import keys, workflow_signers
 
 
-class New(NamedTuple):
-    """The files of a new key pair, and the entry of release/policy/signers.yaml for its owner."""
-
-    private: Path
-    public: Path
-    entry: str
-
-
-def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None) -> New:
+def new(
+    root: Path, name: str, roles: Sequence[Role], output: Path | None = None
+) -> tuple[Path, Path, str]:
     """Create a private key in ``output`` (default: ``KEY`` below ``root``), with the public key beside it as .pub.
 
-    The private key is encrypted if LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused if a file exists or git would
+    Return both files, and the entry of release/policy/signers.yaml for its owner. The private key is encrypted if
+    LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused if a file exists or git would
     add the key, EvidenceRefused for an invalid ``name``.
     """
     private = root / keys.KEY if output is None else output
@@ -44,7 +38,7 @@ def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None
     key = keys.generate()
     entry = _entry(name, roles, keys.pem(key.public_key))
     keys.write_new(key, private, public)
-    return New(private, public, entry)
+    return private, public, entry
 
 
 def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None = None) -> Path:

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from checks.config import params_file
@@ -34,15 +33,10 @@ def write_rules(root: Path, environment: str, output: Path | None) -> tuple[Path
     return _write(output or root / layout.MONITORING / environment, *_settings(root, environment))
 
 
-class Component(NamedTuple):
-    """The folder of a component. ``hand_over``: the command to run before a scaler that it newly has is applied."""
+def write_component(root: Path, environment: str) -> tuple[Path, str | None]:
+    """Write the kustomize component of ``environment``, and return its folder in release/environments.
 
-    folder: Path
-    hand_over: str | None
-
-
-def write_component(root: Path, environment: str) -> Component:
-    """Write the kustomize component of ``environment`` to its folder in release/environments.
+    Also return the command to run before a scaler that it newly has is applied; None: there is no new one.
 
     Files there that the component no longer has are removed. Raises as ``write_rules``.
     """
@@ -60,7 +54,7 @@ def write_component(root: Path, environment: str) -> Component:
     with files.replacing_folder(folder) as fresh:
         for name, data in made.items():
             (fresh / name).write_bytes(data)
-    return Component(folder, command)
+    return folder, command
 
 
 def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:

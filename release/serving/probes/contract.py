@@ -81,12 +81,12 @@ def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
         "reasoning": sum(bool(part.thought) for part in parts),
     }
     names = {"tools": "a call", "reasoning": "a thought"}
-    for key, count in counts.items():
-        if key in serve.promises and not count:
-            wrong.append(
-                f"serve.{key}: no offline answer has {names[key]} and an end, so its parser was not tested: raise "
-                "serve.probes.rows or serve.probes.max_new_tokens"
-            )
+    wrong += [
+        f"serve.{key}: no offline answer has {names[key]} and an end, so its parser was not tested: raise "
+        "serve.probes.rows or serve.probes.max_new_tokens"
+        for key, count in counts.items()
+        if key in serve.promises and not count
+    ]
     tested = " and ".join(
         f"{count} with {names[key]}" for key, count in counts.items() if key in serve.promises
     )
