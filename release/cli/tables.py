@@ -130,20 +130,21 @@ def figures_of_run(
     """Pairs of a label and a line: the candidate beside all others, then its change since ``before``, the last run."""
     if now is None or "candidate" not in now.models:
         return []
-    lines = []
-    for scorer, own in now.models["candidate"].metrics.items():
-        others = {
-            name: model.metrics.get(scorer)
+    beside = {
+        scorer: ", ".join(
+            f"{name} {model.metrics[scorer].value:.3f}"
             for name, model in now.models.items()
-            if name != "candidate"
-        }
-        beside = ", ".join(f"{name} {score.value:.3f}" for name, score in others.items() if score)
-        lines.append(
-            (
-                scorer,
-                f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside}",
-            )
+            if name != "candidate" and scorer in model.metrics
         )
+        for scorer in now.models["candidate"].metrics
+    }
+    lines = [
+        (
+            scorer,
+            f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside[scorer]}",
+        )
+        for scorer, own in now.models["candidate"].metrics.items()
+    ]
     return [*lines, ("last run", _since(before, now))]
 
 
@@ -247,10 +248,14 @@ def size(count: int) -> str:
 def walk(found: "Walk") -> str:
     """The provenance of an image down to its training rows, one line for each step."""
     width = max(len(step.what) for step in found.steps)
-    lines = [found.image, f"signed by {found.signer}, evidence {found.evidence}", ""]
-    lines += [
-        f"{step.what:{width}}  {short(step.digest or ''):12}  {step.note} ({CHECKED[step.checked]})"
-        for step in found.steps
+    lines = [
+        found.image,
+        f"signed by {found.signer}, evidence {found.evidence}",
+        "",
+        *(
+            f"{step.what:{width}}  {short(step.digest or ''):12}  {step.note} ({CHECKED[step.checked]})"
+            for step in found.steps
+        ),
     ]
     return "\n".join(map(escape, lines))
 

@@ -46,8 +46,10 @@ def find(
         raise EvidenceRefused(
             f"commit {commit[:12]} of its record is not in the history of {context.target}", todo
         )
-    wanted = {layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict}
-    wanted |= {Path(name): value for name, value in made.reports.items()}
+    wanted = {
+        layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict,
+        **{Path(name): value for name, value in made.reports.items()},
+    }  # fmt: skip
     paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT, layout.PIPELINE))]
     there = context.records.at(commit)
     there.bring(paths)
@@ -150,9 +152,12 @@ def holds_here(promotion: Promotion, release: Release, result: CheckResult) -> N
         )
     result.note = judgement.headline.replace(context.trunk, context.target)
     made = release.materials
-    signed = {layout.VERDICT: made.verdict, layout.PROBES: made.probes}
-    signed |= {Path(name): value for name, value in made.reports.items()}
-    signed |= {layout.SPLITS / f"{name}.jsonl": value for name, value in made.splits.items()}
+    signed = {
+        layout.VERDICT: made.verdict,
+        layout.PROBES: made.probes,
+        **{Path(name): value for name, value in made.reports.items()},
+        **{layout.SPLITS / f"{name}.jsonl": value for name, value in made.splits.items()},
+    }
     for path, value in signed.items():
         if digest.of_file(context.root / path).sha256 != value:
             result.fail(

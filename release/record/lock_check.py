@@ -36,10 +36,8 @@ def differences(
     differing = [
         *pipeline_lock.incomplete(pipeline, lock, reads),
         *pipeline_lock.otherwise(tree.document, lock),
-    ]
-    differing += other_code(tree, lock)
-    differing += [
-        line for name, ran in lock.items() for line in _changed(tree.root, name, ran, trusting)
+        *other_code(tree, lock),
+        *(line for name, ran in lock.items() for line in _changed(tree.root, name, ran, trusting)),
     ]
     return list(dict.fromkeys(differing))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from checks.config.params import Params
 from checks.config.release_params import Promote
 from checks.decision import judging
 from checks.decision.held import HeldVerdict, refusal
@@ -59,15 +60,17 @@ def hold(
         raise
     stored = tree.report(layout.VERDICT, Verdict)
     trusted = {path.as_posix() for path in trusting}
-    differences = chain.compare(
-        records.root, {name: value for name, value in stored.judged.items() if name not in trusted}
-    )
-    if stored.policy != policy_digest(params.gates):
-        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
-    differences += (packages := plugins.differences(stored.plugins))
-    differences += lock_check.differences(tree, trusting=trusted)
-    differences += lock_check.other_defaults(tree)
-    differences += references.current(records, target) + looks.current(records, reached=reached)
+    hashed = {name: value for name, value in stored.judged.items() if name not in trusted}
+    packages = plugins.differences(stored.plugins)
+    differences = [
+        *chain.compare(records.root, hashed),
+        *other_policy(stored, params),
+        *packages,
+        *lock_check.differences(tree, trusting=trusted),
+        *lock_check.other_defaults(tree),
+        *references.current(records, target),
+        *looks.current(records, reached=reached),
+    ]
     evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
     again = judging.judge(params, evidence)
     if again != stored and not differences:
@@ -79,6 +82,13 @@ def hold(
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
     refuse(differences, _AGAIN if packages else _RUN)
     return HeldVerdict(params, evidence, stored)
+
+
+def other_policy(verdict: Verdict, params: Params) -> list[str]:
+    """Return a line if the gates of ``params`` are not those of the verdict."""
+    if verdict.policy == policy_digest(params.gates):
+        return []
+    return [f"{layout.PARAMS}: the gates are not those of the verdict"]
 
 
 def refuse(differences: Sequence[str], todo: str = _RUN) -> None:

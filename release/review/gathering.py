@@ -25,7 +25,6 @@ from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Verdict
 from checks.gating import chain
 from checks.kinds import plugins
-from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.storage import layout
 from release.adapters import commits
@@ -39,7 +38,7 @@ from release.record import (
     target_policy,
 )
 from release.record.records import Commit, Records, WorkTree
-from release.record.verdict_check import WEIGHTS, hold, refuse
+from release.record.verdict_check import WEIGHTS, hold, other_policy, refuse
 from release.review import details
 from release.review.facts import Facts, Target
 from release.review.sides import at
@@ -185,13 +184,14 @@ def _hold_what_is_here(
 ) -> None:
     """``held.hold`` without the gates. Raises EvidenceRefused if a file that is here is not what was judged."""
     here = {name: value for name, value in stored.judged.items() if name not in missing}
-    differences = chain.compare(records.root, here)
-    if stored.policy != policy_digest(params.gates):
-        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
-    differences += plugins.differences(stored.plugins)
-    differences += [text for text in lock if text.partition(": ")[0] not in missing]
-    differences += references.current(records, None if target.commit is None else target.ref)
-    differences += looks.current(records)
+    differences = [
+        *chain.compare(records.root, here),
+        *other_policy(stored, params),
+        *plugins.differences(stored.plugins),
+        *(text for text in lock if text.partition(": ")[0] not in missing),
+        *references.current(records, None if target.commit is None else target.ref),
+        *looks.current(records),
+    ]
     refuse(differences)
 
 

@@ -180,8 +180,10 @@ def _choose_runtime(root: Path, expected: Expected, options: VerifyOptions) -> R
             "verify the image, or serve with --runtime transformers",
         )
     # Such a server answers a request with tools otherwise than the offline model does.
-    asked = [f"probe {probe.id}" for probe in expected.probes.probes if probe.tools]
-    asked += [f"row {row.id}" for row in expected.rows if row.tools]
+    asked = [
+        *(f"probe {probe.id}" for probe in expected.probes.probes if probe.tools),
+        *(f"row {row.id}" for row in expected.rows if row.tools),
+    ]
     if asked and dialects.SPEECHES[runtime.dialect].raw is None:
         raise ServingRefused(
             f"{asked[0]} has tools, and {runtime.name} does not return such an answer as the model writes it",
