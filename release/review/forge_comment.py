@@ -68,16 +68,16 @@ def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Poste
         client, request.number, options.title, options.author or client.login() or ACTIONS
     )
     body = f"{draft.markdown}\n{posting.watermark(options.title, request.commit)}"
-    marked = comments.marked()
+    ours, others, known = comments.marked()
     why: str | None = ""
     if isinstance(client, GitHub):
-        notes = posting.left_alone(marked.others, "comment")
+        notes = posting.left_alone(others, "comment")
         if options.use_cml:
-            given = (marked.comments, marked.ours)
+            given = (known, ours)
             why = post_by_cml(client.where, options.title, draft.markdown, *given)
     else:
-        notes, body = posting.left_alone(marked.others, "note"), without_actions(body)
-    comment, created, by = _posted(comments, body, marked.ours, why, notes)
+        notes, body = posting.left_alone(others, "note"), without_actions(body)
+    comment, created, by = _posted(comments, body, ours, why, notes)
     check, address = _checked(client, request.commit, draft, options.check, notes)
     return Posted(
         state=draft.state, status=draft.status, conclusion=draft.conclusion, comment=comment.url, created=created,
@@ -95,7 +95,7 @@ def _posted(
 ) -> tuple[Comment, bool, Literal["rest", "cml"]]:
     """Return the comment, whether it is new, and who posted it. ``why``: as of ``cml.post``."""
     if why is None:
-        now = comments.marked().ours
+        now, *_ = comments.marked()
         if now is not None and posting.same(now.body, body):
             return now, ours is None, "cml"
         why = "succeeded, but the comment is missing or different"

@@ -83,12 +83,11 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     load: tuple[Load, ...] = ()
     throughput: Throughput | None = None
     comparison: ServerComparison | None = None
-    image = None
+    image: str | None = None
     began = time.monotonic()
     try:
-        with started(root, record, runtime, options, server_image) as subject:
-            image = subject.image
-            new = _context(record, runtime, subject.server, options)
+        with started(root, record, runtime, options, server_image) as (server, image):
+            new = _context(record, runtime, server, options)
             with closing(new.client):
                 checks = examine.examine(new, began)
             load, throughput = new.load, new.throughput
@@ -119,8 +118,8 @@ def _compared(root: Path, running: RunningServer, new: ProbeContext) -> ServerCo
     """Start the server that runs, and compare. Raises ServingRefused if it does not start or answer here."""
     record, options = running.expected, running.options
     try:
-        with started(root, record, running.runtime, options, running.server_image) as subject:
-            old = _context(record, running.runtime, subject.server, options)
+        with started(root, record, running.runtime, options, running.server_image) as (server, _):
+            old = _context(record, running.runtime, server, options)
             with closing(old.client):
                 return against.compare(running, new, old)
     except NotStarted as reason:
