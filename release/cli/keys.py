@@ -52,14 +52,14 @@ def new(root: Path, name: str, roles: "tuple[Role, ...]", output: Path | None, a
     """
     from release.verbs import keys as verb
 
-    private, public, entry = verb.new(root, name, roles, output)
-    click.echo(f"private   {private}\npublic    {public}")
+    made = verb.new(root, name, roles, output)
+    click.echo(f"private   {made.private}\npublic    {made.public}")
     if add:
-        path = verb.add_signer(root, name, roles, public)
+        path = verb.add_signer(root, name, roles, made.public)
         click.echo(f"{path} has the signer: commit it; code owners approve the change")
     else:
         click.echo(
-            f"\nto let it sign, code owners add this to release/policy/signers.yaml:\n{entry}"
+            f"\nto let it sign, code owners add this to release/policy/signers.yaml:\n{made.entry}"
         )
 
 

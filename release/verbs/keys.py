@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -15,13 +16,18 @@ from release.adapters import ignored, thin_files
 from release.evidence import keys, workflow_signers
 
 
-def new(
-    root: Path, name: str, roles: Sequence[Role], output: Path | None = None
-) -> tuple[Path, Path, str]:
+class New(NamedTuple):
+    """The files of a new key pair, and the entry of release/policy/signers.yaml for its owner."""
+
+    private: Path
+    public: Path
+    entry: str
+
+
+def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None) -> New:
     """Create a private key in ``output`` (default: ``KEY`` below ``root``), with the public key beside it as .pub.
 
-    Return both files, and the entry of release/policy/signers.yaml for its owner. The private key is encrypted if
-    LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused if a file exists or git would
+    The private key is encrypted if LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused if a file exists or git would
     add the key, EvidenceRefused for an invalid ``name``.
     """
     private = root / keys.KEY if output is None else output
@@ -38,7 +44,7 @@ def new(
     key = keys.generate()
     entry = _entry(name, roles, keys.pem(key.public_key))
     keys.write_new(key, private, public)
-    return private, public, entry
+    return New(private, public, entry)
 
 
 def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None = None) -> Path:
