@@ -48,7 +48,7 @@ def report(
     ]
     findings = window_questions.findings(questions, monitor.alpha)
     statuses = {finding.status for finding in findings}
-    status = next((status for status in _WORST_FIRST if status in statuses), "pass")
+    status: Status = next((status for status in _WORST_FIRST if status in statuses), "pass")
     notes = [*traffic.notes, *([windows.note] if windows.note else [])]
     if traffic.labels and offline.scorer is None:
         notes.append(

@@ -193,7 +193,7 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
     if any(change.is_input for change in weaker):
-        had = [data and digest.of_bytes(data) for data in _ever_had(context, layout.PARAMS)]
+        had = [digest.of_bytes(data or b"") for data in _ever_had(context, layout.PARAMS)]
         weaker = [
             change for change in weaker if not (change.is_input and release.materials.params in had)
         ]

@@ -265,7 +265,9 @@ def paired(
         return None
     paired_rows = same_rows.pair([answer for answer in theirs if not answer.learned], ours)
     found = same_rows.difference(paired_rows, range(len(paired_rows.new)), scorer, confidence)
-    return found and Interval(value=found.value, low=found.low, high=found.high, n=found.n)
+    if found is None:
+        return None
+    return Interval(value=found.value, low=found.low, high=found.high, n=found.n)
 
 
 def _first(evaluation: EvaluationReport) -> str:
