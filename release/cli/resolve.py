@@ -24,15 +24,15 @@ def resolve(root: Path, as_json: bool) -> None:
     resolved = verb.resolve(root)
     taken = f"the record of {resolved.commit[:12]}"
     if not resolved.differences:
-        said = (
+        text = (
             f"{taken} fits what was merged, and is taken whole. Now `{resolved.ends}`, then "
             "`lockstep dvc pull` and `lockstep run`: it trains nothing, and judges the model again, because git now "
             "names that of the other side too."
         )
     else:
-        said = (
+        text = (
             f"neither record fits what was merged: {resolved.differences[0]}. {taken.capitalize()} is taken whole. Now "
             f"`{resolved.ends}`, then `lockstep run`, which makes it anew from {resolved.stale[0]} on. Until then "
             "`lockstep gate` and `lockstep promote` refuse."
         )
-    show(resolved, as_json, said)
+    show(resolved, as_json, text)

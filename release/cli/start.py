@@ -22,8 +22,8 @@ def start(root: Path, name: str, target: str | None, as_json: bool) -> None:
 
     written = verb.start(root, name, target)
     known = "" if written.changed else ", as before"
-    said = f"training starts from the base{known}"
+    text = f"training starts from the base{known}"
     if written.commit is not None and written.model is not None and written.adapter is not None:
         weights = f"model {written.model[7:19]}, adapter {written.adapter[7:19]}"
-        said = f"training starts from commit {written.commit[:12]}{known}: {weights}"
-    show(written, as_json, said)
+        text = f"training starts from commit {written.commit[:12]}{known}: {weights}"
+    show(written, as_json, text)

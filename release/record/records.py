@@ -234,13 +234,13 @@ class Commit:
 
     def needed(self, path: Path, model: type[M], unfit: str, missing: str) -> M:
         """As ``report``. Raises EvidenceRefused, with what fixes it, if it is not valid (``unfit``) or ``missing``."""
-        where = f"{path} at {self.name[:12]}"
+        called = f"{path} at {self.name[:12]}"
         try:
             report = self.report(path, model)
         except ValidationError as error:
-            raise files.unfit(where, error, unfit) from error
+            raise files.unfit(called, error, unfit) from error
         if report is None:
-            raise EvidenceRefused(f"{where}: is missing", missing)
+            raise EvidenceRefused(f"{called}: is missing", missing)
         return report
 
 

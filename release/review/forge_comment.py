@@ -44,8 +44,8 @@ def request(options: CommentOptions) -> ReviewRequest:
     if number is None:
         kind = "pull request" if is_github else "merge request"
         variable = "" if is_github else " pipeline (CI_MERGE_REQUEST_IID)"
-        where = f"workflow of a {kind}" if is_github else f"{kind}{variable}"
-        raise RemoteRefused(f"no {kind} is named", f"give its number, or run in a {where}")
+        job = f"workflow of a {kind}" if is_github else f"{kind}{variable}"
+        raise RemoteRefused(f"no {kind} is named", f"give its number, or run in a {job}")
     if options.check is not None and (commit is None or not github.is_commit(commit)):
         check, of = ("check", "pull request") if is_github else ("status", "branch")
         todo = f"give the whole hash of the {of}'s last commit"

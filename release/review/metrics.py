@@ -264,10 +264,13 @@ def paired(
     if [answer.id for answer in ours] != [answer.id for answer in theirs]:
         return None
     paired_rows = same_rows.pair([answer for answer in theirs if not answer.learned], ours)
-    found = same_rows.difference(paired_rows, range(len(paired_rows.new)), scorer, confidence)
-    if found is None:
+    rows = range(len(paired_rows.new))
+    difference = same_rows.difference(paired_rows, rows, scorer, confidence)
+    if difference is None:
         return None
-    return Interval(value=found.value, low=found.low, high=found.high, n=found.n)
+    return Interval(
+        value=difference.value, low=difference.low, high=difference.high, n=difference.n
+    )
 
 
 def _first(evaluation: EvaluationReport) -> str:
