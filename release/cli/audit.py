@@ -1,15 +1,11 @@
 """The command audit: the audit pack of a release."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from release.cli.common import FILE, JSON, refusing, show
 from release.cli.tables import one_line
-
-if TYPE_CHECKING:
-    from release.verbs.audit import Audited
 
 
 @click.command()
@@ -31,18 +27,11 @@ def audit(root: Path, name: str, out: Path, as_json: bool) -> None:
     """
     from release.verbs import audit as verb
 
-    show(verb.audit(root, name, out), as_json, _text)
-
-
-def _text(audited: "Audited") -> str:
-    return "\n".join(
-        (
-            f"{one_line(audited.file)}: {audited.version}, {audited.files} files, {audited.statements} signed",
-            audited.sha256,
-            f"{audited.unanswered} of {audited.asked} questions are not in the record: its AUDIT.md lists them",
-            *(
-                f"left out: {one_line(left.what)}: {one_line(left.why)}"
-                for left in audited.left_out
-            ),
-        )
-    )
+    audited = verb.audit(root, name, out)
+    lines = [
+        f"{one_line(audited.file)}: {audited.version}, {audited.files} files, {audited.statements} signed",
+        audited.sha256,
+        f"{audited.unanswered} of {audited.asked} questions are not in the record: its AUDIT.md lists them",
+        *(f"left out: {one_line(left.what)}: {one_line(left.why)}" for left in audited.left_out),
+    ]
+    show(audited, as_json, "\n".join(lines))

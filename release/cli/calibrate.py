@@ -26,11 +26,11 @@ def calibrate(root: Path, verbose: bool, as_json: bool) -> None:
     width = max(len(run.order) for run in report.runs)
     floor = tables.figures(report.floor)
     lines = [
-        f"  {run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads: "
-        f"{tables.figures(run.metrics)}, {run.changed} rows changed"
-        for run in report.runs
-    ]
-    lines += [
+        *(
+            f"  {run.order:<{width}}  {run.batch_tokens:>6} tokens a batch, {run.threads} threads: "
+            f"{tables.figures(run.metrics)}, {run.changed} rows changed"
+            for run in report.runs
+        ),
         f"noise on {report.rows} rows ({report.device}): {floor}; a margin below it is refused",
         f"wrote {layout.NOISE}: commit it, and run `lockstep run`",
     ]

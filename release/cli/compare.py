@@ -1,17 +1,12 @@
 """The command compare: two records side by side, as text, JSON, or a page."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from release.cli import terminal
 from release.cli.common import FILE, JSON, refusing, show
 from release.cli.tables import one_line
-
-if TYPE_CHECKING:
-    from release.review.comparison import Comparison
 
 
 @click.command()
@@ -42,22 +37,19 @@ def compare(
     and the answers that differ. It changes nothing and decides nothing. Exits with 0 whatever it finds, and with 8 if A
     or B is not known here or has no record.
     """
+    from release.pages import html
+    from release.review import page as pages
     from release.verbs import compare as verb
 
     compared = verb.compare(root, a, b, search)
     if page is not None:
-        from release.pages import html
-        from release.review import page as pages
-
         html.write(page, pages.render(compared))
         show(compared, as_json, f"{one_line(compared.headline)}\n{one_line(str(page))}")
-    else:
-        show(compared, as_json, lambda compared: "\n".join(_text(compared, search is not None)))
-
-
-def _text(compared: "Comparison", all_answers: bool) -> Iterator[str]:
-    from release.review import page as pages
-
-    yield click.style(one_line(compared.headline), bold=True)
-    yield from (f"note: {one_line(note)}" for note in compared.notes)
-    yield from terminal.sections(pages.text_sections(compared, all_answers))
+        return
+    sections = pages.text_sections(compared, all_answers=search is not None)
+    lines = [
+        click.style(one_line(compared.headline), bold=True),
+        *(f"note: {one_line(note)}" for note in compared.notes),
+        *terminal.sections(sections),
+    ]
+    show(compared, as_json, "\n".join(lines))

@@ -1,17 +1,12 @@
 """The command data: what was checked of the data, as text, JSON, or a page."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from release.cli import terminal
 from release.cli.common import FILE, JSON, refusing, show
 from release.cli.tables import one_line
-
-if TYPE_CHECKING:
-    from release.cards.data_page import DataPage
 
 
 @click.command()
@@ -34,19 +29,13 @@ def data(root: Path, record: str, file: Path | None, as_json: bool) -> None:
     finds, and with 8 if the record has no results for these splits.
     """
     from release.cards import data_page
+    from release.pages import html
 
     page = data_page.gather(root, record)
     if file is not None:
-        from release.pages import html
-
         html.write(file, data_page.render(page))
         show(page, as_json, f"{one_line(page.headline)}\n{one_line(str(file))}")
-    else:
-        show(page, as_json, lambda page: "\n".join(_text(page)))
-
-
-def _text(page: "DataPage") -> Iterator[str]:
-    from release.cards import data_page
-
-    yield click.style(page.headline, fg="red" if page.failed else "green", bold=True)
-    yield from terminal.sections(data_page.text_sections(page))
+        return
+    headline = click.style(page.headline, fg="red" if page.failed else "green", bold=True)
+    lines = (headline, *terminal.sections(data_page.text_sections(page)))
+    show(page, as_json, "\n".join(lines))

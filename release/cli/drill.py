@@ -92,8 +92,10 @@ def drill(
             )
     done = verb.drill(root, environment, target)
     to = done.to.version if done.to else "nothing"
-    lines = [f"{step.seconds:7.2f} s  {step.what}" for step in done.steps]
-    lines.append(f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back")
+    lines = [
+        *(f"{step.seconds:7.2f} s  {step.what}" for step in done.steps),
+        f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back",
+    ]
     show(done, as_json, "\n".join(lines))
 
 

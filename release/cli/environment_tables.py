@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 import click
 
 from checks.process.text import escape
-from release.cli.tables import COLOURS, MARKS, one_line, short
+from release.cli.tables import mark, one_line, short
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from checks.formats.quarantine import Entries
     from release.cost.training_record import Took
+    from release.promotion.rollback_plan import RolledBack
     from release.review.advice import Advised
     from release.verbs.history import History
     from release.verbs.promote import Promoted
     from release.verbs.reconcile import Reconciled
-    from release.verbs.rollback import RolledBack
     from release.verbs.status import Status
 
 DONE = {
@@ -33,14 +33,10 @@ def moved(done: "Promoted | RolledBack") -> str:
     """One line for each check, the diff of a dry run, and the result."""
     lines = []
     for check in done.checks:
-        status = "fail" if check.failures else "unavailable" if check.skipped else "pass"
-        mark = click.style(MARKS[status], fg=COLOURS[status])
-        notes = [
-            one_line(note)
-            for note in ([failure.line for failure in check.failures] or [check.note])
-        ]
+        sign = mark("fail" if check.failures else "unavailable" if check.skipped else "pass")
+        notes = [failure.line for failure in check.failures] or [check.note]
         lines += [
-            f"  {mark} {check.about}: {note}" if note else f"  {mark} {check.about}"
+            f"  {sign} {check.about}: {one_line(note)}" if note else f"  {sign} {check.about}"
             for note in notes
         ]
     if done.done == "planned" and done.diff:

@@ -9,7 +9,7 @@ from release.cli.common import JSON, TARGET_BRANCH, refuse, refusing, show
 from release.cli.tables import one_line
 
 if TYPE_CHECKING:
-    from release.cost.estimate import BudgetBound, Estimate
+    from release.cost.estimate import Estimate
     from release.cost.forecast import Range
 
 _COLOURS = {"within": "green", "may exceed": "yellow", "likely exceeds": "yellow", "exceeds": "red"}
@@ -47,7 +47,15 @@ def _table(result: "Estimate") -> str:
     from release.cost.forecast import shown
 
     lines = [click.style(result.headline, bold=True)]
-    rows = [_bounded(bound) for bound in result.bounds]
+    rows: list[tuple[str, str, str, str]] = [
+        (
+            _NAMES[bound.metric],
+            _range(bound.estimate) if bound.estimate else "no estimate",
+            f"at most {bound.at_most:,.6g} ({bound.policy})",
+            bound.status,
+        )
+        for bound in result.bounds
+    ]
     with_bound = {bound.metric for bound in result.bounds}
     figures = {"train_minutes": result.minutes, "gpu_hours": result.gpu_hours, "cost": result.cost}
     rows += [
@@ -69,20 +77,12 @@ def _table(result: "Estimate") -> str:
             f"scaled from commit {basis.commit[:12]} ({basis.ref}): {basis.seconds:,.4g} s for {basis.rows:,} rows x "
             f"{basis.epochs:,.4g} epochs{tokens} on {one_line(basis.device)}"
         )
-        for factor in basis.factors:
-            error = f"x/÷ {factor.above:.3g}" if factor.above > 1 else ""
-            lines.append(f"  x {shown(factor.times):<8}{error:<10}{one_line(factor.why)}")
+        errors = (f"x/÷ {factor.above:.3g}" if factor.above > 1 else "" for factor in basis.factors)
+        lines += [
+            f"  x {shown(factor.times):<8}{error:<10}{one_line(factor.why)}"
+            for factor, error in zip(basis.factors, errors, strict=True)
+        ]
     return "\n".join([*lines, *(f"note: {one_line(note)}" for note in result.notes)])
-
-
-def _bounded(bound: "BudgetBound") -> tuple[str, str, str, str]:
-    figure = _range(bound.estimate) if bound.estimate else "no estimate"
-    return (
-        _NAMES[bound.metric],
-        figure,
-        f"at most {bound.at_most:,.6g} ({bound.policy})",
-        bound.status,
-    )
 
 
 def _range(figure: "Range") -> str:

@@ -57,13 +57,9 @@ def gate(
 def _explain(root: Path, name: str, as_json: bool) -> None:
     from release.verbs import explain as verb
 
-    show(verb.explain(root, name)._asdict(), as_json, _explained)
-
-
-def _explained(lines: dict[str, str]) -> str:
-    return "\n".join(
-        f"{click.style(f'{what:<9}', bold=True)}{line}" for what, line in lines.items()
-    )
+    explained = verb.explain(root, name)._asdict()
+    lines = (f"{click.style(f'{what:<9}', bold=True)}{line}" for what, line in explained.items())
+    show(explained, as_json, "\n".join(lines))
 
 
 def _judge_from(root: Path, ref: str, as_json: bool) -> None:

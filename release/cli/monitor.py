@@ -51,13 +51,13 @@ def component(root: Path, environment: str) -> None:
     """
     from release.verbs import monitor as verb
 
-    written = verb.write_component(root, environment)
-    click.echo(f"wrote {one_line(str(written.folder))}")
-    if written.hand_over is not None:
+    folder, hand_over = verb.write_component(root, environment)
+    click.echo(f"wrote {one_line(str(folder))}")
+    if hand_over is not None:
         click.echo(
             "before a cluster applies the scaler, keep its number of servers, which else falls to 1:"
         )
-        click.echo(f"  {written.hand_over}")
+        click.echo(f"  {hand_over}")
         click.echo(f"with Argo CD in its default mode see {verb.HAND_OVER_PAGE} instead")
 
 

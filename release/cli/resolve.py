@@ -1,14 +1,10 @@
 """The command resolve."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from release.cli.common import JSON, refusing, show
-
-if TYPE_CHECKING:
-    from release.verbs.resolve import ResolvedMerge
 
 
 @click.command()
@@ -25,19 +21,18 @@ def resolve(root: Path, as_json: bool) -> None:
     """
     from release.verbs import resolve as verb
 
-    show(verb.resolve(root), as_json, _said)
-
-
-def _said(resolved: "ResolvedMerge") -> str:
+    resolved = verb.resolve(root)
     taken = f"the record of {resolved.commit[:12]}"
     if not resolved.differences:
-        return (
+        text = (
             f"{taken} fits what was merged, and is taken whole. Now `{resolved.ends}`, then "
             "`lockstep dvc pull` and `lockstep run`: it trains nothing, and judges the model again, because git now "
             "names that of the other side too."
         )
-    return (
-        f"neither record fits what was merged: {resolved.differences[0]}. {taken.capitalize()} is taken whole. Now "
-        f"`{resolved.ends}`, then `lockstep run`, which makes it anew from {resolved.stale[0]} on. Until then "
-        "`lockstep gate` and `lockstep promote` refuse."
-    )
+    else:
+        text = (
+            f"neither record fits what was merged: {resolved.differences[0]}. {taken.capitalize()} is taken whole. Now "
+            f"`{resolved.ends}`, then `lockstep run`, which makes it anew from {resolved.stale[0]} on. Until then "
+            "`lockstep gate` and `lockstep promote` refuse."
+        )
+    show(resolved, as_json, text)

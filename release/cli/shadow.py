@@ -1,15 +1,11 @@
 """The command shadow."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from release.cli import rollout
 from release.cli.common import CAPTURES, refusing
-
-if TYPE_CHECKING:
-    from checks.formats.rollout_report import RolloutReport
 
 
 @click.command()
@@ -55,8 +51,8 @@ def shadow(
     """
     from release.verbs import shadow as verb
 
-    def tell(report: "RolloutReport") -> None:
-        click.echo(f"{report.pairs:,} pairs: {report.decision}", err=True)
-
-    report = verb.shadow(root, environment, production, candidate, release, most, captures, tell)
+    report = verb.shadow(
+        root, environment, production, candidate, release, most, captures,
+        lambda report: click.echo(f"{report.pairs:,} pairs: {report.decision}", err=True),
+    )  # fmt: skip
     rollout.end(report, as_json)

@@ -1,14 +1,10 @@
 """The command start."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from release.cli.common import JSON, TARGET_BRANCH, refusing, show
-
-if TYPE_CHECKING:
-    from release.verbs.start import StartWritten
 
 
 @click.command()
@@ -25,14 +21,9 @@ def start(root: Path, name: str, target: str | None, as_json: bool) -> None:
     from release.verbs import start as verb
 
     written = verb.start(root, name, target)
-    show(written, as_json, _text(written))
-
-
-def _text(written: "StartWritten") -> str:
     known = "" if written.changed else ", as before"
-    if written.commit is None or written.model is None or written.adapter is None:
-        return f"training starts from the base{known}"
-    return (
-        f"training starts from commit {written.commit[:12]}{known}: model {written.model[7:19]}, adapter "
-        f"{written.adapter[7:19]}"
-    )
+    text = f"training starts from the base{known}"
+    if written.commit is not None and written.model is not None and written.adapter is not None:
+        weights = f"model {written.model[7:19]}, adapter {written.adapter[7:19]}"
+        text = f"training starts from commit {written.commit[:12]}{known}: {weights}"
+    show(written, as_json, text)

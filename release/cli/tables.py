@@ -40,6 +40,11 @@ CHECKED = {
 }  # fmt: skip
 
 
+def mark(status: str) -> str:
+    """The sign of a status, in its colour."""
+    return click.style(MARKS[status], fg=COLOURS[status])
+
+
 def verdict(found: "Verdict", whole: bool = True) -> str:
     """The verdict, a line for each finding, those that fail last, and what to do. ``whole``: as of ``findings``."""
     from release.review import situations
@@ -76,7 +81,7 @@ def findings(found: "Verdict", whole: bool = True) -> str:
         )
         if room and finding.status == "pass" and len(text) > room - 4:
             text = f"{text[: room - 5].rstrip()}…"
-        lines.append(f"  {click.style(MARKS[finding.status], fg=COLOURS[finding.status])} {text}")
+        lines.append(f"  {mark(finding.status)} {text}")
     return "\n".join(lines)
 
 
@@ -125,20 +130,21 @@ def figures_of_run(
     """Pairs of a label and a line: the candidate beside all others, then its change since ``before``, the last run."""
     if now is None or "candidate" not in now.models:
         return []
-    lines = []
-    for scorer, own in now.models["candidate"].metrics.items():
-        others = {
-            name: model.metrics.get(scorer)
+    beside = {
+        scorer: ", ".join(
+            f"{name} {model.metrics[scorer].value:.3f}"
             for name, model in now.models.items()
-            if name != "candidate"
-        }
-        beside = ", ".join(f"{name} {score.value:.3f}" for name, score in others.items() if score)
-        lines.append(
-            (
-                scorer,
-                f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside}",
-            )
+            if name != "candidate" and scorer in model.metrics
         )
+        for scorer in now.models["candidate"].metrics
+    }
+    lines = [
+        (
+            scorer,
+            f"{own.value:.3f} [{own.low:.3f}, {own.high:.3f}] of {now.rows:,} rows; {beside[scorer]}",
+        )
+        for scorer, own in now.models["candidate"].metrics.items()
+    ]
     return [*lines, ("last run", _since(before, now))]
 
 
@@ -199,14 +205,13 @@ def serving(report: "ServingReport") -> str:
             bold=True,
         )
     ]
-    for check in report.checks:
-        mark = click.style(MARKS[check.status], fg=COLOURS[check.status])
-        lines.append(f"  {mark} {check.name:<9}  {one_line(check.reason)}")
+    lines += [
+        f"  {mark(check.status)} {check.name:<9}  {one_line(check.reason)}"
+        for check in report.checks
+    ]
     if compared := report.against:
-        mark = click.style(MARKS[compared.status], fg=COLOURS[compared.status])
-        lines.append(
-            f"  {mark} against {compared.environment} ({compared.version}): {one_line(compared.reason)}"
-        )
+        what = f"{mark(compared.status)} against {compared.environment} ({compared.version})"
+        lines.append(f"  {what}: {one_line(compared.reason)}")
     for load in report.load:
         first = (
             "" if load.first_token_p50 is None else f", first token {load.first_token_p50:.3f} s"
@@ -243,10 +248,14 @@ def size(count: int) -> str:
 def walk(found: "Walk") -> str:
     """The provenance of an image down to its training rows, one line for each step."""
     width = max(len(step.what) for step in found.steps)
-    lines = [found.image, f"signed by {found.signer}, evidence {found.evidence}", ""]
-    lines += [
-        f"{step.what:{width}}  {short(step.digest or ''):12}  {step.note} ({CHECKED[step.checked]})"
-        for step in found.steps
+    lines = [
+        found.image,
+        f"signed by {found.signer}, evidence {found.evidence}",
+        "",
+        *(
+            f"{step.what:{width}}  {short(step.digest or ''):12}  {step.note} ({CHECKED[step.checked]})"
+            for step in found.steps
+        ),
     ]
     return "\n".join(map(escape, lines))
 

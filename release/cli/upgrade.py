@@ -86,20 +86,20 @@ def _top(root: Path) -> Path:
     top = thin_files.top_of(root)
     if top is None:
         raise ParamsRefused(f"{root.resolve()}: is not in a git repository", "git init")
-    if (top / "checks/process/distribution.py").is_file():
-        raise ParamsRefused(
-            f"{top}: is Lockstep's own repository, or a copy of it",
-            "docs/how-to/upgrade.md says how a copy moves over",
-        )
-    if not verb.projects(top):
-        raise ParamsRefused(
-            f"{top}: no folder has a params.yaml", "begin with `lockstep init FILE`"
-        )
     launcher = top / thin_files.LAUNCHER
-    if os.path.lexists(launcher) and (launcher.is_symlink() or not launcher.is_file()):
-        raise ParamsRefused(
-            f"{launcher}: is no regular file", "move it away: the launcher has this name"
-        )
+    for is_wrong, what, todo in (
+        (
+            (top / "checks/process/distribution.py").is_file(), f"{top}: is Lockstep's own repository, or a copy of it",
+            "docs/how-to/upgrade.md says how a copy moves over",
+        ),
+        (not verb.projects(top), f"{top}: no folder has a params.yaml", "begin with `lockstep init FILE`"),
+        (
+            os.path.lexists(launcher) and (launcher.is_symlink() or not launcher.is_file()),
+            f"{launcher}: is no regular file", "move it away: the launcher has this name",
+        ),
+    ):  # fmt: skip
+        if is_wrong:
+            raise ParamsRefused(what, todo)
     return top
 
 

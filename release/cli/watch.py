@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from release.cli.common import CAPTURES, FILE, refuse, refusing, show
-from release.cli.tables import COLOURS, MARKS, one_line
+from release.cli.tables import COLOURS, mark, one_line
 
 if TYPE_CHECKING:
-    from checks.formats.watch_report import WatchFinding, WatchReport
+    from checks.formats.watch_report import WatchReport
 
 
 _ORDER = ("fail", "inconclusive", "pass")  # The order of findings.
@@ -89,15 +89,15 @@ def _shown(report: "WatchReport") -> Iterator[str]:
     passed = [finding.name for finding in report.findings if finding.status == "pass"]
     for finding in sorted(report.findings, key=lambda each: _ORDER.index(each.status)):
         if finding.status != "pass":
-            mark = click.style(MARKS[finding.status], fg=COLOURS[finding.status])
-            yield f"  {mark} {finding.name:<{width}}  {one_line(finding.reason)}"
+            yield f"  {mark(finding.status)} {finding.name:<{width}}  {one_line(finding.reason)}"
             if finding.detectable is not None and finding.kind in ("objective", "quality"):
-                yield f"    {'':<{width}}  {_sees(finding)}"
+                than = "the objective" if finding.kind == "objective" else "that before release"
+                share = f"a share {finding.detectable:.3g} below {than}"
+                yield f"    {'':<{width}}  {share} would be seen with 80% power"
     if passed:
         others = "" if len(passed) == len(report.findings) else " other"
-        mark = click.style(MARKS["pass"], fg=COLOURS["pass"])
         plural = "s" if len(passed) > 1 else ""
-        yield f"  {mark} {len(passed)}{others} check{plural} pass{'' if plural else 'es'}: {', '.join(passed)}"
+        yield f"  {mark('pass')} {len(passed)}{others} check{plural} pass{'' if plural else 'es'}: {', '.join(passed)}"
     if costs := report.costs:
         figure = f"{'about ' if costs.estimated else ''}{costs.per_1000_requests:,.4g}"
         yield f"  cost: {figure} per 1,000 requests ({costs.device_hours:,.4g} device hours)"
@@ -106,8 +106,3 @@ def _shown(report: "WatchReport") -> Iterator[str]:
     yield f"at most {report.alpha:.2%} of such windows fail by chance; bounds are one-sided at {report.confidence:.0%}"
     if advised.step:
         yield click.style(f"What to do: {one_line(advised.step)}.", bold=True)
-
-
-def _sees(each: "WatchFinding") -> str:
-    against = "below the objective" if each.kind == "objective" else "below that before release"
-    return f"a share {each.detectable:.3g} {against} would be seen with 80% power"

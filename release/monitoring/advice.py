@@ -29,32 +29,31 @@ def advise(report: WatchReport) -> Advice:
     drifted = [name for name in _DRIFT if name in failing]
     worse = failing.difference(objectives, drifted)
     train = f"label some of the requests and train: `lockstep watch {report.environment} --pr`"
-    if "prompts" in drifted:
-        also = "answers are worse, too" if worse else "answers have not been shown to be worse"
-        headline = f"what people ask has changed ({also})"
-        steps = [f"{train}. A rollback would not help"]
-    elif worse:
-        headline = "answers are worse than before release"
-        steps = [
-            f"`lockstep rollback {report.environment}` goes back to the release before; then {train}"
-        ]
-    elif drifted:
-        headline = "answers have changed (they have not been shown to be worse)"
-        steps = [f"{train}. A rollback helps only if the labels show that answers are worse"]
-    elif objectives:
-        headline, steps = "the service is worse than its objectives (answers are as before)", []
-    elif report.status == "inconclusive":
-        unsure = ", ".join(
-            finding.name for finding in report.findings if finding.status == "inconclusive"
-        )
-        return Advice(
-            f"nothing is shown to be wrong; not enough is known about {unsure}",
+    also = "answers are worse, too" if worse else "answers have not been shown to be worse"
+    unsure = [finding.name for finding in report.findings if finding.status == "inconclusive"]
+    back = f"`lockstep rollback {report.environment}` goes back to the release before"
+    cases = (
+        (
+            "prompts" in drifted,
+            f"what people ask has changed ({also})",
+            f"{train}. A rollback would not help",
+        ),
+        (worse, "answers are worse than before release", f"{back}; then {train}"),
+        (
+            drifted,
+            "answers have changed (they have not been shown to be worse)",
+            f"{train}. A rollback helps only if the labels show that answers are worse",
+        ),
+        (objectives, "the service is worse than its objectives (answers are as before)", ""),
+        (
+            report.status == "inconclusive",
+            f"nothing is shown to be wrong; not enough is known about {', '.join(unsure)}",
             "nothing now; the reasons say how many rows would do, and a longer window has more",
-        )
-    else:
-        return Advice("as before release", None)
-    if objectives:
-        steps.append(
-            f"look at the server and its load ({', '.join(objectives)}): docs/how-to/alerts.md"
-        )
-    return Advice(headline, "; ".join(steps))
+        ),
+    )
+    headline, step = next(
+        ((headline, step) for applies, headline, step in cases if applies),
+        ("as before release", ""),
+    )
+    look = f"look at the server and its load ({', '.join(objectives)}): docs/how-to/alerts.md"
+    return Advice(headline, "; ".join(filter(None, (step, look if objectives else ""))) or None)

@@ -170,7 +170,7 @@ def _texts(name: str, result: Separation | None, windows: Windows, monitor: Moni
     method = "held-out half of a classifier on TF-IDF of words"
     terms = f", as by the words {', '.join(result.terms)}" if result.terms else ""
     alarm = f"{name} are not those of {_against(windows)}: AUC {result.auc:.3f}{terms}"
-    return _separation(name, "drift", result, windows, monitor, method, alarm, halves=2)
+    return _drift(name, "drift", result, windows, monitor, method, alarm, halves=2)
 
 
 def _lengths(result: Separation | None, windows: Windows, monitor: Monitor) -> Question:
@@ -179,52 +179,43 @@ def _lengths(result: Separation | None, windows: Windows, monitor: Monitor) -> Q
     way = "longer" if result.auc > 0.5 else "shorter"
     alarm = f"answers are {way} than those of {_against(windows)}: AUC {result.auc:.3f}"
     method = "Mann-Whitney test of words in an answer"
-    return _separation("length", "proxy", result, windows, monitor, method, alarm, halves=1)
-
-
-def _separation(
-    name: str, kind: Kind, result: Separation, windows: Windows, monitor: Monitor, method: str,
-    alarm: str, halves: int,
-) -> Question:  # fmt: skip
-    """Return a question of an AUC."""
-    effect, sees = monitor.drift.auc, result.detectable(monitor.alpha)
-    fine, needed = sees is not None and sees <= effect, result.needed(effect, monitor.alpha)
-    seen = "nothing" if sees is None else f"an AUC of {0.5 + sees:.3f} or more"
-    more = f"; about {halves * needed:,} different ones of the window would" if needed else ""
-    asks = "" if fine else f"monitor.drift.auc asks for {0.5 + effect:g}{more}"
-    reason = _no_change(f"AUC {result.auc:.3f}", seen, asks)
-    finding = WatchFinding(
-        name=name, kind=kind, status="pass" if fine else "inconclusive", reason=reason, method=method, unit="AUC",
-        value=result.auc, low=result.low, high=result.high, reference=0.5, bound=0.5 + effect, p_alarm=result.p,
-        detectable=sees, n=result.n, n_reference=result.m,
-        rows_needed=None if fine or needed is None else halves * needed,
-    )  # fmt: skip
-    return _asked(finding, alarm, windows)
+    return _drift("length", "proxy", result, windows, monitor, method, alarm)
 
 
 def _labels(result: Shift | None, windows: Windows, monitor: Monitor) -> Question:
     if result is None:
         return untested("labels", "drift", "too few labels to compare")
-    effect, sees = monitor.drift.w, result.detectable(monitor.alpha)
-    fine, needed = sees is not None and sees <= effect, result.needed(effect, monitor.alpha)
-    seen = "nothing" if sees is None else f"w of {sees:.3f} or more"
-    more = f"; about {needed:,} requests of the window would" if needed else ""
-    asks = "" if fine else f"monitor.drift.w asks for {effect:g}{more}"
-    reason = _no_change(f"Cohen's w {result.w:.3f}", seen, asks)
     moved = ", ".join(
         f"{label} {now:.1%} ({before:.1%} before)" for label, now, before in result.moved
     )
+    alarm = f"shares of labels are not those of {_against(windows)}: w {result.w:.3f}; {moved}"
+    method = "chi-square test with Rao and Scott's correction"
+    return _drift("labels", "drift", result, windows, monitor, method, alarm)
+
+
+def _drift(
+    name: str, kind: Kind, result: Separation | Shift, windows: Windows, monitor: Monitor, method: str,
+    alarm: str, halves: int = 1,
+) -> Question:  # fmt: skip
+    """Return a question of an AUC, or of Cohen's w. ``halves``: 2 if half of the rows only train the classifier."""
+    if isinstance(result, Separation):
+        unit, figure, none, effect = "AUC", result.auc, 0.5, monitor.drift.auc
+        a_figure, shown, rows = "an AUC", f"AUC {figure:.3f}", "different ones"
+    else:
+        unit, figure, none, effect = "w", result.w, 0.0, monitor.drift.w
+        a_figure, shown, rows = "w", f"Cohen's w {figure:.3f}", "requests"
+    sees, needed = result.detectable(monitor.alpha), result.needed(effect, monitor.alpha)
+    fine = sees is not None and sees <= effect
+    seen = "nothing" if sees is None else f"{a_figure} of {none + sees:.3f} or more"
+    more = f"; about {halves * needed:,} {rows} of the window would" if needed else ""
+    asks = "" if fine else f"monitor.drift.{unit.lower()} asks for {none + effect:g}{more}"
     finding = WatchFinding(
-        name="labels", kind="drift", status="pass" if fine else "inconclusive", reason=reason, unit="w",
-        method="chi-square test with Rao and Scott's correction", value=result.w, low=result.low, high=result.high,
-        reference=0.0, bound=effect, p_alarm=result.p, detectable=sees, n=result.n, n_reference=result.m,
-        rows_needed=None if fine else needed,
+        name=name, kind=kind, status="pass" if fine else "inconclusive", reason=_no_change(shown, seen, asks),
+        method=method, unit=unit, value=figure, low=result.low, high=result.high, reference=none, bound=none + effect,
+        p_alarm=result.p, detectable=sees, n=result.n, n_reference=result.m,
+        rows_needed=None if fine or needed is None else halves * needed,
     )  # fmt: skip
-    return _asked(
-        finding,
-        f"shares of labels are not those of {_against(windows)}: w {result.w:.3f}; {moved}",
-        windows,
-    )
+    return _asked(finding, alarm, windows)
 
 
 def _no_change(figure: str, seen: str, asks: str) -> str:

@@ -113,28 +113,34 @@ def look(
 
 def _notes(requests: int, others: int, paired: Paired, hours: float) -> list[str]:
     """Say what was left out, and why."""
-    notes = list[str]()
-    if alone := requests - sum(len(side) for both in paired.pairs for side in both):
-        notes.append(
-            f"{alone:,} requests repeat a prompt, or have no partner in their hour, or not yet"
-        )
-    if others:
-        notes.append(f"{others:,} requests to other releases are left out")
-    if paired.waiting:
-        notes.append(
-            f"{paired.waiting:,} labels wait: one counts {hours:g} h after its request (monitor.label_hours)"
-        )
-    if paired.late:
-        notes.append(
-            f"{paired.late:,} labels are left out: they came more than {hours:g} h after their requests. If right "
-            "answers are labelled later than wrong ones, quality is not known: raise monitor.label_hours"
-        )
-    if paired.alone > paired.used:
-        notes.append(
-            f"few labels are used: {paired.used:,} of {paired.used + paired.alone:,}. The others repeat a prompt, or "
-            "have no partner in their hour, or not yet: label more requests, or give the candidate a larger share"
-        )
-    return notes
+    alone = requests - sum(len(side) for both in paired.pairs for side in both)
+    notes = (
+        (
+            alone,
+            f"{alone:,} requests repeat a prompt, or have no partner in their hour, or not yet",
+        ),
+        (others, f"{others:,} requests to other releases are left out"),
+        (
+            paired.waiting,
+            f"{paired.waiting:,} labels wait: one counts {hours:g} h after its request (monitor.label_hours)",
+        ),
+        (
+            paired.late,
+            (
+                f"{paired.late:,} labels are left out: they came more than {hours:g} h after their requests. If right "
+                "answers are labelled later than wrong ones, quality is not known: raise monitor.label_hours"
+            ),
+        ),
+        (
+            paired.alone > paired.used,
+            (
+                f"few labels are used: {paired.used:,} of {paired.used + paired.alone:,}. The others repeat a prompt, "
+                "or have no partner in their hour, or not yet: label more requests, or give the candidate a "
+                "larger share"
+            ),
+        ),
+    )
+    return [note for applies, note in notes if applies]
 
 
 def why(report: RolloutReport) -> str:

@@ -19,29 +19,7 @@ def server(host: str, port: int, decide: Callable[[], RolloutReport]) -> Threadi
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked = urlsplit(self.path)
-            if asked.path != PATH:
-                self._reply(404, "text/plain", f"ask for {PATH}\n")
-                return
-            try:
-                report = decide()
-            except Refusal as refusal:
-                self._reply(503, "text/plain", f"{refusal}\n")
-                return
-            candidates = parse_qs(asked.query, keep_blank_values=True).get("candidate", [])
-            if any(
-                candidate.removeprefix("sha256:")[: len(report.candidate)] != report.candidate
-                for candidate in candidates
-            ):
-                self._reply(
-                    503,
-                    "text/plain",
-                    f"the candidate in this clone is {report.candidate}: pull it\n",
-                )
-            else:
-                self._reply(200, "application/json", report.model_dump_json())
-
-        def _reply(self, status: int, kind: str, text: str) -> None:
+            status, kind, text = _answer(self.path, decide)
             data = text.encode()
             self.send_response(status)
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
@@ -55,3 +33,19 @@ def server(host: str, port: int, decide: Callable[[], RolloutReport]) -> Threadi
         raise MachineRefused(
             f"{host}:{port}: {error.strerror or error}", "choose another --serve HOST:PORT"
         ) from error
+
+
+def _answer(path: str, decide: Callable[[], RolloutReport]) -> tuple[int, str, str]:
+    """Return the status, the content type and the text for a path that was asked for."""
+    asked = urlsplit(path)
+    if asked.path != PATH:
+        return 404, "text/plain", f"ask for {PATH}\n"
+    try:
+        report = decide()
+    except Refusal as refusal:
+        return 503, "text/plain", f"{refusal}\n"
+    known = report.candidate
+    for named in parse_qs(asked.query, keep_blank_values=True).get("candidate", []):
+        if named.removeprefix("sha256:")[: len(known)] != known:
+            return 503, "text/plain", f"the candidate in this clone is {known}: pull it\n"
+    return 200, "application/json", report.model_dump_json()

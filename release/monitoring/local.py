@@ -101,10 +101,10 @@ def run(folder: Path, scope: Scope, options: LocalOptions, say: Callable[[str], 
 
 
 def _path(program: _Program) -> str:
-    for name in program.names:
-        if path := shutil.which(name):
-            return path
-    raise MachineRefused(f"{program.name} is not installed", INSTALL)
+    path = next(filter(None, map(shutil.which, program.names)), None)
+    if path is None:
+        raise MachineRefused(f"{program.name} is not installed", INSTALL)
+    return path
 
 
 def _is_free(port: int) -> None:

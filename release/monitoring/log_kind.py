@@ -8,15 +8,19 @@ import abc
 import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from checks.formats.captures import SHADOW_ID, release_named
 from checks.process.errors import EvidenceRefused
 from checks.process.text import redact
+from checks.storage import files
 from release.monitoring.gateway.answers import Events, ParsedAnswer, whole
 from release.monitoring.gateway.rows import Exchange
 from release.monitoring.window import TimeSpan
 
+M = TypeVar("M", bound=BaseModel)
 _STREAM = ("data:", "event:", "id:", ":")  # how server-sent events begin
 NO_COMPLETION = "no chat and no completion"
 
@@ -107,6 +111,14 @@ def documents(name: str, data: bytes) -> Iterator[tuple[str, Any]]:
     value = _parsed(name, data, 1)
     for number, item in enumerate(value if isinstance(value, list) else [value], 1):
         yield f"{name}:[{number}]", item
+
+
+def validated(where: str, model: type[M], value: Any, todo: str) -> M:
+    """Return ``value`` as a ``model``. Raises EvidenceRefused if it is none."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
 
 
 def _parsed(name: str, data: bytes, line: int) -> Any:

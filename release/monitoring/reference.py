@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from checks.config.params import Params
 from checks.data.detectors import redact
@@ -15,19 +15,23 @@ from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats.drift import Text
-from checks.storage import files, layout
+from checks.storage import layout
 from release.monitoring.answers import Reference, ScoredAnswer
 from release.record import outputs
 from release.record.records import Commit, Records
 
 M = TypeVar("M", bound=BaseModel)
+_TODO = (
+    "use the version of Lockstep that wrote it, or promote a release of this one",
+    "fetch the commit that made the release",
+)
 
 
 def read(records: Records, release: Pointer, params: Params) -> Reference:
     """The reference of ``release``, by the record that made it. Raises EvidenceRefused if a part cannot be had."""
     commit = records.at(release.commit)
-    prepared = _report(commit, layout.PREPARE_REPORT, PrepareReport)
-    evaluated = _report(commit, layout.EVALUATION, EvaluationReport)
+    prepared = commit.needed(layout.PREPARE_REPORT, PrepareReport, *_TODO)
+    evaluated = commit.needed(layout.EVALUATION, EvaluationReport, *_TODO)
     if evaluated.merged != release.model:
         raise EvidenceRefused(
             f"{layout.EVALUATION} at {release.commit[:12]}: is about {evaluated.merged[:19]}…, and the environment "
@@ -70,22 +74,6 @@ def read(records: Records, release: Pointer, params: Params) -> Reference:
         digests=digests,
         scorer=scorers[0] if is_same else None,
     )
-
-
-def _report(commit: Commit, path: Path, model: type[M]) -> M:
-    try:
-        report = commit.report(path, model)
-    except ValidationError as error:
-        raise files.unfit(
-            f"{path} at {commit.name[:12]}",
-            error,
-            "use the version of Lockstep that wrote it, or promote a release of this one",
-        ) from error
-    if report is None:
-        raise EvidenceRefused(
-            f"{path} at {commit.name[:12]}: is not there", "fetch the commit that made the release"
-        )
-    return report
 
 
 def _lines(

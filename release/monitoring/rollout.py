@@ -70,8 +70,10 @@ def judge(
         for pair in pairs
     ]
     whole = [pair for pair in answers if all(pair)]
-    for name, good in questions:
-        means[name] = [tuple(fmean(map(good, texts)) for texts in pair) for pair in whole]
+    means |= {
+        name: [tuple(fmean(map(good, texts)) for texts in pair) for pair in whole]
+        for name, good in questions
+    }
     means["quality"] = [
         tuple(fmean(side.score or 0.0 for side in sides) for sides in pair) for pair in scored
     ]

@@ -188,13 +188,14 @@ def report(
         pairs, labels, params.evaluate.scorers[0], timedelta(hours=monitor.label_hours), now
     )
     result = rollout.judge(both, scored, monitor, same_prompts=True)
-    hasher = hashlib.sha256()
-    for pair in pairs:
-        hasher.update(f"{pair.model_dump_json()}\n{labels.get(pair.request_id)!r}\n".encode())
+    judged_pairs = (
+        f"{pair.model_dump_json()}\n{labels.get(pair.request_id)!r}\n" for pair in pairs
+    )
     return RolloutReport(
         kind="shadow", environment=environment, production=sides.production, candidate=sides.candidate,
         runs_in=sides.runs_in, since=min(pair.time for pair in pairs), decision=result.decision,
-        margin=monitor.margin, alpha=round(1 - monitor.confidence, 6), evidence=f"sha256:{hasher.hexdigest()}",
+        margin=monitor.margin, alpha=round(1 - monitor.confidence, 6),
+        evidence=digest.of_bytes("".join(judged_pairs).encode()),
         pairs=len(both), labelled=len(scored),
         agreement=result.agreement, findings=result.findings, notes=tuple(notes),
     )  # fmt: skip

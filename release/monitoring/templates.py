@@ -28,8 +28,7 @@ def fill(name: str, **values: object) -> Any:
         lstrip_blocks=True,
     )
     environment.filters["quoted"] = _quoted
-    text = environment.get_template(name).render(values)
-    return plain_yaml.load(distribution.linked(text))
+    return plain_yaml.load(distribution.linked(environment.get_template(name).render(values)))
 
 
 def _quoted(value: object) -> str:

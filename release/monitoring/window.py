@@ -82,13 +82,12 @@ def earlier(store: CaptureStore, environment: str, span: TimeSpan, model: str) -
     Latest first.
     """
     length = span.until - span.since
-    windows = []
-    for number in range(1, EARLIER + 1):
-        before = TimeSpan(span.since - number * length, span.until - number * length)
-        requests, _ = _requests(store, environment, before, model)
-        if requests:
-            windows.append(Traffic(requests, {}, ()))
-    return windows
+    spans = (
+        TimeSpan(span.since - number * length, span.until - number * length)
+        for number in range(1, EARLIER + 1)
+    )
+    windows = (_requests(store, environment, before, model)[0] for before in spans)
+    return [Traffic(requests, {}, ()) for requests in windows if requests]
 
 
 def _requests(

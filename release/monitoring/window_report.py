@@ -47,6 +47,8 @@ def report(
         *answers.questions(windows, offline, monitor),
     ]
     findings = window_questions.findings(questions, monitor.alpha)
+    statuses = {finding.status for finding in findings}
+    status: Status = next((status for status in _WORST_FIRST if status in statuses), "pass")
     notes = [*traffic.notes, *([windows.note] if windows.note else [])]
     if traffic.labels and offline.scorer is None:
         notes.append(
@@ -58,17 +60,12 @@ def report(
     }
     return WatchReport(
         environment=environment, since=span.since, until=span.until, version=release.version, model=release.model,
-        commit=release.commit, status=_status(findings), alpha=round(monitor.alpha, 6), confidence=monitor.confidence,
+        commit=release.commit, status=status, alpha=round(monitor.alpha, 6), confidence=monitor.confidence,
         traffic=traffic.digest, requests=len(traffic.requests),
         reference=dict(offline.digests) | earlier,
         prompts=len({answer.prompt for answer in served}), labelled=len(traffic.labels), findings=findings,
         costs=_costs(traffic, span, monitor.cost), notes=tuple(notes),
     )  # fmt: skip
-
-
-def _status(findings: Sequence[WatchFinding]) -> Status:
-    statuses = {finding.status for finding in findings}
-    return next((status for status in _WORST_FIRST if status in statuses), "pass")
 
 
 def _costs(traffic: Traffic, span: TimeSpan, cost: Cost | None) -> Costs | None:

@@ -36,25 +36,26 @@ def enough(promotion: Promotion, result: CheckResult) -> None:
         return
     used = used_up(context, environment, image)
     files = promotion.present.files
+    folder = approvals_folder(environment, image)
     people = set[str]()
     others = list[str]()
-    for path in sorted(
-        path for path in files if path.parent == approvals_folder(environment, image)
-    ):
+    for path in sorted(path for path in files if path.parent == folder):
         try:
             approval = read(context, environment, image, files[path], str(path))
         except EvidenceRefused as refused:
             others.append(refused.what)
             continue
         signer = approval.signer
-        if approval.payload in used:
-            others.append(
-                f"{path}: was used up by an earlier move: approve again, with a new reason"
-            )
-        elif signer in releasers:
-            others.append(f"{path}: {signer} signed the release and so cannot approve it")
-        elif signer in people:
-            others.append(f"{path}: {signer} approved already")
+        reasons = (
+            (
+                approval.payload in used,
+                "was used up by an earlier move: approve again, with a new reason",
+            ),
+            (signer in releasers, f"{signer} signed the release and so cannot approve it"),
+            (signer in people, f"{signer} approved already"),
+        )
+        if why := next((why for applies, why in reasons if applies), ""):
+            others.append(f"{path}: {why}")
         else:
             people.add(signer)
     by = f" ({', '.join(sorted(people))})" if people else ""
@@ -63,8 +64,7 @@ def enough(promotion: Promotion, result: CheckResult) -> None:
         result.fail(
             f"it has {result.note} approvals", f"`lockstep approve {environment}` by people who may"
         )
-        for other in others:
-            result.fail(other, "it does not count")
+        result.fail_each(others, "it does not count")
 
 
 def read(

@@ -4,7 +4,7 @@ Their input is the context that decides a move, and the record that the signed s
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -97,6 +97,16 @@ class PromotionContext(NamedTuple):
         moves = self.ledger.moves(self.tip, environment)
         return moves[0].after if moves else None
 
+    def must_run(self, environment: str) -> Pointer:
+        """Return what an environment runs. Raises EvidenceRefused as ``rule``, PromotionRefused if it runs nothing."""
+        self.rule(environment)
+        pointer = self.ledger.pointer(self.tip, environment)
+        if pointer is None:
+            raise PromotionRefused(
+                f"{environment} runs nothing", f"`lockstep promote {environment}` first"
+            )
+        return pointer
+
     def made(self, change: Change) -> tuple[str, ...]:
         """The names of the tags of ``change`` that the last commit created, or would create."""
         lost = {line.split(": ")[0] for line in self.ledger.untagged}
@@ -159,6 +169,11 @@ class CheckResult:
     def fail(self, what: str, todo: str) -> None:
         """Record a failure."""
         self.failures.append(Failure(what=what, todo=todo))
+
+    def fail_each(self, failures: Iterable[str], todo: str) -> None:
+        """Record several failures that one thing fixes."""
+        for what in failures:
+            self.fail(what, todo)
 
 
 def run(about: About, check: Callable[[CheckResult], object]) -> Check:

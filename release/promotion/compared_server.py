@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.formats.serving import BaseImage, PinnedImage
 from checks.formats.statement import Release
@@ -16,13 +15,6 @@ from release.runtimes import lookup
 from release.serving.against import RunningServer
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
-
-
-class _Server(NamedTuple):
-    """``base``: of an image with its server in it. ``alone``: the server's image for weights alone, if one is named."""
-
-    base: BaseImage | None
-    alone: PinnedImage | None
 
 
 def find(
@@ -94,7 +86,7 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
     server = _server(name, present.files, running)
     if server == _server(name, present.files, release):
         return
-    runs = pointer.image if server.base else server.alone
+    runs = pointer.image if server[0] else server[1]
     against = release.serving.against
     if against is None or against.server != runs:
         seen = f"was compared with {against.server}" if against else "was not compared with it"
@@ -104,9 +96,14 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
         )
 
 
-def _server(name: str, files: Mapping[Path, bytes], release: Release) -> _Server:
-    """The server of a release in the environment ``name``: what the release says, else what the environment names."""
+def _server(
+    name: str, files: Mapping[Path, bytes], release: Release
+) -> tuple[BaseImage | None, PinnedImage | None]:
+    """The base of an image with its server in it, and the server's image for weights alone in the environment ``name``.
+
+    The latter is what the release says, else what the environment names.
+    """
     image = release.image
     if image.base is not None:
-        return _Server(image.base, None)
-    return _Server(None, image.server or named_server.named(name, files) or release.serving.server)
+        return image.base, None
+    return None, image.server or named_server.named(name, files) or release.serving.server

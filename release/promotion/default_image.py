@@ -14,12 +14,7 @@ def find(context: PromotionContext, rule: Environment, named: str | None) -> ref
     Raises PromotionRefused or EvidenceRefused if there is none, BuildRefused if ``named`` is not a valid reference.
     """
     if named is None and rule.after is not None:
-        before = context.ledger.pointer(context.tip, rule.after)
-        if before is None:
-            raise PromotionRefused(
-                f"{rule.after} runs nothing", f"`lockstep promote {rule.after}` first"
-            )
-        named = before.image
+        named = context.must_run(rule.after).image
     elif named is None:
         try:
             report = files.read_json(context.root / layout.IMAGE_REPORT, ImageReport)

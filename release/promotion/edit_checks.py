@@ -36,12 +36,12 @@ def unedited(case: Case, result: checklist.CheckResult) -> None:
 
     Raises ParamsRefused if that section is needed and cannot be rules.
     """
-    for failure in edits.failures(
+    failures = edits.failures(
         case.environment, case.present.files, _wanted(case), lambda: (_from_section(case),)
-    ):
-        result.fail(failure, _TODO)
-    for failure in _of_other_projects(case):
-        result.fail(failure, "give each environment its own, run `lockstep render`, and commit")
+    )
+    result.fail_each(failures, _TODO)
+    todo = "give each environment its own, run `lockstep render`, and commit"
+    result.fail_each(_of_other_projects(case), todo)
 
 
 def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) -> None:
@@ -59,10 +59,10 @@ def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) 
             accepted.append(dict(case.context.ledger.files(last, folder)))
         return accepted
 
-    for failure in edits.failures(
+    failures = edits.failures(
         case.environment, case.present.files, _wanted(case), versions, rollback=True
-    ):
-        result.fail(failure, _TODO)
+    )
+    result.fail_each(failures, _TODO)
 
 
 def gap(case: Case) -> list[str]:

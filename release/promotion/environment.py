@@ -146,8 +146,7 @@ def intact(
         todo = f"`lockstep promote {environment} --image {present.pointer.image}` writes it again"
         built = stated(present, environment).predicate.image
         wanted = rendered(context.records, environment, present.pointer, built)
-    for failure in overlays.check(environment, present.files, wanted):
-        result.fail(failure, todo)
+    result.fail_each(overlays.check(environment, present.files, wanted), todo)
 
 
 def signed(

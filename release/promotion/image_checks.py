@@ -113,8 +113,7 @@ def composed(promotion: Promotion, result: CheckResult) -> None:
     if base and [(layer.digest, layer.size) for layer in base.layers] != layers[:below]:
         result.fail(f"its lowest {below} layers are not those of {base.image.name}", _FIX)
         return
-    for failure in _differences(root, found, release, recorded, base):
-        result.fail(failure, _FIX)
+    result.fail_each(_differences(root, found, release, recorded, base), _FIX)
 
 
 def _base(

@@ -43,15 +43,13 @@ def run(promotion: Promotion) -> tuple[Check, ...]:
 
 def notes(promotion: Promotion) -> list[str]:
     """Return a line for each thing to know beside the checks that were run."""
-    context = promotion.context
-    environment = promotion.environment
     after = promotion.after.value
     lines = [*promotion.others]
     if after and (local := overlays.unreachable(after)):
         lines.append(local)
     lines += edit_checks.gap(promotion)
     if promotion.change.message:
-        lines += move_commit.untagged(context, environment, after)
+        lines += move_commit.untagged(promotion.context, promotion.environment, after)
     return lines + _handed_to_a_scaler(promotion)
 
 
@@ -77,11 +75,6 @@ def _handed_to_a_scaler(promotion: Promotion) -> list[str]:
 def _environment(promotion: Promotion, result: CheckResult) -> None:
     promotion.present = environment.look(promotion.context, promotion.environment)
     environment.intact(promotion.context, promotion.environment, promotion.present, result)
-
-
-def _image(promotion: Promotion, result: CheckResult) -> None:
-    store = image_checks.open_place(promotion.context.root, promotion.reference)
-    image_checks.complete(promotion, store, result)
 
 
 def _quarantine(promotion: Promotion, result: CheckResult) -> None:
@@ -111,10 +104,6 @@ def _sealed(promotion: Promotion, result: CheckResult) -> None:
         sealed.passed(promotion.context, promotion.release().image.model, result)
     else:
         result.note = "not asked here"
-
-
-def _serving(promotion: Promotion, result: CheckResult) -> None:
-    _served(promotion, promotion.release(), result)
 
 
 def _served(promotion: Promotion, release: Release, result: CheckResult) -> None:
@@ -185,16 +174,14 @@ def _chosen(promotion: Promotion, statements: Iterable[Released]) -> Released:
 
 def _matches(promotion: Promotion, statement: Released) -> bool:
     release = statement.statement.predicate
-    recorded = checklist.run(
-        "record",
-        lambda _: record_checks.find(promotion.context, release, _excepted(promotion, release)),
-    )
+
+    def find(_: CheckResult) -> None:
+        excepted = emergency.find(promotion, release).gates if promotion.emergency else ()
+        record_checks.find(promotion.context, release, excepted)
+
+    recorded = checklist.run("record", find)
     serving = checklist.run("serving", partial(_served, promotion, release))
     return not recorded.failures and not serving.failures
-
-
-def _excepted(promotion: Promotion, release: Release) -> tuple[str, ...]:
-    return emergency.find(promotion, release).gates if promotion.emergency else ()
 
 
 def _signers(statement: Released, statements: Iterable[Released]) -> tuple[str, ...]:
@@ -220,14 +207,15 @@ def _enough(promotion: Promotion, result: CheckResult) -> None:
     result.fail(
         f"its statement has {len(signed)} of {required} signatures ({', '.join(signed)})", todo
     )
-    for other in promotion.others:
-        result.fail(other, "it does not count")
+    result.fail_each(promotion.others, "it does not count")
 
 
 CHECKS: Mapping[About, Callable[[Promotion, CheckResult], None]] = {
     "environment": _environment,
     "previous": requirements.previous,
-    "image": _image,
+    "image": lambda promotion, result: image_checks.complete(
+        promotion, image_checks.open_place(promotion.context.root, promotion.reference), result
+    ),
     "evidence": _evidence,
     "quarantine": _quarantine,
     "emergency": _emergency,
@@ -235,7 +223,7 @@ CHECKS: Mapping[About, Callable[[Promotion, CheckResult], None]] = {
     "verdict": record_checks.verdict_holds,
     "policy": record_checks.policy,
     "sealed": _sealed,
-    "serving": _serving,
+    "serving": lambda promotion, result: _served(promotion, promotion.release(), result),
     "weights": layer_checks.held,
     "layers": _layers,
     "version": _version,

@@ -4,8 +4,6 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import ValidationError
-
 from checks.config.params import Params
 from checks.decision import policy as policies
 from checks.decision import policy_judgement
@@ -17,7 +15,7 @@ from checks.formats.verdict import Verdict
 from checks.kinds import plugins
 from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused
-from checks.storage import digest, files, layout
+from checks.storage import digest, layout
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import weights
@@ -48,8 +46,10 @@ def find(
         raise EvidenceRefused(
             f"commit {commit[:12]} of its record is not in the history of {context.target}", todo
         )
-    wanted = {layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict}
-    wanted |= {Path(name): value for name, value in made.reports.items()}
+    wanted = {
+        layout.PARAMS: made.params, layout.LOCK: made.lock, layout.VERDICT: made.verdict,
+        **{Path(name): value for name, value in made.reports.items()},
+    }  # fmt: skip
     paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT, layout.PIPELINE))]
     there = context.records.at(commit)
     there.bring(paths)
@@ -122,14 +122,18 @@ def _contradictions(
     for path, value in (judged | made.reports).items():
         if verdict.judged.get(path) != value:
             yield f"{layout.VERDICT} at {at}: is about another {path} than the signed one"
-    if verdict.model != model:
-        yield f"{layout.VERDICT} at {at}: is about another model than the signed one"
-    if verdict.policy != release.policy:
-        yield f"{layout.VERDICT} at {at}: is about another policy than the signed one"
-    if digest.of_manifest(described) != model:
-        yield f"{layout.PARITY_REPORT} at {at}: is about another model than the signed one"
-    if {name: file.sha256 for name, file in described.items()} != weights.of_image(release.image):
-        yield f"{layout.PARITY_REPORT} at {at}: lists other files than the signed ones"
+    files_of_model = {name: file.sha256 for name, file in described.items()}
+    for report_at, differs, what in (
+        (layout.VERDICT, verdict.model != model, "is about another model than the signed one"),
+        (layout.VERDICT, verdict.policy != release.policy, "is about another policy than the signed one"),
+        (layout.PARITY_REPORT, digest.of_manifest(described) != model, "is about another model than the signed one"),
+        (
+            layout.PARITY_REPORT, files_of_model != weights.of_image(release.image),
+            "lists other files than the signed ones",
+        ),
+    ):  # fmt: skip
+        if differs:
+            yield f"{report_at} at {at}: {what}"
 
 
 def holds_here(promotion: Promotion, release: Release, result: CheckResult) -> None:
@@ -148,9 +152,12 @@ def holds_here(promotion: Promotion, release: Release, result: CheckResult) -> N
         )
     result.note = judgement.headline.replace(context.trunk, context.target)
     made = release.materials
-    signed = {layout.VERDICT: made.verdict, layout.PROBES: made.probes}
-    signed |= {Path(name): value for name, value in made.reports.items()}
-    signed |= {layout.SPLITS / f"{name}.jsonl": value for name, value in made.splits.items()}
+    signed = {
+        layout.VERDICT: made.verdict,
+        layout.PROBES: made.probes,
+        **{Path(name): value for name, value in made.reports.items()},
+        **{layout.SPLITS / f"{name}.jsonl": value for name, value in made.splits.items()},
+    }
     for path, value in signed.items():
         if digest.of_file(context.root / path).sha256 != value:
             result.fail(
@@ -185,8 +192,11 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
     recorded = promotion.recorded.get()
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
-    if any(change.is_input for change in weaker) and _target_had(context, release.materials.params):
-        weaker = [change for change in weaker if not change.is_input]
+    if any(change.is_input for change in weaker):
+        had = [digest.of_bytes(data or b"") for data in _ever_had(context, layout.PARAMS)]
+        weaker = [
+            change for change in weaker if not (change.is_input and release.materials.params in had)
+        ]
     if policy_digest(theirs.gates) == release.policy and not weaker:
         result.note = f"that of {context.target}"
         return
@@ -214,14 +224,12 @@ def _compared(old: Params, new: Params) -> list[policies.Change]:
     ]
 
 
-def _target_had(context: PromotionContext, params: str) -> bool:
-    """Whether params.yaml with this digest was on the target branch itself, not only on a branch merged into it."""
+def _ever_had(context: PromotionContext, path: Path) -> list[bytes | None]:
+    """Each content of a file that the target branch itself had, not only a branch that was merged into it."""
     places = [
-        f"{commit}:./{layout.PARAMS}"
-        for commit in commits.touching(context.root, context.trunk, layout.PARAMS)
+        f"{commit}:./{path}" for commit in commits.touching(context.root, context.trunk, path)
     ]
-    versions = Git(context.root, DEADLINE).named(places)
-    return any(data is not None and digest.of_bytes(data) == params for data in versions)
+    return Git(context.root, DEADLINE).named(places)
 
 
 def _runtime(context: PromotionContext, commit: str, name: str, result: CheckResult) -> None:
@@ -235,8 +243,7 @@ def _runtime(context: PromotionContext, commit: str, name: str, result: CheckRes
     path = lookup.path(name)
     if data == commits.read(context.root, context.trunk, path):
         return
-    places = [f"{each}:./{path}" for each in commits.touching(context.root, context.trunk, path)]
-    if data not in Git(context.root, DEADLINE).named(places):
+    if data not in _ever_had(context, path):
         result.fail(
             f"{path} at {commit[:12]}: is not what {context.target} has or once had",
             f"let its owners merge it to {context.target}, and build, verify and sign the image again",
@@ -245,15 +252,5 @@ def _runtime(context: PromotionContext, commit: str, name: str, result: CheckRes
 
 def report(there: Commit, path: Path, kind: type[_R]) -> _R:
     """The report at ``path`` in a commit. Raises EvidenceRefused if it is missing or cannot be read."""
-    try:
-        found = there.report(path, kind)
-    except ValidationError as error:
-        raise EvidenceRefused(
-            f"{path} at {there.name[:12]}: {files.first(error)}",
-            "promote with the version of Lockstep that made it",
-        ) from error
-    if found is None:
-        raise EvidenceRefused(
-            f"{path} at {there.name[:12]}: is missing", "sign the release again: `lockstep sign`"
-        )
-    return found
+    unfit = "promote with the version of Lockstep that made it"
+    return there.needed(path, kind, unfit, "sign the release again: `lockstep sign`")

@@ -5,12 +5,14 @@ Its checks stand in their order. They need a clone and the image's registry: no 
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries, Entry
+from checks.formats.serving import Seconds
 from checks.process.errors import EvidenceRefused, PromotionRefused, RegistryRefused
+from checks.records.rows import Record
 from checks.storage import digest, layout
 from release.adapters.registry import reference
 from release.evidence import attached_statements
@@ -56,20 +58,24 @@ class Rollback(Case):
         self.after.value = target.pointer
 
 
-class RollbackPlan(NamedTuple):
-    """The effect of a rollback. ``entry``: the new quarantine entry. ``after``: None empties the environment.
+class RolledBack(Record):
+    """The result. ``held``: the new quarantine entry.
 
-    ``done``: ``planned``; ``already``: it runs that release; ``repaired``: it runs nothing, and leftover files of a
-    release are deleted.
+    ``done``: ``moved``; ``already``: it ran that release before; ``repaired``: it ran nothing, and leftover files of a
+    release were deleted; ``planned``: a dry run.
     """
 
-    done: Literal["planned", "already", "repaired"]
-    present: EnvironmentState
-    after: Pointer | None
-    entry: Entry | None
-    checks: tuple[Check, ...]
+    environment: str
+    done: Literal["moved", "already", "repaired", "planned"]
+    before: Pointer | None  # None: nothing ran, or what ran cannot be read
+    after: Pointer | None  # None: nothing runs
+    held: Entry | None
+    commit: str | None = None  # The ledger's commit.
+    tags: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    diff: str = ""
     notes: tuple[str, ...]
-    change: Change
+    seconds: Seconds = 0.0
 
 
 def make(
@@ -79,8 +85,8 @@ def make(
     to: str | None,
     runs: str | None,
     ask: bool,
-) -> RollbackPlan:
-    """Plan a rollback of the environment ``name``; the arguments are those of ``rollback``.
+) -> tuple[RolledBack, Change]:
+    """Plan a rollback of the environment ``name``, and return its commit too. The arguments are those of ``rollback``.
 
     Raises PromotionRefused without a reason, without a release to go back to, or if another model than ``runs`` runs
     there; EvidenceRefused if the quarantine cannot be read.
@@ -103,7 +109,7 @@ def make(
         else rollback_targets.previous(promotion_context, name, running, known.entries, why)
     )
     if running and target.pointer.digest == running.digest:
-        return RollbackPlan("already", present, running, None, (), tuple(notes), Change({}, ""))
+        return _planned(name, "already", present, running, None, notes, Change({}, ""))
     entry = _entry(promotion_context, running, target.pointer, why)
     held = _added(known.entries, entry)
     case = Rollback(promotion_context, name, present, target, given_why, known.entries, held)
@@ -114,7 +120,18 @@ def make(
     if local := overlays.unreachable(after):
         notes.append(local)
     notes += edit_checks.gap(case)
-    return RollbackPlan("planned", present, after, entry, checks, tuple(notes), case.change)
+    return _planned(name, "planned", present, after, entry, notes, case.change, checks)
+
+
+def _planned(
+    name: str, done: Literal["planned", "already", "repaired"], present: EnvironmentState, after: Pointer | None,
+    held: Entry | None, notes: list[str], change: Change, checks: tuple[Check, ...] = (),
+) -> tuple[RolledBack, Change]:  # fmt: skip
+    rolled = RolledBack(
+        environment=name, done=done, before=present.pointer, after=after, held=held, checks=checks, notes=tuple(notes),
+        tags=tuple(tag.name for tag in change.tags), diff=move_commit.diff(present.files, change.files),
+    )  # fmt: skip
+    return rolled, change
 
 
 def _emptied(
@@ -124,18 +141,18 @@ def _emptied(
     entries: Entries,
     why: str,
     notes: list[str],
-) -> RollbackPlan:
+) -> tuple[RolledBack, Change]:
     """Empty the environment as before its first promotion, and quarantine what it ran. Nothing will run: no checks."""
     entry = _entry(promotion_context, present.pointer, None, why)
     made = move_commit.empty(promotion_context, name, present, why, _added(entries, entry))
     if environments.folder(name) / layout.POINTER in present.files:
         notes += _also(promotion_context, name, entry)
         notes += move_commit.untagged(promotion_context, name, None)
-        return RollbackPlan("planned", present, None, entry, (), tuple(notes), made)
+        return _planned(name, "planned", present, None, entry, notes, made)
     if all(present.files.get(path) in (None, data) for path, data in made.files.items()):
-        return RollbackPlan("already", present, None, entry, (), tuple(notes), Change({}, ""))
+        return _planned(name, "already", present, None, entry, notes, Change({}, ""))
     made = Change(made.files, f"Write {name} again\n\nIt runs nothing: {why}\n")
-    return RollbackPlan("repaired", present, None, entry, (), tuple(notes), made)
+    return _planned(name, "repaired", present, None, entry, notes, made)
 
 
 def _present(promotion_context: PromotionContext, name: str) -> tuple[EnvironmentState, list[str]]:
@@ -143,9 +160,8 @@ def _present(promotion_context: PromotionContext, name: str) -> tuple[Environmen
     try:
         return environments.look(promotion_context, name), []
     except EvidenceRefused as refused:
-        ledger = promotion_context.ledger
-        tip = promotion_context.tip
-        return EnvironmentState(None, ledger.files(tip, layout.ENVIRONMENTS)), [refused.what]
+        files = promotion_context.ledger.files(promotion_context.tip, layout.ENVIRONMENTS)
+        return EnvironmentState(None, files), [refused.what]
 
 
 def _entry(
@@ -194,10 +210,6 @@ def _quarantine(rollback: Rollback, result: CheckResult) -> None:
         )
 
 
-def _image(rollback: Rollback, result: CheckResult) -> None:
-    image_checks.complete(rollback, rollback.store, result)
-
-
 def _evidence(rollback: Rollback, result: CheckResult) -> None:
     """Find the statement that it was promoted on, if a current signer signed it; else another one beside the image.
 
@@ -243,11 +255,11 @@ def _signed_since(rollback: Rollback, refused: EvidenceRefused) -> attached_stat
     for statement in statements:
         if _is_of(statement, pointer):
             return statement
-    todo = (
+    raise EvidenceRefused(
+        refused.what,
         "choose another release with --to, or sign this one again in a checkout of "
-        f"{pointer.commit[:12]}: `lockstep sign`"
+        f"{pointer.commit[:12]}: `lockstep sign`",
     )
-    raise EvidenceRefused(refused.what, todo)
 
 
 def _is_of(statement: attached_statements.Released, pointer: Pointer) -> bool:
@@ -261,10 +273,6 @@ def _serving(rollback: Rollback, result: CheckResult) -> None:
     result.note = starting.ask(rollback.context.root, rollback.store, rollback.reference, release)
 
 
-def _version(rollback: Rollback, result: CheckResult) -> None:
-    move_commit.writable(rollback, "rollback", rollback.why, result, rollback.held)
-
-
 def _edits(rollback: Rollback, result: CheckResult) -> None:
     moves = rollback_targets.moves(rollback.context, rollback.environment)
     last = next((move.commit for move in moves if move.kind != "other"), None)
@@ -273,9 +281,11 @@ def _edits(rollback: Rollback, result: CheckResult) -> None:
 
 CHECKS: Mapping[About, Callable[[Rollback, CheckResult], None]] = {
     "quarantine": _quarantine,
-    "image": _image,
+    "image": lambda rollback, result: image_checks.complete(rollback, rollback.store, result),
     "evidence": _evidence,
     "serving": _serving,
-    "version": _version,
+    "version": lambda rollback, result: move_commit.writable(
+        rollback, "rollback", rollback.why, result, rollback.held
+    ),
     "edits": _edits,
 }

@@ -1,6 +1,6 @@
 """Says which release an environment runs, since when and by whom, and which one could follow. Checks nothing again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -111,15 +111,11 @@ def following(
     waits = _waits(rules, before) | _held(entries, pointer.digest, pointer.model)
     if unfit:
         waits["verification"] = f"is not verified as it would serve: {unfit[0]}"
-    return _next(pointer.version, pointer.model, pointer.digest, rules.after, waits), waits
-
-
-def _next(
-    version: str | None, model: str, image: str | None, source: str, waits: Mapping[Wait, str]
-) -> Next:
-    return Next(
-        version=version, model=model, image=image, source=source, waits=tuple(waits.values())
-    )
+    following = Next(
+        version=pointer.version, model=pointer.model, image=pointer.digest, source=rules.after,
+        waits=tuple(waits.values()),
+    )  # fmt: skip
+    return following, waits
 
 
 def _waits(rules: Environment, before: Runs) -> dict[Wait, str]:
@@ -158,4 +154,8 @@ def _of_the_record(
         return None
     build: dict[Wait, str] = {} if image else {"build": "`lockstep build`"}
     waits = build | _held(entries, image or "", verdict.model)
-    return _next(None, verdict.model, image, "the record in the work tree", waits), waits
+    source = "the record in the work tree"
+    following = Next(
+        version=None, model=verdict.model, image=image, source=source, waits=tuple(waits.values())
+    )
+    return following, waits

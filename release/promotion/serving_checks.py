@@ -33,32 +33,46 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
     rule = promotion.rule
     environment = promotion.environment
     image, serving = release.image, release.serving
-    # A running server does not report its image; an environment that accepts "url" accepts this.
-    if serving.image is None and serving.how != "url":
-        result.fail("the serving report is of a folder of weights, not of an image", AGAIN)
-    elif serving.image not in (None, image.image):
-        result.fail(f"the serving report is of the image {serving.image}, not {image.image}", AGAIN)
-    if serving.model != image.model or serving.verdict != image.verdict:
-        result.fail("the serving report is about another model or verdict", AGAIN)
-    if serving.status != "pass":
-        failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
-        result.fail(
-            f"the serving report did not pass ({failed or 'an essential check is missing'})", AGAIN
-        )
-    by = ""
+    by = unverified = ""
     try:
         by = f", verified by {verification.check_verifier(release, promotion.context.signers)}"
     except EvidenceRefused as refused:
-        result.fail(refused.what, AGAIN)
-    for what, found, accepted in (
-        ("served by", serving.runtime, rule.runtimes),
-        ("verified as a", serving.how, rule.verified),
+        unverified = refused.what
+    failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
+    runtimes, ways = ", ".join(rule.runtimes), ", ".join(rule.verified)
+    for is_wrong, what in (
+        # A running server does not report its image; an environment that accepts "url" accepts this.
+        (
+            serving.image is None and serving.how != "url",
+            "the serving report is of a folder of weights, not of an image",
+        ),
+        (
+            serving.image not in (None, image.image),
+            f"the serving report is of the image {serving.image}, not {image.image}",
+        ),
+        (
+            serving.model != image.model or serving.verdict != image.verdict,
+            "the serving report is about another model or verdict",
+        ),
+        (
+            serving.status != "pass",
+            f"the serving report did not pass ({failed or 'an essential check is missing'})",
+        ),
+        (unverified, unverified),
+        (
+            serving.runtime not in rule.runtimes,
+            f"it was served by {serving.runtime}; {environment} takes {runtimes}",
+        ),
+        (
+            serving.how not in rule.verified,
+            f"it was verified as a {serving.how}; {environment} takes {ways}",
+        ),
     ):
-        if found not in accepted:
-            result.fail(f"it was {what} {found}; {environment} takes {', '.join(accepted)}", AGAIN)
+        if is_wrong:
+            result.fail(what, AGAIN)
     if image.runtime not in rule.runtimes:
         result.fail(
-            f"the image is of the runtime {image.runtime}; {environment} takes {', '.join(rule.runtimes)}",
+            f"the image is of the runtime {image.runtime}; {environment} takes {runtimes}",
             "build it with one of these: serve.runtime",
         )
     result.note = f"{serving.status} by {serving.runtime} as a {serving.how}{by}"
@@ -70,11 +84,14 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
             result.note += f"; {within_budget(rule.budget, serving.throughput)}"
     if differences := verification.unlike_serving(release, environment, promotion.present.files):
         result.note += f"; not verified the way it will be served: {'; '.join(differences)}"
-        for difference in differences if rule.served_as_verified else ():
-            result.fail(
-                f"it was not verified the way it will be served: {difference}",
-                _as_it_serves(image, environment),
-            )
+        result.fail_each(
+            (
+                f"it was not verified the way it will be served: {difference}"
+                for difference in differences
+                if rule.served_as_verified
+            ),
+            _as_it_serves(image, environment),
+        )
     place = str(promotion.reference._replace(digest=None))
     if place != image.place:
         result.fail(
@@ -96,26 +113,23 @@ def over_budget(
     budget: ServingBudget, found: Throughput | None, environment: str
 ) -> Iterator[tuple[str, str]]:
     """Yield each failure with what to do."""
-    wanted = budget.machine
     if found is None:
-        yield (
-            f"the serving report has no throughput, which the budget of {environment} needs",
-            RENT,
-        )
+        yield f"the serving report has no throughput, which the budget of {environment} needs", RENT
         return
-    if found.machine != wanted:
-        machine = found.machine or "a machine that is not known"
-        yield (
-            f"throughput was measured on {machine}, but the budget of {environment} is for {wanted}",
-            RENT,
-        )
-        return
-    if found.seconds < LONG_ENOUGH:
-        yield (
+    machine = found.machine or "a machine that is not known"
+    for is_other, what in (
+        (
+            found.machine != budget.machine,
+            f"throughput was measured on {machine}, but the budget of {environment} is for {budget.machine}",
+        ),
+        (
+            found.seconds < LONG_ENOUGH,
             f"its throughput was measured for {found.seconds:g} s, which is less than {LONG_ENOUGH:g} s",
-            RENT,
-        )
-        return
+        ),
+    ):
+        if is_other:
+            yield what, RENT
+            return
     less = f"make the model or its runtime faster, or have code owners raise promote.environments.{environment}.budget"
     if budget.watt_hours is not None:
         if (hours := found.watt_hours) is None:

@@ -32,10 +32,12 @@ def missing(records: Records, commit: str) -> Missing | None:
         return Missing(commit, why="git does not know it here")
     try:
         paths = [layout.PARAMS, layout.PIPELINE, *record_files(records.work_tree)]
-        others = [path.as_posix() for path in commits.uncommitted(root, commit, paths)]
         # An approval counts for the verdict.
-        others += [path.as_posix() for path in target_policy.unmerged_approvals(root, commit)]
-        others += [folder for folder in _CODE if not commits.same(root, commit, (folder,))]
+        approvals = target_policy.unmerged_approvals(root, commit)
+        others = [
+            *(path.as_posix() for path in (*commits.uncommitted(root, commit, paths), *approvals)),
+            *(folder for folder in _CODE if not commits.same(root, commit, (folder,))),
+        ]
     except EvidenceRefused as refused:
         return Missing(commit, why=refused.what)
     return Missing(commit, tuple(others)) if others else None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasPath, BaseModel, Field, ValidationError
 
 from checks.config.release_params import Promote
 from checks.formats.evaluation_reports import Earlier, Reference, ReferencesReport
@@ -59,17 +59,8 @@ class _Mean(BaseModel):
     value: float
 
 
-class _Result(BaseModel):
-    predictions: Digest
-    metrics: dict[str, _Mean] = {}
-
-
 class _Rules(BaseModel):
     promote: Promote
-
-
-class _Models(BaseModel):
-    candidate: _Result
 
 
 class _Record(BaseModel):
@@ -80,7 +71,10 @@ class _Record(BaseModel):
     test: Digest
     scorers: Digest
     prompt_format: Digest
-    models: _Models
+    predictions: Digest = Field(validation_alias=AliasPath("models", "candidate", "predictions"))
+    metrics: dict[str, _Mean] = Field(
+        {}, validation_alias=AliasPath("models", "candidate", "metrics")
+    )
 
 
 def place(records: Records, target: str, tip: str) -> TargetBranch:
@@ -178,7 +172,7 @@ def record(records: Records, commit: str) -> Reference | None:
         test=evaluated.test,
         scorers=evaluated.scorers,
         prompt_format=evaluated.prompt_format,
-        predictions=evaluated.models.candidate.predictions,
+        predictions=evaluated.predictions,
     )
 
 
@@ -248,11 +242,11 @@ def _highest(records: Records, releases: Iterable[Pointer]) -> Reference | None:
         if (
             evaluated is None
             or evaluated.merged != release.model
-            or not (scores := evaluated.models.candidate.metrics)
+            or not (scores := evaluated.metrics)
         ):
             continue
         newest = newest or evaluated
-        score = scores.get(next(iter(newest.models.candidate.metrics)))
+        score = scores.get(next(iter(newest.metrics)))
         if score is None or (evaluated.test, evaluated.scorers) != (newest.test, newest.scorers):
             continue
         if best is None or score.value > best[0]:
@@ -300,15 +294,11 @@ def _ledger(
 
 def _rules(records: Records, branch: TargetBranch) -> Promote | None:
     """The target's environments; None if this version cannot read them, which means that nothing is promoted."""
+    called = f"{branch.target}:{layout.PARAMS}"
     try:
-        rules = (
-            records.at(branch.tip)
-            .sections(_Rules, f"{branch.target}:{layout.PARAMS}", "fix it")
-            .promote
-        )
+        return records.at(branch.tip).sections(_Rules, called, "fix it").promote
     except ParamsRefused:
         return None
-    return rules
 
 
 def _is_here(root: Path, branch: TargetBranch, rules: Promote) -> bool:

@@ -36,10 +36,9 @@ def differences(
     differing = [
         *pipeline_lock.incomplete(pipeline, lock, reads),
         *pipeline_lock.otherwise(tree.document, lock),
+        *other_code(tree, lock),
+        *(line for name, ran in lock.items() for line in _changed(tree.root, name, ran, trusting)),
     ]
-    differing += other_code(tree, lock)
-    for name, ran in lock.items():
-        differing += _changed(tree.root, name, ran, trusting)
     return list(dict.fromkeys(differing))
 
 

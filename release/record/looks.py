@@ -85,17 +85,18 @@ def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) 
         for split in known.splits - listed.splits
         if split.test != own.test and shares.get(split.test)
     }
-    lines = []
-    if missing:
-        named = ", ".join(f"{model[:19]}…" for model in sorted(missing)[:3])
-        what = f"lacks {len(missing)} of the models that these test rows judged ({named})"
-        lines.append(f"{layout.LOOKS}: {what}; {_FIX}")
-    if unknown:
-        named = ", ".join(f"{test[:19]}…" for test in sorted(unknown)[:3])
-        lines.append(
-            f"{layout.LOOKS}: lacks the rows of {len(unknown)} test splits with rows of this one ({named}); {_FIX}"
+    return [
+        f"{layout.LOOKS}: lacks {what.format(len(names))} ({_first_three(names)}); {_FIX}"
+        for names, what in (
+            (missing, "{} of the models that these test rows judged"),
+            (unknown, "the rows of {} test splits with rows of this one"),
         )
-    return lines
+        if names
+    ]
+
+
+def _first_three(digests: set[str]) -> str:
+    return ", ".join(f"{digest[:19]}…" for digest in sorted(digests)[:3])
 
 
 def _merged(records: Records, own: Look) -> bool:

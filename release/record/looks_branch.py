@@ -105,7 +105,9 @@ def before(root: Path, tips: Sequence[str], own: Look) -> Known:
         for commit, (evaluation, _) in records.items()
         if judged_models.look(evaluation or b"") == own
     ]
-    later = {name for commit in owns for name in (commit, *_descendants(git, commit, tips))}
+    later = set(owns)
+    for commit in owns:
+        later |= set(git.line("rev-list", "--ancestry-path", *tips, f"^{commit}").split("\n"))
     return judged_models.of(
         {
             path: [
@@ -116,10 +118,6 @@ def before(root: Path, tips: Sequence[str], own: Look) -> Known:
             for at, path in enumerate(_KEPT)
         }
     )
-
-
-def _descendants(git: Git, commit: str, tips: Sequence[str]) -> list[str]:
-    return git.line("rev-list", "--ancestry-path", *tips, f"^{commit}").split("\n")
 
 
 def _place(git: Git, remote: str | None) -> Place:

@@ -61,12 +61,12 @@ def incomplete(
     contents of files are not compared here.
     """
     differing = [
-        f"{layout.PIPELINE}: has no stage {name}" for name in reads if name not in pipeline
-    ]
-    differing += [
-        f"{layout.LOCK}: has a stage {name}, and {layout.PIPELINE} has none: remove it there"
-        for name in lock
-        if name not in pipeline
+        *(f"{layout.PIPELINE}: has no stage {name}" for name in reads if name not in pipeline),
+        *(
+            f"{layout.LOCK}: has a stage {name}, and {layout.PIPELINE} has none: remove it there"
+            for name in lock
+            if name not in pipeline
+        ),
     ]
     for name, settings in pipeline.items():
         if way := _way(settings):

@@ -232,6 +232,17 @@ class Commit:
         assert report is None or isinstance(report, model)
         return report
 
+    def needed(self, path: Path, model: type[M], unfit: str, missing: str) -> M:
+        """As ``report``. Raises EvidenceRefused, with what fixes it, if it is not valid (``unfit``) or ``missing``."""
+        called = f"{path} at {self.name[:12]}"
+        try:
+            report = self.report(path, model)
+        except ValidationError as error:
+            raise files.unfit(called, error, unfit) from error
+        if report is None:
+            raise EvidenceRefused(f"{called}: is missing", missing)
+        return report
+
 
 class Records:
     """The records of the clone at ``root``."""

@@ -18,7 +18,8 @@ def recorded(root: Path, verb: str) -> Iterator[None]:
     Only a record of the same ``verb`` is deleted: an estimate that passes does not hide a training that refused.
     """
     # Read before the work, because both may change meanwhile.
-    commit, params = _commit(root), refused.params(root)
+    commit = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    params = refused.params(root)
     try:
         yield
     except StageRefused as refusal:
@@ -35,7 +36,3 @@ def current(root: Path, commit: str | None) -> Refused | None:
     """The last refusal, if it is about ``commit`` and the current params.yaml."""
     last = refused.read(root)
     return last if last and (last.commit, last.params) == (commit, refused.params(root)) else None
-
-
-def _commit(root: Path) -> str | None:
-    return commits.resolve(root, "HEAD") if commits.has_repository(root) else None

@@ -21,8 +21,7 @@ def commit_of(records: Records, name: str, target: str | None = None) -> str:
     """
     branch, tip = records.target(target)
     if name in EARLIER and tip is not None:
-        place = earlier_models.place(records, branch, tip)
-        model = earlier_models.now(records, place, name)
+        model = earlier_models.now(records, earlier_models.place(records, branch, tip), name)
         if isinstance(model, str):
             raise EvidenceRefused(f"{name}: {model}", _OTHER)
         commit: str | None = model.commit

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import yaml
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AliasPath, BaseModel, Field, TypeAdapter, ValidationError
 
 from checks.code import lock
 from checks.config.params import Params
@@ -39,19 +39,11 @@ _KEPT = (layout.PREPARE_REPORT, layout.LOCK, layout.VERDICT)  # one of them is i
 _UNKEPT = "failed to load directory"
 
 
-class _File(BaseModel):
-    sha256: Digest
-
-
-class _Splits(BaseModel):
-    test: _File
-
-
 class _Prepared(BaseModel):
     """The fields that are read of a reports/prepare.json, which another version of Lockstep may have written."""
 
     schema_version: Literal[1]
-    splits: _Splits
+    test: Digest = Field(validation_alias=AliasPath("splits", "test", "sha256"))
 
 
 class _Theirs(NamedTuple):
@@ -186,7 +178,7 @@ def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
         unreadable.append(_cannot_be_read(layout.PREPARE_REPORT, what))
         return _Theirs(params, None, tuple(unreadable))
     if prepared is not None:
-        test = prepared.splits.test.sha256
+        test = prepared.test
     elif had := next(
         (path for path in _KEPT if commits.touching(records.root, commit, path)), None
     ):
@@ -233,17 +225,14 @@ def _unknown(ran: lock.Installed, ref: str) -> list[Change]:
     here = lock.installed()
     if ran == here:
         return []
-    text = (
-        f"{ref}:{layout.CODE_LOCK}: the defaults of Lockstep {ran.version} are not on record, and this is "
-        f"{here.version}"
-    )
     return [
         Change(
             path=layout.CODE_LOCK.as_posix(),
             old=ran.version,
             new=here.version,
             kind="changed",
-            text=text,
+            text=f"{ref}:{layout.CODE_LOCK}: the defaults of Lockstep {ran.version} are not on record, and this is "
+            f"{here.version}",
         )
     ]
 

@@ -1,10 +1,11 @@
 """Whether the verdict of the work tree still holds: hashes its evidence and evaluates every gate again."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel
 
+from checks.config.params import Params
 from checks.config.release_params import Promote
 from checks.decision import judging
 from checks.decision.held import HeldVerdict, refusal
@@ -16,7 +17,7 @@ from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import layout
 from release.record import lock_check, looks, references, running_code
-from release.record.records import Records, WorkTree
+from release.record.records import Records
 
 
 class _Rules(BaseModel):
@@ -26,6 +27,9 @@ class _Rules(BaseModel):
 # The weights, large and named by digest: what needs only the reports on them trusts these paths.
 WEIGHTS = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
 _AGAIN = "install the package, or run `./lockstep dvc repro --force --single-item evaluate gate`, then ask again"
+
+
+_RUN = "run `./lockstep run`, then ask again"
 
 
 def hold(
@@ -50,22 +54,23 @@ def hold(
     try:
         params = tree.params
     except ParamsRefused as refused:  # a kind whose package is gone is an unknown kind
-        if lines := _packages(tree):
-            raise EvidenceRefused(
-                f"the verdict does not hold: {lines[0]}", _AGAIN, (*lines[1:], str(refused))
-            ) from refused
+        unread = tree.readable(layout.VERDICT, Verdict)
+        if unread and (lines := plugins.differences(unread.plugins)):
+            refuse((*lines, str(refused)), _AGAIN)
         raise
     stored = tree.report(layout.VERDICT, Verdict)
     trusted = {path.as_posix() for path in trusting}
-    differences = chain.compare(
-        records.root, {name: value for name, value in stored.judged.items() if name not in trusted}
-    )
-    if stored.policy != policy_digest(params.gates):
-        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
-    differences += (packages := plugins.differences(stored.plugins))
-    differences += lock_check.differences(tree, trusting=trusted)
-    differences += lock_check.other_defaults(tree)
-    differences += references.current(records, target) + looks.current(records, reached=reached)
+    hashed = {name: value for name, value in stored.judged.items() if name not in trusted}
+    packages = plugins.differences(stored.plugins)
+    differences = [
+        *chain.compare(records.root, hashed),
+        *other_policy(stored, params),
+        *packages,
+        *lock_check.differences(tree, trusting=trusted),
+        *lock_check.other_defaults(tree),
+        *references.current(records, target),
+        *looks.current(records, reached=reached),
+    ]
     evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
     again = judging.judge(params, evidence)
     if again != stored and not differences:
@@ -75,14 +80,22 @@ def hold(
             for finding in again.findings
             if before.get(finding.gate) != finding
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
+    refuse(differences, _AGAIN if packages else _RUN)
+    return HeldVerdict(params, evidence, stored)
+
+
+def other_policy(verdict: Verdict, params: Params) -> list[str]:
+    """Return a line if the gates of ``params`` are not those of the verdict."""
+    if verdict.policy == policy_digest(params.gates):
+        return []
+    return [f"{layout.PARAMS}: the gates are not those of the verdict"]
+
+
+def refuse(differences: Sequence[str], todo: str = _RUN) -> None:
+    """Raise EvidenceRefused with the differences of a verdict that does not hold. Do nothing if there are none."""
     if differences:
         first, *others = differences
-        raise EvidenceRefused(
-            f"the verdict does not hold: {first}",
-            _AGAIN if packages else "run `./lockstep run`, then ask again",
-            tuple(others),
-        )
-    return HeldVerdict(params, evidence, stored)
+        raise EvidenceRefused(f"the verdict does not hold: {first}", todo, tuple(others))
 
 
 def passing(
@@ -113,9 +126,3 @@ def _excusable(records: Records, target: str | None) -> frozenset[str]:
     rules = records.at(commit).sections(_Rules, called, "fix it on the target branch").promote
     policies = [environment.emergency for environment in rules.environments.values()]
     return frozenset(gate for policy in policies if policy for gate in policy.gates)
-
-
-def _packages(tree: WorkTree) -> list[str]:
-    """Packages that differ from those in the verdict; empty if the verdict cannot be read."""
-    verdict = tree.readable(layout.VERDICT, Verdict)
-    return plugins.differences(verdict.plugins) if verdict else []

@@ -228,39 +228,27 @@ def advise(situation: Situation) -> Advice:
 def _name(situation: Situation) -> Name:
     """The situation's name: the first that applies, the one that a reader must settle first."""
     status, main = situation.status, _standing(situation, "main")
-    if situation.quarantined:
-        return "quarantined"
-    if situation.refused:
-        by_kind: dict[str, Name] = {
-            "data": "data-refused",
-            "parameters": "parameters-refused",
-            "": "refused",
-        }
-        return by_kind[situation.of]
-    if situation.behind:
-        return "behind"
-    if situation.void:
-        return "not-run" if situation.unrun else "not-held"
-    if not situation.held:
-        return "recorded"
-    if situation.waits:
-        return "waits"
-    if status != "pass":
-        return (
-            "weaker-policy"
-            if situation.own == "pass"
-            else "inconclusive"
-            if status == "inconclusive"
-            else "fail"
-        )
-    if situation.off_branch:
-        return "not-on-branch"
-    if situation.uncompared:
-        return "uncompared"
-    if main and main.how == "same":
-        return "same"
     hows = {standing.how for standing in situation.standings}
-    return "worse" if "worse" in hows else "better" if "better" in hows else "pass"
+    cases: tuple[tuple[object, Name], ...] = (
+        (situation.quarantined, "quarantined"),
+        (situation.refused and situation.of == "data", "data-refused"),
+        (situation.refused and situation.of == "parameters", "parameters-refused"),
+        (situation.refused, "refused"),
+        (situation.behind, "behind"),
+        (situation.void and situation.unrun, "not-run"),
+        (situation.void, "not-held"),
+        (not situation.held, "recorded"),
+        (situation.waits, "waits"),
+        (status != "pass" and situation.own == "pass", "weaker-policy"),
+        (status == "inconclusive", "inconclusive"),
+        (status != "pass", "fail"),
+        (situation.off_branch, "not-on-branch"),
+        (situation.uncompared, "uncompared"),
+        (main and main.how == "same", "same"),
+        ("worse" in hows, "worse"),
+        ("better" in hows, "better"),
+    )
+    return next((name for applies, name in cases if applies), "pass")
 
 
 def _standing(situation: Situation, name: str) -> Standing | None:
@@ -283,13 +271,16 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
     named = Words(": {gates}", {"gates": _listed(tuple(names))}) if names else Words("")
     main = _standing(situation, "main")
     lost = main is not None and main.how == "worse"
+    # The branch to merge is a word of a shell.
+    target = situation.target
+    better = [standing.name for standing in situation.standings if standing.how == "better"]
     return {
         "reason": Prose(reason), "version": version,
         "unquarantine": f"./lockstep quarantine --release {version} --why TEXT",
         "status": Words(status), "Status": Words(status.capitalize()), "what": Prose(refused.what),
         "by": Words(refused.by), "todo": Prose(refused.todo), "machine": Words(again),
-        "behind": Words(f"{situation.behind:,} commit{'s' * (situation.behind > 1)}"), "target": situation.target,
-        "merged": Words(_ref(situation.target)),
+        "behind": Words(f"{situation.behind:,} commit{'s' * (situation.behind > 1)}"), "target": target,
+        "merged": Words(target if re.fullmatch(r"[\w/.-]+", target) else "origin/HEAD"),
         "gates_here": _here(situation),
         "unrun": _listed(situation.unrun), "void": Prose(situation.void),
         "missing": _listed(situation.missing), "weaker": Words(situation.weaker), "change": Prose(situation.change),
@@ -301,13 +292,8 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
         "off_branch": situation.off_branch or Words(""),
         "newly_wrong": Words("the answers that became wrong" if worse else "the answers that are wrong"),
         "worse_than": Words(", worse than {by}", {"by": _by(worse)}) if worse else named, "worse": _by(worse),
-        "better": _better(situation), "beside": _beside(situation),
+        "better": Words(" and ".join(better)), "beside": _beside(situation),
     }  # fmt: skip
-
-
-def _ref(target: str) -> str:
-    """Return the branch to merge, as a word of a shell."""
-    return target if re.fullmatch(r"[\w/.-]+", target) else "origin/HEAD"
 
 
 def _listed(names: tuple[str, ...]) -> Words:
@@ -360,12 +346,6 @@ def _by(standing: Standing | None) -> Words:
     return Words(
         f"{standing.name} by {-100 * standing.value:.1f} points ({low:.1f} to {high:.1f}{allowed})"
     )
-
-
-def _better(situation: Situation) -> Words:
-    """Whom it is better than: the one that users have, if it is better than that."""
-    names = [standing.name for standing in situation.standings if standing.how == "better"]
-    return Words(" and ".join(names))
 
 
 def _beside(situation: Situation) -> Words:

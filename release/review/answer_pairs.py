@@ -71,9 +71,9 @@ def _answers(
     report = files.read_json(root / layout.EVALUATION, EvaluationReport)
     about = None if other is None else _answers_of(root, other, suites[other])
     if (role := suite.other(about.answers if about else report.models)) is None:
-        what = f"{source}: there are no answers of {suite.against} to compare with"
         raise EvidenceRefused(
-            what, f"set suites.{name}.against to base, or label once there is a {suite.against}"
+            f"{source}: there are no answers of {suite.against} to compare with",
+            f"set suites.{name}.against to base, or label once there is a {suite.against}",
         )
     return about or answered.test_answers(root, report, ("candidate", role)), role
 

@@ -137,15 +137,12 @@ def standing(
     difference: Difference, confidence: float
 ) -> Literal["better", "worse", "probably better", "probably worse", ""]:
     """As ``verdict``; "probably" where a one-sided test of this difference alone tells the two apart."""
-    if known := verdict(difference, confidence):
-        return known
-    if difference.p > 2 * (1 - confidence):
-        return ""
-    return (
-        "probably better"
-        if (difference.value > 0) is not difference.less_is_better
-        else "probably worse"
+    is_better = (difference.value > 0) is not difference.less_is_better
+    probably: Literal["probably better", "probably worse"] = (
+        "probably better" if is_better else "probably worse"
     )
+    is_probable = difference.p <= 2 * (1 - confidence)
+    return verdict(difference, confidence) or (probably if is_probable else "")
 
 
 def who(right: Right, a: str, b: str) -> str:

@@ -124,13 +124,16 @@ def failed_expectations(facts: Facts) -> list[tuple[Expectation, float | None]]:
     """
     if facts.data is None:
         return []
-    failed = []
-    for expectation in facts.data.expectations:
-        if not expectation.success:
-            rows = facts.data.rows.get(expectation.name.partition(":")[0], 0)
-            share = expectation.unexpected / rows if expectation.unexpected and rows else None
-            failed.append((expectation, share))
-    return failed
+    rows_of = facts.data.rows
+    failed = [
+        (expectation, rows_of.get(expectation.name.partition(":")[0], 0))
+        for expectation in facts.data.expectations
+        if not expectation.success
+    ]
+    return [
+        (expectation, expectation.unexpected / rows if expectation.unexpected and rows else None)
+        for expectation, rows in failed
+    ]
 
 
 def columns(expectation: Expectation) -> list[str]:

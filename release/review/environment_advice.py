@@ -119,17 +119,17 @@ def advise(situation: Situation) -> Advised:
 
 def _name(situation: Situation) -> Name:
     """Return the first situation that applies: the one that a reader must settle first."""
-    if situation.quarantined is not None:
-        return "quarantined"
-    if situation.drift:
-        return "drift"
-    if situation.exemption:
-        return "emergency"
-    if situation.doubt:
-        return "doubt"
-    if situation.next is None:
-        return "nothing" if situation.version is None else "runs"
-    return next((name for wait, name in _WAITS.items() if wait in situation.waits), "next")
+    follows = situation.next is not None
+    cases: tuple[tuple[object, Name], ...] = (
+        (situation.quarantined is not None, "quarantined"),
+        (situation.drift, "drift"),
+        (situation.exemption, "emergency"),
+        (situation.doubt, "doubt"),
+        (not follows and situation.version is None, "nothing"),
+        (not follows, "runs"),
+        *((wait in situation.waits, name) for wait, name in _WAITS.items()),
+    )
+    return next((name for applies, name in cases if applies), "next")
 
 
 def of_the_quarantine(contradictions: list[tuple[str, str]]) -> list[Advised]:
@@ -142,9 +142,8 @@ def of_the_quarantine(contradictions: list[tuple[str, str]]) -> list[Advised]:
 
 def of_the_tags(contradictions: list[str]) -> list[Advised]:
     """Return advice for tags that contradict the moves; none if they agree."""
-    todo = (
-        "`lockstep reconcile --fix` makes those that are missing, and says what to do about others"
-    )
-    why = "; ".join(contradictions)
-    headline = "tags contradict the moves"
-    return [Advised(mark="⚠️", headline=headline, why=why, todo=todo)] if contradictions else []
+    advised = Advised(
+        mark="⚠️", headline="tags contradict the moves", why="; ".join(contradictions),
+        todo="`lockstep reconcile --fix` makes those that are missing, and says what to do about others",
+    )  # fmt: skip
+    return [advised] if contradictions else []

@@ -25,7 +25,6 @@ from checks.formats.training_reports import TrainMeasured
 from checks.formats.verdict import Verdict
 from checks.gating import chain
 from checks.kinds import plugins
-from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused, ParamsRefused, RemoteRefused
 from checks.storage import layout
 from release.adapters import commits
@@ -39,7 +38,7 @@ from release.record import (
     target_policy,
 )
 from release.record.records import Commit, Records, WorkTree
-from release.record.verdict_check import WEIGHTS, hold
+from release.record.verdict_check import WEIGHTS, hold, other_policy, refuse
 from release.review import details
 from release.review.facts import Facts, Target
 from release.review.sides import at
@@ -82,13 +81,9 @@ def gather(records: Records, ref: str | None) -> Facts:
     }  # fmt: skip
     # Reports are older than the refusal of an early stage, and may be of other data.
     is_older = refused is not None and refused.stage in ("fetch", "prepare")
-    if (
-        data is not None
-        and not data.success
-        and prepare is not None
-        and _are_about(data, prepare)
-        and not is_older
-    ):
+    # The data report is outdated unless it is about the splits that prepare made last.
+    splits = prepare and {name: split.sha256 for name, split in prepare.splits.items()}
+    if data is not None and not data.success and data.splits == splits and not is_older:
         return Facts(
             "bad-data",
             target,
@@ -189,25 +184,15 @@ def _hold_what_is_here(
 ) -> None:
     """``held.hold`` without the gates. Raises EvidenceRefused if a file that is here is not what was judged."""
     here = {name: value for name, value in stored.judged.items() if name not in missing}
-    differences = chain.compare(records.root, here)
-    if stored.policy != policy_digest(params.gates):
-        differences.append(f"{layout.PARAMS}: the gates are not those of the verdict")
-    differences += plugins.differences(stored.plugins)
-    differences += [text for text in lock if text.partition(": ")[0] not in missing]
-    differences += references.current(records, None if target.commit is None else target.ref)
-    differences += looks.current(records)
-    if differences:
-        first, *others = differences
-        raise EvidenceRefused(
-            f"the verdict does not hold: {first}",
-            "run `./lockstep run`, then ask again",
-            tuple(others),
-        )
-
-
-def _are_about(data: DataReport, prepare: PrepareReport) -> bool:
-    """Whether the data report is about the splits that prepare made last, and not outdated."""
-    return data.splits == {name: split.sha256 for name, split in prepare.splits.items()}
+    differences = [
+        *chain.compare(records.root, here),
+        *other_policy(stored, params),
+        *plugins.differences(stored.plugins),
+        *(text for text in lock if text.partition(": ")[0] not in missing),
+        *references.current(records, None if target.commit is None else target.ref),
+        *looks.current(records),
+    ]
+    refuse(differences)
 
 
 def _changes(

@@ -45,13 +45,17 @@ def _of_data(
         values["rows"] = rows | {
             f"{rule.kind} {rule.rule}": f"{rule.rows:,}" for rule in prepare.rules if rule.rows
         }
-        for name, of_source in prepare.sources.items():
-            counts = {"read": of_source.read, **of_source.splits}
-            values[f"rows of {name}"] = {what: f"{count:,}" for what, count in counts.items()}
-        for name, split in prepare.splits.items():
-            values[f"{name} split"] = {
-                "rows": f"{split.rows:,}", "groups": f"{split.groups:,}", "digest": split.sha256
-            }  # fmt: skip
+        values |= {
+            f"rows of {name}": {
+                "read": f"{of_source.read:,}",
+                **{what: f"{count:,}" for what, count in of_source.splits.items()},
+            }
+            for name, of_source in prepare.sources.items()
+        }
+        values |= {
+            f"{name} split": {"rows": f"{split.rows:,}", "groups": f"{split.groups:,}", "digest": split.sha256}
+            for name, split in prepare.splits.items()
+        }  # fmt: skip
     return values
 
 

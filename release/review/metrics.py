@@ -175,19 +175,15 @@ def of_main(facts: Facts) -> dict[str, float]:
     if theirs.judged.get(policy.TEST) != ours.judged.get(policy.TEST):
         return {}
     before = {finding.gate: finding for finding in theirs.findings}
-    figures = {}
-    for finding in ours.findings:
-        old = before.get(finding.gate)
-        if (
-            old is None
-            or old.value is None
-            or finding.bound is None
-            or finding.against in EARLIER[:-1]
-        ):
-            continue
-        if all(getattr(old, name) == getattr(finding, name) for name in _ASKED):
-            figures[finding.gate] = old.value
-    return figures
+    return {
+        finding.gate: old.value
+        for finding in ours.findings
+        if (old := before.get(finding.gate))
+        and old.value is not None
+        and finding.bound is not None
+        and finding.against not in EARLIER[:-1]
+        and all(getattr(old, name) == getattr(finding, name) for name in _ASKED)
+    }
 
 
 def suites(facts: Facts) -> list[SuiteScore]:
@@ -208,18 +204,13 @@ def suites(facts: Facts) -> list[SuiteScore]:
 
 def forgot(verdict: Verdict | None, suites: Sequence[SuiteScore]) -> list[kept_abilities.Kept]:
     """Compare each suite with the base, on the same samples where these are here."""
-    rows = list[kept_abilities.Kept]()
-    for score in suites:
-        base = dict(score.others).get("base")
-        change = score.differences.get("base")
-        if base is not None:
-            means = (base, score.own)
-            rows.append(
-                kept_abilities.row(
-                    verdict, score.suite, score.metric, means, score.less_is_better, change
-                )
-            )
-    return rows
+    return [
+        kept_abilities.row(
+            verdict, score.suite, score.metric, (base, score.own), score.less_is_better,
+            score.differences.get("base"),
+        )
+        for score in suites if (base := dict(score.others).get("base")) is not None
+    ]  # fmt: skip
 
 
 def _in_suite(facts: Facts, name: str, suite: SuiteResult, metric: str) -> dict[str, Difference]:
@@ -227,17 +218,19 @@ def _in_suite(facts: Facts, name: str, suite: SuiteResult, metric: str) -> dict[
     lines, report = facts.evidence.suites.get(name, ()) if facts.evidence else (), facts.evaluation
     if not lines or report is None:
         return {}
-    own, differences = suite.models["candidate"], dict[str, Difference]()
+    own = suite.models["candidate"]
     divided = confidence(facts) or report.confidence
-    for role, model in suite.models.items():
-        if model == own:
-            continue
-        theirs, ours = ([line for line in lines if line.model == digest] for digest in (model, own))
-        if difference := same_samples.difference(
-            facts.document, name, suite.kind, metric, theirs, ours, divided
-        ):
-            differences[role] = difference
-    return differences
+    lines_of = {
+        model: [line for line in lines if line.model == model] for model in suite.models.values()
+    }
+    differences = {
+        role: same_samples.difference(
+            facts.document, name, suite.kind, metric, lines_of[model], lines_of[own], divided
+        )
+        for role, model in suite.models.items()
+        if model != own
+    }
+    return {role: difference for role, difference in differences.items() if difference}
 
 
 def slices(facts: Facts) -> tuple[str, list[Slice]]:
@@ -249,11 +242,15 @@ def slices(facts: Facts) -> tuple[str, list[Slice]]:
         (name for name in EARLIER if name in evaluation.models and evaluation.models[name].slices),
         "",
     )
-    theirs = evaluation.models[other].slices if other else {}
-    rows, scorer = [], _first(evaluation)
-    for name, scores in evaluation.models["candidate"].slices.items():
-        ours, their = scores[scorer], theirs.get(name, {}).get(scorer)
-        rows.append(Slice(name, ours, ours.value - their.value if their else None))
+    scorer = _first(evaluation)
+    theirs = {
+        name: scores.get(scorer)
+        for name, scores in (evaluation.models[other].slices if other else {}).items()
+    }
+    rows = [
+        Slice(name, ours[scorer], ours[scorer].value - their.value if (their := theirs.get(name)) else None)
+        for name, ours in evaluation.models["candidate"].slices.items()
+    ]  # fmt: skip
     return other, sorted(rows, key=lambda row: (-row.figure.n, row.name))
 
 
@@ -269,12 +266,10 @@ def paired(
     paired_rows = same_rows.pair([answer for answer in theirs if not answer.learned], ours)
     rows = range(len(paired_rows.new))
     difference = same_rows.difference(paired_rows, rows, scorer, confidence)
-    return (
-        None
-        if difference is None
-        else Interval(
-            value=difference.value, low=difference.low, high=difference.high, n=difference.n
-        )
+    if difference is None:
+        return None
+    return Interval(
+        value=difference.value, low=difference.low, high=difference.high, n=difference.n
     )
 
 

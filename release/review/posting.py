@@ -46,14 +46,6 @@ class Draft(NamedTuple):
     conclusion: Conclusion
 
 
-class Marked(NamedTuple):
-    """Our comment, the oldest if there are several; how many of others have its watermark; and all comments."""
-
-    ours: Comment | None
-    others: int
-    comments: list[Comment]
-
-
 class Thread(NamedTuple):
     """The comments of one request. ``title``: of our watermark; ``author``: the account that we post as."""
 
@@ -62,12 +54,12 @@ class Thread(NamedTuple):
     title: str
     author: str
 
-    def marked(self) -> Marked:
-        """Look up the comments that have our watermark."""
+    def marked(self) -> tuple[Comment | None, int, list[Comment]]:
+        """Return our comment, the oldest if there are several; how many of others have our watermark; all comments."""
         comments = list(self.client.comments(self.number))
         marked = [comment for comment in comments if is_marked(comment.body, self.title)]
         ours = [comment for comment in marked if comment.author.lower() == self.author.lower()]
-        return Marked(next(iter(ours), None), len(marked) - len(ours), comments)
+        return next(iter(ours), None), len(marked) - len(ours), comments
 
     def put(self, body: str, ours: Comment | None) -> tuple[Comment, bool]:
         """Update our comment, or create it if there is none. Return it, and whether it is new."""
@@ -80,7 +72,7 @@ class Thread(NamedTuple):
             except RequestError as trouble:
                 tries.failed(trouble)
             # A gateway may have failed after the comment was made.
-            ours = self.marked().ours
+            ours, *_ = self.marked()
             if ours is not None:
                 return (ours if same(ours.body, body) else self.client.update(ours, body)), True
 

@@ -90,8 +90,7 @@ def _proposed(
     tip = _fetched(trunk if open_pull is None else trunk._replace(branch=branch))
     queue = layout.QUEUED / f"{report.environment}-{report.since:%Y-%m-%d}.jsonl"
     tasks = list(_sample(traffic, rows))
-    change = _change(trunk, tip, report, queue, tasks)
-    made = commit_of(trunk.git, tip, change, trunk.prefix)
+    made = commit_of(trunk.git, tip, _change(trunk, tip, report, queue, tasks), trunk.prefix)
     title, body = _title(report, trunk.prefix), _body(report, queue if tasks else None)
     if open_pull is None:
         push.propose(trunk, made, branch)

@@ -123,9 +123,11 @@ def export_table(
         if full and full.figure:
             by = f" ({full.difference.value:+.3f})" if full.difference else ""
             rows.append((scorer, f"{full.figure.value:.3f}", f"{ours.value:.3f}{by}"))
-    for suite in suites:
-        if (mean := dict(suite.others).get(UNQUANTISED)) is not None:
-            rows.append((f"{suite.suite}: {suite.metric}", f"{mean:.3f}", f"{suite.own:.3f}"))
+    rows += [
+        (f"{suite.suite}: {suite.metric}", f"{mean:.3f}", f"{suite.own:.3f}")
+        for suite in suites
+        if (mean := dict(suite.others).get(UNQUANTISED)) is not None
+    ]
     speeds = facts.answering.models if facts.answering else {}
     if UNQUANTISED in speeds and "candidate" in speeds:
         full_speed, speed = (

@@ -102,10 +102,8 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     parts = [
         f"Training: {_time(took.seconds)}",
         f", estimated {_times(expected.training)}" if expected else "",
-    ]
-    parts += [f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else ""]
-    parts += [
-        f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else ""
+        f", budget {budget.train_minutes:,.6g} min" if budget.train_minutes else "",
+        f" (before: {_time(before.seconds)})" if before and before.adapter != train.adapter else "",
     ]
     lines = [(f"{''.join(parts)}, {train.steps:,} steps over {train.rows:,} rows on", took.device)]
     evaluation = facts.evaluation

@@ -18,6 +18,7 @@ A server that takes thoughts out of answers is asked to leave them in. vLLM cann
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Annotated, Any, NamedTuple, TypeVar
 
@@ -334,21 +335,15 @@ def _tgi_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
     return tuple(token.id for token in _read(_TgiTokens, reply.body).tokenize_response)
 
 
-def _vllm_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
-    reply = client.post("/tokenize", body | {"add_generation_prompt": True}).good()
-    return tuple(_read(_VllmTokens, reply.body).tokens)
-
-
-def _sglang_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
-    """Without ``add_generation_prompt`` it writes the chat as for an answer."""
-    return tuple(_read(_VllmTokens, client.post("/tokenize", body).good().body).tokens)
+def _vllm_tokens(client: Client, body: dict[str, Any], **more: Any) -> tuple[int, ...]:
+    """Without ``add_generation_prompt`` SGLang writes the chat as for an answer, and vLLM does not."""
+    return tuple(_read(_VllmTokens, client.post("/tokenize", body | more).good().body).tokens)
 
 
 def _llamacpp_tokens(client: Client, body: dict[str, Any]) -> tuple[int, ...]:
     """Both requests do what a chat does: the template's own beginning is left out where the model adds one."""
     prompt = _read(_Prompt, client.post("/apply-template", body).good().body).prompt
-    asked = {"content": prompt, "add_special": True, "parse_special": True}
-    return tuple(_read(_VllmTokens, client.post("/tokenize", asked).good().body).tokens)
+    return _vllm_tokens(client, {"content": prompt}, add_special=True, parse_special=True)
 
 
 def _biased(ends: Sequence[int], _limit: int) -> dict[str, Any]:
@@ -402,14 +397,14 @@ SPEECHES: dict[Dialect, Speech] = {
     "vllm": Speech(
         {"logprobs": True, "return_tokens_as_token_ids": True},
         _by_id,
-        _vllm_tokens,
+        partial(_vllm_tokens, add_generation_prompt=True),
         unending=_at_least,
         raw={"tool_choice": "none"},
     ),
     "sglang": Speech(
         {"logprobs": True, "return_token_ids": True},
         _by_number,
-        _sglang_tokens,
+        _vllm_tokens,
         unending=_at_least,
         raw={},
         whole={"separate_reasoning": False},

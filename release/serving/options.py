@@ -33,13 +33,11 @@ class VerifyOptions(NamedTuple):
 
 def check_options(options: VerifyOptions) -> None:
     """Raise ServingRefused if options contradict each other."""
-    if options.url is not None and options.image is not None:
-        raise ServingRefused("an image and a URL are two ways to verify", "name one of them")
-    if options.against is not None and options.how != "container":
-        raise ServingRefused(
-            "--against starts two servers in containers", "leave --url and --runtime out"
-        )
-    if options.gpus is not None and options.how != "container":
-        raise ServingRefused(
-            f"GPUs are given to a container, not to a {options.how}", "leave them out"
-        )
+    outside = options.how != "container"
+    for contradict, what, todo in (
+        (options.url and options.image, "an image and a URL are two ways to verify", "name one of them"),
+        (options.against and outside, "--against starts two servers in containers", "leave --url and --runtime out"),
+        (options.gpus and outside, f"GPUs are given to a container, not to a {options.how}", "leave them out"),
+    ):  # fmt: skip
+        if contradict:
+            raise ServingRefused(what, todo)

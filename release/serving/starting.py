@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.config.release_params import Serve
 from checks.formats.serving import ImageReport
@@ -41,13 +40,6 @@ class NotStarted(Exception):  # noqa: N818 - a result, which is recorded
         super().__init__(" / ".join((reason.what, *reason.others[-5:])))
 
 
-class Started(NamedTuple):
-    """A server. ``image``: digest of the image that it runs or whose weights it serves, if known."""
-
-    server: Server
-    image: str | None
-
-
 @contextmanager
 def started(
     root: Path,
@@ -55,13 +47,15 @@ def started(
     runtime: Runtime,
     options: VerifyOptions,
     server_image: str | None,
-) -> Iterator[Started]:
+) -> Iterator[tuple[Server, str | None]]:
     """Start or find the server; at the end it is stopped and removed, and its log is written to LOG.
+
+    Yield it, and the digest of the image that it runs or whose weights it serves, if known.
 
     Raises NotStarted if it does not start.
     """
     if options.url is not None:
-        yield Started(remote_server.attach(options.url, expected.mounted), None)
+        yield remote_server.attach(options.url, expected.mounted), None
         return
     serve = expected.params.serve
     with ExitStack() as stack:
@@ -83,7 +77,7 @@ def started(
                 server = containers.start(name, runtime, expected.mounted, options.gpus, mounted)
         stack.callback(server.close)
         stack.callback(_keep_log, root, server)
-        yield Started(server, expected.image.image if expected.image else None)
+        yield server, expected.image.image if expected.image else None
 
 
 @contextmanager
@@ -199,23 +193,17 @@ def _old_image(
     runtime: Runtime,
     serve: Serve,
 ) -> Iterator[Server]:
-    if report.base is None:
+    with ExitStack() as stack:
+        if report.base is not None:
+            name = str(named)
+            if named.host is None:
+                name = stack.enter_context(images.loaded(store, report.image))
+            yield stack.enter_context(closing(containers.start(name, runtime, report.path)))
+            return
         if runtime.package is None:
             raise ServingRefused(
                 f"the image holds weights alone, and {runtime.name} runs in its image alone",
                 "leave it unasked, or ask an image with a server in it",
             )
-        with (
-            weights.unpacked(root, store, report) as folder,
-            closing(processes.start(runtime, serve, folder, root)) as process,
-        ):
-            yield process
-    elif named.host is None:
-        with (
-            images.loaded(store, report.image) as name,
-            closing(containers.start(name, runtime, report.path)) as container,
-        ):
-            yield container
-    else:
-        with closing(containers.start(str(named), runtime, report.path)) as container:
-            yield container
+        folder = stack.enter_context(weights.unpacked(root, store, report))
+        yield stack.enter_context(closing(processes.start(runtime, serve, folder, root)))

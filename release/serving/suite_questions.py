@@ -1,6 +1,7 @@
 """Suites that a server is asked, with what the merged model answered offline."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from checks.formats.evidence import Evidence
@@ -34,9 +35,5 @@ def served(suites: Mapping[str, SuiteKind], evidence: Evidence, model: str) -> t
                 f"{layout.suite_answers(name)}: has no answers of {model}", "run `./lockstep run`"
             )
         metric = next(iter(suite.scales))
-        suites_served.append(Served(name, metric, answers, _scorer(suite, metric), limit))
+        suites_served.append(Served(name, metric, answers, partial(suite.score, metric), limit))
     return tuple(suites_served)
-
-
-def _scorer(suite: SuiteKind, metric: str) -> Callable[[str, str], float]:
-    return lambda answer, reference: suite.score(metric, answer, reference)

@@ -89,13 +89,11 @@ def write_down(root: Path, options: BuildOptions) -> Recipe:
 
 def _needed(root: Path, promote: Promote) -> list[str] | None:
     """The images that environments run and those that a rollback would return to; None if that is unknown."""
-    needed = list[str]()
     try:
         ledger = Ledger.open(root, promote)
         tip = ledger.tip()
-        for name in promote.environments:
-            ran = (move.after.digest for move in ledger.moves(tip, name) if move.ran and move.after)
-            needed += list(dict.fromkeys(ran))[:_KEPT]
+        moves = [ledger.moves(tip, name) for name in promote.environments]
     except Refusal:
         return None
-    return needed
+    ran = [[move.after.digest for move in line if move.ran and move.after] for line in moves]
+    return [digest for line in ran for digest in list(dict.fromkeys(line))[:_KEPT]]

@@ -13,10 +13,10 @@ from checks.storage import files, layout
 from release.monitoring import canary as captured
 from release.monitoring import releases
 from release.monitoring.store import CaptureStore
+from release.promotion.rollback_plan import RolledBack
 from release.record.records import Records
 from release.verbs import rollback
 from release.verbs.history import moment
-from release.verbs.rollback import RolledBack
 
 _LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 

@@ -5,11 +5,10 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from release.adapters import gitlab
-from release.adapters.github import Conclusion
+from release.adapters.github import Conclusion, GitHub
 from release.adapters.retries import RequestError
 from release.pages.text import cell, prose
-from release.review import github_comment, gitlab_comment, posting
+from release.review import forge_comment, posting
 from release.review.posting import CommentOptions, Draft, Posted
 from release.verbs import report as renderer
 from release.verbs.report import Report
@@ -28,8 +27,7 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     """
     options = options or CommentOptions()
     posting.hold_title(options.title)
-    is_gitlab = gitlab.is_here()
-    request = gitlab_comment.request(options) if is_gitlab else github_comment.request(options)
+    request = forge_comment.request(options)
     limit = renderer.LIMIT
     if options.projects:
         limit = limit // len(options.projects) - _HEADING
@@ -39,7 +37,7 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
             target=options.target,
             links=request.links,
             # With a number, the report says how to fetch a pull request of GitHub.
-            number=None if is_gitlab else request.number,
+            number=request.number if isinstance(request.client, GitHub) else None,
             commit=request.commit if options.check is not None else None,
             limit=limit,
             web=request.web,
@@ -48,8 +46,7 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     }
     draft = _of_projects(reports) if options.projects else _draft(reports[""])
     try:
-        post = gitlab_comment.post if is_gitlab else github_comment.post
-        return post(request, draft, options)
+        return forge_comment.post(request, draft, options)
     except RequestError as trouble:
         raise request.client.refused(trouble) from None
 

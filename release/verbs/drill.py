@@ -12,15 +12,14 @@ from typing import TypeVar
 
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
-from checks.process.errors import PromotionRefused
 from checks.records.rows import Record
 from release.ledger.message import NONE
 from release.promotion import context, scratch
 from release.promotion.checklist import PromotionContext
+from release.promotion.rollback_plan import RolledBack
 from release.promotion.rollback_targets import NoEarlierRelease
 from release.serving import processes
 from release.verbs import quarantine, rollback
-from release.verbs.rollback import RolledBack
 
 _WHY = "a drill"
 _T = TypeVar("_T")
@@ -54,10 +53,7 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
         return done
 
     promotion_context = timed("ask the ledger", lambda: context.find(root, target))
-    promotion_context.rule(name)
-    before = promotion_context.ledger.pointer(promotion_context.tip, name)
-    if before is None:
-        raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
+    before = promotion_context.must_run(name)
     with processes.scratch() as folder:
         there = timed(
             "make a scratch clone and remote", lambda: scratch.clone(promotion_context, folder)

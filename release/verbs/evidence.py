@@ -6,7 +6,6 @@ Every step has a digest, and says whether it was checked or is only signed.
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.formats import pointer
 from checks.formats.signers import Signers
@@ -41,39 +40,34 @@ class Walk(Record):
     statement: Statement
 
 
-class _Place(NamedTuple):
-    """Where an image is stored, and which evidence its environment names."""
-
-    store: Store
-    image: str
-    evidence: str | None
-
-
 def show(root: Path, image: str, target: str | None = None) -> Walk:
     """Trace ``image`` back: HOST/NAME@DIGEST, oci:FOLDER@DIGEST, or the digest of an image that runs or was built.
 
     ``target`` is the branch whose signers count. Raises EvidenceRefused if no valid statement about it exists or the
     statement contradicts what it names, RegistryRefused if the image is missing, BuildRefused for an invalid reference.
     """
-    place = _place(root, image)
+    store, digest, evidence = _place(root, image)
     # An image that is not there is another matter than one without evidence.
-    attach.subject(place.store, place.image)
+    attach.subject(store, digest)
     known = trust.known(root, target)
-    release = attached_statements.find(place.store, place.image, known, place.evidence)
+    release = attached_statements.find(store, digest, known, evidence)
     steps = (
-        *_image(place, release),
-        *_attached(place, release, known),
+        *_image(store, digest, release),
+        *_attached(store, digest, release, known),
         *Origin(root, release.statement.predicate).steps(),
         _serving(release.statement.predicate, known),
     )
     return Walk(
-        image=f"{place.store.name}@{place.image}", evidence=release.digest, signer=release.signer, steps=steps,
+        image=f"{store.name}@{digest}", evidence=release.digest, signer=release.signer, steps=steps,
         statement=release.statement,
     )  # fmt: skip
 
 
-def _place(root: Path, text: str) -> _Place:
-    """Find the image: a pointer says where it is; without one it is where `lockstep build` wrote it."""
+def _place(root: Path, text: str) -> tuple[Store, str, str | None]:
+    """Find the image: a pointer says where it is; without one it is where `lockstep build` wrote it.
+
+    Return its store, its digest, and which evidence its environment names.
+    """
     evidence = None
     if text.startswith("sha256:"):
         name = f"{reference.LAYOUT}{layout.IMAGE}@{text}"
@@ -93,19 +87,19 @@ def _place(root: Path, text: str) -> _Place:
         raise BuildRefused(
             f"{text!r}: names no digest", "write it as HOST/NAME@sha256:…: a tag can be moved"
         )
-    return _Place(stores.open_store(named, root), named.digest, evidence)
+    return stores.open_store(named, root), named.digest, evidence
 
 
-def _image(place: _Place, release: Released) -> Iterator[Step]:
+def _image(store: Store, digest: str, release: Released) -> Iterator[Step]:
     """Yield the image and its layers, read from the store."""
     report = release.statement.predicate.image
-    if not attach.has_layers(place.store, place.image, report):
+    if not attach.has_layers(store, digest, report):
         raise EvidenceRefused(
-            f"{place.store.name}@{place.image}: has other layers than its signed statement says",
+            f"{store.name}@{digest}: has other layers than its signed statement says",
             "do not run it; ask who signed",
         )
     note = f"runtime {report.runtime}, {report.size:,} bytes"
-    yield Step(what="image", digest=place.image, checked="store", note=note)
+    yield Step(what="image", digest=digest, checked="store", note=note)
     if base := report.base:
         note = f"{base.name}, {base.platform}"
         yield Step(what="base image", digest=base.manifest, checked="signed", note=note)
@@ -115,18 +109,18 @@ def _image(place: _Place, release: Released) -> Iterator[Step]:
         yield Step(what=f"layer {number}", digest=layer.digest, checked="follows", note=note)
 
 
-def _attached(place: _Place, signed: Released, known: Signers) -> Iterator[Step]:
+def _attached(store: Store, image: str, signed: Released, known: Signers) -> Iterator[Step]:
     """Yield the signature of the weights and the bill of materials, if they are attached and valid."""
     release = signed.statement.predicate
     files = weights.of_image(release.image)
     statement = weights.payload(files, signed.statement.subject[0].name)
-    for bundle in attach.attached(place.store, place.image, sigstore.BUNDLE, dsse.LARGEST):
+    for bundle in attach.attached(store, image, sigstore.BUNDLE, dsse.LARGEST):
         with contextlib.suppress(EvidenceRefused):
             signer = weights.verify(bundle.data, statement, known)
             note = f"of {len(files)} files, as OpenSSF model signing defines it, by {signer}"
             yield Step(what="weights signature", digest=bundle.digest, checked="store", note=note)
             break
-    if attached_statements.bill_of_materials(place.store, place.image, release.sbom):
+    if attached_statements.bill_of_materials(store, image, release.sbom):
         note = "CycloneDX 1.6, with a model card"
         yield Step(what="sbom", digest=release.sbom, checked="store", note=note)
 

@@ -51,14 +51,10 @@ def feedback_from_mlflow(
     """
     from release.monitoring.logs import mlflow
 
-    labels, left_out = list[Label](), Counter[str]()
-    for label in mlflow.labels(
-        experiment, assessment, TimeSpan(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))
-    ):
-        if isinstance(label, str):
-            left_out[label] += 1
-        else:
-            labels.append(label)
+    span = TimeSpan(datetime(1970, 1, 1, tzinfo=UTC), datetime.now(UTC))
+    given = list(mlflow.labels(experiment, assessment, span))
+    left_out = Counter(label for label in given if isinstance(label, str))
+    labels = [label for label in given if isinstance(label, Label)]
     if not labels:
         why = "".join(f"; {count:,} left out: {reason}" for reason, count in left_out.most_common())
         raise EvidenceRefused(

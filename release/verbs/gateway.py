@@ -1,7 +1,9 @@
 """gateway: stands before a model's server, passes requests on, and stores a redacted sample of them."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from checks.process import distribution
@@ -17,27 +19,25 @@ def gateway(root: Path, options: Mapping[str, Any], say: Callable[[str], None]) 
     """
     settings = gateway_options.read(root, options)
     if settings.otlp is not None:
-        _has_exporter()
-    try:
-        from release.monitoring.gateway import run
-    except ModuleNotFoundError as error:
-        raise MachineRefused(
-            f"the package {error.name} is not installed", distribution.install("gateway")
-        ) from error
+        exporter = "opentelemetry.exporter.otlp.proto.http.metric_exporter"
+        _installed(exporter, "gateway,otel", "--otlp: ")
+    run = installed()
     if settings.captures and "://" in settings.captures:
         _has_file_system(settings.captures)
     run.run(settings, say)
 
 
-def _has_exporter() -> None:
-    """Refuse before anything starts if OpenTelemetry's exporter is missing."""
+def installed() -> ModuleType:
+    """Return the module that runs a gateway. Raises MachineRefused if a package that it needs is missing."""
+    return _installed("release.monitoring.gateway.run", "gateway", "")
+
+
+def _installed(module: str, extra: str, needed_for: str) -> ModuleType:
     try:
-        import opentelemetry.exporter.otlp.proto.http.metric_exporter  # noqa: F401
+        return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MachineRefused(
-            f"--otlp: the package {error.name} is not installed",
-            distribution.install("gateway,otel"),
-        ) from error
+        what = f"{needed_for}the package {error.name} is not installed"
+        raise MachineRefused(what, distribution.install(extra)) from error
 
 
 def _has_file_system(url: str) -> None:

@@ -7,7 +7,6 @@ is made. Once it is `roll back`, the code of `lockstep rollback` makes the commi
 than those of right ones, as they often do, and must not mislead the decision.
 """
 
-import importlib.util
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -16,11 +15,8 @@ from pathlib import Path
 
 from checks.formats.pointer import Pointer
 from checks.formats.rollout_report import RolloutReport
-from checks.process import distribution
 from checks.process.errors import (
     EvidenceRefused,
-    MachineRefused,
-    PromotionRefused,
     Refusal,
     ServingRefused,
     VerdictInconclusive,
@@ -39,9 +35,8 @@ from release.promotion.incident_report import Back, Incident, IncidentOptions
 from release.runtimes import Runtime, lookup
 from release.serving import behind_gateway, processes, weights
 from release.serving.server import unwinding
-from release.verbs import rollback
+from release.verbs import gateway, rollback
 
-_PACKAGES = ("aiohttp", "prometheus_client", "yarl")  # The gateway needs these.
 _WHY = "a drill"
 
 
@@ -58,10 +53,7 @@ def incident(
     _are_installed(runtime, root)
     with unwinding(), ExitStack() as stack:
         promotion_context = context.find(root, options.target)
-        promotion_context.rule(name)
-        before = promotion_context.ledger.pointer(promotion_context.tip, name)
-        if before is None:
-            raise PromotionRefused(f"{name} runs nothing", f"`lockstep promote {name}` first")
+        before = promotion_context.must_run(name)
         params = promotion_context.records.work_tree.params
         requests = draw_requests(root, options)
         worse = _worse_weights(root, options.worse, before)
@@ -106,11 +98,7 @@ def _are_installed(runtime: Runtime, root: Path) -> None:
         raise ServingRefused(
             f"{runtime.name} runs in its image alone", "use --runtime transformers"
         )
-    if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
-        raise MachineRefused(
-            f"the gateway needs packages that are missing: {', '.join(missing)}",
-            distribution.install("gateway"),
-        )
+    gateway.installed()
     processes.program(runtime, root)
 
 

@@ -88,8 +88,10 @@ def begin(
     measured = _survey(folder, Measured, "--request", request.model_dump_json())
     margin = starting.held_margin(measured, choice.margin, shares, given=margin_given)
     choice = choice._replace(margin=margin)
+    # Half as many words again as the longest prompt has, because later rows may be longer.
+    most = math.ceil(1.5 * measured.words / 10) * 10
     prepared: dict[str, Any] = starting.prepare(
-        choice, name, words or _words(measured), (measured.valid, measured.test)
+        choice, name, words or most, (measured.valid, measured.test)
     )
     text = starting.written(folder.old, params, choice, prepared, measured)
     chosen: dict[str, JsonValue] = {"serve.runtime": runtime} if runtime else {}
@@ -185,8 +187,3 @@ def _survey(folder: TeamFolder, contents: type[M], *arguments: str) -> M:
 def _section(params: Params, name: str) -> object:
     section, field = name.split(".")
     return getattr(getattr(params, {"validate": "validate_"}.get(section, section)), field)
-
-
-def _words(measured: Measured) -> int:
-    """Return half as many words again as the longest prompt has: later rows may be longer."""
-    return math.ceil(1.5 * measured.words / 10) * 10

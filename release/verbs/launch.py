@@ -43,16 +43,13 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="lockstep-job-") as scratch:
         _transfer(root, "take", job, Path(scratch), listener)
         unpacked = handed.unpack(Records(root).work_tree, Path(scratch), commit)
-    if unpacked is None and code:
-        raise MachineRefused(
-            f"sky launch ended with {code}: the job failed, was preempted or ran out of time",
-            "read its lines above; run the same command again, and training goes on from its last checkpoint",
-        )
     if unpacked is None:
-        raise MachineRefused(
-            f"{task}: the job ended well and handed over no record",
-            "end its run section with `./lockstep run --hand-over`, as docs/clusters/launcher.yaml does",
-        )
+        what = f"{task}: the job ended well and handed over no record"
+        todo = "end its run section with `./lockstep run --hand-over`, as docs/clusters/launcher.yaml does"
+        if code:
+            what = f"sky launch ended with {code}: the job failed, was preempted or ran out of time"
+            todo = "read its lines above; run the same command again, and training goes on from its last checkpoint"
+        raise MachineRefused(what, todo)
     if unpacked.refused:
         raise StageRefused(unpacked.refused)
     _take_outputs(root, targets, listener)

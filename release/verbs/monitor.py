@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from checks.config import params_file
@@ -34,15 +33,10 @@ def write_rules(root: Path, environment: str, output: Path | None) -> tuple[Path
     return _write(output or root / layout.MONITORING / environment, *_settings(root, environment))
 
 
-class Component(NamedTuple):
-    """The folder of a component. ``hand_over``: the command to run before a scaler that it newly has is applied."""
+def write_component(root: Path, environment: str) -> tuple[Path, str | None]:
+    """Write the kustomize component of ``environment``, and return its folder in release/environments.
 
-    folder: Path
-    hand_over: str | None
-
-
-def write_component(root: Path, environment: str) -> Component:
-    """Write the kustomize component of ``environment`` to its folder in release/environments.
+    Also return the command to run before a scaler that it newly has is applied; None: there is no new one.
 
     Files there that the component no longer has are removed. Raises as ``write_rules``.
     """
@@ -60,7 +54,7 @@ def write_component(root: Path, environment: str) -> Component:
     with files.replacing_folder(folder) as fresh:
         for name, data in made.items():
             (fresh / name).write_bytes(data)
-    return Component(folder, command)
+    return folder, command
 
 
 def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
@@ -77,20 +71,27 @@ def up(root: Path, options: LocalOptions, say: Callable[[str], None]) -> None:
 
     Raises ServingRefused for options that cannot be, ParamsRefused as ``write_rules``, MachineRefused as ``local.run``.
     """
-    if not ENVIRONMENT.fullmatch(options.environment):
-        raise ServingRefused(f"--environment: {options.environment!r}", "name that of the gateway")
-    for target in options.targets:
-        if not _TARGET.fullmatch(target):
-            raise ServingRefused(
-                f"TARGET: {redact(target)!r} is no HOST:PORT",
+    known = ENVIRONMENT.fullmatch(options.environment)
+    for is_wrong, what, todo in (
+        (not known, f"--environment: {options.environment!r}", "name that of the gateway"),
+        *(
+            (
+                not _TARGET.fullmatch(target), f"TARGET: {redact(target)!r} is no HOST:PORT",
                 "name where /metrics is, without a path",
             )
-    if options.webhook is not None and not _is_address(options.webhook):
-        raise ServingRefused("--webhook: is no address", "write it as https://HOST/PATH")
-    if options.port == options.alertmanager_port:
-        raise ServingRefused(
-            f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another"
-        )
+            for target in options.targets
+        ),
+        (
+            options.webhook is not None and not _is_address(options.webhook), "--webhook: is no address",
+            "write it as https://HOST/PATH",
+        ),
+        (
+            options.port == options.alertmanager_port,
+            f"--alertmanager-port: {options.port} is the port of Prometheus", "choose another",
+        ),
+    ):  # fmt: skip
+        if is_wrong:
+            raise ServingRefused(what, todo)
     folder = (root / layout.LOCAL_MONITOR).resolve()
     params = params_file.load(root / layout.PARAMS)
     scope = Scope(params.serve.name, options.environment)

@@ -46,8 +46,11 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     params = records.work_tree.params
     findings = [finding for state in environments.values() for finding in state.findings]
     standings = emergency.here(records, ledger, tip, params.promote)
-    for name, standing in standings.items():
-        findings += desired.lapsed(name, standing.problem, standing.todo)
+    findings += [
+        finding
+        for name, standing in standings.items()
+        for finding in desired.lapsed(name, standing.problem, standing.todo)
+    ]
     known_bad = quarantined.here(root, ledger, tip, params.promote)
     findings += [
         MirrorFinding(
@@ -71,8 +74,9 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     if isinstance(kubectl, str):
         skipped.append(f"cluster: {kubectl}")
     else:
-        for state in environments.values():
-            findings += cluster.check(kubectl, state)
+        findings += [
+            finding for state in environments.values() for finding in cluster.check(kubectl, state)
+        ]
     return Reconciled(
         branch=ledger.shown, tip=tip, findings=tuple(findings), skipped=tuple(skipped)
     )

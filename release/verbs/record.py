@@ -5,7 +5,6 @@ branch moved, no record is pushed; the run of the new commit records its own res
 committed. The look at the test split is pushed first, to a branch of its own.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,14 +17,14 @@ from checks.storage import layout
 from release.adapters import commits, dvc
 from release.adapters.git import Git
 from release.adapters.projects import top
-from release.ledger import DEADLINE, Change
+from release.ledger import DEADLINE, Change, place
+from release.ledger.types import Place
 from release.ledger.write import commit_of
 from release.record import committed, committed_code, hand_over, looks_branch, running_code
 from release.record.records import Records
 from release.review import gathering
 
 _PIPELINE = Path("dvc.yaml")
-_HASH = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
 class CommittedRecord(Record):
@@ -179,13 +178,14 @@ def _push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) ->
     # This comes first: the test split was asked, whatever becomes of the branch.
     for root in roots:
         looks_branch.add(git._replace(root=root), looks_branch.REMOTE)
-    now = _branch_tip(git, ref, shown)
+    remote = Place(git, branch, looks_branch.REMOTE, "")
+    now = place.look(remote).tip
     if now == head and made != head:
         answer = git.run(
             "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
             f"--force-with-lease={ref}:{head}", "--", looks_branch.REMOTE, f"{made}:{ref}",
         )  # fmt: skip
-        now = _branch_tip(git, ref, shown)
+        now = place.look(remote).tip
         if now == head:  # The remote shows the push, so git's words do not count.
             raise RemoteRefused(
                 f"{shown}: {answer.why()}: nothing was pushed",
@@ -202,31 +202,14 @@ def _push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) ->
     )
 
 
-def _branch_tip(git: Git, ref: str, shown: str) -> str | None:
-    answer = git.run("ls-remote", "--", looks_branch.REMOTE, ref)
-    if answer.code != 0:
-        raise RemoteRefused(
-            f"{shown}: {answer.why()}",
-            f"see that git has credentials for it: git ls-remote {looks_branch.REMOTE}",
-        )
-    for line in answer.out.decode(errors="replace").splitlines():
-        value, _, name = line.partition("\t")
-        if name == ref and _HASH.fullmatch(value):
-            return value
-    return None
-
-
 def _is_here(git: Git, commit: str, ref: str) -> bool:
     """Whether the commit is in this clone, after fetching it."""
     options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--")
     git.run("fetch", *options, looks_branch.REMOTE, ref)
-    return git.run("cat-file", "-e", f"{commit}^{{commit}}").code == 0
+    return place.has(git, commit)
 
 
 def _same_record(git: Git, one: str, two: str) -> bool:
     """Whether two commits have the same tree and parents."""
-    form = "--format=%T %P"
-    first, second = (
-        git.line("show", "--no-patch", form, "--no-show-signature", commit) for commit in (one, two)
-    )
-    return first == second
+    options = ("--no-patch", "--format=%T %P", "--no-show-signature")
+    return git.line("show", *options, one) == git.line("show", *options, two)

@@ -9,37 +9,13 @@ people do not change it.
 
 import time
 from pathlib import Path
-from typing import Literal
 
-from checks.formats.pointer import Pointer
-from checks.formats.quarantine import Entry
-from checks.formats.serving import Seconds
 from checks.process.errors import Refusal
-from checks.records.rows import Record
 from release.ledger import released_pointers
 from release.mirrors import update
 from release.promotion import checklist, context, move_commit, rollback_plan
-from release.promotion.checklist import Check, PromotionContext
-
-
-class RolledBack(Record):
-    """The result. ``held``: the new quarantine entry.
-
-    ``done``: ``moved``; ``already``: it ran that release before; ``repaired``: it ran nothing, and leftover files of a
-    release were deleted; ``planned``: a dry run.
-    """
-
-    environment: str
-    done: Literal["moved", "already", "repaired", "planned"]
-    before: Pointer | None  # None: nothing ran, or what ran cannot be read
-    after: Pointer | None  # None: nothing runs
-    held: Entry | None
-    commit: str | None  # The ledger's commit.
-    tags: tuple[str, ...]
-    checks: tuple[Check, ...]
-    diff: str
-    notes: tuple[str, ...]
-    seconds: Seconds
+from release.promotion.checklist import PromotionContext
+from release.promotion.rollback_plan import RolledBack
 
 
 def rollback(
@@ -105,18 +81,14 @@ def move(
     promotion_context.rule(name)
     if not dry_run:
         promotion_context.ledger.settle(promotion_context.tip)
-    plan = rollback_plan.make(promotion_context, name, why, to, runs, ask)
-    rolled = RolledBack(
-        environment=name, done=plan.done, before=plan.present.pointer, after=plan.after, held=plan.entry, commit=None,
-        tags=tuple(tag.name for tag in plan.change.tags), checks=plan.checks, notes=plan.notes,
-        diff=move_commit.diff(plan.present.files, plan.change.files), seconds=time.perf_counter() - began,
-    )  # fmt: skip
+    plan, change = rollback_plan.make(promotion_context, name, why, to, runs, ask)
+    rolled = plan.model_copy(update={"seconds": time.perf_counter() - began})
     if dry_run or plan.done == "already":
         return rolled
     if refused := refusal(rolled):
         raise refused
-    commit, late = move_commit.commit(promotion_context, plan.change)
+    commit, late = move_commit.commit(promotion_context, change)
     return rolled.model_copy(update={
         "done": "moved" if plan.done == "planned" else plan.done, "commit": commit, "notes": (*plan.notes, *late),
-        "tags": promotion_context.made(plan.change), "seconds": time.perf_counter() - began,
+        "tags": promotion_context.made(change), "seconds": time.perf_counter() - began,
     })  # fmt: skip

@@ -139,15 +139,15 @@ def _other_problems(
     if serving.status != "pass":
         failed = ", ".join(check.name for check in serving.checks if check.status == "fail")
         yield f"{layout.SERVING_REPORT}: did not pass ({failed or 'an essential check is missing'})"
-    base = image.base.name if image.base else None
-    reviewed = record.params.serve.base
-    if base != reviewed:  # It was built with --base, for a trial: nobody reviewed that one.
-        what = f"is made on {base or 'no base'}, serve.base of {layout.PARAMS} is"
-        yield f"{layout.IMAGE_REPORT}: {what} {reviewed or 'null'}"
-    reviewed = record.params.serve.server
-    if image.server != reviewed:
-        what = f"runs in {image.server or 'no server'}, serve.server of {layout.PARAMS} is"
-        yield f"{layout.IMAGE_REPORT}: {what} {reviewed or 'null'}"
+    serve = record.params.serve
+    # It was built with --base, for a trial, if the base is another one: nobody reviewed that.
+    for how, name, made, reviewed in (
+        ("is made on", "base", image.base.name if image.base else None, serve.base),
+        ("runs in", "server", image.server, serve.server),
+    ):
+        if made != reviewed:
+            what = f"{how} {made or f'no {name}'}, serve.{name} of {layout.PARAMS} is"
+            yield f"{layout.IMAGE_REPORT}: {what} {reviewed or 'null'}"
     commit = image.commit
     head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     if head is None or not commits.is_ancestor(root, commit, head):

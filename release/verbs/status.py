@@ -123,29 +123,24 @@ def _state(
     after: str | None,
     exemption: Exemption | None,
 ) -> State:
-    situation = Situation(environment.environment, after=after)
-    if exemption is not None:
-        situation = situation._replace(exemption=exemption.line)
-    following_release, waits = following or (None, {})
-    if runs is not None:
-        situation = situation._replace(
-            version=runs.pointer.version, quarantined=runs.quarantined, doubt=runs.doubt
-        )
-    if drift:
-        first = f"{drift[0].what}: {drift[0].mirror}"
-        situation = situation._replace(drift=(first, drift[0].todo))
-    if following_release is not None:
-        called = following_release.version or f"the model {following_release.model[7:19]}"
-        if environment.older:
-            waits = {**waits, "render": environment.older}
-        if environment.stuck:
-            waits = {**waits, "room": "; ".join(environment.stuck)}
-        situation = situation._replace(next=called, source=following_release.source, waits=waits)
-    advice = environment_advice.advise(situation)
+    release, waits = following or (None, {})
+    of_files: dict[Wait, str] = {"render": environment.older, "room": "; ".join(environment.stuck)}
+    situation = Situation(
+        environment.environment,
+        version=runs.pointer.version if runs else None,
+        quarantined=runs.quarantined if runs else None,
+        drift=(f"{drift[0].what}: {drift[0].mirror}", drift[0].todo) if drift else None,
+        exemption=exemption.line if exemption else "",
+        doubt=runs.doubt if runs else "",
+        after=after,
+        next=(release.version or f"the model {release.model[7:19]}") if release else None,
+        source=release.source if release else "",
+        waits={**waits, **{wait: why for wait, why in of_files.items() if why}} if release else {},
+    )
     return State(
         environment=environment.environment, runs=runs, exemption=exemption, drift=drift,
-        older=environment.older, stuck=environment.stuck,
-        gap=environment.gap, next=following_release, advice=advice,
+        older=environment.older, stuck=environment.stuck, gap=environment.gap, next=release,
+        advice=environment_advice.advise(situation),
     )  # fmt: skip
 
 

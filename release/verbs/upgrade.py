@@ -74,8 +74,18 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
     generated = places(
         top, roots, thin_files.generated(called), adds_workflows=workflows is not None
     )
-    other = {name: data for name, data in generated.items() if _is_other(_read(top / name), data)}
-    kept = [name for name in other if _is_kept(_read(top / name)) and name not in replace]
+    plain = thin_files.without_stamp
+    there = {name: _read(top / name) for name in generated}
+    other = {
+        name: data
+        for name, data in generated.items()
+        if (old := there[name]) is None or plain(old) != plain(data)
+    }
+    kept = [
+        name
+        for name in other
+        if name not in replace and (old := there[name]) is not None and thin_files.is_edited(old)
+    ]
     new = {name: data for name, data in other.items() if name not in kept}
     new |= thin_files.completed(top) | _signers(top, roots, called) | _params(top, roots)
     diffs = {name: _diff(name, _read(top / name), data) for name, data in new.items()}
@@ -96,19 +106,16 @@ def _refuse_other_pin(top: Path, version: str) -> None:
         )
 
 
-def _is_other(old: bytes | None, new: bytes) -> bool:
-    return old is None or thin_files.without_stamp(old) != thin_files.without_stamp(new)
-
-
-def _is_kept(old: bytes | None) -> bool:
-    return old is not None and thin_files.is_edited(old)
-
-
 def _signers(top: Path, roots: list[Path], called: str | None) -> dict[str, bytes]:
-    """Return the files of signers that get the commit of the called workflows, by path."""
-    paths = dict.fromkeys(root / layout.SIGNERS for root in (top, *roots))
-    new = {path: _trusting(path, called) for path in paths if called and path.is_file()}
-    return {path.relative_to(top).as_posix(): data for path, data in new.items() if data}
+    """Return the files of signers that get the commit of the called workflows, by path. One that is not valid stays."""
+    new = dict[str, bytes]()
+    repository, _, commit = (called or "").partition("@")
+    for path in dict.fromkeys(root / layout.SIGNERS for root in (top, *roots) if called):
+        with contextlib.suppress(Refusal, UnicodeDecodeError, FileNotFoundError):
+            old = path.read_text(encoding="utf-8")
+            if (text := signers.with_commit(old, repository, commit)) != old:
+                new[path.relative_to(top).as_posix()] = text.encode()
+    return new
 
 
 def _params(top: Path, roots: list[Path]) -> dict[str, bytes]:
@@ -137,17 +144,6 @@ def _all_stale(
         except Refusal as refused:
             problems += [f"{folder}: {line}" for line in (str(refused), *refused.others)]
     return stale, tuple(problems)
-
-
-def _trusting(path: Path, workflows: str) -> bytes | None:
-    """Return the file of signers with the commit of the called workflows; None if it has it or is not valid."""
-    repository, _, commit = workflows.partition("@")
-    try:
-        text = path.read_text(encoding="utf-8")
-        new = signers.with_commit(text, repository, commit)
-    except (Refusal, UnicodeDecodeError):
-        return None
-    return new.encode() if new != text else None
 
 
 def names() -> list[str]:
@@ -223,10 +219,7 @@ def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
 
 
 def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+    return path.read_bytes() if path.exists() else None
 
 
 def _write(path: Path, data: bytes) -> None:

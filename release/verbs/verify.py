@@ -83,20 +83,18 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     load: tuple[Load, ...] = ()
     throughput: Throughput | None = None
     comparison: ServerComparison | None = None
-    image = None
+    image: str | None = None
     began = time.monotonic()
     try:
-        with started(root, record, runtime, options, server_image) as subject:
-            image = subject.image
-            new = _context(record, runtime, subject.server, options)
+        with started(root, record, runtime, options, server_image) as (server, image):
+            new = _context(record, runtime, server, options)
             with closing(new.client):
                 checks = examine.examine(new, began)
             load, throughput = new.load, new.throughput
         if running is not None and combine(checks) == "pass":
             comparison = _compared(root, running, new)
     except NotStarted as reason:
-        seconds = record.params.serve.verify.start_seconds
-        start = failed("start", str(reason), None, seconds)
+        start = failed("start", str(reason), None, record.params.serve.verify.start_seconds)
         checks = examine.nothing(start, record.params.serve)
     return ServingReport(
         image=image,
@@ -120,8 +118,8 @@ def _compared(root: Path, running: RunningServer, new: ProbeContext) -> ServerCo
     """Start the server that runs, and compare. Raises ServingRefused if it does not start or answer here."""
     record, options = running.expected, running.options
     try:
-        with started(root, record, running.runtime, options, running.server_image) as subject:
-            old = _context(record, running.runtime, subject.server, options)
+        with started(root, record, running.runtime, options, running.server_image) as (server, _):
+            old = _context(record, running.runtime, server, options)
             with closing(old.client):
                 return against.compare(running, new, old)
     except NotStarted as reason:
@@ -181,8 +179,10 @@ def _choose_runtime(root: Path, expected: Expected, options: VerifyOptions) -> R
             "verify the image, or serve with --runtime transformers",
         )
     # Such a server answers a request with tools otherwise than the offline model does.
-    asked = [f"probe {probe.id}" for probe in expected.probes.probes if probe.tools]
-    asked += [f"row {row.id}" for row in expected.rows if row.tools]
+    asked = [
+        *(f"probe {probe.id}" for probe in expected.probes.probes if probe.tools),
+        *(f"row {row.id}" for row in expected.rows if row.tools),
+    ]
     if asked and dialects.SPEECHES[runtime.dialect].raw is None:
         raise ServingRefused(
             f"{asked[0]} has tools, and {runtime.name} does not return such an answer as the model writes it",

@@ -6,7 +6,6 @@ release's record; it changes nothing but its own report, unless it is to open a 
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from checks.config.params import Params
 from checks.formats.watch_report import WatchReport
@@ -23,14 +22,6 @@ from release.review.retraining import Proposal
 from release.verbs.history import moment
 
 
-class Watched(NamedTuple):
-    """The report, the pull request if one was asked for, and the refusal if the release may not run there any more."""
-
-    report: WatchReport
-    proposal: Proposal | None
-    lapsed: Refusal | None
-
-
 def watch(
     root: Path,
     environment: str,
@@ -39,8 +30,10 @@ def watch(
     captures: str | None = None,
     evidently: Path | None = None,
     rows: int | None = None,
-) -> Watched:
+) -> tuple[WatchReport, Proposal | None, Refusal | None]:
     """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
+
+    Return the report, the pull request if one was asked for, and the refusal if the release may not run there any more.
 
     ``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window. ``captures``: the
     gateway's folder or address; None: that of this machine. ``evidently``: the Python of an environment with Evidently,
@@ -73,7 +66,7 @@ def watch(
     if evidently is not None:
         evidently_page.write(evidently, root / page(environment), served, offline)
     proposal = None if rows is None else retraining.propose(root, report, traffic, rows)
-    return Watched(report, proposal, standing.refusal(environment))
+    return report, proposal, standing.refusal(environment)
 
 
 def refusal(report: WatchReport) -> Refusal | None:

@@ -33,15 +33,12 @@ OUTCOMES: tuple[Outcome, ...] = (*ANSWERS, *FAILURES, *get_args(Other))
 
 def outcome_of(exchange: Exchange) -> Outcome:
     """Return what became of a request that ended."""
-    for failure in FAILURES:
-        if exchange.error == failure:
-            return failure
-    if exchange.status == GONE:
-        return "client_closed"
-    if exchange.status == _BUSY:
-        return "overloaded"
-    if 400 <= exchange.status < 500:
-        return "client_error"
-    if exchange.status >= 500 or exchange.error is not None:
-        return "server_error"
-    return "cut_off" if exchange.answer.finish == "length" else "answered"
+    cases: tuple[tuple[bool, Outcome], ...] = (
+        *((exchange.error == failure, failure) for failure in FAILURES),
+        (exchange.status == GONE, "client_closed"),
+        (exchange.status == _BUSY, "overloaded"),
+        (400 <= exchange.status < 500, "client_error"),
+        (exchange.status >= 500 or exchange.error is not None, "server_error"),
+        (exchange.answer.finish == "length", "cut_off"),
+    )
+    return next((outcome for applies, outcome in cases if applies), "answered")

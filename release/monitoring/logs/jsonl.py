@@ -11,14 +11,14 @@ read, and lines of requests without a chat or completion are left out.
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, Field, JsonValue, ValidationError
+from pydantic import AwareDatetime, BaseModel, Field, JsonValue
 
 from checks.formats.serving import Seconds
-from checks.process.errors import EvidenceRefused
-from checks.storage import files
-from release.monitoring.log_kind import Entry, LogKind, documents, entry
+from release.monitoring.log_kind import Entry, LogKind, documents, entry, validated
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
+
+_FIELDS = "docs/how-to/gateway.md#requests-that-other-tools-recorded has the fields of a line"
 
 
 class _Line(BaseModel):
@@ -43,11 +43,7 @@ class JsonLines(LogKind):
         del span
         for name, data in CaptureStore(source).documents():
             for place, value in documents(name, data):
-                try:
-                    line = _Line.model_validate(value)
-                except ValidationError as error:
-                    todo = "docs/how-to/gateway.md#requests-that-other-tools-recorded has the fields of a line"
-                    raise EvidenceRefused(f"{place}: {files.first(error)}", todo) from error
+                line = validated(place, _Line, value, _FIELDS)
                 yield entry(
                     place, time=line.time, request_id=line.request_id, request=line.request, response=line.response,
                     status=line.status, seconds=line.seconds, first=line.seconds_to_first_token, release=line.release,

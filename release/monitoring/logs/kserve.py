@@ -17,18 +17,16 @@ from pydantic import (
     BaseModel,
     Field,
     JsonValue,
-    ValidationError,
 )
 
-from checks.process.errors import EvidenceRefused
-from checks.storage import files
-from release.monitoring.log_kind import Entry, LogKind, documents, entry
+from release.monitoring.log_kind import Entry, LogKind, documents, entry, validated
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
 
 _REQUEST = "org.kubeflow.serving.inference.request"
 _RESPONSE = "org.kubeflow.serving.inference.response"
 _MODEL = "lockstep/model"
+_EVENTS = "give events of KServe's inference logger: CloudEvents as JSON with their data, or the files of its store"
 _MAIN = ("", "default")  # endpoints; the other one is KServe's canary
 
 
@@ -77,7 +75,7 @@ class KServe(LogKind):
         by_id: dict[str, dict[str, _Placed]] = defaultdict(lambda: {_REQUEST: [], _RESPONSE: []})
         for name, data in CaptureStore(source).documents():
             for place, value in documents(name, data):
-                event = _event(place, value)
+                event = validated(place, _Event, value, _EVENTS)
                 if event.type not in (_REQUEST, _RESPONSE):
                     yield Entry(place, None, f"an event of type {event.type[:80]}")
                     continue
@@ -90,14 +88,13 @@ class KServe(LogKind):
 
 def _paired(name: str, requests: _Placed, answers: _Placed) -> Entry:
     place = (requests or answers)[0][0]
-    if not requests:
-        return Entry(place, None, "an answer without its request")
-    if len(requests) > 1 or len(answers) > 1:
-        return Entry(place, None, "two requests or answers with the same id")
-    if not answers:
-        return Entry(
-            place, None, "a request without an answer: KServe logs only answers with status 200"
-        )
+    faults = (
+        (not requests, "an answer without its request"),
+        (max(len(requests), len(answers)) > 1, "two requests or answers with the same id"),
+        (not answers, "a request without an answer: KServe logs only answers with status 200"),
+    )
+    if fault := next((what for applies, what in faults if applies), ""):
+        return Entry(place, None, fault)
     request, answer = requests[0][1], answers[0][1]
     if request.release is None and request.endpoint not in _MAIN:
         return Entry(
@@ -107,16 +104,3 @@ def _paired(name: str, requests: _Placed, answers: _Placed) -> Entry:
         place, time=request.time, request_id=name, request=request.body, response=answer.body, status=200,
         seconds=max(0.0, (answer.time - request.time).total_seconds()), release=request.release,
     )  # fmt: skip
-
-
-def _event(where: str, value: Any) -> _Event:
-    try:
-        return _Event.model_validate(value)
-    except ValidationError as error:
-        raise EvidenceRefused(
-            f"{where}: {files.first(error)}",
-            (
-                "give events of KServe's inference logger: CloudEvents as JSON with their data, "
-                "or the files of its store"
-            ),
-        ) from error

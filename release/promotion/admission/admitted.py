@@ -40,11 +40,12 @@ class Admitted(NamedTuple):
     @property
     def written(self) -> tuple[str, ...]:
         """Return the repositories as the text of a pod may name them: with or without Docker Hub."""
-        names = list[str]()
-        for full in self.repositories:
-            short = full.removeprefix(_HUB)
-            names += [full, short, short.removeprefix(_LIBRARY) if short != full else short]
-        return tuple(dict.fromkeys(names))
+        shorter = {name: name.removeprefix(_HUB) for name in self.repositories}
+        names = (
+            (full, short, short.removeprefix(_LIBRARY) if short != full else short)
+            for full, short in shorter.items()
+        )
+        return tuple(dict.fromkeys(name for written in names for name in written))
 
     @property
     def exceptions(self) -> tuple[str, ...]:

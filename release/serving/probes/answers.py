@@ -157,14 +157,14 @@ def _compared(
 ) -> _Compared:
     if context.speech.logprobs is None:
         return _by_text(context, probes, answers, settings)
-    agreements = []
-    for probe, answer in zip(probes, answers, strict=True):
-        if answer.tokens is None:
-            wrong = f"probe {probe.id}: answered without the requested log-probabilities"
-            return _Compared(wrong, "", None)
-        agreements.append(
-            agreement.by_tokens(probe, answer, answer.tokens, settings, context.serve.reasoning)
-        )
+    pairs = list(zip(probes, answers, strict=True))
+    if without := [probe.id for probe, answer in pairs if answer.tokens is None]:
+        wrong = f"probe {without[0]}: answered without the requested log-probabilities"
+        return _Compared(wrong, "", None)
+    agreements = [
+        agreement.by_tokens(probe, answer, answer.tokens or (), settings, context.serve.reasoning)
+        for probe, answer in pairs
+    ]
     largest = max(one.largest for one in agreements)
     if complaints := [one.complaint for one in agreements if one.complaint]:
         return _Compared(some(complaints), "", largest, len(complaints))

@@ -190,12 +190,9 @@ def together(
 
 def answered(results: Sequence[Result | NoAnswer]) -> tuple[Result, ...]:
     """The results if none is a NoAnswer. Raises the first NoAnswer."""
-    results_given: list[Result] = []
-    for result in results:
-        if isinstance(result, NoAnswer):
-            raise result
-        results_given.append(result)
-    return tuple(results_given)
+    if reasons := [result for result in results if isinstance(result, NoAnswer)]:
+        raise reasons[0]
+    return tuple(result for result in results if not isinstance(result, NoAnswer))
 
 
 def passed(

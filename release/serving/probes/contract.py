@@ -81,12 +81,12 @@ def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
         "reasoning": sum(bool(part.thought) for part in parts),
     }
     names = {"tools": "a call", "reasoning": "a thought"}
-    for key, count in counts.items():
-        if key in serve.promises and not count:
-            wrong.append(
-                f"serve.{key}: no offline answer has {names[key]} and an end, so its parser was not tested: raise "
-                "serve.probes.rows or serve.probes.max_new_tokens"
-            )
+    wrong += [
+        f"serve.{key}: no offline answer has {names[key]} and an end, so its parser was not tested: raise "
+        "serve.probes.rows or serve.probes.max_new_tokens"
+        for key, count in counts.items()
+        if key in serve.promises and not count
+    ]
     tested = " and ".join(
         f"{count} with {names[key]}" for key, count in counts.items() if key in serve.promises
     )
@@ -133,8 +133,9 @@ def _differs(parts: _Parts | None, reply: Parsed) -> str | None:
         return str(error)
     thought, content = reply.thought.strip(), reply.content.strip()
     if calls != parts.calls:
+        named = ", ".join(f"{shown(name)} with {shown(given)}" for name, given in reply.calls)
         there = (
-            f"calls {_names(reply)}"
+            f"calls {named}"
             if calls
             else f"makes no call: content is {shown(content)}, thought {shown(thought)}"
         )
@@ -158,10 +159,6 @@ def _calls(reply: Parsed) -> Iterator[Call]:
                 f"calls {shown(name)} with arguments that are no JSON object: {shown(text)}"
             )
         yield Call(name, arguments)
-
-
-def _names(reply: Parsed) -> str:
-    return ", ".join(f"{shown(name)} with {shown(arguments)}" for name, arguments in reply.calls)
 
 
 def _has_call(content: str) -> bool:

@@ -5,7 +5,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from checks.formats.serving import Probe, ServingCheck
+from checks.formats.serving import CheckName, Probe, ServingCheck
 from release.serving import dialects, logs
 from release.serving.client import PASSING, Client, NoAnswer
 from release.serving.probes.context import (
@@ -74,24 +74,28 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
 
 def egress(context: ProbeContext) -> ServingCheck:
     """The server answered on a network without a way out."""
-    if context.server.isolated is None:
-        return unavailable("egress", f"not known of a server that runs as a {context.server.how}")
-    if not context.server.isolated:
-        return failed("egress", "it was started with a way out")
-    return passed("egress", "it was started without a way out, and answered")
+    return _confined(
+        context, "egress", context.server.isolated, "it was started with a way out",
+        "it was started without a way out, and answered",
+    )  # fmt: skip
 
 
 def read_only(context: ProbeContext) -> ServingCheck:
     """The server answered on a read-only root file system."""
-    if context.server.sealed is None:
-        return unavailable(
-            "read-only", f"not known of a server that runs as a {context.server.how}"
-        )
-    if not context.server.sealed and "read-only" in context.runtime.cannot:
+    if context.server.sealed is False and "read-only" in context.runtime.cannot:
         return unavailable("read-only", context.runtime.cannot["read-only"])
-    if not context.server.sealed:
-        return failed("read-only", "its root file system can be written")
-    return passed("read-only", "its root file system cannot be written, and it answered")
+    return _confined(
+        context, "read-only", context.server.sealed, "its root file system can be written",
+        "its root file system cannot be written, and it answered",
+    )  # fmt: skip
+
+
+def _confined(
+    context: ProbeContext, name: CheckName, confined: bool | None, wrong: str, right: str
+) -> ServingCheck:
+    if confined is None:
+        return unavailable(name, f"not known of a server that runs as a {context.server.how}")
+    return passed(name, right) if confined else failed(name, wrong)
 
 
 def drain(context: ProbeContext) -> ServingCheck:

@@ -89,12 +89,12 @@ def _compare(
     count = len(questions)
     at_once = min(context.runtime.concurrency, context.serve.max_concurrent_requests)
     answers = together(at_once, questions, ask, what, "row")
-    unanswered, texts = list[str](), list[str]()
-    for question, answer in zip(questions, answers, strict=True):
-        if isinstance(answer, NoAnswer):
-            unanswered.append(f"row {question.id}: {answer}")
-        else:
-            texts.append(answer.text)
+    unanswered = [
+        f"row {question.id}: {answer}"
+        for question, answer in zip(questions, answers, strict=True)
+        if isinstance(answer, NoAnswer)
+    ]
+    texts = [answer.text for answer in answers if isinstance(answer, Answer)]
     of = "" if what == "test rows" else f" of {what}"
     margin = context.serve.verify.margin
     allowed = max(margin, ROWS / count) if margin else 0.0

@@ -23,13 +23,14 @@ from release.image.recipe import KNOWN
 from release.ledger import compose_release, disagreements
 from release.promotion import context
 from release.promotion.environment import approvals_folder
+from release.promotion.rollback_plan import RolledBack
 from release.record import lock_check
 from release.verbs import quarantine as quarantines
 from release.verbs.approve import approve
 from release.verbs.build import BuildOptions, build
 from release.verbs.promote import Promoted
 from release.verbs.reconcile import reconcile
-from release.verbs.rollback import RolledBack, rollback
+from release.verbs.rollback import rollback
 from release.verbs.status import refusal, status
 from tests import ledger_tree, spoil
 from tests import promotion_tree as tree

@@ -13,7 +13,7 @@ from checks.process.errors import RemoteRefused
 from release.adapters import gitlab
 from release.adapters.retries import Patience, RequestError
 from release.cli import main
-from release.review import gitlab_comment
+from release.review import forge_comment
 from release.review.posting import CommentOptions, Posted, watermark
 from release.verbs import comment as verb
 from tests import gitlab_standin, report_tree
@@ -161,7 +161,7 @@ def test_a_note_beyond_gitlabs_limit_is_refused_with_gitlabs_words(lab: StandIn)
 
 def test_no_line_of_a_note_is_a_quick_action_of_gitlab() -> None:
     assert (
-        gitlab_comment.without_actions("/merge\na /b\n```\n/close now\n```\n")
+        forge_comment.without_actions("/merge\na /b\n```\n/close now\n```\n")
         == " /merge\na /b\n```\n /close now\n```\n"
     )
 

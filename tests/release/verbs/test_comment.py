@@ -15,8 +15,8 @@ from checks.process.errors import RemoteRefused, TrainingRefused
 from checks.storage import layout
 from release.adapters import github
 from release.adapters.retries import Patience
-from release.review import github_comment as cml_module
-from release.review.github_comment import ACTIONS
+from release.review import forge_comment as cml_module
+from release.review.forge_comment import ACTIONS
 from release.review.posting import CommentOptions, Posted, is_marked, watermark
 from release.verbs import comment as verb
 from tests import cml_standin, report_tree

@@ -23,6 +23,7 @@ from release.image.layout import Layout
 from release.ledger import disagreements
 from release.overlay import overlays
 from release.promotion import context
+from release.promotion.rollback_plan import RolledBack
 from release.verbs import drill as drills
 from release.verbs import history as histories
 from release.verbs import keys as key_verbs
@@ -31,7 +32,7 @@ from release.verbs import rollback as verb
 from release.verbs.approve import approve
 from release.verbs.reconcile import reconcile
 from release.verbs.render import render
-from release.verbs.rollback import RolledBack, rollback
+from release.verbs.rollback import rollback
 from release.verbs.status import status
 from tests import captured_rows, ledger_tree, overlay_sample
 from tests import promotion_tree as tree

@@ -14,7 +14,8 @@ import pytest
 from checks.config import params_file
 from checks.process.errors import MachineRefused, PromotionRefused
 from checks.storage import layout
-from release.verbs.rollback import RolledBack, rollback
+from release.promotion.rollback_plan import RolledBack
+from release.verbs.rollback import rollback
 from tests import build_tree, serving_base
 from tests import promotion_tree as tree
 from tests.ledger_tree import keep, refs

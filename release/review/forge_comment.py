@@ -1,12 +1,13 @@
-"""Posts a report as the comment of a pull request on GitHub, and sets the check of its commit.
+"""Posts a report as the comment of a pull request on GitHub, or as a note on GitLab, and sets the check of its commit.
 
 The comment has CML's format: a watermark identifies it, so either tool finds a comment that the other wrote.
 
-CML posts it, if it is installed: https://github.com/iterative/cml. CML reads one page of comments, ignores their
-author, and overlooks a watermark without a commit. So it posts only if it would take this very comment.
+On GitHub, CML posts it if it is installed: https://github.com/iterative/cml. CML reads one page of comments, ignores
+their author, and overlooks a watermark without a commit. So it posts only if it would take this very comment.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,7 +17,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from checks.process.errors import RemoteRefused
-from release.adapters import github, process
+from release.adapters import github, gitlab, process
 from release.adapters.github import Forbidden, GitHub, Place
 from release.adapters.rest import Comment
 from release.review import posting
@@ -33,49 +34,60 @@ _KEPT = (
 
 
 def request(options: CommentOptions) -> ReviewRequest:
-    """Return the pull request that the options or the workflow name. Raises RemoteRefused if something is missing."""
-    place = github.place()
-    number = options.number or place.number
-    commit = options.commit or place.commit
+    """Return the request that the options, or the workflow or pipeline, name. In a pipeline of GitLab it is GitLab's.
+
+    Raises RemoteRefused if something is missing.
+    """
+    place = gitlab.place() if gitlab.is_here() else github.place()
+    number, commit = options.number or place.number, options.commit or place.commit
+    is_github = isinstance(place, Place)
     if number is None:
-        raise RemoteRefused(
-            "no pull request is named", "give its number, or run in a workflow of a pull request"
-        )
+        kind = "pull request" if is_github else "merge request"
+        variable = "" if is_github else " pipeline (CI_MERGE_REQUEST_IID)"
+        job = f"workflow of a {kind}" if is_github else f"{kind}{variable}"
+        raise RemoteRefused(f"no {kind} is named", f"give its number, or run in a {job}")
     if options.check is not None and (commit is None or not github.is_commit(commit)):
-        raise RemoteRefused(
-            "no commit is named for the check",
-            "give the whole hash of the pull request's last commit",
-        )
-    place = place._replace(number=number, commit=commit)
-    client = GitHub(place, patience=options.patience)
-    return ReviewRequest(
-        client,
-        number,
-        commit,
-        posting.with_link(options.links, "Workflow run", place.run),
-        place.web,
-    )
+        check, of = ("check", "pull request") if is_github else ("status", "branch")
+        todo = f"give the whole hash of the {of}'s last commit"
+        raise RemoteRefused(f"no commit is named for the {check}", todo)
+    client: GitHub | gitlab.GitLab
+    if isinstance(place, Place):
+        place = place._replace(number=number, commit=commit)
+        client, run, web = GitHub(place, patience=options.patience), "Workflow run", place.web
+    else:
+        client, run = gitlab.GitLab(place, patience=options.patience), "Pipeline"
+        web = f"{place.page}/-" if place.page else None
+    links = posting.with_link(options.links, run, place.run)
+    return ReviewRequest(client, number, commit, links, web)
 
 
 def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Posted:
-    """Post ``draft``, with CML if that would take our comment. Raises RequestError if GitHub does not take it."""
+    """Post ``draft``, with CML if that would take our comment. Raises RequestError if the forge does not take it."""
     client = request.client
-    assert isinstance(client, GitHub)
     comments = Thread(
         client, request.number, options.title, options.author or client.login() or ACTIONS
     )
     body = f"{draft.markdown}\n{posting.watermark(options.title, request.commit)}"
-    marked = comments.marked()
-    notes = posting.left_alone(marked.others, "comment")
+    ours, others, known = comments.marked()
     why: str | None = ""
-    if options.use_cml:
-        why = post_by_cml(client.where, options.title, draft.markdown, marked.comments, marked.ours)
-    comment, created, by = _posted(comments, body, marked.ours, why, notes)
+    if isinstance(client, GitHub):
+        notes = posting.left_alone(others, "comment")
+        if options.use_cml:
+            given = (known, ours)
+            why = post_by_cml(client.where, options.title, draft.markdown, *given)
+    else:
+        notes, body = posting.left_alone(others, "note"), without_actions(body)
+    comment, created, by = _posted(comments, body, ours, why, notes)
     check, address = _checked(client, request.commit, draft, options.check, notes)
     return Posted(
         state=draft.state, status=draft.status, conclusion=draft.conclusion, comment=comment.url, created=created,
-        by=by, check=check, check_url=address, notes=tuple(notes),
+        by=by, check=check, check_url=address or None, notes=tuple(notes),
     )  # fmt: skip
+
+
+def without_actions(text: str) -> str:
+    """Put a space before each line that GitLab would run as a quick action, such as ``/merge``."""
+    return re.sub(r"(?m)^/", " /", text)
 
 
 def _posted(
@@ -83,7 +95,7 @@ def _posted(
 ) -> tuple[Comment, bool, Literal["rest", "cml"]]:
     """Return the comment, whether it is new, and who posted it. ``why``: as of ``cml.post``."""
     if why is None:
-        now = comments.marked().ours
+        now, *_ = comments.marked()
         if now is not None and posting.same(now.body, body):
             return now, ours is None, "cml"
         why = "succeeded, but the comment is missing or different"
@@ -94,11 +106,17 @@ def _posted(
 
 
 def _checked(
-    client: GitHub, commit: str | None, draft: Draft, name: str | None, notes: list[str]
+    client: GitHub | gitlab.GitLab,
+    commit: str | None,
+    draft: Draft,
+    name: str | None,
+    notes: list[str],
 ) -> tuple[Literal["check-run", "status"] | None, str | None]:
-    """Set the check ``name``, or a commit status if the token may set no check. Return which, and its address."""
+    """Set the check ``name``, or a status where none may be set, as on GitLab. Return which, and its address."""
     if name is None or commit is None:
         return None, None
+    if isinstance(client, gitlab.GitLab):
+        return "status", client.status(name, commit, draft.conclusion, draft.title)
     try:
         address = client.check(name, commit, draft.conclusion, draft.title, draft.summary)
     except Forbidden:
@@ -116,10 +134,8 @@ def post_by_cml(
     """
     program = shutil.which("cml")
     address = server(place)
-    if program is None:
-        return ""
-    if address is None:
-        return "does not speak to this API address"
+    if program is None or address is None:
+        return "does not speak to this API address" if program else ""
     if not _takes(title, comments, ours):
         return "would not find this comment, or update someone else's"
     if place.commit is None:
