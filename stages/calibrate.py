@@ -187,10 +187,10 @@ def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Se
     size, given = settings.batch_tokens, list(range(count))
     if isinstance(settings.engine, Vllm):
         return list(_of_vllm(settings, settings.engine, given, threads))
-    if engine := settings.engine:  # It answers each row alone, so only its threads can matter.
-        other = engine.model_copy(update={"threads": engine.threads // 2 or min(2, cores())})
+    if engine := settings.engine:  # It answers each row alone, so only its threads might matter.
+        other = engine.model_copy(update={"threads": max(1, engine.threads // 2)})
         return [
-            Setup("test order", [given], size, threads, engine),
+            Setup("test order", [given], size, engine.threads, engine),
             Setup("reversed", [given[::-1]], size, other.threads, other),
         ]
     shuffled = random.Random(_SEED).sample(given, count)  # noqa: S311 - not for secrets
