@@ -188,10 +188,10 @@ def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Se
     if isinstance(settings.engine, Vllm):
         return list(_of_vllm(settings, settings.engine, given, threads))
     if engine := settings.engine:  # It answers each row alone, so only its threads might matter.
-        other = engine.model_copy(update={"threads": max(1, engine.threads // 2)})
+        halved = engine.model_copy(update={"threads": max(1, engine.threads // 2)})
         return [
             Setup("test order", [given], size, engine.threads, engine),
-            Setup("reversed", [given[::-1]], size, other.threads, other),
+            Setup("reversed", [given[::-1]], size, halved.threads, halved),
         ]
     shuffled = random.Random(_SEED).sample(given, count)  # noqa: S311 - not for secrets
     parts = [part for first in range(_PARTS) if (part := shuffled[first::_PARTS])]

@@ -265,8 +265,8 @@ def _pairs(
         full = parity.exported.unquantised if parity.exported else parity.merged if by_file else ""
         yield "unquantised", ("merge", full), ("evaluate", evaluation.unquantised or "")
         written = parity.files.get(layout.GGUF) if by_file else None
-        file = ("merge", written.sha256 if written else "no file" if by_file else "")
-        yield layout.GGUF, file, ("evaluate", evaluation.gguf or "")
+        sha256 = written.sha256 if written else "no file" if by_file else ""
+        yield layout.GGUF, ("merge", sha256), ("evaluate", evaluation.gguf or "")
     yield (
         "scorers",
         ("params.yaml", scorers),

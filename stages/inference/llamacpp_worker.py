@@ -10,6 +10,7 @@ Run: PYTHON stages/inference/llamacpp_worker.py, or with ``about`` to print the 
 """
 
 import http.client
+import importlib
 import importlib.metadata
 import json
 import os
@@ -51,8 +52,7 @@ def _end_with_the_stage() -> None:
 
 def started(request: dict[str, Any]) -> Any:
     """Start the server of the file, with one slot, so that an answer depends on no other row."""
-    import xllamacpp
-
+    xllamacpp: Any = importlib.import_module("xllamacpp")
     chosen = xllamacpp.CommonParams()
     chosen.model.path, chosen.hostnames, chosen.port = request["file"], ["127.0.0.1"], 0
     chosen.n_ctx, chosen.n_parallel = request["context"], 1
