@@ -141,13 +141,13 @@ def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
 def _read(line: bytes, about: str) -> str:
     """The answer in a line of the worker. Raises EvaluationRefused if it is none; ``about``: the file and the row."""
     try:
-        said = _Line.validate_json(line)
+        reply = _Line.validate_json(line)
     except ValidationError:
         shown = redact(line[:400].decode(errors="replace"), 100)
-        said = _Failed(error=f"it ended, or said: {shown}" if line else "it ended")
-    if isinstance(said, _Answer):
-        return said.text
+        reply = _Failed(error=f"it ended, or said: {shown}" if line else "it ended")
+    if isinstance(reply, _Answer):
+        return reply.text
     raise EvaluationRefused(
-        f"{about}: llama.cpp did not answer: {redact(said.error, 300)}",
+        f"{about}: llama.cpp did not answer: {redact(reply.error, 300)}",
         f"read {LOG}, then run `./lockstep run merge`, or set evaluate.engine to null: transformers",
     )
