@@ -23,7 +23,7 @@ from typing import NamedTuple
 from checks.config.params import Evaluate, Params
 from checks.evaluation import scoring
 from checks.formats.decoding import draws
-from checks.formats.engines import Vllm
+from checks.formats.engines import Engine, Vllm
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
 from checks.gating import chain
 from checks.gating.compared import PairedGate
@@ -32,7 +32,7 @@ from checks.process.threads import cores
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from stages import entry, progress
-from stages.inference import answers, vllm_process
+from stages.inference import answers
 
 _TEST, _VALID = layout.SPLITS / "test.jsonl", layout.SPLITS / "valid.jsonl"
 _SEED, _PARTS = 1, 4
@@ -48,7 +48,7 @@ class Setup(NamedTuple):
     parts: list[list[int]]
     batch_tokens: int
     threads: int
-    engine: Vllm | None = None
+    engine: Engine | None = None
 
 
 def calibrate(params: Params, root: Path) -> str:
@@ -67,7 +67,6 @@ def calibrate(params: Params, root: Path) -> str:
         )
     runs = _runs(root, params.evaluate, test)
     telling = _telling(params, runs)
-    engine = params.evaluate.engine
 
     from stages.weights import parity
 
@@ -77,7 +76,7 @@ def calibrate(params: Params, root: Path) -> str:
         test=evaluation.test,
         scorers=evaluation.scorers,
         prompt_format=evaluation.prompt_format,
-        device=vllm_process.about(root, engine).device if engine else answers.device(),
+        device=answers.computes(root, params.evaluate.engine),
         rows=len(test),
         runs=runs,
         floor={
@@ -186,8 +185,14 @@ def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun
 def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Setup]:
     """The normal evaluation, then each variant with one thing changed."""
     size, given = settings.batch_tokens, list(range(count))
-    if settings.engine is not None:
+    if isinstance(settings.engine, Vllm):
         return list(_of_vllm(settings, settings.engine, given, threads))
+    if engine := settings.engine:  # It answers each row alone, so only its threads might matter.
+        halved = engine.model_copy(update={"threads": max(1, engine.threads // 2)})
+        return [
+            Setup("test order", [given], size, engine.threads, engine),
+            Setup("reversed", [given[::-1]], size, halved.threads, halved),
+        ]
     shuffled = random.Random(_SEED).sample(given, count)  # noqa: S311 - not for secrets
     parts = [part for first in range(_PARTS) if (part := shuffled[first::_PARTS])]
     planned = [

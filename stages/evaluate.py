@@ -19,6 +19,7 @@ from pathlib import Path
 from checks.config.params import Evaluate, Params
 from checks.evaluation import scoring
 from checks.formats import decoding
+from checks.formats.engines import LlamaCpp
 from checks.formats.evaluation_reports import (
     Earlier,
     EvaluateMeasured,
@@ -54,7 +55,10 @@ def evaluate(params: Params, root: Path) -> str:
     settings = params.evaluate
     parity = _merged(root)
     base = progress.tree_digest(root / layout.BASE, layout.BASE)
-    merged, full = parity.merged, parity.exported and parity.exported.unquantised
+    merged, full, file = parity.merged, parity.exported and parity.exported.unquantised, None
+    unquantised = layout.UNQUANTISED
+    if isinstance(settings.engine, LlamaCpp):
+        full, unquantised, file = merged, layout.MERGED, _file(parity)
     judged = references.Judged(
         merged=merged,
         test=digest.of_file(root / _TEST).sha256,
@@ -72,18 +76,19 @@ def evaluate(params: Params, root: Path) -> str:
         kind: Answered(baselines.answer(kind, train, test), [], None) for kind in settings.baselines
     }
 
+    asked = [row.messages for row in test]
     answered = {
         name: answers.ask(root, settings, root / folder, model, test, conversations, name)
         for name, folder, model, conversations in (
-            ("candidate", layout.MERGED, merged, [row.messages for row in test]),
+            ("candidate", layout.MERGED, merged, asked),
             ("base", layout.BASE, base, base_messages),
-            *(
-                [(UNQUANTISED, layout.UNQUANTISED, full, [row.messages for row in test])]
-                if full
-                else []
-            ),
         )
     }
+    if full:
+        plain = settings.model_copy(update={"engine": None}) if file else settings
+        answered[UNQUANTISED] = answers.ask(
+            root, plain, root / unquantised, full, test, asked, UNQUANTISED
+        )
     had = _references(root, settings, earlier, judged, test, answered["candidate"])
     uses = {
         name: ReferenceUse(how="absent", merged=None, note=why)
@@ -125,7 +130,7 @@ def evaluate(params: Params, root: Path) -> str:
         prompt_format=judged.prompt_format, base_prompt=answers.asked(test, base_messages),
         confidence=settings.confidence, references=uses, models=models, unquantised=full,
         summary=(*summary, *(draws.sentence(name, part, times) for name, part in spread.items())),
-        engine=settings.engine, decoding=settings.decoding, spread=spread,
+        engine=settings.engine, gguf=file, decoding=settings.decoding, spread=spread,
     )  # fmt: skip
     speeds = {
         name: speed
@@ -152,6 +157,16 @@ def _merged(root: Path) -> ParityReport:
                 "run `./lockstep run merge`",
             )
     return parity
+
+
+def _file(parity: ParityReport) -> str:
+    """The digest of the GGUF file, which is one of the files that the folder's digest is made of."""
+    if parity.gguf is None:
+        raise EvidenceRefused(
+            f"{layout.MERGED}: has no {layout.GGUF}, from which the engine llamacpp answers",
+            "run `./lockstep run merge`",
+        )
+    return parity.gguf.sha256
 
 
 def _references(

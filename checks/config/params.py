@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
 
+from checks.config import file_engine
 from checks.config.data_sources import Data, RuleName
 from checks.config.monitor import Monitor
 from checks.config.release_params import EXCUSABLE, Promote, Serve
@@ -15,7 +16,7 @@ from checks.evaluation import scoring
 from checks.evaluation.baselines import Baseline
 from checks.evaluation.encoder import Vectors
 from checks.formats.decoding import Decoding, draws
-from checks.formats.engines import Vllm
+from checks.formats.engines import Engine, LlamaCpp, Vllm
 from checks.formats.evaluation_reports import EARLIER
 from checks.kinds.chat_template import TEMPLATES
 from checks.kinds.gate import Gate, GateParams, ScoreGate, decided_at
@@ -431,7 +432,7 @@ class Evaluate(Section):
         Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")
     ] = "bf16"
     engine: Annotated[
-        Vllm | None,
+        Engine | None,
         Field(
             description="what generates the answers; null: transformers, in the stage's own process"
         ),
@@ -461,14 +462,15 @@ class Evaluate(Section):
             yield f"scorers {', '.join(kinds)} has one twice|name each scorer once"
         if self.engine and self.decoding:
             yield (
-                "decoding: engine vllm cannot draw the same answers again|remove engine (transformers can), or decoding"
+                f"decoding: engine {self.engine.kind} cannot draw the same answers again|"
+                "remove engine (transformers can), or decoding"
             )
         if self.engine and self.stable_batches:
             yield (
-                "stable_batches has no effect with engine, because vLLM forms its own batches"
+                f"stable_batches has no effect with engine {self.engine.kind}, which forms its own batches"
                 "|remove stable_batches or engine"
             )
-        if self.engine and self.engine.max_rows > self.batch_tokens:
+        if isinstance(self.engine, Vllm) and self.engine.max_rows > self.batch_tokens:
             yield (
                 f"engine.max_rows is {self.engine.max_rows}, but a pass has {self.batch_tokens} tokens, and each row "
                 "needs one or more|lower engine.max_rows or raise batch_tokens"
@@ -631,7 +633,8 @@ class Params(Section):
             baselines=self.evaluate.baselines,
             test_rows=self.validate_.min_rows.test,
             personal_data=self.prepare.personal_data,
-            quantised=self.merge.quantization is not None,
+            quantised=self.merge.quantization is not None
+            or isinstance(self.evaluate.engine, LlamaCpp),
         )
 
     def resolved(self) -> dict[str, Any]:
@@ -694,6 +697,8 @@ class Params(Section):
             yield "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft"
         if problem := quantization.problem(self):
             yield problem
+        if isinstance(self.evaluate.engine, LlamaCpp):
+            yield from file_engine.problems(self)
         for name, suite in self.suites.items():
             if problem := suite.impossible(name, self.suites):
                 yield problem

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from checks.formats.decoding import Decoding, draws
-from checks.formats.engines import Vllm
+from checks.formats.engines import Engine
 from checks.formats.report import Count, ModelName, Report
 from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Record, Sparse
@@ -124,7 +124,9 @@ class ReferenceUse(Record):
 class EvaluationReport(Report, Sparse):
     """The candidate (the merged directory) beside references and baselines, on one test split."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"unquantised", "engine", "decoding", "spread"})
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"unquantised", "engine", "gguf", "decoding", "spread"}
+    )
 
     merged: Digest
     base: Digest
@@ -139,9 +141,12 @@ class EvaluationReport(Report, Sparse):
     # In this order: "candidate", "base", the earlier models that exist, the baselines.
     models: dict[ModelName, ModelResult]
     summary: tuple[str, ...]  # sentences for a person
-    # The 16-bit model that answered beside a candidate of 8 bits.
+    # The 16-bit model that answered beside a candidate of fewer bits, or the safetensors beside a GGUF file.
     unquantised: Digest | None = None
-    engine: Vllm | None = None  # The engine that generated all of its answers; None: transformers.
+    engine: Engine | None = None  # The engine that generated its answers; None: transformers.
+    gguf: Digest | None = (
+        None  # The GGUF file that gave the candidate's answers, if the engine is llama.cpp.
+    )
     # How all models but baselines drew their answers; None: greedily.
     decoding: Decoding | None = None
     # By metric, where there are several draws.

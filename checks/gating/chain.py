@@ -13,6 +13,7 @@ from checks.data.documents import asked
 from checks.data.personal_data import strings
 from checks.evaluation import baselines
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport
+from checks.formats.engines import LlamaCpp
 from checks.formats.evaluation_reports import (
     EvaluationReport,
     NoiseReport,
@@ -260,11 +261,12 @@ def _pairs(
     merged = ("merge", parity.merged if parity else None)
     yield "merged", merged, ("evaluate", evaluation.merged if evaluation else None)
     if parity and evaluation:
-        full = (
-            parity.exported.unquantised if parity.exported else "",
-            evaluation.unquantised or "",
-        )
-        yield "unquantised", ("merge", full[0]), ("evaluate", full[1])
+        by_file = isinstance(evaluation.engine, LlamaCpp)
+        full = parity.exported.unquantised if parity.exported else parity.merged if by_file else ""
+        yield "unquantised", ("merge", full), ("evaluate", evaluation.unquantised or "")
+        written = parity.files.get(layout.GGUF) if by_file else None
+        sha256 = written.sha256 if written else "no file" if by_file else ""
+        yield layout.GGUF, ("merge", sha256), ("evaluate", evaluation.gguf or "")
     yield (
         "scorers",
         ("params.yaml", scorers),

@@ -25,13 +25,13 @@ from tqdm import tqdm
 
 from checks.config.params import Evaluate
 from checks.formats.decoding import Decoding, draws
-from checks.formats.engines import Vllm
+from checks.formats.engines import Engine, LlamaCpp, Vllm
 from checks.formats.report import Count
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
 from checks.records.rows import Message, Record, Row
 from checks.storage import digest, files, layout
-from stages.inference import prompts, vllm, vllm_process
+from stages.inference import llamacpp, prompts, vllm, vllm_process
 from stages.inference.kept_batches import KeptBatches
 
 _STAGES = Path(__file__).parents[1]
@@ -40,8 +40,9 @@ _TEST = layout.SPLITS / "test.jsonl"
 _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors")
 CODE = (
     "cpu_arithmetic.py", "inference/answers.py", "inference/batches.py", "inference/generate.py",
-    "inference/kept_batches.py", "inference/prompts.py", "inference/sampling.py", "inference/unpacking.py",
-    "inference/vllm.py", "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py",
+    "inference/kept_batches.py", "inference/llamacpp.py", "inference/llamacpp_worker.py", "inference/prompts.py",
+    "inference/sampling.py", "inference/unpacking.py", "inference/vllm.py", "inference/vllm_process.py",
+    "inference/vllm_worker.py", "threads.py",
 )  # fmt: skip
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -50,8 +51,8 @@ NotNegative = Annotated[float, Field(ge=0)]
 class Answered(NamedTuple):
     """One model's answers in the order of the rows, the seconds each took, and answers per second.
 
-    Where nothing was generated, there are no seconds and no speed. vLLM gives a speed and no seconds. ``further``: the
-    answers of each row's second and later draws; empty: each row was answered once.
+    Where nothing was generated, there are no seconds and no speed. An engine gives a speed and no seconds. ``further``:
+    the answers of each row's second and later draws; empty: each row was answered once.
     """
 
     texts: list[str]
@@ -80,7 +81,7 @@ class Key(Record):
     batch_tokens: int
     stable_batches: bool
     precision: str
-    engine: Vllm | None
+    engine: Engine | None
     decoding: Decoding | None
     device: str
     threads: Count
@@ -129,6 +130,7 @@ def ask(
 
     Raises EvaluationRefused when the model does not load, or cannot be asked a row.
     """
+    settings = of_folder(settings, folder)
     key = key_of(root, settings, model, rows, conversations)
     if (known := kept(root, key)) is not None:
         tqdm.write(f"{label}: answered before, {len(rows)} rows from {key.path}", file=sys.stderr)
@@ -139,6 +141,13 @@ def ask(
     gc.collect()  # the next model loads into this one's memory
     keep(root, key, model_answers)
     return model_answers
+
+
+def of_folder(settings: Evaluate, folder: Path) -> Evaluate:
+    """The settings for the model in ``folder``: llama.cpp answers only for one that has a GGUF file."""
+    if isinstance(settings.engine, LlamaCpp) and not (folder / layout.GGUF).exists():
+        return settings.model_copy(update={"engine": None})
+    return settings
 
 
 def known(
@@ -157,19 +166,23 @@ def loaded(
 ) -> Loaded:
     """The model in ``folder``, ready to be asked past the cache of whole splits, and without ``kept`` past all.
 
-    ``log``: whether a file may keep what vLLM prints. ``kept``: answers of batches, which vLLM does not make.
+    ``log``: whether a file may keep what an engine prints. ``kept``: answers of batches, which no engine makes.
 
     Raises EvaluationRefused when it does not load, MachineRefused when the engine is not there.
     """
-    if settings.engine is not None:
-        vllm_process.about(root, settings.engine)
-        return partial(_by_vllm, root, folder, log)
+    engine = of_folder(settings, folder).engine
+    if isinstance(engine, Vllm):
+        vllm_process.about(root, engine)
+    elif engine is not None:
+        llamacpp.hold_installed(root, engine)
+    if engine is not None:
+        return partial(_by_engine, root, folder, log)
     from stages.inference import generate
 
     return partial(answer, *generate.load(folder, settings.precision), kept=kept)
 
 
-def _by_vllm(
+def _by_engine(
     root: Path,
     folder: Path,
     log: bool,
@@ -179,7 +192,12 @@ def _by_vllm(
     label: str,
     where: Path = _TEST,
 ) -> Answered:
-    texts, speed = vllm.answer(root, settings, folder, rows, conversations, label, where, log)
+    asked = (settings, folder, rows, conversations, label, where, log)
+    if isinstance(settings.engine, LlamaCpp):
+        texts, speed = llamacpp.answer(root, settings.engine, *asked)
+    else:
+        assert settings.engine is not None
+        texts, speed = vllm.answer(root, settings.engine, *asked)
     return Answered(texts, [], speed)
 
 
@@ -236,10 +254,8 @@ def key_of(
     import torch
 
     versions = {name: version for name in _PACKAGES if (version := _version(name))}
-    computes = device()
-    if settings.engine is not None:
+    if isinstance(settings.engine, Vllm):
         about = vllm_process.about(root, settings.engine)
-        computes = about.device
         versions |= {"vllm": about.vllm, "vllm's torch": about.torch}
     return Key(
         model=model,
@@ -251,7 +267,7 @@ def key_of(
         precision=settings.precision,
         engine=settings.engine,
         decoding=settings.decoding,
-        device=computes,
+        device=computes(root, settings.engine),
         threads=torch.get_num_threads(),
         versions=versions,
         code=digest.of_json({name: digest.of_file(_STAGES / name).sha256 for name in CODE}),
@@ -304,12 +320,23 @@ def prompt_format(folder: Path, settings: Evaluate) -> str:
     )
 
 
+def computes(root: Path, engine: Engine | None) -> str:
+    """Return what computes the answers of ``engine``. Raises MachineRefused without vLLM."""
+    if isinstance(engine, Vllm):
+        return vllm_process.about(root, engine).device
+    return _processor() if engine else device()
+
+
 def device() -> str:
-    """Return what computes the answers: the GPU's name, or the processor's kind and instructions that torch uses."""
+    """Return what torch computes on: the GPU's name, or the processor's kind and instructions."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+
+
+def _processor() -> str:
+    import torch
+
     return f"cpu {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 

@@ -33,6 +33,7 @@ class Generated(NamedTuple):
 
 def answer(
     root: Path,
+    engine: Vllm,
     settings: Evaluate,
     folder: Path,
     rows: Sequence[Row],
@@ -46,9 +47,7 @@ def answer(
     ``log``: whether what vLLM prints is kept. Raises MachineRefused when vLLM is not there, is another version, runs
     out of memory or is killed, and EvaluationRefused when it cannot run the model, or the model cannot be asked.
     """
-    engine = settings.engine
-    assert engine is not None
-    tokenizer, positions, ends = _read(folder)
+    tokenizer, positions, ends = read(folder)
     room = None if positions is None else positions - settings.max_new_tokens
     asked = prompts.tokens(tokenizer, conversations, rows, room, where)
     distinct = sorted({tuple(prompt) for prompt in asked})
@@ -94,7 +93,7 @@ def request_of(
     }  # fmt: skip
 
 
-def _read(folder: Path) -> tuple[Any, int | None, frozenset[int]]:
+def read(folder: Path) -> tuple[Any, int | None, frozenset[int]]:
     """The tokenizer, how many positions the model has, and the ids that end an answer: those of ``generate``."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 

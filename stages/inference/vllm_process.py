@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -140,7 +140,11 @@ def ask(
     environment = _environment() | ({"VLLM_BATCH_INVARIANT": "1"} if engine.batch_invariant else {})
     log_hint = f"; {LOG} has what it printed" if log else ""
     reply: Found | _Failed | None = None
-    with _printed(root, log) as printed, _started(_python(root), environment, printed) as worker:
+    command = [_python(root), *_WORKER]
+    with (
+        printed(root / LOG if log else None) as output,
+        started(command, environment, output) as worker,
+    ):
         assert worker.stdin is not None
         assert worker.stdout is not None
         with suppress(BrokenPipeError):  # it ended: its last words say why
@@ -214,18 +218,18 @@ def _refused(
 
 
 @contextmanager
-def _started(
-    python: str, environment: dict[str, str], printed: IO[bytes] | int
+def started(
+    command: Sequence[str], environment: dict[str, str], output: IO[bytes] | int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The worker, in a process group of its own, of which nothing is left afterwards."""
+    """An engine's worker, in a process group of its own, of which nothing is left afterwards."""
     try:
         worker = subprocess.Popen(
-            [python, *_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, env=environment,
             start_new_session=True,
         )  # fmt: skip
     except OSError as error:  # it was there a moment ago
         raise MachineRefused(
-            f"{python}: {error.strerror}: evaluate.engine needs vLLM", "run again"
+            f"{command[0]}: {error.strerror}: evaluate.engine needs it", "run again"
         ) from error
     try:
         yield worker
@@ -239,13 +243,13 @@ def _started(
 
 
 @contextmanager
-def _printed(root: Path, log: bool) -> Iterator[IO[bytes] | int]:
-    """Where to print: the log, written anew, or nowhere."""
-    if not log:
+def printed(log: Path | None) -> Iterator[IO[bytes] | int]:
+    """Where to print: the file ``log``, written anew, or nowhere."""
+    if log is None:
         yield subprocess.DEVNULL
         return
-    (root / LOG).parent.mkdir(parents=True, exist_ok=True)
-    with (root / LOG).open("wb") as stream:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as stream:
         yield stream
 
 

@@ -101,7 +101,7 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction]) -> Iterato
         yield f"- {sentence}"
     scorers = list(report.models["candidate"].metrics)
     yield "\n## Models\n"
-    by = f" Answered by vLLM {report.engine.version}." if report.engine else ""
+    by = f" Answered by {report.engine.named}." if report.engine else ""
     if report.decoding:
         by += f" Answers are sampled: {report.decoding.named}, {report.decoding.draws} of each row."
     yield f"{report.rows} test rows, {report.confidence:.0%} intervals.{by}\n"

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import click
 
-from checks.storage import layout
+from checks.formats.engines import LLAMACPP, LLAMACPP_PYTHON
 from stages.tools import environments
 
-ENVIRONMENT = layout.STATE / "llamacpp"
 SERVER = (
     Path(__file__).parents[2] / "release" / "runtimes" / "recipes" / "llamacpp" / "llama-server"
 )
@@ -21,7 +20,7 @@ def make(folder: Path, version: str) -> Path:
 
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
     """
-    python = environments.fresh(folder, "LOCKSTEP_LLAMACPP", version)
+    python = environments.fresh(folder, LLAMACPP_PYTHON, version)
     environments.install(python, f"xllamacpp=={version}")
     server = python.with_name("llama-server")
     _, text = SERVER.read_text(encoding="utf-8").split("\n", 1)
@@ -33,8 +32,8 @@ def make(folder: Path, version: str) -> Path:
 @click.command()
 @click.argument("version")
 def main(version: str) -> None:
-    """Make .lockstep/llamacpp. VERSION: of xllamacpp; the runtime names the one that was tested."""
-    environments.run(lambda: make(ENVIRONMENT, version))
+    """Make .lockstep/llamacpp. VERSION: as evaluate.engine.version; the runtime names the one that was tested."""
+    environments.run(lambda: make(LLAMACPP, version))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from checks.config.params import Evaluate
-from checks.formats.engines import PYTHON
+from checks.formats.engines import PYTHON, Vllm
 from checks.process.errors import EvaluationRefused, MachineRefused, ParamsRefused, Refusal
 from checks.records.rows import Message, Row
 from checks.storage import digest
@@ -269,7 +269,7 @@ def test_a_killed_stage_leaves_no_process(
     number: signal.Signals, tmp_path: Path, tiny_base: Path, settings: Evaluate
 ) -> None:
     env = os.environ | {"STANDIN_DOES": "hangs", "STANDIN_SEEN": str(tmp_path / "seen"), "PYTHONPATH": str(REPOSITORY)}
-    assert settings.engine is not None
+    assert isinstance(settings.engine, Vllm)
     request = vllm.request_of(settings, settings.engine, tiny_base, [(5, 6), (7,)], {2})
     stage = subprocess.Popen(
         [sys.executable, "-c", STAGE, json.dumps(ENGINE), json.dumps(request)],
@@ -316,7 +316,7 @@ def test_calibrate_changes_the_rows_and_the_size_of_a_pass(settings: Evaluate) -
         "test order", "shuffled 1, in 2 parts", "test order", "test order, 1 at a time",
     ]  # fmt: skip
     assert [setup.batch_tokens for setup in planned] == [2048, 2048, 1024, 2048]
-    assert [setup.engine.max_rows for setup in planned if setup.engine] == [4, 4, 4, 1]
+    assert [setup.engine.max_rows for setup in planned if isinstance(setup.engine, Vllm)] == [4, 4, 4, 1]
     assert all(sorted(number for part in setup.parts for number in part) == list(range(9)) for setup in planned)
     assert len(calibrate.setups(settings, 1, 2, "cpu")[1].parts) == 1
 

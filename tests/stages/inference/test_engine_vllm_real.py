@@ -118,7 +118,7 @@ def test_what_it_cannot_do_is_one_refusal(
     folder = tmp_path / "model"
     shutil.copytree(model, folder)
     spoil(folder)
-    assert settings.engine is not None
+    assert isinstance(settings.engine, Vllm)
     engine = settings.engine.model_copy(update=change)
     with pytest.raises(kind, match=said) as refused:
         ask(tmp_path, settings.model_copy(update={"engine": engine}), folder)
