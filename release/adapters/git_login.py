@@ -7,10 +7,10 @@ server that the workflow runs on and to no other.
 import base64
 import os
 from collections.abc import Mapping
-from urllib.parse import urlsplit
+
+from release.adapters.registry import addresses
 
 _SERVER = "https://github.com"
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
 def configured(environment: Mapping[str, str]) -> dict[str, str]:
@@ -20,16 +20,11 @@ def configured(environment: Mapping[str, str]) -> dict[str, str]:
     """
     token = environment.get("LOCKSTEP_TOKEN") or environment.get("GITHUB_TOKEN")
     server = (environment.get("GITHUB_SERVER_URL") or _SERVER).rstrip("/")
-    try:
-        parts = urlsplit(server)
-    except ValueError:  # no address: nobody is sent a token
-        return {}
-    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOCAL)
     count = environment.get("GIT_CONFIG_COUNT", "0")
     if (
         environment.get("GITHUB_ACTIONS") != "true"
         or not token
-        or not safe
+        or not addresses.is_private_way(server)
         or not count.isdecimal()
     ):
         return {}

@@ -155,10 +155,6 @@ class GitHub(Forge):
         except Forbidden:
             return None
 
-    def read(self, path: str, *, many: bool = False) -> Any:
-        """Return what lies at ``path`` below the API's address: an object, or a list where there are ``many``."""
-        return self.ask("GET", path, many=many)
-
     def comments(self, number: int) -> Iterator[Comment]:
         """Every comment of a pull request, from all pages, the oldest first."""
         for comment in self.pages(f"{self._base}/issues/{number}/comments?", "comments"):
@@ -169,9 +165,8 @@ class GitHub(Forge):
     ) -> Iterator[Pull]:
         """The pull requests into ``base`` from branches of this repository, or from its branch ``head`` alone."""
         owner = self.where.repository.partition("/")[0]
-        query = f"state={state}&base={quote(base)}" + (
-            f"&head={quote(owner)}:{quote(head)}" if head else ""
-        )
+        of_branch = f"&head={quote(owner)}:{quote(head)}" if head else ""
+        query = f"state={state}{of_branch}&base={quote(base)}"
         for value in self.pages(f"{self._base}/pulls?{query}", "pull requests"):
             try:
                 pull = Pull.model_validate(value)
@@ -196,17 +191,12 @@ class GitHub(Forge):
         """Open a pull request of the branch ``head`` into ``base``; its address. One that is open already is taken."""
         asked = {"title": title, "head": head, "base": base, "body": body}
         try:
-            made = self.once("POST", f"{self._base}/pulls", asked)
+            address = _text(self.once("POST", f"{self._base}/pulls", asked), "html_url")
         except RequestError as trouble:
-            if trouble.status != 422:  # one is open, or it cannot be
+            pull = next(self.pulls("open", base, head), None) if trouble.status == 422 else None
+            if pull is None:  # None is open, so that it cannot be opened.
                 raise
-            owner = self.where.repository.partition("/")[0]
-            query = f"?state=open&head={quote(owner)}:{quote(head)}&base={quote(base)}"
-            pulls = self.ask("GET", f"{self._base}/pulls{query}", many=True)
-            if not pulls or not isinstance(pulls[0], dict):
-                raise
-            made = pulls[0]
-        address = _text(made, "html_url")
+            address = pull.url
         if not address.startswith(("https://", "http://")):
             raise RequestError("says nothing of the pull request that it took")
         return redact(address, 500)

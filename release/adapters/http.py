@@ -9,8 +9,8 @@ import urllib3.exceptions
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from checks.process.text import redact
+from release.adapters.registry import addresses
 
-_LOCAL = ("127.0.0.1", "localhost", "::1")
 _LONGEST = 200  # characters of the system's words
 M = TypeVar("M", bound=BaseModel)
 # Of an answer: what is null is empty, and some servers give numbers.
@@ -34,17 +34,7 @@ class TooLarge(ValueError):  # noqa: N818 - the caller has a word of its own for
 
 def takes_token(address: str) -> bool:
     """Whether a token may be sent there: https, or http on this machine; without a login and a query."""
-    try:
-        parts = urlsplit(address)
-    except ValueError:
-        return False
-    plain = parts.scheme == "http" and parts.hostname in _LOCAL
-    return bool(
-        (parts.scheme == "https" or plain)
-        and parts.hostname
-        and parts.username is None
-        and not parts.query
-    )
+    return addresses.is_private_way(address) and not urlsplit(address).query
 
 
 def body(response: requests.Response, largest: int) -> bytes:

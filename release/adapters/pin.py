@@ -4,16 +4,14 @@ The file lockstep-requirements.txt is one of pip's, so that Dependabot and Renov
 are packages with kinds: Lockstep's own that an extra installs, and the team's.
 """
 
-import hashlib
+import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator
-from email import message_from_bytes
 from pathlib import Path
-from typing import NamedTuple
-from zipfile import ZipFile
+from typing import Any, NamedTuple
 
 from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
@@ -145,21 +143,13 @@ def of(version: str | None, extras: str = EXTRAS, named: Collection[str] = ()) -
     """
     if version is not None and not _VERSION.fullmatch(version):
         raise ParamsRefused(f"{version!r}: is not a version", "give one such as 0.2.0")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pip = _pip(folder)
-        wheel = _downloaded(pip, folder, distribution.NAME, version)
-        version = wheel.name.split("-")[1]
-        with ZipFile(wheel) as archive:
-            metadata = archive.read(f"lockstep_llm-{version}.dist-info/METADATA")
-        requirements = message_from_bytes(metadata).get_all("Requires-Dist") or []
-        extra = own_packages(requirements, {part.strip() for part in extras.split(",")})
-        wanted = sorted(extra | own_packages(requirements).intersection(named))
-        packages = (
-            Package(package, version, _sha256(_downloaded(pip, folder, package, version)))
-            for package in wanted
-        )
-        return Pin(extras, version, _sha256(wheel), tuple(packages))
+    wheel, metadata = _wheel(distribution.NAME, version)
+    version = metadata["version"]
+    requirements = metadata.get("requires_dist", [])
+    extra = own_packages(requirements, {part.strip() for part in extras.split(",")})
+    wanted = sorted(extra | own_packages(requirements).intersection(named))
+    packages = (Package(package, version, (_wheel(package, version)[0],)) for package in wanted)
+    return Pin(extras, version, (wheel,), tuple(packages))
 
 
 def own_packages(requirements: Iterable[str], extras: Iterable[str] | None = None) -> set[str]:
@@ -177,29 +167,28 @@ def own_packages(requirements: Iterable[str], extras: Iterable[str] | None = Non
     return {canonical(requirement.name) for requirement in own}
 
 
-def _downloaded(pip: list[str], folder: Path, name: str, version: str | None) -> Path:
-    """Return the wheel of a package, downloaded into a folder of its own. Raises MachineRefused if pip brings none."""
+def _wheel(name: str, version: str | None) -> tuple[str, dict[str, Any]]:
+    """Return SHA-256 and metadata of the wheel that pip would install. Raises MachineRefused if pip brings none."""
     requirement = name if version is None else f"{name}=={version}"
-    wheels = folder / name
     options = ["--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check"]
-    command = [*pip, "download", *options, "-d", str(wheels), requirement]
+    report = ["--dry-run", "--ignore-installed", "--report", "-"]
     # Nothing is imported from the current folder, and no index is asked for a pin that is not known yet.
-    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
-    found = list(wheels.glob("*.whl"))
-    if done.returncode or len(found) != 1:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*_pip(Path(folder)), "install", *options, *report, requirement]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=folder)
+    if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
         why = redact(" ".join(lines[-1:]) or f"pip ended with {done.returncode}", 200)
         raise MachineRefused(
             f"{requirement}: pip brings no wheel: {why}",
             "name an index or a folder that has it: PIP_INDEX_URL, PIP_FIND_LINKS",
         )
-    if not re.fullmatch(rf"{name.replace('-', '_')}-[^-]+-py3-none-any\.whl", found[0].name):
-        raise MachineRefused(f"{found[0].name}: is not a wheel of {name}", "use another index")
-    return found[0]
-
-
-def _sha256(wheel: Path) -> tuple[str]:
-    return (hashlib.sha256(wheel.read_bytes()).hexdigest(),)
+    (wheel,) = json.loads(done.stdout)["install"]
+    source = wheel["download_info"]
+    sha256 = source["archive_info"].get("hashes", {}).get("sha256")
+    if not sha256 or not source["url"].endswith("-py3-none-any.whl"):
+        raise MachineRefused(f"{requirement}: is not a wheel of {name}", "use another index")
+    return sha256, wheel["metadata"]
 
 
 def _pip(folder: Path) -> list[str]:

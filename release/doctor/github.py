@@ -5,8 +5,7 @@ Each path is requested once. A request has the time limit ``DEADLINE``; after on
 
 import os
 import shutil
-from multiprocessing import TimeoutError as PoolTimeoutError
-from multiprocessing.pool import ThreadPool
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -16,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from checks.process.errors import RemoteRefused
 from checks.process.text import redact
 from release.adapters import github
+from release.adapters.deadline import within
 from release.adapters.git import Git
 from release.adapters.github import Forbidden, GitHub, Place
 from release.adapters.retries import Patience, RequestError
@@ -35,17 +35,9 @@ class Session:
     def __init__(self, place: Place, token: str, deadline: float = DEADLINE) -> None:
         self._client = GitHub(place, token, _PATIENCE)
         self._deadline = deadline
-        # A slow trickle of bytes never ends a read timeout, so the caller's wait must end.
-        self._pool = ThreadPool(1)
         self._answers: dict[str, Any] = {}
         self._stopped: Unseen | None = None  # Why no more requests are made.
         self.repository = place.repository
-
-    def __enter__(self) -> "Session":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.terminate()
 
     def one(self, path: str, permission: str, *keys: str) -> dict[str, Any]:
         """Return the object at ``path``, below the repository or from / on. Raises Unseen if it lacks one of ``keys``.
@@ -83,10 +75,10 @@ class Session:
             below = (
                 path[1:] if path.startswith("/") else f"repos/{self.repository}/{path}".rstrip("/")
             )
+            asked = partial(self._client.ask, "GET", below, many=many)
             try:
-                waiting = self._pool.apply_async(self._client.read, (below,), {"many": many})
-                self._answers[path] = waiting.get(self._deadline)
-            except PoolTimeoutError:
+                self._answers[path] = within(self._deadline, asked)
+            except TimeoutError:
                 self._stopped = Unseen(
                     f"GitHub does not answer within {self._deadline:g} s", _LATER
                 )

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from checks.config import params_file
 from checks.process import distribution
 from checks.process.errors import Refusal
+from checks.process.text import redact
 from checks.storage import layout
 from release.adapters import commits, dvc, merge_conflicts, process
 from release.doctor.check import Check, Lesser, Wanted, walk, want
@@ -145,10 +146,10 @@ def _dvc_remote(machine: Machine) -> str:
     if package and not importlib.util.find_spec(f"dvc_{package}"):
         is_extra = package in ("s3", "gs")
         raise Lesser(
-            f"{_bare(address)} needs dvc-{package}, which is not installed",
+            f"{redact(address)} needs dvc-{package}, which is not installed",
             distribution.install(package) if is_extra else f"pip install dvc-{package}",
         )
-    return "; ".join(map(_bare, addresses))
+    return "; ".join(map(redact, addresses))
 
 
 def _mlflow(machine: Machine) -> str:
@@ -156,10 +157,12 @@ def _mlflow(machine: Machine) -> str:
     if not uri:
         uri = params_file.load(machine.root / layout.PARAMS).tracking.uri
     if urlsplit(uri).scheme not in ("http", "https"):
-        return f"{_bare(uri)}, in this repository"
+        return f"{redact(uri)}, in this repository"
     state = _http(uri.rstrip("/") + "/health")
-    want(state == "200", f"{_bare(uri)}: {state}", "start the server, or unset MLFLOW_TRACKING_URI")
-    return _bare(uri)
+    want(
+        state == "200", f"{redact(uri)}: {state}", "start the server, or unset MLFLOW_TRACKING_URI"
+    )
+    return redact(uri)
 
 
 def _docker(_: Machine) -> str:
@@ -201,16 +204,6 @@ def _http(url: str) -> str:
         return str(error.code)
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error))
-
-
-def _bare(uri: str) -> str:
-    """Return a URI without user, password and query."""
-    parts = urlsplit(uri)
-    return (
-        uri
-        if "@" not in parts.netloc
-        else parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
-    )
 
 
 WANTED = (

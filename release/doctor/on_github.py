@@ -36,8 +36,8 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
             fix = f"gh auth login as an administrator, or GITHUB_TOKEN=… of {_ALL}"
             unknown = "needs a token: there is no GITHUB_TOKEN and no login of gh"
             return [Check("repository", "unknown", unknown, _EVERY, fix), *local]
-        with Session(place, token, deadline) as session:
-            first, *others = _checks(session, target, github.on_github_com(place))
+        session = Session(place, token, deadline)
+        first, *others = _checks(session, target, github.on_github_com(place))
     except RemoteRefused as refused:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
     return [

@@ -5,7 +5,7 @@ Blobs are copied several at once: existing ones are skipped, and the first failu
 
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Literal
 
@@ -18,6 +18,7 @@ from checks.records.identity import CommitHash, Digest
 from checks.records.rows import Record
 from checks.storage import digest
 from release import runtimes
+from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import MANIFEST, Seen, Store
 from release.image import image, weights
 from release.image.image import Added
@@ -157,9 +158,51 @@ def _report(recipe: Recipe, added: list[Added], stored_image: str, documents: in
 
 def planned(recipe: Recipe, cache: Cache) -> Plan:
     """Return what building ``recipe`` would store. Raises as the target does."""
-    about = recipe.about
-    digests = [stored(recipe.target, cache, layer) for layer in recipe.layers]
-    blobs = (*_base(recipe), *_weights(recipe, cache, digests), *_documents(recipe, digests))
+    about, target = recipe.about, recipe.target
+    digests = [stored(target, cache, layer) for layer in recipe.layers]
+    # All digests are equally long, so the sizes of config and manifest are known before the layers are hashed.
+    added = [
+        Added(layer_digest or about.model, layer.size, layer.title)
+        for layer, layer_digest in zip(recipe.layers, digests, strict=True)
+    ]
+    config, manifest = documents(recipe, added)
+    known = None not in digests
+    config_digest = digest.of_bytes(config) if known else None
+    base = [
+        PlannedBlob(
+            kind="base",
+            title=f"layer {number} of the base",
+            digest=layer.digest,
+            size=layer.size,
+            there=target.has(layer.digest, layer.size),
+        )
+        for number, layer in enumerate(recipe.base.layers if recipe.base else (), 1)
+    ]
+    weights_blobs = [
+        PlannedBlob(
+            kind="weights",
+            title=layer.title,
+            digest=cache.get(layer),
+            size=layer.size,
+            there=layer_digest is not None,
+        )
+        for layer, layer_digest in zip(recipe.layers, digests, strict=True)
+    ]
+    config_blob = PlannedBlob(
+        kind="config",
+        title="config",
+        digest=config_digest,
+        size=len(config),
+        there=config_digest is not None and target.has(config_digest, len(config)),
+    )
+    manifest_blob = PlannedBlob(
+        kind="manifest",
+        title="manifest",
+        digest=digest.of_bytes(manifest) if known else None,
+        size=len(manifest),
+        there=False,
+    )
+    blobs = (*base, *weights_blobs, config_blob, manifest_blob)
     return Plan(
         target=recipe.target.name,
         tag=recipe.tag,
@@ -175,64 +218,11 @@ def planned(recipe: Recipe, cache: Cache) -> Plan:
     )
 
 
-def _base(recipe: Recipe) -> list[PlannedBlob]:
-    return [
-        PlannedBlob(
-            kind="base",
-            title=f"layer {number} of the base",
-            digest=layer.digest,
-            size=layer.size,
-            there=recipe.target.has(layer.digest, layer.size),
-        )
-        for number, layer in enumerate(recipe.base.layers if recipe.base else (), 1)
-    ]
-
-
-def _weights(recipe: Recipe, cache: Cache, stored: Sequence[str | None]) -> list[PlannedBlob]:
-    return [
-        PlannedBlob(
-            kind="weights",
-            title=layer.title,
-            digest=cache.get(layer),
-            size=layer.size,
-            there=layer_digest is not None,
-        )
-        for layer, layer_digest in zip(recipe.layers, stored, strict=True)
-    ]
-
-
-def _documents(recipe: Recipe, stored: Sequence[str | None]) -> tuple[PlannedBlob, PlannedBlob]:
-    """Return the config and the manifest. All digests are equally long, so their sizes are known before the layers."""
-    added = [
-        Added(layer_digest or recipe.about.model, layer.size, layer.title)
-        for layer, layer_digest in zip(recipe.layers, stored, strict=True)
-    ]
-    config, manifest = documents(recipe, added)
-    known = None not in stored
-    config_digest = digest.of_bytes(config)
-    return (
-        PlannedBlob(
-            kind="config",
-            title="config",
-            digest=config_digest if known else None,
-            size=len(config),
-            there=known and recipe.target.has(config_digest, len(config)),
-        ),
-        PlannedBlob(
-            kind="manifest",
-            title="manifest",
-            digest=digest.of_bytes(manifest) if known else None,
-            size=len(manifest),
-            there=False,
-        ),
-    )
-
-
 def copy_job(source: Store, target: Store, digest: str, size: int) -> Job:
     """Copy one blob between stores: mounted within one registry, else streamed."""
 
     def job(seen: Callable[[int], object]) -> None:
-        if target.borrow(digest, size, source):
+        if isinstance(target, Repository) and target.borrow(digest, size, source):
             seen(size)
         else:
             target.add(Borrowed(source, digest, size), digest, seen)

@@ -13,7 +13,6 @@ from release.adapters.registry.documents import (
     CONFIG,
     LAYERS,
     Descriptor,
-    Document,
     Entry,
     Index,
     Manifest,
@@ -68,14 +67,12 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
     if reference.digest is None:
         raise _unpinned(store, reference, name)
     document = store.document(reference.digest)
-    _holds(document, reference.digest, name)
     manifest = documents.read(document, name)
     index = None
     if isinstance(manifest, Index):
         index = reference.digest
         entry = _choose(manifest, platform, name)
         document = store.document(entry.digest)
-        _holds(document, entry.digest, name)
         manifest = documents.read(document, f"{name}, {platform}")
         if not isinstance(manifest, Manifest):
             raise BuildRefused(
@@ -112,13 +109,6 @@ def _unpinned(store: Store, reference: Reference, name: str) -> Refusal:
     tag = reference.tag or ("latest" if reference.host else None)
     pinned = str(reference._replace(tag=tag, digest=store.document(tag or "").digest))
     return BuildRefused(f"{name}: is not pinned: a tag moves", f"write serve.base: {pinned}")
-
-
-def _holds(document: Document, digest: str, name: str) -> None:
-    if document.digest != digest:
-        raise RegistryRefused(
-            f"{name}: {document.digest} came for {digest}", "check what answers under that name"
-        )
 
 
 def _choose(index: Index, platform: str, name: str) -> Entry:

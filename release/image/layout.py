@@ -32,7 +32,6 @@ from release.adapters.registry.documents import (
     Index,
     Manifest,
     Seen,
-    Store,
     StoreUnavailable,
 )
 from release.image.hash_cache import Known, state
@@ -124,10 +123,6 @@ class Layout:
             raise _absent(path, str(error.strerror)) from error
         except OSError as error:
             raise _damaged(path, error.strerror or str(error)) from error
-
-    def borrow(self, digest: str, size: int, source: Store) -> bool:
-        """Always False: a hashed copy is safer than a link to a file that others can change."""
-        return False
 
     def document(self, reference: str) -> Document:
         """The manifest or index by digest, by tag, or for an empty reference the only one."""

@@ -4,13 +4,11 @@ Every store is reached through MLflow's own client, in a process of its own, whi
 """
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
@@ -18,6 +16,7 @@ import release
 from checks.config.params import Params
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
+from checks.process.text import redact
 from release.adapters import commits, process
 from release.mirrors.compare import PREFIX, VERSION, ReleasedVersion, WantedModel
 from release.mirrors.mlmodel import SIGNATURE
@@ -32,10 +31,14 @@ _SQLITE = "sqlite:///"
 
 
 class Address(NamedTuple):
-    """A store. ``shown`` has no user, password, query or fragment."""
+    """A store."""
 
     uri: str
-    shown: str
+
+    @property
+    def shown(self) -> str:
+        """Its name in messages, without a login and a query."""
+        return redact(self.uri)
 
 
 def address(root: Path, params: Params) -> Address:
@@ -46,7 +49,7 @@ def address(root: Path, params: Params) -> Address:
         uri = f"{_SQLITE}{(root / path).resolve()}"
     elif ":" not in uri and uri != "databricks":
         uri = str((root / uri).resolve())
-    return Address(uri, _public(uri))
+    return Address(uri)
 
 
 def absent(where: Address) -> bool:
@@ -116,12 +119,3 @@ def ask(where: Address, wanted: WantedModel, fix: bool, seconds: float) -> list[
     if done.trouble:
         raise MirrorUnavailable(done.trouble)
     return list(done.findings)
-
-
-def _public(uri: str) -> str:
-    bare = re.split(r"[?#]", re.sub(r"^([^:/]+://)[^/]*@", r"\1", uri), maxsplit=1)[0]
-    try:
-        _ = urlsplit(bare).port  # a password with a slash in it would be read as one
-    except ValueError:
-        return "(a URI that cannot be read)"
-    return bare

@@ -6,8 +6,6 @@ A missing image cannot be made from git. Its evidence can be attached again, bec
 import contextlib
 import json
 from collections.abc import Callable, Iterable
-from multiprocessing import TimeoutError as PoolTimeoutError
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -15,6 +13,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.statement import ENVELOPE
 from checks.process.errors import BuildRefused, EvidenceRefused, Refusal, RegistryRefused
 from checks.storage import digest
+from release.adapters import deadline
 from release.adapters.registry import documents, reference
 from release.adapters.registry.documents import Store
 from release.evidence import attach, attached_statements, dsse, sigstore
@@ -140,14 +139,11 @@ def _answers(store: Store) -> None:
 
 
 def _within(seconds: float, ask: Callable[[], _T]) -> _T:
-    """Return the result of ``ask``. Raises MirrorUnavailable if it takes too long, and abandons the thread."""
-    pool = ThreadPool(1)
+    """Return the result of ``ask``. Raises MirrorUnavailable if it takes too long."""
     try:
-        return pool.apply_async(ask).get(seconds)
-    except PoolTimeoutError:
+        return deadline.within(seconds, ask)
+    except TimeoutError:
         raise MirrorUnavailable(f"no answer within {seconds:g} s") from None
-    finally:
-        pool.terminate()
 
 
 def _drift(what: str, git: str, mirror: str, *, fix: str = "", todo: str = "") -> MirrorFinding:

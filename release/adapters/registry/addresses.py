@@ -3,22 +3,9 @@
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
-from checks.process.errors import RegistryRefused
-
 _PORTS = {"http": 80, "https": 443}
-# Docker Hub serves its API under another name.
-_ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 Origin = tuple[str, str, int]
-
-
-def api_host(host: str) -> str:
-    """HOST[:PORT] that answers the API of a registry. Raises RegistryRefused when it is no address."""
-    if (parts := split(f"https://{host}/")) is None or parts.netloc != host:
-        raise RegistryRefused(
-            f"{host!r} is no address of a registry", "write it as HOST or HOST:PORT"
-        )
-    return _ALIASES.get(host.lower(), host)
 
 
 def split(url: str) -> SplitResult | None:

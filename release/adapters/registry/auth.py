@@ -97,39 +97,37 @@ def login(host: str) -> Login | None:
     from docker.errors import DockerException
 
     path = config_path()
-    problem, document, stored = "", None, None
     try:
         document = json.loads(path.read_bytes()) if path.exists() else {}
+        if document == {}:
+            return None
+        config = docker_auth.load_config(config_dict=document)
+        helper = config.get_credential_store(host)
+        if not helper or shutil.which(f"docker-credential-{helper}"):
+            return _login(docker_auth.resolve_authconfig(config, host) or {})
+        problem = f"names docker-credential-{helper} for {host}, which is not on the PATH"
     except OSError as error:
         problem = f"cannot be read: {error.strerror or type(error).__name__}"
-    except (ValueError, RecursionError):
-        problem = "is no JSON"
-    if isinstance(document, dict) and document:
-        try:
-            config = docker_auth.load_config(config_dict=document)
-            helper = config.get_credential_store(host)
-            if helper and not shutil.which(f"docker-credential-{helper}"):
-                problem = f"names docker-credential-{helper} for {host}, which is not on the PATH"
-            else:
-                stored = docker_auth.resolve_authconfig(config, host)
-        except (DockerException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            # Neither text nor chain of these: they may quote what was decoded, or what a helper printed.
-            problem = f"gives no credentials for {host}: its entry or helper is broken ({type(error).__name__})"
-    elif not problem and document != {}:
-        problem = "is no JSON object"
-    if problem:
-        raise RegistryRefused(
-            f"{path}: {problem}", f"fix it, or run `docker logout {host}` and `docker login {host}`"
-        )
-    return _login(stored or {})
+    except (
+        DockerException,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        # Neither text nor chain of these: they may quote what was decoded, or what a helper printed.
+        problem = f"gives no credentials for {host}: its JSON, entry or helper is broken ({type(error).__name__})"
+    raise RegistryRefused(
+        f"{path}: {problem}", f"fix it, or run `docker logout {host}` and `docker login {host}`"
+    )
 
 
 def _login(stored: dict[str, Any]) -> Login | None:
     values = {str(key).lower(): value for key, value in stored.items() if isinstance(value, str)}
-    found = Login(
-        values.get("username", ""), values.get("password", ""), values.get("identitytoken", "")
-    )
-    return found if found.identity or found.username else None
+    names = ("username", "password", "identitytoken")
+    login = Login(*(values.get(name, "") for name in names))
+    return login if login.identity or login.username else None
 
 
 class Authorization:

@@ -68,9 +68,7 @@ class Document(NamedTuple):
 class Blob(Protocol):
     """Bytes that can be read more than once without being held in memory."""
 
-    @property
-    def size(self) -> int:
-        """Bytes in all."""
+    size: int
 
     def blocks(self) -> Iterator[bytes]:
         """Return all bytes, in blocks of some megabytes."""
@@ -97,9 +95,6 @@ class Store(Protocol):
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """Return the blob's bytes, checked against digest and size before the last block is given."""
-
-    def borrow(self, digest: str, size: int, source: "Store") -> bool:
-        """Take the blob from another repository of the same registry without sending it; False where that cannot be."""
 
     def document(self, reference: str) -> Document:
         """Return the manifest or index by tag or digest, checked against the digest where it is one."""

@@ -10,6 +10,7 @@ from pydantic import AliasPath, BaseModel, Field
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 
+from checks.process.errors import RegistryRefused
 from checks.process.text import redact
 from release.adapters import http
 from release.adapters.registry import addresses, tls
@@ -23,6 +24,9 @@ _REDIRECTS = 5
 _LONGEST = 200  # characters of what a registry says
 _POOL = 32  # Idle connections that are kept: more than any number of threads that send.
 _FIRST_TRIES = 4  # Tries of a registry that never answered: its name may be wrong.
+
+# Docker Hub serves its API under another name.
+_ALIASES = {"docker.io": "registry-1.docker.io", "index.docker.io": "registry-1.docker.io"}
 
 
 class _Error(BaseModel):
@@ -39,7 +43,7 @@ class Transport:
         self.host = host
         self.patience = patience
         self.auth = Authorization(host, self._token)
-        self._api = addresses.api_host(host)
+        self._api = api_host(host)
         self._lock = threading.Lock()
         self._base: str | None = None
         self._adapter = HTTPAdapter(pool_maxsize=_POOL)
@@ -264,3 +268,12 @@ class Transport:
                 todo="ask who runs the registry",
             )
         return target
+
+
+def api_host(host: str) -> str:
+    """HOST[:PORT] that answers the API of a registry. Raises RegistryRefused when it is no address."""
+    if (parts := addresses.split(f"https://{host}/")) is None or parts.netloc != host:
+        raise RegistryRefused(
+            f"{host!r} is no address of a registry", "write it as HOST or HOST:PORT"
+        )
+    return _ALIASES.get(host.lower(), host)

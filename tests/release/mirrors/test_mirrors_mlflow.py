@@ -343,7 +343,7 @@ def test_every_kind_of_image_is_a_source_that_mlflow_takes(store: ModelRegistry,
 
 
 def ask(uri: str, asked: WantedModel, seconds: float = 60, *, fix: bool = True) -> list[MirrorFinding]:
-    return mlflow.ask(Address(uri, "shown"), asked, fix, seconds)
+    return mlflow.ask(Address(uri), asked, fix, seconds)
 
 
 @STORES

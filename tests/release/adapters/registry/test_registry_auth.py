@@ -213,13 +213,13 @@ def test_a_broken_configuration_is_refused_without_its_contents(basic: Registry,
 
 
 def test_docker_hub_has_its_own_api_host_and_key(docker: Path) -> None:
-    from release.adapters.registry import addresses
+    from release.adapters.registry import transport
 
     docker_config(docker, "https://index.docker.io/v1/")
     found = auth.login("docker.io")
     assert found is not None
     assert (found.username, found.password) == (USER, PASSWORD)
-    assert addresses.api_host("docker.io") == "registry-1.docker.io"
+    assert transport.api_host("docker.io") == "registry-1.docker.io"
     assert repr(found) == object.__repr__(found)
     assert auth.login("example.org") is None
 
