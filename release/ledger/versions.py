@@ -14,7 +14,7 @@ one. A move never waits for a tag: if its name is taken, the move is made withou
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from checks.formats.pointer import Pointer
@@ -196,14 +196,15 @@ def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
 
     Names that are taken are not included: ``disagreements`` reports them.
     """
-    return _missing(name, _Past(tags, moves))
+    past = _Past(tags, moves)
+    return _missing(_wanted(name, past), past)
 
 
-def _missing(name: str, past: _Past) -> tuple[Tag, ...]:
-    return tuple(tag for tag in _wanted(name, past) if not _unless(tag, past)[1])
+def _missing(wanted: Iterable[Tag], past: _Past) -> tuple[Tag, ...]:
+    return tuple(tag for tag in wanted if not _unless(tag, past)[1])
 
 
-def _wanted(name: str, past: _Past) -> Iterable[Tag]:
+def _wanted(name: str, past: _Past) -> Collection[Tag]:
     """Every tag that these moves should have."""
     wanted = dict[str, Tag]()
     for move in past.moves:
@@ -255,10 +256,11 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
             lines.append(
                 f"tag {tag}: {_FOREIGN}: it is not on the commit of {expected.version}, where that move went"
             )
-    for wanted in _wanted(name, past):
-        if (other := past.names.taken(wanted.name)) not in (None, wanted.name):
-            lines.append(f"tag {other}: {_FOREIGN}: tag {wanted.name} cannot be made beside it")
-    return lines + [f"tag {tag.name}: is missing" for tag in _missing(name, past)]
+    wanted = _wanted(name, past)
+    for next_tag in wanted:
+        if (other := past.names.taken(next_tag.name)) not in (None, next_tag.name):
+            lines.append(f"tag {other}: {_FOREIGN}: tag {next_tag.name} cannot be made beside it")
+    return lines + [f"tag {tag.name}: is missing" for tag in _missing(wanted, past)]
 
 
 def _is_of(
