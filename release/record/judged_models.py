@@ -111,7 +111,7 @@ def in_history(root: Path, *revisions: str) -> Known:
     path = root / layout.LOOKS
     here = path.read_bytes() if path.is_file() else None
     versions = commits.versions_of_each(root, PATHS, *revisions)
-    return of(versions | {layout.LOOKS: [text for text in versions[layout.LOOKS] if text != here]})
+    return of(versions | {layout.LOOKS: (text for text in versions[layout.LOOKS] if text != here)})
 
 
 def of(contents: Mapping[Path, Iterable[bytes]]) -> Known:
