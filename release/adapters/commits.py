@@ -6,7 +6,7 @@ name is taken for an option, and none moves between two questions.
 
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +24,7 @@ _TARGETS = (
     "refs/heads/main",
     "refs/heads/master",
 )
+_TOGETHER = 64  # contents of a history that are in memory at a time
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHORT = re.compile(r"[0-9a-f]{4,63}")
 _STEPS = re.compile(r"(.*?)((?:[~^]\d*)*)", re.DOTALL)  # main~2^
@@ -203,16 +204,25 @@ def versions(root: Path, path: Path, *revisions: str) -> list[bytes]:
     return list(_git(root).objects(sorted(_blobs(_changes(root, [path], revisions)))).values())
 
 
-def versions_of_each(root: Path, paths: Sequence[Path], *revisions: str) -> dict[Path, list[bytes]]:
-    """As ``versions`` for several files, with as many processes of git as for one. No path may end with another."""
+def versions_of_each(
+    root: Path, paths: Sequence[Path], *revisions: str
+) -> dict[Path, Iterator[bytes]]:
+    """As ``versions`` for several files, with as many processes of git as for one. No path may end with another.
+
+    Contents are read while they are asked for, a few at a time: those of a long history do not fit into memory.
+    """
     lines = _changes(root, paths, revisions)
     # The lines name files from the top of the repository, in quotes if a folder's name has special characters.
     versions = {
         path: _blobs(line for line in lines if line.rstrip('"').endswith(path.as_posix()))
         for path in paths
     }
-    objects = _git(root).objects(sorted(set().union(*versions.values())))
-    return {path: [objects[name] for name in sorted(names)] for path, names in versions.items()}
+    return {path: _contents(root, sorted(names)) for path, names in versions.items()}
+
+
+def _contents(root: Path, blobs: Sequence[str]) -> Iterator[bytes]:
+    for start in range(0, len(blobs), _TOGETHER):
+        yield from _git(root).objects(blobs[start : start + _TOGETHER]).values()
 
 
 def _changes(root: Path, paths: Sequence[Path], revisions: Sequence[str]) -> list[str]:

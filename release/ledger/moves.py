@@ -16,6 +16,7 @@ push.
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -47,7 +48,8 @@ class _Step(NamedTuple):
 
 def history(git: Git, walked: Walk, paths: Mapping[str, str]) -> dict[str, tuple[Move, ...]]:
     """All moves of each environment, oldest first; ``paths`` are their pointers'."""
-    steps = {name: list(_steps(walked, path)) for name, path in paths.items()}
+    by_path = _steps(walked, frozenset(paths.values()))
+    steps = {name: by_path[path] for name, path in paths.items()}
     every = [step for some in steps.values() for step in some]
     blobs = {
         blob.name for step in every for blob in (step.before, step.after) if blob.mode in REGULAR
@@ -97,25 +99,35 @@ def recorded(ran: Iterable[Move], pointer: Pointer) -> datetime | None:
     return min(own, default=None)
 
 
-def _steps(walked: Walk, path: str) -> Iterator[_Step]:
+def _steps(walked: Walk, paths: frozenset[str]) -> defaultdict[str, list[_Step]]:
+    """Return the moves of each path, oldest first. Each commit is looked at once, whatever the number of paths."""
     commits = walked.commits
     latest = int(time.time()) + SKEW
-    so_far = own = NOTHING  # What runs by the moves so far, and on the branch itself.
+    # What runs on the branch itself. After each landing, the moves so far say the same.
+    own: defaultdict[str, Blob] = defaultdict(lambda: NOTHING)
+    steps: defaultdict[str, list[_Step]] = defaultdict(list)
     at = 0  # the latest date so far that is believed
     for name, brought in walked.landings:
-        own = commits[name].gave.get(path, own)
         at = max([at, *_believed((commits[other] for other in brought), latest)])
-        steps = [
-            (other, commits[other].gave[path]) for other in brought if path in commits[other].gave
-        ]
-        if (steps[-1][1] if steps else so_far) != own:
-            steps.append((name, own))
-        doubt = _doubt(name, commits[name].date, at, latest) if steps else ""
+        changes: dict[str, list[tuple[str, Blob]]] = {}
+        for other in (*brought, name):
+            for path in commits[other].gave.keys() & paths:
+                changes.setdefault(path, [])
+                if other != name:
+                    changes[path].append((other, commits[other].gave[path]))
+        doubt = _doubt(name, commits[name].date, at, latest) if changes else ""
         at = max([at, *_believed([commits[name]], latest)])
-        for commit, blob in steps:
-            if blob != so_far:
-                yield _Step(commit, name, at, doubt, so_far, blob, blob == own)
-                so_far = blob
+        for path, made in changes.items():
+            so_far = own[path]
+            own[path] = commits[name].gave.get(path, so_far)
+            if (made[-1][1] if made else so_far) != own[path]:
+                made.append((name, own[path]))
+            for commit, blob in made:
+                if blob != so_far:
+                    step = _Step(commit, name, at, doubt, so_far, blob, blob == own[path])
+                    steps[path].append(step)
+                    so_far = blob
+    return steps
 
 
 def dates(walked: Walk) -> dict[str, datetime | None]:

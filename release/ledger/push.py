@@ -18,7 +18,7 @@ from checks.process.errors import PromotionRefused, RemoteRefused
 from checks.process.text import redact
 from release.adapters.git import Said
 from release.ledger import message, place
-from release.ledger.types import Place, Wanted, taken
+from release.ledger.types import Place, TagNames, Wanted
 
 _TRIES = 6  # while another push holds the remote's locks
 # Messages of a remote that nearly always mean that two pushes met.
@@ -111,7 +111,8 @@ def _arrived(
     if said.code == 0 and not there:
         what = f"{where.shown}: said that it took {wanted.made[:12]}, and shows what it was"
         raise RemoteRefused(what, "ask who runs the remote")
-    return tuple(name for name in wanted.tags if taken(name.removeprefix("refs/tags/"), now.tags))
+    names = TagNames(now.tags)
+    return tuple(name for name in wanted.tags if names.taken(name.removeprefix("refs/tags/")))
 
 
 def propose(where: Place, made: str, branch: str, tip: str = "") -> str:

@@ -118,9 +118,20 @@ class Wanted(NamedTuple):
         return self.made != self.tip
 
 
-def taken(tag: str, names: Iterable[str]) -> str | None:
-    """The existing tag that prevents this name: the same, or one that git cannot store beside it (``a``, ``a/b``)."""
-    return next(
-        (name for name in names if f"{name}/".startswith(f"{tag}/") or tag.startswith(f"{name}/")),
-        None,
-    )
+class TagNames:
+    """The names of existing tags. Git stores no tag ``a`` beside ``a/b``."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = dict.fromkeys(names)
+        self._below = {folder: name for name in reversed(self._names) for folder in _folders(name)}
+
+    def taken(self, tag: str) -> str | None:
+        """Return the existing tag that prevents this name: the same, or one that git cannot store beside it."""
+        return next(
+            (name for name in (tag, *_folders(tag)) if name in self._names), self._below.get(tag)
+        )
+
+
+def _folders(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]

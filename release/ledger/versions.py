@@ -12,12 +12,13 @@ one. A move never waits for a tag: if its name is taken, the move is made withou
 """
 
 import re
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from checks.formats.pointer import Pointer
-from release.ledger.types import Move, Tag, TagRef, Tags, taken
+from release.ledger.types import Move, Tag, TagNames, TagRef, Tags
 
 FIRST = "v0.1.0"
 _ABSURD = 10**8
@@ -45,6 +46,35 @@ class Assigned(NamedTuple):
     environment: str
     number: int
     emptied: bool = False
+
+
+class _Past:
+    """The tags and the moves, sorted once.
+
+    ``made``: the commits that moved an environment to each version, oldest first.
+    """
+
+    def __init__(self, tags: Tags, moves: Iterable[Move]) -> None:
+        self.tags, self.names = tags, TagNames(tags)
+        self.moves = sorted(moves, key=lambda move: move.at)
+        self.made: defaultdict[str, list[str]] = defaultdict(list)
+        self._ran: defaultdict[str, list[Move]] = defaultdict(list)
+        for move in self.moves:
+            if move.after:
+                self.made[move.after.version].append(move.commit)
+        for move in sorted(self.moves, key=_number):
+            if move.ran:
+                self._ran[move.environment].append(move)
+
+    def last(self, environment: str, number: int) -> Pointer | None:
+        """Return what the environment ran before its move ``number``."""
+        ran = self._ran[environment]
+        before = bisect_left(ran, number, key=_number)
+        return ran[before - 1].after if before else None
+
+
+def _number(move: Move) -> int:
+    return move.number
 
 
 def model_name(folder: str, name: str) -> str:
@@ -118,27 +148,23 @@ def _next(
 ) -> Iterator[tuple[Tag, str]]:
     """The tags of the next move, each with the reason why it cannot be created; empty if it can."""
     number = 1 + sum(move.environment == environment for move in moves)
-    for tag in _tags(name, tags, moves, environment, number, pointer):
+    past = _Past(tags, moves)
+    for tag in _tags(name, past, environment, number, pointer):
         there = tags.get(tag.name)
         is_version = isinstance(parse(tag.name), Registered)
         if is_version and there and there.annotated and there.commit == tag.commit:
             continue
-        yield _unless(tag, tags)
+        yield _unless(tag, past)
 
 
 def _tags(
-    name: str,
-    tags: Tags,
-    moves: Sequence[Move],
-    environment: str,
-    number: int,
-    after: Pointer | None,
+    name: str, past: _Past, environment: str, number: int, after: Pointer | None
 ) -> list[Tag]:
     """The tags of an environment's move ``number`` to ``after``: of the version, if it is one, and of the move."""
-    pointer = after or _last(moves, environment, number)
+    pointer = after or past.last(environment, number)
     if pointer is None:
         return []
-    commit = _registered(name, tags, moves, pointer)
+    commit = _registered(name, past, pointer)
     if after is None:
         return [Tag(f"{name}#{environment}!#{number}", f"{environment} runs no {name}\n", commit)]
     return [
@@ -147,31 +173,22 @@ def _tags(
     ]
 
 
-def _unless(tag: Tag, tags: Tags) -> tuple[Tag, str]:
+def _unless(tag: Tag, past: _Past) -> tuple[Tag, str]:
     if parse(tag.name) is None:
         return tag, "it is not a name that GTO reads: begin and end names with a letter or a digit"
-    if other := taken(tag.name, tags):
-        return tag, f"tag {other} is on commit {tags[other].commit[:12]}, and no move made it"
+    if other := past.names.taken(tag.name):
+        return tag, f"tag {other} is on commit {past.tags[other].commit[:12]}, and no move made it"
     return tag, ""
 
 
-def _registered(name: str, tags: Tags, moves: Iterable[Move], pointer: Pointer) -> str | None:
+def _registered(name: str, past: _Past, pointer: Pointer) -> str | None:
     """The commit of a version: its tag's, if that moved an environment to it, else the first commit that did.
 
     None if none did yet.
     """
-    there, made = tags.get(f"{name}@{pointer.version}"), _made(moves).get(pointer.version, [])
+    there = past.tags.get(f"{name}@{pointer.version}")
+    made = past.made.get(pointer.version, [])
     return there.commit if there and there.commit in made else next(iter(made), None)
-
-
-def _last(moves: Iterable[Move], environment: str, number: int) -> Pointer | None:
-    """Return what the environment ran before its move ``number``."""
-    ran = [
-        move
-        for move in moves
-        if move.environment == environment and move.number < number and move.ran
-    ]
-    return max(ran, key=lambda move: move.number).after if ran else None
 
 
 def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
@@ -179,16 +196,21 @@ def missing(name: str, tags: Tags, moves: Sequence[Move]) -> tuple[Tag, ...]:
 
     Names that are taken are not included: ``disagreements`` reports them.
     """
-    return tuple(tag for tag in _wanted(name, tags, moves) if not _unless(tag, tags)[1])
+    past = _Past(tags, moves)
+    return _missing(_wanted(name, past), past)
 
 
-def _wanted(name: str, tags: Tags, moves: Sequence[Move]) -> Iterable[Tag]:
+def _missing(wanted: Iterable[Tag], past: _Past) -> tuple[Tag, ...]:
+    return tuple(tag for tag in wanted if not _unless(tag, past)[1])
+
+
+def _wanted(name: str, past: _Past) -> Collection[Tag]:
     """Every tag that these moves should have."""
     wanted = dict[str, Tag]()
-    for move in sorted(moves, key=lambda move: move.at):
+    for move in past.moves:
         if not move.ran or move.problem:
             continue
-        for tag in _tags(name, tags, moves, move.environment, move.number, move.after):
+        for tag in _tags(name, past, move.environment, move.number, move.after):
             wanted.setdefault(tag.name, tag)
     return wanted.values()
 
@@ -203,18 +225,10 @@ def _says(name: str, pointer: Pointer, environment: str = "") -> str:
     return f"{subject}\n\n{''.join(lines)}"
 
 
-def _made(moves: Iterable[Move]) -> Mapping[str, list[str]]:
-    """The commits that moved an environment to each version, oldest first."""
-    made: defaultdict[str, list[str]] = defaultdict(list)
-    for move in sorted(moves, key=lambda each: each.at):
-        if move.after:
-            made[move.after.version].append(move.commit)
-    return made
-
-
 def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
     """One line for each tag of this model that contradicts the moves (of all environments) or is missing."""
-    made = _made(moves)
+    past = _Past(tags, moves)
+    made = past.made
     by_number = {(move.environment, move.number): move for move in moves}
     lines = []
     for tag, there in sorted(tags.items()):
@@ -232,7 +246,7 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
         move = by_number.get((parsed.environment, parsed.number))
         expected = move.after if move else None
         if move and parsed.emptied:
-            expected = _last(moves, move.environment, move.number)
+            expected = past.last(move.environment, move.number)
         if move is None or expected is None or parsed.emptied != (move.after is None):
             to = "nothing" if parsed.emptied else "a version"
             lines.append(
@@ -242,10 +256,11 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
             lines.append(
                 f"tag {tag}: {_FOREIGN}: it is not on the commit of {expected.version}, where that move went"
             )
-    for wanted in _wanted(name, tags, moves):
-        if (other := taken(wanted.name, tags)) not in (None, wanted.name):
-            lines.append(f"tag {other}: {_FOREIGN}: tag {wanted.name} cannot be made beside it")
-    return lines + [f"tag {tag.name}: is missing" for tag in missing(name, tags, moves)]
+    wanted = _wanted(name, past)
+    for next_tag in wanted:
+        if (other := past.names.taken(next_tag.name)) not in (None, next_tag.name):
+            lines.append(f"tag {other}: {_FOREIGN}: tag {next_tag.name} cannot be made beside it")
+    return lines + [f"tag {tag.name}: is missing" for tag in _missing(wanted, past)]
 
 
 def _is_of(

@@ -1,6 +1,7 @@
 """Reads from git the models that test splits judged: evaluations, the rows of the splits, and earlier lists."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,8 +93,12 @@ def listed(report: LooksReport | None) -> Known:
         return Known()
     return Known(
         frozenset(Look(test, model) for test, models in report.models.items() for model in models),
-        frozenset(Split(test, rows) for test, sketches in report.rows.items() for rows in sketches),
+        frozenset(_splits(report)),
     )
+
+
+def _splits(report: LooksReport) -> Iterator[Split]:
+    return (Split(test, rows) for test, sketches in report.rows.items() for rows in sketches)
 
 
 def recorded(root: Path, *revisions: str) -> frozenset[Look]:
@@ -106,18 +111,21 @@ def in_history(root: Path, *revisions: str) -> Known:
     path = root / layout.LOOKS
     here = path.read_bytes() if path.is_file() else None
     versions = commits.versions_of_each(root, PATHS, *revisions)
-    return of(versions | {layout.LOOKS: [text for text in versions[layout.LOOKS] if text != here]})
+    return of(versions | {layout.LOOKS: (text for text in versions[layout.LOOKS] if text != here)})
 
 
 def of(contents: Mapping[Path, Iterable[bytes]]) -> Known:
     """Return what these files have, by their path in a record. What no version wrote has nothing."""
-    known = Known(
-        frozenset(filter(None, map(look, contents.get(layout.EVALUATION, ())))),
-        frozenset(filter(None, map(split, contents.get(layout.VERDICT, ())))),
-    )
-    for text in contents.get(layout.LOOKS, ()):
-        known |= listed(_list(text))
-    return known
+    looks = set(filter(None, map(look, contents.get(layout.EVALUATION, ()))))
+    splits = set(filter(None, map(split, contents.get(layout.VERDICT, ()))))
+    # A list repeats the list before it, so a look is made only after all lists are read.
+    listed_models = defaultdict[str, set[str]](set)
+    for report in filter(None, map(_list, contents.get(layout.LOOKS, ()))):
+        for test, models in report.models.items():
+            listed_models[test].update(models)
+        splits.update(_splits(report))
+    looks.update(Look(test, model) for test, models in listed_models.items() for model in models)
+    return Known(frozenset(looks), frozenset(splits))
 
 
 def _list(text: bytes) -> LooksReport | None:
