@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from checks.records.rows import problems
 from checks.records.sections import Fraction, Name, Positive, Section, Share, Strings
 
 DAYS_A_YEAR = 365.25
@@ -101,8 +102,9 @@ class Scaling(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.most < self.least:
-            yield f"most: {self.most} is below least, {self.least}|swap them"
+        return problems(
+            (self.most < self.least, f"most: {self.most} is below least, {self.least}|swap them")
+        )
 
 
 class Receiver(Section):

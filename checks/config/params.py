@@ -25,6 +25,7 @@ from checks.kinds.scorer import Scorer
 from checks.kinds.section import SECTIONS
 from checks.kinds.suite import Suite
 from checks.process.errors import MachineRefused
+from checks.records.rows import problems
 from checks.records.sections import (
     Agreement,
     Bound,
@@ -99,10 +100,10 @@ class SplitShares(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.valid + self.test >= 1:
-            yield (
-                f"valid + test is {self.valid + self.test:g}|leave rows to train on: a sum below 1"
-            )
+        total = self.valid + self.test
+        return problems(
+            (total >= 1, f"valid + test is {total:g}|leave rows to train on: a sum below 1")
+        )
 
 
 class Prepare(Section):
@@ -138,21 +139,23 @@ class Prepare(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        unsaid = [
-            rule for rule in self.rules if rule in ("mask-personal-data", "drop-personal-data")
-        ]
-        if unsaid and self.personal_data is None:
-            yield (
-                f"rules: {unsaid[0]} finds nothing while personal_data is not written|write prepare.personal_data: "
-                f"{{detectors: [{', '.join(detectors.KINDS)}]}}"
-            )
-        if self.loader.planted or self.loader.of_documents:
-            yield (
-                f"loader: {self.loader.kind} only adds rows to other data|name it in data.sources instead"
-            )
+        of_personal_data = ("mask-personal-data", "drop-personal-data")
+        first = next((rule for rule in self.rules if rule in of_personal_data), "")
         twice = sorted({rule for rule in self.rules if self.rules.count(rule) > 1})
-        if twice:
-            yield f"rules has {', '.join(twice)} twice|name each rule once"
+        return problems(
+            (
+                first and self.personal_data is None,
+                (
+                    f"rules: {first} finds nothing while personal_data is not written|write prepare.personal_data: "
+                    f"{{detectors: [{', '.join(detectors.KINDS)}]}}"
+                ),
+            ),
+            (
+                self.loader.planted or self.loader.of_documents,
+                f"loader: {self.loader.kind} only adds rows to other data|name it in data.sources instead",
+            ),
+            (twice, f"rules has {', '.join(twice)} twice|name each rule once"),
+        )
 
 
 class MinRows(Section):
@@ -190,10 +193,12 @@ class Labels(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.min_share > self.max_share:
-            yield (
-                f"min_share {self.min_share:g} is above max_share {self.max_share:g}|swap or widen them"
+        return problems(
+            (
+                self.min_share > self.max_share,
+                f"min_share {self.min_share:g} is above max_share {self.max_share:g}|swap or widen them",
             )
+        )
 
 
 class Preferences(Section):
@@ -348,8 +353,12 @@ class TrainBudget(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.cost is not None and self.hourly_price is None:
-            yield "cost: cannot be estimated without hourly_price|write hourly_price too"
+        return problems(
+            (
+                self.cost is not None and self.hourly_price is None,
+                "cost: cannot be estimated without hourly_price|write hourly_price too",
+            )
+        )
 
 
 class MergeParity(Agreement):
@@ -457,22 +466,34 @@ class Evaluate(Section):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         kinds = [scorer.kind for scorer in self.scorers]
-        if len(set(kinds)) < len(kinds):
-            yield f"scorers {', '.join(kinds)} has one twice|name each scorer once"
-        if self.engine and self.decoding:
-            yield (
-                "decoding: engine vllm cannot draw the same answers again|remove engine (transformers can), or decoding"
-            )
-        if self.engine and self.stable_batches:
-            yield (
-                "stable_batches has no effect with engine, because vLLM forms its own batches"
-                "|remove stable_batches or engine"
-            )
-        if self.engine and self.engine.max_rows > self.batch_tokens:
-            yield (
-                f"engine.max_rows is {self.engine.max_rows}, but a pass has {self.batch_tokens} tokens, and each row "
-                "needs one or more|lower engine.max_rows or raise batch_tokens"
-            )
+        most = self.engine.max_rows if self.engine else 0
+        return problems(
+            (
+                len(set(kinds)) < len(kinds),
+                f"scorers {', '.join(kinds)} has one twice|name each scorer once",
+            ),
+            (
+                self.engine and self.decoding,
+                (
+                    "decoding: engine vllm cannot draw the same answers again|"
+                    "remove engine (transformers can), or decoding"
+                ),
+            ),
+            (
+                self.engine and self.stable_batches,
+                (
+                    "stable_batches has no effect with engine, because vLLM forms its own batches"
+                    "|remove stable_batches or engine"
+                ),
+            ),
+            (
+                most > self.batch_tokens,
+                (
+                    f"engine.max_rows is {most}, but a pass has {self.batch_tokens} tokens, and each row "
+                    "needs one or more|lower engine.max_rows or raise batch_tokens"
+                ),
+            ),
+        )
 
 
 class Tracking(Section):
@@ -498,8 +519,12 @@ class Tracking(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if len(set(self.also)) < len(self.also):
-            yield f"also: {', '.join(self.also)} has one twice|name each tracker once"
+        return problems(
+            (
+                len(set(self.also)) < len(self.also),
+                f"also: {', '.join(self.also)} has one twice|name each tracker once",
+            )
+        )
 
 
 class Sealed(Section):
@@ -533,21 +558,29 @@ class Sealed(Section):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         for name, gate in self.gates.items():
-            if gate.reads == "no rows" or (isinstance(gate, ScoreGate) and gate.suite is not None):
-                yield f"gates.{name}: asks nothing of these rows|move it to the section gates"
             against = getattr(gate, "against", None)
-            if against is not None and against not in EARLIER:
-                yield (
-                    f"gates.{name}.against: {against!r} does not answer these rows|use one of {', '.join(EARLIER)}"
-                )
-        if all(gate.kind != "contamination" for gate in self.gates.values()):
-            yield (
-                "gates: none is of kind contamination|add one: training may not have seen these rows"
+            yield from problems(
+                (
+                    gate.reads == "no rows"
+                    or (isinstance(gate, ScoreGate) and gate.suite is not None),
+                    f"gates.{name}: asks nothing of these rows|move it to the section gates",
+                ),
+                (
+                    against is not None and against not in EARLIER,
+                    f"gates.{name}.against: {against!r} does not answer these rows|use one of {', '.join(EARLIER)}",
+                ),
             )
+        yield from problems(
+            (
+                all(gate.kind != "contamination" for gate in self.gates.values()),
+                "gates: none is of kind contamination|add one: training may not have seen these rows",
+            ),
+        )
         for name, gate in self.decided.items():
-            if (
-                needed := getattr(gate, "rows_needed", 0)
-            ) > self.rows:  # The rows that a threshold needs at its share of the error.
+            needed = getattr(
+                gate, "rows_needed", 0
+            )  # A threshold needs rows for its share of the error.
+            if needed > self.rows:
                 yield (
                     f"gates.{name}.resolution: {self.rows} rows cannot give it for {self.max_looks} looks|"
                     f"widen it, or seal {needed} rows"
@@ -651,83 +684,100 @@ class Params(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
+        yield from self._contradicting_numbers()
+        yield from filter(None, self._impossible())
+        yield from self._contradicting_environments()
+
+    def _contradicting_numbers(self) -> Iterator[str]:
         rows = self.validate_
-        room = self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
+        serve = self.serve
+        room = rows.max_prompt_tokens + rows.max_reference_tokens
         of_rows = [step.max_length for step in steps.of(self.training) if not step.of_documents]
-        if (longest := min(of_rows, default=room)) < room:
-            yield (
-                f"train.max_length: {longest} would cut rows that validate lets through (up to {room} "
-                f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
-            )
-        if problem := steps.without_documents(self.training, self.data.documents):
-            yield problem
-        if rows.preferences is None and (
-            learned := preferences.learned(steps.columns(self.training))
-        ):
-            yield (
-                f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "
-                f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
-            )
-        if self.evaluate.max_new_tokens < rows.max_reference_tokens:
-            yield (
-                f"evaluate.max_new_tokens: {self.evaluate.max_new_tokens} cannot reach a reference of "
-                f"{rows.max_reference_tokens} tokens|raise it to validate.max_reference_tokens or more"
-            )
-        if self.serve.max_input_tokens < rows.max_prompt_tokens:
-            yield (
-                f"serve.max_input_tokens: {self.serve.max_input_tokens} is below prompts that validate lets through|"
-                f"raise it to validate.max_prompt_tokens, {rows.max_prompt_tokens}, or more"
-            )
-        answer = self.serve.max_total_tokens - self.serve.max_input_tokens
-        longest = max(self.evaluate.max_new_tokens, self.serve.probes.max_new_tokens)
-        if answer < longest:
-            yield (
-                f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
-                f"raise it to {self.serve.max_input_tokens + longest} or more"
-            )
-        drafts = self.serve.speculation is not None and self.serve.speculation.kind == "draft"
-        if drafts and self.merge.draft is None:
-            yield (
-                "serve.speculation.kind: draft needs a second model|write its uri, sha256 and license into merge.draft"
-            )
-        if self.merge.draft is not None and not drafts:
-            yield "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft"
-        if problem := quantization.problem(self):
-            yield problem
-        for name, suite in self.suites.items():
-            if problem := suite.impossible(name, self.suites):
-                yield problem
+        shortest = min(of_rows, default=room)
+        documents = steps.without_documents(self.training, self.data.documents)
+        learned = preferences.learned(steps.columns(self.training))
+        answer = serve.max_total_tokens - serve.max_input_tokens
+        longest = max(self.evaluate.max_new_tokens, serve.probes.max_new_tokens)
+        drafts = serve.speculation is not None and serve.speculation.kind == "draft"
+        return problems(
+            (
+                shortest < room,
+                (
+                    f"train.max_length: {shortest} would cut rows that validate lets through (up to {room} "
+                    f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
+                ),
+            ),
+            (documents, documents or ""),
+            (
+                learned and rows.preferences is None,
+                (
+                    f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "
+                    f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
+                ),
+            ),
+            (
+                self.evaluate.max_new_tokens < rows.max_reference_tokens,
+                (
+                    f"evaluate.max_new_tokens: {self.evaluate.max_new_tokens} cannot reach a reference of "
+                    f"{rows.max_reference_tokens} tokens|raise it to validate.max_reference_tokens or more"
+                ),
+            ),
+            (
+                serve.max_input_tokens < rows.max_prompt_tokens,
+                (
+                    f"serve.max_input_tokens: {serve.max_input_tokens} is below prompts that validate lets through|"
+                    f"raise it to validate.max_prompt_tokens, {rows.max_prompt_tokens}, or more"
+                ),
+            ),
+            (
+                answer < longest,
+                (
+                    f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked "
+                    f"for|raise it to {serve.max_input_tokens + longest} or more"
+                ),
+            ),
+            (
+                drafts and self.merge.draft is None,
+                "serve.speculation.kind: draft needs a second model|write its uri, sha256 and license into merge.draft",
+            ),
+            (
+                self.merge.draft is not None and not drafts,
+                "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft",
+            ),
+        )
+
+    def _impossible(self) -> Iterator[str | None]:
+        """Yield why a suite or a gate can never be decided; None for one that can."""
+        yield quantization.problem(self)
+        yield from (suite.impossible(name, self.suites) for name, suite in self.suites.items())
         decided = decided_at(self.gates)
         for name, gate in self.gates.items():
             # A policy of before the tests of suites were divided still loads: its gates say how many samples they need.
-            asked = (
-                gate if isinstance(gate, ScoreGate) and gate.suite is not None else decided[name]
-            )
-            if problem := asked.impossible(name, self.for_gates):
-                yield problem
+            of_suite = isinstance(gate, ScoreGate) and gate.suite is not None
+            yield (gate if of_suite else decided[name]).impossible(name, self.for_gates)
         for name, gate in (self.sealed.gates if self.sealed else {}).items():
+            problem = gate.impossible(name, self.for_gates) or ""
             # A gate's complaint about `validate` is reported there; the others are about the test rows.
-            if (problem := gate.impossible(name, self.for_gates)) and not problem.startswith(
-                "validate."
-            ):
-                yield f"sealed.{problem}"
+            yield f"sealed.{problem}" if problem and not problem.startswith("validate.") else None
+
+    def _contradicting_environments(self) -> Iterator[str]:
         for name, environment in self.promote.environments.items():
-            if environment.sealed and self.sealed is None:
-                yield (
-                    f"promote.environments.{name}.sealed: there is no sealed split|write the section sealed, or false"
+            place = f"promote.environments.{name}"
+            yield from problems(
+                (
+                    environment.sealed and self.sealed is None,
+                    f"{place}.sealed: there is no sealed split|write the section sealed, or false",
                 )
-            for gate_name in environment.emergency.gates if environment.emergency else ():
-                kind = self.gates[gate_name].kind if gate_name in self.gates else None
-                if kind not in EXCUSABLE:
-                    problem = (
-                        "there is no such gate"
-                        if kind is None
-                        else f"nobody may except kind {kind}"
+            )
+            for gate in environment.emergency.gates if environment.emergency else ():
+                kind = self.gates[gate].kind if gate in self.gates else None
+                why = f"nobody may except kind {kind}" if kind else "there is no such gate"
+                yield from problems(
+                    (
+                        kind not in EXCUSABLE,
+                        f"{place}.emergency.gates: {gate}: {why}|name gates of kind {', '.join(sorted(EXCUSABLE))}",
                     )
-                    yield (
-                        f"promote.environments.{name}.emergency.gates: {gate_name}: {problem}|"
-                        f"name gates of kind {', '.join(sorted(EXCUSABLE))}"
-                    )
+                )
 
 
 @functools.cache

@@ -19,12 +19,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Message, Record
+from checks.records.rows import Consistent, Message, Record, problems
 from checks.records.sections import Name, Positive
 from checks.storage import files
 
@@ -36,7 +36,7 @@ _FIX = "see docs/how-to/privacy.md#plant-canaries for the form of the file"
 _Text = Annotated[str, Field(min_length=1)]
 
 
-class Family(Record):
+class Family(Record, Consistent):
     """A line of the file."""
 
     id: Name
@@ -49,19 +49,24 @@ class Family(Record):
     repeats: Annotated[Positive, Field(le=10_000)]
     seed: Annotated[int, Field(ge=0)]
 
-    @model_validator(mode="after")
-    def _draws(self) -> Self:
-        if len(set(self.alphabet)) < len(self.alphabet):
-            raise ValueError("alphabet has a letter twice")
-        if self.reference.count(SECRET) != 1 or SECRET in self.prompt:
-            raise ValueError(f"reference must have {SECRET} once, and prompt must not have it")
-        if (rows := self.count * self.repeats) > _ROWS:
-            raise ValueError(
-                f"count × repeats is {rows} rows, above the limit of {_ROWS} for a line"
-            )
-        if self.count > 1 and NUMBER not in self.prompt:
-            raise ValueError(f"prompt lacks {NUMBER}, so {self.count} canaries would ask the same")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        rows = self.count * self.repeats
+        return problems(
+            (len(set(self.alphabet)) < len(self.alphabet), "alphabet has a letter twice"),
+            (
+                self.reference.count(SECRET) != 1 or SECRET in self.prompt,
+                f"reference must have {SECRET} once, and prompt must not have it",
+            ),
+            (
+                rows > _ROWS,
+                f"count × repeats is {rows} rows, above the limit of {_ROWS} for a line",
+            ),
+            (
+                self.count > 1 and NUMBER not in self.prompt,
+                f"prompt lacks {NUMBER}, so {self.count} canaries would ask the same",
+            ),
+        )
 
     @property
     def secrets(self) -> int:

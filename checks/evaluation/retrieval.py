@@ -16,6 +16,7 @@ from pydantic import ConfigDict, Field
 
 from checks.formats.suite_report import Gold, Passage, Reading
 from checks.process.errors import EvidenceRefused
+from checks.records.rows import problems
 from checks.records.sections import Positive, Section
 from checks.storage import files
 
@@ -127,8 +128,12 @@ class Chunker(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.overlap >= self.words:
-            yield f"overlap: {self.overlap} is not below words, {self.words}|lower it"
+        return problems(
+            (
+                self.overlap >= self.words,
+                f"overlap: {self.overlap} is not below words, {self.words}|lower it",
+            )
+        )
 
     def cut(self, document: Passage) -> list[Passage]:
         """The passages of a document, in order; their text is the document's, with its line breaks."""

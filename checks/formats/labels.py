@@ -8,14 +8,14 @@ A label is bound to the two answers by digest, not to the models: it holds while
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from checks.formats.suite_report import Judgement, SampleId, Who
 from checks.process.errors import EvidenceRefused
 from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.rows import Consistent, Record, problems
 from checks.storage import files
 
 # The value of a judgement for the answer on the left.
@@ -23,7 +23,7 @@ VALUES = {"left": 1.0, "tie": 0.5, "right": 0.0}
 Verdict = Literal["left", "right", "tie"]
 
 
-class Label(Record):
+class Label(Record, Consistent):
     """One person's word on two answers to one row."""
 
     row: SampleId
@@ -32,11 +32,9 @@ class Label(Record):
     label: Verdict
     annotator: Who
 
-    @model_validator(mode="after")
-    def _of_two_answers(self) -> Self:
-        if self.left_sha == self.right_sha:
-            raise ValueError("left_sha and right_sha are one answer")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        return problems((self.left_sha == self.right_sha, "left_sha and right_sha are one answer"))
 
     @property
     def once(self) -> tuple[str, frozenset[str], str]:

@@ -1,8 +1,8 @@
 """One row of a split, and one prediction: the data that stages exchange as JSON lines."""
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import (
     BaseModel,
@@ -14,7 +14,27 @@ from pydantic import (
     ValidationInfo,
     field_validator,
     model_serializer,
+    model_validator,
 )
+
+
+class Consistent(BaseModel):
+    """A value that is refused if its fields contradict each other."""
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction. The first one refuses the value."""
+        return iter(())
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        for problem in self.contradictions():
+            raise ValueError(problem)
+        return self
+
+
+def problems(*checked: tuple[object, str]) -> Iterator[str]:
+    """Yield the text of each pair of a condition and a text whose condition holds."""
+    return (text for holds, text in checked if holds)
 
 
 class Record(BaseModel):

@@ -4,10 +4,11 @@ A validator's message is "problem|remedy". No field has a default that would cha
 file is either refused or off (``null``), so that a change of a class never changes what a stage computes.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
+
+from checks.records.rows import Consistent
 
 # Which way a bound asks for more; "fewer" and "more" are of lists, a "section" is compared by its own fields.
 Way = Literal["higher", "lower", "fewer", "more", "section"]
@@ -36,22 +37,12 @@ Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 
 
-class Section(BaseModel):
-    """A section of params.yaml: strict types, frozen, no unknown keys."""
+class Section(Consistent):
+    """A section of params.yaml: strict types, frozen, no unknown keys. A contradiction is written "problem|remedy"."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
     )
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction among the parameters, as "problem|remedy". The first one refuses the section."""
-        return iter(())
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        for problem in self.contradictions():
-            raise ValueError(problem)
-        return self
 
 
 class Agreement(Section):

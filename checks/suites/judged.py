@@ -15,6 +15,7 @@ from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.kinds.judge import Asked, Judge
 from checks.kinds.suite import Made, Material, ScaledSuite
 from checks.process.errors import EvidenceRefused
+from checks.records.rows import problems
 from checks.records.sections import Share, Source, stricter
 from checks.storage import layout
 
@@ -33,14 +34,20 @@ class Judged(RatingSuite, ScaledSuite):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            yield (
-                "models: must name the candidate, and each model once|name candidate, and base or main"
-            )
-        if self.judge.compares:
-            yield "judge: compares two answers|use kind pairwise, or show it one answer: $answer"
-        if len(self.metrics) != 1:
-            yield f"metrics: has {len(self.metrics)}, and a judge gives one value|name one"
+        return problems(
+            (
+                "candidate" not in self.models or len(set(self.models)) < len(self.models),
+                "models: must name the candidate, and each model once|name candidate, and base or main",
+            ),
+            (
+                self.judge.compares,
+                "judge: compares two answers|use kind pairwise, or show it one answer: $answer",
+            ),
+            (
+                len(self.metrics) != 1,
+                f"metrics: has {len(self.metrics)}, and a judge gives one value|name one",
+            ),
+        )
 
     @property
     def evidence(self) -> SourceClass:

@@ -31,7 +31,7 @@ from checks.formats.suite_report import (
 from checks.kinds.judge import Asked, Judge
 from checks.kinds.suite import Draw, Made, Material, SuiteKind
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Message, Row
+from checks.records.rows import Message, Row, problems
 from checks.records.sections import Log, Share, Source, stricter
 from checks.storage import digest, files, layout
 
@@ -76,12 +76,16 @@ class Pairwise(RatingSuite):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.judge is not None and not self.judge.compares:
-            yield (
-                "judge: says what one answer is worth|show it both: $left and $right in its prompt"
-            )
-        if self.anchor is not None and self.judge is None:
-            yield "anchor: there is no judge to answer it|add judge, or remove anchor"
+        return problems(
+            (
+                self.judge is not None and not self.judge.compares,
+                "judge: says what one answer is worth|show it both: $left and $right in its prompt",
+            ),
+            (
+                self.anchor is not None and self.judge is None,
+                "anchor: there is no judge to answer it|add judge, or remove anchor",
+            ),
+        )
 
     @property
     def scales(self) -> Mapping[str, Scale]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal, Protocol
 from pydantic import Field
 
 from checks.formats.report import UNQUANTISED
+from checks.records.rows import problems
 from checks.records.sections import Agreement, Positive, Section
 from checks.storage import layout
 
@@ -65,12 +66,16 @@ class ExportQuantization(Section):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         calibrated = self.kind in CALIBRATED
-        if calibrated and self.calibration is None:
-            yield f"calibration: {self.kind} needs it|add calibration: {_CALIBRATION}"
-        if not calibrated and self.calibration is not None:
-            yield (
-                f"calibration: {self.kind} is not calibrated|remove it, or use kind: {' or '.join(CALIBRATED)}"
-            )
+        return problems(
+            (
+                calibrated and self.calibration is None,
+                f"calibration: {self.kind} needs it|add calibration: {_CALIBRATION}",
+            ),
+            (
+                not calibrated and self.calibration is not None,
+                f"calibration: {self.kind} is not calibrated|remove it, or use kind: {' or '.join(CALIBRATED)}",
+            ),
+        )
 
 
 class _Params(Protocol):
