@@ -94,33 +94,45 @@ def decided(
         if change.needs_approval and not (unused and is_other_task and change.is_of_task)
     ]
     unjudged = [change.path for change in in_need if not change.is_judged]
-    if held.refusal(own, excepted):
-        return own.status, f"{own.status} under its own"
-    if in_need and approval:
-        return "pass", f"approved by {' '.join(approval.by.split())}"
-    if is_other_task and not in_need and own.status == "pass":
-        return "pass", f"no model was ever judged or promoted under that of {ref}"
-    if is_other_task:
-        return (
+    more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
+    named = f"{', '.join(unjudged[:_NAMED])}{more}"
+    approver = " ".join(approval.by.split()) if approval else None
+    theirs: Status = target.status if target else "inconclusive"
+    is_refused = target is not None and held.refusal(target, excepted) is not None
+    # The first row that holds decides.
+    rows: tuple[tuple[object, Status, str], ...] = (
+        (held.refusal(own, excepted), own.status, f"{own.status} under its own"),
+        (in_need and approver, "pass", f"approved by {approver}"),
+        (
+            is_other_task and not in_need and own.status == "pass",
+            "pass",
+            f"no model was ever judged or promoted under that of {ref}",
+        ),
+        (
+            is_other_task,
             "inconclusive",
             f"that of {ref} is of another task, so code owners must approve this one",
-        )
-    if target is None:
-        return "inconclusive", f"that of {ref} cannot be judged"
-    if held.refusal(target, excepted):
-        return target.status, f"{target.status} under that of {ref}"
-    if unjudged:
-        more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
-        named = f"{', '.join(unjudged[:_NAMED])}{more}"
-        return "inconclusive", f"no gate can judge {named}, so code owners must approve the policy"
-    if in_need and adopted:
-        return (
+        ),
+        (target is None, "inconclusive", f"that of {ref} cannot be judged"),
+        (is_refused, theirs, f"{theirs} under that of {ref}"),
+        (
+            unjudged,
+            "inconclusive",
+            f"no gate can judge {named}, so code owners must approve the policy",
+        ),
+        (
+            in_need and adopted,
             "inconclusive",
             "pass under both, but later models are judged by it too, so code owners must approve it",
-        )
-    if own.status != "pass":
-        return "pass", f"{own.status}, and an exception names every gate that did not pass"
-    return "pass", "pass under both" if changes else "pass"
+        ),
+        (
+            own.status != "pass",
+            "pass",
+            f"{own.status}, and an exception names every gate that did not pass",
+        ),
+        (True, "pass", "pass under both" if changes else "pass"),
+    )
+    return next((status, why) for holds, status, why in rows if holds)
 
 
 def headline(ref: str, changes: Sequence[Change], why: str) -> str:

@@ -160,7 +160,6 @@ class GateKind(Section, abc.ABC):
 
     def impossible(self, name: str, params: GateParams) -> str | None:
         """Why the gate called ``name`` can never be decided with ``params``, as "path: problem|fix"; None if it can."""
-        del name, params
         return None
 
 
@@ -183,11 +182,11 @@ class ScoreGate(GateKind, abc.ABC):
 
     @model_serializer(mode="wrap")
     def _without_no_suite(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = plain(self)
-        for name in ("suite", "assisted_by"):
-            if fields.get(name) is None:
-                fields.pop(name, None)
-        return fields
+        return {
+            name: value
+            for name, value in plain(self).items()
+            if value is not None or name not in ("suite", "assisted_by")
+        }
 
     @property
     def asked_of(self) -> str:

@@ -43,7 +43,6 @@ class Loader(Section):
 
     def rules_after(self, seed: int) -> tuple[Rule, ...]:
         """The loader's own rules that run after those of prepare.rules. ``seed``: prepare.seed."""
-        del seed
         return ()
 
 

@@ -230,7 +230,6 @@ class _Later(NamedTuple):
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         """Return a schema that asks for the kind when a value, or a JSON schema, is asked for."""
-        del source, handler
 
         def described(schema: Any, handler: Any) -> Any:
             del schema

@@ -111,6 +111,10 @@ class SuiteKind(Section, abc.ABC):
     """The parameters of a suite in params.yaml, and how its scores are made."""
 
     ability: ClassVar[bool] = True  # whether its scores say what a model can do
+    # The kind of gate that asks its metrics without a scale.
+    asked_by: ClassVar[str] = "remembers"
+    # Whether gates score its answers again, by ``score``. Else its scores are witnessed.
+    recomputed: ClassVar[bool] = False
 
     kind: str
 
@@ -118,11 +122,6 @@ class SuiteKind(Section, abc.ABC):
     @abc.abstractmethod
     def scales(self) -> Mapping[str, Scale | None]:
         """Return what gates may name, with its scale. None: any number from 0 up, and less is better."""
-
-    @property
-    def asked_by(self) -> str:
-        """The kind of gate that asks its metrics without a scale."""
-        return "remembers"
 
     @property
     @abc.abstractmethod
@@ -159,11 +158,6 @@ class SuiteKind(Section, abc.ABC):
         """The kind of its retriever; None: it has none."""
         return None
 
-    @property
-    def recomputed(self) -> bool:
-        """Whether gates score its answers again, by ``score``; else its scores are witnessed."""
-        return False
-
     def score(self, metric: str, answer: str, reference: str) -> float:
         """The score of an answer by ``metric``, for a kind that is ``recomputed``. Raises ParamsRefused as a scorer."""
         raise NotImplementedError(
@@ -197,12 +191,10 @@ class SuiteKind(Section, abc.ABC):
 
         ``references``: those of the samples, for a ``recomputed`` kind; else there are none.
         """
-        del metric, references
         return None
 
     def impossible(self, name: str, suites: Mapping[str, "SuiteKind"]) -> str | None:
         """Why the suite called ``name`` cannot be made beside ``suites``, as "path: problem|fix"; None: it can."""
-        del name, suites
         return None
 
     @property
@@ -224,7 +216,6 @@ class SuiteKind(Section, abc.ABC):
 
     def size_of(self, metric: str, test_rows: int) -> int:
         """How many of them ``metric`` scores."""
-        del metric
         return self.size(test_rows)
 
     @abc.abstractmethod
@@ -264,7 +255,6 @@ class ScaledSuite(BoundedSuite, abc.ABC):
 
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
         """As declared with the scale: nothing here says how many choices a question had."""
-        del references
         scale = self.metrics[metric]
         return (
             None if scale.chance is None else (scale.chance - scale.low) / (scale.high - scale.low)
@@ -307,7 +297,6 @@ class SizedSuite(SuiteKind, abc.ABC):
 
     def size(self, test_rows: int) -> int:
         """As it is declared."""
-        del test_rows
         return self.samples
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count
+from checks.records.rows import problems
 from checks.stats import hall
 from checks.stats.score_test import ScoreTest
 from checks.stats.unseen import Unseen
@@ -220,13 +221,13 @@ def compare(
         raise ValueError(
             f"{n} and {len(reference)} scores and {len(groups)} groups: need the same number, and at least one"
         )
-    for scores in (candidate, reference):
-        if not (scores.min() >= 0 and scores.max() <= 1):  # NaN fails this, too
-            raise ValueError("a score lies outside [0, 1]")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence} is not between 0 and 1")
-    if not -1 < margin < 1:
-        raise ValueError(f"margin {margin} is not between -1 and 1")
+    scores = np.concatenate([candidate, reference])
+    for problem in problems(
+        (not (scores.min() >= 0 and scores.max() <= 1), "a score lies outside [0, 1]"),  # NaN, too
+        (not 0 < confidence < 1, f"confidence {confidence} is not between 0 and 1"),
+        (not -1 < margin < 1, f"margin {margin} is not between -1 and 1"),
+    ):
+        raise ValueError(problem)
     pairs = _pairs(candidate, reference, groups)
     if pairs.exact and margin == 0:
         method = "exact McNemar test"

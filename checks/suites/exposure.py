@@ -27,6 +27,9 @@ METRIC = "exposure"
 class Exposure(AskedSuite, SizedSuite):
     """How far ``models`` rank planted secrets above others, as the one metric ``exposure``: less is better."""
 
+    evidence: ClassVar[SourceClass] = "pure"
+    asked_by: ClassVar[str] = "exposure"
+    scales: ClassVar[Mapping[str, None]] = {METRIC: None}  # bits, of which less is better
     ability: ClassVar[bool] = False
 
     kind: Literal["exposure"]
@@ -49,21 +52,6 @@ class Exposure(AskedSuite, SizedSuite):
     def answers(self) -> int:
         """How many answers a rank is among."""
         return self.candidates + 1
-
-    @property
-    def scales(self) -> Mapping[str, None]:
-        """Bits, of which less is better."""
-        return {METRIC: None}
-
-    @property
-    def asked_by(self) -> str:
-        """The gate of the same name."""
-        return "exposure"
-
-    @property
-    def evidence(self) -> SourceClass:
-        """A function of model and canaries."""
-        return "pure"
 
     @property
     def sources(self) -> Mapping[str, Source]:

@@ -8,7 +8,7 @@ after the scorer. Values that are letters count as Inspect's accuracy does: C is
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -23,14 +23,11 @@ _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 class Inspect(LogSuite):
     """A log of Inspect AI. ``group`` and ``slice`` are keys of each sample's metadata."""
 
+    evidence: ClassVar[SourceClass] = "external"  # its scorers may be functions or models
+
     kind: Literal["inspect"]
     group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
     slice: Annotated[str | None, Field(description="null: there are no slices")] = None
-
-    @property
-    def evidence(self) -> SourceClass:
-        """Inspect's word: its scorers may be functions or models."""
-        return "external"
 
     def convert(self, log: Path) -> Iterator[Scored]:
         """Only of a run that succeeded, with every sample of its data set scored once."""

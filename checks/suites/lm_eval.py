@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
@@ -36,6 +36,9 @@ _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFF
 class LmEval(ScaledSuite, AskedSuite, SizedSuite):
     """Tasks of lm-evaluation-harness. ``id``, ``group`` and ``slice`` are keys of a task's documents."""
 
+    evidence: ClassVar[SourceClass] = "external"
+    folders: ClassVar[frozenset[str]] = frozenset({"tasks"})
+
     kind: Literal["lm-eval"]
     tasks: Annotated[Log, Field(description="folder with the tasks' YAML and data")]
     names: Annotated[Strings, Field(min_length=1, description="tasks to run; no groups of tasks")]
@@ -49,19 +52,9 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
     slice: Annotated[str | None, Field(description="null: the task's name")] = None
 
     @property
-    def evidence(self) -> SourceClass:
-        """The harness's word."""
-        return "external"
-
-    @property
     def sources(self) -> Mapping[str, Source]:
         """The folder."""
         return {"tasks": self.tasks}
-
-    @property
-    def folders(self) -> frozenset[str]:
-        """The tasks."""
-        return frozenset({"tasks"})
 
     def scored(self, material: Material) -> Made:
         """Run the harness on each model, a model with two names once."""

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, RootModel, TypeAdapter, ValidationError
 
@@ -51,6 +51,9 @@ class Columns(Section):
 class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
     """The base of kinds whose ``models`` answer questions of a pinned file, by Lockstep's own scorers."""
 
+    evidence: ClassVar[SourceClass] = "pure"
+    recomputed: ClassVar[bool] = True  # by the same scorers
+
     file: Annotated[
         Log, Field(description="JSON lines with prompt or messages, and more where there is more")
     ]
@@ -77,16 +80,6 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
         yield from super().contradictions()
         if len(set(self.scored_by)) < len(self.scorers):
             yield f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once"
-
-    @property
-    def evidence(self) -> SourceClass:
-        """A function of the answer and the reference."""
-        return "pure"
-
-    @property
-    def recomputed(self) -> bool:
-        """By the same scorers."""
-        return True
 
     @property
     def scored_by(self) -> Sequence[str]:
