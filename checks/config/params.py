@@ -748,7 +748,7 @@ class Params(Section):
 
     def _impossible(self) -> Iterator[str | None]:
         """Yield why a suite or a gate can never be decided; None for one that can."""
-        yield quantization.problem(self)
+        yield quantization.problem(self.merge.quantization, self.suites, self.gates)
         yield from (suite.impossible(name, self.suites) for name, suite in self.suites.items())
         decided = decided_at(self.gates)
         for name, gate in self.gates.items():

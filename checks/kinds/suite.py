@@ -168,8 +168,8 @@ class SuiteKind(Section, abc.ABC):
         self, given: Sequence[SuiteAnswer]
     ) -> Iterator[tuple[SuiteAnswer, str, float]]:
         """Every score that ``given`` answers give, with its metric, for a kind that is ``recomputed``."""
-        for answer in given:
-            for metric in self.scales:
+        for metric in self.scales:
+            for answer in given:
                 yield answer, metric, self.score(metric, answer.answer, answer.reference)
 
     def to_judge(self, given: Iterable[SuiteAnswer]) -> Iterable[SuiteAnswer]:

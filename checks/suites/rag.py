@@ -42,10 +42,8 @@ from checks.formats.suite_report import (
     Gold,
     Passage,
     Reading,
-    Role,
     SampleId,
     Scale,
-    Scored,
     SuiteAnswer,
 )
 from checks.kinds.retriever import Embed, Retriever, Search, no_model
@@ -255,39 +253,21 @@ class Rag(Questions):
 
     def scored(self, material: Material) -> Made:
         """Retrieve, let each model answer, and score the answers."""
-        name, rows = material.name, self.questions(material)
+        rows = self.questions(material)
         about = {row.id: row for row in rows}
-        readings = list(self._readings(material, rows))
         asked = [
-            about[sample].model_copy(update={"messages": self.asked(read)})
-            for sample, read in readings
+            (about[sample].model_copy(update={"messages": self.asked(reading)}), reading)
+            for sample, reading in self._readings(material, rows)
         ]
-        scored, given = dict[Role, list[Scored]](), dict[Role, list[SuiteAnswer]]()
-        for role in (role for role in self.models if role in material.models):
-            try:
-                answers = material.ask(role, asked, self.max_new_tokens)
-            except EvaluationRefused as refused:
-                if not refused.what.startswith(f"{layout.PARAMS}: suites.{name}.file"):
-                    raise
-                raise EvaluationRefused(
-                    refused.what,
-                    f"lower suites.{name}.max_words or max_new_tokens, or shorten that row",
-                ) from refused
-            given[role] = [
-                SuiteAnswer(
-                    sample=row.id, model=material.models[role], messages=row.messages, reference=row.reference,
-                    answer=answer, reading=reading,
-                )
-                for row, (_, reading), answer in zip(asked, readings, answers, strict=True)
-            ]  # fmt: skip
-            scored[role] = [
-                Scored(
-                    sample=answer.sample, sample_sha=answer.sample_sha, model=answer.model, metric=metric, value=value,
-                    group=about[answer.sample].group, slice=about[answer.sample].slice,
-                )
-                for answer, metric, value in self.scored_again(given[role])
-            ]  # fmt: skip
-        return Made(scored, given=given)
+        try:
+            return self.answered(material, rows, asked)
+        except EvaluationRefused as refused:
+            place = f"suites.{material.name}"
+            if not refused.what.startswith(f"{layout.PARAMS}: {place}.file"):
+                raise
+            raise EvaluationRefused(
+                refused.what, f"lower {place}.max_words or max_new_tokens, or shorten that row"
+            ) from refused
 
     def asked(self, reading: Reading) -> tuple[Message, ...]:
         """The chat of which the last question has the passages with it."""

@@ -1,7 +1,7 @@
 """Section ``merge.quantization``: what ships has weights of 8 or 4 bits, and how far from 16 bits it may be."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
@@ -78,30 +78,19 @@ class ExportQuantization(Section):
         )
 
 
-class _Params(Protocol):
-    @property
-    def merge(self) -> Any: ...
-    @property
-    def suites(self) -> Any: ...
-    @property
-    def gates(self) -> Any: ...
-
-
-def problem(params: _Params) -> str | None:
+def problem(
+    quantization: ExportQuantization | None, suites: Mapping[str, Any], gates: Mapping[str, Any]
+) -> str | None:
     """Why suites and gates do not go with ``merge.quantization``, as "problem|remedy"; None if they do."""
-    on = params.merge.quantization is not None
-    asked = [
-        f"suites.{name}" for name, suite in params.suites.items() if UNQUANTISED in suite.scores_of
-    ]
+    on = quantization is not None
+    asked = [f"suites.{name}" for name, suite in suites.items() if UNQUANTISED in suite.scores_of]
     if asked and not on:
         return (
             f"{asked[0]}: asks {UNQUANTISED}, and merge.quantization is null|remove it there, "
             "or set merge.quantization"
         )
     strict_gates = (
-        gate
-        for gate in params.gates.values()
-        if gate.kind in _RULES_OUT_A_LOSS and gate.suite is None
+        gate for gate in gates.values() if gate.kind in _RULES_OUT_A_LOSS and gate.suite is None
     )
     if on and not any(gate.against == UNQUANTISED for gate in strict_gates):
         return (
