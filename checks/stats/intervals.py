@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks.formats.evaluation_reports import Interval
+from checks.stats.roots import crossing
 from checks.stats.unseen import Unseen
 
 Scores = Sequence[float] | NDArray[np.float64]
@@ -125,15 +126,8 @@ class Mean:
 
 
 def _crossing(p: Callable[[float], float], level: float) -> float:
-    """Where ``p``, which rises from 0 to 1 between 0 and 1, is ``level``."""
-    from scipy.optimize import brentq
-
-    least, most = 1e-15, 1 - 1e-15
-    if p(least) >= level:
-        return 0.0
-    if p(most) <= level:
-        return 1.0
-    return float(brentq(lambda bound: p(bound) - level, least, most, xtol=1e-12))
+    """Return where ``p``, which rises from 0 to 1 between 0 and 1, is ``level``."""
+    return crossing(lambda bound: p(bound) - level, 1e-15, 1 - 1e-15, ends=(0.0, 1.0), xtol=1e-12)
 
 
 def mean_interval(scores: Scores, groups: Groups, confidence: float) -> Interval:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from checks.stats import planning
 from checks.stats.intervals import Mean
 from checks.stats.planning import MOST_TIMES, POWER, Needed
+from checks.stats.roots import crossing
 
 _LUCK = NormalDist().inv_cdf(POWER)
 
@@ -103,9 +104,7 @@ def _needed(mean: Mean, falls_short: Callable[[float], float]) -> Needed | None:
 
 
 def _root(falls_short: Callable[[float], float], low: float, high: float) -> float:
-    from scipy.optimize import brentq
-
-    return low if falls_short(low) <= 0 else float(brentq(falls_short, low, high, xtol=1e-9))
+    return crossing(lambda at: -falls_short(at), low, high, ends=(low, high), xtol=1e-9)
 
 
 def _times(mean: Mean, times: float) -> Mean:

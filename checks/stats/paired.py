@@ -26,6 +26,7 @@ from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count
 from checks.records.rows import problems
 from checks.stats import hall
+from checks.stats.roots import crossing
 from checks.stats.score_test import ScoreTest
 from checks.stats.unseen import Unseen
 
@@ -141,16 +142,12 @@ class Pairs:
         )
 
     def lower(self, level: float, margin: float) -> float:
-        """The difference whose p-value is ``level``: the lower bound at confidence 1 - level."""
-        from scipy.optimize import brentq
-
+        """Return the difference whose p-value is ``level``: the lower bound at confidence 1 - level."""
         test = self.score_test(margin)
-        if self._p(test, -EDGE) >= level:
-            return -1.0
-        if self._p(test, EDGE) <= level:
-            return 1.0
-        bound = float(brentq(lambda bound: self._p(test, bound) - level, -EDGE, EDGE, xtol=1e-10))
-        if not self.exact:
+        bound = crossing(
+            lambda bound: self._p(test, bound) - level, -EDGE, EDGE, ends=(-1.0, 1.0), xtol=1e-10
+        )
+        if not self.exact or abs(bound) == 1:
             return bound
         # McNemar's test decides about 0, and the bound agrees with it.
         return max(bound, 0.0) if _mcnemar(self.wins, self.losses) <= level else min(bound, 0.0)
