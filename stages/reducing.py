@@ -26,7 +26,7 @@ from checks.data.drafts import Draft
 from checks.formats.data_reports import RuleCount
 from checks.kinds.rule import all_rules, apply_rule
 from checks.process.errors import DataRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Message, Record
 from checks.storage import digest, files
 from checks.storage.digest import FileDigest

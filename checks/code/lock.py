@@ -23,8 +23,7 @@ from checks.code.modules import Code
 from checks.kinds import plugins
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused, ParamsRefused
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import digest, files, layout, plain_yaml
 
 # The stage that writes code.lock.

@@ -8,8 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks.records.rows import problems
-from checks.records.sections import Fraction, Name, Positive, Section, Share, Strings
+from checks.records.sections import Fraction, Name, Positive, Section, Share, Strings, problems
 
 DAYS_A_YEAR = 365.25
 # Kubernetes' rule for the names of Secrets.

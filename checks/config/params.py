@@ -25,7 +25,6 @@ from checks.kinds.scorer import Scorer
 from checks.kinds.section import SECTIONS
 from checks.kinds.suite import Suite
 from checks.process.errors import MachineRefused
-from checks.records.rows import problems
 from checks.records.sections import (
     Agreement,
     Bound,
@@ -34,6 +33,7 @@ from checks.records.sections import (
     Positive,
     Section,
     Share,
+    problems,
     stricter,
 )
 from checks.records.sections import Source as Source

@@ -8,8 +8,7 @@ from pydantic import Field, JsonValue
 
 from checks.process import distribution
 from checks.process.text import escape
-from checks.records.rows import problems
-from checks.records.sections import Bound, Name, Positive, Section, stricter
+from checks.records.sections import Bound, Name, Positive, Section, problems, stricter
 from checks.storage import layout
 
 # The host of images that people or a release name in their place. No such host exists (RFC 2606). As kustomize does, it

@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_valida
 
 from checks.config.params import Sealed
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Message, Record, Row, ToolCall, in_the_reference
+from checks.records.record import Record
+from checks.records.rows import Message, Row, ToolCall, in_the_reference
 from checks.storage import digest, layout
 
 VARIABLE = "LOCKSTEP_SEALED_KEY"

@@ -172,15 +172,16 @@ def written(
     base_license = choice.base_license or params.base.license or ""
     prompt, reference = measured.prompt_tokens, measured.reference_tokens
     sections = _parts(text, "")
-    sections["data"] = _section(
-        "data", {"uri": choice.uri, "sha256": measured.sha256, "license": choice.license}
-    )
-    sections["prepare"] = _section("prepare", prepared)
-    sections["validate"] = _section("validate", _validate(choice, measured))
-    sections["evaluate"] = _section("evaluate", _evaluate(choice, measured))
-    if choice.base is not None:
-        base = {"uri": choice.base, "sha256": measured.base_sha256, "license": base_license}
-        sections["base"] = _section("base", base)
+    data = {"uri": choice.uri, "sha256": measured.sha256, "license": choice.license}
+    base = {"uri": choice.base, "sha256": measured.base_sha256, "license": base_license}
+    new_sections = {
+        "data": data,
+        "prepare": prepared,
+        "validate": _validate(choice, measured),
+        "evaluate": _evaluate(choice, measured),
+        **({"base": base} if choice.base is not None else {}),
+    }
+    sections |= {name: _section(name, value) for name, value in new_sections.items()}
     gates = _gates(
         sections["gates"],
         params,
@@ -280,34 +281,33 @@ def _gates(
             "kind": "threshold", "metric": metric, "at_least": math.floor(100 * measured.majority) / 100,
             "confidence": CONFIDENCE, "resolution": min(0.99, math.ceil(110 * t / (2 * math.sqrt(rows))) / 100),
         }  # fmt: skip
-    for name, against in (("beats_the_base", "base"), ("earns_its_cost", rival)):
-        new[name] = {"kind": "improves", "against": against, **margin, "margin": 0.0}
-    for name, against in (
-        ("keeps_up_with_main", "main"),
-        ("keeps_up_with_production", "production"),
-    ):
-        new[name] = {"kind": "non_inferior", "against": against, **margin}
-    new["keeps_up_with_the_best"] = {
-        "kind": "non_inferior",
-        "against": "best",
-        **margin,
-        "margin": 2 * choice.margin,
+    new |= {
+        name: {"kind": kind, "against": against, **margin, "margin": gate_margin}
+        for name, kind, against, gate_margin in (
+            ("beats_the_base", "improves", "base", 0.0),
+            ("earns_its_cost", "improves", rival, 0.0),
+            ("keeps_up_with_main", "non_inferior", "main", choice.margin),
+            ("keeps_up_with_production", "non_inferior", "production", choice.margin),
+            ("keeps_up_with_the_best", "non_inferior", "best", 2 * choice.margin),
+        )
     }
     if "slice" in choice.columns:
         widest = max(_SLICE_MARGIN, 2 * choice.margin)
         # The rows that one slice needs for a new model that is as good.
         least = rows_needed(widest, models(params))
-        for name, against in (
-            ("no_slice_falls_behind", "main"),
-            ("no_slice_falls_behind_production", "production"),
-        ):
-            new[name] = {
+        new |= {
+            name: {
                 "kind": "slice",
                 "against": against,
                 **margin,
                 "margin": widest,
                 "min_rows": least,
             }
+            for name, against in (
+                ("no_slice_falls_behind", "main"),
+                ("no_slice_falls_behind_production", "production"),
+            )
+        }
     return kept.rstrip() + "\n" + textwrap.indent(plain_yaml.dump(new), "  ")
 
 

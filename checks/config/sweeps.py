@@ -16,8 +16,7 @@ from checks.config.params import Params
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count, Report
 from checks.process.errors import ParamsRefused
-from checks.records.identity import Digest
-from checks.records.rows import Consistent, Record, problems
+from checks.records.record import Consistent, Digest, Record, problems
 from checks.stats.over_seeds import Difference
 from checks.storage import digest, plain_yaml
 from checks.training import steps

@@ -24,7 +24,8 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Consistent, Message, Record, problems
+from checks.records.record import Consistent, Record, problems
+from checks.records.rows import Message
 from checks.records.sections import Name, Positive
 from checks.storage import files
 

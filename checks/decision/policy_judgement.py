@@ -14,8 +14,7 @@ from checks.decision import held
 from checks.decision.policy import Change, replaced
 from checks.formats.verdict import Status, Verdict
 from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import layout
 
 _NAMED = 3  # paths in a headline

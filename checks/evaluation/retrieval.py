@@ -16,8 +16,7 @@ from pydantic import ConfigDict, Field
 
 from checks.formats.suite_report import Gold, Passage, Reading
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import problems
-from checks.records.sections import Positive, Section
+from checks.records.sections import Positive, Section, problems
 from checks.storage import files
 
 # Numbers, and words of four letters or more, are what a text claims.

@@ -31,7 +31,7 @@ from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, JsonValu
 from checks.formats.report import Count
 from checks.formats.serving import Seconds
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Record, Sparse
+from checks.records.record import Record, Sparse
 from checks.storage import files
 
 CLOSED, OPEN = ".jsonl", ".jsonl.open"

@@ -4,8 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from checks.records.identity import Digest
-from checks.records.rows import Record, Sparse
+from checks.records.record import Digest, Record, Sparse
 
 Count = Annotated[int, Field(ge=0)]
 

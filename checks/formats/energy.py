@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from checks.records.rows import Consistent, Record, Sparse, problems
+from checks.records.record import Consistent, Record, Sparse, problems
 
 # NVML counts a GPU's board, RAPL a processor's package or its memory.
 Kind = Literal["nvml", "rapl"]

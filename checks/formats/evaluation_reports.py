@@ -8,8 +8,7 @@ from pydantic import Field
 from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Vllm
 from checks.formats.report import Count, ModelName, Report
-from checks.records.identity import CommitHash, Digest
-from checks.records.rows import Consistent, Record, Sparse, problems
+from checks.records.record import CommitHash, Consistent, Digest, Record, Sparse, problems
 
 # Models released before, named by git.
 Earlier = Literal["main", "production", "best"]

@@ -14,8 +14,7 @@ from pydantic import Field, ValidationError
 
 from checks.formats.suite_report import Judgement, SampleId, Who
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
-from checks.records.rows import Consistent, Record, problems
+from checks.records.record import Consistent, Digest, Record, problems
 from checks.storage import files
 
 # The value of a judgement for the answer on the left.

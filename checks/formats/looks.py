@@ -14,8 +14,8 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from checks.formats.report import Report
-from checks.records.identity import Digest
-from checks.records.rows import Record, Row, request
+from checks.records.record import Digest, Record
+from checks.records.rows import Row, request
 
 # The largest number of digests that a sketch keeps.
 _KEPT = 1024

@@ -18,8 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import files
 
 Version = Annotated[str, Field(pattern=r"^v(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]

@@ -19,8 +19,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from checks.formats.pointer import Version
 from checks.process.errors import EvidenceRefused
 from checks.process.text import escape
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import files, plain_yaml
 
 

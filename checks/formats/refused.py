@@ -16,8 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import digest, files, layout
 
 _LONGEST = 2000  # characters of one sentence

@@ -11,8 +11,8 @@ from pydantic import Field, JsonValue
 
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Report, TreePath
-from checks.records.identity import CommitHash, Digest
-from checks.records.rows import Consistent, Message, Record, Sparse, problems
+from checks.records.record import CommitHash, Consistent, Digest, Record, Sparse, problems
+from checks.records.rows import Message
 
 Seconds = Annotated[float, Field(ge=0)]
 PinnedImage = Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$")]

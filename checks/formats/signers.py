@@ -27,7 +27,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Consistent, Record, problems
+from checks.records.record import Consistent, Record, problems
 from checks.storage import files, plain_yaml
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"

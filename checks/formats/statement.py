@@ -19,8 +19,7 @@ from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.training_reports import Start
 from checks.formats.verdict import Inside
 from checks.process.text import escape
-from checks.records.identity import CommitHash, Digest
-from checks.records.rows import Consistent, Record, Sparse, problems
+from checks.records.record import CommitHash, Consistent, Digest, Record, Sparse, problems
 from checks.records.sections import Name
 from checks.storage import layout
 

@@ -12,8 +12,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, JsonValue
 
 from checks.formats.report import Count, Report, StageReport
-from checks.records.identity import CommitHash, Digest
-from checks.records.rows import Message, Record, Sparse, problems
+from checks.records.record import CommitHash, Digest, Record, Sparse, problems
+from checks.records.rows import Message
 from checks.records.sections import Name, Section
 from checks.storage import digest
 

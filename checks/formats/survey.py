@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from checks.records.rows import Record
+from checks.records.record import Record
 from checks.storage import layout
 
 SURVEY = layout.STATE / "survey.json"

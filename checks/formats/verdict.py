@@ -7,8 +7,7 @@ from pydantic import Field
 
 from checks.formats.looks import RowSketch
 from checks.formats.report import Report
-from checks.records.identity import Digest, Plugin, PluginName
-from checks.records.rows import Sparse
+from checks.records.record import Digest, Plugin, PluginName, Sparse
 
 Status = Literal["pass", "fail", "inconclusive"]
 # A path of the pipeline's own folders: no way up, no way out.

@@ -83,19 +83,15 @@ class PairedGate(ScoreGate, abc.ABC):
     def explained(
         self, asks: str, refuted: str, change: str, finding: Finding, verdict: Verdict
     ) -> Explained:
-        """The lines that all these kinds share, around those of the kind itself."""
+        """Return the lines that all these kinds share, around those of the kind itself."""
+        beside = (
+            "" if self.suite else f"/candidate.jsonl beside {finding.against or self.against}.jsonl"
+        )
         return Explained(
             asks,
             explain_test(finding, verdict, self.confidence, refuted),
             change,
-            f"{layout.COMPARISON}/differences.svg, {self._answers_of(finding.against or self.against)}",
-        )
-
-    def _answers_of(self, against: str) -> str:
-        return (
-            self.answers_at
-            if self.suite
-            else f"{self.answers_at}/candidate.jsonl beside {against}.jsonl"
+            f"{layout.COMPARISON}/differences.svg, {self.answers_at}{beside}",
         )
 
     def explain_loss(self, where: str, place: str, finding: Finding, verdict: Verdict) -> Explained:

@@ -289,7 +289,10 @@ def explain_test(finding: Finding, verdict: Verdict, confidence: float, refuted:
     """How a test decided; ``refuted`` is the hypothesis that its p belongs to."""
     if finding.p is None:
         return "without a test: it was never asked, for the reason above"
-    tests = len({_claim(other) for other in verdict.findings if other.p is not None})
+    # Gates with the same test against the same model have the same result, and count as one.
+    fields = ("kind", "suite", "metric", "bound", "value", "low", "high", "p")
+    asked = (other for other in verdict.findings if other.p is not None)
+    tests = len({tuple(getattr(other, field) for field in fields) for other in asked})
     return (
         f"by {finding.method}, one-sided, each group of rows one cluster; p is that {refuted}, corrected over "
         f"the {tests} tests of this verdict, and passes at {1 - confidence:.3g} or less"
@@ -305,20 +308,6 @@ def explain_rows(finding: Finding) -> str:
         f" in {groups} groups like these" if groups else " like these"
     )
     return f"about {rows} would decide {ALONE}; "
-
-
-def _claim(finding: Finding) -> tuple[object, ...]:
-    """Return what is tested: gates with the same test against the same model have the same result and count as one."""
-    return (
-        finding.kind,
-        finding.suite,
-        finding.metric,
-        finding.bound,
-        finding.value,
-        finding.low,
-        finding.high,
-        finding.p,
-    )
 
 
 def _name(kind: type[GateKind]) -> str:

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from checks.kinds.registry import Registry, Unfit, tag
 from checks.kinds.scorer import ScorerKind
-from checks.records.identity import CommitHash
+from checks.records.record import CommitHash
 from checks.records.rows import Row
 from checks.records.sections import Positive, Section, Strings
 

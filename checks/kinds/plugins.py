@@ -16,8 +16,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from checks.process.errors import EvidenceRefused, MachineRefused
-from checks.records.identity import Plugin as Plugin
-from checks.records.identity import PluginName as PluginName
+from checks.records.record import Plugin as Plugin
+from checks.records.record import PluginName as PluginName
 from checks.storage import digest
 
 PREFIX = "lockstep."  # Every group begins so.

@@ -36,7 +36,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 from checks.kinds import plugins, team_kinds
 from checks.process import distribution
 from checks.process.errors import MachineRefused
-from checks.records.identity import Plugin
+from checks.records.record import Plugin
 
 T = TypeVar("T")
 

@@ -1,61 +1,13 @@
 """One row of a split, and one prediction: the data that stages exchange as JSON lines."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Iterable, Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator
 
-
-class Consistent(BaseModel):
-    """A value that is refused if its fields contradict each other."""
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction. The first one refuses the value."""
-        return iter(())
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        for problem in self.contradictions():
-            raise ValueError(problem)
-        return self
-
-
-def problems(*checked: tuple[object, str]) -> Iterator[str]:
-    """Yield the text of each pair of a condition and a text whose condition holds."""
-    return (text for holds, text in checked if holds)
-
-
-class Record(BaseModel):
-    """A value that steps exchange: frozen, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
-
-
-class Sparse(Record):
-    """A record that omits empty fields among ``sparse`` when it is written.
-
-    So files that do not use such a field have the same bytes as before the field existed.
-    """
-
-    sparse: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_empty_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {
-            name: value for name, value in handler(self).items() if value or name not in self.sparse
-        }
+from checks.records.record import Record as Record
+from checks.records.record import Sparse as Sparse
 
 
 class Function(Record):

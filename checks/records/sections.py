@@ -8,7 +8,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field
 
-from checks.records.rows import Consistent
+from checks.records.record import Consistent
+from checks.records.record import problems as problems
 
 # Which way a bound asks for more; "fewer" and "more" are of lists, a "section" is compared by its own fields.
 Way = Literal["higher", "lower", "fewer", "more", "section"]

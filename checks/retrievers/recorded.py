@@ -16,7 +16,7 @@ from pydantic import Field
 from checks.formats.suite_report import SampleId
 from checks.kinds.retriever import RetrieverKind, Search
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Record
+from checks.records.record import Record
 from checks.records.sections import Log, Source
 from checks.storage import files
 

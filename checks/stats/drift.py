@@ -237,7 +237,7 @@ def texts(
         raise MachineRefused(
             "scikit-learn is not installed, and a test of texts needs it", todo
         ) from error
-    sides = [_sampled(side) for side in (window, reference)]
+    sides = [sorted(side, key=lambda text: _hash(text.id))[:MOST] for side in (window, reference)]
     ours, theirs = ([text for text in side if _half(text.cluster) == 0] for side in sides)
     once = all(len({text.text for text in side}) == len(side) for side in sides)
     known = {text.text for text in (*ours, *theirs)} if once else set[str]()
@@ -346,10 +346,6 @@ def _pooled(
         for name, count in counts.items():
             side[RARE if name in rare else name] += count
     return ours, theirs
-
-
-def _sampled(side: Sequence[Text]) -> list[Text]:
-    return sorted(side, key=lambda text: _hash(text.id))[:MOST]
 
 
 def _half(name: str) -> int:

@@ -57,7 +57,11 @@ class Mean:
     def of(cls, scores: Scores, groups: Groups) -> Self:
         """Take what the tests use of ``scores``, each in [0, 1]; ``groups[i]`` is the group of row i."""
         values, codes = _rows(scores, groups)
-        n, mean, sizes = len(values), _mean(values), np.bincount(codes).astype(np.float64)
+        n, mean, sizes = (
+            len(values),
+            min(1.0, math.fsum(values) / len(values)),
+            np.bincount(codes).astype(np.float64),
+        )
         totals = np.bincount(codes, values).astype(np.float64, copy=False)
         about = (totals - mean * sizes) ** 2
         return cls(
@@ -164,10 +168,6 @@ def _rows(scores: Scores, groups: Groups) -> tuple[NDArray[np.float64], NDArray[
 def _codes(groups: Groups) -> NDArray[np.intp]:
     codes: NDArray[np.intp] = np.unique(np.asarray(groups), return_inverse=True)[1]
     return codes
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return min(1.0, math.fsum(values) / len(values))
 
 
 def _squares(values: NDArray[np.float64], codes: NDArray[np.intp], mean: float) -> float:

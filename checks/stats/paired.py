@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count
-from checks.records.rows import problems
+from checks.records.record import problems
 from checks.stats import hall
 from checks.stats.roots import crossing
 from checks.stats.score_test import ScoreTest

@@ -15,8 +15,7 @@ from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.kinds.judge import Asked, Judge
 from checks.kinds.suite import Made, Material, ScaledSuite
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import problems
-from checks.records.sections import Share, Source, stricter
+from checks.records.sections import Share, Source, problems, stricter
 from checks.storage import layout
 
 

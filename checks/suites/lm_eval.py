@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
@@ -30,6 +30,8 @@ PYTHON = "LOCKSTEP_LM_EVAL"
 VERSION = r"^[0-9][0-9a-z.]*$"
 ENVIRONMENT = layout.STATE / "lm-eval"
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# Digests of the document, of the prompt as the model got it, and of the target.
+_ASKED = ("doc", "prompt", "target")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
@@ -106,16 +108,12 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
                 value = sample[metric]
                 if not isinstance(value, bool | int | float):
                     raise ValueError(f"sample {name}: {called} is {value!r}, which is no number")
+                sha = digest.of_json([sample[f"{part}_hash"] for part in _ASKED])
                 yield Scored(
-                    sample=name, sample_sha=_sha(sample), model=model, metric=called, value=float(value),
+                    sample=name, sample_sha=sha, model=model, metric=called, value=float(value),
                     group=name[:200] if self.group is None else str(doc[self.group]),
                     slice=task if self.slice is None else str(doc[self.slice]),
                 )  # fmt: skip
-
-
-def _sha(sample: Mapping[str, Any]) -> str:
-    """Of the document, the prompt as the model got it, and the target."""
-    return digest.of_json([sample[f"{what}_hash"] for what in ("doc", "prompt", "target")])
 
 
 def _python(suite: LmEval, material: Material) -> str:

@@ -19,7 +19,7 @@ from pydantic import Field
 from checks.formats.suite_report import SampleId, Scored, SourceClass, Word
 from checks.kinds.suite import AskedSuite, Made, Material
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Record
+from checks.records.record import Record
 from checks.records.sections import Log, Source
 from checks.storage import digest, files, layout
 

@@ -31,8 +31,8 @@ from checks.formats.suite_report import (
 from checks.kinds.judge import Asked, Judge
 from checks.kinds.suite import Draw, Made, Material, SuiteKind
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Message, Row, problems
-from checks.records.sections import Log, Share, Source, stricter
+from checks.records.rows import Message, Row
+from checks.records.sections import Log, Share, Source, problems, stricter
 from checks.storage import digest, files, layout
 
 _LEAST = 100

@@ -49,7 +49,8 @@ from checks.formats.suite_report import (
 from checks.kinds.retriever import Embed, Retriever, Search, no_model
 from checks.kinds.suite import Made, Material
 from checks.process.errors import EvaluationRefused, EvidenceRefused
-from checks.records.rows import Message, Record, Row
+from checks.records.record import Record
+from checks.records.rows import Message, Row
 from checks.records.sections import Log, Positive, Section, Source
 from checks.scorers.regex import Regex
 from checks.storage import files, layout
@@ -171,13 +172,9 @@ class Rag(Questions):
         return {
             "file": self.file,
             "corpus": self.corpus,
-            **self._of_retriever,
+            **{f"retriever.{name}": source for name, source in self.retriever.sources.items()},
             **self._cross_encoder,
         }
-
-    @property
-    def _of_retriever(self) -> Mapping[str, Source]:
-        return {f"retriever.{name}": source for name, source in self.retriever.sources.items()}
 
     @property
     def _cross_encoder(self) -> Mapping[str, Source]:

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from checks.formats.report import UNQUANTISED
-from checks.records.rows import problems
-from checks.records.sections import Agreement, Positive, Section
+from checks.records.sections import Agreement, Positive, Section, problems
 from checks.storage import layout
 
 _RULES_OUT_A_LOSS = ("non_inferior", "slice")

@@ -184,21 +184,30 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
         ((), value),
         *((("steps", number), step) for number, step in enumerate(value["steps"])),
     ):
-        if keys.get("shard"):
-            yield _problem(
-                f"{keys['shard']} is not offered with train.steps: it was never tried|use null",
-                (*place, "shard"),
-            )
-        if isinstance(lora := keys.get("lora"), dict) and lora.get("modules_to_save"):
-            yield _problem(
+        lora = keys.get("lora")
+        wholes = isinstance(lora, dict) and lora.get("modules_to_save")
+        offered_never: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+            (
+                keys.get("shard"),
+                f"{keys.get('shard')} is not offered with train.steps: it was never tried|use null",
+                ("shard",),
+            ),
+            (
+                wholes,
                 "is not offered with train.steps: a later step would start from it in the base's precision|use []",
-                (*place, "lora", "modules_to_save"),
-            )
-        if keys.get("full"):
-            yield _problem(
+                ("lora", "modules_to_save"),
+            ),
+            (
+                keys.get("full"),
                 "is not offered with train.steps: each hands an adapter on|use lora",
-                (*place, "full"),
-            )
+                ("full",),
+            ),
+        )
+        yield from (
+            _problem(text, (*place, *path))
+            for is_written, text, path in offered_never
+            if is_written
+        )
     of_method = _parameters(value)
     for key in value.keys() - _SHARED.keys() - {"method", "steps"}:
         if of_methods := sorted(

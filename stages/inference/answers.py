@@ -28,7 +28,7 @@ from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Vllm
 from checks.formats.report import Count
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Message, Record, Row
 from checks.storage import digest, files, layout
 from stages.inference import prompts, vllm, vllm_process
