@@ -28,7 +28,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
@@ -48,6 +48,16 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
     """An entry point or a file of a team is no kind of its group; the message completes "NAME ..."."""
+
+
+class Named:
+    """The base of kinds without parameters: a class is called after its file, unless it sets ``name``."""
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Call the class after its file."""
+        cls.name = vars(cls).get("name") or re.split(r"[./]", cls.__module__)[-1].replace("_", "-")
 
 
 class Registry(Generic[T]):

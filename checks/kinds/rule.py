@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Protocol
 
 from checks.data.drafts import Draft, parted
 from checks.formats.data_reports import RuleCount
-from checks.kinds.registry import Registry, Unfit
+from checks.kinds.registry import Named, Registry, Unfit
 
 
 class Detects(Protocol):
@@ -34,14 +34,13 @@ class Numbers(Protocol):
         """Return what counts as personal data; None: nothing is looked for."""
 
 
-class Rule:
-    """A rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``fix``, ``drop`` and ``among``.
+class Rule(Named):
+    """A rule. A subclass sets ``does``, and defines exactly one of ``fix``, ``drop`` and ``among``.
 
     ``fix`` returns the fixed draft. ``drop`` says whether to drop a draft. ``among`` decides for all drafts together. A
     rule is pure, and its result does not depend on the order of the drafts.
     """
 
-    name: ClassVar[str]
     does: ClassVar[str]  # Says in a few words what the rule does, for the documentation.
     # A finished row still shows the defect, so that validate can look for it.
     in_rows: ClassVar[bool] = True
@@ -85,13 +84,11 @@ def apply_rule(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[D
 
 
 def _name(rule: type[Rule]) -> str:
-    if not isinstance(name := getattr(rule, "name", None), str) or not isinstance(
-        getattr(rule, "does", None), str
-    ):
-        raise Unfit("does not set name and does")
+    if not isinstance(getattr(rule, "does", None), str):
+        raise Unfit("does not set does, which says what it does")
     if (rule.fix, rule.drop, rule.among).count(None) != 2:
         raise Unfit("does not define exactly one of fix, drop and among")
-    return name
+    return rule.name
 
 
 RULES: Registry[Rule] = Registry("lockstep.rules", Rule, _name)

@@ -7,7 +7,6 @@ from checks.kinds.rule import Rule
 class CollapseWhiteSpace(Rule):
     """Makes each run of white space in a user's turn one space, and trims answers."""
 
-    name = "collapse-white-space"
     does = "make runs of white space in prompts one space, trim references"
     of_documents = True
 

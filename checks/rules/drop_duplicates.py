@@ -14,7 +14,6 @@ from checks.storage import digest
 class DropDuplicates(Rule):
     """Drops all rows but one with the same request and the same answer."""
 
-    name = "drop-duplicates"
     does = "the same request and answer: one is kept"
     of_documents = True
     within_request = True

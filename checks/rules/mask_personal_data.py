@@ -10,7 +10,6 @@ from checks.kinds.rule import Rule
 class MaskPersonalData(Rule):
     """Puts ``[kind]`` in place of what ``prepare.personal_data`` finds in a row."""
 
-    name = "mask-personal-data"
     does = "put [kind] in place of what prepare.personal_data finds"
     of_documents = True
     # validate looks by drop-personal-data, which shows no such text.

@@ -15,7 +15,6 @@ def _stripped(text: str) -> str:
 class StripControlCharacters(Rule):
     """Removes control and invisible characters from prompts and references."""
 
-    name = "strip-control-characters"
     does = "remove control and invisible characters"
     of_documents = True
 

@@ -7,7 +7,6 @@ from checks.kinds.rule import Rule
 class TrimEnds(Rule):
     """Trims white space around prompts and references, and keeps it inside."""
 
-    name = "trim-ends"
     does = "trim white space around prompts and references, keep it inside"
     of_documents = True
 
