@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, create_model
 
 from checks.config.data_sources import Data, RuleName
 from checks.config.monitor import Monitor
@@ -592,21 +592,17 @@ class Sealed(Section):
         return decided_at(self.gates, self.max_looks)
 
 
-def _without(value: Any, written: Any) -> Any:
-    """Return what ``value`` has and ``written``, the same value without its defaults, lacks.
-
-    What says that a thing is off (null, false, 0, an empty list) is left out: a parameter that a version of Lockstep
-    adds, and that is off by default, changes nothing.
-    """
-    if isinstance(value, dict):
-        known = written if isinstance(written, dict) else {}
-        parts = {key: _without(part, known.get(key)) for key, part in value.items()}
-        return {key: part for key, part in parts.items() if part}
-    if isinstance(value, list) and isinstance(written, list):
-        pairs = zip(value, written, strict=True)
-        parts = {str(index): _without(*pair) for index, pair in enumerate(pairs)}
-        return {index: part for index, part in parts.items() if part}
-    return value if written is None else None
+def _unwritten(path: str, value: Any, written: Any) -> Iterator[tuple[str, JsonValue]]:
+    """Yield each value of a resolved document that ``written`` lacks, by path; None: it lacks all of it."""
+    start = f"{path}." if path else ""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _unwritten(f"{start}{key}", part, (written or {}).get(key))
+    elif isinstance(value, list) and isinstance(written, list):
+        for index, pair in enumerate(zip(value, written, strict=True)):
+            yield from _unwritten(f"{start}{index}", *pair)
+    elif written is None:
+        yield path, value
 
 
 class ReleaseParams(Section):
@@ -677,10 +673,12 @@ class Params(Section):
             mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
         )
 
-    def unwritten(self) -> dict[str, Any]:
-        """Return the values of ``resolved`` that are defaults, because params.yaml does not write them."""
-        defaults: dict[str, Any] = _without(self.resolved(), self.written())
-        return defaults
+    def unwritten(self) -> dict[str, JsonValue]:
+        """Return the values that are defaults, because params.yaml does not write them, each by its path.
+
+        What is off by default (null, false, 0, an empty list) is there too.
+        """
+        return dict(_unwritten("", self.resolved(), self.written()))
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""

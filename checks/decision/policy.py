@@ -122,11 +122,8 @@ def defaults(params: Params) -> dict[str, JsonValue]:
 
     What is off by default is there too: another version may turn it on.
     """
-    written = params.model_dump(
-        mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
-    )
-    values = _unwritten("", params.resolved(), written)
-    return {path: value for path, value in values if not _below(path, tuple(EXEMPT))}
+    exempt = tuple(EXEMPT)
+    return {path: value for path, value in params.unwritten().items() if not _below(path, exempt)}
 
 
 def with_defaults(document: Mapping[str, Any], values: Mapping[str, JsonValue]) -> dict[str, Any]:
@@ -148,19 +145,6 @@ def _section(place: Any, key: str) -> Any:
     if isinstance(place, list):
         return place[int(key)]
     return place.setdefault(key, {}) if isinstance(place, dict) else None
-
-
-def _unwritten(path: str, value: Any, written: Any) -> Iterator[tuple[str, JsonValue]]:
-    """Yield each value of a resolved document that ``written`` lacks, by path; None: it lacks all of it."""
-    start = f"{path}." if path else ""
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            yield from _unwritten(f"{start}{key}", part, (written or {}).get(key))
-    elif isinstance(value, list) and isinstance(written, list):
-        for index, pair in enumerate(zip(value, written, strict=True)):
-            yield from _unwritten(f"{start}{index}", *pair)
-    elif written is None:
-        yield path, value
 
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:

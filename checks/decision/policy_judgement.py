@@ -136,17 +136,17 @@ def decided(
 
 def headline(ref: str, changes: Sequence[Change], why: str) -> str:
     """The first line of a comment: what changed in the policy, then the status that counts."""
-    if another := replaced(changes):
-        return f"{another}: {why}"
+    another = replaced(changes)
     in_need = [change for change in changes if change.needs_approval]
-    if not changes:
-        return f"policy as in {ref}: {why}"
-    if not in_need:
-        return f"policy not weakened against {ref} ({changes[0].text}{_more(changes)}): {why}"
     weakened = any(change.kind in ("weaker", "removed") for change in in_need)
-    return (
-        f"policy {'weakened' if weakened else 'changed'}: {in_need[0].text}{_more(in_need)}: {why}"
+    shown = [f"{some[0].text}{_more(some)}" if some else "" for some in (changes, in_need)]
+    rows = (
+        (another, another),
+        (not changes, f"policy as in {ref}"),
+        (not in_need, f"policy not weakened against {ref} ({shown[0]})"),
+        (True, f"policy {'weakened' if weakened else 'changed'}: {shown[1]}"),
     )
+    return f"{next(what for holds, what in rows if holds)}: {why}"
 
 
 def _more(changes: Sequence[Change]) -> str:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from checks.formats.suite_report import Scored, SourceClass
 from checks.kinds.suite import LogSuite
+from checks.records.record import problems
 from checks.storage import digest
 
 MODEL = "lockstep_model"  # the key of the log's metadata that has the tree digest
@@ -49,15 +50,18 @@ class Inspect(LogSuite):
             raise ValueError(
                 f"no log of Inspect in JSON with samples ({type(error).__name__}: {error})"
             ) from error
-        if model is None:
-            raise ValueError(f"names no model: run `inspect eval` with --metadata {MODEL}=sha256:…")
-        if status != "success" or document.get("invalidated"):
-            raise ValueError(
-                f"the run ended with {status!r}{', and is invalidated' * bool(document.get('invalidated'))}"
-            )
+        invalid = ", and is invalidated" if document.get("invalidated") else ""
         here = {name for name, _, _ in scored}
-        if missing := [name for name in chosen or () if name not in here]:
-            raise ValueError(f"sample {missing[0]!r} of the data set is not in it")
+        missing = next((f"sample {name!r}" for name in chosen or () if name not in here), None)
+        for problem in problems(
+            (
+                model is None,
+                f"names no model: run `inspect eval` with --metadata {MODEL}=sha256:…",
+            ),
+            (status != "success" or invalid, f"the run ended with {status!r}{invalid}"),
+            (missing, f"{missing} of the data set is not in it"),
+        ):
+            raise ValueError(problem)
         for sample, (_, epoch, scores) in zip(samples, scored, strict=True):
             if epoch != 1:
                 raise ValueError(

@@ -81,19 +81,26 @@ def problem(
     quantization: ExportQuantization | None, suites: Mapping[str, Any], gates: Mapping[str, Any]
 ) -> str | None:
     """Why suites and gates do not go with ``merge.quantization``, as "problem|remedy"; None if they do."""
-    on = quantization is not None
+    is_on = quantization is not None
     asked = [f"suites.{name}" for name, suite in suites.items() if UNQUANTISED in suite.scores_of]
-    if asked and not on:
-        return (
-            f"{asked[0]}: asks {UNQUANTISED}, and merge.quantization is null|remove it there, "
-            "or set merge.quantization"
-        )
-    strict_gates = (
-        gate for gate in gates.values() if gate.kind in _RULES_OUT_A_LOSS and gate.suite is None
+    rules_out = any(
+        gate.kind in _RULES_OUT_A_LOSS and gate.suite is None and gate.against == UNQUANTISED
+        for gate in gates.values()
     )
-    if on and not any(gate.against == UNQUANTISED for gate in strict_gates):
-        return (
-            "merge.quantization: no gate rules out a loss on the test rows|add "
-            f"gates.loses_nothing_in_8_bits: {_GATE}"
-        )
-    return None
+    wrong = problems(
+        (
+            asked and not is_on,
+            (
+                f"{', '.join(asked[:1])}: asks {UNQUANTISED}, and merge.quantization is null|remove it there, "
+                "or set merge.quantization"
+            ),
+        ),
+        (
+            is_on and not rules_out,
+            (
+                "merge.quantization: no gate rules out a loss on the test rows|add "
+                f"gates.loses_nothing_in_8_bits: {_GATE}"
+            ),
+        ),
+    )
+    return next(wrong, None)

@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema, InitErrorDetails
 
 from checks.kinds.method import METHODS, AnyTrain, Train
 from checks.records.rows import Row
-from checks.records.sections import Section
+from checks.records.sections import Section, problems
 
 _ONE_BASE = "all steps train one adapter on one base"
 _OF_ALL = {
@@ -153,17 +153,23 @@ def rows_of(step: Train, some: Sequence[str], rows: Sequence[Row]) -> list[Row]:
 def without_documents(train: Train | Steps, sources: Sequence[str]) -> str | None:
     """Return what is wrong where a step learns from documents and no source has any, or the other way about."""
     learning = [step.method for step in of(train) if step.of_documents]
-    if learning and not sources:
-        return (
-            f"train.method: {learning[0]} learns from documents, and no source has any|add a source with loader.kind "
-            "documents to data.sources"
-        )
-    if sources and not learning:
-        return (
-            f"data.sources.{sources[0]}: has documents, and no step of the training learns from them|write train.steps "
-            "that begin with method: cpt, or remove the source"
-        )
-    return None
+    wrong = problems(
+        (
+            learning and not sources,
+            (
+                f"train.method: {', '.join(learning[:1])} learns from documents, and no source has any|add a source "
+                "with loader.kind documents to data.sources"
+            ),
+        ),
+        (
+            sources and not learning,
+            (
+                f"data.sources.{', '.join(sources[:1])}: has documents, and no step of the training learns from "
+                "them|write train.steps that begin with method: cpt, or remove the source"
+            ),
+        ),
+    )
+    return next(wrong, None)
 
 
 def _merged(value: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
