@@ -21,7 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from checks.config.params import Params, Prepare
+from checks.config.params import Params
+from checks.config.pipeline_params import Prepare
 from checks.data.drafts import Draft
 from checks.formats.data_reports import RuleCount
 from checks.kinds.rule import all_rules, apply_rule

@@ -19,7 +19,7 @@ from checks.storage import layout
 class BudgetGate(GateKind):
     """Limits on the size of the model; a bound that is not written does not apply.
 
-    Both figures follow from digests. Times decide no verdict: see ``checks.config.params.TrainBudget``.
+    Both figures follow from digests. Times decide no verdict: see ``checks.config.pipeline_params.TrainBudget``.
     """
 
     reads: ClassVar[Reads] = "no rows"

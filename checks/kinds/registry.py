@@ -272,7 +272,7 @@ def _of_lockstep(group: str, hyphen: str) -> Iterator[_Added]:
     folder = _own_folder(group)
     for module in pkgutil.iter_modules(folder.__path__):
         if not module.name.startswith("_"):
-            load = partial(importlib.import_module, f"{folder.__name__}.{module.name}")
+            load = partial(_own_module, f"{folder.__name__}.{module.name}")
             name = module.name.replace("_", hyphen)
             yield _Added(name, "Lockstep", "", _INSTALL_AGAIN, None, load, own=True)
 
@@ -376,6 +376,10 @@ def _refuse_unrecorded(entry: metadata.EntryPoint, kind: type[Any]) -> None:
 
 def _folder_name(group: str) -> str:
     return group.removeprefix(plugins.PREFIX)
+
+
+def _own_module(name: str) -> ModuleType:
+    return importlib.import_module(name)
 
 
 def _own_folder(group: str) -> ModuleType:
