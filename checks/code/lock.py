@@ -79,7 +79,7 @@ class CodeLock(Record):
 
 
 def key(stage: str) -> str:
-    """The key in code.lock that a stage of dvc.yaml depends on."""
+    """Return the key in code.lock that a stage of dvc.yaml depends on."""
     return f"stages.{stage}"
 
 

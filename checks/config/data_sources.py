@@ -105,7 +105,7 @@ class Data(Source):
 
     @property
     def documents(self) -> tuple[str, ...]:
-        """The names of the sources whose rows are documents."""
+        """Return the names of the sources whose rows are documents."""
         return tuple(
             name for name, source in (self.sources or {}).items() if source.loader.of_documents
         )
@@ -150,7 +150,7 @@ class Part(NamedTuple):
 
 
 def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
-    """The sources in one order: data.uri with ``loader``, then the others by name."""
+    """Return the sources in one order: data.uri with ``loader``, then the others by name."""
     sources: Mapping[str, FurtherSource] = data.sources or {}
     first = Part(
         "", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), False, None, data.contract

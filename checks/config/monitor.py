@@ -204,5 +204,5 @@ class Monitor(Section):
 
     @property
     def alpha(self) -> float:
-        """The level of a window: ``false_alarms_a_year`` over windows a year."""
+        """Return the level of a window: ``false_alarms_a_year`` over windows a year."""
         return min(0.5, self.false_alarms_a_year * self.window_days / DAYS_A_YEAR)

@@ -122,7 +122,7 @@ class Sealed(Section):
 
     @property
     def decided(self) -> dict[str, Gate]:
-        """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
+        """Return the gates at the confidence at which they decide: equal shares of their error, as for a test split."""
         return decided_at(self.gates, self.max_looks)
 
 
@@ -180,14 +180,14 @@ class Params(Section):
 
     @property
     def train(self) -> Train:
-        """The section train of a training that has one step. What can be in several reads ``training``."""
+        """Return the section train of a training that has one step. What can be in several reads ``training``."""
         if isinstance(self.training, steps.Steps):
             raise TypeError(f"there are {len(self.training.steps)} steps")
         return self.training
 
     @property
     def for_gates(self) -> GateParams:
-        """The parameters that say whether a gate can ever be decided."""
+        """Return the parameters that say whether a gate can ever be decided."""
         return GateParams(
             suites=self.suites,
             scored=[*scoring.metrics(self.evaluate.scorers, draws(self.evaluate.decoding))],

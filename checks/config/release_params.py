@@ -220,7 +220,7 @@ class Serve(Section):
 
     @property
     def promises(self) -> tuple[str, ...]:
-        """The keys that say in which fields of a reply clients find the parts of an answer."""
+        """Return the keys that say in which fields of a reply clients find the parts of an answer."""
         keys = ("tools", "reasoning", "json_schema")
         return tuple(key for key in keys if getattr(self, key) is not None)
 
@@ -461,7 +461,7 @@ class Promote(Section):
 
     @property
     def ordered(self) -> tuple[str, ...]:
-        """The environments, each after the one that it requires; otherwise in the order of params.yaml."""
+        """Return the environments, each after the one that it requires; otherwise in the order of params.yaml."""
         environments: list[str] = []
         while True:
             ready = [

@@ -29,7 +29,7 @@ class Item(NamedTuple):
 
 
 def strata(references: Sequence[str], slices: Sequence[str]) -> Sequence[str]:
-    """The references if they are a small set of labels, else the slices."""
+    """Return the references if they are a small set of labels, else the slices."""
     distinct = len(set(references))
     return references if distinct <= MAX_LABELS and 5 * distinct <= len(references) else slices
 

@@ -70,7 +70,7 @@ def rows_needed(margin: float, shares: int) -> int:
 
 
 def margin_of(rows: int, shares: int) -> float | None:
-    """The smallest margin, in whole points, that ``rows`` test rows show; None: none of use."""
+    """Return the smallest margin, in whole points, that ``rows`` test rows show; None: none of use."""
     from checks.stats import planning
 
     loss = (
@@ -81,7 +81,7 @@ def margin_of(rows: int, shares: int) -> float | None:
 
 
 def held_margin(measured: Measured, wanted: float, shares: int, *, given: bool) -> float:
-    """The margin that the gates get: ``wanted``, or the smallest that the test rows show if nobody gave one.
+    """Return the margin that the gates get: ``wanted``, or the smallest that the test rows show if nobody gave one.
 
     Raises DataRefused if they do not show a margin that was given, or none of use.
     """
@@ -120,7 +120,7 @@ def _supposed(rows: int) -> Any:
 
 
 def adapter(base: str, data: str) -> tuple[str, bool]:
-    """The licence that fits weights made of both, and whether they may be used commercially.
+    """Return the licence that fits weights made of both, and whether they may be used commercially.
 
     Raises ParamsRefused for a licence that is not in the table, or if none fits.
     """
@@ -148,7 +148,7 @@ def adapter(base: str, data: str) -> tuple[str, bool]:
 
 
 def prepare(choice: Choice, file: str, words: int, shares: tuple[float, float]) -> dict[str, Any]:
-    """The section prepare; ``shares`` of the valid and the test split."""
+    """Return the section prepare; ``shares`` of the valid and the test split."""
     return {
         "placing": 2,
         "loader": {
@@ -165,7 +165,7 @@ def prepare(choice: Choice, file: str, words: int, shares: tuple[float, float]) 
 def written(
     text: str, params: Params, choice: Choice, prepared: dict[str, Any], measured: Measured
 ) -> str:
-    """The new params.yaml, of the ``text`` of the old one, whose values are ``params``.
+    """Return the new params.yaml, of the ``text`` of the old one, whose values are ``params``.
 
     Raises ParamsRefused if the old one cannot take the new values.
     """
@@ -251,7 +251,7 @@ def _gates(
     shipped: tuple[str, bool],
     base_license: str,
 ) -> str:
-    """The gates that stay, as they are written, and those about the task."""
+    """Return the gates that stay, as they are written, and those about the task."""
     kept = ""
     for name, part in _parts(text, "  ").items():
         gate = params.gates[name]
@@ -316,7 +316,7 @@ def _section(name: str, value: dict[str, Any]) -> str:
 
 
 def _parts(text: str, indent: str) -> dict[str, str]:
-    """The text of each key that is written at ``indent``, comments below it included."""
+    """Return the text of each key that is written at ``indent``, comments below it included."""
     starts = [*re.finditer(rf"^{indent}(\w[\w-]*):", text, re.MULTILINE)]
     ends = [*(start.start() for start in starts[1:]), len(text)]
     return {start[1]: text[start.start() : end] for start, end in zip(starts, ends, strict=True)}

@@ -66,7 +66,7 @@ class Sweep(Report):
     differences: tuple[Compared, ...] = ()  # Each two recipes with several seeds are compared.
 
     def by_values(self) -> list[tuple[Values, list[SweptRun]]]:
-        """The trainings that have a score, the best mean over seeds first; equal ones as they ran.
+        """Return the trainings that have a score, the best mean over seeds first; equal ones as they ran.
 
         Values that were refused with some seed come last: the mean over the other seeds is one of the lucky ones.
         """
@@ -85,15 +85,15 @@ class Sweep(Report):
         return sum(run.refused is not None and run.values == values for run in self.runs)
 
     def mean(self, runs: Sequence[SweptRun]) -> float:
-        """The mean score of trainings that differ in their seed."""
+        """Return the mean score of trainings that differ in their seed."""
         return fmean(run.scores[self.scorer].value for run in runs)
 
     def spread(self, runs: Sequence[SweptRun]) -> float | None:
-        """The standard deviation over seeds; None for one seed."""
+        """Return the standard deviation over seeds; None for one seed."""
         return stdev(run.scores[self.scorer].value for run in runs) if len(runs) > 1 else None
 
     def of(self, parameters: Digest) -> list[SweptRun]:
-        """The trainings with these parameters."""
+        """Return the trainings with these parameters."""
         return [
             run
             for run in self.runs
@@ -117,7 +117,7 @@ class SweepReport(Sweep, Consistent):
 
     @classmethod
     def seal(cls, sweep: Sweep) -> Self:
-        """The report of ``sweep``."""
+        """Return the report of ``sweep``."""
         return cls(**dict(sweep), sealed=digest.of_json(sweep.model_dump(mode="json")))
 
     def contradictions(self) -> Iterator[str]:
@@ -142,7 +142,7 @@ class SweepReport(Sweep, Consistent):
 
 
 def parameters_of(params: Params) -> Digest:
-    """The digest of all parameters that decide the model, but for its seed: of ``train``, and ``merge.base``."""
+    """Return the digest of all parameters that decide the model, but for its seed: of ``train``, and ``merge.base``."""
     trained = [step.model_dump(mode="json", exclude={"seed"}) for step in steps.of(params.training)]
     return digest.of_json({"train": trained, "merge.base": params.merge.base})
 

@@ -111,11 +111,11 @@ class Canary(NamedTuple):
 
     @property
     def reference(self) -> str:
-        """The answer that is planted."""
+        """Return the answer that is planted."""
         return self._with(next(self.family.drawn(self.number)))
 
     def answers(self, candidates: int) -> list[str]:
-        """The planted answer, then the same with ``candidates`` other secrets."""
+        """Return the planted answer, then the same with ``candidates`` other secrets."""
         return [
             self._with(secret) for secret in islice(self.family.drawn(self.number), candidates + 1)
         ]
@@ -125,7 +125,7 @@ class Canary(NamedTuple):
 
 
 def read(path: Path) -> list[Canary]:
-    """The canaries of a file. Raises EvidenceRefused with the line that is wrong."""
+    """Return the canaries of a file. Raises EvidenceRefused with the line that is wrong."""
     try:
         families = files.read_jsonl(path, Family)
     except (
@@ -170,17 +170,17 @@ def exposure(rank: int, answers: int) -> float:
 
 
 def rank_of(exposure: float, answers: int) -> int:
-    """The rank among ``answers`` that has this exposure."""
+    """Return the rank among ``answers`` that has this exposure."""
     return round(answers / 2**exposure)
 
 
 def by_chance(answers: int) -> float:
-    """The mean exposure of canaries that a model knows nothing of: 1.44 bits where there are many answers."""
+    """Return the mean exposure of canaries that a model knows nothing of: 1.44 bits where there are many answers."""
     return math.log2(answers) - math.lgamma(answers + 1) / math.log(2) / answers
 
 
 def p_unknown(ranks: Sequence[int], answers: int) -> float:
-    """The p-value of the sum of the exposures, one-sided, if the model does not depend on the secrets.
+    """Return the p-value of the sum of the exposures, one-sided, if the model does not depend on the secrets.
 
     Each rank is then uniform from 1 to ``answers``, and independent of the others. The sum is Fisher's statistic (1925)
     for combining tests, with the exact distribution of such ranks in place of chi-square: exposures are rounded up to

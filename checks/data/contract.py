@@ -169,7 +169,7 @@ def _row_count(table: Mapping[str, Any], place: str) -> tuple[int | None, int | 
 
 
 def _metric(rule: Any, place: str, known: set[str]) -> str | None:
-    """The metric of a quality rule; None for a rule that is text for people."""
+    """Return the metric of a quality rule; None for a rule that is text for people."""
     rule = _mapping(rule, place, _QUALITY)
     if rule.get("type") == "text":
         return None

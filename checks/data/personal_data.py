@@ -57,10 +57,10 @@ class PersonalData(Section):
         """How many of each kind all texts of a row have."""
         return Counter(finding.kind for text in _texts(row) for finding in self.find(text))
 
-    def _allowed(self, found: str) -> bool:
+    def _allowed(self, text: str) -> bool:
         entries = [entry.casefold() for entry in self.allow]
-        return found in entries or any(
-            entry.startswith("@") and found.endswith(entry) for entry in entries
+        return text in entries or any(
+            entry.startswith("@") and text.endswith(entry) for entry in entries
         )
 
 
@@ -74,7 +74,7 @@ def _texts(row: Draft) -> Iterator[str]:
 
 
 def strings(value: JsonValue | Mapping[str, JsonValue]) -> Iterator[str]:
-    """The strings in a JSON value, keys left out."""
+    """Yield the strings in a JSON value, keys left out."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

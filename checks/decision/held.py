@@ -25,7 +25,7 @@ class HeldVerdict(NamedTuple):
 
 
 def not_passed(verdict: Verdict) -> tuple[Finding, ...]:
-    """The findings that keep a verdict from being ``pass``."""
+    """Return the findings that keep a verdict from being ``pass``."""
     return tuple(finding for finding in verdict.findings if finding.status != "pass")
 
 
@@ -44,7 +44,7 @@ def unexcused(finding: Finding, excepted: Collection[str]) -> str:
 
 
 def refusal(verdict: Verdict, excepted: Collection[str] = ()) -> Refusal | None:
-    """The refusal for a verdict other than ``pass``; None for ``pass``.
+    """Return the refusal for a verdict other than ``pass``; None for ``pass``.
 
     ``excepted``: the gates that a valid exception names. None too if it excuses every gate that did not pass.
     """

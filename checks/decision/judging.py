@@ -114,7 +114,7 @@ def _whose(result: SuiteResult) -> str:
 
 
 def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
-    """The findings in order; tests are decided after Holm's correction over the claims of each direction."""
+    """Return the findings in order; tests are decided after Holm's correction over the claims of each direction."""
     tests = {name: answer for name, answer in results.items() if isinstance(answer, Test)}
     better = _corrected(tests, {name: test.p for name, test in tests.items()})
     worse = _corrected(

@@ -99,7 +99,7 @@ class Policy(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """The digest that an approval names. A parameter that is off counts like one that is not written."""
+        """Return the digest that an approval names. A parameter that is off counts like one that is not written."""
         plain = self.params.model_dump(mode="json", by_alias=True, exclude_none=True)
         if not self.params.suites:
             del plain["suites"]
@@ -113,7 +113,7 @@ class Policy(NamedTuple):
 
 
 def of(params: Params, test: Digest | None) -> Policy:
-    """The policy of ``params`` and the test split with digest ``test``."""
+    """Return the policy of ``params`` and the test split with digest ``test``."""
     return Policy(params, test)
 
 
@@ -244,7 +244,7 @@ def _named(
 
 
 def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
-    """The differences of two sections, field by field, without exempt ones."""
+    """Yield the differences of two sections, field by field, without exempt ones."""
     if type(old) is not type(new):
         kinds = [getattr(section, "kind", type(section).__name__) for section in (old, new)]
         text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
@@ -271,7 +271,7 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
 
 
 def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:
-    """The kind of a field's change from ``old`` to ``new``; None if only the order of a list differs."""
+    """Return the kind of a field's change from ``old`` to ``new``; None if only the order of a list differs."""
     if stricter is None:
         return "changed"
     if old is None:

@@ -59,7 +59,7 @@ class PolicyJudgement(Record):
 
 
 def refusal(judgement: PolicyJudgement, excepted: Collection[str] = ()) -> Refusal | None:
-    """The refusal for a judgement other than ``pass``; None for ``pass``. ``excepted`` as for ``decided``."""
+    """Return the refusal for a judgement other than ``pass``; None for ``pass``. ``excepted`` as for ``decided``."""
     if judgement.status == "pass":
         return None
     if refused := held.refusal(judgement.own, excepted):
@@ -81,7 +81,7 @@ def decided(
     unused: bool = False,
     excepted: Collection[str] = (),
 ) -> tuple[Status, str]:
-    """The status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``.
+    """Return the status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``.
 
     ``unused``: no model was ever judged or promoted under that of ``ref``. Then another task needs no approval.
     ``excepted``: the gates that a valid exception names, under both policies (``held.refusal``).
@@ -135,7 +135,7 @@ def decided(
 
 
 def headline(ref: str, changes: Sequence[Change], why: str) -> str:
-    """The first line of a comment: what changed in the policy, then the status that counts."""
+    """Return the first line of a comment: what changed in the policy, then the status that counts."""
     another = replaced(changes)
     in_need = [change for change in changes if change.needs_approval]
     weakened = any(change.kind in ("weaker", "removed") for change in in_need)

@@ -65,11 +65,12 @@ def left(seed: int, row: str, one: str, two: str) -> str:
 
 
 def of(
-    rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], said: Sequence[Judgement], draw: Draw,
+    rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], judgements: Sequence[Judgement],
+    draw: Draw,
 ) -> Comparisons:  # fmt: skip
-    """Of the answers with the digests ``ours`` and ``theirs``, by row, as ``said`` says."""
+    """Of the answers with the digests ``ours`` and ``theirs``, by row, as ``judgements`` says."""
     values: dict[tuple[str, str | None], list[float | None]] = defaultdict(list)
-    for judgement in said:
+    for judgement in judgements:
         if {judgement.answer_sha, judgement.other_sha} == {
             ours.get(judgement.sample),
             theirs.get(judgement.sample),
@@ -79,7 +80,7 @@ def of(
                 value if value is None or judgement.answer_sha == ours[judgement.sample] else -value
             )
             values[judgement.sample, judgement.by].append(better)
-    judged = any(judgement.by == "judge" for judgement in said)
+    judged = any(judgement.by == "judge" for judgement in judgements)
     chosen = {row.id for row in drawn(rows, draw)}
     differ = [row.id for row in rows if ours[row.id] != theirs[row.id]]
     apart = set(differ)

@@ -30,7 +30,7 @@ class _Line(Passage):
 
 
 def documents(corpus: Path, names: str | None) -> list[Passage]:
-    """The documents of a file, or those files of a folder whose names match ``names``, in order of their paths.
+    """Return the documents of a file, or those files of a folder whose names match ``names``, in order of their paths.
 
     Raises ValueError, with what is wrong in a few words.
     """
@@ -73,7 +73,7 @@ def words(passages: Iterable[Passage]) -> int:
 
 
 def fitting(passages: Sequence[Passage], most: int) -> tuple[Passage, ...]:
-    """The first of ``passages``, as many as have at most ``most`` words together."""
+    """Return the first of ``passages``, as many as have at most ``most`` words together."""
     kept = [count for count in range(1, len(passages) + 1) if words(passages[:count]) <= most]
     return tuple(passages[: max(kept, default=0)])
 
@@ -95,7 +95,7 @@ def first_of(gold: Iterable[Gold], passages: Iterable[Passage]) -> tuple[Passage
 
 
 def recall(reading: Reading) -> float:
-    """The share of the gold documents of which a passage was read."""
+    """Return the share of the gold documents of which a passage was read."""
     read = {passage.id for passage in reading.passages}
     return fmean(bool(read.intersection(fact.passages)) for fact in reading.gold)
 
@@ -135,7 +135,7 @@ class Chunker(Section):
         )
 
     def cut(self, document: Passage) -> list[Passage]:
-        """The passages of a document, in order; their text is the document's, with its line breaks."""
+        """Return the passages of a document, in order; their text is the document's, with its line breaks."""
         spans = [word.span() for word in re.finditer(r"\S+", document.text)]
         starts = range(0, max(len(spans) - self.overlap, 1), self.words - self.overlap)
         parts = [spans[start : start + self.words] for start in starts]

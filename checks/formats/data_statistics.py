@@ -45,7 +45,7 @@ class Lengths(Record):
 
     @property
     def fullest(self) -> int:
-        """The rows of the bin with the most of them."""
+        """Return the rows of the bin with the most of them."""
         return max(bin_.rows for bin_ in self.bins)
 
 

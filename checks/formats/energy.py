@@ -42,17 +42,17 @@ class Energy(Sparse, Consistent):
 
     @property
     def joules(self) -> float | None:
-        """The sum of all counters. None if nothing was measured."""
+        """Return the sum of all counters. None if nothing was measured."""
         return math.fsum(counter.joules for counter in self.counted) if self.counted else None
 
     @property
     def watt_hours(self) -> float | None:
-        """The sum in watt-hours."""
+        """Return the sum in watt-hours."""
         return None if self.joules is None else self.joules / 3600
 
     @property
     def of(self) -> str:
-        """The devices that were measured, such as ``2 GPUs, 1 processor``. Empty if none was."""
+        """Return the devices that were measured, such as ``2 GPUs, 1 processor``. Empty if none was."""
         counts = Counter(
             counter.kind for counter in self.counted if not counter.device.endswith(MEMORY)
         )

@@ -42,7 +42,7 @@ class Label(Record, Consistent):
 
     @property
     def judgement(self) -> Judgement:
-        """The same as a judgement."""
+        """Return the same as a judgement."""
         return Judgement(
             sample=self.row, answer_sha=self.left_sha, other_sha=self.right_sha, by="human", value=VALUES[self.label],
             judge=self.annotator, prompt_sha=None,
@@ -60,15 +60,15 @@ class Anchor(Record):
     label: Verdict
 
 
-def read(path: Path, where: str) -> list[Label]:
-    """The labels in a pinned file. Raises EvidenceRefused, which begins with ``where``, for a line that is none."""
-    labels = files.read_pinned(path, Label, where, "pin labels that `lockstep label` wrote")
-    refuse_doubles(labels, where)
+def read(path: Path, place: str) -> list[Label]:
+    """The labels in a pinned file. Raises EvidenceRefused, which begins with ``place``, for a line that is none."""
+    labels = files.read_pinned(path, Label, place, "pin labels that `lockstep label` wrote")
+    refuse_doubles(labels, place)
     return labels
 
 
 def imported(path: Path) -> list[Label]:
-    """The labels of a file that the page saved (JSON lines), or of an export of Label Studio (JSON).
+    """Return the labels of a file that the page saved (JSON lines), or of an export of Label Studio (JSON).
 
     Raises EvidenceRefused for anything else.
     """
@@ -102,11 +102,11 @@ def _of_label_studio(task: Any) -> Iterator[Label]:
         )  # fmt: skip
 
 
-def refuse_doubles(found: Sequence[Label], where: str) -> None:
+def refuse_doubles(labels: Sequence[Label], place: str) -> None:
     """Raise EvidenceRefused where one person labels the same two answers twice."""
     seen = set[tuple[str, frozenset[str], str]]()
-    for number, label in enumerate(found, 1):
+    for number, label in enumerate(labels, 1):
         if label.once in seen:
-            what = f"{where}: {number}: {label.annotator} labels these answers to row {label.row!r} twice"
+            what = f"{place}: {number}: {label.annotator} labels these answers to row {label.row!r} twice"
             raise EvidenceRefused(what, "keep one of the two labels")
         seen.add(label.once)

@@ -56,11 +56,11 @@ class Probe(Sparse):
 
     @property
     def text(self) -> str:
-        """The answer."""
+        """Return the answer."""
         return "".join(token.text for token in self.tokens)
 
     def without_end(self) -> "Probe":
-        """The same prompt with the long answers."""
+        """Return the same prompt with the long answers."""
         long = {"tokens": self.unended, "ended": False, "base_text": self.base_unended}
         return self.model_copy(update=long)
 

@@ -122,16 +122,16 @@ Signers = tuple[Signer, ...]
 _ALL: TypeAdapter[Signers] = TypeAdapter(Signers)
 
 
-def parse(text: str, where: str) -> Signers:
-    """Read the file; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
+def parse(text: str, place: str) -> Signers:
+    """Read the file; ``place`` is what messages call it. Raises EvidenceRefused when it is anything else."""
     todo = "fix it on the target branch, with the approval of its owners"
     try:
         signers = _ALL.validate_python(plain_yaml.load(text) or ())
     except ValidationError as error:
-        raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+        raise EvidenceRefused(f"{place}: {files.first(error)}", todo) from error
     except (ValueError, yaml.YAMLError) as error:
         raise EvidenceRefused(
-            f"{where}: is not YAML: {str(error).splitlines()[0]}", todo
+            f"{place}: is not YAML: {str(error).splitlines()[0]}", todo
         ) from error
     # Two names for one signer would count as two people.
     for what, seen in (
@@ -155,7 +155,7 @@ def parse(text: str, where: str) -> Signers:
         ),
     ):
         if len(set(seen)) < len(seen):
-            raise EvidenceRefused(f"{where}: two signers have the same {what}", todo)
+            raise EvidenceRefused(f"{place}: two signers have the same {what}", todo)
     return signers
 
 

@@ -155,7 +155,7 @@ class Verification(_InToto, Consistent):
 
     @property
     def file(self) -> str:
-        """The digest of the report's file."""
+        """Return the digest of the report's file."""
         return f"sha256:{self.subject[0].digest.get('sha256', '')}"
 
     def contradictions(self) -> Iterator[str]:
@@ -263,7 +263,7 @@ class Checkpoint(_InToto, Consistent):
 
     @property
     def head(self) -> str:
-        """The commit."""
+        """Return the commit."""
         return self.subject[0].digest["gitCommit"]
 
     def contradictions(self) -> Iterator[str]:

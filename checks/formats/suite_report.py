@@ -32,7 +32,7 @@ Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]
 def asked_sha(
     messages: Sequence[Message], reference: str, tools: Sequence[dict[str, JsonValue]] = ()
 ) -> str:
-    """The ``sample_sha`` of a chat, its reference, and the functions that it could call."""
+    """Return the ``sample_sha`` of a chat, its reference, and the functions that it could call."""
     content = [[message.model_dump() for message in messages], reference]
     return digest.of_json([*content, list(tools)] if tools else content)
 

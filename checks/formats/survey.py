@@ -91,7 +91,7 @@ class Measured(Record):
 
 
 def guess(columns: Sequence[Column]) -> dict[Role, str]:
-    """The columns that look like each role, by name; else by shape, where only one choice is left."""
+    """Return the columns that look like each role, by name; else by shape, where only one choice is left."""
     known = {column.name.casefold(): column for column in columns}
 
     def named(role: Role) -> list[Column]:

@@ -118,7 +118,7 @@ class ExposureGate(ScoreGate):
         return ruled_out(case, self, self.metric, mean, self.at_most, reason, claim)
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The share that is ruled out, and the share that these canaries clear."""
+        """Return the share that is ruled out, and the share that these canaries clear."""
         return Explained(
             f"of the secrets of suite {self.suite}, which were planted in the train split, does the model give away at "
             f"most {self.at_most:.2%} by {self.bits} bits or more, shown with {percent(self.confidence)} confidence?",

@@ -57,7 +57,7 @@ class ImprovesGate(AssistedGate):
         return "inconclusive", f"{summary}, p {p:.2g}): too little to tell{more}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The gain that is asked for, and the margin that these rows clear."""
+        """Return the gain that is asked for, and the margin that these rows clear."""
         if self.metric == HUMAN:
             return self.explain_people(place, finding, verdict)
         by = f"by more than {self.margin:g}" if self.margin else "at all"

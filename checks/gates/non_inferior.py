@@ -76,7 +76,7 @@ class NonInferiorGate(AssistedGate):
         )
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The loss that is ruled out, and the margin that these rows clear."""
+        """Return the loss that is ruled out, and the margin that these rows clear."""
         if self.metric == HUMAN:
             return self.explain_people(place, finding, verdict)
         return self.explain_loss("", place, finding, verdict)

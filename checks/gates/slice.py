@@ -188,7 +188,7 @@ class SliceGate(PairedGate):
         return "inconclusive", open_one, f"{seen.described(open_one)}: {reason}{would}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The loss that is ruled out in each slice, and the margin that the rows of the lowest clear."""
+        """Return the loss that is ruled out in each slice, and the margin that the rows of the lowest clear."""
         in_slices = f"in each slice (those under {self.min_rows} rows together), "
         return self.explain_loss(in_slices, place, finding, verdict)
 

@@ -88,7 +88,7 @@ class ThresholdGate(ScoreGate):
         return math.ceil(z * z / (4 * self.resolution**2))
 
     def impossible(self, name: str, params: GateParams) -> str | None:
-        """The metric must be scored, and there must be rows enough for ``resolution``."""
+        """Return the metric must be scored, and there must be rows enough for ``resolution``."""
         if problem := super().impossible(name, params):
             return problem
         if (
@@ -169,7 +169,7 @@ class ThresholdGate(ScoreGate):
         return Test(p, None, decide)
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The number that the mean must clear, and the number that these rows do clear."""
+        """Return the number that the mean must clear, and the number that these rows do clear."""
         bound = self.bound
         word = "least" if self.upward else "most"
         end = finding.low if self.upward else finding.high

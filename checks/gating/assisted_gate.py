@@ -47,7 +47,7 @@ class AssistedGate(PairedGate, abc.ABC):
 
     @property
     def limit(self) -> float:
-        """The difference that must be exceeded."""
+        """Return the difference that must be exceeded."""
         return self.margin if self.better else -self.margin
 
     def impossible(self, name: str, params: GateParams) -> str | None:

@@ -74,7 +74,7 @@ class _Disk:
             return None
 
     def digests(self, paths: Iterable[Path]) -> dict[str, str]:
-        """The digest of each file that can be read."""
+        """Return the digest of each file that can be read."""
         digests = {}
         for path in paths:
             try:
@@ -84,7 +84,7 @@ class _Disk:
         return digests
 
     def lines(self, path: Path, model: type[L]) -> tuple[L, ...]:
-        """The lines of a file; none, and a gap, if it cannot be read."""
+        """Return the lines of a file; none, and a gap, if it cannot be read."""
         return self.parts(path, model, lambda line: line)
 
     def parts(self, path: Path, model: type[L], part: Callable[[L], K]) -> tuple[K, ...]:
@@ -224,7 +224,7 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
 
 
 def short(value: str) -> str:
-    """The first 12 hex digits of a digest, for messages."""
+    """Return the first 12 hex digits of a digest, for messages."""
     return value.removeprefix("sha256:")[:12]
 
 
@@ -331,7 +331,7 @@ def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str
 
 
 def _reference_breaks(reports: Reports) -> Iterator[str]:
-    """The evaluation must have used the reference models in reports/references.json."""
+    """Yield the evaluation must have used the reference models in reports/references.json."""
     if reports.references is None or reports.evaluation is None:
         return
     uses = reports.evaluation.references
@@ -348,7 +348,7 @@ def _reference_breaks(reports: Reports) -> Iterator[str]:
 
 
 def _model_breaks(reports: Reports) -> Iterator[str]:
-    """The evaluation must have the answers of every evaluated model, and parity the files that it is about."""
+    """Yield the evaluation must have the answers of every evaluated model, and parity the files that it is about."""
     parity, evaluation = reports.parity, reports.evaluation
     if parity is not None:
         files_ = {

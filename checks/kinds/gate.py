@@ -195,7 +195,7 @@ class ScoreGate(GateKind, abc.ABC):
 
     @property
     def answers_at(self) -> str:
-        """The folder or file with what each sample got, for a person who looks."""
+        """Return the folder or file with what each sample got, for a person who looks."""
         return (
             layout.PREDICTIONS.as_posix()
             if self.suite is None
@@ -203,7 +203,7 @@ class ScoreGate(GateKind, abc.ABC):
         )
 
     def impossible(self, name: str, params: GateParams) -> str | None:
-        """The metric must be scored."""
+        """Return the metric must be scored."""
         if self.suite is None:
             return not_scored(name, self.metric, params)
         suite = params.suites.get(self.suite)
@@ -273,7 +273,7 @@ def small(p: float) -> float:
 
 
 def corrected(level: float, p: float, p_holm: float) -> float:
-    """The level at which ``p`` decides as ``p_holm`` does at ``level``: bounds at it agree with the decision."""
+    """Return the level at which ``p`` decides as ``p_holm`` does at ``level``: bounds at it agree with the decision."""
     return level * p / p_holm if p > 0 else level
 
 
@@ -326,7 +326,7 @@ def policy_digest(gates: Mapping[str, Gate]) -> str:
 
 
 def decided_at(gates: Mapping[str, Gate], looks: int = 1) -> dict[str, Gate]:
-    """The gates with the confidence at which they decide.
+    """Return the gates with the confidence at which they decide.
 
     A gate of kind ``looks`` divides the error of every test among the models that the test split may judge
     (Bonferroni): 95 % for 20 models is 99.75 % for each. The same models are asked the samples of suites, and people

@@ -66,7 +66,7 @@ def named(
 
 
 def identity(entry: metadata.EntryPoint) -> Plugin:
-    """The package of an entry point, and the current digest of its code.
+    """Return the package of an entry point, and the current digest of its code.
 
     Raises MachineRefused if the package does not record its files, or if one cannot be read.
     """
@@ -99,7 +99,7 @@ def _every_entry_point() -> Any:  # two types, by the version of Python; both ha
 
 
 def files(entry: metadata.EntryPoint) -> Iterator[tuple[str, Path]]:
-    """The code of a package: name in the manifest, and path. Raises ValueError if no RECORD lists it."""
+    """Yield the code of a package: name in the manifest, and path. Raises ValueError if no RECORD lists it."""
     record = entry.dist.read_text("RECORD") if entry.dist else None
     if entry.dist is None or not record:
         raise ValueError("has no RECORD of its files")

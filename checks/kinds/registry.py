@@ -111,7 +111,7 @@ class Registry(Generic[T]):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of every kind. None is imported for it."""
+        """Return the name of every kind. None is imported for it."""
         return tuple(self._all.kinds.added)
 
     def annotation(self, name: str) -> Any:
@@ -169,12 +169,12 @@ class Registry(Generic[T]):
 
     @property
     def outside(self) -> Mapping[str, metadata.EntryPoint]:
-        """The entry points of kinds from packages."""
+        """Return the entry points of kinds from packages."""
         return self._all.outside
 
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
-        """The kinds from outside that have the name of another, as (problem, fix); they are not in ``kinds``."""
+        """Return the kinds from outside that have the name of another, as (problem, fix); they are not in ``kinds``."""
         return self._all.broken
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
@@ -311,7 +311,7 @@ def refuse_broken() -> None:
 
 
 def tag(model: type[BaseModel], key: str = "kind") -> str:
-    """The name of a kind whose parameters have the field ``kind: Literal["name"]``. Raises Unfit without one."""
+    """Return the name of a kind whose parameters have the field ``kind: Literal["name"]``. Raises Unfit without one."""
     field = model.model_fields.get(key)
     names = get_args(field.annotation) if field else ()
     if len(names) != 1 or not isinstance(names[0], str):

@@ -27,7 +27,7 @@ class Numbers(Protocol):
 
     @property
     def max_prompt_words(self) -> int:
-        """The most words of a prompt."""
+        """Return the most words of a prompt."""
 
     @property
     def personal_data(self) -> Detects | None:
@@ -72,7 +72,7 @@ class Rule(Named):
 
 
 def apply_rule(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
-    """The remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
+    """Return the remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
     if rule.fix:
         fixed = [rule.fix(draft) for draft in drafts]
         return fixed, [

@@ -130,32 +130,32 @@ class SuiteKind(Section, abc.ABC):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The pinned files that ``scored`` reads, by name; refusals call one ``suites.NAME.<its name>``."""
+        """Return the pinned files that ``scored`` reads, by name; refusals call one ``suites.NAME.<its name>``."""
         return {}
 
     @property
     def folders(self) -> frozenset[str]:
-        """The names of ``sources`` that are folders; each other one is a file."""
+        """Return the names of ``sources`` that are folders; each other one is a file."""
         return frozenset()
 
     @property
     @abc.abstractmethod
     def scores_of(self) -> Sequence[Role]:
-        """The models that it has scores of, where there are such models."""
+        """Return the models that it has scores of, where there are such models."""
 
     @property
     def judged_by(self) -> str | None:
-        """The kind of its judge; None: it has none."""
+        """Return the kind of its judge; None: it has none."""
         return None
 
     @property
     def scored_by(self) -> Sequence[str]:
-        """The kinds of its scorers."""
+        """Return the kinds of its scorers."""
         return ()
 
     @property
     def retrieved_by(self) -> str | None:
-        """The kind of its retriever; None: it has none."""
+        """Return the kind of its retriever; None: it has none."""
         return None
 
     def score(self, metric: str, answer: str, reference: str) -> float:
@@ -173,7 +173,7 @@ class SuiteKind(Section, abc.ABC):
                 yield answer, metric, self.score(metric, answer.answer, answer.reference)
 
     def to_judge(self, given: Iterable[SuiteAnswer]) -> Iterable[SuiteAnswer]:
-        """Those of ``given`` that people and judges are asked about: one answer of each model to each sample."""
+        """Return those of ``given`` that people and judges are asked about: one answer of each model to each sample."""
         return given
 
     @property
@@ -187,7 +187,7 @@ class SuiteKind(Section, abc.ABC):
         return None
 
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
-        """The mean, as a share, of a model that knows nothing; None: it is not known.
+        """Return the mean, as a share, of a model that knows nothing; None: it is not known.
 
         ``references``: those of the samples, for a ``recomputed`` kind; else there are none.
         """
@@ -199,7 +199,7 @@ class SuiteKind(Section, abc.ABC):
 
     @property
     def draw(self) -> Draw | None:
-        """The rows on which people compare two models' answers: gates then ask the metric ``human`` alone.
+        """Return the rows on which people compare two models' answers: gates then ask the metric ``human`` alone.
 
         None: people compare none.
         """
@@ -250,7 +250,7 @@ class ScaledSuite(BoundedSuite, abc.ABC):
 
     @property
     def scales(self) -> Mapping[str, Scale | None]:
-        """Those of ``metrics``."""
+        """Return those of ``metrics``."""
         return self.metrics
 
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
@@ -281,7 +281,7 @@ class AskedSuite(SuiteKind, abc.ABC):
 
     @property
     def scores_of(self) -> Sequence[Role]:
-        """The models that it asks."""
+        """Return the models that it asks."""
         return self.models
 
 
@@ -315,12 +315,12 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The logs."""
+        """Return the logs."""
         return {f"logs.{role}": source for role, source in self.logs.items()}
 
     @property
     def scores_of(self) -> Sequence[Role]:
-        """The models with a log."""
+        """Return the models with a log."""
         return tuple(self.logs)
 
     def scored(self, material: Material) -> Made:

@@ -73,7 +73,7 @@ def in_the_reference(calls: tuple[ToolCall, ...], info: ValidationInfo) -> tuple
 
 
 def request(messages: Iterable[Message]) -> str:
-    """The request: all turns except the system's, which many rows share."""
+    """Return the request: all turns except the system's, which many rows share."""
     return "\n".join(message.text for message in messages if message.role != "system")
 
 
@@ -119,7 +119,7 @@ class Row(Sparse):
 
     @property
     def answer(self) -> Message:
-        """The reference as a turn of the assistant."""
+        """Return the reference as a turn of the assistant."""
         if not self.calls:
             return Message(role="assistant", content=self.reference)
         content = self.reference.removesuffix(_written(self.calls)).removesuffix("\n")
@@ -154,7 +154,7 @@ class Row(Sparse):
 
     @property
     def prompt(self) -> str:
-        """The last user message."""
+        """Return the last user message."""
         return next(
             (m.content for m in reversed(self.messages) if m.role == "user"),
             self.messages[-1].content,
@@ -172,7 +172,7 @@ class Row(Sparse):
 
 
 def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
-    """The train rows of sources that have test rows: a source for training alone is another task."""
+    """Return the train rows of sources that have test rows: a source for training alone is another task."""
     tested = {row.origin for row in test}
     return [row for row in train if row.origin in tested]
 

@@ -102,7 +102,7 @@ class Log(Source):
 
 
 def directions(section: type[Section]) -> dict[str, Way]:
-    """The fields of ``section`` with the direction in which each is stricter."""
+    """Return the fields of ``section`` with the direction in which each is stricter."""
     return {
         name: mark.way
         for name, field in section.model_fields.items()

@@ -44,7 +44,7 @@ class RecordedSearch(RetrieverKind):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The file."""
+        """Return the file."""
         return {"log": self.log}
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:

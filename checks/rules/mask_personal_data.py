@@ -16,7 +16,7 @@ class MaskPersonalData(Rule):
     in_rows: ClassVar[bool] = False
 
     def fix(self, draft: Draft) -> Draft:
-        """The draft without the defect, in every text that training reads."""
+        """Return the draft without the defect, in every text that training reads."""
         wanted = self.numbers.personal_data
         if wanted is None or not wanted.count(draft):
             return draft

@@ -19,7 +19,7 @@ class StripControlCharacters(Rule):
     of_documents = True
 
     def fix(self, draft: Draft) -> Draft:
-        """The draft without the defect."""
+        """Return the draft without the defect."""
         return draft.turns_rewritten(
             **dict.fromkeys(("system", "user", "assistant", "tool", "call"), _stripped)
         )

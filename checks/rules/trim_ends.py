@@ -11,5 +11,5 @@ class TrimEnds(Rule):
     of_documents = True
 
     def fix(self, draft: Draft) -> Draft:
-        """The draft without the defect."""
+        """Return the draft without the defect."""
         return draft.turns_rewritten(user=str.strip, assistant=str.strip)

@@ -46,7 +46,7 @@ class Stream:
         return cls(values, counts.astype(np.float64))
 
     def log_e_above(self, bound: float) -> NDArray[np.float64]:
-        """The logarithm of the wealth against a mean of ``bound`` or less, for each row of counts.
+        """Return the logarithm of the wealth against a mean of ``bound`` or less, for each row of counts.
 
         Raises ValueError if ``bound`` is not between -1 and 1.
         """
@@ -70,7 +70,7 @@ class Stream:
         return math.exp(-max(0.0, float(self.log_e_above(bound))))
 
     def p_below(self, bound: float) -> float:
-        """The same of the hypothesis that the mean is ``bound`` or more."""
+        """Return the same of the hypothesis that the mean is ``bound`` or more."""
         return self.mirrored().p_above(-bound)
 
     def low(self, alpha: float) -> float:

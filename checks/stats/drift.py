@@ -72,7 +72,7 @@ class Ordinary(NamedTuple):
         return float(stdtr(self.windows - 1, (self.mean - statistic) / self.deviation))
 
     def seen(self, level: float) -> float:
-        """The statistic that gives a p-value of ``level`` with 80 % power."""
+        """Return the statistic that gives a p-value of ``level`` with 80 % power."""
         from scipy.special import ndtri, stdtrit
 
         return (
@@ -105,7 +105,7 @@ class Separation(NamedTuple):
         return self.auc - 0.5 if self.sided == 1 else abs(self.auc - 0.5)
 
     def detectable(self, level: float) -> float | None:
-        """The AUC above 0.5 that is seen with 80 % power; None: none is."""
+        """Return the AUC above 0.5 that is seen with 80 % power; None: none is."""
         variance = self.design * (self.n + self.m + 1) / (12 * self.n * self.m)
         sees = self._quantiles(level) * math.sqrt(variance)
         if self.ordinary is not None:
@@ -120,7 +120,7 @@ class Separation(NamedTuple):
         return math.ceil((self.m + 1) / (room * self.m - 1)) if room * self.m > 1 else None
 
     def beside(self, earlier: Sequence["Separation"]) -> Self:
-        """The same, held against ``earlier`` windows: the larger of both p-values."""
+        """Return the same, held against ``earlier`` windows: the larger of both p-values."""
         ordinary = Ordinary.of([window.statistic for window in earlier])
         return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
@@ -167,7 +167,7 @@ class Shift(NamedTuple):
         return math.ceil(size * self.m / (self.m - size)) if size < self.m else None
 
     def beside(self, earlier: Sequence["Shift"]) -> Self:
-        """The same, held against ``earlier`` windows: the larger of both p-values."""
+        """Return the same, held against ``earlier`` windows: the larger of both p-values."""
         ordinary = Ordinary.of([window.statistic for window in earlier])
         return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
@@ -212,7 +212,7 @@ def separation(
 def _of_mean(
     values: NDArray[np.float64], clusters: Sequence[str], others: int
 ) -> tuple[float, float]:
-    """The variance of the mean of ``values`` that come in clusters, and its degrees of freedom (Kish, 1965)."""
+    """Return the variance of the mean of ``values`` that come in clusters, and its degrees of freedom (Kish, 1965)."""
     codes = np.unique(clusters, return_inverse=True)[1]
     sizes, count, n = np.bincount(codes), int(codes.max()) + 1, len(values)
     totals = np.bincount(codes, values - values.mean())
@@ -223,7 +223,7 @@ def _of_mean(
 def texts(
     window: Sequence[Text], reference: Sequence[Text], confidence: float
 ) -> Separation | None:
-    """The classifier's test of two samples of different texts; None where one is too small or has no words.
+    """Return the classifier's test of two samples of different texts; None where one is too small or has no words.
 
     The hash of a text's cluster decides which half it is in, so the same texts always give the same result. Where both
     sides have each text once, one that was learned is not ranked: it can only be of the other side. Raises
@@ -272,7 +272,7 @@ def texts(
 
 
 def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float) -> Shift | None:
-    """The test of the labels of two samples; None where fewer than two are common enough."""
+    """Return the test of the labels of two samples; None where fewer than two are common enough."""
     from scipy.special import chndtrinc, fdtrc
     from scipy.stats import chi2
 

@@ -121,11 +121,11 @@ class Mean:
         return min(1.0, float(stdtr(freedom, ndtri(tail))) + missed)
 
     def low(self, level: float) -> float:
-        """The mean whose ``p_above`` is ``level``."""
+        """Return the mean whose ``p_above`` is ``level``."""
         return _crossing(self.p_above, level)
 
     def high(self, level: float) -> float:
-        """The mean whose ``p_below`` is ``level``."""
+        """Return the mean whose ``p_below`` is ``level``."""
         return 1 - _crossing(lambda bound: self.p_below(1 - bound), level)
 
 

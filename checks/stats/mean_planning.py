@@ -21,7 +21,7 @@ _LUCK = NormalDist().inv_cdf(POWER)
 
 
 def mirrored(mean: Mean) -> Mean:
-    """The same of 1 - score."""
+    """Return the same of 1 - score."""
     return replace(mean, value=1 - mean.value, unseen=mean.unseen_right, unseen_right=mean.unseen)
 
 
@@ -131,7 +131,7 @@ def _shortfall(mean: Mean, true: float, bound: float, level: float) -> float:
 
 
 def _critical(rows: NDArray[np.int64], bound: float, level: float) -> NDArray[np.int64]:
-    """The fewest right rows that clear ``bound``, for each number of rows; rows + 1 where none do."""
+    """Return the fewest right rows that clear ``bound``, for each number of rows; rows + 1 where none do."""
     from scipy.special import bdtrc, bdtrik
 
     critical = np.asarray(np.nan_to_num(np.ceil(bdtrik(1 - level, rows, bound)), nan=0.0), np.int64)
@@ -144,7 +144,7 @@ def _critical(rows: NDArray[np.int64], bound: float, level: float) -> NDArray[np
 
 
 def _rows(true: float, bound: float, level: float) -> int | None:
-    """The fewest rows of which enough are right with at least 80 % power."""
+    """Return the fewest rows of which enough are right with at least 80 % power."""
     from scipy.special import bdtrc
 
     most = 1e9

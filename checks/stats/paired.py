@@ -62,7 +62,7 @@ class Pairs:
 
     @property
     def effect(self) -> float:
-        """The mean difference."""
+        """Return the mean difference."""
         return (self.wins - self.losses) / self.rows
 
     @property
@@ -76,7 +76,7 @@ class Pairs:
         return self.binary and self.alone
 
     def unit(self, margin: float) -> float:
-        """The size of differences that would come as often and vary as much; 1 for right/wrong scores.
+        """Return the size of differences that would come as often and vary as much; 1 for right/wrong scores.
 
         One whole row more than was seen, so that a difference of 1 counts as the size of one until seen otherwise.
         """
@@ -111,7 +111,7 @@ class Pairs:
         return ScoreTest(self.wins / scale, self.losses / scale, self.rows / design, unit, freedom)
 
     def mirrored(self) -> Self:
-        """The same seen from the reference's side."""
+        """Return the same seen from the reference's side."""
         return replace(
             self, wins=self.losses, losses=self.wins, mixed=-self.mixed, skewness=-self.skewness,
             unseen=self.unseen_gains, unseen_gains=self.unseen,
@@ -172,21 +172,21 @@ class Comparison:
     confidence: float
 
     def lower(self, level: float) -> float:
-        """The lower bound at confidence 1 - ``level``."""
+        """Return the lower bound at confidence 1 - ``level``."""
         return max(-1.0, min(self.pairs.lower(level, self.margin), self.effect))
 
     def upper(self, level: float) -> float:
-        """The upper bound at confidence 1 - ``level``."""
+        """Return the upper bound at confidence 1 - ``level``."""
         return min(1.0, max(-self.pairs.mirrored().lower(level, self.margin), self.effect))
 
     @cached_property
     def low(self) -> float:
-        """The lower bound."""
+        """Return the lower bound."""
         return self.lower(1 - self.confidence)
 
     @cached_property
     def high(self) -> float:
-        """The upper bound."""
+        """Return the upper bound."""
         return self.upper(1 - self.confidence)
 
 

@@ -103,7 +103,7 @@ def _root(falls_short: Callable[[float], float], low: float, high: float) -> flo
 
 
 def _power(samples: Sequence[Pairs], margins: Sequence[float], level: float) -> float:
-    """The probability that every sample refutes its margin, when the samples are what is expected."""
+    """Return the probability that every sample refutes its margin, when the samples are what is expected."""
     power = 1.0
     for pairs, margin in zip(samples, margins, strict=True):
         power *= NormalDist().cdf(_spare(pairs, margin, level))
@@ -141,7 +141,7 @@ def _unlucky(pairs: Pairs, luck: float) -> Pairs:
 
 
 def _of(pairs: Pairs, wins: float, losses: float) -> Pairs:
-    """The same rows with other wins and losses, of differences and blocks of the same sizes."""
+    """Return the same rows with other wins and losses, of differences and blocks of the same sizes."""
     was, now = pairs.wins + pairs.losses, wins + losses
     share = now / was if was else 0.0
     lead = (wins - losses) * _block_size(pairs)

@@ -55,7 +55,7 @@ class Exposure(AskedSuite, SizedSuite):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The canaries."""
+        """Return the canaries."""
         return {"file": self.file}
 
     def scored(self, material: Material) -> Made:

@@ -37,7 +37,7 @@ class Inspect(LogSuite):
             spec, samples = document["eval"], document["samples"]
             status = document["status"]
             chosen = spec["dataset"]["sample_ids"]
-            model = (spec.get("metadata") or {}).get(MODEL)
+            model: Any = (spec.get("metadata") or {}).get(MODEL)
             scored = [(sample["id"], sample["epoch"], sample["scores"]) for sample in samples]
         except (
             UnicodeDecodeError,

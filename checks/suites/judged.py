@@ -50,22 +50,22 @@ class Judged(RatingSuite, ScaledSuite):
 
     @property
     def evidence(self) -> SourceClass:
-        """The judge's."""
+        """Return the judge's."""
         return self.judge.evidence
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The judge's."""
+        """Return the judge's."""
         return {f"judge.{name}": source for name, source in self.judge.sources.items()}
 
     @property
     def scores_of(self) -> Sequence[Role]:
-        """The models that are judged."""
+        """Return the models that are judged."""
         return self.models
 
     @property
     def judged_by(self) -> str:
-        """The kind of ``judge``."""
+        """Return the kind of ``judge``."""
         return self.judge.kind
 
     def scored(self, material: Material) -> Made:

@@ -55,7 +55,7 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The folder."""
+        """Return the folder."""
         return {"tasks": self.tasks}
 
     def scored(self, material: Material) -> Made:
@@ -96,7 +96,7 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
             ) from error
 
     def convert(self, log: Path, task: str, model: str) -> Iterator[Scored]:
-        """The scores in a log of samples. Raises ValueError, KeyError or TypeError where it is no such log."""
+        """Yield the scores in a log of samples. Raises ValueError, KeyError or TypeError where it is no such log."""
         for line in log.read_text().splitlines():
             sample = json.loads(line)
             doc = sample["doc"]

@@ -52,7 +52,7 @@ class Loss(AskedSuite):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The texts."""
+        """Return the texts."""
         return {"text": self.text}
 
     def size(self, test_rows: int) -> int:

@@ -99,7 +99,7 @@ class Pairwise(RatingSuite):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The labels, the anchor, and the judge's files."""
+        """Return the labels, the anchor, and the judge's files."""
         own = {
             name: source
             for name, source in (("labels", self.labels), ("anchor", self.anchor))
@@ -112,12 +112,12 @@ class Pairwise(RatingSuite):
 
     @property
     def scores_of(self) -> Sequence[Role]:
-        """The two models."""
+        """Return the two models."""
         return "candidate", self.against
 
     @property
     def judged_by(self) -> str | None:
-        """The kind of ``judge``."""
+        """Return the kind of ``judge``."""
         return self.judge.kind if self.judge else None
 
     @property
@@ -126,7 +126,7 @@ class Pairwise(RatingSuite):
         return Draw(self.seed, self.rows)
 
     def impossible(self, name: str, suites: Mapping[str, SuiteKind]) -> str | None:
-        """The other suite must have the rows that are drawn, too."""
+        """Return the other suite must have the rows that are drawn, too."""
         if problem := super().impossible(name, suites):
             return problem
         if self.suite is None or (size := suites[self.suite].size(0)) >= self.rows:
@@ -137,7 +137,7 @@ class Pairwise(RatingSuite):
         )
 
     def other(self, answered: Collection[str]) -> Role | None:
-        """The model that the candidate is compared with; None: it has no answers.
+        """Return the model that the candidate is compared with; None: it has no answers.
 
         As for gates, main stands in for production until something runs there.
         """
@@ -184,9 +184,9 @@ class Pairwise(RatingSuite):
         )  # fmt: skip
 
     def _figures(
-        self, material: Material, role: Role | None, found: Comparisons, differ: Sequence[bool]
+        self, material: Material, role: Role | None, compared: Comparisons, differ: Sequence[bool]
     ) -> dict[Role, list[Scored]]:
-        """The lines: the judge's mean of each model, or the share of answers that differ."""
+        """Return the lines: the judge's mean of each model, or the share of answers that differ."""
         (metric,) = self.scales
         models: list[tuple[Role, int]] = [("candidate", 1), *([(role, -1)] if role else [])]
         return {
@@ -194,7 +194,7 @@ class Pairwise(RatingSuite):
                 Scored(
                     sample=row.id, sample_sha=asked_sha(row.messages, row.reference, row.tools),
                     model=material.models[model], metric=metric, group=row.group, slice=row.slice,
-                    value=(1 + sign * float(found.judge[at])) / 2 if self.judge else float(differ[at]),
+                    value=(1 + sign * float(compared.judge[at])) / 2 if self.judge else float(differ[at]),
                 )
                 for at, row in enumerate(material.rows)
             ]
@@ -243,7 +243,7 @@ class Pairwise(RatingSuite):
             )
 
     def _anchor(self, material: Material) -> list[tuple[list[Asked], Verdict]]:
-        """The questions of each line of the anchor, and people's label."""
+        """Return the questions of each line of the anchor, and people's label."""
         if self.anchor is None:
             return []
         path, key = material.files["anchor"], f"{self._at(material)}.anchor"
@@ -270,14 +270,14 @@ class Pairwise(RatingSuite):
         self,
         material: Material,
         anchor: Sequence[tuple[Sequence[Asked], Verdict]],
-        said: Sequence[Judgement],
+        verdicts: Sequence[Judgement],
     ) -> Anchored | None:
         """How often the judge agrees with people on the anchor, now and in main's last record."""
         if not anchor:
             return None
         agrees, flips, unparsed = "", 0, 0
         for number, (_, label) in enumerate(anchor):
-            first, second = (judgement.value for judgement in said[2 * number : 2 * number + 2])
+            first, second = (judgement.value for judgement in verdicts[2 * number : 2 * number + 2])
             if first is None or second is None:
                 unparsed += 1
                 verdict = None
@@ -299,7 +299,7 @@ class Pairwise(RatingSuite):
 
 
 def _both_orders(row: Row, one: str, two: str) -> list[Asked]:
-    """The two questions about two answers; none where they are equal."""
+    """Return the two questions about two answers; none where they are equal."""
     if one == two:
         return []
     first, second = judgements.answer_sha(one), judgements.answer_sha(two)

@@ -168,7 +168,7 @@ class Rag(Questions):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The questions, the corpus, and what the retriever needs."""
+        """Return the questions, the corpus, and what the retriever needs."""
         return {
             "file": self.file,
             "corpus": self.corpus,
@@ -182,7 +182,7 @@ class Rag(Questions):
 
     @property
     def folders(self) -> frozenset[str]:
-        """The corpus, where its documents are files, the encoder and the cross-encoder."""
+        """Return the corpus, where its documents are files, the encoder and the cross-encoder."""
         return frozenset(
             {*(["corpus"] if self.documents else []), *self._encoders, *self._cross_encoder}
         )
@@ -193,11 +193,11 @@ class Rag(Questions):
 
     @property
     def retrieved_by(self) -> str:
-        """The kind of ``retriever``."""
+        """Return the kind of ``retriever``."""
         return self.retriever.kind
 
     def to_judge(self, given: Iterable[SuiteAnswer]) -> Iterable[SuiteAnswer]:
-        """The answers from retrieved passages, which are what users get."""
+        """Return the answers from retrieved passages, which are what users get."""
         return (
             answer
             for answer in given
@@ -267,7 +267,7 @@ class Rag(Questions):
             ) from refused
 
     def asked(self, reading: Reading) -> tuple[Message, ...]:
-        """The chat of which the last question has the passages with it."""
+        """Return the chat of which the last question has the passages with it."""
         *before, last = reading.question
         shown = (
             "\n\n".join(f"[{n}] {passage.text}" for n, passage in enumerate(reading.passages, 1))
@@ -359,7 +359,7 @@ class Rag(Questions):
         return rankings
 
     def _cut(self, document: Passage) -> list[Passage]:
-        """The passages of a document. Raises ValueError for one that no prompt may have."""
+        """Return the passages of a document. Raises ValueError for one that no prompt may have."""
         parts = self.chunker.cut(document) if self.chunker else [document]
         if long := next((part for part in parts if words([part]) > self.max_words), None):
             raise ValueError(
@@ -367,7 +367,7 @@ class Rag(Questions):
             )
         return parts
 
-    def _gold(self, where: str, row: Row, cut: Mapping[str, Sequence[Passage]]) -> tuple[Gold, ...]:
+    def _gold(self, key: str, row: Row, cut: Mapping[str, Sequence[Passage]]) -> tuple[Gold, ...]:
         """The row's gold documents, with the passages that have them. Raises EvidenceRefused where there are none."""
         passages = []
         for fact in _GOLD.validate_python(row.extra["gold"]):
@@ -378,7 +378,7 @@ class Rag(Questions):
                     f"{fact.id[:80]!r} has no passage with the whole of {(fact.quote or '')[:80]!r}"
                 )
                 raise EvidenceRefused(
-                    f"{where}.file: {_line(row)}: "
+                    f"{key}.file: {_line(row)}: "
                     + (what if parts else f"no document is called {fact.id[:80]!r}"),
                     "name documents of the corpus, and quote their words; chunker.overlap must be as long as a quote",
                 )

@@ -91,12 +91,12 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
 
     @property
     def scored_by(self) -> Sequence[str]:
-        """The kinds of ``scorers``."""
+        """Return the kinds of ``scorers``."""
         return tuple(scorer.kind for scorer in self.scorers)
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The rows."""
+        """Return the rows."""
         return {"file": self.file}
 
     @property
@@ -182,7 +182,7 @@ class _Line(RootModel[dict[str, JsonValue]]):
 
 
 def _rows(suite: Questions, name: str, path: Path) -> list[Row]:
-    """The rows of the pinned file. Raises EvidenceRefused with the line that is none."""
+    """Return the rows of the pinned file. Raises EvidenceRefused with the line that is none."""
     key = f"{layout.PARAMS}: suites.{name}.file"
     todo = "pin JSON lines with prompt, or name the file's keys in columns: docs/how-to/suites.md"
     lines = files.read_pinned(path, _Line, key, todo)

@@ -107,17 +107,17 @@ _READER: TypeAdapter[Train | Steps] = TypeAdapter(Training, config=ConfigDict(de
 
 
 def read(section: object) -> Train | Steps:
-    """The section train of a params.yaml, or of a record of one. Raises ValidationError."""
+    """Return the section train of a params.yaml, or of a record of one. Raises ValidationError."""
     return _READER.validate_python(section)
 
 
 def of(train: Train | Steps) -> tuple[Train, ...]:
-    """The steps in order, each with all of its parameters."""
+    """Return the steps in order, each with all of its parameters."""
     return train.steps if isinstance(train, Steps) else (train,)
 
 
 def names(train: Train | Steps) -> tuple[str, ...]:
-    """The methods of the steps, in order."""
+    """Return the methods of the steps, in order."""
     return tuple(step.method for step in of(train))
 
 
@@ -127,12 +127,12 @@ def named(train: Train | Steps) -> str:
 
 
 def columns(train: Train | Steps) -> tuple[str, ...]:
-    """The columns of ``Row.extra`` that a step or more needs."""
+    """Return the columns of ``Row.extra`` that a step or more needs."""
     return tuple(dict.fromkeys(name for step in of(train) for name in step.extra()))
 
 
 def in_some_rows(train: Train | Steps) -> tuple[str, ...]:
-    """Those of the columns that not every step needs. Where one is null, the row is of another step."""
+    """Return those of the columns that not every step needs. Where one is null, the row is of another step."""
     of_rows = [step for step in of(train) if not step.of_documents]
     return tuple(
         name for name in columns(train) if not all(name in step.extra() for step in of_rows)
@@ -140,7 +140,7 @@ def in_some_rows(train: Train | Steps) -> tuple[str, ...]:
 
 
 def rows_of(step: Train, some: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The rows that a step learns from; ``some``: what ``in_some_rows`` gives."""
+    """Return the rows that a step learns from; ``some``: what ``in_some_rows`` gives."""
     needed = [name for name in step.extra() if name in some]
     of_its_kind = [row for row in rows if row.document == step.of_documents]
     return [
@@ -274,7 +274,7 @@ def _problem(text: str, place: tuple[str | int, ...] = ()) -> InitErrorDetails:
 
 
 def _as_written() -> Any:
-    """The section as it is written, for the JSON schema: shared keys beside a list of steps."""
+    """Return the section as it is written, for the JSON schema: shared keys beside a list of steps."""
     methods: Any = Literal[METHODS.names]
     step: Any = create_model(
         "Step",
