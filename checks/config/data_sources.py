@@ -8,10 +8,8 @@ from pydantic import Field
 
 from checks.formats.data_reports import MAIN_SOURCE
 from checks.kinds.loader import LOADERS, Loader
-from checks.kinds.rule import RULES
+from checks.kinds.rule import RULES, RuleName
 from checks.records.sections import Fraction, Name, Section, Source, problems
-
-RuleName = Annotated[str, RULES]  # a file of checks/rules says what each does
 
 
 class ContractFile(Section):

@@ -5,7 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from checks.config.data_sources import RuleName
 from checks.data import detectors
 from checks.data.personal_data import PersonalData
 from checks.evaluation.baselines import Baseline
@@ -15,6 +14,7 @@ from checks.formats.engines import Vllm
 from checks.kinds.chat_template import TEMPLATES
 from checks.kinds.loader import LOADERS, Loader
 from checks.kinds.method import MergedInto
+from checks.kinds.rule import RuleName
 from checks.kinds.scorer import Scorer
 from checks.records.sections import (
     Agreement,

@@ -8,7 +8,7 @@ only inside functions, because the release tool reads params.yaml without them.
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from checks.data.drafts import Draft, parted
 from checks.formats.data_reports import RuleCount
@@ -92,6 +92,7 @@ def _name(rule: type[Rule]) -> str:
 
 
 RULES: Registry[Rule] = Registry("lockstep.rules", Rule, _name)
+RuleName = Annotated[str, RULES]  # a file of checks/rules says what each does
 
 
 class _Rules(Mapping[str, Rule]):
