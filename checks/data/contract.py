@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from checks.records.record import problems
 from checks.storage import plain_yaml
 
 Kind = Literal["string", "date", "timestamp", "number", "integer", "boolean", "object", "array"]
@@ -173,20 +174,24 @@ def _metric(rule: Any, place: str, known: set[str]) -> str | None:
     rule = _mapping(rule, place, _QUALITY)
     if rule.get("type") == "text":
         return None
-    if rule.get("type", "library") != "library" or rule.get("metric") not in tuple(known):
-        metric_name = (
-            rule.get("metric")
-            if rule.get("type", "library") == "library"
-            else f"type {rule['type']}"
-        )
-        raise ValueError(
-            f"{place}: {metric_name} is not understood here; one of {', '.join(sorted(known))}"
-        )
-    if rule.get("unit", "rows") != "rows":
-        raise ValueError(f"{place}.unit: {rule['unit']!r} is not understood; rows")
-    if not any(key.startswith("mustBe") for key in rule):
-        raise ValueError(f"{place}: says no mustBe, so nothing can be checked")
-    return str(rule["metric"])
+    of_library = rule.get("type", "library") == "library"
+    metric = rule.get("metric") if of_library else f"type {rule['type']}"
+    for problem in problems(
+        (
+            not of_library or metric not in tuple(known),
+            f": {metric} is not understood here; one of {', '.join(sorted(known))}",
+        ),
+        (
+            rule.get("unit", "rows") != "rows",
+            f".unit: {rule.get('unit')!r} is not understood; rows",
+        ),
+        (
+            not any(key.startswith("mustBe") for key in rule),
+            ": says no mustBe, so nothing can be checked",
+        ),
+    ):
+        raise ValueError(f"{place}{problem}")
+    return str(metric)
 
 
 def _contacts(root: Mapping[str, Any]) -> Iterator[str]:

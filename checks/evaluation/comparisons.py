@@ -8,7 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,10 +124,8 @@ def alpha(units: Sequence[Sequence[float]]) -> float | None:
     """
     pairs: dict[tuple[float, float], float] = defaultdict(float)
     for values in (unit for unit in units if len(unit) > 1):
-        for i, one in enumerate(values):
-            for j, two in enumerate(values):
-                if i != j:
-                    pairs[one, two] += 1 / (len(values) - 1)
+        for pair in permutations(values, 2):
+            pairs[pair] += 1 / (len(values) - 1)
     totals: dict[float, float] = defaultdict(float)
     for (one, _), count in pairs.items():
         totals[one] += count

@@ -143,9 +143,5 @@ def _pair(
             (c for c in texts if c is not reference), key=lambda column: column.distinct
         )
         reference = reference or next(column for column in texts if column is not prompt)
-    roles: dict[Role, str] = {}
-    if prompt is not None:
-        roles["prompt"] = prompt.name
-    if reference is not None:
-        roles["reference"] = reference.name
-    return roles
+    pair: dict[Role, Column | None] = {"prompt": prompt, "reference": reference}
+    return {role: column.name for role, column in pair.items() if column is not None}

@@ -161,7 +161,12 @@ def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Comp
                 else f"{model}, which stands in for {gate.against} ({why[0]})"
             )
             if use.how == "same-model":
-                return _same(name, gate, shown)
+                # There is nothing to estimate.
+                return Finding(
+                    gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric,
+                    against=gate.against,
+                    reason=f"the same model as {shown}: no row differs{', so it is not better' * gate.better}",
+                )  # fmt: skip
             return _unlearned(name, gate, evidence, Compared(model, shown, use.merged))
         why.append(use.note)
     return Finding(
@@ -225,14 +230,6 @@ def nothing_to_lose(case: Case, gate: PairedGate, against: Compared) -> Finding 
         f"{against.shown} itself has {gate.metric} {knows.value:.3f} (upper {percent(gate.confidence)} bound "
         f"{high:.3f}), below the margin of {gate.margin:g}: it cannot lose as much, and every model would pass; "
         f"compare with a model that knows more, or set gates.{case.name}.margin below {high:.3f}",
-    )  # fmt: skip
-
-
-def _same(name: str, gate: PairedGate, shown: str) -> Finding:
-    """Return the finding for a reference that is the candidate itself: there is nothing to estimate."""
-    return Finding(
-        gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric, against=gate.against,
-        reason=f"the same model as {shown}: no row differs{', so it is not better' if gate.better else ''}",
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from checks.kinds.registry import Registry
 from checks.kinds.retriever import Encode, Relate, no_model
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row
-from checks.records.sections import Log, Positive, Section, Source, stricter
+from checks.records.sections import Log, Positive, Section, Source, sources_in, stricter
 from checks.storage import files, layout
 
 
@@ -130,8 +130,8 @@ class SuiteKind(Section, abc.ABC):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """Return the pinned files that ``scored`` reads, by name; refusals call one ``suites.NAME.<its name>``."""
-        return {}
+        """Return the pinned files that ``scored`` reads; refusals call one ``suites.NAME.<path of its parameter>``."""
+        return sources_in(self)
 
     @property
     def folders(self) -> frozenset[str]:
@@ -312,11 +312,6 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
         """Yield each contradiction, as "problem|remedy"."""
         if "candidate" not in self.logs:
             yield "logs: has none of the candidate|add it"
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """Return the logs."""
-        return {f"logs.{role}": source for role, source in self.logs.items()}
 
     @property
     def scores_of(self) -> Sequence[Role]:

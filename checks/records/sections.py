@@ -101,6 +101,17 @@ class Log(Source):
     ]
 
 
+def sources_in(value: object, path: str = "") -> dict[str, Source]:
+    """Return each source among the values of a section, and of the sections in it, by the path of its parameter."""
+    if isinstance(value, Source):
+        return {path: value}
+    parts = (
+        value.items() if isinstance(value, dict) else value if isinstance(value, Section) else ()
+    )
+    of_parts = [sources_in(part, f"{path}.{name}".lstrip(".")) for name, part in parts]
+    return {place: source for sources in of_parts for place, source in sources.items()}
+
+
 def directions(section: type[Section]) -> dict[str, Way]:
     """Return the fields of ``section`` with the direction in which each is stricter."""
     return {

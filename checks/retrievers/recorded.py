@@ -17,7 +17,7 @@ from checks.formats.suite_report import SampleId
 from checks.kinds.retriever import RetrieverKind, Search
 from checks.process.errors import EvidenceRefused
 from checks.records.record import Record
-from checks.records.sections import Log, Source
+from checks.records.sections import Log
 from checks.storage import files
 
 _AGAIN = "record the search again: docs/how-to/rag.md"
@@ -41,11 +41,6 @@ class RecordedSearch(RetrieverKind):
         Log,
         Field(description="JSON lines with id, question and passages: the ids of what was found"),
     ]
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """Return the file."""
-        return {"log": self.log}
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """As recorded. Raises EvidenceRefused for a record of other questions or passages, or of too few."""

@@ -18,7 +18,7 @@ from checks.data.canaries import Canary
 from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.kinds.suite import Answered, AskedSuite, Made, Material, SizedSuite
 from checks.process.errors import EvidenceRefused
-from checks.records.sections import Log, Source
+from checks.records.sections import Log
 from checks.storage import layout
 
 METRIC = "exposure"
@@ -52,11 +52,6 @@ class Exposure(AskedSuite, SizedSuite):
     def answers(self) -> int:
         """How many answers a rank is among."""
         return self.candidates + 1
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """Return the canaries."""
-        return {"file": self.file}
 
     def scored(self, material: Material) -> Made:
         """Rank every planted answer by each model."""

@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -23,7 +23,7 @@ from checks.formats.suite_report import Scored, SourceClass
 from checks.kinds.suite import AskedSuite, Made, Material, ScaledSuite, SizedSuite
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.process.text import redact
-from checks.records.sections import Log, Source, Strings
+from checks.records.sections import Log, Strings
 from checks.storage import digest, files, layout
 
 PYTHON = "LOCKSTEP_LM_EVAL"
@@ -52,11 +52,6 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
     id: Annotated[str | None, Field(description="null: a document's position")] = None
     group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
     slice: Annotated[str | None, Field(description="null: the task's name")] = None
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """Return the folder."""
-        return {"tasks": self.tasks}
 
     def scored(self, material: Material) -> Made:
         """Run the harness on each model, a model with two names once."""

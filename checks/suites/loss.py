@@ -20,7 +20,7 @@ from checks.formats.suite_report import SampleId, Scored, SourceClass, Word
 from checks.kinds.suite import AskedSuite, Made, Material
 from checks.process.errors import EvidenceRefused
 from checks.records.record import Record
-from checks.records.sections import Log, Source
+from checks.records.sections import Log
 from checks.storage import digest, files, layout
 
 METRIC = "bits-per-byte"
@@ -49,11 +49,6 @@ class Loss(AskedSuite):
     precision: Annotated[
         Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")
     ]
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """Return the texts."""
-        return {"text": self.text}
 
     def size(self, test_rows: int) -> int:
         """Only the file knows."""

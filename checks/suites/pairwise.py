@@ -172,13 +172,14 @@ class Pairwise(RatingSuite):
         compared = comparisons.of(material.rows, our_shas, their_shas, judged, self.draw)
         self._hold(material, compared.unparsed, compared.differ, "comparisons")
         several = comparisons.several(people)
+        alpha = comparisons.alpha(several)
         return Made(
             self._figures(material, role, compared, [ours[row.id] != theirs[row.id] for row in material.rows]),
             judged,
             compared=Compared(
                 against=role or self.against, differ=compared.differ, drawn=compared.drawn,
                 labelled=compared.drawn - len(compared.missing), flips=compared.flips, unparsed=compared.unparsed,
-                several=len(several), alpha=_rounded(comparisons.alpha(several)),
+                several=len(several), alpha=None if alpha is None else round(alpha, 6),
                 anchor=self._anchored(material, anchor, verdicts[len(asked) :]),
             ),
         )  # fmt: skip
@@ -304,7 +305,3 @@ def _both_orders(row: Row, one: str, two: str) -> list[Asked]:
         return []
     first, second = judgements.answer_sha(one), judgements.answer_sha(two)
     return [Asked(row, one, first, two, second), Asked(row, two, second, one, first)]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

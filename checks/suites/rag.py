@@ -167,16 +167,6 @@ class Rag(Questions):
         return frozenset({ABSTAINS} | of_gold) if self.unanswerable else frozenset()
 
     @property
-    def sources(self) -> Mapping[str, Source]:
-        """Return the questions, the corpus, and what the retriever needs."""
-        return {
-            "file": self.file,
-            "corpus": self.corpus,
-            **{f"retriever.{name}": source for name, source in self.retriever.sources.items()},
-            **self._cross_encoder,
-        }
-
-    @property
     def _cross_encoder(self) -> Mapping[str, Source]:
         return {_RERANKER: self.reranker.model} if self.reranker else {}
 

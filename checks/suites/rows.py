@@ -32,7 +32,7 @@ from checks.kinds.scorer import Scorer
 from checks.kinds.suite import AskedSuite, BoundedSuite, Made, Material, SizedSuite
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row, calls_in
-from checks.records.sections import Log, Positive, Section, Share, Source
+from checks.records.sections import Log, Positive, Section, Share
 from checks.storage import digest, files, layout
 
 _MESSAGES = TypeAdapter(Annotated[tuple[Message, ...], Field(min_length=1)])
@@ -93,11 +93,6 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
     def scored_by(self) -> Sequence[str]:
         """Return the kinds of ``scorers``."""
         return tuple(scorer.kind for scorer in self.scorers)
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """Return the rows."""
-        return {"file": self.file}
 
     @property
     def served_tokens(self) -> int | None:
