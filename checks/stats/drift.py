@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
+import scipy  # It loads its parts when they are used.
 from numpy.typing import NDArray
 
 from checks.process import distribution
@@ -65,18 +66,18 @@ class Ordinary(NamedTuple):
 
     def p(self, statistic: float) -> float:
         """Of the hypothesis that a window with at least this statistic is as the others."""
-        from scipy.special import stdtr
-
         if self.deviation < _SAME:
             return float(statistic <= self.mean + _SAME)
-        return float(stdtr(self.windows - 1, (self.mean - statistic) / self.deviation))
+        return float(
+            scipy.special.stdtr(self.windows - 1, (self.mean - statistic) / self.deviation)
+        )
 
     def seen(self, level: float) -> float:
         """Return the statistic that gives a p-value of ``level`` with 80 % power."""
-        from scipy.special import ndtri, stdtrit
-
         return (
-            self.mean + float(stdtrit(self.windows - 1, 1 - level) + ndtri(POWER)) * self.deviation
+            self.mean
+            + float(scipy.special.stdtrit(self.windows - 1, 1 - level) + scipy.special.ndtri(POWER))
+            * self.deviation
         )
 
 
@@ -125,9 +126,9 @@ class Separation(NamedTuple):
         return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
     def _quantiles(self, level: float) -> float:
-        from scipy.special import ndtri, stdtrit
-
-        return float(stdtrit(self.freedom, 1 - level / self.sided) + ndtri(POWER))
+        return float(
+            scipy.special.stdtrit(self.freedom, 1 - level / self.sided) + scipy.special.ndtri(POWER)
+        )
 
 
 class Shift(NamedTuple):
@@ -172,10 +173,12 @@ class Shift(NamedTuple):
         return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
     def _noncentral(self, level: float) -> float:
-        from scipy.special import chndtrinc, fdtri
-
         freedom, below = self.freedom
-        return float(chndtrinc(freedom * fdtri(freedom, below, 1 - level), freedom, 1 - POWER))
+        return float(
+            scipy.special.chndtrinc(
+                freedom * scipy.special.fdtri(freedom, below, 1 - level), freedom, 1 - POWER
+            )
+        )
 
 
 def separation(
@@ -186,13 +189,10 @@ def separation(
 
     ``clusters``: of the values of both. The interval is Obuchowski's, each end at ``confidence``.
     """
-    from scipy.special import stdtr, stdtrit
-    from scipy.stats import rankdata, tiecorrect
-
     n, m = len(window), len(reference)
-    ranks = rankdata(np.concatenate([window, reference]))
-    ours = (ranks[:n] - rankdata(window)) / m
-    theirs = 1 - (ranks[n:] - rankdata(reference)) / n
+    ranks = scipy.stats.rankdata(np.concatenate([window, reference]))
+    ours = (ranks[:n] - scipy.stats.rankdata(window)) / m
+    theirs = 1 - (ranks[n:] - scipy.stats.rankdata(reference)) / n
     auc = float(ours.mean())
     variances, freedoms = zip(
         _of_mean(ours, clusters[0], m), _of_mean(theirs, clusters[1], n), strict=True
@@ -200,9 +200,13 @@ def separation(
     variance = sum(variances)
     freedom = max(0.01, min(freedoms))
     alone = (n + m + 1) / (12 * n * m)
-    null = max(variance, alone * float(tiecorrect(ranks)))
-    half = float(stdtrit(freedom, confidence)) * math.sqrt(variance)
-    p = float(stdtr(freedom, (0.5 - auc if sided == 1 else -abs(auc - 0.5)) / math.sqrt(null)))
+    null = max(variance, alone * float(scipy.stats.tiecorrect(ranks)))
+    half = float(scipy.special.stdtrit(freedom, confidence)) * math.sqrt(variance)
+    p = float(
+        scipy.special.stdtr(
+            freedom, (0.5 - auc if sided == 1 else -abs(auc - 0.5)) / math.sqrt(null)
+        )
+    )
     return Separation(
         auc, max(0.0, auc - half), min(1.0, auc + half), min(1.0, sided * p), n, m, sided, max(1.0, null / alone),
         freedom,
@@ -273,9 +277,6 @@ def texts(
 
 def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float) -> Shift | None:
     """Return the test of the labels of two samples; None where fewer than two are common enough."""
-    from scipy.special import chndtrinc, fdtrc
-    from scipy.stats import chi2
-
     n, m = len(window), len(reference)
     if not n or not m:
         return None
@@ -308,14 +309,15 @@ def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float)
 
     def effect(tail: float) -> float:
         """Of which a statistic as small as this has the probability ``tail``."""
-        if chi2.cdf(statistic, freedom) <= tail:
+        if scipy.stats.chi2.cdf(statistic, freedom) <= tail:
             return 0.0
-        return math.sqrt(float(chndtrinc(statistic, freedom, tail)) / size)
+        return math.sqrt(float(scipy.special.chndtrinc(statistic, freedom, tail)) / size)
 
     moved = sorted(zip(names, *shares.tolist(), strict=True), key=lambda s: -abs(s[1] - s[2]))
     return Shift(
         math.sqrt(max(0.0, statistic - freedom) / size), effect(confidence), effect(1 - confidence),
-        float(fdtrc(freedom, below, statistic / freedom)), n, m, (freedom, below), size, (statistic / size) ** (1 / 3),
+        float(scipy.special.fdtrc(freedom, below, statistic / freedom)), n, m, (freedom, below), size,
+        (statistic / size) ** (1 / 3),
         tuple(moved[:3]),
     )  # fmt: skip
 

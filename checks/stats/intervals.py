@@ -162,12 +162,7 @@ def _rows(scores: Scores, groups: Groups) -> tuple[NDArray[np.float64], NDArray[
     values = np.asarray(scores, np.float64)
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails this, too
         raise ValueError("a score lies outside [0, 1]")
-    return values, _codes(groups)
-
-
-def _codes(groups: Groups) -> NDArray[np.intp]:
-    codes: NDArray[np.intp] = np.unique(np.asarray(groups), return_inverse=True)[1]
-    return codes
+    return values, np.unique(np.asarray(groups), return_inverse=True)[1]
 
 
 def _squares(values: NDArray[np.float64], codes: NDArray[np.intp], mean: float) -> float:

@@ -154,7 +154,7 @@ class Pairwise(RatingSuite):
             {row: judgements.answer_sha(text) for row, text in texts.items()}
             for texts in (ours, theirs)
         )
-        people = list(self._people(material, our_shas, their_shas))
+        people = self._people(material, our_shas, their_shas)
         asked = [
             pair
             for row in material.rows
@@ -207,13 +207,15 @@ class Pairwise(RatingSuite):
 
     def _people(
         self, material: Material, ours: Mapping[str, str], theirs: Mapping[str, str]
-    ) -> Iterator[Judgement]:
-        """The labels that are about these answers. Those of earlier answers stay in the file, and count for nothing."""
-        if self.labels is None:
-            return
-        for label in labels.read(material.files["labels"], f"{self._at(material)}.labels"):
-            if {label.left_sha, label.right_sha} == {ours.get(label.row), theirs.get(label.row)}:
-                yield label.judgement
+    ) -> list[Judgement]:
+        """Return the labels that are about these answers. Those of earlier answers count for nothing."""
+        key = f"{self._at(material)}.labels"
+        given = labels.read(material.files["labels"], key) if self.labels else ()
+        return [
+            label.judgement
+            for label in given
+            if {label.left_sha, label.right_sha} == {ours.get(label.row), theirs.get(label.row)}
+        ]
 
     def _ask(self, asked: Sequence[Asked], material: Material) -> list[Judgement]:
         """A judgement for each of ``asked``, in order; one without a value where the judge gave none."""
