@@ -24,29 +24,32 @@ PREFIX = "lockstep."  # Every group begins so.
 
 
 def differences(recorded: Mapping[str, Plugin]) -> list[str]:
-    """One line for each package of ``recorded`` that is not installed or has other code here.
+    """Return one line for each package of ``recorded`` that is not installed or has other code here.
 
     Imports none of them. The fix depends on the evidence, so the caller adds it.
     """
-    different = []
-    for key, wanted in sorted(recorded.items()):
-        group, _, name = key.partition(":")
-        entry = next((entry for entry in entry_points(group) if entry.name == name), None)
-        package = f"{wanted.distribution} {wanted.version}"
-        if entry is None:
-            different.append(f"plugin {key}: package {package} is not installed")
-            continue
-        try:
-            here = identity(entry)
-        except MachineRefused as refused:
-            different.append(f"plugin {key}: {refused}")
-            continue
-        if here != wanted:
-            different.append(
-                f"plugin {key}: the installed {here.distribution} {here.version} has the code "
-                f"{_short(here.sha256)}, the record is about {package} with {_short(wanted.sha256)}"
-            )
-    return different
+    lines = ((key, _difference(key, wanted)) for key, wanted in sorted(recorded.items()))
+    return [f"plugin {key}: {line}" for key, line in lines if line]
+
+
+def _difference(key: str, wanted: Plugin) -> str | None:
+    group, _, name = key.partition(":")
+    entry = next((entry for entry in entry_points(group) if entry.name == name), None)
+    package = f"{wanted.distribution} {wanted.version}"
+    try:
+        here = identity(entry) if entry else None
+    except MachineRefused as refused:
+        return str(refused)
+    if here is None:
+        return f"package {package} is not installed"
+    return (
+        None
+        if here == wanted
+        else (
+            f"the installed {here.distribution} {here.version} has the code {_short(here.sha256)}, the record is about "
+            f"{package} with {_short(wanted.sha256)}"
+        )
+    )
 
 
 def named(

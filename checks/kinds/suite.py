@@ -35,7 +35,15 @@ from checks.kinds.registry import Registry
 from checks.kinds.retriever import Encode, Relate, no_model
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row
-from checks.records.sections import Log, Positive, Section, Source, sources_in, stricter
+from checks.records.sections import (
+    Log,
+    Positive,
+    Section,
+    Source,
+    problems,
+    sources_in,
+    stricter,
+)
 from checks.storage import files, layout
 
 
@@ -274,10 +282,13 @@ class AskedSuite(SuiteKind, abc.ABC):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            yield (
-                "models: must name the candidate, and each model once|name candidate, and base or main"
+
+        return problems(
+            (
+                "candidate" not in self.models or len(set(self.models)) < len(self.models),
+                "models: must name the candidate, and each model once|name candidate, and base or main",
             )
+        )
 
     @property
     def scores_of(self) -> Sequence[Role]:
@@ -310,8 +321,8 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if "candidate" not in self.logs:
-            yield "logs: has none of the candidate|add it"
+
+        return problems(("candidate" not in self.logs, "logs: has none of the candidate|add it"))
 
     @property
     def scores_of(self) -> Sequence[Role]:

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -201,10 +201,9 @@ def _gpus(wanted: Sequence[str]) -> list[_Meter]:
     meters = []
     with _nvml() as nvml:
         for number, handle in enumerate(_handles(nvml, wanted)):
-            try:
+            divided = False
+            with suppress(nvml.NVMLError_NotSupported):  # Such a GPU cannot be divided.
                 divided = bool(nvml.nvmlDeviceGetMigMode(handle)[0])
-            except nvml.NVMLError_NotSupported:  # This GPU cannot be divided.
-                divided = False
             if divided:
                 raise _Unmeasured(
                     f"GPU {number}: is divided (MIG), and its counter is of all parts"
