@@ -1,5 +1,7 @@
 """Sections of parameters: the pinned files among their values, and the contradictions that refuse them."""
 
+from collections.abc import Iterator
+
 import pytest
 from pydantic import ValidationError
 
@@ -33,7 +35,7 @@ class Shares(Consistent):
     one: float
     two: float
 
-    def contradictions(self):
+    def contradictions(self) -> Iterator[str]:
         return problems(
             (self.one + self.two > 1, f"they add up to {self.one + self.two:g}"), (self.one < 0, "one is below 0")
         )
