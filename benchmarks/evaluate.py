@@ -27,7 +27,7 @@ from typing import NamedTuple
 from transformers import AutoTokenizer
 
 from benchmarks import tables
-from checks.config.params import BasePrompt
+from checks.config.pipeline_params import BasePrompt
 from checks.records.rows import Message, Row
 from checks.storage import files
 from stages.inference import prompts

@@ -20,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.config.params import Evaluate, Params
+from checks.config.params import Params
+from checks.config.pipeline_params import Evaluate
 from checks.evaluation import scoring
 from checks.formats.decoding import draws
 from checks.formats.engines import Engine, Vllm

@@ -16,7 +16,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks.config.params import Evaluate, Params
+from checks.config.params import Params
+from checks.config.pipeline_params import Evaluate
 from checks.evaluation import scoring
 from checks.formats import decoding
 from checks.formats.engines import LlamaCpp

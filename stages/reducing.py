@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from checks.config.params import Params, Prepare
+from checks.config.params import Params
+from checks.config.pipeline_params import Prepare
 from checks.data.drafts import Draft
 from checks.formats.data_reports import RuleCount
 from checks.kinds.rule import all_rules, apply_rule
 from checks.process.errors import DataRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Message, Record
 from checks.storage import digest, files
 from checks.storage.digest import FileDigest

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.data.similar import normalised
 from checks.formats.evaluation_reports import Reference, ReferenceUse
 from checks.process.errors import EvidenceRefused, Refusal

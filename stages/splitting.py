@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from checks.config import mixture, splits
 from checks.config.data_sources import Part
-from checks.config.params import Prepare
+from checks.config.pipeline_params import Prepare
 from checks.data import drafts
 from checks.data.drafts import Draft
 from checks.data.similar import normalised

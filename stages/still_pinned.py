@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from checks.code import lock
 from checks.config.params import Params, Source
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from stages import entry, sources

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.formats.evaluation_reports import ReferencesReport
 from checks.formats.report import UNQUANTISED
 from checks.formats.suite_report import Role

@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from checks.config.params import Params, Prepare
+from checks.config.params import Params
+from checks.config.pipeline_params import Prepare
 from checks.data import detectors
 from checks.data.personal_data import PersonalData
 from checks.formats.survey import SURVEY, Column, Contents, Measured, Request

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from checks.config import data_sources
 from checks.config.data_sources import Part
-from checks.config.params import Params, Prepare
+from checks.config.params import Params
+from checks.config.pipeline_params import Prepare
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport, Seal
 from checks.kinds.loader import LOADERS
 from checks.kinds.method import METHODS

@@ -105,9 +105,11 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
 
     root, called = f"{os.getcwd()}{os.sep}", set()
 
+    without_effect = ("stages/tracking/", "checks/config/params.py", "checks/config/pipeline_params.py")
+
     def uncounted(frame):
         while frame is not None and frame.f_code.co_name != "<module>":
-            if frame.f_code.co_filename.startswith((root + "stages/tracking/", root + "checks/config/params.py")):
+            if frame.f_code.co_filename.removeprefix(root).startswith(without_effect):
                 return True
             frame = frame.f_back
         return frame is not None and frame.f_globals["__name__"] != "__main__"

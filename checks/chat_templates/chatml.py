@@ -6,7 +6,6 @@ from checks.kinds.chat_template import ChatTemplate
 class ChatMl(ChatTemplate):
     """Each turn is one block. A start token of the tokenizer comes first, unless it begins turns anyway."""
 
-    name = "chatml"
     tokens = ("<|im_start|>", "<|im_end|>")
     text = (
         "{% if bos_token and bos_token != '<|im_start|>' %}{{ bos_token }}{% endif %}"

@@ -6,7 +6,6 @@ from checks.kinds.chat_template import ChatTemplate
 class Gemma(ChatTemplate):
     """Gemma knows no system turn: its text begins the first turn of the user, as in Google's own template."""
 
-    name = "gemma"
     tokens = ("<start_of_turn>", "<end_of_turn>")
     text = (
         "{% if bos_token %}{{ bos_token }}{% endif %}"

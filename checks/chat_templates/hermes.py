@@ -6,7 +6,6 @@ from checks.kinds.chat_template import ChatTemplate
 class Hermes(ChatTemplate):
     """ChatML with tools: the system turn lists them, a call is JSON between ``<tool_call>`` and ``</tool_call>``."""
 
-    name = "hermes"
     tokens = ("<|im_start|>", "<|im_end|>")
     text = (
         "{% if bos_token and bos_token != '<|im_start|>' %}{{ bos_token }}{% endif %}"

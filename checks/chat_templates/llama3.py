@@ -6,7 +6,6 @@ from checks.kinds.chat_template import ChatTemplate
 class Llama3(ChatTemplate):
     """Each turn has its role between header tokens, and ends in ``<|eot_id|>``."""
 
-    name = "llama3"
     tokens = ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
     text = (
         "{% if bos_token %}{{ bos_token }}{% endif %}"

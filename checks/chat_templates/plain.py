@@ -6,7 +6,6 @@ from checks.kinds.chat_template import ChatTemplate
 class Plain(ChatTemplate):
     """``User:`` and ``Assistant:`` on lines of their own; an answer ends in the tokenizer's end token."""
 
-    name = "plain"
     tokens = ()
     text = (
         "{% if bos_token %}{{ bos_token }}{% endif %}"

@@ -23,8 +23,7 @@ from checks.code.modules import Code
 from checks.kinds import plugins
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused, ParamsRefused
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import digest, files, layout, plain_yaml
 
 # The stage that writes code.lock.
@@ -57,8 +56,8 @@ class Parameters(Protocol):
     def written(self) -> dict[str, Any]:
         """Return them without their defaults."""
 
-    def unwritten(self) -> dict[str, Any]:
-        """Return the defaults among them."""
+    def unwritten(self) -> dict[str, JsonValue]:
+        """Return the defaults among them, each by its path."""
 
 
 class Installed(Record):
@@ -80,7 +79,7 @@ class CodeLock(Record):
 
 
 def key(stage: str) -> str:
-    """The key in code.lock that a stage of dvc.yaml depends on."""
+    """Return the key in code.lock that a stage of dvc.yaml depends on."""
     return f"stages.{stage}"
 
 
@@ -130,7 +129,7 @@ def _names(stage: str, params: Mapping[str, Any]) -> frozenset[str]:
 def _of_stage(
     stage: str,
     params: Mapping[str, Any],
-    unwritten: Mapping[str, Any],
+    unwritten: Mapping[str, JsonValue],
     code: Code,
     identify: Callable[[EntryPoint], plugins.Plugin] = plugins.identity,
 ) -> str:
@@ -139,7 +138,11 @@ def _of_stage(
     if packages:  # A kind of a package may read a section of a package.
         packages |= plugins.named(_sections(params), {modules.SECTIONS}, identify)
     outside = {kind: plugin.sha256 for kind, plugin in packages.items()}
-    defaults = {path: value_at(unwritten, path) for path in READS[stage]}
+    read = tuple(f"{path}." for path in READS[stage])
+    # What is off by default is left out: a parameter that a version adds, and that is off, changes nothing.
+    defaults = {
+        path: value for path, value in unwritten.items() if value and f"{path}.".startswith(read)
+    }
     return digest.of_json({"modules": contents, "plugins": outside, "defaults": defaults})
 
 

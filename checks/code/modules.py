@@ -65,6 +65,7 @@ NOT_FOLLOWED = frozenset(
         # These say what parameters there are. Their values are recorded beside the digest.
         "checks/config/params.py",
         "checks/config/params_file.py",
+        "checks/config/pipeline_params.py",
         "checks/config/release_params.py",
         "checks/records/sections.py",
         # These end a run or describe one, and decide no byte of what it makes.

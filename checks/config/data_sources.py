@@ -8,10 +8,8 @@ from pydantic import Field
 
 from checks.formats.data_reports import MAIN_SOURCE
 from checks.kinds.loader import LOADERS, Loader
-from checks.kinds.rule import RULES
-from checks.records.sections import Fraction, Name, Section, Source
-
-RuleName = Annotated[str, RULES]  # a file of checks/rules says what each does
+from checks.kinds.rule import RULES, RuleName
+from checks.records.sections import Fraction, Name, Section, Source, problems
 
 
 class ContractFile(Section):
@@ -59,18 +57,28 @@ class FurtherSource(Source):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.loader.planted and self.splits is None:
-            yield (
-                f"splits: null, but the rows of loader {self.loader.kind} are for training only|write [train]"
-            )
-        if self.loader.planted and self.share is not None:
-            yield f"share: would drop rows that loader {self.loader.kind} plants|remove it"
-        if self.loader.of_documents and self.splits is None:
-            yield (
-                "splits: null, but documents are for training only: they ask nothing that could be tested|write [train]"
-            )
-        if self.loader.of_documents and self.share is not None:
-            yield "share: counts rows of the task, and documents are none|remove it"
+        kind, everywhere, shared = self.loader.kind, self.splits is None, self.share is not None
+        return problems(
+            (
+                self.loader.planted and everywhere,
+                f"splits: null, but the rows of loader {kind} are for training only|write [train]",
+            ),
+            (
+                self.loader.planted and shared,
+                f"share: would drop rows that loader {kind} plants|remove it",
+            ),
+            (
+                self.loader.of_documents and everywhere,
+                (
+                    "splits: null, but documents are for training only: they ask nothing that could be tested|"
+                    "write [train]"
+                ),
+            ),
+            (
+                self.loader.of_documents and shared,
+                "share: counts rows of the task, and documents are none|remove it",
+            ),
+        )
 
 
 class Data(Source):
@@ -95,7 +103,7 @@ class Data(Source):
 
     @property
     def documents(self) -> tuple[str, ...]:
-        """The names of the sources whose rows are documents."""
+        """Return the names of the sources whose rows are documents."""
         return tuple(
             name for name, source in (self.sources or {}).items() if source.loader.of_documents
         )
@@ -103,14 +111,17 @@ class Data(Source):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         sources = self.sources or {}
-        if MAIN_SOURCE in sources:
-            yield (
-                f"sources.{MAIN_SOURCE}: this name means the source of data.uri|choose another name"
-            )
-        if (total := sum(source.share or 0 for source in sources.values())) >= 1:
-            yield (
-                f"sources: their shares add up to {total:g}|leave rows to the sources without a share: a sum below 1"
-            )
+        total = sum(source.share or 0 for source in sources.values())
+        return problems(
+            (
+                MAIN_SOURCE in sources,
+                f"sources.{MAIN_SOURCE}: this name means the source of data.uri|choose another name",
+            ),
+            (
+                total >= 1,
+                f"sources: their shares add up to {total:g}|leave rows to the sources without a share: a sum below 1",
+            ),
+        )
 
 
 class Part(NamedTuple):
@@ -137,7 +148,7 @@ class Part(NamedTuple):
 
 
 def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
-    """The sources in one order: data.uri with ``loader``, then the others by name."""
+    """Return the sources in one order: data.uri with ``loader``, then the others by name."""
     sources: Mapping[str, FurtherSource] = data.sources or {}
     first = Part(
         "", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), False, None, data.contract

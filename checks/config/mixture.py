@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.config.data_sources import Part
-from checks.config.params import NearDuplicates
+from checks.config.pipeline_params import NearDuplicates
 from checks.data import near_duplicates
 from checks.data.documents import passages
 from checks.data.drafts import Draft
@@ -31,7 +31,7 @@ class Chosen(NamedTuple):
 
 
 def load(part: Part, raw: Path) -> list[Draft]:
-    """The rows of a source below ``raw``, each with the source's name. Raises DataRefused as its loader."""
+    """Return the rows of a source below ``raw``, each with the source's name. Raises DataRefused as its loader."""
     if not part.origin:
         return part.loader.load(raw / part.folder)
     try:
@@ -90,7 +90,7 @@ def _answered(draft: Draft) -> tuple[str, ...]:
 
 
 def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int) -> set[str]:
-    """The ids of the rows that are left out, so that each source in ``shares`` has its share of the train rows.
+    """Return the ids of the rows that are left out, so that each source in ``shares`` has its share of the train rows.
 
     Sources without a share keep all their rows. Which rows of the others stay depends on the seed and on their ids: by
     the smallest hashes. So more rows of a source move few, and their order moves none. Raises DataRefused if a source

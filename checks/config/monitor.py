@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from checks.records.sections import Fraction, Name, Positive, Section, Share, Strings
+from checks.records.sections import Fraction, Name, Positive, Section, Share, Strings, problems
 
 DAYS_A_YEAR = 365.25
 # Kubernetes' rule for the names of Secrets.
@@ -101,8 +101,9 @@ class Scaling(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.most < self.least:
-            yield f"most: {self.most} is below least, {self.least}|swap them"
+        return problems(
+            (self.most < self.least, f"most: {self.most} is below least, {self.least}|swap them")
+        )
 
 
 class Receiver(Section):
@@ -203,5 +204,5 @@ class Monitor(Section):
 
     @property
     def alpha(self) -> float:
-        """The level of a window: ``false_alarms_a_year`` over windows a year."""
+        """Return the level of a window: ``false_alarms_a_year`` over windows a year."""
         return min(0.5, self.false_alarms_a_year * self.window_days / DAYS_A_YEAR)

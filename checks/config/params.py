@@ -4,477 +4,32 @@ import functools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, create_model
+from pydantic import ConfigDict, Field, JsonValue, create_model
 
 from checks.config import file_engine
-from checks.config.data_sources import Data, RuleName
+from checks.config.data_sources import Data
 from checks.config.monitor import Monitor
+from checks.config.pipeline_params import Base, Evaluate, Merge, Prepare, TrainBudget, Validate
 from checks.config.release_params import EXCUSABLE, Promote, Serve
-from checks.data import detectors
-from checks.data.personal_data import PersonalData
 from checks.evaluation import scoring
-from checks.evaluation.baselines import Baseline
-from checks.evaluation.encoder import Vectors
-from checks.formats.decoding import Decoding, draws
-from checks.formats.engines import Engine, LlamaCpp, Vllm
+from checks.formats.decoding import draws
+from checks.formats.engines import LlamaCpp
 from checks.formats.evaluation_reports import EARLIER
-from checks.kinds.chat_template import TEMPLATES
 from checks.kinds.gate import Gate, GateParams, ScoreGate, decided_at
-from checks.kinds.loader import LOADERS, Loader
-from checks.kinds.method import MergedInto, Train
-from checks.kinds.scorer import Scorer
+from checks.kinds.method import Train
 from checks.kinds.section import SECTIONS
 from checks.kinds.suite import Suite
 from checks.process.errors import MachineRefused
 from checks.records.sections import (
-    Agreement,
-    Bound,
-    Fraction,
     Name,
     Positive,
     Section,
-    Share,
+    problems,
     stricter,
 )
 from checks.records.sections import Source as Source
 from checks.storage import layout
 from checks.training import preferences, quantization, steps
-from checks.training.exports import Export
-from checks.training.quantization import ExportQuantization
-
-LanguageCode = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
-TemplateName = Annotated[str, TEMPLATES]  # a file of checks/chat_templates
-
-
-class TemplateFile(Section):
-    """A chat template in a file of this repository, in Jinja."""
-
-    file: Annotated[str, Field(min_length=1, description="path from the repository's root")]
-    sha256: Annotated[
-        str | None, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the file")
-    ]
-
-
-def _how(value: object) -> str:
-    return (
-        "none"
-        if value is None
-        else "by file"
-        if isinstance(value, dict | TemplateFile)
-        else "by name"
-    )
-
-
-class Base(Source):
-    """The base model: its source, the digest that pins it, its licence, and how a chat becomes its prompt."""
-
-    chat_template: Annotated[
-        Annotated[TemplateName, Tag("by name")]
-        | Annotated[TemplateFile, Tag("by file")]
-        | Annotated[None, Tag("none")],
-        Discriminator(_how),
-        Field(description="null: the model's own; or the name of one that Lockstep has; or a file"),
-    ] = None
-
-
-class NearDuplicates(Section):
-    """Near-duplicates: rows whose shingle sets are this similar form one group, which is kept in one split."""
-
-    shingle: Annotated[
-        int, Field(ge=1, le=20, description="characters in a shingle of the normalised prompt")
-    ] = 5
-    similarity: Annotated[
-        float, Field(gt=0, le=1, description="Jaccard similarity of two shingle sets")
-    ] = 0.8
-
-
-class SplitShares(Section):
-    """Shares of the rows; the rest is for training."""
-
-    valid: Annotated[
-        Fraction, Field(description="share of the rows for parity, probes and validation loss")
-    ]
-    test: Annotated[
-        Fraction, Field(description="share of the rows for the evaluation and the gates")
-    ]
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction, as "problem|remedy"."""
-        if self.valid + self.test >= 1:
-            yield (
-                f"valid + test is {self.valid + self.test:g}|leave rows to train on: a sum below 1"
-            )
-
-
-class Prepare(Section):
-    """Raw data to train, valid and test splits."""
-
-    seed: Annotated[int, Field(ge=0, description="of the assignment of rows to splits")] = 17
-    placing: Annotated[
-        Literal[1, 2],
-        Field(
-            description="what a row without an id of its owner is assigned by. 2: its request, so that another "
-            "instruction, reference or column moves no row; 1: all of its content, as versions before 2 existed"
-        ),
-    ] = 1
-    loader: Annotated[Loader, LOADERS, Field(description="how raw data becomes rows")]
-    rules: Annotated[
-        tuple[RuleName, ...], Field(strict=False, description="named rules, applied in this order")
-    ]
-    max_prompt_words: Annotated[
-        int,
-        Field(
-            ge=1, description="most words of a prompt; the rule drop-long-prompt drops longer ones"
-        ),
-    ]
-    personal_data: Annotated[
-        PersonalData | None,
-        Field(
-            description="what validate finds in no row, and two rules mask or drop; null: it is not looked for"
-        ),
-        stricter("section"),
-    ] = None
-    near_duplicates: NearDuplicates = NearDuplicates()
-    splits: SplitShares
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction, as "problem|remedy"."""
-        unsaid = [
-            rule for rule in self.rules if rule in ("mask-personal-data", "drop-personal-data")
-        ]
-        if unsaid and self.personal_data is None:
-            yield (
-                f"rules: {unsaid[0]} finds nothing while personal_data is not written|write prepare.personal_data: "
-                f"{{detectors: [{', '.join(detectors.KINDS)}]}}"
-            )
-        if self.loader.planted or self.loader.of_documents:
-            yield (
-                f"loader: {self.loader.kind} only adds rows to other data|name it in data.sources instead"
-            )
-        twice = sorted({rule for rule in self.rules if self.rules.count(rule) > 1})
-        if twice:
-            yield f"rules has {', '.join(twice)} twice|name each rule once"
-
-
-class MinRows(Section):
-    """The smallest number of rows of each split."""
-
-    train: Annotated[
-        Positive, Field(description="fewest rows of the train split"), stricter("higher")
-    ]
-    valid: Annotated[
-        Positive, Field(description="fewest rows of the valid split"), stricter("higher")
-    ]
-    test: Annotated[
-        Positive,
-        Field(description="fewest rows of the test split; 385 estimate a share to ±0.05 at 95 %"),
-        stricter("higher"),
-    ]
-
-
-class Labels(Section):
-    """For a task with a closed set of answers."""
-
-    max_distinct: Annotated[
-        int, Field(ge=2, description="most different labels"), stricter("lower")
-    ]
-    min_share: Annotated[
-        float,
-        Field(ge=0, lt=1, description="smallest share of a label in each split"),
-        stricter("higher"),
-    ]
-    max_share: Annotated[
-        float,
-        Field(gt=0, le=1, description="largest share of a label in each split"),
-        stricter("lower"),
-    ]
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction, as "problem|remedy"."""
-        if self.min_share > self.max_share:
-            yield (
-                f"min_share {self.min_share:g} is above max_share {self.max_share:g}|swap or widen them"
-            )
-
-
-class Preferences(Section):
-    """For a training method that learns from answers that people liked more and less."""
-
-    max_length_bias: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=0.5,
-            description="how far the share of pairs whose better answer is the longer may be from 0.5",
-        ),
-        stricter("lower"),
-    ]
-    max_auc: Annotated[
-        float,
-        Field(
-            ge=0.5,
-            le=1,
-            description="how well the words of an answer alone may tell better from worse answers: area under the ROC "
-            "curve of Naive Bayes, cross-validated",
-        ),
-        stricter("lower"),
-    ]
-
-
-class SemanticDuplicates(Vectors):
-    """Rows of valid and test whose request means nearly the same as one of train, in other words.
-
-    The encoder reads held-out rows as questions, and train rows as passages.
-    """
-
-    similarity: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=1,
-            description="cosine of two requests' vectors from which on they are semantic near-duplicates",
-        ),
-        stricter("lower"),  # more rows have one
-    ]
-    max_share: Annotated[
-        Share,
-        Field(
-            description="share of the rows of valid, and of test, that may have one in train; 1: only counted"
-        ),
-        stricter("lower"),
-    ]
-
-
-class Languages(Section):
-    """In which languages the rows should be, by a detector."""
-
-    expected: Annotated[
-        tuple[LanguageCode, ...],
-        Field(
-            strict=False,
-            min_length=1,
-            description="languages that rows may be in, by ISO 639 code, such as en",
-        ),
-        stricter("fewer"),
-    ]
-    texts: Annotated[
-        tuple[Literal["request", "reference", "document"], ...],
-        Field(
-            strict=False,
-            min_length=1,
-            description="what is judged, each on its own; document: of continued pre-training",
-        ),
-        stricter("more"),
-    ]
-    min_characters: Annotated[Positive, Field(description="shorter texts are not judged")]
-    min_probability: Annotated[
-        float,
-        Field(
-            ge=0.5,
-            le=1,
-            description="a text is judged only if the detector gives its language this probability or more",
-        ),
-    ]
-    max_share: Annotated[
-        Share,
-        Field(
-            description="share of the judged texts that may be in another language; 1: only counted"
-        ),
-        stricter("lower"),
-    ]
-
-
-class Validate(Section):
-    """Bounds of the expectations on the splits."""
-
-    min_rows: MinRows
-    max_prompt_tokens: Annotated[
-        Positive,
-        Field(description="most tokens of a prompt, chat template included"),
-        stricter("lower"),
-    ]
-    max_reference_tokens: Annotated[
-        Positive,
-        Field(description="most tokens of a reference, end of turn included"),
-        stricter("lower"),
-    ]
-    labels: Annotated[
-        Labels | None, Field(description="null for free text"), stricter("section")
-    ] = None
-    preferences: Annotated[
-        Preferences | None,
-        Field(description="for the training methods dpo and kto"),
-        stricter("section"),
-    ] = None
-    semantic_duplicates: Annotated[
-        SemanticDuplicates | None,
-        Field(
-            description="held-out rows that mean the same as a train row, by an encoder; null: not looked for"
-        ),
-        stricter("section"),
-    ] = None
-    languages: Annotated[
-        Languages | None,
-        Field(
-            description="rows in other languages than expected, by a detector; null: not looked for"
-        ),
-        stricter("section"),
-    ] = None
-
-
-class TrainBudget(Section):
-    """Limits on one training: `lockstep estimate` compares its prediction with them before a GPU is used.
-
-    No gate uses them, because times differ between machines. A bound that is not written does not apply.
-    """
-
-    train_minutes: Annotated[
-        Bound, Field(description="most minutes of training"), stricter("lower")
-    ] = None
-    gpu_hours: Annotated[
-        Bound,
-        Field(description="most hours of training and evaluation on a GPU; a CPU counts 0"),
-        stricter("lower"),
-    ] = None
-    cost: Annotated[
-        Bound,
-        Field(description="most device hours times hourly_price, in the price's currency"),
-        stricter("lower"),
-    ] = None
-    hourly_price: Annotated[
-        Bound,
-        Field(description="price of one device for an hour; the comment uses it to show the cost"),
-        stricter("higher"),  # the same hours cost more
-    ] = None
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction, as "problem|remedy"."""
-        if self.cost is not None and self.hourly_price is None:
-            yield "cost: cannot be estimated without hourly_price|write hourly_price too"
-
-
-class MergeParity(Agreement):
-    """The agreement without which merge refuses; a gate of kind parity may be stricter."""
-
-    prompts: Annotated[
-        int,
-        Field(ge=1, description="rows of the valid split that are compared"),
-        stricter("higher"),
-    ] = 128
-
-
-class Merge(Section):
-    """Base and adapter to the directory that ships."""
-
-    shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")] = (
-        2000
-    )
-    base: MergedInto
-    parity: MergeParity = MergeParity(max_logprob_diff=1.0, min_top1=0.95)
-    quantization: Annotated[
-        ExportQuantization | None,
-        Field(
-            description="ship weights of 8 or 4 bits: docs/how-to/quantization.md; null: 16 bits"
-        ),
-    ] = None
-    draft: Annotated[
-        Source | None,
-        Field(
-            description="a smaller model that ships with the weights, for serve.speculation of kind draft"
-        ),
-    ] = None
-    export: Annotated[
-        tuple[Export, ...] | None,
-        Field(
-            strict=False,
-            min_length=1,
-            max_length=1,
-            description="another format that ships beside the safetensors: docs/how-to/gguf.md",
-        ),
-    ] = None
-
-
-class BasePrompt(Section):
-    """The prompt of the untuned base, so that the comparison is fair."""
-
-    labels: Annotated[
-        bool, Field(description="whether the system message ends with the list of labels")
-    ]
-    shots: Annotated[
-        int, Field(ge=0, le=50, description="examples of the train split before each prompt")
-    ]
-
-
-class Evaluate(Section):
-    """One prediction per test row, for the merged model, the base and the baselines."""
-
-    scorers: Annotated[
-        tuple[Scorer, ...],
-        Field(strict=False, min_length=1, description="how answers are scored; the first counts"),
-    ]
-    max_new_tokens: Annotated[
-        Positive,
-        Field(description="most tokens of an answer; at least validate.max_reference_tokens"),
-    ]
-    batch_tokens: Annotated[
-        int,
-        Field(
-            ge=1, description="prompt tokens per forward pass; fewer need less memory and more time"
-        ),
-    ] = 4096
-    stable_batches: Annotated[
-        bool,
-        Field(
-            description="cut batches so that more test rows change few of them, and kept answers are used again"
-        ),
-    ] = False
-    precision: Annotated[
-        Literal["bf16", "fp16", "fp32"], Field(description="number format of the evaluated models")
-    ] = "bf16"
-    engine: Annotated[
-        Engine | None,
-        Field(
-            description="what generates the answers; null: transformers, in the stage's own process"
-        ),
-    ] = None
-    decoding: Annotated[
-        Decoding | None,
-        Field(
-            description="how answers to the test rows are sampled; null: the most likely token each time"
-        ),
-    ] = None
-    confidence: Annotated[
-        Fraction,
-        Field(description="confidence level of the intervals in the report"),
-        stricter("higher"),
-    ] = 0.95
-    base_prompt: BasePrompt
-    baselines: Annotated[
-        tuple[Baseline, ...],
-        Field(strict=False, description="cheap models for comparison, trained on the train split"),
-        stricter("more"),
-    ]
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction, as "problem|remedy"."""
-        kinds = [scorer.kind for scorer in self.scorers]
-        if len(set(kinds)) < len(kinds):
-            yield f"scorers {', '.join(kinds)} has one twice|name each scorer once"
-        if self.engine and self.decoding:
-            yield (
-                f"decoding: engine {self.engine.kind} cannot draw the same answers again|"
-                "remove engine (transformers can), or decoding"
-            )
-        if self.engine and self.stable_batches:
-            yield (
-                f"stable_batches has no effect with engine {self.engine.kind}, which forms its own batches"
-                "|remove stable_batches or engine"
-            )
-        if isinstance(self.engine, Vllm) and self.engine.max_rows > self.batch_tokens:
-            yield (
-                f"engine.max_rows is {self.engine.max_rows}, but a pass has {self.batch_tokens} tokens, and each row "
-                "needs one or more|lower engine.max_rows or raise batch_tokens"
-            )
 
 
 class Tracking(Section):
@@ -500,8 +55,12 @@ class Tracking(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if len(set(self.also)) < len(self.also):
-            yield f"also: {', '.join(self.also)} has one twice|name each tracker once"
+        return problems(
+            (
+                len(set(self.also)) < len(self.also),
+                f"also: {', '.join(self.also)} has one twice|name each tracker once",
+            )
+        )
 
 
 class Sealed(Section):
@@ -535,21 +94,29 @@ class Sealed(Section):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         for name, gate in self.gates.items():
-            if gate.reads == "no rows" or (isinstance(gate, ScoreGate) and gate.suite is not None):
-                yield f"gates.{name}: asks nothing of these rows|move it to the section gates"
             against = getattr(gate, "against", None)
-            if against is not None and against not in EARLIER:
-                yield (
-                    f"gates.{name}.against: {against!r} does not answer these rows|use one of {', '.join(EARLIER)}"
-                )
-        if all(gate.kind != "contamination" for gate in self.gates.values()):
-            yield (
-                "gates: none is of kind contamination|add one: training may not have seen these rows"
+            yield from problems(
+                (
+                    gate.reads == "no rows"
+                    or (isinstance(gate, ScoreGate) and gate.suite is not None),
+                    f"gates.{name}: asks nothing of these rows|move it to the section gates",
+                ),
+                (
+                    against is not None and against not in EARLIER,
+                    f"gates.{name}.against: {against!r} does not answer these rows|use one of {', '.join(EARLIER)}",
+                ),
             )
+        yield from problems(
+            (
+                all(gate.kind != "contamination" for gate in self.gates.values()),
+                "gates: none is of kind contamination|add one: training may not have seen these rows",
+            ),
+        )
         for name, gate in self.decided.items():
-            if (
-                needed := getattr(gate, "rows_needed", 0)
-            ) > self.rows:  # The rows that a threshold needs at its share of the error.
+            needed = getattr(
+                gate, "rows_needed", 0
+            )  # A threshold needs rows for its share of the error.
+            if needed > self.rows:
                 yield (
                     f"gates.{name}.resolution: {self.rows} rows cannot give it for {self.max_looks} looks|"
                     f"widen it, or seal {needed} rows"
@@ -557,25 +124,21 @@ class Sealed(Section):
 
     @property
     def decided(self) -> dict[str, Gate]:
-        """The gates at the confidence at which they decide: equal shares of their error, as for a test split."""
+        """Return the gates at the confidence at which they decide: equal shares of their error, as for a test split."""
         return decided_at(self.gates, self.max_looks)
 
 
-def _without(value: Any, written: Any) -> Any:
-    """Return what ``value`` has and ``written``, the same value without its defaults, lacks.
-
-    What says that a thing is off (null, false, 0, an empty list) is left out: a parameter that a version of Lockstep
-    adds, and that is off by default, changes nothing.
-    """
-    if isinstance(value, dict):
-        known = written if isinstance(written, dict) else {}
-        parts = {key: _without(part, known.get(key)) for key, part in value.items()}
-        return {key: part for key, part in parts.items() if part}
-    if isinstance(value, list) and isinstance(written, list):
-        pairs = zip(value, written, strict=True)
-        parts = {str(index): _without(*pair) for index, pair in enumerate(pairs)}
-        return {index: part for index, part in parts.items() if part}
-    return value if written is None else None
+def _unwritten(path: str, value: Any, written: Any) -> Iterator[tuple[str, JsonValue]]:
+    """Yield each value of a resolved document that ``written`` lacks, by path; None: it lacks all of it."""
+    start = f"{path}." if path else ""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from _unwritten(f"{start}{key}", part, (written or {}).get(key))
+    elif isinstance(value, list) and isinstance(written, list):
+        for index, pair in enumerate(zip(value, written, strict=True)):
+            yield from _unwritten(f"{start}{index}", *pair)
+    elif written is None:
+        yield path, value
 
 
 class ReleaseParams(Section):
@@ -619,14 +182,14 @@ class Params(Section):
 
     @property
     def train(self) -> Train:
-        """The section train of a training that has one step. What can be in several reads ``training``."""
+        """Return the section train of a training that has one step. What can be in several reads ``training``."""
         if isinstance(self.training, steps.Steps):
             raise TypeError(f"there are {len(self.training.steps)} steps")
         return self.training
 
     @property
     def for_gates(self) -> GateParams:
-        """The parameters that say whether a gate can ever be decided."""
+        """Return the parameters that say whether a gate can ever be decided."""
         return GateParams(
             suites=self.suites,
             scored=[*scoring.metrics(self.evaluate.scorers, draws(self.evaluate.decoding))],
@@ -647,92 +210,111 @@ class Params(Section):
             mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
         )
 
-    def unwritten(self) -> dict[str, Any]:
-        """Return the values of ``resolved`` that are defaults, because params.yaml does not write them."""
-        defaults: dict[str, Any] = _without(self.resolved(), self.written())
-        return defaults
+    def unwritten(self) -> dict[str, JsonValue]:
+        """Return the values that are defaults, because params.yaml does not write them, each by its path.
+
+        What is off by default (null, false, 0, an empty list) is there too.
+        """
+        return dict(_unwritten("", self.resolved(), self.written()))
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
+        yield from self._contradicting_numbers()
+        yield from filter(None, self._impossible())
+        yield from self._contradicting_environments()
+
+    def _contradicting_numbers(self) -> Iterator[str]:
         rows = self.validate_
-        room = self.validate_.max_prompt_tokens + self.validate_.max_reference_tokens
+        serve = self.serve
+        room = rows.max_prompt_tokens + rows.max_reference_tokens
         of_rows = [step.max_length for step in steps.of(self.training) if not step.of_documents]
-        if (longest := min(of_rows, default=room)) < room:
-            yield (
-                f"train.max_length: {longest} would cut rows that validate lets through (up to {room} "
-                f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
-            )
-        if problem := steps.without_documents(self.training, self.data.documents):
-            yield problem
-        if rows.preferences is None and (
-            learned := preferences.learned(steps.columns(self.training))
-        ):
-            yield (
-                f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "
-                f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
-            )
-        if self.evaluate.max_new_tokens < rows.max_reference_tokens:
-            yield (
-                f"evaluate.max_new_tokens: {self.evaluate.max_new_tokens} cannot reach a reference of "
-                f"{rows.max_reference_tokens} tokens|raise it to validate.max_reference_tokens or more"
-            )
-        if self.serve.max_input_tokens < rows.max_prompt_tokens:
-            yield (
-                f"serve.max_input_tokens: {self.serve.max_input_tokens} is below prompts that validate lets through|"
-                f"raise it to validate.max_prompt_tokens, {rows.max_prompt_tokens}, or more"
-            )
-        answer = self.serve.max_total_tokens - self.serve.max_input_tokens
-        longest = max(self.evaluate.max_new_tokens, self.serve.probes.max_new_tokens)
-        if answer < longest:
-            yield (
-                f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked for|"
-                f"raise it to {self.serve.max_input_tokens + longest} or more"
-            )
-        drafts = self.serve.speculation is not None and self.serve.speculation.kind == "draft"
-        if drafts and self.merge.draft is None:
-            yield (
-                "serve.speculation.kind: draft needs a second model|write its uri, sha256 and license into merge.draft"
-            )
-        if self.merge.draft is not None and not drafts:
-            yield "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft"
-        if problem := quantization.problem(self):
-            yield problem
+        shortest = min(of_rows, default=room)
+        documents = steps.without_documents(self.training, self.data.documents)
+        learned = preferences.learned(steps.columns(self.training))
+        answer = serve.max_total_tokens - serve.max_input_tokens
+        longest = max(self.evaluate.max_new_tokens, serve.probes.max_new_tokens)
+        drafts = serve.speculation is not None and serve.speculation.kind == "draft"
+        return problems(
+            (
+                shortest < room,
+                (
+                    f"train.max_length: {shortest} would cut rows that validate lets through (up to {room} "
+                    f"tokens)|raise it to {room}, or lower validate.max_prompt_tokens or validate.max_reference_tokens"
+                ),
+            ),
+            (documents, documents or ""),
+            (
+                learned and rows.preferences is None,
+                (
+                    f"validate.preferences: is not written, and train.method {steps.named(self.training)} learns from "
+                    f"{' and '.join(learned)}|write validate.preferences: {{max_length_bias: 0.15, max_auc: 0.75}}"
+                ),
+            ),
+            (
+                self.evaluate.max_new_tokens < rows.max_reference_tokens,
+                (
+                    f"evaluate.max_new_tokens: {self.evaluate.max_new_tokens} cannot reach a reference of "
+                    f"{rows.max_reference_tokens} tokens|raise it to validate.max_reference_tokens or more"
+                ),
+            ),
+            (
+                serve.max_input_tokens < rows.max_prompt_tokens,
+                (
+                    f"serve.max_input_tokens: {serve.max_input_tokens} is below prompts that validate lets through|"
+                    f"raise it to validate.max_prompt_tokens, {rows.max_prompt_tokens}, or more"
+                ),
+            ),
+            (
+                answer < longest,
+                (
+                    f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked "
+                    f"for|raise it to {serve.max_input_tokens + longest} or more"
+                ),
+            ),
+            (
+                drafts and self.merge.draft is None,
+                "serve.speculation.kind: draft needs a second model|write its uri, sha256 and license into merge.draft",
+            ),
+            (
+                self.merge.draft is not None and not drafts,
+                "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft",
+            ),
+        )
+
+    def _impossible(self) -> Iterator[str | None]:
+        """Yield why a suite or a gate can never be decided; None for one that can."""
+        yield quantization.problem(self.merge.quantization, self.suites, self.gates)
         if isinstance(self.evaluate.engine, LlamaCpp):
             yield from file_engine.problems(self)
-        for name, suite in self.suites.items():
-            if problem := suite.impossible(name, self.suites):
-                yield problem
+        yield from (suite.impossible(name, self.suites) for name, suite in self.suites.items())
         decided = decided_at(self.gates)
         for name, gate in self.gates.items():
             # A policy of before the tests of suites were divided still loads: its gates say how many samples they need.
-            asked = (
-                gate if isinstance(gate, ScoreGate) and gate.suite is not None else decided[name]
-            )
-            if problem := asked.impossible(name, self.for_gates):
-                yield problem
+            of_suite = isinstance(gate, ScoreGate) and gate.suite is not None
+            yield (gate if of_suite else decided[name]).impossible(name, self.for_gates)
         for name, gate in (self.sealed.gates if self.sealed else {}).items():
+            problem = gate.impossible(name, self.for_gates) or ""
             # A gate's complaint about `validate` is reported there; the others are about the test rows.
-            if (problem := gate.impossible(name, self.for_gates)) and not problem.startswith(
-                "validate."
-            ):
-                yield f"sealed.{problem}"
+            yield f"sealed.{problem}" if problem and not problem.startswith("validate.") else None
+
+    def _contradicting_environments(self) -> Iterator[str]:
         for name, environment in self.promote.environments.items():
-            if environment.sealed and self.sealed is None:
-                yield (
-                    f"promote.environments.{name}.sealed: there is no sealed split|write the section sealed, or false"
+            place = f"promote.environments.{name}"
+            yield from problems(
+                (
+                    environment.sealed and self.sealed is None,
+                    f"{place}.sealed: there is no sealed split|write the section sealed, or false",
                 )
-            for gate_name in environment.emergency.gates if environment.emergency else ():
-                kind = self.gates[gate_name].kind if gate_name in self.gates else None
-                if kind not in EXCUSABLE:
-                    problem = (
-                        "there is no such gate"
-                        if kind is None
-                        else f"nobody may except kind {kind}"
+            )
+            for gate in environment.emergency.gates if environment.emergency else ():
+                kind = self.gates[gate].kind if gate in self.gates else None
+                why = f"nobody may except kind {kind}" if kind else "there is no such gate"
+                yield from problems(
+                    (
+                        kind not in EXCUSABLE,
+                        f"{place}.emergency.gates: {gate}: {why}|name gates of kind {', '.join(sorted(EXCUSABLE))}",
                     )
-                    yield (
-                        f"promote.environments.{name}.emergency.gates: {gate_name}: {problem}|"
-                        f"name gates of kind {', '.join(sorted(EXCUSABLE))}"
-                    )
+                )
 
 
 @functools.cache

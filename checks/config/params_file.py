@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from checks.config import params
 from checks.config.moved_keys import IS_MOVED, MOVED
@@ -256,13 +256,9 @@ def _nearest(key: str, around: _Place) -> str | None:
     return close[0] if close else None
 
 
-def _sections() -> list[type[BaseModel]]:
-    sections: list[type[BaseModel]] = []
-    pending: list[type[BaseModel]] = list(Section.__subclasses__())
-    while pending:
-        sections.append(current := pending.pop())
-        pending.extend(current.__subclasses__())
-    return sections
+def _sections(base: type[Section] = Section) -> list[type[Section]]:
+    """Return every class below ``base``."""
+    return [below for child in base.__subclasses__() for below in (child, *_sections(child))]
 
 
 def _line_of(what: str) -> int:

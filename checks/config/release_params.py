@@ -8,7 +8,7 @@ from pydantic import Field, JsonValue
 
 from checks.process import distribution
 from checks.process.text import escape
-from checks.records.sections import Bound, Name, Positive, Section, stricter
+from checks.records.sections import Bound, Name, Positive, Section, problems, stricter
 from checks.storage import layout
 
 # The host of images that people or a release name in their place. No such host exists (RFC 2606). As kustomize does, it
@@ -220,23 +220,31 @@ class Serve(Section):
 
     @property
     def promises(self) -> tuple[str, ...]:
-        """The keys that say in which fields of a reply clients find the parts of an answer."""
+        """Return the keys that say in which fields of a reply clients find the parts of an answer."""
         keys = ("tools", "reasoning", "json_schema")
         return tuple(key for key in keys if getattr(self, key) is not None)
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.base is not None and self.server is not None:
-            yield "base and server: an image with a base has its server in it|set one of them to null"
-        if self.server is not None and re.match(INVALID_HOST, self.server):
-            yield f"server: {self.server[:60]}: no image can have this name|name another"
-        if self.max_total_tokens <= self.max_input_tokens:
-            yield (
-                f"max_total_tokens: {self.max_total_tokens} leaves no room for an answer to {self.max_input_tokens} "
-                "tokens|raise it above max_input_tokens"
-            )
-        if self.json_schema is not None and (wrong := _wrong_schema(self.json_schema)):
-            yield f"json_schema: {wrong}"
+        unusable = _wrong_schema(self.json_schema) if self.json_schema is not None else None
+        return problems(
+            (
+                self.base is not None and self.server is not None,
+                "base and server: an image with a base has its server in it|set one of them to null",
+            ),
+            (
+                re.match(INVALID_HOST, self.server or ""),
+                f"server: {(self.server or '')[:60]}: no image can have this name|name another",
+            ),
+            (
+                self.max_total_tokens <= self.max_input_tokens,
+                (
+                    f"max_total_tokens: {self.max_total_tokens} leaves no room for an answer to "
+                    f"{self.max_input_tokens} tokens|raise it above max_input_tokens"
+                ),
+            ),
+            (unusable, f"json_schema: {unusable}"),
+        )
 
 
 def _wrong_schema(schema: dict[str, JsonValue]) -> str | None:
@@ -288,10 +296,16 @@ class ServingBudget(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.watt_hours is None and self.price is None:
-            yield "has no bound|write watt_hours or price"
-        if self.price is not None and self.hourly_price is None:
-            yield "price: cannot be computed without hourly_price|write hourly_price too"
+        return problems(
+            (
+                self.watt_hours is None and self.price is None,
+                "has no bound|write watt_hours or price",
+            ),
+            (
+                self.price is not None and self.hourly_price is None,
+                "price: cannot be computed without hourly_price|write hourly_price too",
+            ),
+        )
 
 
 class Emergency(Section):
@@ -425,16 +439,20 @@ class Promote(Section):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         for name, environment in self.environments.items():
-            if name.endswith(("-", "_")):
-                yield f"environments.{name}: cannot be in a tag|end it with a letter or a digit"
-            if name in ("base", "components", layout.SEALED_LOOKS.name):
-                yield (
-                    f"environments.{name}: is a folder that environments share|choose another name"
-                )
-            if environment.soak_hours and environment.after is None:
-                yield (
-                    f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after"
-                )
+            yield from problems(
+                (
+                    name.endswith(("-", "_")),
+                    f"environments.{name}: cannot be in a tag|end it with a letter or a digit",
+                ),
+                (
+                    name in ("base", "components", layout.SEALED_LOOKS.name),
+                    f"environments.{name}: is a folder that environments share|choose another name",
+                ),
+                (
+                    environment.soak_hours and environment.after is None,
+                    f"environments.{name}.soak_hours: nothing to soak in|set it to 0, or set after",
+                ),
+            )
         for name in sorted(set(self.environments) - set(self.ordered)):
             yield (
                 f"environments.{name}.after: {self.environments[name].after!r} leads to no first environment|"
@@ -443,7 +461,7 @@ class Promote(Section):
 
     @property
     def ordered(self) -> tuple[str, ...]:
-        """The environments, each after the one that it requires; otherwise in the order of params.yaml."""
+        """Return the environments, each after the one that it requires; otherwise in the order of params.yaml."""
         environments: list[str] = []
         while True:
             ready = [

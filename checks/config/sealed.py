@@ -11,7 +11,8 @@ from pydantic import ConfigDict, Field, JsonValue, ValidationError, field_valida
 
 from checks.config.params import Sealed
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Message, Record, Row, ToolCall, in_the_reference
+from checks.records.record import Record
+from checks.records.rows import Message, Row, ToolCall, in_the_reference
 from checks.storage import digest, layout
 
 VARIABLE = "LOCKSTEP_SEALED_KEY"
@@ -63,14 +64,14 @@ def rows_of(lines: Sequence[SealedLine], groups: Sequence[int]) -> list[Row]:
 
 
 def encrypt(rows: Iterable[Row], key: bytes) -> bytes:
-    """The rows as one Fernet token: AES-128-CBC and HMAC-SHA-256 (github.com/fernet/spec)."""
+    """Return the rows as one Fernet token: AES-128-CBC and HMAC-SHA-256 (github.com/fernet/spec)."""
     from cryptography.fernet import Fernet
 
     return Fernet(key).encrypt("".join(f"{row.model_dump_json()}\n" for row in rows).encode())
 
 
 def decrypt(data: bytes, keys: str, wanted: Sealed) -> list[Row]:
-    """The rows of the file ``data``. Refusals never show any of them.
+    """Return the rows of the file ``data``. Refusals never show any of them.
 
     ``keys``: a key a line, of this file and of others. The one that opens the file is found by trying. Raises
     EvidenceRefused if the file is another one, none of the keys opens it, or it does not hold the rows.

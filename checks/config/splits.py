@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import NamedTuple
 
-from checks.config.params import NearDuplicates
+from checks.config.pipeline_params import NearDuplicates
 from checks.data import near_duplicates
 
 MAX_LABELS = 100  # more distinct references than this, or fewer than five rows each, are free text
@@ -29,7 +29,7 @@ class Item(NamedTuple):
 
 
 def strata(references: Sequence[str], slices: Sequence[str]) -> Sequence[str]:
-    """The references if they are a small set of labels, else the slices."""
+    """Return the references if they are a small set of labels, else the slices."""
     distinct = len(set(references))
     return references if distinct <= MAX_LABELS and 5 * distinct <= len(references) else slices
 

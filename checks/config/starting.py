@@ -70,7 +70,7 @@ def rows_needed(margin: float, shares: int) -> int:
 
 
 def margin_of(rows: int, shares: int) -> float | None:
-    """The smallest margin, in whole points, that ``rows`` test rows show; None: none of use."""
+    """Return the smallest margin, in whole points, that ``rows`` test rows show; None: none of use."""
     from checks.stats import planning
 
     loss = (
@@ -81,7 +81,7 @@ def margin_of(rows: int, shares: int) -> float | None:
 
 
 def held_margin(measured: Measured, wanted: float, shares: int, *, given: bool) -> float:
-    """The margin that the gates get: ``wanted``, or the smallest that the test rows show if nobody gave one.
+    """Return the margin that the gates get: ``wanted``, or the smallest that the test rows show if nobody gave one.
 
     Raises DataRefused if they do not show a margin that was given, or none of use.
     """
@@ -120,7 +120,7 @@ def _supposed(rows: int) -> Any:
 
 
 def adapter(base: str, data: str) -> tuple[str, bool]:
-    """The licence that fits weights made of both, and whether they may be used commercially.
+    """Return the licence that fits weights made of both, and whether they may be used commercially.
 
     Raises ParamsRefused for a licence that is not in the table, or if none fits.
     """
@@ -148,7 +148,7 @@ def adapter(base: str, data: str) -> tuple[str, bool]:
 
 
 def prepare(choice: Choice, file: str, words: int, shares: tuple[float, float]) -> dict[str, Any]:
-    """The section prepare; ``shares`` of the valid and the test split."""
+    """Return the section prepare; ``shares`` of the valid and the test split."""
     return {
         "placing": 2,
         "loader": {
@@ -165,22 +165,23 @@ def prepare(choice: Choice, file: str, words: int, shares: tuple[float, float]) 
 def written(
     text: str, params: Params, choice: Choice, prepared: dict[str, Any], measured: Measured
 ) -> str:
-    """The new params.yaml, of the ``text`` of the old one, whose values are ``params``.
+    """Return the new params.yaml, of the ``text`` of the old one, whose values are ``params``.
 
     Raises ParamsRefused if the old one cannot take the new values.
     """
     base_license = choice.base_license or params.base.license or ""
     prompt, reference = measured.prompt_tokens, measured.reference_tokens
     sections = _parts(text, "")
-    sections["data"] = _section(
-        "data", {"uri": choice.uri, "sha256": measured.sha256, "license": choice.license}
-    )
-    sections["prepare"] = _section("prepare", prepared)
-    sections["validate"] = _section("validate", _validate(choice, measured))
-    sections["evaluate"] = _section("evaluate", _evaluate(choice, measured))
-    if choice.base is not None:
-        base = {"uri": choice.base, "sha256": measured.base_sha256, "license": base_license}
-        sections["base"] = _section("base", base)
+    data = {"uri": choice.uri, "sha256": measured.sha256, "license": choice.license}
+    base = {"uri": choice.base, "sha256": measured.base_sha256, "license": base_license}
+    new_sections = {
+        "data": data,
+        "prepare": prepared,
+        "validate": _validate(choice, measured),
+        "evaluate": _evaluate(choice, measured),
+        **({"base": base} if choice.base is not None else {}),
+    }
+    sections |= {name: _section(name, value) for name, value in new_sections.items()}
     gates = _gates(
         sections["gates"],
         params,
@@ -250,7 +251,7 @@ def _gates(
     shipped: tuple[str, bool],
     base_license: str,
 ) -> str:
-    """The gates that stay, as they are written, and those about the task."""
+    """Return the gates that stay, as they are written, and those about the task."""
     kept = ""
     for name, part in _parts(text, "  ").items():
         gate = params.gates[name]
@@ -280,34 +281,33 @@ def _gates(
             "kind": "threshold", "metric": metric, "at_least": math.floor(100 * measured.majority) / 100,
             "confidence": CONFIDENCE, "resolution": min(0.99, math.ceil(110 * t / (2 * math.sqrt(rows))) / 100),
         }  # fmt: skip
-    for name, against in (("beats_the_base", "base"), ("earns_its_cost", rival)):
-        new[name] = {"kind": "improves", "against": against, **margin, "margin": 0.0}
-    for name, against in (
-        ("keeps_up_with_main", "main"),
-        ("keeps_up_with_production", "production"),
-    ):
-        new[name] = {"kind": "non_inferior", "against": against, **margin}
-    new["keeps_up_with_the_best"] = {
-        "kind": "non_inferior",
-        "against": "best",
-        **margin,
-        "margin": 2 * choice.margin,
+    new |= {
+        name: {"kind": kind, "against": against, **margin, "margin": gate_margin}
+        for name, kind, against, gate_margin in (
+            ("beats_the_base", "improves", "base", 0.0),
+            ("earns_its_cost", "improves", rival, 0.0),
+            ("keeps_up_with_main", "non_inferior", "main", choice.margin),
+            ("keeps_up_with_production", "non_inferior", "production", choice.margin),
+            ("keeps_up_with_the_best", "non_inferior", "best", 2 * choice.margin),
+        )
     }
     if "slice" in choice.columns:
         widest = max(_SLICE_MARGIN, 2 * choice.margin)
         # The rows that one slice needs for a new model that is as good.
         least = rows_needed(widest, models(params))
-        for name, against in (
-            ("no_slice_falls_behind", "main"),
-            ("no_slice_falls_behind_production", "production"),
-        ):
-            new[name] = {
+        new |= {
+            name: {
                 "kind": "slice",
                 "against": against,
                 **margin,
                 "margin": widest,
                 "min_rows": least,
             }
+            for name, against in (
+                ("no_slice_falls_behind", "main"),
+                ("no_slice_falls_behind_production", "production"),
+            )
+        }
     return kept.rstrip() + "\n" + textwrap.indent(plain_yaml.dump(new), "  ")
 
 
@@ -316,7 +316,7 @@ def _section(name: str, value: dict[str, Any]) -> str:
 
 
 def _parts(text: str, indent: str) -> dict[str, str]:
-    """The text of each key that is written at ``indent``, comments below it included."""
+    """Return the text of each key that is written at ``indent``, comments below it included."""
     starts = [*re.finditer(rf"^{indent}(\w[\w-]*):", text, re.MULTILINE)]
     ends = [*(start.start() for start in starts[1:]), len(text)]
     return {start[1]: text[start.start() : end] for start, end in zip(starts, ends, strict=True)}

@@ -4,20 +4,19 @@ With several seeds it compares recipes (parameters of training) instead of singl
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from checks.config import params_file
 from checks.config.params import Params
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count, Report
 from checks.process.errors import ParamsRefused
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Consistent, Digest, Record, problems
 from checks.stats.over_seeds import Difference
 from checks.storage import digest, plain_yaml
 from checks.training import steps
@@ -67,7 +66,7 @@ class Sweep(Report):
     differences: tuple[Compared, ...] = ()  # Each two recipes with several seeds are compared.
 
     def by_values(self) -> list[tuple[Values, list[SweptRun]]]:
-        """The trainings that have a score, the best mean over seeds first; equal ones as they ran.
+        """Return the trainings that have a score, the best mean over seeds first; equal ones as they ran.
 
         Values that were refused with some seed come last: the mean over the other seeds is one of the lucky ones.
         """
@@ -86,15 +85,15 @@ class Sweep(Report):
         return sum(run.refused is not None and run.values == values for run in self.runs)
 
     def mean(self, runs: Sequence[SweptRun]) -> float:
-        """The mean score of trainings that differ in their seed."""
+        """Return the mean score of trainings that differ in their seed."""
         return fmean(run.scores[self.scorer].value for run in runs)
 
     def spread(self, runs: Sequence[SweptRun]) -> float | None:
-        """The standard deviation over seeds; None for one seed."""
+        """Return the standard deviation over seeds; None for one seed."""
         return stdev(run.scores[self.scorer].value for run in runs) if len(runs) > 1 else None
 
     def of(self, parameters: Digest) -> list[SweptRun]:
-        """The trainings with these parameters."""
+        """Return the trainings with these parameters."""
         return [
             run
             for run in self.runs
@@ -111,35 +110,39 @@ class Sweep(Report):
         return None
 
 
-class SweepReport(Sweep):
+class SweepReport(Sweep, Consistent):
     """reports/sweep.json: a sweep with the digest of all the rest, so that an edit by hand is noticed."""
 
     sealed: Digest  # The digest of the canonical JSON without this field.
 
     @classmethod
     def seal(cls, sweep: Sweep) -> Self:
-        """The report of ``sweep``."""
+        """Return the report of ``sweep``."""
         return cls(**dict(sweep), sealed=digest.of_json(sweep.model_dump(mode="json")))
 
-    @model_validator(mode="after")
-    def _is_as_it_was_sealed(self) -> Self:
-        if self.sealed != digest.of_json(self.model_dump(mode="json", exclude={"sealed"})):
-            raise ValueError(
-                "sealed is not the digest of the rest: the file was changed after the sweep"
-            )
-        if any(run.refused is None and self.scorer not in run.scores for run in self.runs):
-            raise ValueError(f"a training has no score by {self.scorer}")
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
         measured = {run.recipe.parameters for run in self.runs if run.recipe is not None}
         named = {parameters for pair in self.differences for parameters in (pair.one, pair.two)}
-        if unknown := named - measured:
-            raise ValueError(
-                f"no training has the parameters {min(unknown)}, which differences names"
-            )
-        return self
+        unknown = sorted(named - measured)
+        return problems(
+            (
+                self.sealed != digest.of_json(self.model_dump(mode="json", exclude={"sealed"})),
+                "sealed is not the digest of the rest: the file was changed after the sweep",
+            ),
+            (
+                any(run.refused is None and self.scorer not in run.scores for run in self.runs),
+                f"a training has no score by {self.scorer}",
+            ),
+            (
+                unknown,
+                f"no training has the parameters {''.join(unknown[:1])}, which differences names",
+            ),
+        )
 
 
 def parameters_of(params: Params) -> Digest:
-    """The digest of all parameters that decide the model, but for its seed: of ``train``, and ``merge.base``."""
+    """Return the digest of all parameters that decide the model, but for its seed: of ``train``, and ``merge.base``."""
     trained = [step.model_dump(mode="json", exclude={"seed"}) for step in steps.of(params.training)]
     return digest.of_json({"train": trained, "merge.base": params.merge.base})
 

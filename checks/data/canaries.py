@@ -19,12 +19,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from pathlib import Path
-from typing import Annotated, NamedTuple, Self
+from typing import Annotated, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Message, Record
+from checks.records.record import Consistent, Record, problems
+from checks.records.rows import Message
 from checks.records.sections import Name, Positive
 from checks.storage import files
 
@@ -36,7 +37,7 @@ _FIX = "see docs/how-to/privacy.md#plant-canaries for the form of the file"
 _Text = Annotated[str, Field(min_length=1)]
 
 
-class Family(Record):
+class Family(Record, Consistent):
     """A line of the file."""
 
     id: Name
@@ -49,19 +50,24 @@ class Family(Record):
     repeats: Annotated[Positive, Field(le=10_000)]
     seed: Annotated[int, Field(ge=0)]
 
-    @model_validator(mode="after")
-    def _draws(self) -> Self:
-        if len(set(self.alphabet)) < len(self.alphabet):
-            raise ValueError("alphabet has a letter twice")
-        if self.reference.count(SECRET) != 1 or SECRET in self.prompt:
-            raise ValueError(f"reference must have {SECRET} once, and prompt must not have it")
-        if (rows := self.count * self.repeats) > _ROWS:
-            raise ValueError(
-                f"count × repeats is {rows} rows, above the limit of {_ROWS} for a line"
-            )
-        if self.count > 1 and NUMBER not in self.prompt:
-            raise ValueError(f"prompt lacks {NUMBER}, so {self.count} canaries would ask the same")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        rows = self.count * self.repeats
+        return problems(
+            (len(set(self.alphabet)) < len(self.alphabet), "alphabet has a letter twice"),
+            (
+                self.reference.count(SECRET) != 1 or SECRET in self.prompt,
+                f"reference must have {SECRET} once, and prompt must not have it",
+            ),
+            (
+                rows > _ROWS,
+                f"count × repeats is {rows} rows, above the limit of {_ROWS} for a line",
+            ),
+            (
+                self.count > 1 and NUMBER not in self.prompt,
+                f"prompt lacks {NUMBER}, so {self.count} canaries would ask the same",
+            ),
+        )
 
     @property
     def secrets(self) -> int:
@@ -105,11 +111,11 @@ class Canary(NamedTuple):
 
     @property
     def reference(self) -> str:
-        """The answer that is planted."""
+        """Return the answer that is planted."""
         return self._with(next(self.family.drawn(self.number)))
 
     def answers(self, candidates: int) -> list[str]:
-        """The planted answer, then the same with ``candidates`` other secrets."""
+        """Return the planted answer, then the same with ``candidates`` other secrets."""
         return [
             self._with(secret) for secret in islice(self.family.drawn(self.number), candidates + 1)
         ]
@@ -119,7 +125,7 @@ class Canary(NamedTuple):
 
 
 def read(path: Path) -> list[Canary]:
-    """The canaries of a file. Raises EvidenceRefused with the line that is wrong."""
+    """Return the canaries of a file. Raises EvidenceRefused with the line that is wrong."""
     try:
         families = files.read_jsonl(path, Family)
     except (
@@ -164,17 +170,17 @@ def exposure(rank: int, answers: int) -> float:
 
 
 def rank_of(exposure: float, answers: int) -> int:
-    """The rank among ``answers`` that has this exposure."""
+    """Return the rank among ``answers`` that has this exposure."""
     return round(answers / 2**exposure)
 
 
 def by_chance(answers: int) -> float:
-    """The mean exposure of canaries that a model knows nothing of: 1.44 bits where there are many answers."""
+    """Return the mean exposure of canaries that a model knows nothing of: 1.44 bits where there are many answers."""
     return math.log2(answers) - math.lgamma(answers + 1) / math.log(2) / answers
 
 
 def p_unknown(ranks: Sequence[int], answers: int) -> float:
-    """The p-value of the sum of the exposures, one-sided, if the model does not depend on the secrets.
+    """Return the p-value of the sum of the exposures, one-sided, if the model does not depend on the secrets.
 
     Each rank is then uniform from 1 to ``answers``, and independent of the others. The sum is Fisher's statistic (1925)
     for combining tests, with the exact distribution of such ranks in place of chi-square: exposures are rounded up to

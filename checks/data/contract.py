@@ -4,11 +4,12 @@ https://bitol-io.github.io/open-data-contract-standard. Keys that only describe 
 checked nor a description of the standard is refused by name, so that nothing that the owner wanted is left out unseen.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import yaml
 
+from checks.records.record import problems
 from checks.storage import plain_yaml
 
 Kind = Literal["string", "date", "timestamp", "number", "integer", "boolean", "object", "array"]
@@ -80,8 +81,7 @@ def parse(text: str) -> Contract:
         document = plain_yaml.load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML: {' '.join(str(error).split())[:200]}") from error
-    root = _mapping(document, "the file")
-    _refuse_unknown(root, _ROOT, "")
+    root = _mapping(document, "", _ROOT)
     if root.get("kind") != "DataContract" or not str(root.get("apiVersion")).startswith("v3."):
         raise ValueError(
             "kind and apiVersion: are not DataContract and v3.x of the Open Data Contract Standard"
@@ -92,8 +92,7 @@ def parse(text: str) -> Contract:
             f"schema: has {len(tables)} tables, and a source is one: write a contract for each"
         )
     place = "schema[0]"
-    table = _mapping(tables[0], place)
-    _refuse_unknown(table, _TABLE, place)
+    table = _mapping(tables[0], place, _TABLE)
     entries = [
         (f"{place}.properties[{number}]", _mapping(entry, f"{place}.properties[{number}]"))
         for number, entry in enumerate(_list(table.get("properties"), f"{place}.properties"))
@@ -114,18 +113,18 @@ def parse(text: str) -> Contract:
     )
 
 
-def _column(each: Mapping[str, Any], at: str) -> Column:
-    _refuse_unknown(each, _COLUMN, at)
-    name = str(each.get("physicalName") or _text(each, "name", f"{at}.name"))
-    kind = each.get("logicalType")
+def _column(column: Mapping[str, Any], at: str) -> Column:
+    _mapping(column, at, _COLUMN)
+    name = str(column.get("physicalName") or _text(column, "name", f"{at}.name"))
+    kind = column.get("logicalType")
     if kind is not None and kind not in tuple(_OPTIONS):
         raise ValueError(
             f"{at}.logicalType: {kind!r} is not understood; one of {', '.join(_OPTIONS)}"
         )
-    options = _mapping(each.get("logicalTypeOptions") or {}, f"{at}.logicalTypeOptions")
-    _refuse_unknown(options, _OPTIONS[kind] if kind else set(), f"{at}.logicalTypeOptions")
-    required, unique, values = _flag(each, "required", at), _flag(each, "unique", at), None
-    for number, rule in enumerate(_list(each.get("quality") or [], f"{at}.quality")):
+    known = _OPTIONS[kind] if kind else ()
+    options = _mapping(column.get("logicalTypeOptions") or {}, f"{at}.logicalTypeOptions", known)
+    required, unique, values = _flag(column, "required", at), _flag(column, "unique", at), None
+    for number, rule in enumerate(_list(column.get("quality") or [], f"{at}.quality")):
         rule_place = f"{at}.quality[{number}]"
         if (
             metric := _metric(rule, rule_place, {"nullValues", "duplicateValues", "invalidValues"})
@@ -133,12 +132,8 @@ def _column(each: Mapping[str, Any], at: str) -> Column:
             continue
         if rule.get("mustBe") != 0:
             raise ValueError(f"{rule_place}: {metric} is understood with mustBe: 0 alone")
-        arguments = _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments")
-        _refuse_unknown(
-            arguments,
-            {"validValues"} if metric == "invalidValues" else set(),
-            f"{rule_place}.arguments",
-        )
+        taken = {"validValues"} if metric == "invalidValues" else ()
+        arguments = _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments", taken)
         required, unique = required or metric == "nullValues", unique or metric == "duplicateValues"
         if metric == "invalidValues":
             if values is not None:
@@ -148,7 +143,7 @@ def _column(each: Mapping[str, Any], at: str) -> Column:
             values = tuple(
                 _list(arguments.get("validValues"), f"{rule_place}.arguments.validValues")
             )
-    key = _flag(each, "primaryKey", at)
+    key = _flag(column, "primaryKey", at)
     return Column(name, kind, required or key, unique, dict(options), values)
 
 
@@ -159,11 +154,7 @@ def _row_count(table: Mapping[str, Any], place: str) -> tuple[int | None, int | 
         rule_place = f"{place}.quality[{number}]"
         if _metric(rule, rule_place, {"rowCount"}) is None:
             continue
-        _refuse_unknown(
-            _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments"),
-            set(),
-            f"{rule_place}.arguments",
-        )
+        _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments", ())
         for operator, value in rule.items():
             if not operator.startswith("mustBe"):
                 continue
@@ -178,26 +169,29 @@ def _row_count(table: Mapping[str, Any], place: str) -> tuple[int | None, int | 
     return low, high
 
 
-def _metric(rule: Any, where: str, known: set[str]) -> str | None:
-    """The metric of a quality rule; None for a rule that is text for people."""
-    rule = _mapping(rule, where)
-    _refuse_unknown(rule, _QUALITY, where)
+def _metric(rule: Any, place: str, known: set[str]) -> str | None:
+    """Return the metric of a quality rule; None for a rule that is text for people."""
+    rule = _mapping(rule, place, _QUALITY)
     if rule.get("type") == "text":
         return None
-    if rule.get("type", "library") != "library" or rule.get("metric") not in tuple(known):
-        metric_name = (
-            rule.get("metric")
-            if rule.get("type", "library") == "library"
-            else f"type {rule['type']}"
-        )
-        raise ValueError(
-            f"{where}: {metric_name} is not understood here; one of {', '.join(sorted(known))}"
-        )
-    if rule.get("unit", "rows") != "rows":
-        raise ValueError(f"{where}.unit: {rule['unit']!r} is not understood; rows")
-    if not any(key.startswith("mustBe") for key in rule):
-        raise ValueError(f"{where}: says no mustBe, so nothing can be checked")
-    return str(rule["metric"])
+    of_library = rule.get("type", "library") == "library"
+    metric = rule.get("metric") if of_library else f"type {rule['type']}"
+    for problem in problems(
+        (
+            not of_library or metric not in tuple(known),
+            f": {metric} is not understood here; one of {', '.join(sorted(known))}",
+        ),
+        (
+            rule.get("unit", "rows") != "rows",
+            f".unit: {rule.get('unit')!r} is not understood; rows",
+        ),
+        (
+            not any(key.startswith("mustBe") for key in rule),
+            ": says no mustBe, so nothing can be checked",
+        ),
+    ):
+        raise ValueError(f"{place}{problem}")
+    return str(metric)
 
 
 def _contacts(root: Mapping[str, Any]) -> Iterator[str]:
@@ -213,17 +207,14 @@ def _contacts(root: Mapping[str, Any]) -> Iterator[str]:
             yield f"{member['username']}{' (' + str(member['role']) + ')' if member.get('role') else ''}"
 
 
-def _refuse_unknown(found: Mapping[str, Any], known: set[str], place: str) -> None:
-    for key in found:
-        if key not in known:
-            raise ValueError(
-                f"{place}{'.' if place else ''}{key}: is not understood, so it would not be checked"
-            )
-
-
-def _mapping(value: Any, place: str) -> Mapping[str, Any]:
+def _mapping(value: Any, place: str, known: Collection[str] | None = None) -> Mapping[str, Any]:
+    """Return ``value``, a mapping. Raises ValueError for another value, and for a key that is not ``known``."""
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ValueError(f"{place}: is not a mapping")
+        raise ValueError(f"{place or 'the file'}: is not a mapping")
+    for key in value:
+        if known is not None and key not in known:
+            at = f"{place}.{key}" if place else key
+            raise ValueError(f"{at}: is not understood, so it would not be checked")
     return value
 
 
@@ -233,13 +224,13 @@ def _list(value: Any, place: str) -> list[Any]:
     return value
 
 
-def _text(found: Mapping[str, Any], key: str, place: str) -> str:
-    if not isinstance(found.get(key), str) or not found[key]:
+def _text(mapping: Mapping[str, Any], key: str, place: str) -> str:
+    if not isinstance(mapping.get(key), str) or not mapping[key]:
         raise ValueError(f"{place}: is missing, or not text")
-    return str(found[key])
+    return str(mapping[key])
 
 
-def _flag(found: Mapping[str, Any], key: str, place: str) -> bool:
-    if not isinstance(value := found.get(key, False), bool):
+def _flag(mapping: Mapping[str, Any], key: str, place: str) -> bool:
+    if not isinstance(value := mapping.get(key, False), bool):
         raise ValueError(f"{place}.{key}: {value!r} is not true or false")
     return value

@@ -51,21 +51,21 @@ def find(text: str, kinds: Container[str] | None = None) -> list[Finding]:
             if (at == 0 or findings[at - 1].end <= start) and detector.valid(match[0]):
                 new.append(Finding(detector.kind, start, end))
         if new:
-            findings = sorted((*findings, *new), key=lambda each: each.start)
+            findings = sorted((*findings, *new), key=lambda finding: finding.start)
     return findings
 
 
-def redact(text: str, found: Sequence[Finding] | None = None) -> tuple[str, Counter[str]]:
+def redact(text: str, findings: Sequence[Finding] | None = None) -> tuple[str, Counter[str]]:
     """``text`` with ``[kind]`` in place of each finding, and how many of each kind there were.
 
-    ``found``: the findings, as ``find`` gives them; None: all.
+    ``findings``: the findings, as ``find`` gives them; None: all.
     """
     parts, at = [], 0
-    found = find(text) if found is None else found
-    for finding in found:
+    findings = find(text) if findings is None else findings
+    for finding in findings:
         parts += [text[at : finding.start], f"[{finding.kind}]"]
         at = finding.end
-    return "".join((*parts, text[at:])), Counter(finding.kind for finding in found)
+    return "".join((*parts, text[at:])), Counter(finding.kind for finding in findings)
 
 
 def _luhn(text: str) -> bool:

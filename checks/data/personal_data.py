@@ -5,33 +5,20 @@ calls in them, tools, and further columns.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, JsonValue
 
 from checks.data import detectors
 from checks.data.detectors import Finding
-from checks.records.rows import Message
+from checks.data.drafts import Draft
 from checks.records.sections import Section, Strings, stricter
 
 if TYPE_CHECKING:
     Detector = str
 else:
     Detector = Literal[detectors.KINDS]
-
-
-class Readable(Protocol):
-    """A draft of a row."""
-
-    @property
-    def messages(self) -> Sequence[Message]: ...
-    @property
-    def full_reference(self) -> str: ...
-    @property
-    def tools(self) -> Sequence[dict[str, JsonValue]]: ...
-    @property
-    def extra(self) -> Mapping[str, JsonValue]: ...
 
 
 class PersonalData(Section):
@@ -66,18 +53,18 @@ class PersonalData(Section):
         """``text`` with ``[kind]`` in place of each finding."""
         return detectors.redact(text, self.find(text))[0]
 
-    def count(self, row: Readable) -> Counter[str]:
+    def count(self, row: Draft) -> Counter[str]:
         """How many of each kind all texts of a row have."""
         return Counter(finding.kind for text in _texts(row) for finding in self.find(text))
 
-    def _allowed(self, found: str) -> bool:
+    def _allowed(self, text: str) -> bool:
         entries = [entry.casefold() for entry in self.allow]
-        return found in entries or any(
-            entry.startswith("@") and found.endswith(entry) for entry in entries
+        return text in entries or any(
+            entry.startswith("@") and text.endswith(entry) for entry in entries
         )
 
 
-def _texts(row: Readable) -> Iterator[str]:
+def _texts(row: Draft) -> Iterator[str]:
     """Every text of a row that training reads."""
     yield from (message.text for message in row.messages)
     yield row.full_reference
@@ -87,7 +74,7 @@ def _texts(row: Readable) -> Iterator[str]:
 
 
 def strings(value: JsonValue | Mapping[str, JsonValue]) -> Iterator[str]:
-    """The strings in a JSON value, keys left out."""
+    """Yield the strings in a JSON value, keys left out."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

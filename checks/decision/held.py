@@ -12,6 +12,7 @@ from checks.config.release_params import EXCUSABLE
 from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict
 from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
+from checks.records.record import problems
 from checks.storage import layout
 
 
@@ -24,22 +25,26 @@ class HeldVerdict(NamedTuple):
 
 
 def not_passed(verdict: Verdict) -> tuple[Finding, ...]:
-    """The findings that keep a verdict from being ``pass``."""
+    """Return the findings that keep a verdict from being ``pass``."""
     return tuple(finding for finding in verdict.findings if finding.status != "pass")
 
 
 def unexcused(finding: Finding, excepted: Collection[str]) -> str:
-    """Why an exception that names the gates ``excepted`` does not excuse this finding; empty if it does."""
-    if finding.gate not in excepted:
-        return "is not among the gates that may be excepted"
-    if finding.kind not in EXCUSABLE:
-        return f"is of kind {finding.kind}, which nobody may except"
-    # A gate without evidence, or with evidence about other bytes, has no figure.
-    return "measured nothing" if finding.value is None else ""
+    """Return why an exception that names the gates ``excepted`` does not excuse this finding; empty if it does."""
+    reasons = problems(
+        (finding.gate not in excepted, "is not among the gates that may be excepted"),
+        (
+            finding.kind not in EXCUSABLE,
+            f"is of kind {finding.kind}, which nobody may except",
+        ),
+        # A gate without evidence, or with evidence about other bytes, has no figure.
+        (finding.value is None, "measured nothing"),
+    )
+    return next(reasons, "")
 
 
 def refusal(verdict: Verdict, excepted: Collection[str] = ()) -> Refusal | None:
-    """The refusal for a verdict other than ``pass``; None for ``pass``.
+    """Return the refusal for a verdict other than ``pass``; None for ``pass``.
 
     ``excepted``: the gates that a valid exception names. None too if it excuses every gate that did not pass.
     """

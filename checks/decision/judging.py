@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from checks.config.params import Params
 from checks.formats.evidence import Evidence, NoEvidence
 from checks.formats.looks import RowSketch
-from checks.formats.suite_report import HUMAN
+from checks.formats.suite_report import HUMAN, SuiteResult
 from checks.formats.verdict import Finding, Verdict, combine
 from checks.gating.chain import MAKING
 from checks.gating.sample import Sample
@@ -42,7 +42,7 @@ def judge(params: Params, evidence: Evidence) -> Verdict:
         {name: _answer(name, gate, params, evidence, sample) for name, gate in asked.items()}
     )
     findings = tuple(
-        _said(params, gate, _own(name, gate, finding), evidence)
+        _with_worth(params, gate, _own(name, gate, finding), evidence)
         for (name, gate), finding in zip(asked.items(), decisions, strict=True)
     )
     used = GATES.plugins(gate.kind for gate in params.gates.values())
@@ -93,32 +93,28 @@ def _own(name: str, gate: Gate, finding: Finding) -> Finding:
     )
 
 
-def _said(params: Params, gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
+def _with_worth(params: Params, gate: Gate, finding: Finding, evidence: Evidence) -> Finding:
     """The finding with what its scores are worth: those of a suite are somebody's word, unless gates score it again."""
     if not isinstance(gate, ScoreGate) or gate.suite is None:
         return finding
     suite, report = gate.suite, evidence.reports.suites
-    if suite in params.suites and params.suites[suite].recomputed:
-        return finding.model_copy(
-            update={"suite": suite, "reason": f"{finding.reason} (suite {suite})"}
-        )
-    known = report.suites.get(suite) if report else None
-    names = known.judges if known else ()
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    who = f" by {', '.join(names[:_NAMED])}{more}" if names else ""
-    source = HUMAN if known and known.compared else known.source if known else ""
-    whose = f": {source}{who}" if known else ""
-    return finding.model_copy(
-        update={
-            "suite": suite,
-            "evidence": "witnessed",
-            "reason": f"{finding.reason} (witnessed{whose}, suite {suite})",
-        }
-    )
+    update = {"suite": suite, "reason": f"{finding.reason} (suite {suite})"}
+    if suite not in params.suites or not params.suites[suite].recomputed:
+        known = report.suites.get(suite) if report else None
+        whose = f": {_whose(known)}" if known else ""
+        reason = f"{finding.reason} (witnessed{whose}, suite {suite})"
+        update |= {"evidence": "witnessed", "reason": reason}
+    return finding.model_copy(update=update)
+
+
+def _whose(result: SuiteResult) -> str:
+    more = f" and {len(result.judges) - _NAMED} more" if len(result.judges) > _NAMED else ""
+    who = f" by {', '.join(result.judges[:_NAMED])}{more}" if result.judges else ""
+    return f"{HUMAN if result.compared else result.source}{who}"
 
 
 def _decided(results: Mapping[str, CheckResult]) -> tuple[Finding, ...]:
-    """The findings in order; tests are decided after Holm's correction over the claims of each direction."""
+    """Return the findings in order; tests are decided after Holm's correction over the claims of each direction."""
     tests = {name: answer for name, answer in results.items() if isinstance(answer, Test)}
     better = _corrected(tests, {name: test.p for name, test in tests.items()})
     worse = _corrected(

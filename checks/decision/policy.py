@@ -18,8 +18,7 @@ from pydantic import JsonValue
 from checks.config.params import Params
 from checks.kinds.gate import Gate
 from checks.kinds.scorer import Scorer
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.records.sections import Section, Way, directions
 from checks.storage import digest, layout
 
@@ -100,7 +99,7 @@ class Policy(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """The digest that an approval names. A parameter that is off counts like one that is not written."""
+        """Return the digest that an approval names. A parameter that is off counts like one that is not written."""
         plain = self.params.model_dump(mode="json", by_alias=True, exclude_none=True)
         if not self.params.suites:
             del plain["suites"]
@@ -114,7 +113,7 @@ class Policy(NamedTuple):
 
 
 def of(params: Params, test: Digest | None) -> Policy:
-    """The policy of ``params`` and the test split with digest ``test``."""
+    """Return the policy of ``params`` and the test split with digest ``test``."""
     return Policy(params, test)
 
 
@@ -123,11 +122,8 @@ def defaults(params: Params) -> dict[str, JsonValue]:
 
     What is off by default is there too: another version may turn it on.
     """
-    written = params.model_dump(
-        mode="json", by_alias=True, serialize_as_any=True, exclude_unset=True
-    )
-    values = _unwritten("", params.resolved(), written)
-    return {path: value for path, value in values if not _below(path, tuple(EXEMPT))}
+    exempt = tuple(EXEMPT)
+    return {path: value for path, value in params.unwritten().items() if not _below(path, exempt)}
 
 
 def with_defaults(document: Mapping[str, Any], values: Mapping[str, JsonValue]) -> dict[str, Any]:
@@ -149,19 +145,6 @@ def _section(place: Any, key: str) -> Any:
     if isinstance(place, list):
         return place[int(key)]
     return place.setdefault(key, {}) if isinstance(place, dict) else None
-
-
-def _unwritten(path: str, value: Any, written: Any) -> Iterator[tuple[str, JsonValue]]:
-    """Yield each value of a resolved document that ``written`` lacks, by path; None: it lacks all of it."""
-    start = f"{path}." if path else ""
-    if isinstance(value, dict) and value:
-        for key, part in value.items():
-            yield from _unwritten(f"{start}{key}", part, (written or {}).get(key))
-    elif isinstance(value, list) and isinstance(written, list):
-        for index, pair in enumerate(zip(value, written, strict=True)):
-            yield from _unwritten(f"{start}{index}", *pair)
-    elif written is None:
-        yield path, value
 
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
@@ -195,7 +178,7 @@ def has(params: Params, path: str) -> bool:
 
 def removed(path: str, old: JsonValue) -> Change:
     """Return the change by which a parameter is no longer there."""
-    return _change(path, old, None, "removed", _told(path, "removed", old, None))
+    return _changed(path, old, None, "removed")
 
 
 def _below(path: str, places: tuple[str, ...]) -> bool:
@@ -211,18 +194,10 @@ def _gates(old: Mapping[str, Gate], new: Mapping[str, Gate]) -> Iterator[Change]
             del come[heir]
             yield _change(path, name, heir, "renamed", f"{path} is now called {heir}")
         else:
-            yield _change(
-                path,
-                gate.model_dump(mode="json"),
-                None,
-                "removed",
-                f"{path} ({gate.kind}) is removed",
-            )
+            yield _whole(path, gate, None, f"{path} ({gate.kind})")
     for name, gate in come.items():
         path = f"gates.{name}"
-        yield _change(
-            path, None, gate.model_dump(mode="json"), "added", f"{path} ({gate.kind}) is added"
-        )
+        yield _whole(path, None, gate, f"{path} ({gate.kind})")
     for name in (name for name in old if name in new):
         yield from _fields(f"gates.{name}", old[name], new[name])
 
@@ -230,13 +205,11 @@ def _gates(old: Mapping[str, Gate], new: Mapping[str, Gate]) -> Iterator[Change]
 def _scorers(old: tuple[Scorer, ...], new: tuple[Scorer, ...]) -> Iterator[Change]:
     before, after = ({scorer.kind: scorer for scorer in scorers} for scorers in (old, new))
     for kind in before | after:
-        path, one, two = f"{SCORERS}.{kind}", _plain(before.get(kind)), _plain(after.get(kind))
-        if two is None:
-            yield _change(path, one, two, "removed", f"{path} is removed")
-        elif one is None:
-            yield _change(path, one, two, "added", f"{path} is added")
+        path, one, two = f"{SCORERS}.{kind}", before.get(kind), after.get(kind)
+        if one is None or two is None:
+            yield _whole(path, one, two, path)
         elif one != two:
-            yield _change(path, one, two, "changed", _told(path, "changed", one, two))
+            yield _changed(path, one, two, "changed")
     if old[0].kind != new[0].kind:
         text = (
             f"{SCORERS}: the first, which is the score, changed from {old[0].kind} to {new[0].kind}"
@@ -245,27 +218,25 @@ def _scorers(old: tuple[Scorer, ...], new: tuple[Scorer, ...]) -> Iterator[Chang
 
 
 def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
-    if old == new:
-        return
-    if old is None:
-        yield _change(TEST, None, new, "added", f"{TEST}: there was no test set to compare with")
-    elif new is None:
-        yield _change(TEST, old, None, "removed", f"{TEST}: the test set is missing here")
-    else:
-        shown = [value.removeprefix("sha256:")[:12] for value in (old, new)]
-        yield _change(
-            TEST, old, new, "changed", f"{TEST}: the test set changed from {shown[0]} to {shown[1]}"
-        )
+    shown = [(value or "").removeprefix("sha256:")[:12] for value in (old, new)]
+    kind: ChangeKind = "added" if old is None else "removed" if new is None else "changed"
+    texts = {
+        "added": "there was no test set to compare with",
+        "removed": "the test set is missing here",
+        "changed": f"the test set changed from {shown[0]} to {shown[1]}",
+    }
+    if old != new:
+        yield _change(TEST, old, new, kind, f"{TEST}: {texts[kind]}")
 
 
 def _named(
-    where: str, old: Mapping[str, Section], new: Mapping[str, Section], come: ChangeKind = "added"
+    place: str, old: Mapping[str, Section], new: Mapping[str, Section], come: ChangeKind = "added"
 ) -> Iterator[Change]:
-    """Differences of sections by name. ``come``: what it is that one has come."""
+    """Yield the differences of sections by name. ``come``: the kind of change by which one has come."""
     for name in {**old, **new}:
-        path, one, two = f"{where}.{name}", _plain(old.get(name)), _plain(new.get(name))
+        path, two = f"{place}.{name}", _plain(new.get(name))
         if name not in new:
-            yield _change(path, one, None, "removed", f"{path} is removed")
+            yield _whole(path, old[name], None, path)
         elif name not in old:
             yield _change(path, None, two, come, f"{path} is new: {_shown(two)}")
         else:
@@ -273,7 +244,7 @@ def _named(
 
 
 def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
-    """The differences of two sections, field by field, without exempt ones."""
+    """Yield the differences of two sections, field by field, without exempt ones."""
     if type(old) is not type(new):
         kinds = [getattr(section, "kind", type(section).__name__) for section in (old, new)]
         text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
@@ -296,13 +267,11 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
         elif isinstance(one, Section) and isinstance(two, Section):
             yield from _fields(key, one, two)
         elif kind := _kind(known.get(name), one, two):
-            yield _change(
-                key, _plain(one), _plain(two), kind, _told(key, kind, _plain(one), _plain(two))
-            )
+            yield _changed(key, one, two, kind)
 
 
 def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:
-    """The kind of a field's change from ``old`` to ``new``; None if only the order of a list differs."""
+    """Return the kind of a field's change from ``old`` to ``new``; None if only the order of a list differs."""
     if stricter is None:
         return "changed"
     if old is None:
@@ -319,13 +288,21 @@ def _kind(stricter: Way | None, old: Any, new: Any) -> ChangeKind | None:
     return "stronger" if bool(come) == (stricter == "more") else "weaker"
 
 
-def _told(path: str, kind: ChangeKind, old: JsonValue, new: JsonValue) -> str:
-    if kind == "removed":
-        return f"{path} is removed (was {_shown(old)})"
-    if kind == "added":
-        return f"{path} is added: {_shown(new)}"
+def _changed(path: str, old: Any, new: Any, kind: ChangeKind) -> Change:
+    """Return the change of a field from ``old`` to ``new``, as a person reads it."""
+    before, after = _plain(old), _plain(new)
     verb = {"weaker": "weakened", "stronger": "tightened"}.get(kind, "changed")
-    return f"{path} {verb} from {_shown(old)} to {_shown(new)}"
+    text = {
+        "removed": f"is removed (was {_shown(before)})",
+        "added": f"is added: {_shown(after)}",
+    }.get(kind, f"{verb} from {_shown(before)} to {_shown(after)}")
+    return _change(path, before, after, kind, f"{path} {text}")
+
+
+def _whole(path: str, old: Section | None, new: Section | None, named: str) -> Change:
+    """Return the change by which a whole section came or went; ``named``: how its text begins."""
+    kind: ChangeKind = "added" if old is None else "removed"
+    return _change(path, _plain(old), _plain(new), kind, f"{named} is {kind}")
 
 
 def _change(path: str, old: JsonValue, new: JsonValue, kind: ChangeKind, text: str) -> Change:

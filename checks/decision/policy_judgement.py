@@ -14,8 +14,7 @@ from checks.decision import held
 from checks.decision.policy import Change, replaced
 from checks.formats.verdict import Status, Verdict
 from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import layout
 
 _NAMED = 3  # paths in a headline
@@ -60,7 +59,7 @@ class PolicyJudgement(Record):
 
 
 def refusal(judgement: PolicyJudgement, excepted: Collection[str] = ()) -> Refusal | None:
-    """The refusal for a judgement other than ``pass``; None for ``pass``. ``excepted`` as for ``decided``."""
+    """Return the refusal for a judgement other than ``pass``; None for ``pass``. ``excepted`` as for ``decided``."""
     if judgement.status == "pass":
         return None
     if refused := held.refusal(judgement.own, excepted):
@@ -82,7 +81,7 @@ def decided(
     unused: bool = False,
     excepted: Collection[str] = (),
 ) -> tuple[Status, str]:
-    """The status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``.
+    """Return the status that counts, and why. ``adopted``: whether a merge makes the new policy that of ``ref``.
 
     ``unused``: no model was ever judged or promoted under that of ``ref``. Then another task needs no approval.
     ``excepted``: the gates that a valid exception names, under both policies (``held.refusal``).
@@ -94,48 +93,60 @@ def decided(
         if change.needs_approval and not (unused and is_other_task and change.is_of_task)
     ]
     unjudged = [change.path for change in in_need if not change.is_judged]
-    if held.refusal(own, excepted):
-        return own.status, f"{own.status} under its own"
-    if in_need and approval:
-        return "pass", f"approved by {' '.join(approval.by.split())}"
-    if is_other_task and not in_need and own.status == "pass":
-        return "pass", f"no model was ever judged or promoted under that of {ref}"
-    if is_other_task:
-        return (
+    more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
+    named = f"{', '.join(unjudged[:_NAMED])}{more}"
+    approver = " ".join(approval.by.split()) if approval else None
+    theirs: Status = target.status if target else "inconclusive"
+    is_refused = target is not None and held.refusal(target, excepted) is not None
+    # The first row that holds decides.
+    rows: tuple[tuple[object, Status, str], ...] = (
+        (held.refusal(own, excepted), own.status, f"{own.status} under its own"),
+        (in_need and approver, "pass", f"approved by {approver}"),
+        (
+            is_other_task and not in_need and own.status == "pass",
+            "pass",
+            f"no model was ever judged or promoted under that of {ref}",
+        ),
+        (
+            is_other_task,
             "inconclusive",
             f"that of {ref} is of another task, so code owners must approve this one",
-        )
-    if target is None:
-        return "inconclusive", f"that of {ref} cannot be judged"
-    if held.refusal(target, excepted):
-        return target.status, f"{target.status} under that of {ref}"
-    if unjudged:
-        more = f" and {len(unjudged) - _NAMED} more" if len(unjudged) > _NAMED else ""
-        named = f"{', '.join(unjudged[:_NAMED])}{more}"
-        return "inconclusive", f"no gate can judge {named}, so code owners must approve the policy"
-    if in_need and adopted:
-        return (
+        ),
+        (target is None, "inconclusive", f"that of {ref} cannot be judged"),
+        (is_refused, theirs, f"{theirs} under that of {ref}"),
+        (
+            unjudged,
+            "inconclusive",
+            f"no gate can judge {named}, so code owners must approve the policy",
+        ),
+        (
+            in_need and adopted,
             "inconclusive",
             "pass under both, but later models are judged by it too, so code owners must approve it",
-        )
-    if own.status != "pass":
-        return "pass", f"{own.status}, and an exception names every gate that did not pass"
-    return "pass", "pass under both" if changes else "pass"
+        ),
+        (
+            own.status != "pass",
+            "pass",
+            f"{own.status}, and an exception names every gate that did not pass",
+        ),
+        (True, "pass", "pass under both" if changes else "pass"),
+    )
+    return next((status, why) for holds, status, why in rows if holds)
 
 
 def headline(ref: str, changes: Sequence[Change], why: str) -> str:
-    """The first line of a comment: what changed in the policy, then the status that counts."""
-    if another := replaced(changes):
-        return f"{another}: {why}"
+    """Return the first line of a comment: what changed in the policy, then the status that counts."""
+    another = replaced(changes)
     in_need = [change for change in changes if change.needs_approval]
-    if not changes:
-        return f"policy as in {ref}: {why}"
-    if not in_need:
-        return f"policy not weakened against {ref} ({changes[0].text}{_more(changes)}): {why}"
     weakened = any(change.kind in ("weaker", "removed") for change in in_need)
-    return (
-        f"policy {'weakened' if weakened else 'changed'}: {in_need[0].text}{_more(in_need)}: {why}"
+    shown = [f"{some[0].text}{_more(some)}" if some else "" for some in (changes, in_need)]
+    rows = (
+        (another, another),
+        (not changes, f"policy as in {ref}"),
+        (not in_need, f"policy not weakened against {ref} ({shown[0]})"),
+        (True, f"policy {'weakened' if weakened else 'changed'}: {shown[1]}"),
     )
+    return f"{next(what for holds, what in rows if holds)}: {why}"
 
 
 def _more(changes: Sequence[Change]) -> str:

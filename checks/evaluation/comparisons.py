@@ -8,7 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,11 +65,12 @@ def left(seed: int, row: str, one: str, two: str) -> str:
 
 
 def of(
-    rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], said: Sequence[Judgement], draw: Draw,
+    rows: Sequence[Row], ours: Mapping[str, str], theirs: Mapping[str, str], judgements: Sequence[Judgement],
+    draw: Draw,
 ) -> Comparisons:  # fmt: skip
-    """Of the answers with the digests ``ours`` and ``theirs``, by row, as ``said`` says."""
+    """Of the answers with the digests ``ours`` and ``theirs``, by row, as ``judgements`` says."""
     values: dict[tuple[str, str | None], list[float | None]] = defaultdict(list)
-    for judgement in said:
+    for judgement in judgements:
         if {judgement.answer_sha, judgement.other_sha} == {
             ours.get(judgement.sample),
             theirs.get(judgement.sample),
@@ -79,7 +80,7 @@ def of(
                 value if value is None or judgement.answer_sha == ours[judgement.sample] else -value
             )
             values[judgement.sample, judgement.by].append(better)
-    judged = any(judgement.by == "judge" for judgement in said)
+    judged = any(judgement.by == "judge" for judgement in judgements)
     chosen = {row.id for row in drawn(rows, draw)}
     differ = [row.id for row in rows if ours[row.id] != theirs[row.id]]
     apart = set(differ)
@@ -123,10 +124,8 @@ def alpha(units: Sequence[Sequence[float]]) -> float | None:
     """
     pairs: dict[tuple[float, float], float] = defaultdict(float)
     for values in (unit for unit in units if len(unit) > 1):
-        for i, one in enumerate(values):
-            for j, two in enumerate(values):
-                if i != j:
-                    pairs[one, two] += 1 / (len(values) - 1)
+        for pair in permutations(values, 2):
+            pairs[pair] += 1 / (len(values) - 1)
     totals: dict[float, float] = defaultdict(float)
     for (one, _), count in pairs.items():
         totals[one] += count

@@ -37,16 +37,16 @@ class Reranker(Section):
         self,
         passages: Sequence[str],
         questions: Sequence[str],
-        found: Sequence[Sequence[int]],
+        retrieved: Sequence[Sequence[int]],
         relevance: Relevance,
     ) -> Iterator[list[int]]:
-        """For each question the places that the retriever ``found``, best first; equal scores keep its order."""
+        """For each question the places that the retriever ``retrieved``, best first; equal scores keep its order."""
         pairs = [
             (question, passages[place])
-            for question, places in zip(questions, found, strict=True)
+            for question, places in zip(questions, retrieved, strict=True)
             for place in places
         ]
         scores = np.round(relevance(pairs, self.max_tokens), DECIMALS)
-        ends = np.cumsum([0, *(len(places) for places in found)])
-        for places, (start, end) in zip(found, pairwise(ends), strict=True):
+        ends = np.cumsum([0, *(len(places) for places in retrieved)])
+        for places, (start, end) in zip(retrieved, pairwise(ends), strict=True):
             yield [places[rank] for rank in best(scores[start:end], len(places))]

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from checks.formats.suite_report import Gold, Passage, Reading
 from checks.process.errors import EvidenceRefused
-from checks.records.sections import Positive, Section
+from checks.records.sections import Positive, Section, problems
 from checks.storage import files
 
 # Numbers, and words of four letters or more, are what a text claims.
@@ -30,7 +30,7 @@ class _Line(Passage):
 
 
 def documents(corpus: Path, names: str | None) -> list[Passage]:
-    """The documents of a file, or those files of a folder whose names match ``names``, in order of their paths.
+    """Return the documents of a file, or those files of a folder whose names match ``names``, in order of their paths.
 
     Raises ValueError, with what is wrong in a few words.
     """
@@ -73,7 +73,7 @@ def words(passages: Iterable[Passage]) -> int:
 
 
 def fitting(passages: Sequence[Passage], most: int) -> tuple[Passage, ...]:
-    """The first of ``passages``, as many as have at most ``most`` words together."""
+    """Return the first of ``passages``, as many as have at most ``most`` words together."""
     kept = [count for count in range(1, len(passages) + 1) if words(passages[:count]) <= most]
     return tuple(passages[: max(kept, default=0)])
 
@@ -95,7 +95,7 @@ def first_of(gold: Iterable[Gold], passages: Iterable[Passage]) -> tuple[Passage
 
 
 def recall(reading: Reading) -> float:
-    """The share of the gold documents of which a passage was read."""
+    """Return the share of the gold documents of which a passage was read."""
     read = {passage.id for passage in reading.passages}
     return fmean(bool(read.intersection(fact.passages)) for fact in reading.gold)
 
@@ -127,11 +127,15 @@ class Chunker(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.overlap >= self.words:
-            yield f"overlap: {self.overlap} is not below words, {self.words}|lower it"
+        return problems(
+            (
+                self.overlap >= self.words,
+                f"overlap: {self.overlap} is not below words, {self.words}|lower it",
+            )
+        )
 
     def cut(self, document: Passage) -> list[Passage]:
-        """The passages of a document, in order; their text is the document's, with its line breaks."""
+        """Return the passages of a document, in order; their text is the document's, with its line breaks."""
         spans = [word.span() for word in re.finditer(r"\S+", document.text)]
         starts = range(0, max(len(spans) - self.overlap, 1), self.words - self.overlap)
         parts = [spans[start : start + self.words] for start in starts]

@@ -31,7 +31,7 @@ from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, JsonValu
 from checks.formats.report import Count
 from checks.formats.serving import Seconds
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Record, Sparse
+from checks.records.record import Record, Sparse
 from checks.storage import files
 
 CLOSED, OPEN = ".jsonl", ".jsonl.open"
@@ -137,7 +137,7 @@ class Capture(Sparse):
 
     @property
     def prompt(self) -> str:
-        """The last user message, as ``checks.records.rows.Row.prompt``; empty if there is none."""
+        """Return the last user message, as ``checks.records.rows.Row.prompt``; empty if there is none."""
         return next(
             (message.text for message in reversed(self.input_messages) if message.role == "user"),
             "",
@@ -145,37 +145,37 @@ class Capture(Sparse):
 
     @property
     def answer(self) -> str | None:
-        """The text of the first answer; None if there was none."""
+        """Return the text of the first answer; None if there was none."""
         return self.output_messages[0].text if self.output_messages else None
 
 
 def release_of(folder: Any) -> str | None:
-    """The release whose weights a server says that it serves from ``folder``; None if it does not say."""
+    """Return the release whose weights a server says that it serves from ``folder``; None if it does not say."""
     match = _FOLDER.fullmatch(folder) if isinstance(folder, str) else None
     return match[1] if match else None
 
 
 def release_named(text: str) -> str | None:
-    """The release of a model's digest, or of its first 12 digits; None if ``text`` is neither."""
+    """Return the release of a model's digest, or of its first 12 digits; None if ``text`` is neither."""
     match = _DIGEST.fullmatch(text)
     return match[1] if match else None
 
 
-def parse(data: bytes, where: str) -> Iterator[Capture]:
+def parse(data: bytes, place: str) -> Iterator[Capture]:
     """The rows of a file; of one that is still written (its name ends in OPEN) an incomplete last line is left out.
 
     Raises EvidenceRefused with the line that is no capture.
     """
     lines = data.split(b"\n")
     last = lines.pop()
-    if last and not where.endswith(OPEN):
+    if last and not place.endswith(OPEN):
         lines.append(last)
     for number, line in enumerate(lines, 1):
         try:
             yield Capture.model_validate_json(line)
         except ValidationError as error:
             todo = "move the file out of the captures: only the gateway, or an adapter to its format, writes there"
-            raise EvidenceRefused(f"{where}:{number}: {files.first(error)}", todo) from error
+            raise EvidenceRefused(f"{place}:{number}: {files.first(error)}", todo) from error
 
 
 def may_hold(name: str, since: datetime, until: datetime) -> bool:

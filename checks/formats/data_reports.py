@@ -6,8 +6,7 @@ from pydantic import Field
 
 from checks.formats.data_statistics import Statistics
 from checks.formats.report import Count, Fetched, Report, StageReport
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 
 MAIN_SOURCE = "main"  # the source that data.uri names, where several are told apart
 

@@ -4,8 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from checks.records.identity import Digest
-from checks.records.rows import Record, Sparse
+from checks.records.record import Digest, Record, Sparse
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -46,7 +45,7 @@ class Lengths(Record):
 
     @property
     def fullest(self) -> int:
-        """The rows of the bin with the most of them."""
+        """Return the rows of the bin with the most of them."""
         return max(bin_.rows for bin_ in self.bins)
 
 

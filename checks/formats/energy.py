@@ -5,12 +5,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from checks.records.rows import Record, Sparse
+from checks.records.record import Consistent, Record, Sparse, problems
 
 # NVML counts a GPU's board, RAPL a processor's package or its memory.
 Kind = Literal["nvml", "rapl"]
@@ -26,7 +26,7 @@ class Counted(Record):
     joules: Annotated[float, Field(gt=0)]
 
 
-class Energy(Sparse):
+class Energy(Sparse, Consistent):
     """The energy that counters counted. ``missing``: the devices that were not measured, and why."""
 
     sparse: ClassVar[frozenset[str]] = frozenset({"counted", "missing"})
@@ -34,25 +34,25 @@ class Energy(Sparse):
     counted: tuple[Counted, ...] = ()
     missing: tuple[str, ...] = ()
 
-    @model_validator(mode="after")
-    def _says_why_nothing_was_counted(self) -> "Energy":
-        if not self.counted and not self.missing:
-            raise ValueError("counted nothing, and does not say why")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        return problems(
+            (not self.counted and not self.missing, "counted nothing, and does not say why")
+        )
 
     @property
     def joules(self) -> float | None:
-        """The sum of all counters. None if nothing was measured."""
+        """Return the sum of all counters. None if nothing was measured."""
         return math.fsum(counter.joules for counter in self.counted) if self.counted else None
 
     @property
     def watt_hours(self) -> float | None:
-        """The sum in watt-hours."""
+        """Return the sum in watt-hours."""
         return None if self.joules is None else self.joules / 3600
 
     @property
     def of(self) -> str:
-        """The devices that were measured, such as ``2 GPUs, 1 processor``. Empty if none was."""
+        """Return the devices that were measured, such as ``2 GPUs, 1 processor``. Empty if none was."""
         counts = Counter(
             counter.kind for counter in self.counted if not counter.device.endswith(MEMORY)
         )

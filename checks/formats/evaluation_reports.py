@@ -1,14 +1,14 @@
 """The reports of evaluate, of references, looks and noise."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Engine
 from checks.formats.report import Count, ModelName, Report
-from checks.records.identity import CommitHash, Digest
-from checks.records.rows import Record, Sparse
+from checks.records.record import CommitHash, Consistent, Digest, Record, Sparse, problems
 
 # Models released before, named by git.
 Earlier = Literal["main", "production", "best"]
@@ -86,7 +86,7 @@ class Reference(Record):
     predictions: Digest  # The digest of data/predictions/candidate.jsonl there.
 
 
-class ReferencesReport(Report):
+class ReferencesReport(Report, Consistent):
     """The reference models, as git named them; ``absent`` says why there is none yet.
 
     ``lockstep references`` writes it. ``main``, and what else a gate names, are in exactly one of the two.
@@ -95,14 +95,13 @@ class ReferencesReport(Report):
     found: dict[Earlier, Reference]
     absent: dict[Earlier, str]
 
-    @model_validator(mode="after")
-    def _each_is_in_one(self) -> Self:
-        if both := set(self.found) & set(self.absent):
-            raise ValueError(f"{', '.join(sorted(both))} is both found and absent")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        both = sorted(set(self.found) & set(self.absent))
+        return problems((both, f"{', '.join(both)} is both found and absent"))
 
 
-class ReferenceUse(Record):
+class ReferenceUse(Record, Consistent):
     """Where a reference's predictions come from.
 
     ``stored``: from its own record, with the same test split, scorers and prompt. ``same-model``: it is the candidate.
@@ -114,11 +113,12 @@ class ReferenceUse(Record):
     merged: Digest | None  # None when absent
     note: str  # a sentence for a person
 
-    @model_validator(mode="after")
-    def _only_the_absent_is_none(self) -> Self:
-        if (self.how == "absent") != (self.merged is None):
-            raise ValueError(f"{self.how} with {'no model' if self.merged is None else 'a model'}")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        model = "no model" if self.merged is None else "a model"
+        return problems(
+            ((self.how == "absent") != (self.merged is None), f"{self.how} with {model}")
+        )
 
 
 class EvaluationReport(Report, Sparse):
@@ -168,7 +168,7 @@ class NoiseRun(Record):
     changed: Count
 
 
-class NoiseReport(Report):
+class NoiseReport(Report, Consistent):
     """How far evaluations of one unchanged model differ. No margin may be below that.
 
     It is valid while base, scorers and prompt format are those of the evaluation.
@@ -186,13 +186,10 @@ class NoiseReport(Report):
     # In nats, on reference tokens of the valid split, between two ways of batching.
     max_logprob_diff: Annotated[float, Field(ge=0)]
 
-    @model_validator(mode="after")
-    def _floor_is_of_the_runs(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
         for scorer, floor in self.floor.items():
             means = [run.metrics.get(scorer) for run in self.runs]
             known = [mean for mean in means if mean is not None]
             if len(known) < len(means) or abs(max(known) - min(known) - floor) > 1e-6:
-                raise ValueError(
-                    f"the floor of {scorer} is not the largest difference between its runs"
-                )
-        return self
+                yield f"the floor of {scorer} is not the largest difference between its runs"

@@ -1,4 +1,4 @@
-"""The evidence about one model: the reports of the stages, and the rows and answers that they are about."""
+"""The evidence about one model: the stages' reports, the rows, and the models' answers. Gates decide on it alone."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +16,12 @@ R = TypeVar("R", bound=Report)
 
 
 class NoEvidence(Exception):  # noqa: N818 - what a gate says, not a malfunction
-    """Evidence that a gate needs is not available; the message says why. The gate fails with it."""
+    """A gate lacks evidence, and the message says why. The gate then fails with this message as its reason."""
 
 
 @dataclass(frozen=True)
 class Reports:
-    """The reports of the stages; None for one that is missing or unreadable."""
+    """The stages' reports. A report is None if its file is missing or cannot be read."""
 
     fetch: FetchReport | None
     prepare: PrepareReport | None
@@ -37,12 +37,15 @@ class Reports:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All evidence. ``gaps``: by path, why a file is missing or unreadable.
+    """All evidence about one model.
 
-    ``breaks``: every place where two parts have different digests. ``judged``: each path with the digest that the
-    evidence is about. ``train``: all rows that the model learned from, those before ``train.start`` too. ``answers``:
-    each model's predictions, in test order.
-    ``suites``, ``given`` and ``judgements``: the lines of each suite, what models answered to it, and what judges said.
+    * ``train``: the rows that the model learned from. If training started from an earlier model (``train.start``), the
+      rows of that model are among them.
+    * ``test``: the rows of the test split. ``answers``: the answers of each model to them, in the same order.
+    * ``suites``: the scores of each suite. ``given``: the models' answers to it. ``judgements``: the judges' values.
+    * ``judged``: the digest of each file that the evidence is about, by its path.
+    * ``gaps``: the reason why a file is missing or cannot be read, by its path.
+    * ``breaks``: one line for each two parts that must have the same digest and do not.
     """
 
     reports: Reports

@@ -8,14 +8,13 @@ A label is bound to the two answers by digest, not to the models: it holds while
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from checks.formats.suite_report import Judgement, SampleId, Who
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Consistent, Digest, Record, problems
 from checks.storage import files
 
 # The value of a judgement for the answer on the left.
@@ -23,7 +22,7 @@ VALUES = {"left": 1.0, "tie": 0.5, "right": 0.0}
 Verdict = Literal["left", "right", "tie"]
 
 
-class Label(Record):
+class Label(Record, Consistent):
     """One person's word on two answers to one row."""
 
     row: SampleId
@@ -32,11 +31,9 @@ class Label(Record):
     label: Verdict
     annotator: Who
 
-    @model_validator(mode="after")
-    def _of_two_answers(self) -> Self:
-        if self.left_sha == self.right_sha:
-            raise ValueError("left_sha and right_sha are one answer")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        return problems((self.left_sha == self.right_sha, "left_sha and right_sha are one answer"))
 
     @property
     def once(self) -> tuple[str, frozenset[str], str]:
@@ -45,7 +42,7 @@ class Label(Record):
 
     @property
     def judgement(self) -> Judgement:
-        """The same as a judgement."""
+        """Return the same as a judgement."""
         return Judgement(
             sample=self.row, answer_sha=self.left_sha, other_sha=self.right_sha, by="human", value=VALUES[self.label],
             judge=self.annotator, prompt_sha=None,
@@ -63,15 +60,15 @@ class Anchor(Record):
     label: Verdict
 
 
-def read(path: Path, where: str) -> list[Label]:
-    """The labels in a pinned file. Raises EvidenceRefused, which begins with ``where``, for a line that is none."""
-    labels = files.read_pinned(path, Label, where, "pin labels that `lockstep label` wrote")
-    refuse_doubles(labels, where)
+def read(path: Path, place: str) -> list[Label]:
+    """The labels in a pinned file. Raises EvidenceRefused, which begins with ``place``, for a line that is none."""
+    labels = files.read_pinned(path, Label, place, "pin labels that `lockstep label` wrote")
+    refuse_doubles(labels, place)
     return labels
 
 
 def imported(path: Path) -> list[Label]:
-    """The labels of a file that the page saved (JSON lines), or of an export of Label Studio (JSON).
+    """Return the labels of a file that the page saved (JSON lines), or of an export of Label Studio (JSON).
 
     Raises EvidenceRefused for anything else.
     """
@@ -105,11 +102,11 @@ def _of_label_studio(task: Any) -> Iterator[Label]:
         )  # fmt: skip
 
 
-def refuse_doubles(found: Sequence[Label], where: str) -> None:
+def refuse_doubles(labels: Sequence[Label], place: str) -> None:
     """Raise EvidenceRefused where one person labels the same two answers twice."""
     seen = set[tuple[str, frozenset[str], str]]()
-    for number, label in enumerate(found, 1):
+    for number, label in enumerate(labels, 1):
         if label.once in seen:
-            what = f"{where}: {number}: {label.annotator} labels these answers to row {label.row!r} twice"
+            what = f"{place}: {number}: {label.annotator} labels these answers to row {label.row!r} twice"
             raise EvidenceRefused(what, "keep one of the two labels")
         seen.add(label.once)

@@ -14,8 +14,8 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from checks.formats.report import Report
-from checks.records.identity import Digest
-from checks.records.rows import Record, Row, request
+from checks.records.record import Digest, Record
+from checks.records.rows import Row, request
 
 # The largest number of digests that a sketch keeps.
 _KEPT = 1024
@@ -31,14 +31,14 @@ class RowSketch(Record):
 
     @classmethod
     def of(cls, rows: Iterable[Row]) -> Self | None:
-        """The sketch of ``rows``; None if there are none."""
+        """Return the sketch of ``rows``; None if there are none."""
         digests = {_digest(row) for row in rows}
         return (
             cls(rows=len(digests), smallest="".join(sorted(digests)[:_KEPT])) if digests else None
         )
 
     def overlap(self, other: "RowSketch") -> float:
-        """The share of the smaller split's rows that the other has too, in [0, 1]; 1 if the digests cannot tell.
+        """Return the share of the smaller split's rows that the other has too, in [0, 1]; 1 if the digests cannot tell.
 
         Below the largest digest that both sketches reach, each has every row of its split.
         """
@@ -55,7 +55,7 @@ class RowSketch(Record):
 
     @property
     def _reach(self) -> str:
-        """The digest up to which no row of the split is missing."""
+        """Return the digest up to which no row of the split is missing."""
         whole = len(self.smallest) == self.rows * _DIGITS
         return "f" * _DIGITS if whole else self.smallest[-_DIGITS:]
 

@@ -18,8 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import files
 
 Version = Annotated[str, Field(pattern=r"^v(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}$")]
@@ -47,37 +46,37 @@ class Pointer(Record):
 
     @property
     def digest(self) -> str:
-        """The digest of the image."""
+        """Return the digest of the image."""
         return self.image.rpartition("@")[2]
 
 
-def parse(text: bytes, where: str) -> Pointer:
-    """Parse a pointer; ``where`` is its name in messages. Raises EvidenceRefused if it is invalid."""
+def parse(text: bytes, place: str) -> Pointer:
+    """Parse a pointer; ``place`` is its name in messages. Raises EvidenceRefused if it is invalid."""
     todo = "restore it from git's history: only a promotion or a rollback writes it"
     names = tuple(Pointer.model_fields)
     old = tuple(name for name, field in Pointer.model_fields.items() if field.is_required())
     if match := _FORMAT.match(text):
-        files.refuse_format(where, match[1].decode(), "1")
+        files.refuse_format(place, match[1].decode(), "1")
     if len(text) > _LONGEST:
         raise EvidenceRefused(
-            f"{where}: is {len(text)} bytes long, a pointer is below {_LONGEST}", todo
+            f"{place}: is {len(text)} bytes long, a pointer is below {_LONGEST}", todo
         )
     try:
         lines = [line.partition(": ") for line in text.decode("ascii").split("\n")]
     except UnicodeDecodeError as error:
-        raise EvidenceRefused(f"{where}: is not ASCII", todo) from error
+        raise EvidenceRefused(f"{place}: is not ASCII", todo) from error
     if tuple(line[0] for line in lines) not in ((*names, ""), (*old, "")):
         raise EvidenceRefused(
-            f"{where}: is not the lines {', '.join(names)}, in this order and no other", todo
+            f"{place}: is not the lines {', '.join(names)}, in this order and no other", todo
         )
     try:
         return Pointer.model_validate({name: value for name, _, value in lines[:-1]})
     except ValidationError as error:
-        raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+        raise EvidenceRefused(f"{place}: {files.first(error)}", todo) from error
 
 
 def write(pointer: Pointer) -> bytes:
-    """The file, one line per field. The same pointer gives the same bytes."""
+    """Return the file, one line per field. The same pointer gives the same bytes."""
     return "".join(
         f"{name}: {value}\n" for name, value in pointer.model_dump(exclude_none=True).items()
     ).encode()

@@ -19,8 +19,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
 from checks.formats.pointer import Version
 from checks.process.errors import EvidenceRefused
 from checks.process.text import escape
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import files, plain_yaml
 
 
@@ -49,12 +48,12 @@ class Entry(Record):
 
     @property
     def name(self) -> str:
-        """The name for commands: the version, or the image's digest."""
+        """Return the name for commands: the version, or the image's digest."""
         return self.version or self.image
 
     @property
     def shown(self) -> str:
-        """The version and the beginning of the image's digest, for messages."""
+        """Return the version and the beginning of the image's digest, for messages."""
         return f"{self.version} ({self.image[:19]}…)" if self.version else f"{self.image[:19]}…"
 
 
@@ -64,8 +63,8 @@ Entries = tuple[Entry, ...]
 _ALL: TypeAdapter[Entries] = TypeAdapter(Entries)
 
 
-def parse(text: bytes, where: str) -> Entries:
-    """Parse the file; ``where`` is its name in messages. Raises EvidenceRefused if it is invalid.
+def parse(text: bytes, place: str) -> Entries:
+    """Parse the file; ``place`` is its name in messages. Raises EvidenceRefused if it is invalid.
 
     An empty file is refused: an empty quarantine is written ``[]``.
     """
@@ -75,27 +74,27 @@ def parse(text: bytes, where: str) -> Entries:
     try:
         value = plain_yaml.load(text.decode())
         if isinstance(value, dict):
-            files.refuse_format(where, str(value.get("format")), "1")
+            files.refuse_format(place, str(value.get("format")), "1")
         entries = _ALL.validate_python(value)
     except ValidationError as error:
-        raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+        raise EvidenceRefused(f"{place}: {files.first(error)}", todo) from error
     except (ValueError, yaml.YAMLError) as error:  # ValueError: no UTF-8
         raise EvidenceRefused(
-            f"{where}: is not YAML: {str(error).splitlines()[0]}", todo
+            f"{place}: is not YAML: {str(error).splitlines()[0]}", todo
         ) from error
     images = [entry.image for entry in entries]
     if twice := next((image for image in images if images.count(image) > 1), None):
-        raise EvidenceRefused(f"{where}: {twice[:19]}… is named twice", todo)
+        raise EvidenceRefused(f"{place}: {twice[:19]}… is named twice", todo)
     return entries
 
 
 def write(entries: Entries) -> bytes:
-    """The file; the same entries give the same bytes."""
+    """Return the file; the same entries give the same bytes."""
     return plain_yaml.dump([entry.model_dump() for entry in entries]).encode()
 
 
 def find(entries: Entries, image: str, model: str) -> Entry | None:
-    """The entry with this image or these weights."""
+    """Return the entry with this image or these weights."""
     return next((entry for entry in entries if image == entry.image or model == entry.model), None)
 
 
@@ -115,7 +114,7 @@ def add(entries: Entries, entry: Entry) -> Entries:
 
 
 def release(entries: Entries, name: str) -> Entries:
-    """The entries without those of ``name``: an image's or a model's digest, or a version.
+    """Return the entries without those of ``name``: an image's or a model's digest, or a version.
 
     Raises EvidenceRefused if there is no such entry.
     """

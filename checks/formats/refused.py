@@ -16,8 +16,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 from checks.storage import digest, files, layout
 
 _LONGEST = 2000  # characters of one sentence
@@ -45,7 +44,7 @@ class Refused(Record):
 
 
 def of(stage: str, refusal: Refusal, params: str | None, commit: str | None = None) -> Refused:
-    """The ``Refused`` of a ``refusal`` by ``stage``."""
+    """Return the ``Refused`` of a ``refusal`` by ``stage``."""
     return Refused(
         stage=stage, exit_code=refusal.exit_code, what=_written(refusal.what), todo=_written(refusal.todo),
         others=tuple(map(_written, refusal.others[:_MOST])), commit=commit, params=params,
@@ -53,21 +52,21 @@ def of(stage: str, refusal: Refusal, params: str | None, commit: str | None = No
 
 
 def params(root: Path) -> str | None:
-    """The current digest of params.yaml."""
+    """Return the current digest of params.yaml."""
     try:
         return digest.of_file(root / layout.PARAMS).sha256
     except EvidenceRefused:
         return None
 
 
-def write(root: Path, found: Refused) -> None:
+def write(root: Path, refused: Refused) -> None:
     """Write refusal.json. Write errors are ignored: the exit code already reports the refusal."""
     with suppress(OSError):
-        files.write_json(root / layout.REFUSAL, found)
+        files.write_json(root / layout.REFUSAL, refused)
 
 
 def read(root: Path) -> Refused | None:
-    """The last refusal; None if there is none or the file is invalid."""
+    """Return the last refusal; None if there is none or the file is invalid."""
     with suppress(EvidenceRefused):
         return files.read_json(root / layout.REFUSAL, Refused)
     return None

@@ -7,8 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, Field
 
-from checks.records.identity import Digest, Plugin, PluginName
-from checks.records.rows import Record, Sparse
+from checks.records.record import Digest, Plugin, PluginName, Record, Sparse
 from checks.storage import digest
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file

@@ -4,14 +4,15 @@
 ``sha256:<hex>``: of a model as ``checks.storage.digest`` defines it, of images, manifests and layers as OCI does.
 """
 
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Report, TreePath
-from checks.records.identity import CommitHash, Digest
-from checks.records.rows import Message, Record, Sparse
+from checks.records.record import CommitHash, Consistent, Digest, Record, Sparse, problems
+from checks.records.rows import Message
 
 Seconds = Annotated[float, Field(ge=0)]
 PinnedImage = Annotated[str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$")]
@@ -55,11 +56,11 @@ class Probe(Sparse):
 
     @property
     def text(self) -> str:
-        """The answer."""
+        """Return the answer."""
         return "".join(token.text for token in self.tokens)
 
     def without_end(self) -> "Probe":
-        """The same prompt with the long answers."""
+        """Return the same prompt with the long answers."""
         long = {"tokens": self.unended, "ended": False, "base_text": self.base_unended}
         return self.model_copy(update=long)
 
@@ -218,7 +219,7 @@ class ServerComparison(Record):
     reason: str  # one sentence for a person
 
 
-class ServingReport(Report, Sparse):
+class ServingReport(Report, Sparse, Consistent):
     """The result of a verification. It passes if no check fails and the essential ones pass."""
 
     sparse: ClassVar[frozenset[str]] = frozenset({"throughput", "against"})
@@ -240,15 +241,20 @@ class ServingReport(Report, Sparse):
     status: Literal["pass", "fail"]
     tool: str
 
-    @model_validator(mode="after")
-    def _status_is_of_the_checks(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
         names = [check.name for check in self.checks]
-        names += [name for name in OPTIONAL if name not in names]
-        if sorted(names) != sorted(get_args(CheckName)):
-            raise ValueError("every check is made once, or said to be unavailable")
-        if self.status != combine(self.checks, self.against):
-            raise ValueError(f"status {self.status} contradicts the checks")
-        return self
+        every = [*names, *(name for name in OPTIONAL if name not in names)]
+        return problems(
+            (
+                sorted(every) != sorted(get_args(CheckName)),
+                "every check is made once, or said to be unavailable",
+            ),
+            (
+                self.status != combine(self.checks, self.against),
+                f"status {self.status} contradicts the checks",
+            ),
+        )
 
 
 ESSENTIAL: tuple[CheckName, ...] = ("start", "parity", "adapter", "score")

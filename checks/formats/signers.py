@@ -19,14 +19,15 @@
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError
 
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Record
+from checks.records.record import Consistent, Record, problems
 from checks.storage import files, plain_yaml
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
@@ -46,7 +47,7 @@ class Source(NamedTuple):
     ref: str
 
 
-class Signer(Record):
+class Signer(Record, Consistent):
     """A person or a machine, known by a public key (PEM) or by an identity that Sigstore certifies.
 
     A workflow that is pinned by commit has the same identity in the jobs of everybody who calls it. So its signer names
@@ -66,23 +67,25 @@ class Signer(Record):
     # The last day, in UTC. Later its signatures count only for moves that the ledger had by then.
     until: Annotated[date, Field(strict=True)] | None = None
 
-    @model_validator(mode="after")
-    def _one_way_to_know_it(self) -> Self:
-        if (self.key is None) == (self.identity is None) or (self.identity is None) != (
-            self.issuer is None
-        ):
-            raise ValueError(f"{self.name}: has a key, or an identity with its issuer")
-        if len(set(self.may)) < len(self.may):
-            raise ValueError(f"{self.name}: a role is written twice")
-        if len(set(self.commits)) < len(self.commits):
-            raise ValueError(f"{self.name}: a commit is written twice")
-        if (self.commits or self.caller or self.of_github) and not self._is_workflow():
-            raise ValueError(
-                f"{self.name}: a workflow of GitHub has the issuer {GITHUB} and as identity"
-                " https://github.com/OWNER/NAME/.github/workflows/FILE@refs/heads/BRANCH; one that is pinned by commit"
-                " has no @, and names `commits` and `caller`, since everybody who calls it has its identity"
-            )
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        has_identity = self.identity is not None
+        return problems(
+            (
+                (self.key is None) != has_identity or (self.issuer is not None) != has_identity,
+                f"{self.name}: has a key, or an identity with its issuer",
+            ),
+            (len(set(self.may)) < len(self.may), f"{self.name}: a role is written twice"),
+            (len(set(self.commits)) < len(self.commits), f"{self.name}: a commit is written twice"),
+            (
+                (self.commits or self.caller or self.of_github) and not self._is_workflow(),
+                (
+                    f"{self.name}: a workflow of GitHub has the issuer {GITHUB} and as identity"
+                    " https://github.com/OWNER/NAME/.github/workflows/FILE@refs/heads/BRANCH; one that is pinned by"
+                    " commit has no @, and names `commits` and `caller`, since everybody who calls it has its identity"
+                ),
+            ),
+        )
 
     def _is_workflow(self) -> bool:
         """Tell whether nobody but the source of this workflow can have its identity."""
@@ -119,16 +122,16 @@ Signers = tuple[Signer, ...]
 _ALL: TypeAdapter[Signers] = TypeAdapter(Signers)
 
 
-def parse(text: str, where: str) -> Signers:
-    """Read the file; ``where`` is what messages call it. Raises EvidenceRefused when it is anything else."""
+def parse(text: str, place: str) -> Signers:
+    """Read the file; ``place`` is what messages call it. Raises EvidenceRefused when it is anything else."""
     todo = "fix it on the target branch, with the approval of its owners"
     try:
         signers = _ALL.validate_python(plain_yaml.load(text) or ())
     except ValidationError as error:
-        raise EvidenceRefused(f"{where}: {files.first(error)}", todo) from error
+        raise EvidenceRefused(f"{place}: {files.first(error)}", todo) from error
     except (ValueError, yaml.YAMLError) as error:
         raise EvidenceRefused(
-            f"{where}: is not YAML: {str(error).splitlines()[0]}", todo
+            f"{place}: is not YAML: {str(error).splitlines()[0]}", todo
         ) from error
     # Two names for one signer would count as two people.
     for what, seen in (
@@ -152,7 +155,7 @@ def parse(text: str, where: str) -> Signers:
         ),
     ):
         if len(set(seen)) < len(seen):
-            raise EvidenceRefused(f"{where}: two signers have the same {what}", todo)
+            raise EvidenceRefused(f"{place}: two signers have the same {what}", todo)
     return signers
 
 

@@ -10,16 +10,16 @@ checkpoint is about the branch of the environments. A sealed look is one bit abo
 """
 
 import re
-from typing import Annotated, Any, ClassVar, Final, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AwareDatetime, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.training_reports import Start
 from checks.formats.verdict import Inside
 from checks.process.text import escape
-from checks.records.identity import CommitHash, Digest
-from checks.records.rows import Record, Sparse
+from checks.records.record import CommitHash, Consistent, Digest, Record, Sparse, problems
 from checks.records.sections import Name
 from checks.storage import layout
 
@@ -63,7 +63,7 @@ class Materials(Sparse):
     start: Start | None = None  # None: the adapter was a new one
 
 
-class Release(Record):
+class Release(Record, Consistent):
     """The predicate."""
 
     materials: Materials
@@ -76,15 +76,19 @@ class Release(Record):
     verification: Annotated[str, Field(max_length=256 << 10)] | None = None
     tool: str
 
-    @model_validator(mode="after")
-    def _all_is_about_one_model(self) -> Self:
-        if self.serving.model != self.image.model:
-            raise ValueError("the serving report is about another model than the image")
-        if {self.image.verdict, self.serving.verdict} != {self.materials.verdict}:
-            raise ValueError("the reports are about another verdict")
-        if self.image.commit != self.commit:
-            raise ValueError("the image is of another commit")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        return problems(
+            (
+                self.serving.model != self.image.model,
+                "the serving report is about another model than the image",
+            ),
+            (
+                {self.image.verdict, self.serving.verdict} != {self.materials.verdict},
+                "the reports are about another verdict",
+            ),
+            (self.image.commit != self.commit, "the image is of another commit"),
+        )
 
 
 def schema() -> dict[str, Any]:
@@ -103,9 +107,15 @@ class _InToto(Record):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     type: Annotated[Literal["https://in-toto.io/Statement/v1"], Field(alias="_type")] = STATEMENT
+    subject: tuple[Subject, ...]
+
+    def is_of(self, image: str, model: str) -> bool:
+        """Whether it is about this image and these weights."""
+        wanted = [{"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}]
+        return [subject.digest for subject in self.subject] == wanted
 
 
-class Statement(_InToto):
+class Statement(_InToto, Consistent):
     """One release, as it is signed."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=2, max_length=2)]
@@ -114,13 +124,15 @@ class Statement(_InToto):
     )
     predicate: Release
 
-    @model_validator(mode="after")
-    def _subjects_are_the_image_and_the_weights(self) -> Self:
-        image, model = self.predicate.image.image, self.predicate.image.model
-        wanted = [{"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}]
-        if [subject.digest for subject in self.subject] != wanted:
-            raise ValueError("the subjects are not the image and the weights of the predicate")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        image = self.predicate.image
+        return problems(
+            (
+                not self.is_of(image.image, image.model),
+                "the subjects are not the image and the weights of the predicate",
+            )
+        )
 
 
 class Observed(Record):
@@ -129,7 +141,7 @@ class Observed(Record):
     report: ServingReport
 
 
-class Verification(_InToto):
+class Verification(_InToto, Consistent):
     """The behaviour of a server that `lockstep verify` saw.
 
     Subjects: the report's file, the weights, and the image where there is one.
@@ -143,18 +155,22 @@ class Verification(_InToto):
 
     @property
     def file(self) -> str:
-        """The digest of the report's file."""
+        """Return the digest of the report's file."""
         return f"sha256:{self.subject[0].digest.get('sha256', '')}"
 
-    @model_validator(mode="after")
-    def _subjects_are_of_the_report(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
         report = self.predicate.report
-        wanted = [{TREE: report.model.removeprefix("sha256:")}]
-        wanted += [{"sha256": report.image.removeprefix("sha256:")}] if report.image else []
-        named = [subject.digest for subject in self.subject[1:]]
-        if self.subject[0].name != layout.SERVING_REPORT.as_posix() or named != wanted:
-            raise ValueError("the subjects are not the report, its weights and its image")
-        return self
+        image = [{"sha256": report.image.removeprefix("sha256:")}] if report.image else []
+        wanted = [{TREE: report.model.removeprefix("sha256:")}, *image]
+        file, *others = self.subject
+        return problems(
+            (
+                file.name != layout.SERVING_REPORT.as_posix()
+                or [other.digest for other in others] != wanted,
+                "the subjects are not the report, its weights and its image",
+            )
+        )
 
 
 class Approved(Record):
@@ -174,7 +190,7 @@ class Approval(_InToto):
     predicate: Approved
 
 
-class Excepted(Record):
+class Excepted(Record, Consistent):
     """The predicate of a gate exception. ``verdict``: the digest of the file in which these gates do not pass."""
 
     environment: Annotated[str, Field(min_length=1, max_length=100)]
@@ -184,15 +200,19 @@ class Excepted(Record):
     issued: AwareDatetime
     expires: AwareDatetime
 
-    @model_validator(mode="after")
-    def _is_of_one_line_and_some_time(self) -> Self:
-        if self.why != escape(" ".join(self.why.split())):
-            raise ValueError("why: is not one line without invisible characters")
-        if self.gates != tuple(sorted(set(self.gates))):
-            raise ValueError("gates: are not sorted, or one is written twice")
-        if self.expires <= self.issued:
-            raise ValueError("expires: is not after issued")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        return problems(
+            (
+                self.why != escape(" ".join(self.why.split())),
+                "why: is not one line without invisible characters",
+            ),
+            (
+                self.gates != tuple(sorted(set(self.gates))),
+                "gates: are not sorted, or one is written twice",
+            ),
+            (self.expires <= self.issued, "expires: is not after issued"),
+        )
 
 
 class GateException(_InToto):
@@ -206,11 +226,6 @@ class GateException(_InToto):
         Literal["urn:lockstep:gate-exception:v1"], Field(alias="predicateType")
     ] = GATE_EXCEPTION
     predicate: Excepted
-
-    def is_of(self, image: str, model: str) -> bool:
-        """Whether it is about this image and these weights."""
-        wanted = [{"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}]
-        return [subject.digest for subject in self.subject] == wanted
 
 
 class Freed(Record):
@@ -237,7 +252,7 @@ class Checked(Record):
     at: AwareDatetime
 
 
-class Checkpoint(_InToto):
+class Checkpoint(_InToto, Consistent):
     """Somebody's word that at a time the branch of the environments was at a commit, and had this history."""
 
     subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
@@ -248,14 +263,13 @@ class Checkpoint(_InToto):
 
     @property
     def head(self) -> str:
-        """The commit."""
+        """Return the commit."""
         return self.subject[0].digest["gitCommit"]
 
-    @model_validator(mode="after")
-    def _the_subject_is_a_commit(self) -> Self:
-        if not re.fullmatch("[0-9a-f]{40}", self.subject[0].digest.get("gitCommit", "")):
-            raise ValueError("the subject is not a commit")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        commit = re.fullmatch("[0-9a-f]{40}", self.subject[0].digest.get("gitCommit", ""))
+        return problems((commit is None, "the subject is not a commit"))
 
 
 class Looked(Record):

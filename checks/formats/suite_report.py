@@ -6,14 +6,14 @@ one ``Judgement`` for each answer that was judged. ``reports/suites.json`` is th
 files. They score answers again, and no other sample: docs/explanation/evidence.md#recomputed-or-witnessed.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import Field, JsonValue
 
 from checks.formats.report import Count, Report, StageReport
-from checks.records.identity import CommitHash, Digest
-from checks.records.rows import Message, Record, Sparse
+from checks.records.record import CommitHash, Digest, Record, Sparse, problems
+from checks.records.rows import Message
 from checks.records.sections import Name, Section
 from checks.storage import digest
 
@@ -32,7 +32,7 @@ Who = Annotated[str, Field(pattern=r"^[\w.:@/+-][\w .:@/+-]{0,149}$")]
 def asked_sha(
     messages: Sequence[Message], reference: str, tools: Sequence[dict[str, JsonValue]] = ()
 ) -> str:
-    """The ``sample_sha`` of a chat, its reference, and the functions that it could call."""
+    """Return the ``sample_sha`` of a chat, its reference, and the functions that it could call."""
     content = [[message.model_dump() for message in messages], reference]
     return digest.of_json([*content, list(tools)] if tools else content)
 
@@ -53,15 +53,19 @@ class Scale(Section):
         ),
     ] = None
 
-    @model_validator(mode="after")
-    def _has_a_length(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low:g} is not below high {self.high:g}|swap or widen them")
-        if self.chance is not None and not self.low <= self.chance < self.high:
-            raise ValueError(
-                f"chance {self.chance:g} is not from {self.low:g} to below {self.high:g}|give it on this scale"
-            )
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        chance = self.low if self.chance is None else self.chance
+        return problems(
+            (
+                self.low >= self.high,
+                f"low {self.low:g} is not below high {self.high:g}|swap or widen them",
+            ),
+            (
+                not self.low <= chance < self.high,
+                f"chance {chance:g} is not from {self.low:g} to below {self.high:g}|give it on this scale",
+            ),
+        )
 
 
 class Scored(Record):

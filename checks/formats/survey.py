@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from checks.records.rows import Record
+from checks.records.record import Record
 from checks.storage import layout
 
 SURVEY = layout.STATE / "survey.json"
@@ -91,7 +91,7 @@ class Measured(Record):
 
 
 def guess(columns: Sequence[Column]) -> dict[Role, str]:
-    """The columns that look like each role, by name; else by shape, where only one choice is left."""
+    """Return the columns that look like each role, by name; else by shape, where only one choice is left."""
     known = {column.name.casefold(): column for column in columns}
 
     def named(role: Role) -> list[Column]:
@@ -143,9 +143,5 @@ def _pair(
             (c for c in texts if c is not reference), key=lambda column: column.distinct
         )
         reference = reference or next(column for column in texts if column is not prompt)
-    roles: dict[Role, str] = {}
-    if prompt is not None:
-        roles["prompt"] = prompt.name
-    if reference is not None:
-        roles["reference"] = reference.name
-    return roles
+    pair: dict[Role, Column | None] = {"prompt": prompt, "reference": reference}
+    return {role: column.name for role, column in pair.items() if column is not None}

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Fetched, Report, StageReport, TreePath
-from checks.records.identity import CommitHash, Digest
+from checks.records.record import CommitHash, Digest
 from checks.records.rows import Record, Sparse
 from checks.storage import digest
 

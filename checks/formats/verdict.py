@@ -1,14 +1,13 @@
 """Findings, and the verdict that they combine to."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from checks.formats.looks import RowSketch
 from checks.formats.report import Report
-from checks.records.identity import Digest, Plugin, PluginName
-from checks.records.rows import Sparse
+from checks.records.record import Digest, Plugin, PluginName, Sparse
 
 Status = Literal["pass", "fail", "inconclusive"]
 # A path of the pipeline's own folders: no way up, no way out.
@@ -60,7 +59,7 @@ class Finding(Sparse):
     evidence: Literal["witnessed"] | None = None
 
 
-class Verdict(Report):
+class Verdict(Report, Sparse):
     """The decision about one merged model.
 
     ``judged`` names every digest that the decision rests on; when one of them differs from what lies on disk, the
@@ -69,6 +68,8 @@ class Verdict(Report):
     verdicts count this model; None if there are none, and in verdicts of earlier versions.
     """
 
+    sparse: ClassVar[frozenset[str]] = frozenset({"plugins", "rows"})
+
     status: Status
     model: Digest | None
     policy: Digest
@@ -76,15 +77,6 @@ class Verdict(Report):
     findings: tuple[Finding, ...]
     plugins: dict[PluginName, Plugin] = Field(default_factory=dict)
     rows: RowSketch | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_empty(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = plain(self)
-        return {
-            name: value
-            for name, value in fields.items()
-            if value or name not in ("plugins", "rows")
-        }
 
 
 def combine(findings: Iterable[Finding]) -> Status:

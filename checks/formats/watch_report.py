@@ -6,8 +6,7 @@ from pydantic import AwareDatetime, Field
 
 from checks.formats.report import Count, Report
 from checks.formats.verdict import Status
-from checks.records.identity import Digest
-from checks.records.rows import Record
+from checks.records.record import Digest, Record
 
 Kind = Literal["objective", "drift", "proxy", "quality"]
 

@@ -4,8 +4,7 @@ Every figure follows from the digests that the verdict names: the same model giv
 Times and money do not, and so are no part of it.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -13,14 +12,14 @@ from pydantic import Field
 from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads
-from checks.records.sections import Bound, stricter
+from checks.records.sections import Bound, problems, stricter
 from checks.storage import layout
 
 
 class BudgetGate(GateKind):
     """Limits on the size of the model; a bound that is not written does not apply.
 
-    Both figures follow from digests. Times decide no verdict: see ``checks.config.params.TrainBudget``.
+    Both figures follow from digests. Times decide no verdict: see ``checks.config.pipeline_params.TrainBudget``.
     """
 
     reads: ClassVar[Reads] = "no rows"
@@ -38,9 +37,10 @@ class BudgetGate(GateKind):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        asked = self.model_dump(exclude={"kind"})
-        if all(bound is None for bound in asked.values()):
-            yield f"asks nothing|write at least one of {', '.join(asked)}"
+        bounds = self.model_dump(exclude={"kind"})
+        return problems(
+            (not any(bounds.values()), f"asks nothing|write at least one of {', '.join(bounds)}")
+        )
 
     def check(self, case: Case) -> Finding:
         """Pass when every figure that has a bound was measured and is within it.
@@ -53,7 +53,7 @@ class BudgetGate(GateKind):
             if bound is None:
                 continue
             value = measure(case.evidence)
-            if not math.isfinite(value):
+            if value <= 0:
                 problems.append(f"{metric}: no evidence: a figure that it needs is zero or missing")
                 continue
             measured[metric] = (value, bound)
@@ -85,21 +85,16 @@ class BudgetGate(GateKind):
         )  # fmt: skip
 
 
-def _measured(value: float) -> float:
-    """``value``, or NaN when it is not positive: no model has no size."""
-    return value if value > 0 else math.nan
-
-
-def _parameters(evidence: Evidence) -> float:
-    """Of the merged model."""
-    train = evidence.need(evidence.reports.train, layout.TRAIN_REPORT)
-    return _measured(train.base_parameters / 1e6)
-
-
-def _artifact(evidence: Evidence) -> float:
-    parity = evidence.need(evidence.reports.parity, layout.PARITY_REPORT)
-    return _measured(sum(file.size for file in parity.files.values()) / 1e6)
-
-
-# Fields of BudgetGate, and how each is measured. What was never measured is NaN.
-_FIGURES = {"parameters_millions": _parameters, "artifact_mb": _artifact}
+# Fields of BudgetGate, and how each is measured. No model has no size: a figure of 0 was never measured.
+_FIGURES: Mapping[str, Callable[[Evidence], float]] = {
+    "parameters_millions": lambda evidence: (
+        evidence.need(evidence.reports.train, layout.TRAIN_REPORT).base_parameters / 1e6
+    ),
+    "artifact_mb": lambda evidence: (
+        sum(
+            file.size
+            for file in evidence.need(evidence.reports.parity, layout.PARITY_REPORT).files.values()
+        )
+        / 1e6
+    ),
+}

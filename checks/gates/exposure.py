@@ -24,7 +24,7 @@ from checks.kinds.gate import (
     percent,
 )
 from checks.records.rows import Message
-from checks.records.sections import Name, stricter
+from checks.records.sections import Name, problems, stricter
 from checks.stats.intervals import Mean
 from checks.storage import layout
 from checks.suites.exposure import Exposure
@@ -65,22 +65,31 @@ class ExposureGate(ScoreGate):
         suite, place = params.suites[self.suite], f"gates.{name}"
         if not isinstance(suite, Exposure):
             return f"{place}.suite: {self.suite!r} has no canaries|use a suite of kind exposure"
-        if 2**self.bits > suite.answers:
-            return (
-                f"{place}.bits: no exposure among {suite.answers} answers reaches {self.bits}|lower it to "
-                f"{int(math.log2(suite.answers))}, or raise suites.{self.suite}.candidates to {2**self.bits - 1}"
-            )
-        if self.at_most <= 2.0**-self.bits:
-            return (
-                f"{place}.at_most: a model that knows nothing gives away {2.0**-self.bits:.3g} by chance|raise it, or "
-                f"{place}.bits"
-            )
-        if suite.samples < self.rows_needed:
-            return (
-                f"{place}.at_most: {suite.samples} canaries cannot rule out {self.at_most:g}|plant "
-                f"{self.rows_needed}, or raise it"
-            )
-        return None
+        by_chance = 2.0**-self.bits
+        never = problems(
+            (
+                2**self.bits > suite.answers,
+                (
+                    f"{place}.bits: no exposure among {suite.answers} answers reaches {self.bits}|lower it to "
+                    f"{int(math.log2(suite.answers))}, or raise suites.{self.suite}.candidates to {2**self.bits - 1}"
+                ),
+            ),
+            (
+                self.at_most <= by_chance,
+                (
+                    f"{place}.at_most: a model that knows nothing gives away {by_chance:.3g} by chance|raise it, or "
+                    f"{place}.bits"
+                ),
+            ),
+            (
+                suite.samples < self.rows_needed,
+                (
+                    f"{place}.at_most: {suite.samples} canaries cannot rule out {self.at_most:g}|plant "
+                    f"{self.rows_needed}, or raise it"
+                ),
+            ),
+        )
+        return next(never, None)
 
     def check(self, case: Case) -> CheckResult:
         """Pass when the upper bound is within ``at_most``; fail when the share itself is not."""
@@ -109,7 +118,7 @@ class ExposureGate(ScoreGate):
         return ruled_out(case, self, self.metric, mean, self.at_most, reason, claim)
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The share that is ruled out, and the share that these canaries clear."""
+        """Return the share that is ruled out, and the share that these canaries clear."""
         return Explained(
             f"of the secrets of suite {self.suite}, which were planted in the train split, does the model give away at "
             f"most {self.at_most:.2%} by {self.bits} bits or more, shown with {percent(self.confidence)} confidence?",

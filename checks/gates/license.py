@@ -16,7 +16,7 @@ from checks.formats.data_reports import FetchReport
 from checks.formats.report import Fetched
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads
-from checks.records.sections import Strings, stricter
+from checks.records.sections import Strings, problems, stricter
 from checks.storage import layout
 
 _DRAFT = "merge.draft"
@@ -130,23 +130,32 @@ def _source_problems(part: str, stated: str | None, fetched: Fetched | None) -> 
     if fetched is None:
         yield f"{layout.FETCH_REPORT}: {part} was not fetched: run `./lockstep run fetch`"
         return
-    if fetched.license != stated:
-        yield (
-            f"{layout.FETCH_REPORT}: {part} was fetched when {place} was {fetched.license or 'null'}, "
-            f"it is {stated or 'null'}: run `./lockstep run fetch`"
-        )
-    if fetched.declared is None or licenses.says_nothing(fetched.declared):
-        return
     row = licenses.find(stated) if stated else None
-    if row is None or row.name not in licenses.read(fetched.declared):
-        yield f"{place} is {stated or 'null'}, but the {part} declares {fetched.declared!r}"
+    declared = fetched.declared or ""
+    names = licenses.read(declared)
+    is_named = not licenses.says_nothing(declared)
+    yield from problems(
+        (
+            fetched.license != stated,
+            (
+                f"{layout.FETCH_REPORT}: {part} was fetched when {place} was {fetched.license or 'null'}, "
+                f"it is {stated or 'null'}: run `./lockstep run fetch`"
+            ),
+        ),
+        (
+            is_named and (row is None or row.name not in names),
+            f"{place} is {stated or 'null'}, but the {part} declares {declared!r}",
+        ),
+    )
 
 
 def _not_allowed(known: dict[str, License], allow: Sequence[str]) -> Iterator[str]:
     allowed = {name.strip().casefold() for name in allow}
-    for part, row in known.items():
-        if row.name.casefold() not in allowed:
-            yield f"{part}: {row.name} is not allowed (allowed: {', '.join(allow)})"
+    return (
+        f"{part}: {row.name} is not allowed (allowed: {', '.join(allow)})"
+        for part, row in known.items()
+        if row.name.casefold() not in allowed
+    )
 
 
 def _not_compatible(known: dict[str, License], *, commercial: bool) -> Iterator[str]:

@@ -6,26 +6,12 @@ from pydantic import Field
 
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Status, Verdict
-from checks.gating import compared
 from checks.gating.assisted_gate import AssistedGate
 from checks.gating.compared import Against
-from checks.kinds.gate import (
-    Case,
-    CheckResult,
-    Confidence,
-    Explained,
-    Loss,
-    Metric,
-    Test,
-    corrected,
-    figure,
-    held_back,
-    percent,
-    small,
-)
+from checks.kinds.gate import Confidence, Explained, Loss, Metric, held_back, percent
 from checks.records.sections import stricter
 from checks.stats import planning
-from checks.stats.paired import Comparison, compare
+from checks.stats.paired import Comparison, Pairs
 from checks.stats.planning import Needed
 
 
@@ -42,53 +28,19 @@ class NonInferiorGate(AssistedGate):
     ]
     confidence: Confidence
 
-    def check(self, case: Case) -> CheckResult:
+    def sees(self, pairs: Pairs) -> float | None:
+        """Return the loss that such rows of an unchanged model rule out."""
+        return planning.detectable_loss([pairs], 1 - self.confidence)
+
+    def decided(
+        self, shown: str, comparison: Comparison, bounds: tuple[float, float], detectable: float | None, p: float,
+        worse: float | None,
+    ) -> tuple[Status, str, Needed | None]:  # fmt: skip
         """Pass when a loss of ``margin`` is refuted; fail when a loss is shown, and the point is beyond the margin."""
-        against = compared.settled(case, self)
-        if isinstance(against, Finding):
-            return against
-        if self.asks(case):
-            return self.people(case, against)
-        if finding := compared.uninformed(case, self, against):
-            return finding
-        sample = case.sample.of(self.suite, self.metric, against.model)
-        ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
-        comparison = compare(ours, theirs, sample.groups, -self.margin, self.confidence)
-        if comparison.low <= 0 and (finding := compared.nothing_to_lose(case, self, against)):
-            return finding
-        detectable = planning.detectable_loss([comparison.pairs], 1 - self.confidence)
-
-        def decide(p_holm: float, worse_holm: float | None) -> Finding:
-            assert worse_holm is not None  # the kind gives a p_worse
-            low = comparison.lower(corrected(1 - self.confidence, comparison.p, p_holm))
-            high = comparison.upper(corrected(1 - self.confidence, comparison.p_worse, worse_holm))
-            status, reason, needed = self._decided(
-                against.shown, comparison, (low, high), detectable, p_holm, worse_holm
-            )
-            return Finding(
-                gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
-                against=against.model, method=comparison.method, value=figure(comparison.effect), low=figure(low),
-                high=figure(high), bound=-self.margin, p=small(comparison.p), p_holm=small(p_holm), n=comparison.n,
-                detectable=None if detectable is None else figure(detectable),
-                gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()),
-                rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
-            )  # fmt: skip
-
-        claim = (self.kind, self.suite, self.metric, -self.margin, self.confidence, against.which)
-        return Test(comparison.p, comparison.p_worse, decide, claim)
-
-    def _decided(
-        self,
-        shown: str,
-        found: Comparison,
-        bounds: tuple[float, float],
-        sees: float | None,
-        p: float,
-        worse: float,
-    ) -> tuple[Status, str, Needed | None]:
+        assert worse is not None  # the kind gives a p_worse
         level = 1 - self.confidence
-        against = f"{self.metric} {found.effect:+.3f} against {shown}"
-        if worse <= level and found.effect < -self.margin:
+        against = f"{self.metric} {comparison.effect:+.3f} against {shown}"
+        if worse <= level and comparison.effect < -self.margin:
             high = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}"
             return (
                 "fail",
@@ -98,17 +50,15 @@ class NonInferiorGate(AssistedGate):
         summary = f"{against} (lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {p:.2g})"
         if p <= level:
             return "pass", f"{summary}: not worse by {self.margin:g}", None
-        at = held_back(level, found.p, p)
-        if sees is None or sees > self.margin:
-            needed = planning.needed_if_unchanged([found.pairs], -self.margin, at)
-            least = "no loss" if sees is None else f"a loss of {sees:.3f}"
-            seen = (
-                f"{found.n} rows can rule out {least} of an unchanged model (at least 80 % power)"
-            )
+        at = held_back(level, comparison.p, p)
+        if detectable is None or detectable > self.margin:
+            needed = planning.needed_if_unchanged([comparison.pairs], -self.margin, at)
+            least = "no loss" if detectable is None else f"a loss of {detectable:.3f}"
+            seen = f"{comparison.n} rows can rule out {least} of an unchanged model (at least 80 % power)"
             would = f"; about {needed} would" if needed else ""
             return "inconclusive", f"{summary}: {seen}, not of {self.margin:g}{would}", needed
-        if found.effect > -self.margin:
-            needed = planning.needed_as_seen([found.pairs], -self.margin, at)
+        if comparison.effect > -self.margin:
+            needed = planning.needed_as_seen([comparison.pairs], -self.margin, at)
             more = (
                 f"; about {needed} would decide if the true difference is as observed"
                 if needed
@@ -126,7 +76,7 @@ class NonInferiorGate(AssistedGate):
         )
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The loss that is ruled out, and the margin that these rows clear."""
+        """Return the loss that is ruled out, and the margin that these rows clear."""
         if self.metric == HUMAN:
             return self.explain_people(place, finding, verdict)
         return self.explain_loss("", place, finding, verdict)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads, failed
-from checks.records.sections import Agreement
+from checks.records.sections import Agreement, problems
 from checks.storage import layout
 
 
@@ -32,22 +32,25 @@ class ParityGate(GateKind, Agreement):
                 f"a bound of {self.max_logprob_diff:g} nats means nothing: one unchanged model differs from itself by "
                 f"{noise.max_logprob_diff:.3f} in other batches; set gates.{case.name}.max_logprob_diff above that",
             )  # fmt: skip
-        problems = []
-        if not report.max_logprob_diff <= self.max_logprob_diff:
-            problems.append(
-                f"log-probabilities differ by up to {report.max_logprob_diff:.3f}, above {self.max_logprob_diff:g}"
+        failures = [
+            *problems(
+                (
+                    not report.max_logprob_diff <= self.max_logprob_diff,
+                    f"log-probabilities differ by up to {report.max_logprob_diff:.3f}, above {self.max_logprob_diff:g}",
+                ),
+                (
+                    not report.top1 >= self.min_top1,
+                    f"the best token agrees at {report.top1:.1%} of positions, below {self.min_top1:.1%}",
+                ),
             )
-        if not report.top1 >= self.min_top1:
-            problems.append(
-                f"the best token agrees at {report.top1:.1%} of positions, below {self.min_top1:.1%}"
-            )
+        ]
         summary = (
             f"merged and adapter differ by at most {report.max_logprob_diff:.3f} nats and agree on "
             f"{report.top1:.1%} of {report.positions} tokens"
         )
         return Finding(
-            gate=case.name, kind=self.kind, status="fail" if problems else "pass",
-            reason="; ".join(problems) or summary,
+            gate=case.name, kind=self.kind, status="fail" if failures else "pass",
+            reason="; ".join(failures) or summary,
             metric="max_logprob_diff", value=report.max_logprob_diff, bound=self.max_logprob_diff, n=report.positions,
         )  # fmt: skip
 

@@ -96,18 +96,18 @@ class RemembersGate(PairedGate):
         self,
         shown: str,
         means: str,
-        found: MeanDifference,
+        difference: MeanDifference,
         bounds: tuple[float, float],
         p: float,
         beyond: float,
     ) -> tuple[Status, str, int | None]:
         level = 1 - self.confidence
-        summary = f"{self.metric} {found.mean:+.3f} against {shown} ({means}; "
+        summary = f"{self.metric} {difference.mean:+.3f} against {shown} ({means}; "
         if p <= level:
             bound = f"upper {percent(self.confidence)} bound {bounds[1]:+.3f}, p {p:.2g}"
             like = (
                 "texts like these"
-                if found.groups < found.n
+                if difference.groups < difference.n
                 else "texts like these, each taken for independent"
             )
             return (
@@ -118,8 +118,8 @@ class RemembersGate(PairedGate):
         if beyond <= level:
             bound = f"lower {percent(self.confidence)} bound {bounds[0]:+.3f}, p {beyond:.2g}"
             return "fail", f"{summary}{bound}): it forgot more than {self.allowance:g}", None
-        needed = found.groups_needed(
-            self.allowance, held_back(level, found.p_at_least(self.allowance), p)
+        needed = difference.groups_needed(
+            self.allowance, held_back(level, difference.p_at_least(self.allowance), p)
         )
         more = (
             f"; about {needed} groups like these would if the true loss is as observed"

@@ -43,7 +43,7 @@ class _Seen(NamedTuple):
     those at which a lower and an upper bound of a slice agree with the corrected p-values.
     """
 
-    found: "Mapping[str, Comparison]"
+    comparisons: "Mapping[str, Comparison]"
     detectable: float | None
     against: str
     levels: tuple[float, float]
@@ -51,22 +51,13 @@ class _Seen(NamedTuple):
     def bounds(self, label: str) -> tuple[float, float]:
         """Of the difference of a slice."""
         down, up = self.levels
-        return self.found[label].lower(down), self.found[label].upper(up)
+        return self.comparisons[label].lower(down), self.comparisons[label].upper(up)
 
-    def said(self, label: str) -> str:
+    def described(self, label: str) -> str:
         """A slice with its difference, its bounds and its rows."""
-        comparison, (low, high) = self.found[label], self.bounds(label)
+        comparison, (low, high) = self.comparisons[label], self.bounds(label)
         difference = f"{comparison.effect:+.3f} [{low:+.3f}, {high:+.3f}]"
         return f"{label!r} {difference} on {comparison.n} rows against {self.against}"
-
-
-class _Decided(NamedTuple):
-    """``slice``: the one that the finding shows. ``needed``: the rows that would decide."""
-
-    status: Status
-    slice: str
-    reason: str
-    needed: Needed | None = None
 
 
 class SliceGate(PairedGate):
@@ -130,19 +121,20 @@ class SliceGate(PairedGate):
             assert worse_holm is not None  # the kind gives a p_worse
             levels = corrected(level, p, p_holm), corrected(level, alone, worse_holm)
             seen = _Seen(comparisons, detectable, against.shown, levels)
-            decided = self._decided(seen, worst, p_holm, worse_holm, held_back(level, p, p_holm))
-            about = comparisons[decided.slice]
-            rows = labels == decided.slice
-            low, high = seen.bounds(decided.slice)
+            at = held_back(level, p, p_holm)
+            status, shown, reason, needed = self._decided(seen, worst, p_holm, worse_holm, at)
+            about = comparisons[shown]
+            rows = labels == shown
+            low, high = seen.bounds(shown)
             return Finding(
-                gate=case.name, kind=self.kind, status=decided.status,
-                reason=f"{decided.reason}{_together(self, sizes)}",
-                metric=self.metric, against=against.model, slice=decided.slice, method=about.method,
+                gate=case.name, kind=self.kind, status=status,
+                reason=f"{reason}{_together(self, sizes)}",
+                metric=self.metric, against=against.model, slice=shown, method=about.method,
                 value=figure(about.effect), low=figure(low), high=figure(high), bound=-self.margin,
                 p=small(p), p_holm=small(p_holm), detectable=None if detectable is None else figure(detectable),
                 n=about.n, gained=int((ours > theirs)[rows].sum()), lost=int((ours < theirs)[rows].sum()),
-                rows_needed=decided.needed.rows if decided.needed else None,
-                groups_needed=decided.needed.groups if decided.needed else None,
+                rows_needed=needed.rows if needed else None,
+                groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
         claim = (
@@ -158,17 +150,23 @@ class SliceGate(PairedGate):
 
     def _decided(
         self, seen: _Seen, worst: str | None, p: float, p_worse: float, at: float
-    ) -> _Decided:
-        """The status by the corrected p-values. ``at``: the level at which the rows that are needed are planned."""
-        level, comparisons = 1 - self.confidence, seen.found
+    ) -> tuple[Status, str, str, Needed | None]:
+        """Return the status by the corrected p-values, the slice that shows it, the reason, and what would decide.
+
+        ``at``: the level at which the needed rows are planned.
+        """
+        level, comparisons = 1 - self.confidence, seen.comparisons
         if worst is not None and p_worse <= level:
-            return _Decided(
-                "fail", worst, f"{seen.said(worst)}: worse, by more than {self.margin:g}"
+            return (
+                "fail",
+                worst,
+                f"{seen.described(worst)}: worse, by more than {self.margin:g}",
+                None,
             )
         if p <= level:
             lowest = min(comparisons, key=lambda label: comparisons[label].effect)
-            reason = f"none of {len(comparisons)} slices loses {self.margin:g}; lowest: {seen.said(lowest)}"
-            return _Decided("pass", lowest, reason)
+            reason = f"none of {len(comparisons)} slices loses {self.margin:g}; lowest: {seen.described(lowest)}"
+            return "pass", lowest, reason, None
         open_one = max(comparisons, key=lambda label: comparisons[label].p)
         samples = [comparison.pairs for comparison in comparisons.values()]
         if seen.detectable is None or seen.detectable > self.margin:
@@ -187,10 +185,10 @@ class SliceGate(PairedGate):
                 if needed
                 else ""
             )
-        return _Decided("inconclusive", open_one, f"{seen.said(open_one)}: {reason}{would}", needed)
+        return "inconclusive", open_one, f"{seen.described(open_one)}: {reason}{would}", needed
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The loss that is ruled out in each slice, and the margin that the rows of the lowest clear."""
+        """Return the loss that is ruled out in each slice, and the margin that the rows of the lowest clear."""
         in_slices = f"in each slice (those under {self.min_rows} rows together), "
         return self.explain_loss(in_slices, place, finding, verdict)
 

@@ -25,7 +25,7 @@ from checks.kinds.gate import (
     percent,
     small,
 )
-from checks.records.sections import stricter
+from checks.records.sections import problems, stricter
 from checks.stats import intervals, mean_planning
 from checks.stats.planning import Needed
 from checks.storage import layout
@@ -61,8 +61,22 @@ class ThresholdGate(ScoreGate):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if (self.at_least is None) == (self.at_most is None):
-            yield "needs exactly one of at_least and at_most|write one of them"
+        return problems(
+            (
+                (self.at_least is None) == (self.at_most is None),
+                "needs exactly one of at_least and at_most|write one of them",
+            )
+        )
+
+    @property
+    def upward(self) -> bool:
+        """Whether the mean must be at least the bound; else it must be at most that."""
+        return self.at_least is not None
+
+    @property
+    def bound(self) -> float:
+        """Return the one of ``at_least`` and ``at_most`` that is written."""
+        return next(bound for bound in (self.at_least, self.at_most) if bound is not None)
 
     @property
     def rows_needed(self) -> int:
@@ -74,7 +88,7 @@ class ThresholdGate(ScoreGate):
         return math.ceil(z * z / (4 * self.resolution**2))
 
     def impossible(self, name: str, params: GateParams) -> str | None:
-        """The metric must be scored, and there must be rows enough for ``resolution``."""
+        """Return the metric must be scored, and there must be rows enough for ``resolution``."""
         if problem := super().impossible(name, params):
             return problem
         if (
@@ -98,9 +112,8 @@ class ThresholdGate(ScoreGate):
         """Pass when the bound clears and the rows resolve ``resolution``; fail when the point does not clear."""
         sample = case.sample.of(self.suite, self.metric)
         mean = intervals.Mean.of(sample.scores("candidate", self.metric), sample.groups)
-        upward = self.at_least is not None
-        bound = self.at_least if self.at_least is not None else self.at_most
-        assert bound is not None  # the parameters hold exactly one of the two
+        upward = self.upward
+        bound = self.bound
         level = 1 - self.confidence
         p = mean.p_above(bound) if upward else mean.p_below(bound)
         # Plans are made upward.
@@ -156,25 +169,18 @@ class ThresholdGate(ScoreGate):
         return Test(p, None, decide)
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """The number that the mean must clear, and the number that these rows do clear."""
-        if self.at_least is not None:
-            field = "at_least"
-            wanted = f"at least {self.at_least:g}"
-            refuted = "below"
-            end = finding.low
-            way = "up to"
-        else:
-            field = "at_most"
-            wanted = f"at most {self.at_most:g}"
-            refuted = "above"
-            end = finding.high
-            way = "down to"
-        bound = self.at_least if self.at_least is not None else self.at_most
+        """Return the number that the mean must clear, and the number that these rows do clear."""
+        bound = self.bound
+        word = "least" if self.upward else "most"
+        end = finding.low if self.upward else finding.high
+        way = "up to" if self.upward else "down to"
+        refuted = f"the true mean is {'below' if self.upward else 'above'} {bound:g}"
         return Explained(
-            f"is the mean {self.metric} over the {self.asked_of} {wanted}, shown with {percent(self.confidence)} "
-            f"confidence by rows enough to know it to ±{self.resolution:g} ({self.rows_needed} independent ones)?",
-            explain_test(finding, verdict, self.confidence, f"the true mean is {refuted} {bound:g}"),
+            f"is the mean {self.metric} over the {self.asked_of} at {word} {bound:g}, shown with "
+            f"{percent(self.confidence)} confidence by rows enough to know it to ±{self.resolution:g} "
+            f"({self.rows_needed} independent ones)?",
+            explain_test(finding, verdict, self.confidence, refuted),
             "evidence, which is missing" if end is None
-            else f"{explain_rows(finding)}these rows clear {place}.{field} {way} {end:.4g}",
+            else f"{explain_rows(finding)}these rows clear {place}.at_{word} {way} {end:.4g}",
             self.answers_at if self.suite else f"{layout.SUMMARY}, {self.answers_at}/candidate.jsonl",
         )  # fmt: skip

@@ -10,6 +10,7 @@ from pydantic import Field
 from checks.evaluation.comparisons import Comparisons
 from checks.formats.suite_report import HUMAN
 from checks.formats.verdict import Finding, Status, Verdict
+from checks.gating import compared
 from checks.gating.compared import Compared, PairedGate
 from checks.gating.suite_sample import SuiteSample
 from checks.kinds.gate import (
@@ -26,6 +27,8 @@ from checks.kinds.gate import (
     small,
 )
 from checks.stats.assisted import LEAST_LABELS, Assisted, rows_to_see, unseen
+from checks.stats.paired import Comparison, Pairs, compare
+from checks.stats.planning import Needed
 
 
 class AssistedGate(PairedGate, abc.ABC):
@@ -44,7 +47,7 @@ class AssistedGate(PairedGate, abc.ABC):
 
     @property
     def limit(self) -> float:
-        """The difference that must be exceeded."""
+        """Return the difference that must be exceeded."""
         return self.margin if self.better else -self.margin
 
     def impossible(self, name: str, params: GateParams) -> str | None:
@@ -74,23 +77,72 @@ class AssistedGate(PairedGate, abc.ABC):
             f"{chance:.0%}|label {rows_to_see(self.margin, level)} (suites.{self.suite}.rows), or allow a larger margin"
         )
 
-    def asks(self, case: Case) -> bool:
-        """Whether it is people who decide."""
-        suite = case.params.suites.get(self.suite or "")
-        return suite is not None and suite.draw is not None
+    def check(self, case: Case) -> CheckResult:
+        """Decide by the scores of both models, or by people's labels.
 
-    def people(self, case: Case, against: Compared) -> CheckResult:
+        Pass when a difference up to ``limit`` is refuted; ``decided`` says when a kind fails.
+        """
+        against = compared.settled(case, self)
+        if isinstance(against, Finding):
+            return against
+        suite = case.params.suites.get(self.suite or "")
+        if suite is not None and suite.draw is not None:
+            return self._by_people(case, against)
+        if not self.better and (finding := compared.uninformed(case, self, against)):
+            return finding
+        sample = case.sample.of(self.suite, self.metric, against.model)
+        ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
+        comparison = compare(ours, theirs, sample.groups, self.limit, self.confidence)
+        beaten = self.better or comparison.low > 0
+        if not beaten and (finding := compared.nothing_to_lose(case, self, against)):
+            return finding
+        level = 1 - self.confidence
+        detectable = self.sees(comparison.pairs)
+
+        def decide(p_holm: float, worse_holm: float | None) -> Finding:
+            at = corrected(level, comparison.p, p_holm)
+            low = comparison.lower(at)
+            high = comparison.upper(
+                at if worse_holm is None else corrected(level, comparison.p_worse, worse_holm)
+            )
+            status, reason, needed = self.decided(
+                against.shown, comparison, (low, high), detectable, p_holm, worse_holm
+            )
+            return Finding(
+                gate=case.name, kind=self.kind, status=status, reason=reason, metric=self.metric,
+                against=against.model, method=comparison.method, value=figure(comparison.effect), low=figure(low),
+                high=figure(high), bound=self.limit, p=small(comparison.p), p_holm=small(p_holm), n=comparison.n,
+                detectable=None if detectable is None else figure(detectable),
+                gained=int((ours > theirs).sum()), lost=int((ours < theirs).sum()),
+                rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
+            )  # fmt: skip
+
+        claim = (self.kind, self.suite, self.metric, self.limit, self.confidence, against.which)
+        return Test(comparison.p, None if self.better else comparison.p_worse, decide, claim)
+
+    @abc.abstractmethod
+    def sees(self, pairs: Pairs) -> float | None:
+        """Return the difference that such rows show with at least 80 % power; None: they show none."""
+
+    @abc.abstractmethod
+    def decided(
+        self, shown: str, comparison: Comparison, bounds: tuple[float, float], detectable: float | None, p: float,
+        worse: float | None,
+    ) -> tuple[Status, str, Needed | None]:  # fmt: skip
+        """Return the status by the corrected p-values, its reason, and the rows that would decide."""
+
+    def _by_people(self, case: Case, against: Compared) -> CheckResult:
         """Decide by people's labels."""
         sample = case.sample.of(self.suite)
         assert isinstance(sample, SuiteSample)  # the metric is a suite's
-        compared = sample.compared(against.model)
-        labelled = compared.drawn - len(compared.missing)
+        answers = sample.compared(against.model)
+        labelled = answers.drawn - len(answers.missing)
         level = 1 - self.confidence
         least = LEAST_LABELS if self.better else max(LEAST_LABELS, rows_to_see(self.margin, level))
-        if compared.missing or labelled < least:
-            return self._too_few(case.name, against, compared, labelled, least)
+        if answers.missing or labelled < least:
+            return self._too_few(case.name, against, answers, labelled, least)
         assisted = Assisted.of(
-            compared.people, compared.judge * bool(self.assisted_by), compared.groups
+            answers.people, answers.judge * bool(self.assisted_by), answers.groups
         )
         p, p_worse = assisted.p_above(self.limit), assisted.p_below(0.0)
 
@@ -107,7 +159,7 @@ class AssistedGate(PairedGate, abc.ABC):
                 against=against.model, method=f"{'PPI++, ' if self.assisted_by else ''}t test, skewness removed",
                 value=figure(assisted.effect), low=figure(low), high=figure(high), bound=self.limit, p=small(p),
                 p_holm=small(p_holm), n=labelled, detectable=figure(assisted.detectable(level)),
-                gained=int((compared.people > 0).sum()), lost=int((compared.people < 0).sum()), rows_needed=needed,
+                gained=int((answers.people > 0).sum()), lost=int((answers.people < 0).sum()), rows_needed=needed,
             )  # fmt: skip
 
         claim = (
@@ -122,29 +174,29 @@ class AssistedGate(PairedGate, abc.ABC):
         return Test(p, None if self.better else p_worse, decide, claim)
 
     def _too_few(
-        self, name: str, against: Compared, said: Comparisons, labelled: int, least: int
+        self, name: str, against: Compared, answers: Comparisons, labelled: int, least: int
     ) -> Finding:
-        more = f"`lockstep label {self.suite}` asks for {len(said.missing)} more"
-        todo = more if said.missing else f"raise suites.{self.suite}.rows"
+        more = f"`lockstep label {self.suite}` asks for {len(answers.missing)} more"
+        todo = more if answers.missing else f"raise suites.{self.suite}.rows"
         return Finding(
             gate=name, kind=self.kind, status="inconclusive", metric=self.metric, against=against.model,
-            reason=f"people labelled {labelled} of the {said.drawn} rows that were drawn, as they are answered now; "
+            reason=f"people labelled {labelled} of the {answers.drawn} rows that were drawn, as they are answered now; "
             f"the test needs all of them, at least {least}; {todo}",
-            n=labelled, rows_needed=max(said.drawn, least),
+            n=labelled, rows_needed=max(answers.drawn, least),
         )  # fmt: skip
 
     def _settled(
         self,
         shown: str,
-        found: Assisted,
+        assisted: Assisted,
         bounds: tuple[float, float],
         p: float,
         worse: float | None,
     ) -> tuple[Status, str, int | None]:
         level, (low, high) = 1 - self.confidence, bounds
-        helped = f", the judge's weight is {found.weight:.2f}" if self.assisted_by else ""
+        helped = f", the judge's weight is {assisted.weight:.2f}" if self.assisted_by else ""
         summary = (
-            f"people prefer it to {shown} by {found.effect:+.3f} ({found.n} labels{helped}; lower "
+            f"people prefer it to {shown} by {assisted.effect:+.3f} ({assisted.n} labels{helped}; lower "
             f"{percent(self.confidence)} bound {low:+.3f}, p {p:.2g})"
         )
         if p <= level:
@@ -153,15 +205,15 @@ class AssistedGate(PairedGate, abc.ABC):
                 f"{summary}: {'better' if self.better else f'not worse by {self.margin:g}'}",
                 None,
             )
-        if self.better and found.effect <= self.limit:
+        if self.better and assisted.effect <= self.limit:
             return "fail", f"{summary}: not better", None
-        if worse is not None and worse <= level and found.effect < self.limit:
+        if worse is not None and worse <= level and assisted.effect < self.limit:
             return (
                 "fail",
                 f"{summary}; upper bound {high:+.3f}: worse, by more than {self.margin:g}",
                 None,
             )
-        needed = found.rows_needed(self.limit, held_back(level, found.p_above(self.limit), p))
+        needed = assisted.rows_needed(self.limit, held_back(level, assisted.p_above(self.limit), p))
         more = (
             f"; about {needed} labels would if the true difference is as observed" if needed else ""
         )

@@ -71,21 +71,21 @@ class _Disk:
                 else files.read_json(self._root / path, model)
             )
         except EvidenceRefused as refusal:
-            self.gaps[path.as_posix()] = self._said(refusal)
+            self.gaps[path.as_posix()] = self._without_root(refusal)
             return None
 
     def digests(self, paths: Iterable[Path]) -> dict[str, str]:
-        """The digest of each file that can be read."""
-        found = {}
+        """Return the digest of each file that can be read."""
+        digests = {}
         for path in paths:
             try:
-                found[path.as_posix()] = digest.of_file(self._root / path).sha256
+                digests[path.as_posix()] = digest.of_file(self._root / path).sha256
             except EvidenceRefused as refusal:
-                self.gaps.setdefault(path.as_posix(), self._said(refusal))
-        return found
+                self.gaps.setdefault(path.as_posix(), self._without_root(refusal))
+        return digests
 
     def lines(self, path: Path, model: type[L]) -> tuple[L, ...]:
-        """The lines of a file; none, and a gap, if it cannot be read."""
+        """Return the lines of a file; none, and a gap, if it cannot be read."""
         return self.parts(path, model, lambda line: line)
 
     def parts(self, path: Path, model: type[L], part: Callable[[L], K]) -> tuple[K, ...]:
@@ -93,10 +93,10 @@ class _Disk:
         try:
             return tuple(map(part, files.each_of_jsonl(self._root / path, model)))
         except EvidenceRefused as refusal:
-            self.gaps.setdefault(path.as_posix(), self._said(refusal))
+            self.gaps.setdefault(path.as_posix(), self._without_root(refusal))
             return ()
 
-    def _said(self, refusal: EvidenceRefused) -> str:
+    def _without_root(self, refusal: EvidenceRefused) -> str:
         """A message without the folder's name: the same evidence elsewhere must give the same verdict."""
         return str(refusal).removeprefix(f"{self._root.as_posix()}/")
 
@@ -141,9 +141,9 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
         *_reference_breaks(reports),
         *_model_breaks(reports),
     ]
-    for name, found in answers.items():
+    for name, predictions in answers.items():
         drawn = reports.evaluation if name not in baselines.NAMES else None
-        breaks += _row_breaks(test, found, answer_files[name], drawn.draws if drawn else 1)
+        breaks += _row_breaks(test, predictions, answer_files[name], drawn.draws if drawn else 1)
     return Evidence(
         reports, train, test, answers, disk.gaps, tuple(breaks), dict(sorted(judged.items())),
         {name: disk.lines(path, SuiteLine) for name, path in line_files.items()},
@@ -168,18 +168,15 @@ def _reports(disk: _Disk) -> Reports:
 
 
 def _digests_of_folders(reports: Reports) -> dict[str, str]:
-    """Those of weights and raw data, which the reports name; hashing gigabytes is left to ``compare``."""
-    found = dict[str, str]()
-    if fetch := reports.fetch:
-        found |= {
-            layout.BASE.as_posix(): fetch.base.digest,
-            layout.RAW.as_posix(): fetch.data.digest,
-        }
-    if train := reports.train:
-        found[layout.ADAPTER.as_posix()] = train.adapter
-    if parity := reports.parity:
-        found[layout.MERGED.as_posix()] = parity.merged
-    return found
+    """Return those of weights and raw data, which the reports name; hashing gigabytes is left to ``compare``."""
+    fetch, train, parity = reports.fetch, reports.train, reports.parity
+    digests = {
+        layout.BASE: fetch.base.digest if fetch else None,
+        layout.RAW: fetch.data.digest if fetch else None,
+        layout.ADAPTER: train.adapter if train else None,
+        layout.MERGED: parity.merged if parity else None,
+    }
+    return {path.as_posix(): value for path, value in digests.items() if value}
 
 
 def _learned(row: Row) -> Learned:
@@ -187,7 +184,7 @@ def _learned(row: Row) -> Learned:
         text, *others = asked(row)
         return Learned(text, row.source, earlier=tuple(others), document=True)
     # Many rows share one instruction.
-    system = (sys.intern(each.content) for each in row.messages if each.role == "system")
+    system = (sys.intern(message.content) for message in row.messages if message.role == "system")
     further = (
         *system,
         *(text for tool in row.tools for text in strings(tool)),
@@ -209,15 +206,15 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
             if not path.exists():
                 missing.append(name)
                 continue
-            found = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
+            here = digest.of_tree(path).digest if path.is_dir() else digest.of_file(path).sha256
         except EvidenceRefused as refusal:
             differences.append(str(refusal))
             continue
         except OSError as error:
             differences.append(f"{name}: {error.strerror}")
             continue
-        if found != expected:
-            differences.append(f"{name}: is {short(found)}, the verdict is about {short(expected)}")
+        if here != expected:
+            differences.append(f"{name}: is {short(here)}, the verdict is about {short(expected)}")
     fix = "(`./lockstep dvc pull` fetches {}, if a remote has {})"
     if len(missing) > _FEW:
         others = (
@@ -228,7 +225,7 @@ def compare(root: Path, judged: dict[str, str]) -> list[str]:
 
 
 def short(value: str) -> str:
-    """The first 12 hex digits of a digest, for messages."""
+    """Return the first 12 hex digits of a digest, for messages."""
     return value.removeprefix("sha256:")[:12]
 
 
@@ -244,33 +241,42 @@ def _pairs(
 ) -> Iterator[tuple[str, Named, Named]]:
     fetch, prepare, data, train = reports.fetch, reports.prepare, reports.data, reports.train
     parity, evaluation = reports.parity, reports.evaluation
+    raw = ("fetch", fetch.data.digest if fetch else None)
     base = ("fetch", fetch.base.digest if fetch else None)
-    yield (
-        "raw data",
-        ("fetch", fetch.data.digest if fetch else None),
-        ("prepare", prepare.raw if prepare else None),
-    )
-    yield "base", base, ("train", train.base if train else None)
-    yield "base", base, ("merge", parity.base if parity else None)
-    yield "base", base, ("evaluate", evaluation.base if evaluation else None)
-    yield (
-        "adapter",
-        ("train", train.adapter if train else None),
-        ("merge", parity.adapter if parity else None),
-    )
     merged = ("merge", parity.merged if parity else None)
-    yield "merged", merged, ("evaluate", evaluation.merged if evaluation else None)
+    exported = parity.exported if parity else None
+    full = written = None
     if parity and evaluation:
         by_file = isinstance(evaluation.engine, LlamaCpp)
-        full = parity.exported.unquantised if parity.exported else parity.merged if by_file else ""
-        yield "unquantised", ("merge", full), ("evaluate", evaluation.unquantised or "")
-        written = parity.files.get(layout.GGUF) if by_file else None
-        sha256 = written.sha256 if written else "no file" if by_file else ""
-        yield layout.GGUF, ("merge", sha256), ("evaluate", evaluation.gguf or "")
-    yield (
-        "scorers",
-        ("params.yaml", scorers),
-        ("evaluate", evaluation.scorers if evaluation else None),
+        full = exported.unquantised if exported else parity.merged if by_file else ""
+        gguf = parity.files.get(layout.GGUF) if by_file else None
+        written = gguf.sha256 if gguf else "no file" if by_file else ""
+    yield from (
+        ("raw data", raw, ("prepare", prepare.raw if prepare else None)),
+        ("base", base, ("train", train.base if train else None)),
+        ("base", base, ("merge", parity.base if parity else None)),
+        ("base", base, ("evaluate", evaluation.base if evaluation else None)),
+        (
+            "adapter",
+            ("train", train.adapter if train else None),
+            ("merge", parity.adapter if parity else None),
+        ),
+        ("merged", merged, ("evaluate", evaluation.merged if evaluation else None)),
+        (
+            "unquantised",
+            ("merge", full),
+            ("evaluate", (evaluation.unquantised or "") if evaluation else None),
+        ),
+        (
+            layout.GGUF,
+            ("merge", written),
+            ("evaluate", (evaluation.gguf or "") if evaluation else None),
+        ),
+        (
+            "scorers",
+            ("params.yaml", scorers),
+            ("evaluate", evaluation.scorers if evaluation else None),
+        ),
     )
     for name, path in _SPLIT_FILES.items():
         disk = (path.as_posix(), judged.get(path.as_posix()))
@@ -283,9 +289,9 @@ def _pairs(
         before = layout.LEARNED_BEFORE.as_posix()
         learned = ("train", train.start.learned)
         yield "rows learned before", (before, judged.get(before, "")), learned
-    if parity and parity.exported and (calibration := parity.exported.calibration):
+    if exported and exported.calibration:
         rows = _SPLIT_FILES["train"].as_posix()
-        yield "train split", (rows, judged.get(rows)), ("merge", calibration.train)
+        yield "train split", (rows, judged.get(rows)), ("merge", exported.calibration.train)
     test = _SPLIT_FILES["test"].as_posix()
     yield (
         "test split",
@@ -302,15 +308,19 @@ def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str
     """Yield what each suite names: its files, and the models and answers that its scores are about."""
     parity, evaluation, references = reports.parity, reports.evaluation, reports.references
     known: dict[str, str] = {"candidate": parity.merged, "base": parity.base} if parity else {}
-    known |= {name: found.merged for name, found in references.found.items()} if references else {}
+    known |= {name: model.merged for name, model in references.found.items()} if references else {}
     known |= {UNQUANTISED: parity.exported.unquantised} if parity and parity.exported else {}
     for name, suite in reports.suites.suites.items() if reports.suites else ():
-        for path, said in (
+        for path, recorded in (
             (layout.SUITES / f"{name}.jsonl", suite.lines),
             (layout.suite_answers(name), suite.given),
             (layout.JUDGEMENTS / f"{name}.jsonl", suite.judgements),
         ):
-            yield f"suite {name}", (path.as_posix(), judged.get(path.as_posix())), ("suites", said)
+            yield (
+                f"suite {name}",
+                (path.as_posix(), judged.get(path.as_posix())),
+                ("suites", recorded),
+            )
         for role, model in suite.models.items():
             who = "merge" if role in ("candidate", "base") else layout.REFERENCES.as_posix()
             # A model that nothing names is another one.
@@ -323,16 +333,20 @@ def _suite_pairs(reports: Reports, judged: dict[str, str]) -> Iterator[tuple[str
                 yield f"answers that suite {name} is about", ("suites", answers), other
                 continue
             result = evaluation.models.get(role) if evaluation else None
-            said = result.predictions if result else "" if evaluation else None
-            yield f"{role} predictions of suite {name}", ("suites", answers), ("evaluate", said)
+            evaluated = result.predictions if result else "" if evaluation else None
+            yield (
+                f"{role} predictions of suite {name}",
+                ("suites", answers),
+                ("evaluate", evaluated),
+            )
 
 
 def _reference_breaks(reports: Reports) -> Iterator[str]:
-    """The evaluation must have used the reference models in reports/references.json."""
+    """Yield the evaluation must have used the reference models in reports/references.json."""
     if reports.references is None or reports.evaluation is None:
         return
     uses = reports.evaluation.references
-    named = {name: found.merged for name, found in reports.references.found.items()}
+    named = {name: model.merged for name, model in reports.references.found.items()}
     for name in sorted({*named, *reports.references.absent, *uses}):
         one, two = named.get(name), uses[name].merged if name in uses else None
         if name not in named and name not in reports.references.absent:
@@ -345,14 +359,14 @@ def _reference_breaks(reports: Reports) -> Iterator[str]:
 
 
 def _model_breaks(reports: Reports) -> Iterator[str]:
-    """The evaluation must have the answers of every evaluated model, and parity the files that it is about."""
+    """Yield the evaluation must have the answers of every evaluated model, and parity the files that it is about."""
     parity, evaluation = reports.parity, reports.evaluation
     if parity is not None:
         files_ = {
             name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()
         }
-        if (found := digest.of_manifest(files_)) != parity.merged:
-            yield f"merged: merge says {short(parity.merged)}, its own list of files makes {short(found)}"
+        if (listed := digest.of_manifest(files_)) != parity.merged:
+            yield f"merged: merge says {short(parity.merged)}, its own list of files makes {short(listed)}"
     if evaluation is None:
         return
     models, named = evaluation.models, reports.references.found if reports.references else {}
@@ -393,12 +407,13 @@ def _row_breaks(
         return
     if len({row.id for row in test}) < len(test):
         yield f"{_SPLIT_FILES['test']}: holds a row twice"
-    wanted, found = [row.id for row in test], [p.id for p in predictions]
-    if wanted != found:
-        missing, extra = len(set(wanted) - set(found)), len(set(found) - set(wanted))
+    wanted, answered = [row.id for row in test], [prediction.id for prediction in predictions]
+    if wanted != answered:
+        missing, extra = len(set(wanted) - set(answered)), len(set(answered) - set(wanted))
+        repeated = len(answered) - len(set(answered))
         yield (
-            f"{path}: {len(found)} predictions for {len(wanted)} test rows "
-            f"({missing} missing, {extra} of other rows, {len(found) - len(set(found))} repeated, or in another order)"
+            f"{path}: {len(answered)} predictions for {len(wanted)} test rows "
+            f"({missing} missing, {extra} of other rows, {repeated} repeated, or in another order)"
         )
         return
     for number, (row, prediction) in enumerate(zip(test, predictions, strict=True), 1):

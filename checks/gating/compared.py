@@ -57,7 +57,7 @@ class PairedGate(ScoreGate, abc.ABC):
         margin: float
 
     def impossible(self, name: str, params: GateParams) -> str | None:
-        """The metric must be among the scorers, and the reference must be evaluated."""
+        """Return the metric must be among the scorers, and the reference must be evaluated."""
         if problem := super().impossible(name, params):
             return problem
         if self.suite is not None:
@@ -83,28 +83,26 @@ class PairedGate(ScoreGate, abc.ABC):
     def explained(
         self, asks: str, refuted: str, change: str, finding: Finding, verdict: Verdict
     ) -> Explained:
-        """The lines that all these kinds share, around those of the kind itself."""
+        """Return the lines that all these kinds share, around those of the kind itself."""
+        beside = (
+            "" if self.suite else f"/candidate.jsonl beside {finding.against or self.against}.jsonl"
+        )
         return Explained(
             asks,
             explain_test(finding, verdict, self.confidence, refuted),
             change,
-            f"{layout.COMPARISON}/differences.svg, {self._answers_of(finding.against or self.against)}",
+            f"{layout.COMPARISON}/differences.svg, {self.answers_at}{beside}",
         )
 
-    def _answers_of(self, against: str) -> str:
-        return (
-            self.answers_at
-            if self.suite
-            else f"{self.answers_at}/candidate.jsonl beside {against}.jsonl"
-        )
-
-    def explain_loss(self, where: str, place: str, finding: Finding, verdict: Verdict) -> Explained:
-        """Explain a gate that rules out a loss; ``where`` begins its question, and is empty for all rows together."""
+    def explain_loss(
+        self, slices: str, place: str, finding: Finding, verdict: Verdict
+    ) -> Explained:
+        """Explain a gate that rules out a loss; ``slices`` begins its question, and is empty for all rows together."""
         asks = (
-            f"{where}on the same {self.asked_of}, is {self.metric} not lower than that of {self.against} by "
+            f"{slices}on the same {self.asked_of}, is {self.metric} not lower than that of {self.against} by "
             f"{self.margin:g} or more, shown with {percent(self.confidence)} confidence?"
         )
-        refuted = f"the true loss{' of some slice' if where else ''} is {self.margin:g} or more"
+        refuted = f"the true loss{' of some slice' if slices else ''} is {self.margin:g} or more"
         return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)
 
     def not_asked(self, finding: Finding) -> str:
@@ -126,7 +124,7 @@ class PairedGate(ScoreGate, abc.ABC):
 
 
 def settled(case: Case, gate: PairedGate) -> Finding | Compared:
-    """The model to compare with; or the finding if there is none, or if the margin is below the noise."""
+    """Return the model to compare with; or the finding if there is none, or if the margin is below the noise."""
     other = reference(case.name, gate, case.evidence)
     if isinstance(other, Compared) and gate.margin > 0:
         noisy = (
@@ -139,7 +137,7 @@ def settled(case: Case, gate: PairedGate) -> Finding | Compared:
 
 
 def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Compared:
-    """The model to compare with. Until production runs something, ``main`` stands in for a released one.
+    """Return the model to compare with. Until production runs something, ``main`` stands in for a released one.
 
     If there is no model to compare with, the finding that says so.
     """
@@ -163,7 +161,12 @@ def reference(name: str, gate: PairedGate, evidence: Evidence) -> Finding | Comp
                 else f"{model}, which stands in for {gate.against} ({why[0]})"
             )
             if use.how == "same-model":
-                return _same(name, gate, shown)
+                # There is nothing to estimate.
+                return Finding(
+                    gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric,
+                    against=gate.against,
+                    reason=f"the same model as {shown}: no row differs{', so it is not better' * gate.better}",
+                )  # fmt: skip
             return _unlearned(name, gate, evidence, Compared(model, shown, use.merged))
         why.append(use.note)
     return Finding(
@@ -191,7 +194,7 @@ def _unlearned(
 
 
 def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | None:
-    """The finding for a reference that is not shown to know what the suite asks; None where it does.
+    """Return the finding for a reference that is not shown to know what the suite asks; None where it does.
 
     Such a suite cannot show what the candidate forgot, and every candidate would pass.
     """
@@ -212,7 +215,7 @@ def uninformed(case: Case, gate: PairedGate, against: Compared) -> Finding | Non
 
 
 def nothing_to_lose(case: Case, gate: PairedGate, against: Compared) -> Finding | None:
-    """The finding for a reference whose mean is shown to be below the margin; None where it is not.
+    """Return the finding for a reference whose mean is shown to be below the margin; None where it is not.
 
     Such a reference cannot lose the margin, and every candidate would pass. A gate does not ask about a candidate that
     is shown to be better.
@@ -230,14 +233,6 @@ def nothing_to_lose(case: Case, gate: PairedGate, against: Compared) -> Finding 
     )  # fmt: skip
 
 
-def _same(name: str, gate: PairedGate, shown: str) -> Finding:
-    """The finding for a reference that is the candidate itself: there is nothing to estimate."""
-    return Finding(
-        gate=name, kind=gate.kind, status="fail" if gate.better else "pass", metric=gate.metric, against=gate.against,
-        reason=f"the same model as {shown}: no row differs{', so it is not better' if gate.better else ''}",
-    )  # fmt: skip
-
-
 def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
     """As ``_noise``, by what params.yaml says of the suite: `lockstep calibrate` does not run it."""
     suite = case.params.suites.get(gate.suite or "")
@@ -251,7 +246,7 @@ def _declared_noise(case: Case, gate: PairedGate) -> Finding | None:
 
 
 def _noise(name: str, gate: PairedGate, evidence: Evidence) -> Finding | None:
-    """The finding for a margin that is below the noise of one unchanged model."""
+    """Return the finding for a margin that is below the noise of one unchanged model."""
     todo = "run `lockstep calibrate`"
     noise = evidence.reports.noise
     evaluation = evidence.need(evidence.reports.evaluation, layout.EVALUATION)

@@ -6,25 +6,22 @@ It defines one subclass of ``ChatTemplate``.
 
 from typing import ClassVar
 
-from checks.kinds.registry import Registry, Unfit
+from checks.kinds.registry import Named, Registry, Unfit
 
 
-class ChatTemplate:
+class ChatTemplate(Named):
     """A chat template in Jinja. Servers render it too, some with another Jinja: use tags that every Jinja has.
 
     It must render a prompt alike with and without its answer, and end an answer in one token. A line end right after a
     tag ``{% … %}`` is dropped: write ``{{ '\\n' }}`` there.
     """
 
-    name: ClassVar[str]  # The name in params.yaml.
     tokens: ClassVar[tuple[str, ...]]  # each must be one token of the model's tokenizer
     text: ClassVar[str]
 
 
 def _name(template: type[ChatTemplate]) -> str:
-    missing = [
-        attribute for attribute in ("name", "tokens", "text") if not hasattr(template, attribute)
-    ]
+    missing = [attribute for attribute in ("tokens", "text") if not hasattr(template, attribute)]
     if missing:
         raise Unfit(f"does not set {', '.join(missing)}")
     return template.name

@@ -160,7 +160,6 @@ class GateKind(Section, abc.ABC):
 
     def impossible(self, name: str, params: GateParams) -> str | None:
         """Why the gate called ``name`` can never be decided with ``params``, as "path: problem|fix"; None if it can."""
-        del name, params
         return None
 
 
@@ -183,11 +182,11 @@ class ScoreGate(GateKind, abc.ABC):
 
     @model_serializer(mode="wrap")
     def _without_no_suite(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = plain(self)
-        for name in ("suite", "assisted_by"):
-            if fields.get(name) is None:
-                fields.pop(name, None)
-        return fields
+        return {
+            name: value
+            for name, value in plain(self).items()
+            if value is not None or name not in ("suite", "assisted_by")
+        }
 
     @property
     def asked_of(self) -> str:
@@ -196,7 +195,7 @@ class ScoreGate(GateKind, abc.ABC):
 
     @property
     def answers_at(self) -> str:
-        """The folder or file with what each sample got, for a person who looks."""
+        """Return the folder or file with what each sample got, for a person who looks."""
         return (
             layout.PREDICTIONS.as_posix()
             if self.suite is None
@@ -204,7 +203,7 @@ class ScoreGate(GateKind, abc.ABC):
         )
 
     def impossible(self, name: str, params: GateParams) -> str | None:
-        """The metric must be scored."""
+        """Return the metric must be scored."""
         if self.suite is None:
             return not_scored(name, self.metric, params)
         suite = params.suites.get(self.suite)
@@ -274,7 +273,7 @@ def small(p: float) -> float:
 
 
 def corrected(level: float, p: float, p_holm: float) -> float:
-    """The level at which ``p`` decides as ``p_holm`` does at ``level``: bounds at it agree with the decision."""
+    """Return the level at which ``p`` decides as ``p_holm`` does at ``level``: bounds at it agree with the decision."""
     return level * p / p_holm if p > 0 else level
 
 
@@ -290,7 +289,10 @@ def explain_test(finding: Finding, verdict: Verdict, confidence: float, refuted:
     """How a test decided; ``refuted`` is the hypothesis that its p belongs to."""
     if finding.p is None:
         return "without a test: it was never asked, for the reason above"
-    tests = len({_claim(other) for other in verdict.findings if other.p is not None})
+    # Gates with the same test against the same model have the same result, and count as one.
+    fields = ("kind", "suite", "metric", "bound", "value", "low", "high", "p")
+    asked = (other for other in verdict.findings if other.p is not None)
+    tests = len({tuple(getattr(other, field) for field in fields) for other in asked})
     return (
         f"by {finding.method}, one-sided, each group of rows one cluster; p is that {refuted}, corrected over "
         f"the {tests} tests of this verdict, and passes at {1 - confidence:.3g} or less"
@@ -306,20 +308,6 @@ def explain_rows(finding: Finding) -> str:
         f" in {groups} groups like these" if groups else " like these"
     )
     return f"about {rows} would decide {ALONE}; "
-
-
-def _claim(finding: Finding) -> tuple[object, ...]:
-    """Return what is tested: gates with the same test against the same model have the same result and count as one."""
-    return (
-        finding.kind,
-        finding.suite,
-        finding.metric,
-        finding.bound,
-        finding.value,
-        finding.low,
-        finding.high,
-        finding.p,
-    )
 
 
 def _name(kind: type[GateKind]) -> str:
@@ -338,7 +326,7 @@ def policy_digest(gates: Mapping[str, Gate]) -> str:
 
 
 def decided_at(gates: Mapping[str, Gate], looks: int = 1) -> dict[str, Gate]:
-    """The gates with the confidence at which they decide.
+    """Return the gates with the confidence at which they decide.
 
     A gate of kind ``looks`` divides the error of every test among the models that the test split may judge
     (Bonferroni): 95 % for 20 models is 99.75 % for each. The same models are asked the samples of suites, and people

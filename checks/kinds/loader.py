@@ -38,12 +38,11 @@ class Loader(Section):
         """
 
     def rules_before(self) -> tuple[Rule, ...]:
-        """The loader's own rules that run before those of prepare.rules."""
+        """Return the loader's own rules that run before those of prepare.rules."""
         return ()
 
     def rules_after(self, seed: int) -> tuple[Rule, ...]:
-        """The loader's own rules that run after those of prepare.rules. ``seed``: prepare.seed."""
-        del seed
+        """Return the loader's own rules that run after those of prepare.rules. ``seed``: prepare.seed."""
         return ()
 
 

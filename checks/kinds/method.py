@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from checks.kinds.registry import Registry, Unfit, tag
 from checks.kinds.scorer import ScorerKind
-from checks.records.identity import CommitHash
+from checks.records.record import CommitHash
 from checks.records.rows import Row
 from checks.records.sections import Positive, Section, Strings
 
@@ -457,15 +457,15 @@ class Train(Section):
 
     @classmethod
     def extra(cls) -> tuple[str, ...]:
-        """The columns of ``Row.extra`` that it needs."""
+        """Return the columns of ``Row.extra`` that it needs."""
         return tuple(name for name in cls.columns if name not in OF_EVERY_ROW)
 
     def steps(self, rows: int) -> int:
-        """The number of optimiser steps of the whole training on ``rows`` rows."""
+        """Return the number of optimiser steps of the whole training on ``rows`` rows."""
         return self.max_steps or math.ceil((self.epochs or 1) * self.steps_of_epoch(rows))
 
     def steps_of_epoch(self, rows: int) -> int:
-        """The number of optimiser steps of one pass over ``rows`` rows; an incomplete last batch counts."""
+        """Return the number of optimiser steps of one pass over ``rows`` rows; an incomplete last batch counts."""
         return max(
             1,
             math.ceil(

@@ -16,37 +16,40 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from checks.process.errors import EvidenceRefused, MachineRefused
-from checks.records.identity import Plugin as Plugin
-from checks.records.identity import PluginName as PluginName
+from checks.records.record import Plugin as Plugin
+from checks.records.record import PluginName as PluginName
 from checks.storage import digest
 
 PREFIX = "lockstep."  # Every group begins so.
 
 
 def differences(recorded: Mapping[str, Plugin]) -> list[str]:
-    """One line for each package of ``recorded`` that is not installed or has other code here.
+    """Return one line for each package of ``recorded`` that is not installed or has other code here.
 
     Imports none of them. The fix depends on the evidence, so the caller adds it.
     """
-    different = []
-    for key, wanted in sorted(recorded.items()):
-        group, _, name = key.partition(":")
-        entry = next((entry for entry in entry_points(group) if entry.name == name), None)
-        package = f"{wanted.distribution} {wanted.version}"
-        if entry is None:
-            different.append(f"plugin {key}: package {package} is not installed")
-            continue
-        try:
-            here = identity(entry)
-        except MachineRefused as refused:
-            different.append(f"plugin {key}: {refused}")
-            continue
-        if here != wanted:
-            different.append(
-                f"plugin {key}: the installed {here.distribution} {here.version} has the code "
-                f"{_short(here.sha256)}, the record is about {package} with {_short(wanted.sha256)}"
-            )
-    return different
+    lines = ((key, _difference(key, wanted)) for key, wanted in sorted(recorded.items()))
+    return [f"plugin {key}: {line}" for key, line in lines if line]
+
+
+def _difference(key: str, wanted: Plugin) -> str | None:
+    group, _, name = key.partition(":")
+    entry = next((entry for entry in entry_points(group) if entry.name == name), None)
+    package = f"{wanted.distribution} {wanted.version}"
+    try:
+        here = identity(entry) if entry else None
+    except MachineRefused as refused:
+        return str(refused)
+    if here is None:
+        return f"package {package} is not installed"
+    return (
+        None
+        if here == wanted
+        else (
+            f"the installed {here.distribution} {here.version} has the code {_short(here.sha256)}, the record is about "
+            f"{package} with {_short(wanted.sha256)}"
+        )
+    )
 
 
 def named(
@@ -66,7 +69,7 @@ def named(
 
 
 def identity(entry: metadata.EntryPoint) -> Plugin:
-    """The package of an entry point, and the current digest of its code.
+    """Return the package of an entry point, and the current digest of its code.
 
     Raises MachineRefused if the package does not record its files, or if one cannot be read.
     """
@@ -99,7 +102,7 @@ def _every_entry_point() -> Any:  # two types, by the version of Python; both ha
 
 
 def files(entry: metadata.EntryPoint) -> Iterator[tuple[str, Path]]:
-    """The code of a package: name in the manifest, and path. Raises ValueError if no RECORD lists it."""
+    """Yield the code of a package: name in the manifest, and path. Raises ValueError if no RECORD lists it."""
     record = entry.dist.read_text("RECORD") if entry.dist else None
     if entry.dist is None or not record:
         raise ValueError("has no RECORD of its files")

@@ -1,19 +1,17 @@
-"""The kinds of one group: the modules of a folder of Lockstep, those of packages, and those of a team's repository.
+"""Finds the kinds of a group, such as all scorers. Kinds come from three places:
 
-A package of a user adds a kind by an entry point. Its name is the kind's name, its value a class or a module with one
-such class:
+1. Lockstep: each file in a folder of kinds is one kind. The entry points ``lockstep_kinds`` in pyproject.toml name the
+   folders. Some of them lie in ``stages`` and ``release``, which this package may not import.
+2. A package: an entry point adds a kind. Its name is the kind's name. Its value is a class, or a module with one class:
 
-    [project.entry-points."lockstep.gates"]
-    no-secrets = "acme_gates.no_secrets"
+       [project.entry-points."lockstep.gates"]
+       no-secrets = "acme_gates.no_secrets"
 
-A team's repository adds a kind by a file in its folder ``kinds`` (``checks.kinds.team_kinds``).
+3. A team's repository: a file in its folder ``kinds`` is one kind (``checks.kinds.team_kinds``).
 
-pyproject.toml names the folders of Lockstep's own kinds: its entry points of the group ``lockstep_kinds``. So this
-package finds kinds of ``stages`` and ``release``, which stand above it, and names neither.
-
-A ``Registry`` has all kinds of a group, in an order that is the same on every machine. A kind is imported when a
-parameter names it, and is else only a name. Two kinds of one name raise nothing before ``refuse_broken``, which whoever
-reads params.yaml calls.
+A ``Registry`` lists the kinds of one group, in the same order on every machine. A kind is imported only when a
+parameter names it. If two kinds have the same name, the first one counts, and ``refuse_broken`` raises an error.
+Everything that reads params.yaml calls ``refuse_broken`` first.
 """
 
 import functools
@@ -28,7 +26,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, PydanticKnownError, core_schema
@@ -36,7 +34,7 @@ from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 from checks.kinds import plugins, team_kinds
 from checks.process import distribution
 from checks.process.errors import MachineRefused
-from checks.records.identity import Plugin
+from checks.records.record import Plugin
 
 T = TypeVar("T")
 
@@ -47,14 +45,25 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,59}")
 
 
 class Unfit(Exception):  # noqa: N818 - a finding about a package, not a malfunction
-    """An entry point or a file of a team is no kind of its group; the message completes "NAME ..."."""
+    """An entry point, or a file of a team, is not a kind of its group. The message completes "NAME ..."."""
+
+
+class Named:
+    """The base of kinds without parameters: a class is called after its file, unless it sets ``name``."""
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        """Call the class after its file."""
+        cls.name = vars(cls).get("name") or re.split(r"[./]", cls.__module__)[-1].replace("_", "-")
 
 
 class Registry(Generic[T]):
-    """All kinds of one group by name: Lockstep's, then those of packages and of the team.
+    """The kinds of one group by name: first Lockstep's, then those of packages, then those of the team.
 
-    It annotates a parameter that names a kind, ``Annotated[str, RULES]``, or a section, ``Annotated[Loader, LOADERS]``.
-    A kind is imported when a parameter names it, and MachineRefused is raised if it then cannot be used.
+    A registry annotates a parameter that is the name of a kind, as in ``Annotated[str, RULES]``, or a parameter that is
+    the section of a kind, as in ``Annotated[Loader, LOADERS]``. When a value names a kind, the kind is imported. If it
+    cannot be used, MachineRefused is raised.
     """
 
     def __init__(
@@ -67,12 +76,14 @@ class Registry(Generic[T]):
         own: bool = True,
         hyphen: str = "-",
     ) -> None:
-        """Declare the kinds of ``group``, each a class below ``base``, which is ``T``.
+        """Declare the kinds of ``group``: each is a class below ``base``, which is ``T``.
 
-        Every module directly in the group's folder is a kind, unless its name begins with ``_``. The kind has the
-        module's name, with ``hyphen`` for ``_``. ``name_of`` gives the name that the class itself says, and raises
-        Unfit for a class that is no kind; None: ``tag``. ``field``: the parameter that names the kind. ``own``:
-        Lockstep has kinds of the group.
+        In the group's folder every module is a kind, unless its name begins with ``_``. The kind is called after its
+        module, with ``hyphen`` in place of ``_``.
+
+        ``name_of`` returns the name that a class gives itself, and raises Unfit for a class that is not a kind. The
+        default is ``tag``. ``field`` is the parameter that names the kind. ``own`` is False for a group in which
+        Lockstep has no kinds.
         """
         self.group = group
         self._base = base
@@ -85,9 +96,9 @@ class Registry(Generic[T]):
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Return the schema of a parameter: the name of a kind, or a section whose ``field`` selects the kind.
+        """Return the schema of a parameter that is a kind's name, or a section in which ``field`` names the kind.
 
-        Without the name, a section is of the first kind whose model has a default for it.
+        A section that names no kind is of the first kind whose model has a default for ``field``.
         """
         if source is str:
             names = core_schema.literal_schema(list(self.names))
@@ -96,12 +107,15 @@ class Registry(Generic[T]):
 
     @property
     def kinds(self) -> Mapping[str, type[T]]:
-        """The kinds by name, each imported when it is looked up. One from outside is iterated over only after that."""
+        """Return the kinds by name. A kind is imported when it is looked up.
+
+        Iterating gives Lockstep's kinds, and of the others those that were looked up before.
+        """
         return self._all.kinds
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of every kind. None is imported for it."""
+        """Return the name of every kind. None is imported for it."""
         return tuple(self._all.kinds.added)
 
     def annotation(self, name: str) -> Any:
@@ -120,7 +134,7 @@ class Registry(Generic[T]):
         return name
 
     def _validated(self, value: Any) -> Any:
-        """Return the section that the kind which ``value`` names makes of it. Raises the errors of a tagged union."""
+        """Validate ``value`` by the kind that it names. Raises the same errors as a tagged union of pydantic."""
         if isinstance(value, self._base):
             return value
         if not isinstance(value, dict):
@@ -159,12 +173,12 @@ class Registry(Generic[T]):
 
     @property
     def outside(self) -> Mapping[str, metadata.EntryPoint]:
-        """The entry points of kinds from packages."""
+        """Return the entry points of kinds from packages."""
         return self._all.outside
 
     @property
     def broken(self) -> tuple[tuple[str, str], ...]:
-        """The kinds from outside that have the name of another, as (problem, fix); they are not in ``kinds``."""
+        """Return the kinds from outside that have the name of another, as (problem, fix); they are not in ``kinds``."""
         return self._all.broken
 
     def plugins(self, names: Iterable[str]) -> dict[str, Plugin]:
@@ -199,7 +213,7 @@ class Registry(Generic[T]):
 
 
 class _Kinds(Mapping[str, type[Any]]):
-    """Kinds by name, each loaded when it is looked up. One from outside is iterated over only after that."""
+    """Kinds by name, as ``Registry.kinds`` returns them."""
 
     def __init__(
         self, added: Mapping[str, "_Added"], load: Callable[["_Added"], type[Any]]
@@ -221,7 +235,7 @@ class _Kinds(Mapping[str, type[Any]]):
 
 
 class _Later(NamedTuple):
-    """Annotates a value that a kind validates, of which neither is known before."""
+    """Annotates a value of a kind that is found only when the value, or the JSON schema, is asked for."""
 
     validated: Callable[[Any], Any]
     schema: Callable[[], CoreSchema]
@@ -229,8 +243,7 @@ class _Later(NamedTuple):
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Return a schema that asks for the kind when a value, or a JSON schema, is asked for."""
-        del source, handler
+        """Return a schema that finds the kind late."""
 
         def described(schema: Any, handler: Any) -> Any:
             del schema
@@ -248,7 +261,7 @@ class _All(NamedTuple):
 
 
 class _Added(NamedTuple):
-    """A kind that is not loaded yet. ``by`` says who adds it; ``rename`` and ``repair`` fix problems."""
+    """A kind that is not loaded yet. ``by``: who adds it. ``rename`` and ``repair``: the fixes that refusals name."""
 
     name: str
     by: str
@@ -292,7 +305,7 @@ _declared: dict[str, Registry[Any]] = {}
 
 
 def refuse_broken() -> None:
-    """Raise MachineRefused with every kind from outside that has the name of another, or a file in a wrong place."""
+    """Raise MachineRefused if kinds have the same name, or a file of the team lies in a wrong place. Lists all."""
     broken = [kind for _, registry in sorted(_declared.items()) for kind in registry.broken]
     groups = {entry.name for entry in plugins.entry_points(_OWN)} | {*map(_folder_name, _declared)}
     broken += team_kinds.misplaced(groups)
@@ -302,7 +315,7 @@ def refuse_broken() -> None:
 
 
 def tag(model: type[BaseModel], key: str = "kind") -> str:
-    """The name of a kind whose parameters have the field ``kind: Literal["name"]``. Raises Unfit without one."""
+    """Return the name of a kind whose parameters have the field ``kind: Literal["name"]``. Raises Unfit without one."""
     field = model.model_fields.get(key)
     names = get_args(field.annotation) if field else ()
     if len(names) != 1 or not isinstance(names[0], str):
@@ -311,7 +324,7 @@ def tag(model: type[BaseModel], key: str = "kind") -> str:
 
 
 def _class_in(named: object, base: type) -> type[Any]:
-    """Return the class below ``base`` that a module defines, or that an entry point names. Raises Unfit for another."""
+    """Return the class below ``base`` that a module defines or an entry point names. Raises Unfit if there is none."""
     below = f"{base.__module__}.{base.__name__}"
     if isinstance(named, ModuleType):
         classes = [

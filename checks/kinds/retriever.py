@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, NoReturn
 
 from checks.kinds.registry import Registry
-from checks.records.sections import Section, Source
+from checks.records.sections import Section, Source, sources_in
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ class RetrieverKind(Section, abc.ABC):
     @property
     def sources(self) -> Mapping[str, Source]:
         """Return what it needs, such as the folder of its embedder, by the path of its parameter."""
-        return {}
+        return sources_in(self)
 
     @property
     def folders(self) -> frozenset[str]:

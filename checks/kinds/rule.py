@@ -8,11 +8,11 @@ only inside functions, because the release tool reads params.yaml without them.
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 from checks.data.drafts import Draft, parted
 from checks.formats.data_reports import RuleCount
-from checks.kinds.registry import Registry, Unfit
+from checks.kinds.registry import Named, Registry, Unfit
 
 
 class Detects(Protocol):
@@ -27,21 +27,20 @@ class Numbers(Protocol):
 
     @property
     def max_prompt_words(self) -> int:
-        """The most words of a prompt."""
+        """Return the most words of a prompt."""
 
     @property
     def personal_data(self) -> Detects | None:
         """Return what counts as personal data; None: nothing is looked for."""
 
 
-class Rule:
-    """A rule. A subclass sets ``name`` and ``does``, and defines exactly one of ``fix``, ``drop`` and ``among``.
+class Rule(Named):
+    """A rule. A subclass sets ``does``, and defines exactly one of ``fix``, ``drop`` and ``among``.
 
     ``fix`` returns the fixed draft. ``drop`` says whether to drop a draft. ``among`` decides for all drafts together. A
     rule is pure, and its result does not depend on the order of the drafts.
     """
 
-    name: ClassVar[str]
     does: ClassVar[str]  # Says in a few words what the rule does, for the documentation.
     # A finished row still shows the defect, so that validate can look for it.
     in_rows: ClassVar[bool] = True
@@ -73,7 +72,7 @@ class Rule:
 
 
 def apply_rule(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[Draft]]:
-    """The remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
+    """Return the remaining drafts, and the drafts that the rule fixed or dropped, as they were before."""
     if rule.fix:
         fixed = [rule.fix(draft) for draft in drafts]
         return fixed, [
@@ -85,16 +84,15 @@ def apply_rule(rule: Rule, drafts: Sequence[Draft]) -> tuple[list[Draft], list[D
 
 
 def _name(rule: type[Rule]) -> str:
-    if not isinstance(name := getattr(rule, "name", None), str) or not isinstance(
-        getattr(rule, "does", None), str
-    ):
-        raise Unfit("does not set name and does")
+    if not isinstance(getattr(rule, "does", None), str):
+        raise Unfit("does not set does, which says what it does")
     if (rule.fix, rule.drop, rule.among).count(None) != 2:
         raise Unfit("does not define exactly one of fix, drop and among")
-    return name
+    return rule.name
 
 
 RULES: Registry[Rule] = Registry("lockstep.rules", Rule, _name)
+RuleName = Annotated[str, RULES]  # a file of checks/rules says what each does
 
 
 class _Rules(Mapping[str, Rule]):

@@ -35,7 +35,15 @@ from checks.kinds.registry import Registry
 from checks.kinds.retriever import Encode, Relate, no_model
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row
-from checks.records.sections import Log, Positive, Section, Source, stricter
+from checks.records.sections import (
+    Log,
+    Positive,
+    Section,
+    Source,
+    problems,
+    sources_in,
+    stricter,
+)
 from checks.storage import files, layout
 
 
@@ -111,6 +119,10 @@ class SuiteKind(Section, abc.ABC):
     """The parameters of a suite in params.yaml, and how its scores are made."""
 
     ability: ClassVar[bool] = True  # whether its scores say what a model can do
+    # The kind of gate that asks its metrics without a scale.
+    asked_by: ClassVar[str] = "remembers"
+    # Whether gates score its answers again, by ``score``. Else its scores are witnessed.
+    recomputed: ClassVar[bool] = False
 
     kind: str
 
@@ -120,49 +132,39 @@ class SuiteKind(Section, abc.ABC):
         """Return what gates may name, with its scale. None: any number from 0 up, and less is better."""
 
     @property
-    def asked_by(self) -> str:
-        """The kind of gate that asks its metrics without a scale."""
-        return "remembers"
-
-    @property
     @abc.abstractmethod
     def evidence(self) -> SourceClass:
         """Return what the scores rest on."""
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The pinned files that ``scored`` reads, by name; refusals call one ``suites.NAME.<its name>``."""
-        return {}
+        """Return the pinned files that ``scored`` reads; refusals call one ``suites.NAME.<path of its parameter>``."""
+        return sources_in(self)
 
     @property
     def folders(self) -> frozenset[str]:
-        """The names of ``sources`` that are folders; each other one is a file."""
+        """Return the names of ``sources`` that are folders; each other one is a file."""
         return frozenset()
 
     @property
     @abc.abstractmethod
     def scores_of(self) -> Sequence[Role]:
-        """The models that it has scores of, where there are such models."""
+        """Return the models that it has scores of, where there are such models."""
 
     @property
     def judged_by(self) -> str | None:
-        """The kind of its judge; None: it has none."""
+        """Return the kind of its judge; None: it has none."""
         return None
 
     @property
     def scored_by(self) -> Sequence[str]:
-        """The kinds of its scorers."""
+        """Return the kinds of its scorers."""
         return ()
 
     @property
     def retrieved_by(self) -> str | None:
-        """The kind of its retriever; None: it has none."""
+        """Return the kind of its retriever; None: it has none."""
         return None
-
-    @property
-    def recomputed(self) -> bool:
-        """Whether gates score its answers again, by ``score``; else its scores are witnessed."""
-        return False
 
     def score(self, metric: str, answer: str, reference: str) -> float:
         """The score of an answer by ``metric``, for a kind that is ``recomputed``. Raises ParamsRefused as a scorer."""
@@ -174,12 +176,12 @@ class SuiteKind(Section, abc.ABC):
         self, given: Sequence[SuiteAnswer]
     ) -> Iterator[tuple[SuiteAnswer, str, float]]:
         """Every score that ``given`` answers give, with its metric, for a kind that is ``recomputed``."""
-        for answer in given:
-            for metric in self.scales:
+        for metric in self.scales:
+            for answer in given:
                 yield answer, metric, self.score(metric, answer.answer, answer.reference)
 
     def to_judge(self, given: Iterable[SuiteAnswer]) -> Iterable[SuiteAnswer]:
-        """Those of ``given`` that people and judges are asked about: one answer of each model to each sample."""
+        """Return those of ``given`` that people and judges are asked about: one answer of each model to each sample."""
         return given
 
     @property
@@ -193,21 +195,19 @@ class SuiteKind(Section, abc.ABC):
         return None
 
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
-        """The mean, as a share, of a model that knows nothing; None: it is not known.
+        """Return the mean, as a share, of a model that knows nothing; None: it is not known.
 
         ``references``: those of the samples, for a ``recomputed`` kind; else there are none.
         """
-        del metric, references
         return None
 
     def impossible(self, name: str, suites: Mapping[str, "SuiteKind"]) -> str | None:
         """Why the suite called ``name`` cannot be made beside ``suites``, as "path: problem|fix"; None: it can."""
-        del name, suites
         return None
 
     @property
     def draw(self) -> Draw | None:
-        """The rows on which people compare two models' answers: gates then ask the metric ``human`` alone.
+        """Return the rows on which people compare two models' answers: gates then ask the metric ``human`` alone.
 
         None: people compare none.
         """
@@ -224,7 +224,6 @@ class SuiteKind(Section, abc.ABC):
 
     def size_of(self, metric: str, test_rows: int) -> int:
         """How many of them ``metric`` scores."""
-        del metric
         return self.size(test_rows)
 
     @abc.abstractmethod
@@ -259,12 +258,11 @@ class ScaledSuite(BoundedSuite, abc.ABC):
 
     @property
     def scales(self) -> Mapping[str, Scale | None]:
-        """Those of ``metrics``."""
+        """Return those of ``metrics``."""
         return self.metrics
 
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
         """As declared with the scale: nothing here says how many choices a question had."""
-        del references
         scale = self.metrics[metric]
         return (
             None if scale.chance is None else (scale.chance - scale.low) / (scale.high - scale.low)
@@ -284,14 +282,17 @@ class AskedSuite(SuiteKind, abc.ABC):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            yield (
-                "models: must name the candidate, and each model once|name candidate, and base or main"
+
+        return problems(
+            (
+                "candidate" not in self.models or len(set(self.models)) < len(self.models),
+                "models: must name the candidate, and each model once|name candidate, and base or main",
             )
+        )
 
     @property
     def scores_of(self) -> Sequence[Role]:
-        """The models that it asks."""
+        """Return the models that it asks."""
         return self.models
 
 
@@ -307,7 +308,6 @@ class SizedSuite(SuiteKind, abc.ABC):
 
     def size(self, test_rows: int) -> int:
         """As it is declared."""
-        del test_rows
         return self.samples
 
 
@@ -321,17 +321,12 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if "candidate" not in self.logs:
-            yield "logs: has none of the candidate|add it"
 
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """The logs."""
-        return {f"logs.{role}": source for role, source in self.logs.items()}
+        return problems(("candidate" not in self.logs, "logs: has none of the candidate|add it"))
 
     @property
     def scores_of(self) -> Sequence[Role]:
-        """The models with a log."""
+        """Return the models with a log."""
         return tuple(self.logs)
 
     def scored(self, material: Material) -> Made:

@@ -74,7 +74,6 @@ class _Source(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         """Compile the file."""
-        del fullname
         return self.source_to_code(self.get_data(self.path), self.path)
 
 
@@ -83,7 +82,6 @@ class _Alone(MetaPathFinder):
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
         """Find nothing. Raises MachineRefused for a module of the folder."""
-        del path, target
         if fullname.partition(".")[0] == layout.KINDS.name:
             raise MachineRefused(
                 f"import of {fullname}: a file of {layout.KINDS}/ cannot import another one",

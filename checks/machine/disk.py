@@ -49,7 +49,7 @@ def refusal(doing: str, places: Iterable[Path]) -> MachineRefused:
         for place in (*places, Path(tempfile.gettempdir()))
         if (size := _free(place)) is not None
     }
-    place = min(sizes, key=lambda each: sizes[each], default=None)
+    place = min(sizes, key=lambda place: sizes[place], default=None)
     if place is not None and sizes[place] < _FULL:
         return _refusal(doing, place)
     listed = " ".join(dict.fromkeys(str(place.resolve()) for place in sizes))

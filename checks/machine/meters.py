@@ -15,9 +15,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from checks.formats.energy import MEMORY, Counted, Energy, Kind
 from checks.process import distribution
@@ -27,17 +27,9 @@ ALL = ("all",)  # This selects every GPU.
 _SECONDS = 10.0  # This is the time between two readings.
 
 
-class _Source(NamedTuple):
-    """A kind of counter. ``most_watts``: no device draws more, so a higher figure means that a counter was reset."""
-
-    devices: str
-    most_watts: float
-
-
-_SOURCES: dict[Kind, _Source] = {
-    "nvml": _Source("GPUs", 10_000.0),
-    "rapl": _Source("processors and memory", 2000.0),
-}
+_DEVICES: dict[Kind, str] = {"nvml": "GPUs", "rapl": "processors and memory"}
+# No device draws more watts, so a higher figure means that a counter was reset.
+_MOST_WATTS: dict[Kind, float] = {"nvml": 10_000.0, "rapl": 2000.0}
 
 
 class _Unmeasured(Exception):  # noqa: N818 - a result, which is recorded
@@ -56,7 +48,7 @@ class _Meter:
 
     def update(self, seconds: float) -> None:
         """Add the joules of the last ``seconds``. Raises _Unmeasured if they are not known."""
-        most = _SOURCES[self.kind].most_watts * max(seconds, 1.0)
+        most = _MOST_WATTS[self.kind] * max(seconds, 1.0)
         if self._span is not None and most > self._span:
             raise _Unmeasured(
                 f"{self.device}: was not read for {seconds:.0f} s, and may have started again unseen"
@@ -113,7 +105,7 @@ class Meters:
                 for meter in self._meters
                 if meter.joules > 0 and meter.kind not in failures and self._needed not in failures
             )
-        missing = [f"{_SOURCES[kind].devices}: {reason}" for kind, reason in failures.items()]
+        missing = [f"{_DEVICES[kind]}: {reason}" for kind, reason in failures.items()]
         devices = {counter.device for counter in counted if counter.kind == "rapl"}
         memories = {
             device if device.endswith(MEMORY) else f"{device}{MEMORY}" for device in devices
@@ -209,10 +201,9 @@ def _gpus(wanted: Sequence[str]) -> list[_Meter]:
     meters = []
     with _nvml() as nvml:
         for number, handle in enumerate(_handles(nvml, wanted)):
-            try:
+            divided = False
+            with suppress(nvml.NVMLError_NotSupported):  # Such a GPU cannot be divided.
                 divided = bool(nvml.nvmlDeviceGetMigMode(handle)[0])
-            except nvml.NVMLError_NotSupported:  # This GPU cannot be divided.
-                divided = False
             if divided:
                 raise _Unmeasured(
                     f"GPU {number}: is divided (MIG), and its counter is of all parts"

@@ -14,6 +14,11 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not a malfunc
 
     exit_code: int
 
+    def __init_subclass__(cls, exit_code: int | None = None) -> None:
+        """Give the class its exit code; None keeps that of the class above it."""
+        if exit_code is not None:
+            cls.exit_code = exit_code
+
     def __init__(self, what: str, todo: str, others: tuple[str, ...] = ()) -> None:
         super().__init__(f"{what}; {todo}")
         self.what = what
@@ -25,109 +30,73 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not a malfunc
         return type(self), (self.what, self.todo, self.others)
 
 
-class ParamsRefused(Refusal):
+class ParamsRefused(Refusal, exit_code=2):
     """params.yaml cannot be read, or says something impossible."""
 
-    exit_code = 2
 
-
-class SourceRefused(Refusal):
+class SourceRefused(Refusal, exit_code=3):
     """A base model or data source is absent, unpinned, or not the pinned bytes."""
 
-    exit_code = 3
 
-
-class DataRefused(Refusal):
+class DataRefused(Refusal, exit_code=4):
     """Rows cannot be prepared, or an expectation on the splits fails."""
 
-    exit_code = 4
 
-
-class TrainingRefused(Refusal):
+class TrainingRefused(Refusal, exit_code=5):
     """Training cannot start, its loss is not finite or diverged, or nothing was rewarded."""
 
-    exit_code = 5
 
-
-class MergeRefused(Refusal):
+class MergeRefused(Refusal, exit_code=6):
     """The adapter cannot be merged, or merged and adapter logits disagree."""
 
-    exit_code = 6
 
-
-class EvaluationRefused(Refusal):
+class EvaluationRefused(Refusal, exit_code=7):
     """A prediction is missing, or a model or scorer cannot be evaluated."""
 
-    exit_code = 7
 
-
-class EvidenceRefused(Refusal):
+class EvidenceRefused(Refusal, exit_code=8):
     """Evidence is missing, stale, unreadable, or about other bytes."""
 
-    exit_code = 8
 
-
-class MachineRefused(Refusal):
+class MachineRefused(Refusal, exit_code=9):
     """This machine lacks a package, a tool, memory, disk or a device."""
 
-    exit_code = 9
 
-
-class VerdictFailed(Refusal):
+class VerdictFailed(Refusal, exit_code=10):
     """The verdict is ``fail``."""
 
-    exit_code = 10
 
-
-class VerdictInconclusive(Refusal):
+class VerdictInconclusive(Refusal, exit_code=11):
     """The verdict is ``inconclusive``: too little evidence either way."""
 
-    exit_code = 11
 
-
-class BuildRefused(Refusal):
+class BuildRefused(Refusal, exit_code=12):
     """An image cannot be built: no pinned base, too many layers, a shard that is too large."""
 
-    exit_code = 12
 
-
-class RegistryRefused(Refusal):
+class RegistryRefused(Refusal, exit_code=13):
     """A registry does not answer, refuses, or has other bytes than it should."""
 
-    exit_code = 13
 
-
-class ServingRefused(Refusal):
+class ServingRefused(Refusal, exit_code=14):
     """A served model does not start, or fails a probe."""
 
-    exit_code = 14
 
-
-class PromotionRefused(Refusal):
+class PromotionRefused(Refusal, exit_code=15):
     """An environment may not be moved; all failed checks are listed."""
 
-    exit_code = 15
 
-
-class Outrun(Refusal):
+class Outrun(Refusal, exit_code=16):
     """Somebody else moved the branch first."""
 
-    exit_code = 16
 
-
-class RemoteRefused(Refusal):
+class RemoteRefused(Refusal, exit_code=17):
     """A git remote, GitHub or GitLab does not answer, refuses, or does not show a change that it accepted."""
 
-    exit_code = 17
 
-
-class Drifted(Refusal):
+class Drifted(Refusal, exit_code=18):
     """A mirror of git differs from it, or cannot be reached."""
 
-    exit_code = 18
 
-
-class Contradicted(Refusal):
+class Contradicted(Refusal, exit_code=19):
     """Git contradicts itself about an environment, or an environment runs a quarantined release."""
-
-    exit_code = 19

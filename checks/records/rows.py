@@ -2,40 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
-)
+from pydantic import Field, JsonValue, ValidationError, ValidationInfo, field_validator
 
-
-class Record(BaseModel):
-    """A value that steps exchange: frozen, no unknown keys, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
-
-
-class Sparse(Record):
-    """A record that omits empty fields among ``sparse`` when it is written.
-
-    So files that do not use such a field have the same bytes as before the field existed.
-    """
-
-    sparse: ClassVar[frozenset[str]] = frozenset()
-
-    @model_serializer(mode="wrap")
-    def _without_empty_fields(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {
-            name: value for name, value in handler(self).items() if value or name not in self.sparse
-        }
+from checks.records.record import Record as Record
+from checks.records.record import Sparse as Sparse
 
 
 class Function(Record):
@@ -101,7 +73,7 @@ def in_the_reference(calls: tuple[ToolCall, ...], info: ValidationInfo) -> tuple
 
 
 def request(messages: Iterable[Message]) -> str:
-    """The request: all turns except the system's, which many rows share."""
+    """Return the request: all turns except the system's, which many rows share."""
     return "\n".join(message.text for message in messages if message.role != "system")
 
 
@@ -147,7 +119,7 @@ class Row(Sparse):
 
     @property
     def answer(self) -> Message:
-        """The reference as a turn of the assistant."""
+        """Return the reference as a turn of the assistant."""
         if not self.calls:
             return Message(role="assistant", content=self.reference)
         content = self.reference.removesuffix(_written(self.calls)).removesuffix("\n")
@@ -182,7 +154,7 @@ class Row(Sparse):
 
     @property
     def prompt(self) -> str:
-        """The last user message."""
+        """Return the last user message."""
         return next(
             (m.content for m in reversed(self.messages) if m.role == "user"),
             self.messages[-1].content,
@@ -200,7 +172,7 @@ class Row(Sparse):
 
 
 def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
-    """The train rows of sources that have test rows: a source for training alone is another task."""
+    """Return the train rows of sources that have test rows: a source for training alone is another task."""
     tested = {row.origin for row in test}
     return [row for row in train if row.origin in tested]
 

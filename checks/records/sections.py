@@ -4,10 +4,12 @@ A validator's message is "problem|remedy". No field has a default that would cha
 file is either refused or off (``null``), so that a change of a class never changes what a stage computes.
 """
 
-from collections.abc import Iterator
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
+
+from checks.records.record import Consistent
+from checks.records.record import problems as problems
 
 # Which way a bound asks for more; "fewer" and "more" are of lists, a "section" is compared by its own fields.
 Way = Literal["higher", "lower", "fewer", "more", "section"]
@@ -36,22 +38,12 @@ Strings = Annotated[tuple[str, ...], Field(strict=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60)]
 
 
-class Section(BaseModel):
-    """A section of params.yaml: strict types, frozen, no unknown keys."""
+class Section(Consistent):
+    """A section of params.yaml: strict types, frozen, no unknown keys. A contradiction is written "problem|remedy"."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True
     )
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction among the parameters, as "problem|remedy". The first one refuses the section."""
-        return iter(())
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        for problem in self.contradictions():
-            raise ValueError(problem)
-        return self
 
 
 class Agreement(Section):
@@ -109,8 +101,19 @@ class Log(Source):
     ]
 
 
+def sources_in(value: object, path: str = "") -> dict[str, Source]:
+    """Return each source among the values of a section, and of the sections in it, by the path of its parameter."""
+    if isinstance(value, Source):
+        return {path: value}
+    parts = (
+        value.items() if isinstance(value, dict) else value if isinstance(value, Section) else ()
+    )
+    of_parts = [sources_in(part, f"{path}.{name}".lstrip(".")) for name, part in parts]
+    return {place: source for sources in of_parts for place, source in sources.items()}
+
+
 def directions(section: type[Section]) -> dict[str, Way]:
-    """The fields of ``section`` with the direction in which each is stricter."""
+    """Return the fields of ``section`` with the direction in which each is stricter."""
     return {
         name: mark.way
         for name, field in section.model_fields.items()

@@ -3,23 +3,17 @@
 An encoder of transformers gives the vectors; its folder is pinned, and in safetensors.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Literal
 
 from checks.evaluation.encoder import Vectors
 from checks.kinds.retriever import RetrieverKind, Search, best
-from checks.records.sections import Source
 
 
 class Dense(Vectors, RetrieverKind):
     """Ranks passages by the cosine of their vectors with the question's, compared exactly."""
 
     kind: Literal["dense"]
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """The encoder."""
-        return {"model": self.model}
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By vectors alone."""

@@ -3,7 +3,7 @@
 Cormack, Clarke and Büttcher (2009), Reciprocal Rank Fusion outperforms Condorcet and individual Rank Learning Methods.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import Field
 
 from checks.evaluation.encoder import Vectors
 from checks.kinds.retriever import RetrieverKind, Search, best
-from checks.records.sections import Positive, Source
+from checks.records.sections import Positive
 from checks.retrievers.bm25 import Words
 
 
@@ -24,11 +24,6 @@ class Hybrid(RetrieverKind):
     rank_constant: Annotated[
         Positive, Field(description="the larger, the less the first ranks count; 60 is usual")
     ]
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """The encoder."""
-        return {"dense.model": self.dense.model}
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """By both."""

@@ -9,15 +9,15 @@ the row changed after it was searched for, the record is refused.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from checks.formats.suite_report import SampleId
 from checks.kinds.retriever import RetrieverKind, Search
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Record
-from checks.records.sections import Log, Source
+from checks.records.record import Record
+from checks.records.sections import Log
 from checks.storage import files
 
 _AGAIN = "record the search again: docs/how-to/rag.md"
@@ -34,21 +34,13 @@ class Ranking(Record):
 class RecordedSearch(RetrieverKind):
     """Ranks passages as a pinned file says that another search ranked them. Nothing is searched."""
 
+    folders: ClassVar[frozenset[str]] = frozenset()  # the record is a file
+
     kind: Literal["recorded"]
     log: Annotated[
         Log,
         Field(description="JSON lines with id, question and passages: the ids of what was found"),
     ]
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """The file."""
-        return {"log": self.log}
-
-    @property
-    def folders(self) -> frozenset[str]:
-        """None: the record is a file."""
-        return frozenset()
 
     def ranked(self, search: Search, most: int) -> Iterator[list[int]]:
         """As recorded. Raises EvidenceRefused for a record of other questions or passages, or of too few."""
@@ -74,20 +66,26 @@ class RecordedSearch(RetrieverKind):
 
 def _problem(line: Ranking, search: Search, before: Mapping[str, object]) -> tuple[str, str] | None:
     """Return what is wrong with a line, and what to do about it."""
-    if (asked := search.questions.get(line.id)) is None:
-        return f"the suite's file has no row {line.id[:80]!r}", _AGAIN
-    if line.id in before:
-        return f"row {line.id[:80]!r} has a line already", "keep one of them"
-    if line.question != asked:
-        return (
-            f"row {line.id[:80]!r}: {line.question[:80]!r} was searched for, and the row asks {asked[:80]!r}",
+    row = f"row {line.id[:80]!r}"
+    asked = search.questions.get(line.id)
+    strange = next((name for name in line.passages if name not in search.passages), "")
+    rows = (
+        (asked is None, f"the suite's file has no {row}", _AGAIN),
+        (line.id in before, f"{row} has a line already", "keep one of them"),
+        (
+            line.question != asked,
+            f"{row}: {line.question[:80]!r} was searched for, and the row asks {(asked or '')[:80]!r}",
             _AGAIN,
-        )
-    if strange := next((name for name in line.passages if name not in search.passages), None):
-        return (
-            f"row {line.id[:80]!r}: no passage of the corpus is called {strange[:80]!r}",
+        ),
+        (
+            strange,
+            f"{row}: no passage of the corpus is called {strange[:80]!r}",
             "pin the passages that were searched as corpus; with a chunker, passages are called DOCUMENT#NUMBER",
-        )
-    if len(set(line.passages)) < len(line.passages):
-        return f"row {line.id[:80]!r}: has a passage twice", "name each passage once"
-    return None
+        ),
+        (
+            len(set(line.passages)) < len(line.passages),
+            f"{row}: has a passage twice",
+            "name each passage once",
+        ),
+    )
+    return next(((what, todo) for holds, what, todo in rows if holds), None)

@@ -10,7 +10,6 @@ from checks.kinds.rule import Rule
 class DropConflictingReferences(Rule):
     """Drops all rows of a request that has different answers."""
 
-    name = "drop-conflicting-references"
     does = "the same request has different answers: all are dropped"
     within_request = True
 

@@ -20,7 +20,6 @@ _CONTROL = re.compile(
 class DropControlTokens(Rule):
     """Drops rows with a text that tokenizers read as a control token."""
 
-    name = "drop-control-tokens"
     does = "a text that tokenizers read as a control token, such as <|im_end|>"
 
     def drop(self, draft: Draft) -> bool:

@@ -14,14 +14,21 @@ from checks.storage import digest
 class DropDuplicates(Rule):
     """Drops all rows but one with the same request and the same answer."""
 
-    name = "drop-duplicates"
     does = "the same request and answer: one is kept"
     of_documents = True
     within_request = True
 
     def among(self, drafts: Sequence[Draft]) -> list[bool]:
         """Whether each draft has the defect, beside the others."""
-        keys = [(*draft.asked, draft.full_reference, _extra(draft)) for draft in drafts]
+        # Two rows of preferences can differ in their further columns alone.
+        keys = [
+            (
+                *draft.asked,
+                draft.full_reference,
+                digest.of_json(dict(draft.extra)) if draft.extra else "",
+            )
+            for draft in drafts
+        ]
         alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
         for index, key in enumerate(keys):
             alike[key].append(index)
@@ -48,8 +55,3 @@ def _rank(draft: Draft) -> tuple[str, ...]:
 def _lacks_extra(draft: Draft) -> bool:
     """Whether each further column is null."""
     return all(value is None for value in draft.extra.values())
-
-
-def _extra(draft: Draft) -> str:
-    """The further columns as text: two rows of preferences can differ in these alone."""
-    return digest.of_json(dict(draft.extra)) if draft.extra else ""

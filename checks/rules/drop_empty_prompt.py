@@ -7,7 +7,6 @@ from checks.kinds.rule import Rule
 class DropEmptyPrompt(Rule):
     """Drops rows that ask nothing."""
 
-    name = "drop-empty-prompt"
     does = "the prompt is empty"
 
     def drop(self, draft: Draft) -> bool:

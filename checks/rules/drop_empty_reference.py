@@ -7,7 +7,6 @@ from checks.kinds.rule import Rule
 class DropEmptyReference(Rule):
     """Drops rows that answer nothing."""
 
-    name = "drop-empty-reference"
     does = "the reference is empty"
     of_documents = True
 

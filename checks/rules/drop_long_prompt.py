@@ -7,7 +7,6 @@ from checks.kinds.rule import Rule
 class DropLongPrompt(Rule):
     """Drops prompts with more words than ``prepare.max_prompt_words``: a manual, and no request."""
 
-    name = "drop-long-prompt"
     does = "more words than prepare.max_prompt_words are a manual, not a request"
 
     def drop(self, draft: Draft) -> bool:

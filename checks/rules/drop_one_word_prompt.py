@@ -7,7 +7,6 @@ from checks.kinds.rule import Rule
 class DropOneWordPrompt(Rule):
     """Drops prompts of one word: mostly the name of an operation of the API, and no request."""
 
-    name = "drop-one-word-prompt"
     does = "one word, mostly the name of an operation of the API, is not a request"
 
     def drop(self, draft: Draft) -> bool:

@@ -7,7 +7,6 @@ from checks.kinds.rule import Rule
 class DropPersonalData(Rule):
     """Drops rows in which ``prepare.personal_data`` finds something."""
 
-    name = "drop-personal-data"
     does = "the row has what prepare.personal_data looks for"
     of_documents = True
 

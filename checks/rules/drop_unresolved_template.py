@@ -11,7 +11,6 @@ _PLACEHOLDER = re.compile(r"\{[A-Za-z_][\w.]*\}")
 class DropUnresolvedTemplate(Rule):
     """Drops rows with a ``{placeholder}`` in the prompt, or in place of the service."""
 
-    name = "drop-unresolved-template"
     does = "the prompt or the service is a {placeholder}"
 
     def drop(self, draft: Draft) -> bool:

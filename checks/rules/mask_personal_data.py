@@ -10,14 +10,13 @@ from checks.kinds.rule import Rule
 class MaskPersonalData(Rule):
     """Puts ``[kind]`` in place of what ``prepare.personal_data`` finds in a row."""
 
-    name = "mask-personal-data"
     does = "put [kind] in place of what prepare.personal_data finds"
     of_documents = True
     # validate looks by drop-personal-data, which shows no such text.
     in_rows: ClassVar[bool] = False
 
     def fix(self, draft: Draft) -> Draft:
-        """The draft without the defect, in every text that training reads."""
+        """Return the draft without the defect, in every text that training reads."""
         wanted = self.numbers.personal_data
         if wanted is None or not wanted.count(draft):
             return draft

@@ -15,12 +15,11 @@ def _stripped(text: str) -> str:
 class StripControlCharacters(Rule):
     """Removes control and invisible characters from prompts and references."""
 
-    name = "strip-control-characters"
     does = "remove control and invisible characters"
     of_documents = True
 
     def fix(self, draft: Draft) -> Draft:
-        """The draft without the defect."""
+        """Return the draft without the defect."""
         return draft.turns_rewritten(
             **dict.fromkeys(("system", "user", "assistant", "tool", "call"), _stripped)
         )

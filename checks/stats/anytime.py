@@ -13,12 +13,14 @@ look, and observations may become known in any order that does not depend on the
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
+
+from checks.stats.roots import crossing
 
 BETS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 _EDGE = 1 - 1e-9  # bounds lie strictly between -1 and 1
@@ -44,7 +46,7 @@ class Stream:
         return cls(values, counts.astype(np.float64))
 
     def log_e_above(self, bound: float) -> NDArray[np.float64]:
-        """The logarithm of the wealth against a mean of ``bound`` or less, for each row of counts.
+        """Return the logarithm of the wealth against a mean of ``bound`` or less, for each row of counts.
 
         Raises ValueError if ``bound`` is not between -1 and 1.
         """
@@ -68,12 +70,14 @@ class Stream:
         return math.exp(-max(0.0, float(self.log_e_above(bound))))
 
     def p_below(self, bound: float) -> float:
-        """The same of the hypothesis that the mean is ``bound`` or more."""
+        """Return the same of the hypothesis that the mean is ``bound`` or more."""
         return self.mirrored().p_above(-bound)
 
     def low(self, alpha: float) -> float:
         """A bound that the mean lies above. The chance that this is false at any of all looks is at most ``alpha``."""
-        return _crossing(self.p_above, alpha)
+        return crossing(
+            lambda bound: self.p_above(bound) - alpha, -_EDGE, _EDGE, ends=(-1.0, 1.0), xtol=1e-9
+        )
 
     def high(self, alpha: float) -> float:
         """A bound that the mean lies below, as ``low``."""
@@ -87,12 +91,3 @@ def running(observations: NDArray[np.float64], bound: float) -> NDArray[np.float
     for bet in BETS:
         np.logaddexp(wealth, np.log1p(bet * gains).cumsum(axis=-1), out=wealth)
     return wealth - math.log(len(BETS))
-
-
-def _crossing(p: Callable[[float], float], alpha: float) -> float:
-    """Where ``p``, which rises with its bound, is ``alpha``."""
-    from scipy.optimize import brentq
-
-    if p(-_EDGE) >= alpha:
-        return -1.0
-    return float(brentq(lambda bound: p(bound) - alpha, -_EDGE, _EDGE, xtol=1e-9))

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
+import scipy  # It loads its parts when they are used.
 from numpy.typing import NDArray
 
 from checks.process import distribution
@@ -65,18 +66,18 @@ class Ordinary(NamedTuple):
 
     def p(self, statistic: float) -> float:
         """Of the hypothesis that a window with at least this statistic is as the others."""
-        from scipy.special import stdtr
-
         if self.deviation < _SAME:
             return float(statistic <= self.mean + _SAME)
-        return float(stdtr(self.windows - 1, (self.mean - statistic) / self.deviation))
+        return float(
+            scipy.special.stdtr(self.windows - 1, (self.mean - statistic) / self.deviation)
+        )
 
     def seen(self, level: float) -> float:
-        """The statistic that gives a p-value of ``level`` with 80 % power."""
-        from scipy.special import ndtri, stdtrit
-
+        """Return the statistic that gives a p-value of ``level`` with 80 % power."""
         return (
-            self.mean + float(stdtrit(self.windows - 1, 1 - level) + ndtri(POWER)) * self.deviation
+            self.mean
+            + float(scipy.special.stdtrit(self.windows - 1, 1 - level) + scipy.special.ndtri(POWER))
+            * self.deviation
         )
 
 
@@ -105,7 +106,7 @@ class Separation(NamedTuple):
         return self.auc - 0.5 if self.sided == 1 else abs(self.auc - 0.5)
 
     def detectable(self, level: float) -> float | None:
-        """The AUC above 0.5 that is seen with 80 % power; None: none is."""
+        """Return the AUC above 0.5 that is seen with 80 % power; None: none is."""
         variance = self.design * (self.n + self.m + 1) / (12 * self.n * self.m)
         sees = self._quantiles(level) * math.sqrt(variance)
         if self.ordinary is not None:
@@ -120,14 +121,14 @@ class Separation(NamedTuple):
         return math.ceil((self.m + 1) / (room * self.m - 1)) if room * self.m > 1 else None
 
     def beside(self, earlier: Sequence["Separation"]) -> Self:
-        """The same, held against ``earlier`` windows: the larger of both p-values."""
+        """Return the same, held against ``earlier`` windows: the larger of both p-values."""
         ordinary = Ordinary.of([window.statistic for window in earlier])
         return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
     def _quantiles(self, level: float) -> float:
-        from scipy.special import ndtri, stdtrit
-
-        return float(stdtrit(self.freedom, 1 - level / self.sided) + ndtri(POWER))
+        return float(
+            scipy.special.stdtrit(self.freedom, 1 - level / self.sided) + scipy.special.ndtri(POWER)
+        )
 
 
 class Shift(NamedTuple):
@@ -167,15 +168,17 @@ class Shift(NamedTuple):
         return math.ceil(size * self.m / (self.m - size)) if size < self.m else None
 
     def beside(self, earlier: Sequence["Shift"]) -> Self:
-        """The same, held against ``earlier`` windows: the larger of both p-values."""
+        """Return the same, held against ``earlier`` windows: the larger of both p-values."""
         ordinary = Ordinary.of([window.statistic for window in earlier])
         return self._replace(p=max(self.p, ordinary.p(self.statistic)), ordinary=ordinary)
 
     def _noncentral(self, level: float) -> float:
-        from scipy.special import chndtrinc, fdtri
-
         freedom, below = self.freedom
-        return float(chndtrinc(freedom * fdtri(freedom, below, 1 - level), freedom, 1 - POWER))
+        return float(
+            scipy.special.chndtrinc(
+                freedom * scipy.special.fdtri(freedom, below, 1 - level), freedom, 1 - POWER
+            )
+        )
 
 
 def separation(
@@ -186,13 +189,10 @@ def separation(
 
     ``clusters``: of the values of both. The interval is Obuchowski's, each end at ``confidence``.
     """
-    from scipy.special import stdtr, stdtrit
-    from scipy.stats import rankdata, tiecorrect
-
     n, m = len(window), len(reference)
-    ranks = rankdata(np.concatenate([window, reference]))
-    ours = (ranks[:n] - rankdata(window)) / m
-    theirs = 1 - (ranks[n:] - rankdata(reference)) / n
+    ranks = scipy.stats.rankdata(np.concatenate([window, reference]))
+    ours = (ranks[:n] - scipy.stats.rankdata(window)) / m
+    theirs = 1 - (ranks[n:] - scipy.stats.rankdata(reference)) / n
     auc = float(ours.mean())
     variances, freedoms = zip(
         _of_mean(ours, clusters[0], m), _of_mean(theirs, clusters[1], n), strict=True
@@ -200,9 +200,13 @@ def separation(
     variance = sum(variances)
     freedom = max(0.01, min(freedoms))
     alone = (n + m + 1) / (12 * n * m)
-    null = max(variance, alone * float(tiecorrect(ranks)))
-    half = float(stdtrit(freedom, confidence)) * math.sqrt(variance)
-    p = float(stdtr(freedom, (0.5 - auc if sided == 1 else -abs(auc - 0.5)) / math.sqrt(null)))
+    null = max(variance, alone * float(scipy.stats.tiecorrect(ranks)))
+    half = float(scipy.special.stdtrit(freedom, confidence)) * math.sqrt(variance)
+    p = float(
+        scipy.special.stdtr(
+            freedom, (0.5 - auc if sided == 1 else -abs(auc - 0.5)) / math.sqrt(null)
+        )
+    )
     return Separation(
         auc, max(0.0, auc - half), min(1.0, auc + half), min(1.0, sided * p), n, m, sided, max(1.0, null / alone),
         freedom,
@@ -212,7 +216,7 @@ def separation(
 def _of_mean(
     values: NDArray[np.float64], clusters: Sequence[str], others: int
 ) -> tuple[float, float]:
-    """The variance of the mean of ``values`` that come in clusters, and its degrees of freedom (Kish, 1965)."""
+    """Return the variance of the mean of ``values`` that come in clusters, and its degrees of freedom (Kish, 1965)."""
     codes = np.unique(clusters, return_inverse=True)[1]
     sizes, count, n = np.bincount(codes), int(codes.max()) + 1, len(values)
     totals = np.bincount(codes, values - values.mean())
@@ -223,7 +227,7 @@ def _of_mean(
 def texts(
     window: Sequence[Text], reference: Sequence[Text], confidence: float
 ) -> Separation | None:
-    """The classifier's test of two samples of different texts; None where one is too small or has no words.
+    """Return the classifier's test of two samples of different texts; None where one is too small or has no words.
 
     The hash of a text's cluster decides which half it is in, so the same texts always give the same result. Where both
     sides have each text once, one that was learned is not ranked: it can only be of the other side. Raises
@@ -237,7 +241,7 @@ def texts(
         raise MachineRefused(
             "scikit-learn is not installed, and a test of texts needs it", todo
         ) from error
-    sides = [_sampled(side) for side in (window, reference)]
+    sides = [sorted(side, key=lambda text: _hash(text.id))[:MOST] for side in (window, reference)]
     ours, theirs = ([text for text in side if _half(text.cluster) == 0] for side in sides)
     once = all(len({text.text for text in side}) == len(side) for side in sides)
     known = {text.text for text in (*ours, *theirs)} if once else set[str]()
@@ -272,10 +276,7 @@ def texts(
 
 
 def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float) -> Shift | None:
-    """The test of the labels of two samples; None where fewer than two are common enough."""
-    from scipy.special import chndtrinc, fdtrc
-    from scipy.stats import chi2
-
+    """Return the test of the labels of two samples; None where fewer than two are common enough."""
     n, m = len(window), len(reference)
     if not n or not m:
         return None
@@ -308,14 +309,15 @@ def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float)
 
     def effect(tail: float) -> float:
         """Of which a statistic as small as this has the probability ``tail``."""
-        if chi2.cdf(statistic, freedom) <= tail:
+        if scipy.stats.chi2.cdf(statistic, freedom) <= tail:
             return 0.0
-        return math.sqrt(float(chndtrinc(statistic, freedom, tail)) / size)
+        return math.sqrt(float(scipy.special.chndtrinc(statistic, freedom, tail)) / size)
 
     moved = sorted(zip(names, *shares.tolist(), strict=True), key=lambda s: -abs(s[1] - s[2]))
     return Shift(
         math.sqrt(max(0.0, statistic - freedom) / size), effect(confidence), effect(1 - confidence),
-        float(fdtrc(freedom, below, statistic / freedom)), n, m, (freedom, below), size, (statistic / size) ** (1 / 3),
+        float(scipy.special.fdtrc(freedom, below, statistic / freedom)), n, m, (freedom, below), size,
+        (statistic / size) ** (1 / 3),
         tuple(moved[:3]),
     )  # fmt: skip
 
@@ -346,10 +348,6 @@ def _pooled(
         for name, count in counts.items():
             side[RARE if name in rare else name] += count
     return ours, theirs
-
-
-def _sampled(side: Sequence[Text]) -> list[Text]:
-    return sorted(side, key=lambda text: _hash(text.id))[:MOST]
 
 
 def _half(name: str) -> int:

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks.formats.evaluation_reports import Interval
+from checks.stats.roots import crossing
 from checks.stats.unseen import Unseen
 
 Scores = Sequence[float] | NDArray[np.float64]
@@ -56,7 +57,11 @@ class Mean:
     def of(cls, scores: Scores, groups: Groups) -> Self:
         """Take what the tests use of ``scores``, each in [0, 1]; ``groups[i]`` is the group of row i."""
         values, codes = _rows(scores, groups)
-        n, mean, sizes = len(values), _mean(values), np.bincount(codes).astype(np.float64)
+        n, mean, sizes = (
+            len(values),
+            min(1.0, math.fsum(values) / len(values)),
+            np.bincount(codes).astype(np.float64),
+        )
         totals = np.bincount(codes, values).astype(np.float64, copy=False)
         about = (totals - mean * sizes) ** 2
         return cls(
@@ -116,24 +121,17 @@ class Mean:
         return min(1.0, float(stdtr(freedom, ndtri(tail))) + missed)
 
     def low(self, level: float) -> float:
-        """The mean whose ``p_above`` is ``level``."""
+        """Return the mean whose ``p_above`` is ``level``."""
         return _crossing(self.p_above, level)
 
     def high(self, level: float) -> float:
-        """The mean whose ``p_below`` is ``level``."""
+        """Return the mean whose ``p_below`` is ``level``."""
         return 1 - _crossing(lambda bound: self.p_below(1 - bound), level)
 
 
 def _crossing(p: Callable[[float], float], level: float) -> float:
-    """Where ``p``, which rises from 0 to 1 between 0 and 1, is ``level``."""
-    from scipy.optimize import brentq
-
-    least, most = 1e-15, 1 - 1e-15
-    if p(least) >= level:
-        return 0.0
-    if p(most) <= level:
-        return 1.0
-    return float(brentq(lambda bound: p(bound) - level, least, most, xtol=1e-12))
+    """Return where ``p``, which rises from 0 to 1 between 0 and 1, is ``level``."""
+    return crossing(lambda bound: p(bound) - level, 1e-15, 1 - 1e-15, ends=(0.0, 1.0), xtol=1e-12)
 
 
 def mean_interval(scores: Scores, groups: Groups, confidence: float) -> Interval:
@@ -164,16 +162,7 @@ def _rows(scores: Scores, groups: Groups) -> tuple[NDArray[np.float64], NDArray[
     values = np.asarray(scores, np.float64)
     if not (values.min() >= 0 and values.max() <= 1):  # NaN fails this, too
         raise ValueError("a score lies outside [0, 1]")
-    return values, _codes(groups)
-
-
-def _codes(groups: Groups) -> NDArray[np.intp]:
-    codes: NDArray[np.intp] = np.unique(np.asarray(groups), return_inverse=True)[1]
-    return codes
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return min(1.0, math.fsum(values) / len(values))
+    return values, np.unique(np.asarray(groups), return_inverse=True)[1]
 
 
 def _squares(values: NDArray[np.float64], codes: NDArray[np.intp], mean: float) -> float:

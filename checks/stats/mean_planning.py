@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from checks.stats import planning
 from checks.stats.intervals import Mean
 from checks.stats.planning import MOST_TIMES, POWER, Needed
+from checks.stats.roots import crossing
 
 _LUCK = NormalDist().inv_cdf(POWER)
 
 
 def mirrored(mean: Mean) -> Mean:
-    """The same of 1 - score."""
+    """Return the same of 1 - score."""
     return replace(mean, value=1 - mean.value, unseen=mean.unseen_right, unseen_right=mean.unseen)
 
 
@@ -103,9 +104,7 @@ def _needed(mean: Mean, falls_short: Callable[[float], float]) -> Needed | None:
 
 
 def _root(falls_short: Callable[[float], float], low: float, high: float) -> float:
-    from scipy.optimize import brentq
-
-    return low if falls_short(low) <= 0 else float(brentq(falls_short, low, high, xtol=1e-9))
+    return crossing(lambda at: -falls_short(at), low, high, ends=(low, high), xtol=1e-9)
 
 
 def _times(mean: Mean, times: float) -> Mean:
@@ -132,7 +131,7 @@ def _shortfall(mean: Mean, true: float, bound: float, level: float) -> float:
 
 
 def _critical(rows: NDArray[np.int64], bound: float, level: float) -> NDArray[np.int64]:
-    """The fewest right rows that clear ``bound``, for each number of rows; rows + 1 where none do."""
+    """Return the fewest right rows that clear ``bound``, for each number of rows; rows + 1 where none do."""
     from scipy.special import bdtrc, bdtrik
 
     critical = np.asarray(np.nan_to_num(np.ceil(bdtrik(1 - level, rows, bound)), nan=0.0), np.int64)
@@ -145,7 +144,7 @@ def _critical(rows: NDArray[np.int64], bound: float, level: float) -> NDArray[np
 
 
 def _rows(true: float, bound: float, level: float) -> int | None:
-    """The fewest rows of which enough are right with at least 80 % power."""
+    """Return the fewest rows of which enough are right with at least 80 % power."""
     from scipy.special import bdtrc
 
     most = 1e9

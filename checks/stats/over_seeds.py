@@ -73,7 +73,8 @@ def difference(
     if between <= 0:
         return None
     parts = [
-        (float(each.mean(axis=1).var(ddof=1)) / len(each), len(each) - 1.0) for each in (one, two)
+        (float(scores.mean(axis=1).var(ddof=1)) / len(scores), len(scores) - 1.0)
+        for scores in (one, two)
     ]
     totals = np.bincount(codes, gaps - value)
     parts.append((len(totals) / (len(totals) - 1) * math.fsum(totals**2) / rows**2, between))

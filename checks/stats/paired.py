@@ -24,7 +24,9 @@ from numpy.typing import NDArray
 
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count
+from checks.records.record import problems
 from checks.stats import hall
+from checks.stats.roots import crossing
 from checks.stats.score_test import ScoreTest
 from checks.stats.unseen import Unseen
 
@@ -60,7 +62,7 @@ class Pairs:
 
     @property
     def effect(self) -> float:
-        """The mean difference."""
+        """Return the mean difference."""
         return (self.wins - self.losses) / self.rows
 
     @property
@@ -74,7 +76,7 @@ class Pairs:
         return self.binary and self.alone
 
     def unit(self, margin: float) -> float:
-        """The size of differences that would come as often and vary as much; 1 for right/wrong scores.
+        """Return the size of differences that would come as often and vary as much; 1 for right/wrong scores.
 
         One whole row more than was seen, so that a difference of 1 counts as the size of one until seen otherwise.
         """
@@ -109,7 +111,7 @@ class Pairs:
         return ScoreTest(self.wins / scale, self.losses / scale, self.rows / design, unit, freedom)
 
     def mirrored(self) -> Self:
-        """The same seen from the reference's side."""
+        """Return the same seen from the reference's side."""
         return replace(
             self, wins=self.losses, losses=self.wins, mixed=-self.mixed, skewness=-self.skewness,
             unseen=self.unseen_gains, unseen_gains=self.unseen,
@@ -140,16 +142,12 @@ class Pairs:
         )
 
     def lower(self, level: float, margin: float) -> float:
-        """The difference whose p-value is ``level``: the lower bound at confidence 1 - level."""
-        from scipy.optimize import brentq
-
+        """Return the difference whose p-value is ``level``: the lower bound at confidence 1 - level."""
         test = self.score_test(margin)
-        if self._p(test, -EDGE) >= level:
-            return -1.0
-        if self._p(test, EDGE) <= level:
-            return 1.0
-        bound = float(brentq(lambda bound: self._p(test, bound) - level, -EDGE, EDGE, xtol=1e-10))
-        if not self.exact:
+        bound = crossing(
+            lambda bound: self._p(test, bound) - level, -EDGE, EDGE, ends=(-1.0, 1.0), xtol=1e-10
+        )
+        if not self.exact or abs(bound) == 1:
             return bound
         # McNemar's test decides about 0, and the bound agrees with it.
         return max(bound, 0.0) if _mcnemar(self.wins, self.losses) <= level else min(bound, 0.0)
@@ -174,21 +172,21 @@ class Comparison:
     confidence: float
 
     def lower(self, level: float) -> float:
-        """The lower bound at confidence 1 - ``level``."""
+        """Return the lower bound at confidence 1 - ``level``."""
         return max(-1.0, min(self.pairs.lower(level, self.margin), self.effect))
 
     def upper(self, level: float) -> float:
-        """The upper bound at confidence 1 - ``level``."""
+        """Return the upper bound at confidence 1 - ``level``."""
         return min(1.0, max(-self.pairs.mirrored().lower(level, self.margin), self.effect))
 
     @cached_property
     def low(self) -> float:
-        """The lower bound."""
+        """Return the lower bound."""
         return self.lower(1 - self.confidence)
 
     @cached_property
     def high(self) -> float:
-        """The upper bound."""
+        """Return the upper bound."""
         return self.upper(1 - self.confidence)
 
 
@@ -220,13 +218,13 @@ def compare(
         raise ValueError(
             f"{n} and {len(reference)} scores and {len(groups)} groups: need the same number, and at least one"
         )
-    for scores in (candidate, reference):
-        if not (scores.min() >= 0 and scores.max() <= 1):  # NaN fails this, too
-            raise ValueError("a score lies outside [0, 1]")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence {confidence} is not between 0 and 1")
-    if not -1 < margin < 1:
-        raise ValueError(f"margin {margin} is not between -1 and 1")
+    scores = np.concatenate([candidate, reference])
+    for problem in problems(
+        (not (scores.min() >= 0 and scores.max() <= 1), "a score lies outside [0, 1]"),  # NaN, too
+        (not 0 < confidence < 1, f"confidence {confidence} is not between 0 and 1"),
+        (not -1 < margin < 1, f"margin {margin} is not between -1 and 1"),
+    ):
+        raise ValueError(problem)
     pairs = _pairs(candidate, reference, groups)
     if pairs.exact and margin == 0:
         method = "exact McNemar test"

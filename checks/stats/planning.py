@@ -18,6 +18,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from checks.stats.paired import Pairs
+from checks.stats.roots import crossing
 
 POWER = 0.8
 MOST_TIMES = 1e6  # more rows than this are no advice
@@ -97,16 +98,12 @@ def _smallest(power: Callable[[float], float], most: float = 1.0) -> float | Non
 
 
 def _root(falls_short: Callable[[float], float], low: float, high: float) -> float:
-    """Where ``falls_short``, which decreases, crosses 0."""
-    from scipy.optimize import brentq
-
-    if falls_short(low) <= 0:
-        return low
-    return float(brentq(falls_short, low, high, xtol=1e-6, rtol=1e-5))
+    """Return where ``falls_short``, which decreases, crosses 0."""
+    return crossing(lambda at: -falls_short(at), low, high, ends=(low, high), xtol=1e-6, rtol=1e-5)
 
 
 def _power(samples: Sequence[Pairs], margins: Sequence[float], level: float) -> float:
-    """The probability that every sample refutes its margin, when the samples are what is expected."""
+    """Return the probability that every sample refutes its margin, when the samples are what is expected."""
     power = 1.0
     for pairs, margin in zip(samples, margins, strict=True):
         power *= NormalDist().cdf(_spare(pairs, margin, level))
@@ -117,18 +114,14 @@ def _power(samples: Sequence[Pairs], margins: Sequence[float], level: float) -> 
 
 def _spare(pairs: Pairs, margin: float, level: float) -> float:
     """How much bad luck, in standard deviations, the test survives."""
-    from scipy.optimize import brentq
     from scipy.special import ndtri
 
-    def beyond(luck: float) -> float:
+    def lacks(luck: float) -> float:
         p = _unlucky(pairs, luck).p(margin, margin)
-        return float(ndtri(level) - ndtri(min(max(p, 1e-15), 1 - 1e-9)))
+        return float(ndtri(min(max(p, 1e-15), 1 - 1e-9)) - ndtri(level))
 
-    if beyond(-_MOST_LUCK) <= 0:
-        return -2 * _MOST_LUCK
-    if beyond(_MOST_LUCK) >= 0:
-        return 2 * _MOST_LUCK
-    return float(brentq(beyond, -_MOST_LUCK, _MOST_LUCK, xtol=1e-3))
+    ends = (-2 * _MOST_LUCK, 2 * _MOST_LUCK)
+    return crossing(lacks, -_MOST_LUCK, _MOST_LUCK, ends=ends, xtol=1e-3)
 
 
 def _unlucky(pairs: Pairs, luck: float) -> Pairs:
@@ -136,7 +129,7 @@ def _unlucky(pairs: Pairs, luck: float) -> Pairs:
     apart = pairs.wins + pairs.losses
     if apart <= 0:
         return pairs
-    step = luck * _deviation(pairs)
+    step = luck * math.sqrt(pairs.between)
     wins = pairs.wins - step * pairs.wins / apart
     losses = pairs.losses + step * pairs.losses / apart
     lead = max(-pairs.rows, min(pairs.wins - pairs.losses - step, pairs.rows))
@@ -147,12 +140,8 @@ def _unlucky(pairs: Pairs, luck: float) -> Pairs:
     return _of(pairs, max(0.0, wins), max(0.0, losses))
 
 
-def _deviation(pairs: Pairs) -> float:
-    return math.sqrt(pairs.between)
-
-
 def _of(pairs: Pairs, wins: float, losses: float) -> Pairs:
-    """The same rows with other wins and losses, of differences and blocks of the same sizes."""
+    """Return the same rows with other wins and losses, of differences and blocks of the same sizes."""
     was, now = pairs.wins + pairs.losses, wins + losses
     share = now / was if was else 0.0
     lead = (wins - losses) * _block_size(pairs)

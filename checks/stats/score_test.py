@@ -1,8 +1,7 @@
 """Tango's score test (1998) of a difference of paired shares, at an effective number of rows."""
 
 import math
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -17,10 +16,6 @@ class ScoreTest:
     rows: float
     unit: float
     freedom: float | None
-
-    def mirrored(self) -> Self:
-        """The same seen from the reference's side."""
-        return replace(self, wins=self.losses, losses=self.wins)
 
     def p(self, bound: float) -> float:
         """Of the hypothesis that the true difference is ``bound`` or less."""

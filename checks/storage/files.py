@@ -158,20 +158,20 @@ def each_of_jsonl(
         ) from error
 
 
-def unfit(where: str, error: ValidationError, todo: str) -> EvidenceRefused:
+def unfit(place: str, error: ValidationError, todo: str) -> EvidenceRefused:
     """Return the refusal of evidence by its first problem, with ``todo``. Raises as ``refuse_newer``."""
-    refuse_newer(where, error)
-    return EvidenceRefused(f"{where}: {first(error)}", todo)
+    refuse_newer(place, error)
+    return EvidenceRefused(f"{place}: {first(error)}", todo)
 
 
-def refuse_newer(where: str, error: ValidationError) -> None:
+def refuse_newer(place: str, error: ValidationError) -> None:
     """Raise EvidenceRefused if a newer Lockstep wrote the evidence, by the format that it names."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "literal_error" and detail["loc"][-1:] in _FORMATS:
-            refuse_format(where, str(detail["input"]), detail["ctx"]["expected"].strip("'"))
+            refuse_format(place, str(detail["input"]), detail["ctx"]["expected"].strip("'"))
 
 
-def refuse_format(where: str, given: str, known: str) -> None:
+def refuse_format(place: str, given: str, known: str) -> None:
     """Raise EvidenceRefused if the format ``given`` is a later one than ``known``, by the number that ends both."""
     names = [_FORMAT.fullmatch(name) for name in (given, known)]
     (name, number), (known_name, known_number) = (
@@ -179,7 +179,7 @@ def refuse_format(where: str, given: str, known: str) -> None:
     )
     if name == known_name and int(number) > int(known_number):
         raise EvidenceRefused(
-            f"{where}: has the format {given}, which a newer Lockstep reads: `lockstep upgrade`",
+            f"{place}: has the format {given}, which a newer Lockstep reads: `lockstep upgrade`",
             "move to that version, then run this again",
         )
 

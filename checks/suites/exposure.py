@@ -18,7 +18,7 @@ from checks.data.canaries import Canary
 from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.kinds.suite import Answered, AskedSuite, Made, Material, SizedSuite
 from checks.process.errors import EvidenceRefused
-from checks.records.sections import Log, Source
+from checks.records.sections import Log
 from checks.storage import layout
 
 METRIC = "exposure"
@@ -27,6 +27,9 @@ METRIC = "exposure"
 class Exposure(AskedSuite, SizedSuite):
     """How far ``models`` rank planted secrets above others, as the one metric ``exposure``: less is better."""
 
+    evidence: ClassVar[SourceClass] = "pure"
+    asked_by: ClassVar[str] = "exposure"
+    scales: ClassVar[Mapping[str, None]] = {METRIC: None}  # bits, of which less is better
     ability: ClassVar[bool] = False
 
     kind: Literal["exposure"]
@@ -49,26 +52,6 @@ class Exposure(AskedSuite, SizedSuite):
     def answers(self) -> int:
         """How many answers a rank is among."""
         return self.candidates + 1
-
-    @property
-    def scales(self) -> Mapping[str, None]:
-        """Bits, of which less is better."""
-        return {METRIC: None}
-
-    @property
-    def asked_by(self) -> str:
-        """The gate of the same name."""
-        return "exposure"
-
-    @property
-    def evidence(self) -> SourceClass:
-        """A function of model and canaries."""
-        return "pure"
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """The canaries."""
-        return {"file": self.file}
 
     def scored(self, material: Material) -> Made:
         """Rank every planted answer by each model."""

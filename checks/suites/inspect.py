@@ -8,12 +8,13 @@ after the scorer. Values that are letters count as Inspect's accuracy does: C is
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from checks.formats.suite_report import Scored, SourceClass
 from checks.kinds.suite import LogSuite
+from checks.records.record import problems
 from checks.storage import digest
 
 MODEL = "lockstep_model"  # the key of the log's metadata that has the tree digest
@@ -23,14 +24,11 @@ _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 class Inspect(LogSuite):
     """A log of Inspect AI. ``group`` and ``slice`` are keys of each sample's metadata."""
 
+    evidence: ClassVar[SourceClass] = "external"  # its scorers may be functions or models
+
     kind: Literal["inspect"]
     group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
     slice: Annotated[str | None, Field(description="null: there are no slices")] = None
-
-    @property
-    def evidence(self) -> SourceClass:
-        """Inspect's word: its scorers may be functions or models."""
-        return "external"
 
     def convert(self, log: Path) -> Iterator[Scored]:
         """Only of a run that succeeded, with every sample of its data set scored once."""
@@ -39,7 +37,7 @@ class Inspect(LogSuite):
             spec, samples = document["eval"], document["samples"]
             status = document["status"]
             chosen = spec["dataset"]["sample_ids"]
-            model = (spec.get("metadata") or {}).get(MODEL)
+            model: Any = (spec.get("metadata") or {}).get(MODEL)
             scored = [(sample["id"], sample["epoch"], sample["scores"]) for sample in samples]
         except (
             UnicodeDecodeError,
@@ -52,15 +50,18 @@ class Inspect(LogSuite):
             raise ValueError(
                 f"no log of Inspect in JSON with samples ({type(error).__name__}: {error})"
             ) from error
-        if model is None:
-            raise ValueError(f"names no model: run `inspect eval` with --metadata {MODEL}=sha256:…")
-        if status != "success" or document.get("invalidated"):
-            raise ValueError(
-                f"the run ended with {status!r}{', and is invalidated' * bool(document.get('invalidated'))}"
-            )
+        invalid = ", and is invalidated" if document.get("invalidated") else ""
         here = {name for name, _, _ in scored}
-        if missing := [name for name in chosen or () if name not in here]:
-            raise ValueError(f"sample {missing[0]!r} of the data set is not in it")
+        missing = next((f"sample {name!r}" for name in chosen or () if name not in here), None)
+        for problem in problems(
+            (
+                model is None,
+                f"names no model: run `inspect eval` with --metadata {MODEL}=sha256:…",
+            ),
+            (status != "success" or invalid, f"the run ended with {status!r}{invalid}"),
+            (missing, f"{missing} of the data set is not in it"),
+        ):
+            raise ValueError(problem)
         for sample, (_, epoch, scores) in zip(samples, scored, strict=True):
             if epoch != 1:
                 raise ValueError(

@@ -15,7 +15,7 @@ from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.kinds.judge import Asked, Judge
 from checks.kinds.suite import Made, Material, ScaledSuite
 from checks.process.errors import EvidenceRefused
-from checks.records.sections import Share, Source, stricter
+from checks.records.sections import Share, Source, problems, stricter
 from checks.storage import layout
 
 
@@ -33,33 +33,39 @@ class Judged(RatingSuite, ScaledSuite):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if "candidate" not in self.models or len(set(self.models)) < len(self.models):
-            yield (
-                "models: must name the candidate, and each model once|name candidate, and base or main"
-            )
-        if self.judge.compares:
-            yield "judge: compares two answers|use kind pairwise, or show it one answer: $answer"
-        if len(self.metrics) != 1:
-            yield f"metrics: has {len(self.metrics)}, and a judge gives one value|name one"
+        return problems(
+            (
+                "candidate" not in self.models or len(set(self.models)) < len(self.models),
+                "models: must name the candidate, and each model once|name candidate, and base or main",
+            ),
+            (
+                self.judge.compares,
+                "judge: compares two answers|use kind pairwise, or show it one answer: $answer",
+            ),
+            (
+                len(self.metrics) != 1,
+                f"metrics: has {len(self.metrics)}, and a judge gives one value|name one",
+            ),
+        )
 
     @property
     def evidence(self) -> SourceClass:
-        """The judge's."""
+        """Return the judge's."""
         return self.judge.evidence
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The judge's."""
+        """Return the judge's."""
         return {f"judge.{name}": source for name, source in self.judge.sources.items()}
 
     @property
     def scores_of(self) -> Sequence[Role]:
-        """The models that are judged."""
+        """Return the models that are judged."""
         return self.models
 
     @property
     def judged_by(self) -> str:
-        """The kind of ``judge``."""
+        """Return the kind of ``judge``."""
         return self.judge.kind
 
     def scored(self, material: Material) -> Made:

@@ -13,9 +13,9 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
@@ -23,18 +23,23 @@ from checks.formats.suite_report import Scored, SourceClass
 from checks.kinds.suite import AskedSuite, Made, Material, ScaledSuite, SizedSuite
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.process.text import redact
-from checks.records.sections import Log, Source, Strings
+from checks.records.sections import Log, Strings
 from checks.storage import digest, files, layout
 
 PYTHON = "LOCKSTEP_LM_EVAL"
 VERSION = r"^[0-9][0-9a-z.]*$"
 ENVIRONMENT = layout.STATE / "lm-eval"
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# Digests of the document, of the prompt as the model got it, and of the target.
+_ASKED = ("doc", "prompt", "target")
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 class LmEval(ScaledSuite, AskedSuite, SizedSuite):
     """Tasks of lm-evaluation-harness. ``id``, ``group`` and ``slice`` are keys of a task's documents."""
+
+    evidence: ClassVar[SourceClass] = "external"
+    folders: ClassVar[frozenset[str]] = frozenset({"tasks"})
 
     kind: Literal["lm-eval"]
     tasks: Annotated[Log, Field(description="folder with the tasks' YAML and data")]
@@ -47,21 +52,6 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
     id: Annotated[str | None, Field(description="null: a document's position")] = None
     group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
     slice: Annotated[str | None, Field(description="null: the task's name")] = None
-
-    @property
-    def evidence(self) -> SourceClass:
-        """The harness's word."""
-        return "external"
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """The folder."""
-        return {"tasks": self.tasks}
-
-    @property
-    def folders(self) -> frozenset[str]:
-        """The tasks."""
-        return frozenset({"tasks"})
 
     def scored(self, material: Material) -> Made:
         """Run the harness on each model, a model with two names once."""
@@ -101,7 +91,7 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
             ) from error
 
     def convert(self, log: Path, task: str, model: str) -> Iterator[Scored]:
-        """The scores in a log of samples. Raises ValueError, KeyError or TypeError where it is no such log."""
+        """Yield the scores in a log of samples. Raises ValueError, KeyError or TypeError where it is no such log."""
         for line in log.read_text().splitlines():
             sample = json.loads(line)
             doc = sample["doc"]
@@ -113,16 +103,12 @@ class LmEval(ScaledSuite, AskedSuite, SizedSuite):
                 value = sample[metric]
                 if not isinstance(value, bool | int | float):
                     raise ValueError(f"sample {name}: {called} is {value!r}, which is no number")
+                sha = digest.of_json([sample[f"{part}_hash"] for part in _ASKED])
                 yield Scored(
-                    sample=name, sample_sha=_sha(sample), model=model, metric=called, value=float(value),
+                    sample=name, sample_sha=sha, model=model, metric=called, value=float(value),
                     group=name[:200] if self.group is None else str(doc[self.group]),
                     slice=task if self.slice is None else str(doc[self.slice]),
                 )  # fmt: skip
-
-
-def _sha(sample: Mapping[str, Any]) -> str:
-    """Of the document, the prompt as the model got it, and the target."""
-    return digest.of_json([sample[f"{what}_hash"] for what in ("doc", "prompt", "target")])
 
 
 def _python(suite: LmEval, material: Material) -> str:

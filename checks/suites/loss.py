@@ -12,15 +12,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from checks.formats.suite_report import SampleId, Scored, SourceClass, Word
 from checks.kinds.suite import AskedSuite, Made, Material
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Record
-from checks.records.sections import Log, Source
+from checks.records.record import Record
+from checks.records.sections import Log
 from checks.storage import digest, files, layout
 
 METRIC = "bits-per-byte"
@@ -38,6 +38,9 @@ class Piece(Record):
 class Loss(AskedSuite):
     """How well each of ``models`` predicts pinned texts, as the one metric ``bits-per-byte``: less is better."""
 
+    evidence: ClassVar[SourceClass] = "pure"
+    scales: ClassVar[Mapping[str, None]] = {METRIC: None}  # a loss has no top
+
     kind: Literal["loss"]
     text: Annotated[
         Log,
@@ -46,21 +49,6 @@ class Loss(AskedSuite):
     precision: Annotated[
         Literal["bf16", "fp16", "fp32"], Field(description="number format of the models")
     ]
-
-    @property
-    def scales(self) -> Mapping[str, None]:
-        """A loss has no top."""
-        return {METRIC: None}
-
-    @property
-    def evidence(self) -> SourceClass:
-        """A function of model and text."""
-        return "pure"
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """The texts."""
-        return {"text": self.text}
 
     def size(self, test_rows: int) -> int:
         """Only the file knows."""

@@ -32,7 +32,7 @@ from checks.kinds.judge import Asked, Judge
 from checks.kinds.suite import Draw, Made, Material, SuiteKind
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row
-from checks.records.sections import Log, Share, Source, stricter
+from checks.records.sections import Log, Share, Source, problems, stricter
 from checks.storage import digest, files, layout
 
 _LEAST = 100
@@ -76,12 +76,16 @@ class Pairwise(RatingSuite):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.judge is not None and not self.judge.compares:
-            yield (
-                "judge: says what one answer is worth|show it both: $left and $right in its prompt"
-            )
-        if self.anchor is not None and self.judge is None:
-            yield "anchor: there is no judge to answer it|add judge, or remove anchor"
+        return problems(
+            (
+                self.judge is not None and not self.judge.compares,
+                "judge: says what one answer is worth|show it both: $left and $right in its prompt",
+            ),
+            (
+                self.anchor is not None and self.judge is None,
+                "anchor: there is no judge to answer it|add judge, or remove anchor",
+            ),
+        )
 
     @property
     def scales(self) -> Mapping[str, Scale]:
@@ -95,7 +99,7 @@ class Pairwise(RatingSuite):
 
     @property
     def sources(self) -> Mapping[str, Source]:
-        """The labels, the anchor, and the judge's files."""
+        """Return the labels, the anchor, and the judge's files."""
         own = {
             name: source
             for name, source in (("labels", self.labels), ("anchor", self.anchor))
@@ -108,12 +112,12 @@ class Pairwise(RatingSuite):
 
     @property
     def scores_of(self) -> Sequence[Role]:
-        """The two models."""
+        """Return the two models."""
         return "candidate", self.against
 
     @property
     def judged_by(self) -> str | None:
-        """The kind of ``judge``."""
+        """Return the kind of ``judge``."""
         return self.judge.kind if self.judge else None
 
     @property
@@ -122,7 +126,7 @@ class Pairwise(RatingSuite):
         return Draw(self.seed, self.rows)
 
     def impossible(self, name: str, suites: Mapping[str, SuiteKind]) -> str | None:
-        """The other suite must have the rows that are drawn, too."""
+        """Return the other suite must have the rows that are drawn, too."""
         if problem := super().impossible(name, suites):
             return problem
         if self.suite is None or (size := suites[self.suite].size(0)) >= self.rows:
@@ -133,7 +137,7 @@ class Pairwise(RatingSuite):
         )
 
     def other(self, answered: Collection[str]) -> Role | None:
-        """The model that the candidate is compared with; None: it has no answers.
+        """Return the model that the candidate is compared with; None: it has no answers.
 
         As for gates, main stands in for production until something runs there.
         """
@@ -150,7 +154,7 @@ class Pairwise(RatingSuite):
             {row: judgements.answer_sha(text) for row, text in texts.items()}
             for texts in (ours, theirs)
         )
-        people = list(self._people(material, our_shas, their_shas))
+        people = self._people(material, our_shas, their_shas)
         asked = [
             pair
             for row in material.rows
@@ -168,21 +172,22 @@ class Pairwise(RatingSuite):
         compared = comparisons.of(material.rows, our_shas, their_shas, judged, self.draw)
         self._hold(material, compared.unparsed, compared.differ, "comparisons")
         several = comparisons.several(people)
+        alpha = comparisons.alpha(several)
         return Made(
             self._figures(material, role, compared, [ours[row.id] != theirs[row.id] for row in material.rows]),
             judged,
             compared=Compared(
                 against=role or self.against, differ=compared.differ, drawn=compared.drawn,
                 labelled=compared.drawn - len(compared.missing), flips=compared.flips, unparsed=compared.unparsed,
-                several=len(several), alpha=_rounded(comparisons.alpha(several)),
+                several=len(several), alpha=None if alpha is None else round(alpha, 6),
                 anchor=self._anchored(material, anchor, verdicts[len(asked) :]),
             ),
         )  # fmt: skip
 
     def _figures(
-        self, material: Material, role: Role | None, found: Comparisons, differ: Sequence[bool]
+        self, material: Material, role: Role | None, compared: Comparisons, differ: Sequence[bool]
     ) -> dict[Role, list[Scored]]:
-        """The lines: the judge's mean of each model, or the share of answers that differ."""
+        """Return the lines: the judge's mean of each model, or the share of answers that differ."""
         (metric,) = self.scales
         models: list[tuple[Role, int]] = [("candidate", 1), *([(role, -1)] if role else [])]
         return {
@@ -190,7 +195,7 @@ class Pairwise(RatingSuite):
                 Scored(
                     sample=row.id, sample_sha=asked_sha(row.messages, row.reference, row.tools),
                     model=material.models[model], metric=metric, group=row.group, slice=row.slice,
-                    value=(1 + sign * float(found.judge[at])) / 2 if self.judge else float(differ[at]),
+                    value=(1 + sign * float(compared.judge[at])) / 2 if self.judge else float(differ[at]),
                 )
                 for at, row in enumerate(material.rows)
             ]
@@ -202,13 +207,15 @@ class Pairwise(RatingSuite):
 
     def _people(
         self, material: Material, ours: Mapping[str, str], theirs: Mapping[str, str]
-    ) -> Iterator[Judgement]:
-        """The labels that are about these answers. Those of earlier answers stay in the file, and count for nothing."""
-        if self.labels is None:
-            return
-        for label in labels.read(material.files["labels"], f"{self._at(material)}.labels"):
-            if {label.left_sha, label.right_sha} == {ours.get(label.row), theirs.get(label.row)}:
-                yield label.judgement
+    ) -> list[Judgement]:
+        """Return the labels that are about these answers. Those of earlier answers count for nothing."""
+        key = f"{self._at(material)}.labels"
+        given = labels.read(material.files["labels"], key) if self.labels else ()
+        return [
+            label.judgement
+            for label in given
+            if {label.left_sha, label.right_sha} == {ours.get(label.row), theirs.get(label.row)}
+        ]
 
     def _ask(self, asked: Sequence[Asked], material: Material) -> list[Judgement]:
         """A judgement for each of ``asked``, in order; one without a value where the judge gave none."""
@@ -239,7 +246,7 @@ class Pairwise(RatingSuite):
             )
 
     def _anchor(self, material: Material) -> list[tuple[list[Asked], Verdict]]:
-        """The questions of each line of the anchor, and people's label."""
+        """Return the questions of each line of the anchor, and people's label."""
         if self.anchor is None:
             return []
         path, key = material.files["anchor"], f"{self._at(material)}.anchor"
@@ -266,14 +273,14 @@ class Pairwise(RatingSuite):
         self,
         material: Material,
         anchor: Sequence[tuple[Sequence[Asked], Verdict]],
-        said: Sequence[Judgement],
+        verdicts: Sequence[Judgement],
     ) -> Anchored | None:
         """How often the judge agrees with people on the anchor, now and in main's last record."""
         if not anchor:
             return None
         agrees, flips, unparsed = "", 0, 0
         for number, (_, label) in enumerate(anchor):
-            first, second = (judgement.value for judgement in said[2 * number : 2 * number + 2])
+            first, second = (judgement.value for judgement in verdicts[2 * number : 2 * number + 2])
             if first is None or second is None:
                 unparsed += 1
                 verdict = None
@@ -295,12 +302,8 @@ class Pairwise(RatingSuite):
 
 
 def _both_orders(row: Row, one: str, two: str) -> list[Asked]:
-    """The two questions about two answers; none where they are equal."""
+    """Return the two questions about two answers; none where they are equal."""
     if one == two:
         return []
     first, second = judgements.answer_sha(one), judgements.answer_sha(two)
     return [Asked(row, one, first, two, second), Asked(row, two, second, one, first)]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)

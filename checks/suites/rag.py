@@ -42,16 +42,15 @@ from checks.formats.suite_report import (
     Gold,
     Passage,
     Reading,
-    Role,
     SampleId,
     Scale,
-    Scored,
     SuiteAnswer,
 )
 from checks.kinds.retriever import Embed, Retriever, Search, no_model
 from checks.kinds.suite import Made, Material
 from checks.process.errors import EvaluationRefused, EvidenceRefused
-from checks.records.rows import Message, Record, Row
+from checks.records.record import Record
+from checks.records.rows import Message, Row
 from checks.records.sections import Log, Positive, Section, Source
 from checks.scorers.regex import Regex
 from checks.storage import files, layout
@@ -168,26 +167,12 @@ class Rag(Questions):
         return frozenset({ABSTAINS} | of_gold) if self.unanswerable else frozenset()
 
     @property
-    def sources(self) -> Mapping[str, Source]:
-        """The questions, the corpus, and what the retriever needs."""
-        return {
-            "file": self.file,
-            "corpus": self.corpus,
-            **self._of_retriever,
-            **self._cross_encoder,
-        }
-
-    @property
-    def _of_retriever(self) -> Mapping[str, Source]:
-        return {f"retriever.{name}": source for name, source in self.retriever.sources.items()}
-
-    @property
     def _cross_encoder(self) -> Mapping[str, Source]:
         return {_RERANKER: self.reranker.model} if self.reranker else {}
 
     @property
     def folders(self) -> frozenset[str]:
-        """The corpus, where its documents are files, the encoder and the cross-encoder."""
+        """Return the corpus, where its documents are files, the encoder and the cross-encoder."""
         return frozenset(
             {*(["corpus"] if self.documents else []), *self._encoders, *self._cross_encoder}
         )
@@ -198,11 +183,11 @@ class Rag(Questions):
 
     @property
     def retrieved_by(self) -> str:
-        """The kind of ``retriever``."""
+        """Return the kind of ``retriever``."""
         return self.retriever.kind
 
     def to_judge(self, given: Iterable[SuiteAnswer]) -> Iterable[SuiteAnswer]:
-        """The answers from retrieved passages, which are what users get."""
+        """Return the answers from retrieved passages, which are what users get."""
         return (
             answer
             for answer in given
@@ -255,42 +240,24 @@ class Rag(Questions):
 
     def scored(self, material: Material) -> Made:
         """Retrieve, let each model answer, and score the answers."""
-        name, rows = material.name, self.questions(material)
+        rows = self.questions(material)
         about = {row.id: row for row in rows}
-        readings = list(self._readings(material, rows))
         asked = [
-            about[sample].model_copy(update={"messages": self.asked(read)})
-            for sample, read in readings
+            (about[sample].model_copy(update={"messages": self.asked(reading)}), reading)
+            for sample, reading in self._readings(material, rows)
         ]
-        scored, given = dict[Role, list[Scored]](), dict[Role, list[SuiteAnswer]]()
-        for role in (role for role in self.models if role in material.models):
-            try:
-                answers = material.ask(role, asked, self.max_new_tokens)
-            except EvaluationRefused as refused:
-                if not refused.what.startswith(f"{layout.PARAMS}: suites.{name}.file"):
-                    raise
-                raise EvaluationRefused(
-                    refused.what,
-                    f"lower suites.{name}.max_words or max_new_tokens, or shorten that row",
-                ) from refused
-            given[role] = [
-                SuiteAnswer(
-                    sample=row.id, model=material.models[role], messages=row.messages, reference=row.reference,
-                    answer=answer, reading=reading,
-                )
-                for row, (_, reading), answer in zip(asked, readings, answers, strict=True)
-            ]  # fmt: skip
-            scored[role] = [
-                Scored(
-                    sample=answer.sample, sample_sha=answer.sample_sha, model=answer.model, metric=metric, value=value,
-                    group=about[answer.sample].group, slice=about[answer.sample].slice,
-                )
-                for answer, metric, value in self.scored_again(given[role])
-            ]  # fmt: skip
-        return Made(scored, given=given)
+        try:
+            return self.answered(material, rows, asked)
+        except EvaluationRefused as refused:
+            place = f"suites.{material.name}"
+            if not refused.what.startswith(f"{layout.PARAMS}: {place}.file"):
+                raise
+            raise EvaluationRefused(
+                refused.what, f"lower {place}.max_words or max_new_tokens, or shorten that row"
+            ) from refused
 
     def asked(self, reading: Reading) -> tuple[Message, ...]:
-        """The chat of which the last question has the passages with it."""
+        """Return the chat of which the last question has the passages with it."""
         *before, last = reading.question
         shown = (
             "\n\n".join(f"[{n}] {passage.text}" for n, passage in enumerate(reading.passages, 1))
@@ -382,7 +349,7 @@ class Rag(Questions):
         return rankings
 
     def _cut(self, document: Passage) -> list[Passage]:
-        """The passages of a document. Raises ValueError for one that no prompt may have."""
+        """Return the passages of a document. Raises ValueError for one that no prompt may have."""
         parts = self.chunker.cut(document) if self.chunker else [document]
         if long := next((part for part in parts if words([part]) > self.max_words), None):
             raise ValueError(
@@ -390,7 +357,7 @@ class Rag(Questions):
             )
         return parts
 
-    def _gold(self, where: str, row: Row, cut: Mapping[str, Sequence[Passage]]) -> tuple[Gold, ...]:
+    def _gold(self, key: str, row: Row, cut: Mapping[str, Sequence[Passage]]) -> tuple[Gold, ...]:
         """The row's gold documents, with the passages that have them. Raises EvidenceRefused where there are none."""
         passages = []
         for fact in _GOLD.validate_python(row.extra["gold"]):
@@ -401,7 +368,7 @@ class Rag(Questions):
                     f"{fact.id[:80]!r} has no passage with the whole of {(fact.quote or '')[:80]!r}"
                 )
                 raise EvidenceRefused(
-                    f"{where}.file: {_line(row)}: "
+                    f"{key}.file: {_line(row)}: "
                     + (what if parts else f"no document is called {fact.id[:80]!r}"),
                     "name documents of the corpus, and quote their words; chunker.overlap must be as long as a quote",
                 )

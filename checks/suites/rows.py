@@ -14,17 +14,25 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, JsonValue, RootModel, TypeAdapter, ValidationError
 
 from checks.evaluation import scoring
-from checks.formats.suite_report import Role, Scale, Scored, SourceClass, SuiteAnswer, asked_sha
+from checks.formats.suite_report import (
+    Reading,
+    Role,
+    Scale,
+    Scored,
+    SourceClass,
+    SuiteAnswer,
+    asked_sha,
+)
 from checks.kinds.scorer import Scorer
 from checks.kinds.suite import AskedSuite, BoundedSuite, Made, Material, SizedSuite
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message, Row, calls_in
-from checks.records.sections import Log, Positive, Section, Share, Source
+from checks.records.sections import Log, Positive, Section, Share
 from checks.storage import digest, files, layout
 
 _MESSAGES = TypeAdapter(Annotated[tuple[Message, ...], Field(min_length=1)])
@@ -50,6 +58,9 @@ class Columns(Section):
 
 class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
     """The base of kinds whose ``models`` answer questions of a pinned file, by Lockstep's own scorers."""
+
+    evidence: ClassVar[SourceClass] = "pure"
+    recomputed: ClassVar[bool] = True  # by the same scorers
 
     file: Annotated[
         Log, Field(description="JSON lines with prompt or messages, and more where there is more")
@@ -79,24 +90,9 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
             yield f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once"
 
     @property
-    def evidence(self) -> SourceClass:
-        """A function of the answer and the reference."""
-        return "pure"
-
-    @property
-    def recomputed(self) -> bool:
-        """By the same scorers."""
-        return True
-
-    @property
     def scored_by(self) -> Sequence[str]:
-        """The kinds of ``scorers``."""
+        """Return the kinds of ``scorers``."""
         return tuple(scorer.kind for scorer in self.scorers)
-
-    @property
-    def sources(self) -> Mapping[str, Source]:
-        """The rows."""
-        return {"file": self.file}
 
     @property
     def served_tokens(self) -> int | None:
@@ -135,6 +131,30 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
         """One row. Raises ValueError, of which ValidationError is one, with what is wrong with it."""
         return _row(self, line, number)
 
+    def answered(
+        self, material: Material, rows: Sequence[Row], asked: Sequence[tuple[Row, Reading | None]]
+    ) -> Made:
+        """Let each model answer what is ``asked`` about ``rows``, and score the answers."""
+        about = {row.id: row for row in rows}
+        scored, given = dict[Role, list[Scored]](), dict[Role, list[SuiteAnswer]]()
+        for role in (role for role in self.models if role in material.models):
+            answers = material.ask(role, [row for row, _ in asked], self.max_new_tokens)
+            given[role] = [
+                SuiteAnswer(
+                    sample=row.id, model=material.models[role], messages=row.messages, reference=row.reference,
+                    answer=answer, reading=reading,
+                )
+                for (row, reading), answer in zip(asked, answers, strict=True)
+            ]  # fmt: skip
+            scored[role] = [
+                Scored(
+                    sample=answer.sample, sample_sha=answer.sample_sha, model=answer.model, metric=metric, value=value,
+                    group=about[answer.sample].group, slice=about[answer.sample].slice,
+                )
+                for answer, metric, value in self.scored_again(given[role])
+            ]  # fmt: skip
+        return Made(scored, given=given)
+
 
 class Rows(Questions):
     """Questions that each of ``models`` answers. A metric is called after its scorer."""
@@ -149,28 +169,7 @@ class Rows(Questions):
     def scored(self, material: Material) -> Made:
         """Let each model answer, and score the answers."""
         rows = self.questions(material)
-        scored, given = dict[Role, list[Scored]](), dict[Role, list[SuiteAnswer]]()
-        for role in (role for role in self.models if role in material.models):
-            model = material.models[role]
-            answers = material.ask(role, rows, self.max_new_tokens)
-            given[role] = [
-                SuiteAnswer(
-                    sample=row.id,
-                    model=model,
-                    messages=row.messages,
-                    reference=row.reference,
-                    answer=answer,
-                )
-                for row, answer in zip(rows, answers, strict=True)
-            ]
-            scored[role] = [
-                Scored(
-                    sample=row.id, sample_sha=asked_sha(row.messages, row.reference), model=model, metric=metric,
-                    value=self.score(metric, answer, row.reference), group=row.group, slice=row.slice,
-                )
-                for metric in self.scales for row, answer in zip(rows, answers, strict=True)
-            ]  # fmt: skip
-        return Made(scored, given=given)
+        return self.answered(material, rows, [(row, None) for row in rows])
 
 
 class _Line(RootModel[dict[str, JsonValue]]):
@@ -178,7 +177,7 @@ class _Line(RootModel[dict[str, JsonValue]]):
 
 
 def _rows(suite: Questions, name: str, path: Path) -> list[Row]:
-    """The rows of the pinned file. Raises EvidenceRefused with the line that is none."""
+    """Return the rows of the pinned file. Raises EvidenceRefused with the line that is none."""
     key = f"{layout.PARAMS}: suites.{name}.file"
     todo = "pin JSON lines with prompt, or name the file's keys in columns: docs/how-to/suites.md"
     lines = files.read_pinned(path, _Line, key, todo)

@@ -1,12 +1,12 @@
 """Section ``merge.quantization``: what ships has weights of 8 or 4 bits, and how far from 16 bits it may be."""
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Final, Literal, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
 from checks.formats.report import UNQUANTISED
-from checks.records.sections import Agreement, Positive, Section
+from checks.records.sections import Agreement, Positive, Section, problems
 from checks.storage import layout
 
 _RULES_OUT_A_LOSS = ("non_inferior", "slice")
@@ -65,42 +65,42 @@ class ExportQuantization(Section):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         calibrated = self.kind in CALIBRATED
-        if calibrated and self.calibration is None:
-            yield f"calibration: {self.kind} needs it|add calibration: {_CALIBRATION}"
-        if not calibrated and self.calibration is not None:
-            yield (
-                f"calibration: {self.kind} is not calibrated|remove it, or use kind: {' or '.join(CALIBRATED)}"
-            )
+        return problems(
+            (
+                calibrated and self.calibration is None,
+                f"calibration: {self.kind} needs it|add calibration: {_CALIBRATION}",
+            ),
+            (
+                not calibrated and self.calibration is not None,
+                f"calibration: {self.kind} is not calibrated|remove it, or use kind: {' or '.join(CALIBRATED)}",
+            ),
+        )
 
 
-class _Params(Protocol):
-    @property
-    def merge(self) -> Any: ...
-    @property
-    def suites(self) -> Any: ...
-    @property
-    def gates(self) -> Any: ...
-
-
-def problem(params: _Params) -> str | None:
+def problem(
+    quantization: ExportQuantization | None, suites: Mapping[str, Any], gates: Mapping[str, Any]
+) -> str | None:
     """Why suites and gates do not go with ``merge.quantization``, as "problem|remedy"; None if they do."""
-    on = params.merge.quantization is not None
-    asked = [
-        f"suites.{name}" for name, suite in params.suites.items() if UNQUANTISED in suite.scores_of
-    ]
-    if asked and not on:
-        return (
-            f"{asked[0]}: asks {UNQUANTISED}, and merge.quantization is null|remove it there, "
-            "or set merge.quantization"
-        )
-    strict_gates = (
-        gate
-        for gate in params.gates.values()
-        if gate.kind in _RULES_OUT_A_LOSS and gate.suite is None
+    is_on = quantization is not None
+    asked = [f"suites.{name}" for name, suite in suites.items() if UNQUANTISED in suite.scores_of]
+    rules_out = any(
+        gate.kind in _RULES_OUT_A_LOSS and gate.suite is None and gate.against == UNQUANTISED
+        for gate in gates.values()
     )
-    if on and not any(gate.against == UNQUANTISED for gate in strict_gates):
-        return (
-            "merge.quantization: no gate rules out a loss on the test rows|add "
-            f"gates.loses_nothing_in_8_bits: {_GATE}"
-        )
-    return None
+    wrong = problems(
+        (
+            asked and not is_on,
+            (
+                f"{', '.join(asked[:1])}: asks {UNQUANTISED}, and merge.quantization is null|remove it there, "
+                "or set merge.quantization"
+            ),
+        ),
+        (
+            is_on and not rules_out,
+            (
+                "merge.quantization: no gate rules out a loss on the test rows|add "
+                f"gates.loses_nothing_in_8_bits: {_GATE}"
+            ),
+        ),
+    )
+    return next(wrong, None)

@@ -29,7 +29,7 @@ from pydantic_core import CoreSchema, InitErrorDetails
 
 from checks.kinds.method import METHODS, AnyTrain, Train
 from checks.records.rows import Row
-from checks.records.sections import Section
+from checks.records.sections import Section, problems
 
 _ONE_BASE = "all steps train one adapter on one base"
 _OF_ALL = {
@@ -107,17 +107,17 @@ _READER: TypeAdapter[Train | Steps] = TypeAdapter(Training, config=ConfigDict(de
 
 
 def read(section: object) -> Train | Steps:
-    """The section train of a params.yaml, or of a record of one. Raises ValidationError."""
+    """Return the section train of a params.yaml, or of a record of one. Raises ValidationError."""
     return _READER.validate_python(section)
 
 
 def of(train: Train | Steps) -> tuple[Train, ...]:
-    """The steps in order, each with all of its parameters."""
+    """Return the steps in order, each with all of its parameters."""
     return train.steps if isinstance(train, Steps) else (train,)
 
 
 def names(train: Train | Steps) -> tuple[str, ...]:
-    """The methods of the steps, in order."""
+    """Return the methods of the steps, in order."""
     return tuple(step.method for step in of(train))
 
 
@@ -127,12 +127,12 @@ def named(train: Train | Steps) -> str:
 
 
 def columns(train: Train | Steps) -> tuple[str, ...]:
-    """The columns of ``Row.extra`` that a step or more needs."""
+    """Return the columns of ``Row.extra`` that a step or more needs."""
     return tuple(dict.fromkeys(name for step in of(train) for name in step.extra()))
 
 
 def in_some_rows(train: Train | Steps) -> tuple[str, ...]:
-    """Those of the columns that not every step needs. Where one is null, the row is of another step."""
+    """Return those of the columns that not every step needs. Where one is null, the row is of another step."""
     of_rows = [step for step in of(train) if not step.of_documents]
     return tuple(
         name for name in columns(train) if not all(name in step.extra() for step in of_rows)
@@ -140,7 +140,7 @@ def in_some_rows(train: Train | Steps) -> tuple[str, ...]:
 
 
 def rows_of(step: Train, some: Sequence[str], rows: Sequence[Row]) -> list[Row]:
-    """The rows that a step learns from; ``some``: what ``in_some_rows`` gives."""
+    """Return the rows that a step learns from; ``some``: what ``in_some_rows`` gives."""
     needed = [name for name in step.extra() if name in some]
     of_its_kind = [row for row in rows if row.document == step.of_documents]
     return [
@@ -153,17 +153,23 @@ def rows_of(step: Train, some: Sequence[str], rows: Sequence[Row]) -> list[Row]:
 def without_documents(train: Train | Steps, sources: Sequence[str]) -> str | None:
     """Return what is wrong where a step learns from documents and no source has any, or the other way about."""
     learning = [step.method for step in of(train) if step.of_documents]
-    if learning and not sources:
-        return (
-            f"train.method: {learning[0]} learns from documents, and no source has any|add a source with loader.kind "
-            "documents to data.sources"
-        )
-    if sources and not learning:
-        return (
-            f"data.sources.{sources[0]}: has documents, and no step of the training learns from them|write train.steps "
-            "that begin with method: cpt, or remove the source"
-        )
-    return None
+    wrong = problems(
+        (
+            learning and not sources,
+            (
+                f"train.method: {', '.join(learning[:1])} learns from documents, and no source has any|add a source "
+                "with loader.kind documents to data.sources"
+            ),
+        ),
+        (
+            sources and not learning,
+            (
+                f"data.sources.{', '.join(sources[:1])}: has documents, and no step of the training learns from "
+                "them|write train.steps that begin with method: cpt, or remove the source"
+            ),
+        ),
+    )
+    return next(wrong, None)
 
 
 def _merged(value: dict[str, Any], step: dict[str, Any]) -> dict[str, Any]:
@@ -184,21 +190,30 @@ def _misplaced(value: dict[str, Any]) -> Iterator[InitErrorDetails]:
         ((), value),
         *((("steps", number), step) for number, step in enumerate(value["steps"])),
     ):
-        if keys.get("shard"):
-            yield _problem(
-                f"{keys['shard']} is not offered with train.steps: it was never tried|use null",
-                (*place, "shard"),
-            )
-        if isinstance(lora := keys.get("lora"), dict) and lora.get("modules_to_save"):
-            yield _problem(
+        lora = keys.get("lora")
+        wholes = isinstance(lora, dict) and lora.get("modules_to_save")
+        offered_never: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+            (
+                keys.get("shard"),
+                f"{keys.get('shard')} is not offered with train.steps: it was never tried|use null",
+                ("shard",),
+            ),
+            (
+                wholes,
                 "is not offered with train.steps: a later step would start from it in the base's precision|use []",
-                (*place, "lora", "modules_to_save"),
-            )
-        if keys.get("full"):
-            yield _problem(
+                ("lora", "modules_to_save"),
+            ),
+            (
+                keys.get("full"),
                 "is not offered with train.steps: each hands an adapter on|use lora",
-                (*place, "full"),
-            )
+                ("full",),
+            ),
+        )
+        yield from (
+            _problem(text, (*place, *path))
+            for is_written, text, path in offered_never
+            if is_written
+        )
     of_method = _parameters(value)
     for key in value.keys() - _SHARED.keys() - {"method", "steps"}:
         if of_methods := sorted(
@@ -259,7 +274,7 @@ def _problem(text: str, place: tuple[str | int, ...] = ()) -> InitErrorDetails:
 
 
 def _as_written() -> Any:
-    """The section as it is written, for the JSON schema: shared keys beside a list of steps."""
+    """Return the section as it is written, for the JSON schema: shared keys beside a list of steps."""
     methods: Any = Literal[METHODS.names]
     step: Any = create_model(
         "Step",

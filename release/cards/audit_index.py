@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from checks.formats.pointer import Image, Version
 from checks.formats.report import Count
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 
 INDEX = "index.json"

@@ -8,7 +8,7 @@ from checks.formats.evaluation_reports import Interval
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.verdict import Verdict
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.stats.paired import Difference
 from release.cards.trade import Trade

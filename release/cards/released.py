@@ -12,7 +12,7 @@ from checks.formats.pointer import Pointer
 from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused, MachineRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.evidence import freshness, trust

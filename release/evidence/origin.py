@@ -12,7 +12,7 @@ from checks.formats.report import Report
 from checks.formats.statement import Release
 from checks.formats.training_reports import ParityReport, TrainReport
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from release.adapters import commits

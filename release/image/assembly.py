@@ -14,7 +14,7 @@ from tqdm import tqdm
 from checks.formats.report import Count
 from checks.formats.serving import BaseImage, ImageReport, Layer
 from checks.process import distribution
-from checks.records.identity import CommitHash, Digest
+from checks.records.record import CommitHash, Digest
 from checks.records.rows import Record
 from checks.storage import digest
 from release import runtimes

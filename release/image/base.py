@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from checks.formats.serving import BaseImage
 from checks.process.errors import BuildRefused, Refusal, RegistryRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import files
 from release.adapters.registry import documents
 from release.adapters.registry.documents import (

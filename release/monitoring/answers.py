@@ -17,7 +17,7 @@ from checks.config.monitor import Monitor
 from checks.data import signals
 from checks.formats.watch_report import Kind, WatchFinding
 from checks.kinds.scorer import Scorer
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.stats import drift, intervals
 from checks.stats.drift import Separation, Shift, Text
 from checks.stats.planning import POWER

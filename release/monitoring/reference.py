@@ -12,7 +12,7 @@ from checks.formats.data_reports import PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.pointer import Pointer
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats.drift import Text
 from checks.storage import layout

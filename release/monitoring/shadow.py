@@ -25,7 +25,7 @@ from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import Seconds
 from checks.kinds.scorer import Scorer
 from checks.process.errors import EvidenceRefused, MachineRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Message, Record
 from checks.storage import digest, files
 from release.monitoring import rollout

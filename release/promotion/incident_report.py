@@ -11,7 +11,7 @@ from checks.config.monitor import Monitor
 from checks.formats.pointer import Pointer
 from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import Seconds
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from release.monitoring import canary, detection
 from release.serving.traffic import Answered

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from checks.formats.pointer import Pointer
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import digest
 from release.adapters import commits
 from release.adapters.git import Git

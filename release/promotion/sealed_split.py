@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from checks.config import params_file
 from checks.config import sealed as split
-from checks.config.params import NearDuplicates
+from checks.config.pipeline_params import NearDuplicates
 from checks.data import near_duplicates
 from checks.data.documents import asked
 from checks.process.errors import EvidenceRefused, MachineRefused

@@ -19,7 +19,7 @@ from checks.formats.evaluation_reports import Earlier, Reference, ReferencesRepo
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
 from checks.process.errors import EvidenceRefused, ParamsRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import files, layout
 from release.adapters import commits
 from release.ledger import Ledger

@@ -16,7 +16,7 @@ from pydantic import Field
 from checks.formats.refused import Refused
 from checks.process.errors import EvidenceRefused
 from checks.process.text import redact
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from release.adapters import commits

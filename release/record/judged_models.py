@@ -8,7 +8,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from checks.formats.looks import LooksReport, RowSketch
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import files, layout
 from release.adapters import commits
 

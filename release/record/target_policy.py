@@ -26,7 +26,7 @@ from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict, combine
 from checks.kinds.gate import Reads, policy_digest
 from checks.process.errors import EvidenceRefused, ParamsRefused, RemoteRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout, plain_yaml
 from release.adapters import commits, dvc, projects

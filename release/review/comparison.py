@@ -9,7 +9,7 @@ from typing import Literal
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count
 from checks.formats.verdict import Status
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.stats.paired import Difference
 

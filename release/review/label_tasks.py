@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from checks.evaluation import comparisons
 from checks.formats import judgements
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Message, Record, Row
 from checks.storage import digest
 from release.pages import html

@@ -19,7 +19,7 @@ from checks.formats.suite_report import Role, SuiteLine, SuitesReport
 from checks.formats.training_reports import ParityReport, TrainMeasured, TrainReport
 from checks.formats.verdict import Status
 from checks.process.errors import EvidenceRefused, ParamsRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Prediction
 from checks.storage import files, layout
 from release.record import outputs, pipeline_lock

@@ -18,7 +18,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from checks.config.release_params import Serve
 from checks.formats.serving import CheckName
 from checks.process.errors import ParamsRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.sections import Name, Section, Strings
 from checks.storage import digest, files, layout, plain_yaml
 from release.runtimes.settings import Setting, Settings

@@ -9,7 +9,7 @@ from typing import Literal
 from checks.formats.report import Count
 from checks.process.errors import PromotionRefused
 from checks.process.text import redact
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from release.evidence import statement, trust
 from release.ledger import Change

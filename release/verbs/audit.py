@@ -5,7 +5,7 @@ from pathlib import Path
 from checks.formats.pointer import Version
 from checks.formats.report import Count
 from checks.process.errors import MachineRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files
 from release.cards import audit_pack

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from checks.process.errors import EvidenceRefused, PromotionRefused
-from checks.records.identity import CommitHash
+from checks.records.record import CommitHash
 from checks.records.rows import Record
 from release.evidence import freshness, statement, trust
 from release.promotion import context

@@ -11,7 +11,7 @@ from checks.formats import pointer
 from checks.formats.signers import Signers
 from checks.formats.statement import Release, Statement
 from checks.process.errors import BuildRefused, EvidenceRefused, MachineRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.storage import layout
 from release.adapters.registry import reference

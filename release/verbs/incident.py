@@ -21,7 +21,7 @@ from checks.process.errors import (
     ServingRefused,
     VerdictInconclusive,
 )
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import digest, layout
 from release.adapters.git import Git
 from release.adapters.registry import reference

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from checks.config import params_edit, params_file
 from checks.process.errors import ParamsRefused
-from checks.records.identity import CommitHash, Digest
+from checks.records.record import CommitHash, Digest
 from checks.records.rows import Record
 from checks.storage import files, layout, plain_yaml
 from checks.training import steps

@@ -23,12 +23,12 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 from tqdm import tqdm
 
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Engine, LlamaCpp, Vllm
 from checks.formats.report import Count
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Message, Record, Row
 from checks.storage import digest, files, layout
 from stages.inference import llamacpp, prompts, vllm, vllm_process

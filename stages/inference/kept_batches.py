@@ -17,7 +17,7 @@ from pydantic import Field
 from tqdm import tqdm
 
 from checks.process.errors import EvidenceRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from stages.inference.batches import Answer, Asked

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.formats.engines import LLAMACPP, LLAMACPP_PYTHON, LlamaCpp
 from checks.process.errors import EvaluationRefused, MachineRefused
 from checks.process.text import redact

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from checks.config.params import BasePrompt
+from checks.config.pipeline_params import BasePrompt
 from checks.process.errors import EvaluationRefused
 from checks.records.rows import Message, Row
 

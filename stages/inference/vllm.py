@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.formats.engines import Vllm
 from checks.process.errors import EvaluationRefused
 from checks.records.rows import Message, Row

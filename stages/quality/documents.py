@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.config.data_sources import Part
-from checks.config.params import NearDuplicates, Prepare
+from checks.config.pipeline_params import NearDuplicates, Prepare
 from checks.data import near_duplicates
 from checks.data.documents import passages
 from checks.data.drafts import draft_of

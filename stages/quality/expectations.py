@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.config.params import Labels, Prepare, Validate
+from checks.config.pipeline_params import Labels, Prepare, Validate
 from checks.formats.data_reports import Expectation, PrepareReport
 from checks.kinds.rule import rows_dropped
 from checks.process import imports

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from checks.config import params
+from checks.config import pipeline_params
 from checks.formats.data_statistics import Detector, Judged, Languages, OtherLanguage
 from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
@@ -52,7 +52,7 @@ class Found(NamedTuple):
 
 
 def judge(
-    config: params.Languages | None,
+    config: pipeline_params.Languages | None,
     loaded: "Loaded | None",
     read: Mapping[str, Read],
     documents: Texts,
@@ -71,7 +71,7 @@ def judge(
     return Found(frames, Languages(detector=detector, texts=texts), sorted(others, key=_rank))
 
 
-def load(config: params.Languages | None) -> "Loaded | None":
+def load(config: pipeline_params.Languages | None) -> "Loaded | None":
     """The detector, and what reports say of it; None without ``config``.
 
     Raises MachineRefused if it is not installed, ParamsRefused for a language that it does not know.
@@ -107,7 +107,10 @@ def _texts(kind: str, read: Mapping[str, Read], documents: Texts) -> Iterator[_T
 
 
 def _judged(
-    identifier: "LanguageIdentifier", config: params.Languages, kind: str, texts: Iterable[_Text]
+    identifier: "LanguageIdentifier",
+    config: pipeline_params.Languages,
+    kind: str,
+    texts: Iterable[_Text],
 ) -> tuple[Columns, Judged, list[OtherLanguage]]:
     others: list[OtherLanguage] = []
     sound: list[tuple[str, str]] = []
@@ -151,7 +154,7 @@ def _judged(
 
 
 def _language(
-    identifier: "LanguageIdentifier", config: params.Languages, text: str
+    identifier: "LanguageIdentifier", config: pipeline_params.Languages, text: str
 ) -> tuple[str | None, float]:
     """The language and its probability; None if it is not judged.
 
@@ -185,7 +188,7 @@ def _frame(kind: str) -> str:
     return f"{kind}s by language"
 
 
-def suites(config: params.Languages | None, found: Found | None) -> dict[str, Suite]:
+def suites(config: pipeline_params.Languages | None, found: Found | None) -> dict[str, Suite]:
     """The suite of each frame of ``found``."""
     if config is None or found is None:
         return {}

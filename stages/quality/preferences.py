@@ -9,7 +9,7 @@ group in one fold, measures that.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from checks.config.params import Preferences
+from checks.config.pipeline_params import Preferences
 from checks.records.rows import Row
 from checks.storage import layout
 from checks.training.preferences import (

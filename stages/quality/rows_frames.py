@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
-from checks.config.params import NearDuplicates
+from checks.config.pipeline_params import NearDuplicates
 from checks.data import drafts, near_duplicates
 from checks.formats.data_reports import PrepareReport
 from checks.kinds.rule import Rule

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from checks.config.params import SemanticDuplicates
+from checks.config.pipeline_params import SemanticDuplicates
 from checks.formats.data_statistics import Place
 from checks.kinds.retriever import Pooling
 from checks.process.errors import DataRefused, EvaluationRefused

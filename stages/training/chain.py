@@ -21,7 +21,7 @@ from checks.config.params import Params
 from checks.kinds.method import Train
 from checks.process import imports
 from checks.process.errors import TrainingRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import files, layout
 from stages import tracking
 from stages.training import checkpoints, ranks

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from checks.formats.training_reports import MergedFile
 from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from stages.training.remote import Remote, Upload

@@ -20,7 +20,7 @@ from checks.formats.report import Report
 from checks.formats.training_reports import ParityReport, Start, TrainReport
 from checks.kinds.method import Train
 from checks.process.errors import EvidenceRefused, TrainingRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import digest, files, layout
 from stages import earlier_records
 

@@ -22,7 +22,7 @@ from checks.formats.energy import Energy
 from checks.formats.training_reports import MeasuredStep, Quantised, TrainedStep, TrainMemory
 from checks.kinds.method import METHODS, AnyTrain, Train
 from checks.process.errors import TrainingRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from checks.training import steps

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from checks.config.params import Base, TemplateFile
+from checks.config.pipeline_params import Base, TemplateFile
 from checks.kinds.chat_template import TEMPLATES
 from checks.process.errors import SourceRefused
 from checks.storage import digest, files, layout

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checks.config.params import BasePrompt, Params
+from checks.config.params import Params
+from checks.config.pipeline_params import BasePrompt
 from checks.evaluation import scoring
 from checks.evaluation.baselines import NAMES as BASELINES
 from checks.evaluation.baselines import Baseline

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from checks.process.errors import RegistryRefused
-from checks.records.identity import Digest
+from checks.records.record import Digest
 from checks.storage import files
 
 # The bytes of a manifest or index that registries must take (distribution specification 1.1).

@@ -207,8 +207,8 @@ def test_a_section_of_a_package_counts_for_the_stages_that_run_a_kind_of_a_packa
 
 def _with_other_default(section: str, values: dict[str, Any]) -> set[str]:
     """Return the stages that are stale in a version of Lockstep with these defaults of a section, too."""
-    defaults = GIVEN.unwritten()
-    changed = lock.of(Changed(defaults={**defaults, section: {**defaults.get(section, {}), **values}}), CODE)
+    others = {f"{section}.{key}": value for key, value in values.items()}
+    changed = lock.of(Changed(defaults=GIVEN.unwritten() | others), CODE)
     return {stage for stage in DIGESTS if changed[stage] != DIGESTS[stage]}
 
 
@@ -220,13 +220,12 @@ def test_another_default_makes_the_stages_stale_that_read_it() -> None:
 
 def test_a_value_that_is_written_is_no_default_and_dvc_lock_records_it() -> None:
     assert "r" in PARAMS["train"]["lora"]
-    assert "r" not in GIVEN.unwritten()["train"]["lora"]
+    assert "train.lora.r" not in GIVEN.unwritten()
 
 
 def test_a_parameter_that_is_off_by_default_changes_nothing_when_a_version_adds_it() -> None:
-    defaults = GIVEN.unwritten()
-    assert "kernels" not in defaults["train"]
-    assert defaults["train"]["optimizer"] == "adamw_torch"
+    assert _with_other_default("train", {"novelty": None, "further": False}) == set()
+    assert GIVEN.unwritten()["train.optimizer"] == "adamw_torch"
 
 
 # code.lock as a file

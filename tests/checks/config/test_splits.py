@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from checks.config import splits
-from checks.config.params import NearDuplicates
+from checks.config.pipeline_params import NearDuplicates
 from checks.data import similar
 from checks.records.rows import Message, request
 from tests import similarity_definition

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from checks.config.params import BasePrompt
+from checks.config.pipeline_params import BasePrompt
 from checks.config.sealed import SealedLine, rows_of
 from checks.data import drafts
 from checks.data.personal_data import PersonalData

@@ -311,3 +311,21 @@ def test_a_record_is_compared_with_the_kinds_of_its_commit_and_not_of_the_work_t
     (tmp_path / "checks/__init__.py").write_text("X = 1\n")
     commit(tmp_path, "a package of the team")
     assert differing() == set()
+
+
+NAMELESS_RULE = """
+from checks.kinds.rule import Rule
+
+class DropShouting(Rule):
+    does = "the prompt is in capital letters"
+
+    def drop(self, draft):
+        return draft.prompt.isupper()
+"""
+
+
+@pytest.mark.slow
+def test_a_rule_without_a_name_is_called_after_its_file(tmp_path: Path) -> None:
+    _write(tmp_path, {"rules/drop_shouting.py": NAMELESS_RULE})
+    printed = _python(tmp_path, "from checks.kinds.rule import RULES\nprint(RULES.kinds['drop-shouting'].name)")
+    assert printed == "drop-shouting"

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from checks.code import lock, modules
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.formats.decoding import Decoding
 from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.formats.engines import PYTHON, Vllm
 from checks.process.errors import EvaluationRefused, MachineRefused, ParamsRefused, Refusal
 from checks.records.rows import Message, Row

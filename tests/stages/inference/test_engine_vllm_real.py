@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.formats.engines import PYTHON, Vllm
 from checks.process.errors import EvaluationRefused, MachineRefused
 from checks.records.rows import Message, Row

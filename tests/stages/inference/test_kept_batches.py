@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from checks.config.params import Evaluate
+from checks.config.pipeline_params import Evaluate
 from checks.process.errors import ParamsRefused
 from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from checks.config.params import Languages
+from checks.config.pipeline_params import Languages
 from checks.formats.data_reports import DataReport
 from checks.formats.data_statistics import OtherLanguage
 from checks.process.errors import DataRefused, MachineRefused, ParamsRefused
