@@ -64,7 +64,11 @@ def suites(params: Params, root: Path) -> str:
         roles = [role for role in models.digests if role in report.models]
         test = answered.test_answers(root, report, roles)
         recorded, commit = _last(models)
-        for name, suite in _in_order(params.suites):
+        # Suites that are about the answers to another one come last.
+        ordered = sorted(
+            params.suites.items(), key=lambda named: answered.rated_suite(named[1]) is not None
+        )
+        for name, suite in ordered:
             rated = answered.rated_suite(suite)
             about = _about(params.suites, rated, made, models.digests) if rated else test
             started = time.perf_counter()
@@ -117,11 +121,6 @@ def suites(params: Params, root: Path) -> str:
         "; ".join(f"{name}: {_line(result)}" for name, result in results.items())
         or "none in params.yaml"
     )
-
-
-def _in_order(suites: Mapping[str, SuiteKind]) -> list[tuple[str, SuiteKind]]:
-    """Suites that are about the answers to another one come last."""
-    return sorted(suites.items(), key=lambda named: answered.rated_suite(named[1]) is not None)
 
 
 def _about(

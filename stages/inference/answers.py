@@ -41,7 +41,7 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensor
 CODE = (
     "cpu_arithmetic.py", "inference/answers.py", "inference/batches.py", "inference/generate.py",
     "inference/kept_batches.py", "inference/prompts.py", "inference/sampling.py", "inference/unpacking.py",
-    "inference/vllm.py", "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py",
+    "inference/vllm.py", "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py", "workers.py",
 )  # fmt: skip
 
 NotNegative = Annotated[float, Field(ge=0)]

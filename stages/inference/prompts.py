@@ -63,9 +63,9 @@ def for_base(
             "set it to 0",
         )
     if shots and len({_system(row) for row in (*rows, *shots)}) > 1:
-        shown = tuple(turn for row in shots for turn in (*_in_question(row), _answer(row)))
+        shown = tuple(turn for row in shots for turn in (*_in_question(row), row.answer))
         return [_with(_in_question(row), instruction, shown) for row in rows]
-    shown = tuple(turn for row in shots for turn in (*_talk(row), _answer(row)))
+    shown = tuple(turn for row in shots for turn in (*_talk(row), row.answer))
     return [_with(row.messages, instruction, shown) for row in rows]
 
 
@@ -145,15 +145,11 @@ def _in_question(row: Row) -> tuple[Message, ...]:
     return (question.model_copy(update={"content": text}), *rest)
 
 
-def _answer(row: Row) -> Message:
-    return row.answer
-
-
 def _with(
-    messages: tuple[Message, ...], told: str, shown: tuple[Message, ...]
+    messages: tuple[Message, ...], instruction: str, shown: tuple[Message, ...]
 ) -> tuple[Message, ...]:
     system = "\n".join(
-        part for part in (*(m.content for m in messages if m.role == "system"), told) if part
+        part for part in (*(m.content for m in messages if m.role == "system"), instruction) if part
     )
     head = (Message(role="system", content=system),) if system else ()
     return (*head, *shown, *(m for m in messages if m.role != "system"))

@@ -137,7 +137,10 @@ def _judged(
     columns: Columns = {
         "where": [*(other.where for other in others), *(place for place, _ in sound)],
         "id": [*(other.id for other in others), *(row_id for _, row_id in sound)],
-        _COLUMN: [*map(_said, others), *(None for _ in sound)],
+        _COLUMN: [
+            *(f"{other.language} {other.probability:.3f} {other.shown!r}" for other in others),
+            *(None for _ in sound),
+        ],
     }
     ordered = sorted(languages, key=lambda language: (-languages[language], language))
     counts = Judged(
@@ -175,10 +178,6 @@ def _language(
 
 def _rank(other: OtherLanguage) -> tuple[float, str, str]:
     return -other.probability, other.where, other.text
-
-
-def _said(other: OtherLanguage) -> str:
-    return f"{other.language} {other.probability:.3f} {other.shown!r}"
 
 
 def _frame(kind: str) -> str:

@@ -153,7 +153,7 @@ class Store:
             say(f"the checkpoint of step {step} is not kept: {_reason(error)}")
             return
         if self.remote is not None and not self._upload.busy:
-            self._upload.start(self.remote, target, manifest)
+            self._upload.start(self.remote, target, step, manifest.folder, [*manifest.files])
         for other in self._home.glob("step-*"):
             if other not in (target, self._upload.folder):
                 shutil.rmtree(other, ignore_errors=True)

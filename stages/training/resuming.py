@@ -74,8 +74,9 @@ class Keeper(TrainerCallback):
             self._earlier = checkpoint.known.seconds
             self._earlier_energy = (checkpoint.known.energy,)
             self._recorder.points += checkpoint.known.points
-            order = checkpoint.known.order
-            self._trainer.resumed_order = None if order is None else _generator(order)
+            if checkpoint.known.order is not None:
+                state = bytearray(base64.b64decode(checkpoint.known.order, validate=True))
+                self._trainer.resumed_order = torch.frombuffer(state, dtype=torch.uint8)
             if self._trainer.stopper:
                 self._trainer.stopper.load(checkpoint.known.valid, checkpoint.folder)
         return checkpoint
@@ -165,7 +166,3 @@ def _gpus(ranks: int) -> tuple[str, ...]:
         return ()
     identifiers = (str(torch.cuda.get_device_properties(rank).uuid) for rank in range(ranks))
     return tuple(f"GPU-{identifier.removeprefix('GPU-')}" for identifier in identifiers)
-
-
-def _generator(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)

@@ -3,7 +3,6 @@
 The merged model has these files too, so what is trained, evaluated and served is asked in one way.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from checks.kinds.chat_template import TEMPLATES
 from checks.process.errors import SourceRefused
 from checks.storage import digest, files, layout
 from stages import pinned_text
+from stages.weights import model_files
 
 NAME = "chat_template.jinja"
 FIELD = "base.chat_template"
@@ -167,18 +167,6 @@ def _or(names: list[str]) -> str:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SourceRefused(
-            f"{layout.PARAMS}: base.uri: {path.name}: is not JSON", "export the model again"
-        ) from error
-    if not isinstance(value, dict):
-        raise SourceRefused(
-            f"{layout.PARAMS}: base.uri: {path.name}: is not a JSON object",
-            "export the model again",
-        )
-    return value
+    """Read a JSON object; empty if there is no such file."""
+    place = f"{layout.PARAMS}: base.uri: "
+    return model_files.read(path, SourceRefused, place) if path.exists() else {}

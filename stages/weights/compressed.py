@@ -8,7 +8,6 @@ head stay as they are. The names of the schemes are those of LLM Compressor: ``W
 
 import importlib.metadata
 import importlib.util
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from checks.process import distribution, imports
 from checks.process.errors import MachineRefused, MergeRefused
 from checks.storage import files
-from stages.weights import shards
+from stages.weights import model_files, shards
 from stages.weights.shards import Tensor
 
 PACKAGE = "compressed-tensors"
@@ -92,9 +91,9 @@ def copy_rest(source: Path, out: Path, described: dict[str, Any]) -> None:
     for path in sorted(source.iterdir()):
         if path.suffix != ".safetensors" and path.name != shards.INDEX:
             shutil.copyfile(path, out / path.name)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = model_files.read(source / "config.json", MergeRefused)
     config["quantization_config"] = described
-    files.write_text(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    model_files.write(out / "config.json", config)
 
 
 def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,13 +9,12 @@ transformers 5 reads it.
 Not changed: RoPE by kind of layer, except Gemma 3's, because transformers 4.51 refuses such models anyway.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from checks.process.errors import MergeRefused
-from checks.storage import files
+from stages.weights import model_files
 
 CONFIG, TOKENIZER, TEMPLATE = "config.json", "tokenizer_config.json", "chat_template.jinja"
 _AGREE = "correct the one that is wrong in the base, and pin it again"
@@ -39,15 +38,15 @@ def spell_both(folder: Path) -> None:
     if both forms are present and disagree, or if the old form cannot express the setting.
     """
     path = folder / CONFIG
-    _replace(path, config(_mapping(path)))
+    _replace(path, config(_read(path)))
     path, template, processor = folder / TOKENIZER, folder / TEMPLATE, folder / "chat_template.json"
     text = _text(template) if template.exists() else None
-    if text is not None and processor.exists() and _mapping(processor).get("chat_template") != text:
+    if text is not None and processor.exists() and _read(processor).get("chat_template") != text:
         raise MergeRefused(f"{processor.name}: chat_template is not the text of {TEMPLATE}", _AGREE)
     if path.exists() or text is not None:
-        before = _mapping(path) if path.exists() else {}
+        before = _read(path) if path.exists() else {}
         fast = folder / "tokenizer.json"
-        _replace(path, tokenizer_config(before, text, _mapping(fast) if fast.exists() else None))
+        _replace(path, tokenizer_config(before, text, _read(fast) if fast.exists() else None))
 
 
 def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
@@ -280,9 +279,13 @@ def _disagreement(place: str, new: str, first: Any, old: str, second: Any) -> Me
 
 
 def _replace(path: Path, value: dict[str, Any]) -> None:
-    """Write ``value`` unless it is there already. Infinity, which some configs contain, is kept: Python reads it."""
-    if not path.exists() or _mapping(path) != value:
-        files.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write ``value`` unless it is there already."""
+    if not path.exists() or _read(path) != value:
+        model_files.write(path, value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return model_files.read(path, MergeRefused)
 
 
 def _text(path: Path) -> str:
@@ -292,13 +295,3 @@ def _text(path: Path) -> str:
         raise MergeRefused(
             f"{path.name}: cannot be read: {error}", "run `./lockstep run fetch`"
         ) from error
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise MergeRefused(f"{path.name}: is not JSON", "export the base again") from error
-    if not isinstance(value, dict):
-        raise MergeRefused(f"{path.name}: is not a JSON object", "export the base again")
-    return value
