@@ -12,7 +12,7 @@ no answer. Identical prompts are answered once. Prompts are sorted, whatever the
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from checks.config.params import Evaluate
 from checks.formats.engines import Vllm
@@ -24,13 +24,6 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _GIB = 1 << 30
 
 
-class Generated(NamedTuple):
-    """The answers in the order of the rows, and rows per second."""
-
-    texts: list[str]
-    speed: float
-
-
 def answer(
     root: Path,
     settings: Evaluate,
@@ -40,8 +33,8 @@ def answer(
     label: str,
     where: Path,
     log: bool = True,
-) -> Generated:
-    """Answers of the model in ``folder`` to ``conversations``, one for each of ``rows``.
+) -> tuple[list[str], float]:
+    """Ask the model in ``folder``: an answer to each of ``conversations``, in order, and rows per second.
 
     ``log``: whether what vLLM prints is kept. Raises MachineRefused when vLLM is not there, is another version, runs
     out of memory or is killed, and EvaluationRefused when it cannot run the model, or the model cannot be asked.
@@ -62,9 +55,7 @@ def answer(
         prompt: _text(tokenizer, ids, ends)
         for prompt, ids in zip(distinct, reply.answers, strict=True)
     }
-    return Generated(
-        [given[tuple(prompt)] for prompt in asked], round(len(rows) / reply.seconds, 3)
-    )
+    return [given[tuple(prompt)] for prompt in asked], round(len(rows) / reply.seconds, 3)
 
 
 def request_of(

@@ -15,6 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import JsonValue
 
 from checks.process.errors import DataRefused, EvidenceRefused
@@ -175,10 +178,6 @@ def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) ->
 
 
 def _template(base: Path) -> Callable[..., str]:
-    from jinja2 import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     config = _json(base / "tokenizer_config.json")
     text = config.get("chat_template")
     if isinstance(text, list):  # several, by name
@@ -217,8 +216,6 @@ def _template(base: Path) -> Callable[..., str]:
 
 
 def _raise(message: str) -> None:
-    from jinja2 import TemplateError
-
     raise TemplateError(message)
 
 
@@ -260,8 +257,6 @@ def _refuse_unread(
 def _is_read_as(
     prompt: str, template: Callable[..., str], turns: list[dict[str, Any]], tools: Any
 ) -> bool:
-    from jinja2 import TemplateError
-
     try:
         return template(turns, tools, True) == prompt
     except TemplateError:  # it refuses calls without results, or results without calls
@@ -284,8 +279,6 @@ def _unlike(row: Row, text: str) -> str | None:
 def _render(
     template: Callable[..., str], row: Row, turns: list[dict[str, Any]], start: bool
 ) -> str:
-    from jinja2 import TemplateError
-
     try:
         return template(turns, row.schemas, start)
     except TemplateError as error:

@@ -38,14 +38,12 @@ class Read(NamedTuple):
 
     def extend(self, more: "Read") -> None:
         """Put the rows of ``more`` behind these."""
-        for own, further in ((self.columns, more.columns), (self.defects, more.defects)):
-            for column, values in own.items():
-                values.extend(further[column])
-        self.references.extend(more.references)
-        self.requests.extend(more.requests)
-        self.earlier.extend(more.earlier)
-        self.rows.extend(more.rows)
-        self.origins.extend(more.origins)
+        for own, further in zip(self, more, strict=True):
+            if isinstance(own, dict):
+                for column, values in own.items():
+                    values.extend(further[column])
+            else:
+                own.extend(further)
 
 
 class RowChecks(NamedTuple):

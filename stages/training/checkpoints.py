@@ -6,7 +6,6 @@ determines the training, so that no other training resumes from it. Only the new
 DVC remote.
 """
 
-import math
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from tqdm import tqdm
 
 from checks.formats.training_reports import MergedFile
@@ -32,6 +31,7 @@ MANIFEST, PROGRESS = "manifest.json", "progress.json"
 HERE, THERE = "this machine", "the remote"
 FOLDER = layout.STATE / "checkpoints"
 _MINUTES = 5.0
+_NOT_NEGATIVE = TypeAdapter[float](Annotated[float, Field(ge=0, allow_inf_nan=False)])
 Known = TypeVar("Known")
 
 # The only files of a checkpoint that are read; others could be the weights of a whole model.
@@ -208,8 +208,8 @@ class Store:
         shutil.rmtree(target, ignore_errors=True)
         return folder.rename(target)
 
-    def _pass_over(self, where: str, why: str, path: Path) -> None:
-        say(f"a checkpoint of {where} is passed over: {why}")
+    def _pass_over(self, place: str, why: str, path: Path) -> None:
+        say(f"a checkpoint of {place} is passed over: {why}")
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -217,15 +217,12 @@ def minutes() -> float:
     """Minutes between checkpoints, from the environment; raises ParamsRefused if that is not a valid number."""
     text = os.environ.get(MINUTES) or str(_MINUTES)
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
+        return _NOT_NEGATIVE.validate_python(text)
+    except ValidationError as error:
         raise ParamsRefused(
             f"{MINUTES}: {text!r} is not a number of minutes",
             "set it to 5, say, or to 0 for no checkpoints",
-        )
-    return value
+        ) from error
 
 
 def key(of: Mapping[str, Any], modules: tuple[Path, ...]) -> str:

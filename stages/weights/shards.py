@@ -7,6 +7,7 @@ memory; writing takes a tensor piece by piece.
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -174,10 +175,7 @@ def _put(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def _width(tensor: Tensor) -> int:
-    count = 1
-    for size in tensor.shape:
-        count *= size
-    return tensor.nbytes // max(count, 1)
+    return tensor.nbytes // max(math.prod(tensor.shape), 1)
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:
