@@ -70,7 +70,7 @@ def still_pinned(params: Params, root: Path) -> str:
 
 
 def _sha256(path: Path, section: str, known: dict[str, str], current: dict[str, str]) -> str:
-    """The digest of a source, from ``known`` by its stamp, else of its bytes; added to ``current`` if reusable."""
+    """Return a source's digest, from ``known`` by its stamp, or of its bytes; add it to ``current`` if reusable."""
     started = time.time_ns()
     try:
         stamp, changed = _stamp(path)
@@ -104,7 +104,7 @@ def _stamp(path: Path) -> tuple[str, int]:
 
 
 def _read(root: Path) -> dict[str, str]:
-    """The stored digests; empty if damaged or of another version."""
+    """Return the stored digests; empty if damaged or of another version."""
     try:
         return files.read_json(root / MEMO, _Memo).sha256
     except EvidenceRefused:

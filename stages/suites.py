@@ -152,7 +152,7 @@ def _encoded(
     pooling: Pooling,
     most: int | None,
 ) -> Any:
-    """A vector of each text, by the encoder in ``source``."""
+    """Return a vector of each text, by the encoder in ``source``."""
     from stages.inference import encoders
 
     return encoders.embed(
@@ -167,7 +167,7 @@ def _related(
     pairs: Sequence[tuple[str, str]],
     most: int | None,
 ) -> Any:
-    """A score of each pair, by the cross-encoder in ``source``."""
+    """Return a score of each pair, by the cross-encoder in ``source``."""
     from stages.inference import encoders
 
     return encoders.relevance(
@@ -177,7 +177,7 @@ def _related(
 
 @contextmanager
 def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]:
-    """Copies of the pinned files of a suite, verified."""
+    """Yield copies of the pinned files of a suite, verified."""
     with tempfile.TemporaryDirectory() as scratch:
         paths = {}
         for number, (key, source) in enumerate(suite.sources.items()):
@@ -189,7 +189,7 @@ def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]
 
 
 def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -> Made:
-    """The scores, if they are about the models that they are called after, and can be compared."""
+    """Return the scores, if they are about the models that they are called after, and can be compared."""
 
     def at(role: Role) -> str:
         return f"{layout.PARAMS}: suites.{name}{'.logs.' if f'logs.{role}' in suite.sources else ': '}{role}"
@@ -285,7 +285,7 @@ def _written(
 def _answers(
     root: Path, suite: SuiteKind, roles: Iterable[Role], earlier: Mapping[str, SuiteResult]
 ) -> dict[Role, str]:
-    """The digest of the file with each model's answers, for a suite that is about answers."""
+    """Return the digest of the file with each model's answers, for a suite that is about answers."""
     if not isinstance(suite, RatingSuite):
         return {}
     if suite.suite is not None:

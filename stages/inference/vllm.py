@@ -31,7 +31,7 @@ def answer(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
     label: str,
-    where: Path,
+    rows_name: Path,
     log: bool = True,
 ) -> tuple[list[str], float]:
     """Ask the model in ``folder``: an answer to each of ``conversations``, in order, and rows per second.
@@ -43,7 +43,7 @@ def answer(
     assert engine is not None
     tokenizer, positions, ends = _read(folder)
     room = None if positions is None else positions - settings.max_new_tokens
-    asked = prompts.tokens(tokenizer, conversations, rows, room, where)
+    asked = prompts.tokens(tokenizer, conversations, rows, room, rows_name)
     distinct = sorted({tuple(prompt) for prompt in asked})
     request = request_of(settings, engine, folder, distinct, ends)
     reply = vllm_process.ask(root, engine, request, folder, label, log)
@@ -65,7 +65,7 @@ def request_of(
     asked: Sequence[Sequence[int]],
     ends: Iterable[int],
 ) -> dict[str, Any]:
-    """The arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids."""
+    """Return the arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids."""
     new = settings.max_new_tokens
     return {
         "model": {
@@ -86,7 +86,7 @@ def request_of(
 
 
 def _read(folder: Path) -> tuple[Any, int | None, frozenset[int]]:
-    """The tokenizer, how many positions the model has, and the ids that end an answer: those of ``generate``."""
+    """Return the tokenizer, how many positions the model has, and the ids that end an answer: those of ``generate``."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     try:

@@ -115,7 +115,7 @@ def environment_of(python: str, version: str) -> About:
 def ask(
     root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: str, log: bool
 ) -> Reply:
-    """Answers to ``request``, with a progress bar called ``label``. ``folder``: the model, for a refusal.
+    """Return answers to ``request``, with a progress bar called ``label``. ``folder``: the model, for a refusal.
 
     Raises MachineRefused or EvaluationRefused with what the worker says went wrong, or how it ended.
     """
@@ -204,7 +204,7 @@ def _refused(
 def _started(
     python: str, environment: dict[str, str], printed: IO[bytes] | int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The worker, in a process group of its own, of which nothing is left afterwards."""
+    """Yield the worker, in a process group of its own, of which nothing is left afterwards."""
     try:
         worker = subprocess.Popen(
             [python, *_WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=printed, env=environment,

@@ -46,7 +46,7 @@ class Lengths(NamedTuple):
 
 
 def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
-    """A function from rows to lengths. Raises EvidenceRefused if ``base`` lacks a tokenizer or a chat template."""
+    """Return a function that counts tokens of rows. Raises EvidenceRefused without a tokenizer or a chat template."""
     template = _template(base)
     encode = _encoder(base)
 
@@ -70,7 +70,7 @@ def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
 
 
 def control(base: Path, columns: Sequence[str]) -> Callable[[Row], str | None]:
-    """A function that says where a row's own text has a control token of ``base``; None where it has none.
+    """Return a function that says where a row's own text has a control token of ``base``; None where it has none.
 
     ``columns`` are the further columns that training learns from. Control tokens are the tokens that the tokenizer
     declares special, and added ones between bars, such as ``<|user|>``.
@@ -162,7 +162,7 @@ def _apart(tokenizer: Any) -> re.Pattern[str] | None:
 
 
 def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) -> list[int]:
-    """Tokens of each text. What stands from one token of ``apart`` up to the next is encoded once, however often.
+    """Count the tokens of each text. A piece between two tokens of ``apart`` is encoded once, however often it occurs.
 
     A prompt and the same prompt with its answer have most of their parts in common.
     """

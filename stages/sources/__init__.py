@@ -51,7 +51,7 @@ class Verified(NamedTuple):
 
     @property
     def size(self) -> int:
-        """The number of bytes that were hashed."""
+        """Return the number of bytes that were hashed."""
         return sum(file.size for file in self.files.values())
 
 
@@ -91,7 +91,7 @@ def bring(source: Source, section: str, root: Path) -> Verified:
 
 
 def place(local: Path) -> Path:
-    """The path of a local source, with links resolved."""
+    """Return the path of a local source, with links resolved."""
     # Unlike Path.resolve, realpath leaves a loop of links to whoever opens it.
     return Path(os.path.realpath(local))
 
@@ -114,14 +114,14 @@ def hold(source: Source, section: str, measured: str) -> None:
 
 
 def unreadable(section: str, error: OSError) -> SourceRefused:
-    """The refusal of a local source that may not be read."""
+    """Return the refusal of a local source that may not be read."""
     return SourceRefused(
         f"{layout.PARAMS}: {section}.uri: {error.filename}: {error.strerror or error}", READABLE
     )
 
 
 def _absent(path: Path, section: str) -> SourceRefused:
-    """The refusal of a missing path, with a similar name from the last folder that exists."""
+    """Return the refusal of a missing path, with a similar name from the last folder that exists."""
     missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
     names: list[str] = []
     with suppress(OSError):
@@ -136,7 +136,7 @@ def _absent(path: Path, section: str) -> SourceRefused:
 
 
 def _kept(source: Source, section: str, root: Path) -> Verified | None:
-    """The stored download with the pinned digest, if its bytes still match."""
+    """Return the stored download with the pinned digest, if its bytes still match."""
     entry = root / layout.DOWNLOADS / (source.sha256 or "unpinned")
     if not entry.exists():
         return None

@@ -66,8 +66,8 @@ def fill(
     return tree
 
 
-def _hold(found: str, sha256: str, section: str) -> None:
-    if found != f"sha256:{sha256}":
+def _hold(measured: str, sha256: str, section: str) -> None:
+    if measured != f"sha256:{sha256}":
         raise SourceRefused(
             f"{layout.PARAMS}: {section}.uri: changed while it was read", "run again"
         )

@@ -21,7 +21,7 @@ _CLASSIFIER = "License ::"
 
 
 def license_of(source: Verified) -> str | None:
-    """The declared licence as it is spelled; None if there is none that can be read."""
+    """Return the declared licence as it is spelled; None if there is none that can be read."""
     if source.inside is not None:
         return _of_wheel(source.path)
     card = source.path / "README.md"
@@ -70,6 +70,6 @@ def _of_card(card: Path) -> str | None:
 
 
 def _name(value: Any) -> str | None:
-    """A name on one line; None if empty or if it is a whole text."""
+    """Return a name on one line; None if empty or if it is a whole text."""
     text = "" if value is None else str(value).strip()
     return text if 0 < len(text) <= _LONGEST and text.isprintable() else None

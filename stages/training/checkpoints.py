@@ -85,7 +85,7 @@ class Manifest(Record):
 
     @property
     def folder(self) -> str:
-        """The folder's name on a remote; two checkpoints of one step never have the same."""
+        """Return the folder's name on a remote; two checkpoints of one step never have the same."""
         return f"step-{self.step}-{digest.of_json(self.model_dump(mode='json'))[7:23]}"
 
 
@@ -117,7 +117,7 @@ class Store:
         self._upload = Upload(say)
 
     def newest(self, read: Callable[[Path, int], Known]) -> Found[Known] | None:
-        """The newest complete checkpoint, from this machine or the remote, in a local folder.
+        """Return the newest complete checkpoint, from this machine or the remote, in a local folder.
 
         ``read`` gets the folder and the step, and raises EvidenceRefused if training cannot resume from it. Checkpoints
         that are skipped are reported, and deleted if they are local.
@@ -214,7 +214,7 @@ class Store:
 
 
 def minutes() -> float:
-    """Minutes between checkpoints, from the environment; raises ParamsRefused if that is not a valid number."""
+    """Return minutes between checkpoints, from the environment; raises ParamsRefused if that is not a valid number."""
     text = os.environ.get(MINUTES) or str(_MINUTES)
     try:
         return _NOT_NEGATIVE.validate_python(text)
@@ -226,7 +226,7 @@ def minutes() -> float:
 
 
 def key(of: Mapping[str, Any], modules: tuple[Path, ...]) -> str:
-    """The digest of everything that determines a training: values, and the bytes of the modules that train."""
+    """Return the digest of everything that determines a training: values, and the bytes of the modules that train."""
     return digest.of_json(
         {**of, "modules": {path.name: digest.of_file(path).sha256 for path in modules}}
     )
@@ -234,7 +234,7 @@ def key(of: Mapping[str, Any], modules: tuple[Path, ...]) -> str:
 
 @contextmanager
 def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
-    """The checkpoints of the training ``key``, also those on the DVC remote if LOCKSTEP_REMOTE is set.
+    """Yield the checkpoints of the training ``key``, also those on the DVC remote if LOCKSTEP_REMOTE is set.
 
     Without ``kept`` there are none. Raises MachineRefused if they cannot be stored on this machine.
     """
@@ -258,7 +258,7 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
 
 
 def joined(root: Path, key: str, kept: bool, scratch: Path, ranks: int, sharded: bool) -> Store:
-    """The store that another process has ``opened``, for rank 0 of so many, with the same ``scratch``."""
+    """Return the store that another process has ``opened``, for rank 0 of so many, with the same ``scratch``."""
     if not kept:
         return Store(scratch / "none", key, scratch, None, ranks, sharded)
     home = _home(root, key)
@@ -266,7 +266,7 @@ def joined(root: Path, key: str, kept: bool, scratch: Path, ranks: int, sharded:
 
 
 def of_ranks(ranks: int) -> list[str]:
-    """The names of the files with the random states of so many ranks."""
+    """Return the names of the files with the random states of so many ranks."""
     return [f"rng_state_{rank}.pth" for rank in range(ranks)]
 
 

@@ -116,7 +116,7 @@ class Upload:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that is being uploaded, which must not be deleted."""
+        """Return the folder that is being uploaded, which must not be deleted."""
         return self._folder if self.busy else None
 
     def start(self, remote: Remote, source: Path, step: int, folder: str, names: list[str]) -> None:

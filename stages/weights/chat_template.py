@@ -25,7 +25,7 @@ _QUESTION = [{"role": "user", "content": "question"}]
 
 
 def text_of(base: Base, root: Path) -> bytes | None:
-    """The template that params.yaml gives the base; None if it keeps its own.
+    """Return the template that params.yaml gives the base; None if it keeps its own.
 
     Raises SourceRefused if the file cannot be read or does not have the pinned bytes.
     """
@@ -81,7 +81,7 @@ def give(folder: Path, base: Base, text: bytes) -> None:
 
 
 def digest_in(folder: Path) -> str | None:
-    """The digest of the text of the template of the model in ``folder``; None if there is none."""
+    """Return the digest of the text of the template of the model in ``folder``; None if there is none."""
     if (folder / NAME).is_file():
         return digest.of_file(folder / NAME).sha256
     for name in (_SETTINGS, _OLD):
@@ -109,7 +109,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _end_token(tokenizer: Any, template: str) -> int:
-    """The id of the token that ends an answer: the first one after its text."""
+    """Return the id of the token that ends an answer: the first one after its text."""
     whole = [*_QUESTION, {"role": "assistant", "content": _ANSWER}]
     prompt = _rendered(tokenizer, template, _QUESTION, True)
     _, answer, after = (
@@ -147,7 +147,7 @@ def _rendered(tokenizer: Any, template: str, turns: list[dict[str, str]], start:
 
 
 def _fitting(tokenizer: Any) -> list[str]:
-    """The named templates whose tokens the tokenizer has."""
+    """Return the named templates whose tokens the tokenizer has."""
     return [
         name
         for name, kind in TEMPLATES.kinds.items()

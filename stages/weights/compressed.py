@@ -31,7 +31,7 @@ HEAD = "lm_head"
 
 
 def hold_installed() -> str:
-    """The version of compressed-tensors. Raises MachineRefused when it is not installed."""
+    """Return the version of compressed-tensors. Raises MachineRefused when it is not installed."""
     if importlib.util.find_spec("compressed_tensors") is None:
         raise MachineRefused(
             f"merge.quantization needs {PACKAGE}, which is not installed",
@@ -97,7 +97,7 @@ def copy_rest(source: Path, out: Path, described: dict[str, Any]) -> None:
 
 
 def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The 8-bit numbers of ``weight`` [rows, columns], and the scale of each row [rows, 1] in the weight's type."""
+    """Round ``weight`` [rows, columns] to 8-bit numbers; return them with each row's scale [rows, 1] in its type."""
     from compressed_tensors.quantization import quantize
     from compressed_tensors.quantization.utils import calculate_qparams
 
@@ -108,7 +108,7 @@ def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor
 
 
 def linear(folder: Path, tensors: Mapping[str, Tensor]) -> frozenset[str]:
-    """The names of the weights of linear layers, without the head's. Raises MergeRefused as ``export``."""
+    """Return the names of the weights of linear layers, without the head's. Raises MergeRefused as ``export``."""
     with imports.uncollected():
         from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -50,7 +50,7 @@ def _copy(source: Verified, material: Path, out: Path) -> None:
 
 
 def _hold_same_tokens(model: Path, draft: Path) -> None:
-    """A guessed token is handed over by its number, so both must mean the same by it."""
+    """Return a guessed token is handed over by its number, so both must mean the same by it."""
     with uncollected():
         from transformers import AutoTokenizer
 

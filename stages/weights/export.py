@@ -50,7 +50,7 @@ def spell_both(folder: Path) -> None:
 
 
 def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
-    """The config with both forms of dtype and RoPE, in its ``text_config`` too; ``place`` is its name in refusals."""
+    """Return the config with both forms of dtype and RoPE, in ``text_config`` too; ``place`` names it in refusals."""
     result = dict(value)
     if isinstance(text := value.get("text_config"), dict):
         result["text_config"] = config(text, f"{place}: text_config")
@@ -74,7 +74,7 @@ def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
 def tokenizer_config(
     value: dict[str, Any], template: str | None, tokenizer: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The tokenizer's config with a class, special tokens and chat template that both generations read.
+    """Return the tokenizer's config with a class, special tokens and chat template that both generations read.
 
     ``template``: the text of chat_template.jinja; ``tokenizer``: the content of tokenizer.json; None if there is no
     such file.
@@ -151,7 +151,7 @@ def _ends(value: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, bool]:
 
 
 def _old_rope(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[str, Any]:
-    """The old keys for ``rope``, which applies to every layer."""
+    """Return the old keys for ``rope``, which applies to every layer."""
     old: dict[str, Any] = {}
     for key in ("rope_theta", "partial_rotary_factor"):
         if (number := rope.get(key)) is not None:
@@ -222,7 +222,7 @@ def _scaling_of_phi3(scaling: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _scaling(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
-    """The scaling in ``rope`` as both generations name it, with its defaults written out."""
+    """Return the scaling in ``rope`` as both generations name it, with its defaults written out."""
     apart = ("rope_theta", "partial_rotary_factor", "type", "rope_type")
     kind = rope.get("rope_type") or rope.get("type") or "default"
     scaling = {"rope_type": kind} | {
@@ -236,7 +236,7 @@ def _scaling(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context_of_yarn(value: dict[str, Any], scaling: dict[str, Any], place: str) -> dict[str, Any]:
-    """The context length from which transformers 4.51 computes YaRN's factor.
+    """Return the context length from which transformers 4.51 computes YaRN's factor.
 
     It computes max_position_embeddings / original_max_position_embeddings and ignores the given factor; transformers 5
     and TGI use the given one. They agree if the context is the extended one, so an original context is extended by the
@@ -263,7 +263,7 @@ def _context_of_yarn(value: dict[str, Any], scaling: dict[str, Any], place: str)
 
 
 def _agreed(place: str, value: dict[str, Any], new: str, old: str) -> Any:
-    """The value of either key; None if neither is present."""
+    """Return the value of either key; None if neither is present."""
     first = value.get(new)
     return value.get(old) if first is None else _same(place, new, first, old, value.get(old))
 

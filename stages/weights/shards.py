@@ -51,7 +51,7 @@ class Checkpoint:
         self.tensors = tensors
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor, mapped from its file: do not write to it."""
+        """Return the tensor, mapped from its file: do not write to it."""
         return self._files[name].get_tensor(name)
 
 
@@ -133,7 +133,7 @@ def write(
 
 
 def index(shards: Sequence[Shard]) -> dict[str, Any]:
-    """The index file of several shards, as transformers reads it."""
+    """Return the index file of several shards, as transformers reads it."""
     weights = {tensor.name: shard.file for shard in shards for tensor in shard.tensors}
     size = sum(tensor.nbytes for shard in shards for tensor in shard.tensors)
     return {"metadata": {"total_size": size}, "weight_map": dict(sorted(weights.items()))}
