@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from checks.config.params import Params
 from checks.process.errors import RemoteRefused
 from stages import entry
 from stages.training.remote import Remote
@@ -54,11 +53,7 @@ def _of(root: Path, job: str) -> Remote:
 def main(way: str, job: str, folder: Path) -> None:
     """Put the record of JOB in FOLDER on the DVC remote, or take it from there."""
     move = put if way == "put" else take
-
-    def stage(_: Params, root: Path) -> str:
-        return move(root, job, folder)
-
-    entry.run("hand-over", stage)
+    entry.run("hand-over", lambda _, root: move(root, job, folder))
 
 
 if __name__ == "__main__":

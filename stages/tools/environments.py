@@ -40,7 +40,7 @@ def fresh(folder: Path, variable: str, version: str) -> Path:
 
 def install(python: Path, *wanted: str) -> None:
     """Install packages for ``python``. Raises MachineRefused if pip cannot."""
-    command = [python, "-m", "pip", "install", "--quiet", *wanted]
+    command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", *wanted]
     if subprocess.run(command, check=False).returncode != 0:
         raise MachineRefused(
             f"pip cannot install {' '.join(wanted)} for {python}", "read what it says above"
