@@ -94,7 +94,7 @@ class Key(Record):
 
     @property
     def of_batches(self) -> str:
-        """Return digest of what decides the answers of a batch, beside its prompts."""
+        """Return the digest of what decides the answers of a batch, beside its prompts."""
         return digest.of_json(
             self.model_dump(exclude={"asked", "rows", "batch_tokens", "stable_batches"})
         )
@@ -266,7 +266,7 @@ def _version(package: str) -> str | None:
 
 
 def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> str:
-    """Return digest of what is asked: each row's id, its messages and its tools, in order."""
+    """Return the digest of what is asked: each row's id, its messages and its tools, in order."""
     pairs = zip(rows, conversations, strict=True)
     return digest.of_json(
         [

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
@@ -38,7 +38,8 @@ class Read(NamedTuple):
 
     def extend(self, more: "Read") -> None:
         """Put the rows of ``more`` behind these."""
-        for own, further in zip(self, more, strict=True):
+        fields: Iterable[tuple[Any, Any]] = zip(self, more, strict=True)
+        for own, further in fields:
             if isinstance(own, dict):
                 for column, values in own.items():
                     values.extend(further[column])
@@ -64,7 +65,7 @@ class RowChecks(NamedTuple):
 
 
 def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -> Read:
-    """Return rows of one split, each with its line, as columns; documents are left out (``quality.documents``)."""
+    """Return the rows of one split, each with its line, as columns; documents are left out (``quality.documents``)."""
     rows = [(line, row) for line, row in numbered if not row.document]
     names = (*ROW, *COUNTED, *checks.needed)
     defects = (*checks.defects, CONTROL)

@@ -50,7 +50,7 @@ def _copy(source: Verified, material: Path, out: Path) -> None:
 
 
 def _hold_same_tokens(model: Path, draft: Path) -> None:
-    """Return a guessed token is handed over by its number, so both must mean the same by it."""
+    """Raise MergeRefused unless both have the same tokens: a guessed token is handed over by its number."""
     with uncollected():
         from transformers import AutoTokenizer
 
