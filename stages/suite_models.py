@@ -23,13 +23,6 @@ from checks.storage import files, layout
 from stages import earlier_records, progress
 from stages.inference import answers
 
-# The models that this commit made. Those of other commits are brought by DVC.
-_FOLDERS: Mapping[Role, Path] = {
-    "candidate": layout.MERGED,
-    "base": layout.BASE,
-    UNQUANTISED: layout.UNQUANTISED,
-}
-
 
 @dataclass(frozen=True)
 class SuiteModels:
@@ -65,8 +58,12 @@ class SuiteModels:
     @contextmanager
     def _folder(self, role: Role) -> Iterator[Path]:
         """Yield the model's directory; that of an earlier model as DVC has it."""
-        if role in _FOLDERS:
-            yield self.root / _FOLDERS[role]
+        if role == "candidate":
+            yield self.root / layout.MERGED
+        elif role == "base":
+            yield self.root / layout.BASE
+        elif role == UNQUANTISED:
+            yield self.root / layout.UNQUANTISED
         else:
             commit = self.earlier.found[role].commit
             with earlier_records.brought(self.root, role, commit, layout.MERGED) as folder:
