@@ -45,7 +45,9 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
         with _alone(name, root):
             refused.forget(root)
             read = params_file.load(root / layout.PARAMS)
-            if _of_dvc(name) and name != code_lock.STAGE:
+            # DVC runs this stage, and so will record what it makes.
+            is_recorded = os.environ.get("DVC_STAGE", "").rpartition(":")[2] == name
+            if is_recorded and name != code_lock.STAGE:
                 code_lock.hold(root, name, read)
             click.echo(f"{name}: {stage(read, root)}", err=True)
     except Refusal as refusal:
@@ -57,11 +59,6 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     except KeyboardInterrupt:
         click.echo(f"{name}: interrupted; run the same command again to go on", err=True)
         sys.exit(130)
-
-
-def _of_dvc(name: str) -> bool:
-    """Whether DVC runs this stage, and so will record what it makes."""
-    return os.environ.get("DVC_STAGE", "").rpartition(":")[2] == name
 
 
 @contextmanager

@@ -12,7 +12,7 @@ are none, and no output is ever incomplete.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from checks.config.params import Params, Source
@@ -22,7 +22,7 @@ from checks.kinds.chat_template import TEMPLATES
 from checks.process.errors import MachineRefused, SourceRefused
 from checks.storage import digest, files, layout
 from stages import entry, sources
-from stages.sources import Verified, archive, declared, parsing, uris
+from stages.sources import Verified, copies, declared, parsing, uris
 from stages.tracking import others
 from stages.weights import base_model, chat_template, gguf
 
@@ -41,7 +41,6 @@ def fetch(params: Params, root: Path) -> str:
 
 def _fetch(params: Params, root: Path) -> str:
     pinned: dict[str, Source] = {"base": params.base, **params.data.pinned}
-    outs = {"base": root / layout.BASE, "data": root / layout.RAW}
     folders = {
         "data": MAIN_SOURCE,
         **{f"data.sources.{name}": name for name in params.data.sources or {}},
@@ -51,26 +50,23 @@ def _fetch(params: Params, root: Path) -> str:
     others.hold_installed(params.tracking)  # training would refuse, after the downloads
     template = chat_template.text_of(params.base, root)
     (root / layout.FETCH_REPORT).unlink(missing_ok=True)
-    for out in outs.values():
-        _remove(out)
-    verified = {section: sources.bring(source, section, root) for section, source in pinned.items()}
-    try:
-        trees = {"base": _staged(verified["base"], "base", outs["base"], _base)}
-        if len(folders) == 1:
-            trees["data"] = _staged(verified["data"], "data", outs["data"], _data)
-        else:
-            trees |= _several(verified, folders, outs["data"])
-        made = _staging(outs["base"])
+    base, raw = root / layout.BASE, root / layout.RAW
+    with files.replacing_folder(base) as made, files.replacing_folder(raw) as data:
+        verified = {
+            section: sources.bring(source, section, root) for section, source in pinned.items()
+        }
+        trees = {"base": copies.fill(made, verified["base"], "base", _base)}
         if template is None:
             chat_template.refuse_none(made, verified["base"].inside or verified["base"].name)
         else:
             chat_template.give(made, params.base, template)
             trees["base"] = digest.of_tree(made)
-        for out in outs.values():
-            _staging(out).rename(out)
-    finally:
-        for out in outs.values():
-            _remove(_staging(out))
+        for section, name in folders.items():
+            place = data / name if len(folders) > 1 else data
+            place.mkdir(exist_ok=True)
+            trees[section] = copies.fill(place, verified[section], section, _data)
+        if len(folders) > 1:
+            trees["data"] = digest.of_tree(data)
     fetched = {
         section: Fetched(
             uri=uris.redact(pinned[section].uri),
@@ -80,7 +76,7 @@ def _fetch(params: Params, root: Path) -> str:
             digest=tree.digest,
             license=pinned[section].license,
             declared=declared.license_of(verified[section]),
-            chat_template=chat_template.digest_in(outs["base"]) if section == "base" else None,
+            chat_template=chat_template.digest_in(base) if section == "base" else None,
         )
         for section, tree in trees.items()
     }
@@ -148,52 +144,6 @@ def _data(source: Verified, material: Path, target: Path) -> None:
         shutil.copyfile(material / name, target / name)
 
 
-def _several(
-    verified: Mapping[str, Verified], folders: Mapping[str, str], out: Path
-) -> dict[str, digest.Tree]:
-    """Create data/raw from several sources, each in its folder; return the tree of all as ``data``, others by place."""
-    staging, trees = _staging(out), {}
-    _remove(staging)
-    for section, name in folders.items():
-        trees[section] = _staged(verified[section], section, staging / name, _data)
-        _staging(staging / name).rename(staging / name)
-    return trees | {"data": digest.of_tree(staging)}
-
-
-def _staged(
-    source: Verified, section: str, out: Path, make: Callable[[Verified, Path, Path], None]
-) -> digest.Tree:
-    """Create an output beside its final place; return its files and digest."""
-    staging, unpacked = _staging(out), out.with_name(f".{out.name}.unpacked")
-    for folder in (staging, unpacked):
-        _remove(folder)
-        folder.mkdir(parents=True)
-    try:
-        material = (
-            archive.extract(source.path, source.inside, unpacked) if source.inside else source.path
-        )
-        make(source, material, staging)
-        tree = digest.of_tree(staging)
-        if source.inside is None and (changed := _changed(source, tree)):
-            raise SourceRefused(
-                f"{layout.PARAMS}: {section}.uri: {changed} changed while it was copied",
-                "let nothing write to it",
-            )
-    finally:
-        _remove(unpacked)
-    return tree
-
-
-def _changed(source: Verified, made: digest.Tree) -> str | None:
-    """Refuse a copied file that differs from what was verified."""
-    single = next(iter(source.files.values())) if source.path.is_file() else None
-    for name, file in made.files.items():
-        expected = single if single and name == source.name else source.files.get(name)
-        if expected and expected != file:
-            return name
-    return None
-
-
 def _refuse_overlap(source: Source, section: str, root: Path) -> None:
     """Refuse a local source that is inside, or contains, what this stage replaces."""
     local = parsing.parse(source.uri, f"{section}.uri", root).local
@@ -207,17 +157,6 @@ def _refuse_overlap(source: Source, section: str, root: Path) -> None:
                 f"{layout.PARAMS}: {section}.uri: {source.uri!r} overlaps {out}, which fetch replaces",
                 "move the source out of the way",
             )
-
-
-def _staging(out: Path) -> Path:
-    return out.with_name(f".{out.name}.new")
-
-
-def _remove(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)
 
 
 if __name__ == "__main__":

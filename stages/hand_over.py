@@ -7,38 +7,29 @@ FOLDER has manifest.json and record.tar (``release.record.hand_over``). ``take``
 record of JOB, and deletes what it took from the remote.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from checks.config.params import Params
 from checks.process.errors import RemoteRefused
 from stages import entry
 from stages.training.remote import Remote
 
-
-@dataclass(frozen=True)
-class _Archive:
-    """The archive that ``Remote.put`` uploads before the manifest."""
-
-    step: int = 0
-    folder: str = "record"
-    files: tuple[str, ...] = ("record.tar",)
+_FOLDER, _ARCHIVE = "record", ["record.tar"]  # on the remote, beside the manifest
 
 
 def put(root: Path, job: str, folder: Path) -> str:
     """Upload archive and manifest. Raises RemoteRefused."""
-    _of(root, job).put(folder, _Archive(), lambda: False)
+    _of(root, job).put(folder, _FOLDER, _ARCHIVE)
     return f"the record of {job} is on the DVC remote"
 
 
 def take(root: Path, job: str, folder: Path) -> str:
     """Download manifest and archive into ``folder``. Raises RemoteRefused."""
-    remote, archive = _of(root, job), _Archive()
+    remote = _of(root, job)
     if not remote.manifest(folder / "manifest.json"):
         return f"the DVC remote has no record of {job}"
-    remote.fetch(archive.folder, archive.files, folder)
+    remote.fetch(_FOLDER, _ARCHIVE, folder)
     try:
         remote.remove()
     except RemoteRefused as refusal:
@@ -62,11 +53,7 @@ def _of(root: Path, job: str) -> Remote:
 def main(way: str, job: str, folder: Path) -> None:
     """Put the record of JOB in FOLDER on the DVC remote, or take it from there."""
     move = put if way == "put" else take
-
-    def stage(_: Params, root: Path) -> str:
-        return move(root, job, folder)
-
-    entry.run("hand-over", stage)
+    entry.run("hand-over", lambda _, root: move(root, job, folder))
 
 
 if __name__ == "__main__":

@@ -216,13 +216,13 @@ def _held_to_parity(
     return report
 
 
-def _hold(found: "Measured", bounds: Bounds, who: str, prompts: list[Row], todo: str) -> None:
+def _hold(distance: "Measured", bounds: Bounds, who: str, prompts: list[Row], todo: str) -> None:
     """Raise MergeRefused if the two models that ``who`` names are further apart than ``bounds`` allows."""
-    if found.max_logprob_diff > bounds.max_logprob_diff or found.top1 < bounds.min_top1:
+    if distance.max_logprob_diff > bounds.max_logprob_diff or distance.top1 < bounds.min_top1:
         raise MergeRefused(
-            f"{who} disagree on {found.positions} tokens of {len(prompts)} prompts: "
-            f"max |Δ logprob| {found.max_logprob_diff:.4g} nats (bound {bounds.max_logprob_diff:g}), "
-            f"top-1 agreement {found.top1:.4g} (bound {bounds.min_top1:g})",
+            f"{who} disagree on {distance.positions} tokens of {len(prompts)} prompts: "
+            f"max |Δ logprob| {distance.max_logprob_diff:.4g} nats (bound {bounds.max_logprob_diff:g}), "
+            f"top-1 agreement {distance.top1:.4g} (bound {bounds.min_top1:g})",
             f"see {layout.PARITY_REPORT}; {todo}",
         )
 
@@ -332,7 +332,7 @@ def _with_gguf(
 
 
 def _of(ships: Path, report: ParityReport) -> ParityReport:
-    """The report about the directory as it is now."""
+    """Return the report about the directory as it is now."""
     tree = digest.of_tree(ships)
     listed = {
         name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()

@@ -12,7 +12,7 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from checks.code import lock
 from checks.config.params import Params, Source
@@ -33,13 +33,6 @@ SETTLED = 2 * 10**9
 class _Memo(Record):
     schema_version: Literal[1] = 1
     sha256: dict[Digest, Digest]
-
-
-class _Stamp(NamedTuple):
-    """The digest of what can be known without reading, and the time of the latest change in nanoseconds since 1970."""
-
-    digest: str
-    changed: int
 
 
 def still_pinned(params: Params, root: Path) -> str:
@@ -77,20 +70,23 @@ def still_pinned(params: Params, root: Path) -> str:
 
 
 def _sha256(path: Path, section: str, known: dict[str, str], current: dict[str, str]) -> str:
-    """The digest of a source, from ``known`` by its stamp, else of its bytes; added to ``current`` if reusable."""
+    """Return a source's digest, from ``known`` by its stamp, or of its bytes; add it to ``current`` if reusable."""
     started = time.time_ns()
     try:
-        stamp = _stamp(path)
-        actual = known.get(stamp.digest) or f"sha256:{sources.measure(path, section).sha256}"
-        if stamp.digest in known or stamp.changed < started - SETTLED:
-            current[stamp.digest] = actual
+        stamp, changed = _stamp(path)
+        actual = known.get(stamp) or f"sha256:{sources.measure(path, section).sha256}"
+        if stamp in known or changed < started - SETTLED:
+            current[stamp] = actual
     except OSError as error:
         raise sources.unreadable(section, error) from error
     return actual
 
 
-def _stamp(path: Path) -> _Stamp:
-    """The stamp of a file or folder with everything below it; raises OSError."""
+def _stamp(path: Path) -> tuple[str, int]:
+    """Describe a file or folder with everything below it, without reading. Raises OSError.
+
+    Return the digest of names, sizes, times and inodes, and the time of the latest change in nanoseconds since 1970.
+    """
     seen = [(path_below, path_below.lstat()) for path_below in (path, *sorted(path.rglob("*")))]
     states = [
         (
@@ -104,11 +100,11 @@ def _stamp(path: Path) -> _Stamp:
         )
         for path_below, s in seen
     ]
-    return _Stamp(digest.of_bytes(ascii(states).encode()), max(s.st_ctime_ns for _, s in seen))
+    return digest.of_bytes(ascii(states).encode()), max(s.st_ctime_ns for _, s in seen)
 
 
 def _read(root: Path) -> dict[str, str]:
-    """The stored digests; empty if damaged or of another version."""
+    """Return the stored digests; empty if damaged or of another version."""
     try:
         return files.read_json(root / MEMO, _Memo).sha256
     except EvidenceRefused:

@@ -5,10 +5,11 @@ In:  reports/parity.json and reports/references.json, which say which models the
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from checks.config.pipeline_params import Evaluate
 from checks.formats.evaluation_reports import ReferencesReport
@@ -80,18 +81,14 @@ class SuiteQuestions:
     evaluate: Evaluate
     suite: str
     before: list[float] = field(default_factory=list)
-    _nats: dict[str, list[float]] = field(default_factory=dict)
-    _answer_nats: dict[str, Sequence[Sequence[Sequence[float]]]] = field(default_factory=dict)
+    _scored: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     def nats(self, role: Role, texts: Sequence[str], precision: str) -> list[float]:
         """Return the nats of each text by the model of ``role``. A model with two names is asked once."""
         from stages.inference import loss
 
-        model = self.models.digests[role]
-        if model not in self._nats:
-            with self.models.weights(role) as folder:
-                self._nats[model] = loss.nats(folder, precision, texts, role)
-        return self._nats[model]
+        nats: list[float] = self._once(loss.nats, role, texts, precision)
+        return nats
 
     def answer_nats(
         self, role: Role, asked: Sequence[Answered], precision: str
@@ -99,11 +96,15 @@ class SuiteQuestions:
         """Return the nats of each token of each answer, as ``nats``."""
         from stages.inference import likelihood
 
-        model = self.models.digests[role]
-        if model not in self._answer_nats:
+        nats: list[list[list[float]]] = self._once(likelihood.nats, role, asked, precision)
+        return nats
+
+    def _once(self, score: Callable[..., Any], role: Role, asked: Any, precision: str) -> Any:
+        key = (score.__module__, self.models.digests[role])
+        if key not in self._scored:
             with self.models.weights(role) as folder:
-                self._answer_nats[model] = likelihood.nats(folder, precision, asked, role)
-        return self._answer_nats[model]
+                self._scored[key] = score(folder, precision, asked, role)
+        return self._scored[key]
 
     def ask(self, role: Role, rows: Sequence[Row], max_new_tokens: int) -> Sequence[str]:
         """Answer ``rows`` greedily with the model of ``role``, reusing kept answers."""

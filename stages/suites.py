@@ -64,7 +64,11 @@ def suites(params: Params, root: Path) -> str:
         roles = [role for role in models.digests if role in report.models]
         test = answered.test_answers(root, report, roles)
         recorded, commit = _last(models)
-        for name, suite in _in_order(params.suites):
+        # Suites that are about the answers to another one come last.
+        ordered = sorted(
+            params.suites.items(), key=lambda named: answered.rated_suite(named[1]) is not None
+        )
+        for name, suite in ordered:
             rated = answered.rated_suite(suite)
             about = _about(params.suites, rated, made, models.digests) if rated else test
             started = time.perf_counter()
@@ -119,11 +123,6 @@ def suites(params: Params, root: Path) -> str:
     )
 
 
-def _in_order(suites: Mapping[str, SuiteKind]) -> list[tuple[str, SuiteKind]]:
-    """Suites that are about the answers to another one come last."""
-    return sorted(suites.items(), key=lambda named: answered.rated_suite(named[1]) is not None)
-
-
 def _about(
     suites: Mapping[str, SuiteKind],
     other: str,
@@ -153,7 +152,7 @@ def _encoded(
     pooling: Pooling,
     most: int | None,
 ) -> Any:
-    """A vector of each text, by the encoder in ``source``."""
+    """Return a vector of each text, by the encoder in ``source``."""
     from stages.inference import encoders
 
     return encoders.embed(
@@ -168,7 +167,7 @@ def _related(
     pairs: Sequence[tuple[str, str]],
     most: int | None,
 ) -> Any:
-    """A score of each pair, by the cross-encoder in ``source``."""
+    """Return a score of each pair, by the cross-encoder in ``source``."""
     from stages.inference import encoders
 
     return encoders.relevance(
@@ -178,7 +177,7 @@ def _related(
 
 @contextmanager
 def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]:
-    """Copies of the pinned files of a suite, verified."""
+    """Yield copies of the pinned files of a suite, verified."""
     with tempfile.TemporaryDirectory() as scratch:
         paths = {}
         for number, (key, source) in enumerate(suite.sources.items()):
@@ -190,7 +189,7 @@ def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]
 
 
 def _held(name: str, suite: SuiteKind, made: Made, models: Mapping[Role, str]) -> Made:
-    """The scores, if they are about the models that they are called after, and can be compared."""
+    """Return the scores, if they are about the models that they are called after, and can be compared."""
 
     def at(role: Role) -> str:
         return f"{layout.PARAMS}: suites.{name}{'.logs.' if f'logs.{role}' in suite.sources else ': '}{role}"
@@ -286,7 +285,7 @@ def _written(
 def _answers(
     root: Path, suite: SuiteKind, roles: Iterable[Role], earlier: Mapping[str, SuiteResult]
 ) -> dict[Role, str]:
-    """The digest of the file with each model's answers, for a suite that is about answers."""
+    """Return the digest of the file with each model's answers, for a suite that is about answers."""
     if not isinstance(suite, RatingSuite):
         return {}
     if suite.suite is not None:

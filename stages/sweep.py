@@ -126,7 +126,7 @@ def sweep(params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
 def _lists(
     params: Params, root: Path, specs: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, list[JsonValue]]:
-    """The values to try of each parameter. Raises ParamsRefused or MachineRefused if there can be no sweep of them."""
+    """Return the values to try of each parameter. Raises ParamsRefused or MachineRefused if no sweep is possible."""
     if not str(root.resolve()).isascii():  # DVC writes the configuration of a copy in ASCII.
         raise MachineRefused(
             f"{root.resolve()}: DVC runs no experiment below such a name",
@@ -151,7 +151,7 @@ def _lists(
 
 
 def _passed(root: Path) -> tuple[Seal, list[Row]]:
-    """The seal of validate and the rows of the valid split. Raises EvidenceRefused if validate passed other rows."""
+    """Return the seal and the rows of the valid split. Raises EvidenceRefused if validate passed other rows."""
     seal, valid = files.read_json(root / layout.SEAL, Seal), files.read_jsonl(root / VALID, Row)
     if digest.of_file(root / VALID).sha256 != seal.splits.get("valid") or not valid:
         raise EvidenceRefused(
@@ -166,7 +166,7 @@ def _report(
     scores: Mapping[str, Sequence[Sequence[float]]],
     settings: int,
 ) -> SweepReport:
-    """The report of the trainings so far, of a sweep of ``settings`` recipes."""
+    """Return the report of the trainings so far, of a sweep of ``settings`` recipes."""
     evaluate = setup.params.evaluate
     groups = [row.group for row in setup.valid]
     sweep = Sweep(
@@ -209,8 +209,8 @@ def _train(
     merged, prompt_format, rows = _scored(setup, commit)
     groups = [row.group for row in setup.valid]
     scores = {
-        kind: intervals.mean_interval(each, groups, evaluate.confidence)
-        for kind, each in rows.items()
+        kind: intervals.mean_interval(kind_scores, groups, evaluate.confidence)
+        for kind, kind_scores in rows.items()
     }
     metrics = {f"valid.{kind}": interval.value for kind, interval in scores.items()}
     try:
@@ -232,7 +232,7 @@ def _train(
 
 
 def _experiment_name(setup: Setup, values: Values, seed: int) -> str:
-    """A name that depends on all that decides the training, so that the same sweep finds it again."""
+    """Return a name that depends on all that decides the training, so that the same sweep finds it again."""
     commit = tracking.revision(setup.root)[0]
     about = {"values": values, "seed": seed, "params": setup.parsed.value, "commit": commit}
     return f"sweep-{digest.of_json(about).removeprefix('sha256:')[:12]}"
@@ -259,7 +259,7 @@ def _refused_reason(setup: Setup, values: Values, seed: int, name: str) -> str |
 
 
 def _scored(setup: Setup, commit: str) -> tuple[str, str, dict[str, list[float]]]:
-    """The digests of the experiment's merged model and of how it was asked; each scorer's scores of the valid rows."""
+    """Return digests of the experiment's merged model and of how it was asked, and each scorer's scores on valid."""
     from dvc.api import DVCFileSystem
 
     with tempfile.TemporaryDirectory(prefix="lockstep-sweep-") as scratch:
@@ -279,7 +279,7 @@ def _differences(
     confidence: float,
     settings: int,
 ) -> tuple[Compared, ...]:
-    """Every two recipes with several seeds. The intervals hold together (Bonferroni), whichever two somebody picks.
+    """Compare every two recipes with several seeds. All intervals hold together (Bonferroni), whichever one picks.
 
     ``settings``: how many recipes the sweep trains. So a sweep that is ended early does not claim more.
     A recipe that was refused with some seed (it has no scores) is none: the other seeds are the lucky ones.
@@ -287,9 +287,9 @@ def _differences(
     import numpy as np
 
     several = {
-        parameters: np.asarray(each)
-        for parameters, each in scores.items()
-        if len(each) > 1 and all(each)
+        parameters: np.asarray(seeds)
+        for parameters, seeds in scores.items()
+        if len(seeds) > 1 and all(seeds)
     }
     pairs = math.comb(settings, 2)
     differences = []
@@ -319,7 +319,7 @@ def _dvc(params: Params, root: Path, *arguments: str) -> int:
 
 
 def _commit(repository: "Repo", name: str) -> str | None:
-    """The commit of the experiment called ``name``; None: there is none."""
+    """Return the commit of the experiment called ``name``; None: there is none."""
     refs: str = repository.git.for_each_ref("refs/exps", format="%(objectname) %(refname)")
     return next((ref.split()[0] for ref in refs.splitlines() if ref.endswith(f"/{name}")), None)
 

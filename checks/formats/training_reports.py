@@ -76,14 +76,16 @@ class TrainedStep(Learning):
 
 
 class Start(Record):
-    """The earlier model whose adapter a training started from, by its record in ``commit``.
+    """Name the earlier model from which this training continued.
 
-    ``learned``: the digest of data/learned.jsonl, which has the rows that this model, and those that it started from
-    itself, learned from. ``licenses``: of the sources of these rows, by place and commit; None: not stated.
+    ``commit``: the commit whose record has that model. ``model``: the digest of its merged weights. ``adapter``: the
+    digest of its adapter, from which training continued. ``learned``: the digest of data/learned.jsonl, which has the
+    rows that the earlier model learned from, and those of the models before it. ``licenses``: the licences of the data
+    sources of these rows, by source and commit; None: not stated.
     """
 
     commit: CommitHash
-    model: Digest  # merged
+    model: Digest
     adapter: Digest
     learned: Digest
     licenses: Annotated[dict[str, str | None], Field(min_length=1)]

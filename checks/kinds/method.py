@@ -191,8 +191,8 @@ class Train(Section):
     start: Annotated[
         CommitHash | None,
         Field(
-            description="the commit whose recorded adapter training starts from, as `lockstep start` writes it; null: "
-            "a new adapter"
+            description="the commit of an earlier model: training continues from its adapter. `lockstep start` writes "
+            "it; null: training begins with a new adapter"
         ),
     ] = None
     learning_rate: Annotated[

@@ -42,7 +42,7 @@ CODE = (
     "cpu_arithmetic.py", "inference/answers.py", "inference/batches.py", "inference/generate.py",
     "inference/kept_batches.py", "inference/llamacpp.py", "inference/llamacpp_worker.py", "inference/prompts.py",
     "inference/sampling.py", "inference/unpacking.py", "inference/vllm.py", "inference/vllm_process.py",
-    "inference/vllm_worker.py", "threads.py",
+    "inference/vllm_worker.py", "threads.py", "workers.py",
 )  # fmt: skip
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -62,7 +62,7 @@ class Answered(NamedTuple):
 
     @property
     def draws(self) -> list[tuple[str, ...]]:
-        """All answers to each row."""
+        """Return all answers to each row."""
         further = self.further or [()] * len(self.texts)
         return [(first, *rest) for first, rest in zip(self.texts, further, strict=True)]
 
@@ -90,12 +90,12 @@ class Key(Record):
 
     @property
     def path(self) -> Path:
-        """The entry's file, relative to the repository's root."""
+        """Return the entry's file, relative to the repository's root."""
         return layout.ANSWERS / f"{digest.of_json(self.model_dump()).removeprefix('sha256:')}.json"
 
     @property
     def of_batches(self) -> str:
-        """Digest of what decides the answers of a batch, beside its prompts."""
+        """Return the digest of what decides the answers of a batch, beside its prompts."""
         return digest.of_json(
             self.model_dump(exclude={"asked", "rows", "batch_tokens", "stable_batches"})
         )
@@ -120,13 +120,13 @@ def ask(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
     label: str,
-    where: Path = _TEST,
+    rows_name: Path = _TEST,
 ) -> Answered:
-    """Answers to ``conversations``, one for each of ``rows``: those of before when nothing that decides them differs.
+    """Answer ``conversations``, one for each of ``rows``, or return earlier answers if they still hold.
 
     ``folder``: the model's directory. ``model``: its digest, which the caller has just taken. ``label`` names the
-    model on the progress bar, ``where`` the rows in a refusal. Answers of before come with the latencies and the speed
-    of then.
+    model on the progress bar, ``rows_name`` the rows in a refusal. Answers of before come with the latencies and the
+    speed of then.
 
     Raises EvaluationRefused when the model does not load, or cannot be asked a row.
     """
@@ -136,7 +136,7 @@ def ask(
         tqdm.write(f"{label}: answered before, {len(rows)} rows from {key.path}", file=sys.stderr)
         return known
     model_here = loaded(root, settings, folder, kept=KeptBatches(root, key.of_batches))
-    model_answers = model_here(settings, rows, conversations, label, where)
+    model_answers = model_here(settings, rows, conversations, label, rows_name)
     del model_here
     gc.collect()  # the next model loads into this one's memory
     keep(root, key, model_answers)
@@ -157,14 +157,14 @@ def known(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
 ) -> Answered | None:
-    """The answers of before, as ``ask`` would give them, without the model's directory; None when it must answer."""
+    """Return earlier answers, as ``ask`` would, without the model's directory; None if the model must answer."""
     return kept(root, key_of(root, settings, model, rows, conversations))
 
 
 def loaded(
     root: Path, settings: Evaluate, folder: Path, log: bool = True, kept: KeptBatches | None = None
 ) -> Loaded:
-    """The model in ``folder``, ready to be asked past the cache of whole splits, and without ``kept`` past all.
+    """Return the model in ``folder``, ready to be asked past the cache of whole splits, and without ``kept`` past all.
 
     ``log``: whether a file may keep what an engine prints. ``kept``: answers of batches, which no engine makes.
 
@@ -190,9 +190,9 @@ def _by_engine(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
     label: str,
-    where: Path = _TEST,
+    rows_name: Path = _TEST,
 ) -> Answered:
-    asked = (settings, folder, rows, conversations, label, where, log)
+    asked = (settings, folder, rows, conversations, label, rows_name, log)
     if isinstance(settings.engine, LlamaCpp):
         texts, speed = llamacpp.answer(root, settings.engine, *asked)
     else:
@@ -208,10 +208,10 @@ def answer(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
     label: str,
-    where: Path = _TEST,
+    rows_name: Path = _TEST,
     kept: KeptBatches | None = None,
 ) -> Answered:
-    """Answers of a model loaded by transformers. Raises EvaluationRefused when it cannot be asked a row.
+    """Return answers of a model loaded by transformers. Raises EvaluationRefused when it cannot be asked a row.
 
     The speed counts the time that ``kept`` batches took then.
     """
@@ -219,7 +219,7 @@ def answer(
 
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = None if positions is None else positions - settings.max_new_tokens
-    asked = prompts.tokens(tokenizer, conversations, rows, room, where)
+    asked = prompts.tokens(tokenizer, conversations, rows, room, rows_name)
     started = time.perf_counter()
     ends, decoding = generate.end_tokens(model, tokenizer), settings.decoding
     times = draws(decoding)
@@ -250,7 +250,7 @@ def key_of(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
 ) -> Key:
-    """The key of a model's answers on this machine, with this code. Raises MachineRefused without the engine."""
+    """Return the key of a model's answers on this machine, with this code. Raises MachineRefused without the engine."""
     import torch
 
     versions = {name: version for name in _PACKAGES if (version := _version(name))}
@@ -282,7 +282,7 @@ def _version(package: str) -> str | None:
 
 
 def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> str:
-    """Digest of what is asked: each row's id, its messages and its tools, in order."""
+    """Return the digest of what is asked: each row's id, its messages and its tools, in order."""
     pairs = zip(rows, conversations, strict=True)
     return digest.of_json(
         [
@@ -297,7 +297,7 @@ def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> st
 
 
 def prompt_format(folder: Path, settings: Evaluate) -> str:
-    """Digest of how a model is asked, whatever the rows: chat template, the answers' length, precision and so on.
+    """Return the digest of how a model is asked: chat template, length of answers, precision and so on.
 
     So answers, noise and sweeps of one engine, of one decoding, or of stable batches, are not compared with those of
     another. What params.yaml does not name adds nothing.
@@ -341,7 +341,7 @@ def _processor() -> str:
 
 
 def kept(root: Path, key: Key) -> Answered | None:
-    """The answers of ``key`` where they are kept whole; else None."""
+    """Return the answers of ``key`` where they are kept whole; else None."""
     try:
         entry = files.read_json(root / key.path, _Entry)
     except EvidenceRefused:
@@ -356,9 +356,9 @@ def kept(root: Path, key: Key) -> Answered | None:
     return Answered(entry.texts, entry.seconds, entry.speed, entry.further)
 
 
-def keep(root: Path, key: Key, found: Answered) -> None:
+def keep(root: Path, key: Key, answered: Answered) -> None:
     """Write the answers of ``key``; where there is no room for them, say so."""
-    fields = {"key": key, **found._asdict()}
+    fields = {"key": key, **answered._asdict()}
     entry = _Entry.model_validate({"content": digest.of_bytes(b""), **fields})
     try:
         files.write_json(root / key.path, entry.model_copy(update={"content": _content(entry)}))

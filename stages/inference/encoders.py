@@ -27,17 +27,17 @@ Tokens = Mapping[str, NDArray[np.int32]]
 
 
 def embed(
-    folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None, where: str
+    folder: Path, texts: Sequence[str], pooling: Pooling, most: int | None, model_name: str
 ) -> NDArray[np.float32]:
-    """A vector of length 1 for each text, of shape (texts, width), by the encoder in ``folder`` in float32.
+    """Return a vector of length 1 for each text, of shape (texts, width), by the encoder in ``folder`` in float32.
 
     ``pooling``: it is the mean of its tokens' vectors, or the first one's. ``most``: tokens of a text that count, None:
-    all. ``where`` names the encoder in a refusal.
+    all. ``model_name`` names the encoder in a refusal.
 
     Raises EvaluationRefused when it does not load, or a text is too long.
     """
-    tokenizer, model = _loaded(folder, _ENCODER, where)
-    asked = _tokens(tokenizer, model, [(text,) for text in texts], most, where)
+    tokenizer, model = _loaded(folder, _ENCODER, model_name)
+    asked = _tokens(tokenizer, model, [(text,) for text in texts], most, model_name)
     vectors = np.empty((0, 0), np.float32)
     for place, vector in enumerate(
         _each(lambda ids: _vector(model, ids, pooling), model, asked, "encode")
@@ -49,31 +49,33 @@ def embed(
 
 
 def relevance(
-    folder: Path, pairs: Sequence[tuple[str, str]], most: int | None, where: str
+    folder: Path, pairs: Sequence[tuple[str, str]], most: int | None, model_name: str
 ) -> NDArray[np.float64]:
-    """The score of each pair of a question and a passage by the cross-encoder in ``folder``, in float32: its one logit.
+    """Score each pair of a question and a passage by the cross-encoder in ``folder``, in float32: its one logit.
 
-    ``most``: tokens of a pair that count, None: all; the longer of both is cut first. ``where`` names the cross-encoder
-    in a refusal.
+    ``most``: tokens of a pair that count, None: all; the longer of both is cut first. ``model_name`` names the
+    cross-encoder in a refusal.
 
     Raises EvaluationRefused when it does not load or is none, a pair is too long, or a score is no number.
     """
-    tokenizer, model = _loaded(folder, _CROSS_ENCODER, where)
+    tokenizer, model = _loaded(folder, _CROSS_ENCODER, model_name)
     if model.config.num_labels != 1:
         raise EvaluationRefused(
-            f"{where}: has {model.config.num_labels} labels, and a cross-encoder has 1",
+            f"{model_name}: has {model.config.num_labels} labels, and a cross-encoder has 1",
             "pin a model with one label",
         )
-    asked = _tokens(tokenizer, model, pairs, most, where)
+    asked = _tokens(tokenizer, model, pairs, most, model_name)
     scores = np.array(
         list(_each(lambda tokens: _score(model, tokens), model, asked, "re-rank")), np.float64
     )
     if not np.isfinite(scores).all():
-        raise EvaluationRefused(f"{where}: gives a score that is no number", "pin another model")
+        raise EvaluationRefused(
+            f"{model_name}: gives a score that is no number", "pin another model"
+        )
     return scores
 
 
-def _loaded(folder: Path, of: str, where: str) -> tuple[Any, Any]:
+def _loaded(folder: Path, of: str, model_name: str) -> tuple[Any, Any]:
     """Tokenizer and model. A cross-encoder without its last layer is refused: transformers would invent one."""
     with imports.uncollected():
         import transformers
@@ -92,18 +94,18 @@ def _loaded(folder: Path, of: str, where: str) -> tuple[Any, Any]:
         reason = reason.replace(str(folder), "the folder")
         kind = "an encoder" if of == _ENCODER else "a cross-encoder"
         raise EvaluationRefused(
-            f"{where}: does not load: {reason}", f"pin {kind}'s folder, in safetensors"
+            f"{model_name}: does not load: {reason}", f"pin {kind}'s folder, in safetensors"
         ) from error
     if of == _CROSS_ENCODER and (missing := sorted(report["missing_keys"])):
         raise EvaluationRefused(
-            f"{where}: the weights have no {missing[0]}: it is no cross-encoder",
+            f"{model_name}: the weights have no {missing[0]}: it is no cross-encoder",
             "pin a cross-encoder's folder",
         )
     return tokenizer, model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def _tokens(
-    tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: int | None, where: str
+    tokenizer: Any, model: Any, asked: Sequence[tuple[str, ...]], most: int | None, model_name: str
 ) -> list[Tokens]:
     """Return what the model reads of each text or pair. Raises EvaluationRefused for one that it does not hold."""
     cut: dict[str, Any] = {"truncation": True, "max_length": most} if most else {}
@@ -116,7 +118,7 @@ def _tokens(
         inputs = tokenizer(*texts, verbose=False, return_attention_mask=False, **cut)
         if (count := len(inputs["input_ids"])) > room:
             raise EvaluationRefused(
-                f"{where}: {texts[-1][:40]!r}… has {count} tokens, and the model holds {room}",
+                f"{model_name}: {texts[-1][:40]!r}… has {count} tokens, and the model holds {room}",
                 "lower chunker.words, or set max_tokens",
             )
         encoded.append({name: np.asarray(ids, np.int32) for name, ids in inputs.items()})

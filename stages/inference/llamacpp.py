@@ -27,8 +27,8 @@ from checks.process.errors import EvaluationRefused, MachineRefused
 from checks.process.text import redact
 from checks.records.rows import Message, Record, Row
 from checks.storage import layout
+from stages import workers
 from stages.inference import llamacpp_worker, prompts, vllm, vllm_process
-from stages.inference.vllm import Generated
 
 LOG = layout.STATE / "llamacpp.log"
 _WORKER = ("-I", llamacpp_worker.__file__)
@@ -56,8 +56,8 @@ _Line = TypeAdapter[_Answer | _Failed](_Answer | _Failed)
 
 
 def hold_installed(root: Path, engine: LlamaCpp) -> str:
-    """The Python that has llama.cpp. Raises MachineRefused unless it has the version of params.yaml."""
-    python = os.environ.get(LLAMACPP_PYTHON) or str(root.resolve() / LLAMACPP / "bin" / "python")
+    """Return the Python that has llama.cpp. Raises MachineRefused unless it has the version of params.yaml."""
+    python = workers.python(root.resolve(), LLAMACPP_PYTHON, LLAMACPP)
     version = _version(python)
     if version != engine.version:
         has = f"has xllamacpp {version}" if version else "has no xllamacpp"
@@ -87,10 +87,10 @@ def answer(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
     label: str,
-    where: Path,
+    rows_name: Path,
     log: bool = True,
-) -> Generated:
-    """Answers of the file in ``folder`` to ``conversations``, one for each of ``rows``.
+) -> tuple[list[str], float]:
+    """Return the file's answers to ``conversations``, one for each of ``rows``, and rows per second.
 
     ``log``: whether what llama.cpp prints is kept. Raises MachineRefused when llama.cpp is not there or is another
     version, EvaluationRefused when it cannot run the file, or a row cannot be asked.
@@ -99,7 +99,7 @@ def answer(
     tokenizer, positions, _ = vllm.read(folder)
     new = settings.max_new_tokens
     room = None if positions is None else positions - new
-    longest = max(map(len, prompts.tokens(tokenizer, conversations, rows, room, where)))
+    longest = max(map(len, prompts.tokens(tokenizer, conversations, rows, room, rows_name)))
     request = {
         "file": str((folder / layout.GGUF).resolve()), "context": longest + new + _MARGIN, "limit": new,
         "threads": engine.threads, "cache": _CACHE[settings.precision],
@@ -126,11 +126,11 @@ def answer(
             texts.append(_read(worker.stdout.readline(), f"{folder / layout.GGUF}: row {row.id}"))
             bar.update()
         seconds = time.perf_counter() - began
-    return Generated([text.strip() for text in texts], round(len(rows) / seconds, 3))
+    return [text.strip() for text in texts], round(len(rows) / seconds, 3)
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """The turns as OpenAI's API has them: arguments of calls are text."""
+    """Return the turns as OpenAI's API has them: arguments of calls are text."""
     turns = [message.model_dump() for message in messages]
     for call in (call for turn in turns for call in turn.get("tool_calls", ())):
         arguments = call["function"]["arguments"]
@@ -139,7 +139,7 @@ def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def _read(line: bytes, about: str) -> str:
-    """The answer in a line of the worker. Raises EvaluationRefused if it is none; ``about``: the file and the row."""
+    """Return the answer in a line of the worker. Raises EvaluationRefused if there is none. ``about``: file and row."""
     try:
         reply = _Line.validate_json(line)
     except ValidationError:

@@ -23,7 +23,7 @@ MAX_LABELS = 50
 
 
 def labels(train: Sequence[Row]) -> tuple[str, ...]:
-    """The sorted answers of a task with a closed set of them; empty for free text.
+    """Return the sorted answers of a task with a closed set of them; empty for free text.
 
     Closed: at most MAX_LABELS distinct answers, two rows each on average.
     """
@@ -34,7 +34,7 @@ def labels(train: Sequence[Row]) -> tuple[str, ...]:
 def for_base(
     rows: Sequence[Row], train: Sequence[Row], settings: BasePrompt
 ) -> list[tuple[Message, ...]]:
-    """Each row's messages with the list of labels and the examples that ``settings`` asks for.
+    """Return each row's messages with the list of labels and the examples that ``settings`` asks for.
 
     Raises EvaluationRefused when the labels are asked for and the answers are no closed set, when train has fewer rows
     than examples are asked for, or when examples are asked for of rows with different tools.
@@ -63,9 +63,9 @@ def for_base(
             "set it to 0",
         )
     if shots and len({_system(row) for row in (*rows, *shots)}) > 1:
-        shown = tuple(turn for row in shots for turn in (*_in_question(row), _answer(row)))
+        shown = tuple(turn for row in shots for turn in (*_in_question(row), row.answer))
         return [_with(_in_question(row), instruction, shown) for row in rows]
-    shown = tuple(turn for row in shots for turn in (*_talk(row), _answer(row)))
+    shown = tuple(turn for row in shots for turn in (*_talk(row), row.answer))
     return [_with(row.messages, instruction, shown) for row in rows]
 
 
@@ -84,16 +84,16 @@ def tokens(
     conversations: Sequence[Sequence[Message]],
     rows: Sequence[Row],
     room: int | None,
-    where: Path,
+    rows_name: Path,
 ) -> list[list[int]]:
-    """Each conversation through the chat template, up to where the answer starts.
+    """Return each conversation through the chat template, up to where the answer starts.
 
-    ``rows`` and ``where`` name a row in a refusal. ``room``: tokens that a prompt may have, None for any number.
+    ``rows`` and ``rows_name`` name a row in a refusal. ``room``: tokens that a prompt may have, None for any number.
     Raises EvaluationRefused when there is no template, when it refuses the turns, or when a prompt has no room.
     """
     if tokenizer.chat_template is None:
         raise EvaluationRefused(
-            f"{where}: the model has no chat template", "set base.uri to an Instruct model"
+            f"{rows_name}: the model has no chat template", "set base.uri to an Instruct model"
         )
     encoded = []
     for number, (row, messages) in enumerate(zip(rows, conversations, strict=True), 1):
@@ -110,13 +110,13 @@ def tokens(
             if type(error).__module__.split(".")[0] != "jinja2":
                 raise
             raise EvaluationRefused(
-                f"{where}:{number}: row {row.id}: the chat template refuses it: {error}",
+                f"{rows_name}:{number}: row {row.id}: the chat template refuses it: {error}",
                 "change the turns, or take a base whose template knows these roles",
             ) from error
         if room is not None and len(ids) > room:
             raise EvaluationRefused(
-                f"{where}:{number}: row {row.id}: a prompt of {len(ids)} tokens is too long for the model, which has "
-                f"room for {room} before the answer",
+                f"{rows_name}:{number}: row {row.id}: a prompt of {len(ids)} tokens is too long for the model, which "
+                f"has room for {room} before the answer",
                 "lower validate.max_prompt_tokens, evaluate.max_new_tokens or evaluate.base_prompt.shots",
             )
         encoded.append(list(ids))
@@ -139,21 +139,17 @@ def _talk(row: Row) -> tuple[Message, ...]:
 
 
 def _in_question(row: Row) -> tuple[Message, ...]:
-    """The row's turns without a system message: the first question begins with its text."""
+    """Return the row's turns without a system message: the first question begins with its text."""
     question, *rest = _talk(row)
     text = "\n".join(part for part in (_system(row), question.content) if part)
     return (question.model_copy(update={"content": text}), *rest)
 
 
-def _answer(row: Row) -> Message:
-    return row.answer
-
-
 def _with(
-    messages: tuple[Message, ...], told: str, shown: tuple[Message, ...]
+    messages: tuple[Message, ...], instruction: str, shown: tuple[Message, ...]
 ) -> tuple[Message, ...]:
     system = "\n".join(
-        part for part in (*(m.content for m in messages if m.role == "system"), told) if part
+        part for part in (*(m.content for m in messages if m.role == "system"), instruction) if part
     )
     head = (Message(role="system", content=system),) if system else ()
     return (*head, *shown, *(m for m in messages if m.role != "system"))

@@ -12,7 +12,7 @@ no answer. Identical prompts are answered once. Prompts are sorted, whatever the
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from checks.config.pipeline_params import Evaluate
 from checks.formats.engines import Vllm
@@ -24,13 +24,6 @@ _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _GIB = 1 << 30
 
 
-class Generated(NamedTuple):
-    """The answers in the order of the rows, and rows per second."""
-
-    texts: list[str]
-    speed: float
-
-
 def answer(
     root: Path,
     engine: Vllm,
@@ -39,17 +32,17 @@ def answer(
     rows: Sequence[Row],
     conversations: Sequence[Sequence[Message]],
     label: str,
-    where: Path,
+    rows_name: Path,
     log: bool = True,
-) -> Generated:
-    """Answers of the model in ``folder`` to ``conversations``, one for each of ``rows``.
+) -> tuple[list[str], float]:
+    """Ask the model in ``folder``: an answer to each of ``conversations``, in order, and rows per second.
 
     ``log``: whether what vLLM prints is kept. Raises MachineRefused when vLLM is not there, is another version, runs
     out of memory or is killed, and EvaluationRefused when it cannot run the model, or the model cannot be asked.
     """
     tokenizer, positions, ends = read(folder)
     room = None if positions is None else positions - settings.max_new_tokens
-    asked = prompts.tokens(tokenizer, conversations, rows, room, where)
+    asked = prompts.tokens(tokenizer, conversations, rows, room, rows_name)
     distinct = sorted({tuple(prompt) for prompt in asked})
     request = request_of(settings, engine, folder, distinct, ends)
     reply = vllm_process.ask(root, engine, request, folder, label, log)
@@ -61,9 +54,7 @@ def answer(
         prompt: _text(tokenizer, ids, ends)
         for prompt, ids in zip(distinct, reply.answers, strict=True)
     }
-    return Generated(
-        [given[tuple(prompt)] for prompt in asked], round(len(rows) / reply.seconds, 3)
-    )
+    return [given[tuple(prompt)] for prompt in asked], round(len(rows) / reply.seconds, 3)
 
 
 def request_of(
@@ -73,7 +64,7 @@ def request_of(
     asked: Sequence[Sequence[int]],
     ends: Iterable[int],
 ) -> dict[str, Any]:
-    """The arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids."""
+    """Return the arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids."""
     new = settings.max_new_tokens
     return {
         "model": {
@@ -94,7 +85,7 @@ def request_of(
 
 
 def read(folder: Path) -> tuple[Any, int | None, frozenset[int]]:
-    """The tokenizer, how many positions the model has, and the ids that end an answer: those of ``generate``."""
+    """Return the tokenizer, how many positions the model has, and the ids that end an answer: those of ``generate``."""
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
     try:

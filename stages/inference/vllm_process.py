@@ -26,13 +26,13 @@ from checks.process.errors import EvaluationRefused, MachineRefused
 from checks.process.text import redact
 from checks.records.rows import Record
 from checks.storage import layout
+from stages import workers
 from stages.inference import vllm_worker
 
 LOG = layout.STATE / "vllm.log"
 # Run with -I: the folder of this file has another module that is called vllm.
 _WORKER = ["-I", vllm_worker.__file__]
 _SECONDS_TO_END = 60  # after the last answer
-_SECONDS_TO_SAY = 300  # The first import of torch and vLLM takes a minute on a busy machine.
 # Of this process's VLLM_ variables, those that say where compiled kernels are kept and which cores are used.
 _KEPT = ("VLLM_CACHE_ROOT", "VLLM_CPU_OMP_THREADS_BIND", "VLLM_TARGET_DEVICE")
 _ALWAYS = {
@@ -57,7 +57,7 @@ class About(Record):
     gpus: Count
 
 
-class Found(Record):
+class Reply(Record):
     """The new tokens of each prompt, the sums of their log-probabilities (None: not finite), the seconds of all."""
 
     answers: list[list[Token]]
@@ -74,12 +74,12 @@ class _Failed(Record):
     message: str
 
 
-_Said = TypeAdapter[Found | _Failed | _Done](Found | _Failed | _Done)
+_REPLY = TypeAdapter[Reply | _Failed | _Done](Reply | _Failed | _Done)
 
 
 def about(root: Path, engine: Vllm) -> About:
     """vLLM's environment. Raises MachineRefused unless it has the version, GPUs and kernels of params.yaml."""
-    environment = environment_of(_python(root), engine.version)
+    environment = environment_of(workers.python(root, PYTHON, ENVIRONMENT), engine.version)
     if engine.gpus > max(environment.gpus, 1):
         raise MachineRefused(
             f"evaluate.engine.gpus is {engine.gpus}, but vLLM sees {environment.gpus} here",
@@ -93,37 +93,19 @@ def about(root: Path, engine: Vllm) -> About:
     return environment
 
 
-def _python(root: Path) -> str:
-    return os.environ.get(PYTHON) or str(root.resolve() / ENVIRONMENT / "bin" / "python")
-
-
 @functools.cache
 def environment_of(python: str, version: str) -> About:
     """As ``about``, of one Python."""
     todo = f"run `python -m stages.tools.vllm {version}`, or set {PYTHON} to a Python that has it"
-    try:
-        done = subprocess.run(
-            [python, *_WORKER, "about"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=_environment(),
-            check=False,
-            timeout=_SECONDS_TO_SAY,
-        )
-    except OSError as error:
-        raise MachineRefused(
-            f"{python}: {error.strerror}: evaluate.engine needs vLLM", todo
-        ) from error
-    except subprocess.TimeoutExpired as error:
-        raise MachineRefused(
-            f"{python}: did not say what vLLM it has in {_SECONDS_TO_SAY} s", todo
-        ) from error
+    done = workers.about(
+        [python, *_WORKER, "about"], _environment(), "evaluate.engine needs vLLM", todo
+    )
     try:
         environment = About.model_validate_json(done.stdout)
     except ValidationError as error:
-        raise MachineRefused(f"{python}: has no vLLM: {_last(done.stderr)}", todo) from error
+        raise MachineRefused(
+            f"{python}: has no vLLM: {workers.last_line(done.stderr)}", todo
+        ) from error
     if environment.vllm.partition("+")[0] != version:
         has = f"vLLM {environment.vllm}" if environment.vllm else "no vLLM"
         raise MachineRefused(f"{python}: has {has}, and evaluate.engine.version is {version}", todo)
@@ -132,15 +114,15 @@ def environment_of(python: str, version: str) -> About:
 
 def ask(
     root: Path, engine: Vllm, request: dict[str, Any], folder: Path, label: str, log: bool
-) -> Found:
-    """Answers to ``request``, with a progress bar called ``label``. ``folder``: the model, for a refusal.
+) -> Reply:
+    """Return answers to ``request``, with a progress bar called ``label``. ``folder``: the model, for a refusal.
 
     Raises MachineRefused or EvaluationRefused with what the worker says went wrong, or how it ended.
     """
     environment = _environment() | ({"VLLM_BATCH_INVARIANT": "1"} if engine.batch_invariant else {})
     log_hint = f"; {LOG} has what it printed" if log else ""
-    reply: Found | _Failed | None = None
-    command = [_python(root), *_WORKER]
+    reply: Reply | _Failed | None = None
+    command = [workers.python(root, PYTHON, ENVIRONMENT), *_WORKER]
     with (
         printed(root / LOG if log else None) as output,
         started(command, environment, output) as worker,
@@ -152,13 +134,13 @@ def ask(
             worker.stdin.flush()
         with tqdm(total=len(request["prompts"]), desc=label, unit="row", disable=None) as bar:
             for line in worker.stdout:
-                if not isinstance(news := _said(line, label), _Done):
+                if not isinstance(news := _read_line(line, label), _Done):
                     reply = news
                     break
                 bar.update(news.done)
         with suppress(subprocess.TimeoutExpired):
             worker.wait(_SECONDS_TO_END)
-    if isinstance(reply, Found):
+    if isinstance(reply, Reply):
         _is_whole(reply, request, label)
         return reply
     if isinstance(reply, _Failed):
@@ -173,9 +155,9 @@ def ask(
     )
 
 
-def _said(line: bytes, label: str) -> Found | _Failed | _Done:
+def _read_line(line: bytes, label: str) -> Reply | _Failed | _Done:
     try:
-        return _Said.validate_json(line)
+        return _REPLY.validate_json(line)
     except ValidationError as error:
         shown = redact(line[:400].decode(errors="replace"), 100)
         raise EvaluationRefused(
@@ -184,12 +166,12 @@ def _said(line: bytes, label: str) -> Found | _Failed | _Done:
         ) from error
 
 
-def _is_whole(found: Found, request: dict[str, Any], label: str) -> None:
+def _is_whole(reply: Reply, request: dict[str, Any], label: str) -> None:
     """Raises EvaluationRefused unless each prompt has an answer that is no longer than was asked."""
     wanted, longest = len(request["prompts"]), request["sampling"]["max_tokens"]
-    if (len(found.answers), len(found.logprobs)) != (wanted, wanted):
-        what = f"{len(found.answers)} answers with {len(found.logprobs)} log-probabilities to {wanted} prompts"
-    elif odd := [len(ids) for ids in found.answers if not 1 <= len(ids) <= longest]:
+    if (len(reply.answers), len(reply.logprobs)) != (wanted, wanted):
+        what = f"{len(reply.answers)} answers with {len(reply.logprobs)} log-probabilities to {wanted} prompts"
+    elif odd := [len(ids) for ids in reply.answers if not 1 <= len(ids) <= longest]:
         what = f"an answer of {odd[0]} tokens, where 1 to {longest} were asked for"
     else:
         return
@@ -199,20 +181,22 @@ def _is_whole(found: Found, request: dict[str, Any], label: str) -> None:
 
 
 def _refused(
-    engine: Vllm, folder: Path, said: _Failed, where: str
+    engine: Vllm, folder: Path, failure: _Failed, log_hint: str
 ) -> MachineRefused | EvaluationRefused:
     """Return what a failure in the worker means. Of a message of several lines, the first that says something."""
-    lines = [line.strip() for line in said.message.splitlines() if line.strip()] or [said.error[0]]
-    if "ValidationError" in said.error and len(lines) > 1:
+    lines = [line.strip() for line in failure.message.splitlines() if line.strip()] or [
+        failure.error[0]
+    ]
+    if "ValidationError" in failure.error and len(lines) > 1:
         lines = lines[1:]  # the first says how many there are
     what = redact(lines[0]).replace(str(folder.resolve()), str(folder))
-    kinds = set(said.error)
+    kinds = set(failure.error)
     if kinds & {"OutOfMemoryError", "MemoryError"} or any(
-        word in said.message.lower() for word in _MEMORY
+        word in failure.message.lower() for word in _MEMORY
     ):
-        return MachineRefused(f"vLLM has too little memory for {folder}: {what}{where}", _LESS)
+        return MachineRefused(f"vLLM has too little memory for {folder}: {what}{log_hint}", _LESS)
     return EvaluationRefused(
-        f"{folder}: vLLM {engine.version} cannot run it: {what}{where}",
+        f"{folder}: vLLM {engine.version} cannot run it: {what}{log_hint}",
         "set evaluate.engine to null: transformers",
     )
 
@@ -221,7 +205,7 @@ def _refused(
 def started(
     command: Sequence[str], environment: dict[str, str], output: IO[bytes] | int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """An engine's worker, in a process group of its own, of which nothing is left afterwards."""
+    """Yield an engine's worker, in a process group of its own, of which nothing is left afterwards."""
     try:
         worker = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, env=environment,
@@ -254,17 +238,5 @@ def printed(log: Path | None) -> Iterator[IO[bytes] | int]:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what could change an answer, let vLLM import the pipeline's modules, or hold a key."""
-    dropped = ("PYTHON", "HF_", "VLLM_")
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name in _KEPT or not name.startswith(dropped)
-    }
-    return kept | _ALWAYS
-
-
-def _last(text: str) -> str:
-    return redact(
-        next((line for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
-    )
+    """Return variables without those that change answers, make vLLM import the pipeline's modules, or hold a key."""
+    return workers.environment(("PYTHON", "HF_", "VLLM_"), _ALWAYS, _KEPT)

@@ -44,8 +44,8 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def as_text(value: Any, where: str) -> str:
-    """A cell as text; null (and NaN, as pandas writes null) becomes empty text. Anything else is refused."""
+def as_text(value: Any, place: str) -> str:
+    """Return a cell as text; null (and NaN, as pandas writes null) becomes empty text. Anything else is refused."""
     if value is None or (isinstance(value, float) and value != value):  # NaN differs from itself
         return ""
     if not isinstance(value, str):
@@ -54,16 +54,16 @@ def as_text(value: Any, where: str) -> str:
             if isinstance(value, int | float)
             else ""
         )
-        raise Bad(f"{where}: {shown(value)} is not text{written}")
+        raise Bad(f"{place}: {shown(value)} is not text{written}")
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise Bad(f"{where}: {shown(value)} holds half of a surrogate pair") from error
+        raise Bad(f"{place}: {shown(value)} holds half of a surrogate pair") from error
     return value
 
 
 def calls(value: Any) -> tuple[ToolCall, ...]:
-    """The calls of a turn; arguments may be a JSON object or its text. Raises ValueError for any other shape."""
+    """Return the calls of a turn; arguments may be a JSON object or its text. Raises ValueError for any other shape."""
     if not isinstance(value, list | tuple):
         raise ValueError("tool_calls is not a list")
     read = tuple(map(_call, value))
@@ -74,7 +74,7 @@ def calls(value: Any) -> tuple[ToolCall, ...]:
 
 
 def tools(value: Any) -> tuple[dict[str, JsonValue], ...]:
-    """The tools of a row: a list, or its JSON text. None: it has none. Raises ValueError for any other shape."""
+    """Return the tools of a row: a list, or its JSON text. None: it has none. Raises ValueError for any other shape."""
     if isinstance(value, str) and value.strip():
         value = _parsed(value, "tools")
     if value is None or value == "":
@@ -109,7 +109,7 @@ def refuse_unknown(made: Iterable[ToolCall], known: Sequence[dict[str, JsonValue
 
 
 def name_of(tool: Mapping[str, Any]) -> str:
-    """The function's name."""
+    """Return the function's name."""
     return str(tool["function"]["name"])
 
 
@@ -184,7 +184,7 @@ def _parsed(value: str, what: str) -> Any:
 
 
 def _plain(value: Any, what: str) -> dict[str, JsonValue]:
-    """An object as a line of a split can hold it."""
+    """Return an object as a line of a split can hold it."""
     try:
         plain = _OBJECT.validate_python(value)
         _OBJECT.validate_json(json.dumps(plain, allow_nan=False, ensure_ascii=False).encode())

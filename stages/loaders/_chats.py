@@ -50,7 +50,7 @@ def is_chat(value: Any) -> bool:
 
 
 def turns(value: list[dict[str, Any]], shape: Shape) -> list[Message]:
-    """The turns. Raises ValueError for other roles, too many turns, a turn with more, or a call without its result."""
+    """Read the turns. Raises ValueError for other roles or keys, too many turns, or a call without its result."""
     if len(value) > MOST:
         raise ValueError(f"has {len(value):,} turns, and a chat has at most {MOST}")
     read = [_as_openai(turn) for turn in value]
@@ -84,14 +84,14 @@ def turns(value: list[dict[str, Any]], shape: Shape) -> list[Message]:
     return messages
 
 
-def _refuse_unanswered(found: list[Message]) -> None:
+def _refuse_unanswered(messages: list[Message]) -> None:
     """Raise ValueError unless each result is of a call of the turn before the results, and each call has one.
 
     The last turn's calls have none. A result says of which call it is by its id, or by the function's name; without
     both, results are in the order of the calls.
     """
     waiting: list[ToolCall] = []
-    for number, turn in enumerate(found, 1):
+    for number, turn in enumerate(messages, 1):
         if turn.role == "tool":
             fits = (
                 call for call in waiting

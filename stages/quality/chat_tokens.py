@@ -15,6 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import JsonValue
 
 from checks.process.errors import DataRefused, EvidenceRefused
@@ -43,7 +46,7 @@ class Lengths(NamedTuple):
 
 
 def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
-    """A function from rows to lengths. Raises EvidenceRefused if ``base`` lacks a tokenizer or a chat template."""
+    """Return a function that counts tokens of rows. Raises EvidenceRefused without a tokenizer or a chat template."""
     template = _template(base)
     encode = _encoder(base)
 
@@ -67,7 +70,7 @@ def counter(base: Path) -> Callable[[Sequence[Row]], list[Lengths]]:
 
 
 def control(base: Path, columns: Sequence[str]) -> Callable[[Row], str | None]:
-    """A function that says where a row's own text has a control token of ``base``; None where it has none.
+    """Return a function that says where a row's own text has a control token of ``base``; None where it has none.
 
     ``columns`` are the further columns that training learns from. Control tokens are the tokens that the tokenizer
     declares special, and added ones between bars, such as ``<|user|>``.
@@ -159,7 +162,7 @@ def _apart(tokenizer: Any) -> re.Pattern[str] | None:
 
 
 def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) -> list[int]:
-    """Tokens of each text. What stands from one token of ``apart`` up to the next is encoded once, however often.
+    """Count the tokens of each text. A piece between two tokens of ``apart`` is encoded once, however often it occurs.
 
     A prompt and the same prompt with its answer have most of their parts in common.
     """
@@ -175,10 +178,6 @@ def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) ->
 
 
 def _template(base: Path) -> Callable[..., str]:
-    from jinja2 import TemplateError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     config = _json(base / "tokenizer_config.json")
     text = config.get("chat_template")
     if isinstance(text, list):  # several, by name
@@ -217,8 +216,6 @@ def _template(base: Path) -> Callable[..., str]:
 
 
 def _raise(message: str) -> None:
-    from jinja2 import TemplateError
-
     raise TemplateError(message)
 
 
@@ -260,8 +257,6 @@ def _refuse_unread(
 def _is_read_as(
     prompt: str, template: Callable[..., str], turns: list[dict[str, Any]], tools: Any
 ) -> bool:
-    from jinja2 import TemplateError
-
     try:
         return template(turns, tools, True) == prompt
     except TemplateError:  # it refuses calls without results, or results without calls
@@ -284,8 +279,6 @@ def _unlike(row: Row, text: str) -> str | None:
 def _render(
     template: Callable[..., str], row: Row, turns: list[dict[str, Any]], start: bool
 ) -> str:
-    from jinja2 import TemplateError
-
     try:
         return template(turns, row.schemas, start)
     except TemplateError as error:

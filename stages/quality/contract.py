@@ -32,7 +32,7 @@ _TRUTH = {"true": True, "false": False}
 
 
 def hold(parts: Sequence[Part], root: Path) -> dict[str, HeldContract]:
-    """The contracts of the sources that have one, by source. Raises SourceRefused or DataRefused."""
+    """Return the contracts of the sources that have one, by source. Raises SourceRefused or DataRefused."""
     return {
         part.origin or MAIN_SOURCE: _hold(part, root) for part in parts if part.contract is not None
     }
@@ -79,11 +79,11 @@ def _hold(part: Part, root: Path) -> HeldContract:
     )  # fmt: skip
 
 
-def _broken(found: Contract, lines: Sequence[str]) -> DataRefused:
-    who = "; ".join(found.contacts)
+def _broken(contract: Contract, lines: Sequence[str]) -> DataRefused:
+    who = "; ".join(contract.contacts)
     first, *others = (escape(line) for line in lines)
     return DataRefused(
-        f"{first} (contract {escape(found.id)} {escape(found.version)})",
+        f"{first} (contract {escape(contract.id)} {escape(contract.version)})",
         f"fix the data source, or ask the owner of the data: {escape(who) if who else 'the contract names nobody'}",
         tuple(others[:SHOWN]),
     )
@@ -93,15 +93,15 @@ def _lines(
     rule: "_Rule",
     outcome: Expectation,
     file: str,
-    where: Sequence[str],
+    places: Sequence[str],
     raw: Mapping[str, Sequence[Any]],
 ) -> Iterator[str]:
-    """A failed expectation: each offending row with its value, or what was observed of the whole table."""
+    """Yield a failed expectation: each offending row with its value, or what was observed of the whole table."""
     if not outcome.rows:
         yield f"{file}: must {rule.words}: observed {outcome.observed}"
     for row in outcome.rows:
         value = (
-            f"column {rule.column!r}: {_cut(raw[rule.column][where.index(row['where'])])}: "
+            f"column {rule.column!r}: {_cut(raw[rule.column][places.index(row['where'])])}: "
             if rule.column
             else ""
         )
@@ -114,22 +114,24 @@ class _Rule(NamedTuple):
     of: Any  # of Great Expectations
 
 
-def _rules(found: Contract) -> list[_Rule]:
+def _rules(contract: Contract) -> list[_Rule]:
     """Return what the contract says; raises ValueError for a bound that is malformed."""
     gxe = great_expectations().expectations
-    low, high = found.rows
+    low, high = contract.rows
     rules = [
         _Rule(column.name, words, of)
-        for column in found.columns
-        for words, of in _of_column(column, found.key == (column.name,), gxe).items()
+        for column in contract.columns
+        for words, of in _of_column(column, contract.key == (column.name,), gxe).items()
     ]
     if low is not None or high is not None:
         most = "more" if high is None else f"{high:,}"
         of = gxe.ExpectTableRowCountToBeBetween(min_value=low, max_value=high)
         rules.append(_Rule(None, f"have {low or 0:,} to {most} rows", of))
-    if len(found.key) > 1:
-        of = gxe.ExpectCompoundColumnsToBeUnique(column_list=[f"raw {name}" for name in found.key])
-        rules.append(_Rule(None, f"be unique in {', '.join(found.key)}", of))
+    if len(contract.key) > 1:
+        of = gxe.ExpectCompoundColumnsToBeUnique(
+            column_list=[f"raw {name}" for name in contract.key]
+        )
+        rules.append(_Rule(None, f"be unique in {', '.join(contract.key)}", of))
     return rules
 
 
@@ -191,10 +193,10 @@ def _bound(kind: Kind | None, name: str, value: Any, at: str) -> Any:
 
 
 def _frame(
-    found: Contract, loader: Table, folder: Path
+    contract: Contract, loader: Table, folder: Path
 ) -> tuple[Columns, list[str], dict[str, list[Any]]]:
-    """The columns that are checked, the columns that no row has, and the values as they are in the files."""
-    names = [column.name for column in found.columns]
+    """Return the columns that are checked, the columns that no row has, and the values as they are in the files."""
+    names = [column.name for column in contract.columns]
     raw: dict[str, list[Any]] = {name: [] for name in names}
     frame: Columns = {
         "where": [],
@@ -208,7 +210,7 @@ def _frame(
             frame["where"].append(place)
             frame["id"].append(place)
             seen |= row.keys()
-            for column in found.columns:
+            for column in contract.columns:
                 value = row.get(column.name)
                 if isinstance(value, float) and math.isnan(value):  # pandas writes null so.
                     value = None
@@ -222,7 +224,7 @@ def _frame(
                 frame[f"wrong {column.name}"].append(
                     None if value is None or typed is not None else _text(value)
                 )
-    for column in found.columns:
+    for column in contract.columns:
         if "pattern" in column.options:
             frame[f"unmatched {column.name}"] = _unmatched(
                 frame[f"typed {column.name}"], column.options["pattern"]
@@ -231,7 +233,7 @@ def _frame(
 
 
 def _unmatched(values: Sequence[str | None], pattern: str) -> list[str | None]:
-    """The values in which the pattern is nowhere found, with None in place of the others.
+    """Return the values in which the pattern is nowhere found, with None in place of the others.
 
     By RE2 (https://github.com/google/re2), which takes time in proportion to a value's length, whatever the pattern.
     Raises ValueError for a pattern that it does not know.
@@ -244,7 +246,7 @@ def _unmatched(values: Sequence[str | None], pattern: str) -> list[str | None]:
 
 
 def _typed(kind: Kind | None, value: Any, as_text: bool) -> Any:
-    """The value as what is compared: dates as days, times as seconds of UTC. None if it is not of this type."""
+    """Return the value as what is compared: dates as days, times as seconds of UTC. None if it is not of this type."""
     if kind is None:
         return _text(value)
     if as_text and kind == "integer":

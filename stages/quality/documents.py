@@ -39,7 +39,7 @@ class Texts(NamedTuple):
     ``written``: how many prepare wrote.
     """
 
-    where: list[str]
+    places: list[str]
     ids: list[str]
     texts: list[str]
     defects: dict[str, list[str | None]]
@@ -54,7 +54,7 @@ def read(
     defects: Mapping[str, Rule],
     wanted: Mapping[str, frozenset[str]],
 ) -> Texts:
-    """The documents of the train split, which is not read again where no source has any. Raises EvidenceRefused.
+    """Return the documents of the train split, which is not read again where no source has any. Raises EvidenceRefused.
 
     ``wanted``: as in ``rows_frames.RowChecks``.
     """
@@ -67,7 +67,7 @@ def read(
     for line, row in enumerate(files.each_of_jsonl(root / path, Row) if sources else (), 1):
         if not row.document:
             continue
-        read_texts.where.append(f"{path.as_posix()}:{line}")
+        read_texts.places.append(f"{path.as_posix()}:{line}")
         read_texts.ids.append(row.id)
         read_texts.texts.append(row.reference)
         draft = draft_of(row)
@@ -80,7 +80,7 @@ def read(
 
 
 def _tokens(texts: Sequence[str], base: Path) -> Iterator[int]:
-    """Tokens of each text as training sees it, the end-of-sequence token included."""
+    """Yield tokens of each text as training sees it, the end-of-sequence token included."""
     from transformers import AutoTokenizer
 
     try:
@@ -92,17 +92,19 @@ def _tokens(texts: Sequence[str], base: Path) -> Iterator[int]:
     yield from map(len, windows.encoded(tokenizer, texts))
 
 
-def frames(found: Texts, read: Mapping[str, Read], near: NearDuplicates) -> dict[str, Columns]:
-    """The frame of the documents; none if there are none and none were prepared."""
-    if not found.texts and not found.written:
+def frames(documents: Texts, read: Mapping[str, Read], near: NearDuplicates) -> dict[str, Columns]:
+    """Return the frame of the documents; none if there are none and none were prepared."""
+    if not documents.texts and not documents.written:
         return {}
     given = [
-        (place, text) for place, text_read in enumerate(found.texts) for text in passages(text_read)
+        (place, text)
+        for place, text_read in enumerate(documents.texts)
+        for text in passages(text_read)
     ]
     held_out = [
         (name, place) for name in ("valid", "test") for place in range(len(read[name].requests))
     ]
-    alike: list[str | None] = [None] * len(found.texts)
+    alike: list[str | None] = [None] * len(documents.texts)
     asked = [read[name].requests[place] for name, place in held_out]
     for index, other in near_duplicates.first_alike(
         [text for _, text in given], asked, near.shingle, near.similarity
@@ -111,25 +113,25 @@ def frames(found: Texts, read: Mapping[str, Read], near: NearDuplicates) -> dict
         alike[given[index][0]] = read[name].columns["where"][place]
     return {
         DOCUMENTS: {
-            "where": [*found.where],
-            "id": [*found.ids],
-            "tokens": [*found.tokens],
-            "content": [digest.of_bytes(text.encode()) for text in found.texts],
+            "where": [*documents.places],
+            "id": [*documents.ids],
+            "tokens": [*documents.tokens],
+            "content": [digest.of_bytes(text.encode()) for text in documents.texts],
             "near_duplicate_of": alike,
-            **found.defects,
+            **documents.defects,
         }
     }
 
 
-def suites(found: Texts, config: Prepare, defects: Sequence[str]) -> dict[str, Suite]:
+def suites(documents: Texts, config: Prepare, defects: Sequence[str]) -> dict[str, Suite]:
     """Return what is expected of the frame."""
-    if not found.texts and not found.written:
+    if not documents.texts and not documents.written:
         return {}
     gxe = great_expectations().expectations
     return {
         DOCUMENTS: {
             "has the documents that prepare wrote": Expected(
-                gxe.ExpectTableRowCountToEqual(value=found.written),
+                gxe.ExpectTableRowCountToEqual(value=documents.written),
                 "run `./lockstep run prepare`, which writes the splits and the report together",
             ),
             "no document is empty": Expected(
@@ -154,12 +156,12 @@ def suites(found: Texts, config: Prepare, defects: Sequence[str]) -> dict[str, S
     }
 
 
-def described(found: Texts) -> Documents | None:
+def described(documents: Texts) -> Documents | None:
     """Their statistics; None if there are none."""
-    if not found.texts:
+    if not documents.texts:
         return None
     return Documents(
-        tokens=sum(found.tokens),
-        lengths=statistics.lengths(found.where, found.ids, found.tokens),
-        writing=statistics.writing(found.where, found.ids, found.texts),
+        tokens=sum(documents.tokens),
+        lengths=statistics.lengths(documents.places, documents.ids, documents.tokens),
+        writing=statistics.writing(documents.places, documents.ids, documents.texts),
     )

@@ -54,7 +54,7 @@ def suites(
     some: Sequence[str] = (),
     documents: int = 0,
 ) -> dict[str, Suite]:
-    """The suite of each frame.
+    """Return the suite of each frame.
 
     ``defects``: columns of the frame of all splits that must be null. ``needed``: further columns that every row of a
     split must have, because train.method learns from them; but for ``some``, which the rows of one step have
@@ -230,7 +230,7 @@ def _fewer_words(config: Prepare) -> str:
 
 
 def run(
-    found: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs: Path | None
+    suites_by_frame: Mapping[str, Suite], frames: Mapping[str, Frame | Columns], docs: Path | None
 ) -> list[Expectation]:
     """Check every suite against its frame, build Data Docs in ``docs`` if it is given; return the outcomes in order."""
     gx = great_expectations()
@@ -253,7 +253,7 @@ def run(
     source = context.data_sources.add_pandas("splits")
     run = gx.RunIdentifier(run_name="splits", run_time=data_docs.RUN_TIME)
     outcomes = []
-    for frame, suite in found.items():
+    for frame, suite in suites_by_frame.items():
         for words, expected in suite.items():
             expected.of.meta = {"name": f"{frame}: {words}"}
         data = source.add_dataframe_asset(frame).add_batch_definition_whole_dataframe(frame)

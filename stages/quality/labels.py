@@ -27,25 +27,27 @@ def frame(references: Mapping[str, Sequence[str]]) -> Frame:
     ]
 
 
-def describe(outcome: Expectation, found: Frame) -> str:
-    """The labels at fault and where, then labels that may be spellings of one; empty if no label is at fault."""
+def describe(outcome: Expectation, label_frame: Frame) -> str:
+    """Return the labels at fault and where, then labels that may be spellings of one; empty if no label is at fault."""
     if any("rows" in row for row in outcome.rows):
-        missing = list(_missing(found))
+        missing = list(_missing(label_frame))
         faults = _some(missing, len(missing))
     else:
-        faults = _some(list(_uneven(outcome, found)), outcome.unexpected if outcome.rows else 0)
-    alike = list(_alike(sorted({entry["label"] for entry in found})))
+        faults = _some(
+            list(_uneven(outcome, label_frame)), outcome.unexpected if outcome.rows else 0
+        )
+    alike = list(_alike(sorted({entry["label"] for entry in label_frame})))
     return "; ".join([*faults, *_some(alike, len(alike))])
 
 
 def _some(lines: Sequence[str], count: int) -> list[str]:
-    """The first lines, and how many of ``count`` are left out."""
+    """Return the first lines, and how many of ``count`` are left out."""
     shown = list(lines[:SHOWN])
     return [*shown, f"and {count - len(shown):,} more"] if count > len(shown) else shown
 
 
-def _uneven(outcome: Expectation, found: Frame) -> Iterator[str]:
-    entries = {(entry["where"], entry["id"]): entry for entry in found}
+def _uneven(outcome: Expectation, label_frame: Frame) -> Iterator[str]:
+    entries = {(entry["where"], entry["id"]): entry for entry in label_frame}
     for row in outcome.rows:
         entry = entries[row["where"], row["id"]]
         share = (
@@ -54,9 +56,9 @@ def _uneven(outcome: Expectation, found: Frame) -> Iterator[str]:
         yield f"label {entry['label']!r} has {share}"
 
 
-def _missing(found: Frame) -> Iterator[str]:
+def _missing(label_frame: Frame) -> Iterator[str]:
     splits: defaultdict[str, list[str]] = defaultdict(list)
-    for entry in found:
+    for entry in label_frame:
         if not entry["rows"]:
             splits[entry["label"]].append(entry["split"])
     for label in sorted(splits):

@@ -57,7 +57,7 @@ def judge(
     read: Mapping[str, Read],
     documents: Texts,
 ) -> Found | None:
-    """The languages of the texts that ``config`` names, by what ``load`` gave for it; None if it is None."""
+    """Return the languages of the texts that ``config`` names, by what ``load`` gave for it; None if it is None."""
     if config is None or loaded is None:
         return None
     identifier, detector = loaded
@@ -72,7 +72,7 @@ def judge(
 
 
 def load(config: pipeline_params.Languages | None) -> "Loaded | None":
-    """The detector, and what reports say of it; None without ``config``.
+    """Return the detector, and what reports say of it; None without ``config``.
 
     Raises MachineRefused if it is not installed, ParamsRefused for a language that it does not know.
     """
@@ -99,7 +99,7 @@ def load(config: pipeline_params.Languages | None) -> "Loaded | None":
 
 def _texts(kind: str, read: Mapping[str, Read], documents: Texts) -> Iterator[_Text]:
     if kind == "document":
-        yield from zip(documents.where, documents.ids, documents.texts, strict=True)
+        yield from zip(documents.places, documents.ids, documents.texts, strict=True)
         return
     for of_split in read.values():
         texts = of_split.requests if kind == "request" else of_split.references
@@ -140,7 +140,10 @@ def _judged(
     columns: Columns = {
         "where": [*(other.where for other in others), *(place for place, _ in sound)],
         "id": [*(other.id for other in others), *(row_id for _, row_id in sound)],
-        _COLUMN: [*map(_said, others), *(None for _ in sound)],
+        _COLUMN: [
+            *(f"{other.language} {other.probability:.3f} {other.shown!r}" for other in others),
+            *(None for _ in sound),
+        ],
     }
     ordered = sorted(languages, key=lambda language: (-languages[language], language))
     counts = Judged(
@@ -156,7 +159,7 @@ def _judged(
 def _language(
     identifier: "LanguageIdentifier", config: pipeline_params.Languages, text: str
 ) -> tuple[str | None, float]:
-    """The language and its probability; None if it is not judged.
+    """Return the language and its probability; None if it is not judged.
 
     The probabilities of all expected languages count together, so that relatives such as no and da do not compete.
     """
@@ -180,20 +183,16 @@ def _rank(other: OtherLanguage) -> tuple[float, str, str]:
     return -other.probability, other.where, other.text
 
 
-def _said(other: OtherLanguage) -> str:
-    return f"{other.language} {other.probability:.3f} {other.shown!r}"
-
-
 def _frame(kind: str) -> str:
     return f"{kind}s by language"
 
 
-def suites(config: pipeline_params.Languages | None, found: Found | None) -> dict[str, Suite]:
-    """The suite of each frame of ``found``."""
-    if config is None or found is None:
+def suites(config: pipeline_params.Languages | None, judged: Found | None) -> dict[str, Suite]:
+    """Return the suite of each frame of ``judged``."""
+    if config is None or judged is None:
         return {}
     gxe = great_expectations().expectations
-    by = found.statistics.detector
+    by = judged.statistics.detector
     words = (
         f"at most {config.max_share:.1%} of those judged are in another language than {', '.join(config.expected)}, "
         f"by {by.name} {by.version} {by.sha256}"
@@ -214,11 +213,11 @@ def suites(config: pipeline_params.Languages | None, found: Found | None) -> dic
             ),
             words: Expected(of(), todo),
         }
-        for kind in found.statistics.texts
+        for kind in judged.statistics.texts
     }
 
 
-def write(found: Found | None, root: Path) -> None:
+def write(judged: Found | None, root: Path) -> None:
     """Write ``FILE``, with every text in another language."""
-    if found is not None:
-        files.write_jsonl(root / FILE, found.others)
+    if judged is not None:
+        files.write_jsonl(root / FILE, judged.others)

@@ -195,7 +195,7 @@ def _judged(places: Sequence[str], rows: Sequence[Row], count: Any) -> Frame:
 
 
 def _tokens(rows: Sequence[Row], column: str, count: Any) -> list[int | None]:
-    """Tokens of the answer in ``column`` and of the end of its turn; None where there is no text."""
+    """Return tokens of the answer in ``column`` and of the end of its turn; None where there is no text."""
     answers = [text(row, column) for row in rows]
     others = [
         row.model_copy(
@@ -210,9 +210,11 @@ def _tokens(rows: Sequence[Row], column: str, count: Any) -> list[int | None]:
     ]
 
 
-def _bias_of_pairs(rows: Sequence[Row], found: Frame) -> dict[str, float | None]:
+def _bias_of_pairs(rows: Sequence[Row], pairs_frame: Frame) -> dict[str, float | None]:
     pairs = [
-        (row, entry[REJECTED]) for row, entry in zip(rows, found, strict=True) if entry[REJECTED]
+        (row, entry[REJECTED])
+        for row, entry in zip(rows, pairs_frame, strict=True)
+        if entry[REJECTED]
     ]
     longer = [
         (len(row.reference) > len(worse)) + 0.5 * (len(row.reference) == len(worse))

@@ -3,7 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
@@ -29,7 +29,7 @@ class Read(NamedTuple):
     origins: list[str]
 
     def answers(self, without: Container[str]) -> list[str]:
-        """The references of the rows that are not of these sources."""
+        """Return the references of the rows that are not of these sources."""
         return [
             answer
             for answer, of in zip(self.references, self.origins, strict=True)
@@ -38,14 +38,13 @@ class Read(NamedTuple):
 
     def extend(self, more: "Read") -> None:
         """Put the rows of ``more`` behind these."""
-        for own, further in ((self.columns, more.columns), (self.defects, more.defects)):
-            for column, values in own.items():
-                values.extend(further[column])
-        self.references.extend(more.references)
-        self.requests.extend(more.requests)
-        self.earlier.extend(more.earlier)
-        self.rows.extend(more.rows)
-        self.origins.extend(more.origins)
+        fields: Iterable[tuple[Any, Any]] = zip(self, more, strict=True)
+        for own, further in fields:
+            if isinstance(own, dict):
+                for column, values in own.items():
+                    values.extend(further[column])
+            else:
+                own.extend(further)
 
 
 class RowChecks(NamedTuple):
@@ -66,7 +65,7 @@ class RowChecks(NamedTuple):
 
 
 def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -> Read:
-    """Rows of one split, each with its line, as columns; documents are left out (``quality.documents``)."""
+    """Return the rows of one split, each with its line, as columns; documents are left out (``quality.documents``)."""
     rows = [(line, row) for line, row in numbered if not row.document]
     names = (*ROW, *COUNTED, *checks.needed)
     defects = (*checks.defects, CONTROL)
@@ -112,7 +111,7 @@ def _said(row: Row, role: str) -> bool:
 
 
 def _written(value: JsonValue) -> str | None:
-    """A further column as text; None if it is empty."""
+    """Return a further column as text; None if it is empty."""
     text = value if isinstance(value, str) else json.dumps(value)
     return None if value is None or not text.strip() else text
 
@@ -165,7 +164,7 @@ def _answered_in_training(
     earlier: Sequence[tuple[str, ...]],
     near: NearDuplicates,
 ) -> Iterator[tuple[int, int]]:
-    """Each held-out row that asks what a chat of train answers before its last turn, and that chat."""
+    """Yield each held-out row that asks what a chat of train answers before its last turn, and that chat."""
     chats = [
         (index, text)
         for index, name in enumerate(home)
@@ -181,7 +180,7 @@ def _answered_in_training(
 
 
 def conservation(read: Mapping[str, Read], report: PrepareReport, documents: int = 0) -> Frame:
-    """Numbers of rows and groups as counted here, and as prepare reported them. ``documents``: those of train."""
+    """Compare numbers of rows and groups, counted here, with prepare's report. ``documents``: those of train."""
     more = {"train": documents}
     rows = {name: len(of_split.references) + more.get(name, 0) for name, of_split in read.items()}
     dropped = sum(rule.rows for rule in report.rules if rule.kind == "drop")

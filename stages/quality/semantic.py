@@ -45,7 +45,7 @@ class Twin(Place):
 
 
 def twins(config: SemanticDuplicates | None, read: Mapping[str, Read], root: Path) -> list[Twin]:
-    """The held-out rows with a semantic near-duplicate in train, the closest first; none if ``config`` is None.
+    """Return the held-out rows with a semantic near-duplicate in train, the closest first; none if ``config`` is None.
 
     Raises SourceRefused if the encoder is not the pinned one, DataRefused if it cannot be used.
     """
@@ -119,12 +119,12 @@ def _embed(
 
 
 def frames(
-    config: SemanticDuplicates | None, read: Mapping[str, Read], found: Sequence[Twin]
+    config: SemanticDuplicates | None, read: Mapping[str, Read], closest_twins: Sequence[Twin]
 ) -> dict[str, Columns]:
-    """The frame of each held-out split: rows that ``found`` names come first, so that a report shows the closest."""
+    """Make the frame of each held-out split. Its rows in ``closest_twins`` come first, so that a report shows them."""
     if config is None:
         return {}
-    described = {twin.where: _said(twin) for twin in found}
+    described = {twin.where: _said(twin) for twin in closest_twins}
     order = {place_of_row: place for place, place_of_row in enumerate(described)}
     made = {}
     for name in _HELD_OUT:
@@ -151,7 +151,7 @@ def _frame(split: str) -> str:
 
 
 def suites(config: SemanticDuplicates | None) -> dict[str, Suite]:
-    """The suite of each frame of ``frames``."""
+    """Return the suite of each frame of ``frames``."""
     if config is None:
         return {}
     gxe = great_expectations().expectations
@@ -169,7 +169,7 @@ def suites(config: SemanticDuplicates | None) -> dict[str, Suite]:
     return {_frame(name): {words: Expected(of(), todo)} for name in _HELD_OUT}
 
 
-def write(config: SemanticDuplicates | None, found: Sequence[Twin], root: Path) -> None:
-    """Write ``FILE``, with every row of ``found``."""
+def write(config: SemanticDuplicates | None, closest_twins: Sequence[Twin], root: Path) -> None:
+    """Write ``FILE``, with every row of ``closest_twins``."""
     if config is not None:
-        files.write_jsonl(root / FILE, found)
+        files.write_jsonl(root / FILE, closest_twins)

@@ -42,7 +42,7 @@ def of(
     documents: Documents | None = None,
     languages: Languages | None = None,
 ) -> Statistics:
-    """The statistics of all rows of all splits, and of documents."""
+    """Return the statistics of all rows of all splits, and of documents."""
     places, ids, prompts, references = (
         [value for of_split in read.values() for value in of_split.columns[column]]
         for column in ("where", "id", "prompt_tokens", "reference_tokens")
@@ -62,8 +62,8 @@ def of(
     )
 
 
-def lengths(where: Sequence[str], ids: Sequence[str], tokens: Sequence[int]) -> Lengths:
-    """``tokens`` of the rows at ``where``, at least one."""
+def lengths(places: Sequence[str], ids: Sequence[str], tokens: Sequence[int]) -> Lengths:
+    """``tokens`` of the rows at ``places``, at least one."""
     counts = np.maximum(np.asarray(tokens, dtype=np.int64), 1)
     logs = np.log(counts)
     middle = float(np.median(logs))
@@ -81,7 +81,7 @@ def lengths(where: Sequence[str], ids: Sequence[str], tokens: Sequence[int]) -> 
     return Lengths(
         least=least, median=median, p95=p95, most=most, bins=_bins(counts, least, most), low=low, high=high,
         outliers=len(outside),
-        rows=tuple(LongRow(where=where[place], id=ids[place], tokens=int(counts[place])) for place in furthest),
+        rows=tuple(LongRow(where=places[place], id=ids[place], tokens=int(counts[place])) for place in furthest),
     )  # fmt: skip
 
 
@@ -97,8 +97,8 @@ def _bins(
     )
 
 
-def writing(where: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> Writing:
-    """The scripts and the garbled characters of ``texts``, those of the rows at ``where``."""
+def writing(places: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> Writing:
+    """Return the scripts and the garbled characters of ``texts``, those of the rows at ``places``."""
     scripts: Counter[str] = Counter()
     examples: dict[str, list[int]] = {}
     garbled, shown = 0, list[MarkedRow]()
@@ -110,13 +110,13 @@ def writing(where: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> W
         if not text.isascii() and (piece := _garbled(text)):
             garbled += 1
             if len(shown) < SHOWN:
-                shown.append(MarkedRow(where=where[place], id=ids[place], shown=piece))
+                shown.append(MarkedRow(where=places[place], id=ids[place], shown=piece))
     ordered = sorted(scripts, key=lambda script: (-scripts[script], script))
     rare = [(script, place) for script in reversed(ordered[1:]) for place in examples[script]]
     return Writing(
         scripts={script: scripts[script] for script in ordered},
         others=tuple(
-            MarkedRow(where=where[place], id=ids[place], shown=script)
+            MarkedRow(where=places[place], id=ids[place], shown=script)
             for script, place in rare[:SHOWN]
         ),
         garbled=garbled,
@@ -125,7 +125,7 @@ def writing(where: Sequence[str], ids: Sequence[str], texts: Iterable[str]) -> W
 
 
 def _script_of(text: str) -> str:
-    """The script of most letters, as the first word of their names in Unicode; "none" without a letter."""
+    """Return the script of most letters, as the first word of their names in Unicode; "none" without a letter."""
     if text.isascii():
         return "LATIN" if re.search("[A-Za-z]", text) else "none"
     scripts: Counter[str] = Counter()
@@ -141,7 +141,7 @@ def _script(letter: str) -> str:
 
 
 def _garbled(text: str) -> str | None:
-    """The first characters that were decoded wrongly; None if there are none."""
+    """Return the first characters that were decoded wrongly; None if there are none."""
     if (at := text.find(_LOST)) >= 0:
         return text[max(0, at - 10) : at + 10]
     for run in _RUN.findall(text):

@@ -31,10 +31,7 @@ def draw(folder: Path, verdict: Verdict) -> None:
 
 
 def _figure(findings: Sequence[Finding]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 1.5 + 0.55 * len(findings)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plots.canvas(7.5, 1.5 + 0.55 * len(findings))
     axes.axvline(0, color=_ZERO, linewidth=1, zorder=1)
     for place, finding in enumerate(findings):
         assert finding.value is not None
@@ -79,9 +76,8 @@ def _figure(findings: Sequence[Finding]) -> "Figure":
 
 
 def _nothing() -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 1.2), layout="constrained")
+    figure, axes = plots.canvas(7.5, 1.2)
+    axes.set_axis_off()
     figure.text(
         0.02,
         0.5,

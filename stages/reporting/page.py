@@ -48,7 +48,7 @@ def summary(
     """
     scorer = next(iter(metrics["candidate"]))
     ours = metrics["candidate"][scorer]
-    new = {name: [not row.learned for row in found] for name, found in predictions.items()}
+    new = {name: [not row.learned for row in rows] for name, rows in predictions.items()}
     others = (name for name in predictions if name != "candidate" and any(new[name]))
     rest = sorted(others, key=lambda name: (-metrics[name][scorer].value, name))
     sentences = []
@@ -65,25 +65,27 @@ def summary(
         by = f"a difference of {gap.value:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
         best = ", the best of the others" if place == 0 and len(rest) > 1 else ""
         if gap.low > 0:
-            said = f"The fine-tuned model beats {NAMES[name]}{best}: {both}, {by} ({which})."
+            sentence = f"The fine-tuned model beats {NAMES[name]}{best}: {both}, {by} ({which})."
         elif gap.high < 0:
-            said = f"{_capital(NAMES[name])} beats the fine-tuned model: {both}, {by} ({which})."
-            said += (
+            cost = (
                 " The fine-tuned model does not earn its cost." if name in baselines.NAMES else ""
             )
+            sentence = (
+                f"{_capital(NAMES[name])} beats the fine-tuned model: {both}, {by} ({which}).{cost}"
+            )
         else:
-            said = (
+            sentence = (
                 f"The fine-tuned model does not beat {NAMES[name]}{best}: {both}, {by}, too little to tell them apart "
                 f"({which})."
             )
-        sentences.append(said)
+        sentences.append(sentence)
     return tuple(sentences) or (
         f"The fine-tuned model scores {_figure(ours)} ({scorer}, {ours.n} rows).",
     )
 
 
 def render(report: EvaluationReport, candidate: Sequence[Prediction]) -> str:
-    """The page."""
+    """Return the page."""
     return "\n".join(_lines(report, candidate)) + "\n"
 
 

@@ -16,6 +16,7 @@ from checks.records.rows import Prediction
 from checks.stats import intervals
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 OTHER = "(other)"
@@ -58,21 +59,19 @@ def _slices(report: EvaluationReport, candidate: Sequence[Prediction], scorer: s
     by_name = {name: metrics[scorer] for name, metrics in report.models["candidate"].slices.items()}
     few = {name for name, interval in by_name.items() if interval.n < _FEW}
     few = few if len(few) > 1 else set()
-    found = sorted(by_name.keys() - few, key=lambda name: (-by_name[name].n, name))
-    shown = [(f"{short(name)} ({by_name[name].n})", by_name[name]) for name in found[:_MAX_SLICES]]
-    if pooled := [each for each in candidate if each.slice in few]:
-        scores, groups = [each.scores[scorer] for each in pooled], [each.group for each in pooled]
+    ranked = sorted(by_name.keys() - few, key=lambda name: (-by_name[name].n, name))
+    shown = [(f"{short(name)} ({by_name[name].n})", by_name[name]) for name in ranked[:_MAX_SLICES]]
+    if pooled := [prediction for prediction in candidate if prediction.slice in few]:
+        scores = [prediction.scores[scorer] for prediction in pooled]
+        groups = [prediction.group for prediction in pooled]
         mean = intervals.mean_interval(scores, groups, report.confidence)
         shown.append((f"{len(few)} smaller ones ({len(pooled)})", mean))
-    more = f", the {_MAX_SLICES} largest of {len(found)}" if len(found) > _MAX_SLICES else ""
+    more = f", the {_MAX_SLICES} largest of {len(ranked)}" if len(ranked) > _MAX_SLICES else ""
     return _bars(shown, f"candidate: {scorer} by slice (rows){more}", [_CANDIDATE] * len(shown))
 
 
 def _bars(rows: Sequence[tuple[str, Interval]], title: str, colours: Sequence[str]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 1.1 + 0.36 * len(rows)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = canvas(7.5, 1.1 + 0.36 * len(rows))
     values = [interval.value for _, interval in rows]
     below = [interval.value - interval.low for _, interval in rows]
     above = [interval.high - interval.value for _, interval in rows]
@@ -94,16 +93,13 @@ def _bars(rows: Sequence[tuple[str, Interval]], title: str, colours: Sequence[st
 
 
 def _confusion(pairs: Sequence[tuple[str, str]]) -> "Figure":
-    from matplotlib.figure import Figure
-
     counts = Counter(pairs)
     names = sorted(
-        {reference for reference, _ in pairs} | {found for _, found in pairs if found != OTHER}
+        {reference for reference, _ in pairs} | {answer for _, answer in pairs if answer != OTHER}
     )
-    columns = [*names, *([OTHER] if any(found == OTHER for _, found in pairs) else [])]
+    columns = [*names, *([OTHER] if any(answer == OTHER for _, answer in pairs) else [])]
     size = 2.6 + 0.34 * len(columns)
-    figure = Figure(figsize=(size, size), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = canvas(size, size)
     # Shares of a row: a common label does not outshine a rare one. The numbers are counts.
     totals = Counter(reference for reference, _ in pairs)
     shares = [[counts[row, column] / max(totals[row], 1) for column in columns] for row in names]
@@ -123,14 +119,22 @@ def _confusion(pairs: Sequence[tuple[str, str]]) -> "Figure":
 
 
 def short(name: str) -> str:
-    """A label on one printable line, shortened if long."""
+    """Return a label on one printable line, shortened if long."""
     one_line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "(empty)"
     return one_line if len(one_line) <= _LONGEST_NAME else f"{one_line[: _LONGEST_NAME - 1]}…"
 
 
+def canvas(width: float, height: float) -> tuple["Figure", "Axes"]:
+    """Return an empty picture of this size in inches, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
 @contextmanager
 def style() -> Iterator[None]:
-    """The style of all pictures."""
+    """Set the style of all pictures."""
     import matplotlib as mpl
 
     settings: Any = {

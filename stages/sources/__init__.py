@@ -36,31 +36,23 @@ READABLE = "name a readable file, or a folder of plain files with names in UTF-8
 
 
 class Verified(NamedTuple):
-    """A source whose bytes match its pin.
+    """A source whose bytes were hashed, and are the pinned ones once ``bring`` returns it.
 
-    ``path``: the file or folder that was hashed; ``name``: its name in the URI; ``inside``: the requested part of the
-    wheel at ``path``; ``sha256``: 64 hex digits; ``files``: what was hashed, by path below ``path``, or the one file by
-    its name.
+    ``path``: the file or folder that was hashed; ``sha256``: 64 hex digits; ``files``: what was hashed, by path below
+    ``path``, or the one file by its name; ``name``: its name in the URI; ``inside``: the requested part of the wheel at
+    ``path``.
     """
 
     path: Path
-    name: str
-    inside: str | None
     sha256: str
     files: dict[str, FileDigest]
+    name: str = ""
+    inside: str | None = None
 
     @property
     def size(self) -> int:
-        """The number of bytes that were hashed."""
+        """Return the number of bytes that were hashed."""
         return sum(file.size for file in self.files.values())
-
-
-class Measured(NamedTuple):
-    """The measures that are compared with a pin: the 64 hex digits of ``path``, and ``files`` as in ``Verified``."""
-
-    path: Path
-    sha256: str
-    files: dict[str, FileDigest]
 
 
 @contextmanager
@@ -93,13 +85,13 @@ def bring(source: Source, section: str, root: Path) -> Verified:
             raise _absent(path, section)
         measured = measure(path, section)
         hold(source, section, measured.sha256)
-        return Verified(measured.path, location.name, None, measured.sha256, measured.files)
-    measured = _kept(source, section, root) or _downloaded(location, source, section, root)
-    return Verified(measured.path, location.name, location.inside, measured.sha256, measured.files)
+    else:
+        measured = _kept(source, section, root) or _downloaded(location, source, section, root)
+    return measured._replace(name=location.name, inside=location.inside)
 
 
 def place(local: Path) -> Path:
-    """The path of a local source, with links resolved."""
+    """Return the path of a local source, with links resolved."""
     # Unlike Path.resolve, realpath leaves a loop of links to whoever opens it.
     return Path(os.path.realpath(local))
 
@@ -115,21 +107,21 @@ def lies_there(path: Path, section: str) -> bool:
     return True
 
 
-def hold(source: Source, section: str, found: str) -> None:
+def hold(source: Source, section: str, measured: str) -> None:
     """Compare a local source's SHA-256 with its pin; raises SourceRefused, with both, if they differ."""
-    if found != source.sha256:
-        raise _refusal(source, section, found, "nothing of it was used; restore it, or")
+    if measured != source.sha256:
+        raise _refusal(source, section, measured, "nothing of it was used; restore it, or")
 
 
 def unreadable(section: str, error: OSError) -> SourceRefused:
-    """The refusal of a local source that may not be read."""
+    """Return the refusal of a local source that may not be read."""
     return SourceRefused(
         f"{layout.PARAMS}: {section}.uri: {error.filename}: {error.strerror or error}", READABLE
     )
 
 
 def _absent(path: Path, section: str) -> SourceRefused:
-    """The refusal of a missing path, with a similar name from the last folder that exists."""
+    """Return the refusal of a missing path, with a similar name from the last folder that exists."""
     missing = next(part for part in (path, *path.parents) if part.parent.is_dir())
     names: list[str] = []
     with suppress(OSError):
@@ -143,25 +135,25 @@ def _absent(path: Path, section: str) -> SourceRefused:
     )
 
 
-def _kept(source: Source, section: str, root: Path) -> Measured | None:
-    """The stored download with the pinned digest, if its bytes still match."""
+def _kept(source: Source, section: str, root: Path) -> Verified | None:
+    """Return the stored download with the pinned digest, if its bytes still match."""
     entry = root / layout.DOWNLOADS / (source.sha256 or "unpinned")
     if not entry.exists():
         return None
     try:
         measured = measure(entry, section)
     except SourceRefused:  # emptied, or with links in it
-        measured = Measured(entry, "", {})
+        measured = Verified(entry, "", {})
     if measured.sha256 == source.sha256:
         return measured
     for name, file in measured.files.items():
         if len(measured.files) == 1 and file.sha256 == f"sha256:{source.sha256}":
-            return Measured(entry / name, source.sha256 or "", measured.files)
+            return Verified(entry / name, source.sha256 or "", measured.files)
     shutil.rmtree(entry)
     return None
 
 
-def _downloaded(where: Location, source: Source, section: str, root: Path) -> Measured:
+def _downloaded(location: Location, source: Source, section: str, root: Path) -> Verified:
     store = root / layout.DOWNLOADS
     work = (
         store
@@ -170,12 +162,12 @@ def _downloaded(where: Location, source: Source, section: str, root: Path) -> Me
     # Without a pin, parts of an earlier run could be those of a changed source.
     if source.sha256 is None:
         shutil.rmtree(work, ignore_errors=True)
-    path, continued = _transferred(where, work, section)
+    path, continued = _transferred(location, work, section)
     measured = measure(path, section)
     if source.sha256 not in (None, measured.sha256) and continued:
         # Old bytes and new ones may not belong together, so start once more.
         shutil.rmtree(work)
-        path, _ = _transferred(where, work, section)
+        path, _ = _transferred(location, work, section)
         measured = measure(path, section)
     if source.sha256 not in (None, measured.sha256):
         shutil.rmtree(work)
@@ -193,45 +185,45 @@ def _downloaded(where: Location, source: Source, section: str, root: Path) -> Me
     shutil.rmtree(work)
     if source.sha256 is None:
         raise _refusal(source, section, measured.sha256, "")
-    return Measured(entry / path.name if is_file else entry, measured.sha256, measured.files)
+    return Verified(entry / path.name if is_file else entry, measured.sha256, measured.files)
 
 
-def _transferred(where: Location, work: Path, section: str) -> tuple[Path, bool]:
+def _transferred(location: Location, work: Path, section: str) -> tuple[Path, bool]:
     work.mkdir(parents=True, exist_ok=True)
     try:
-        return where.download(work, f"{section}.uri")
+        return location.download(work, f"{section}.uri")
     except Refusal:
         if not any(path.is_file() for path in work.rglob("*")):  # nothing to continue
             shutil.rmtree(work)
         raise
 
 
-def measure(path: Path, section: str) -> Measured:
+def measure(path: Path, section: str) -> Verified:
     """Hash a file or folder as a pin does; raises SourceRefused if it cannot be read."""
     try:
         if path.is_file():
             with progress.of_bytes(f"hash {path.name}", path.stat().st_size) as bar:
                 file = digest.of_file(path, bar.update)
-            return Measured(path, file.sha256.removeprefix("sha256:"), {path.name: file})
+            return Verified(path, file.sha256.removeprefix("sha256:"), {path.name: file})
         with progress.of_bytes(f"hash {path.name}") as bar:
             tree = digest.of_tree(path, bar.update)
-        files = {name: file for name, file in tree.files.items() if not _is_metadata(name)}
+        files = {
+            name: file
+            for name, file in tree.files.items()
+            if not name.startswith(".cache/huggingface/") and name != ".gitattributes"
+        }
         if not files:
             raise EvidenceRefused(f"{path}: holds no file of its own", "")
     except EvidenceRefused as error:
         raise SourceRefused(f"{layout.PARAMS}: {section}.uri: {error.what}", READABLE) from error
-    return Measured(path, digest.of_manifest(files).removeprefix("sha256:"), files)
+    return Verified(path, digest.of_manifest(files).removeprefix("sha256:"), files)
 
 
-def _is_metadata(name: str) -> bool:
-    return name.startswith(".cache/huggingface/") or name == ".gitattributes"
-
-
-def _refusal(source: Source, section: str, found: str, advice: str) -> SourceRefused:
+def _refusal(source: Source, section: str, measured: str, advice: str) -> SourceRefused:
     pin, shown = f"{layout.PARAMS}: {section}.sha256", uris.redact(source.uri)
     if source.sha256 is None:
-        return SourceRefused(f"{pin}: {shown} is not pinned", f"pin it: sha256: {found}")
+        return SourceRefused(f"{pin}: {shown} is not pinned", f"pin it: sha256: {measured}")
     return SourceRefused(
-        f"{pin}: {source.sha256} is pinned, but {shown} is {found}",
-        f"{advice} only if the new bytes are right pin sha256: {found}",
+        f"{pin}: {source.sha256} is pinned, but {shown} is {measured}",
+        f"{advice} only if the new bytes are right pin sha256: {measured}",
     )

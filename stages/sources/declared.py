@@ -21,7 +21,7 @@ _CLASSIFIER = "License ::"
 
 
 def license_of(source: Verified) -> str | None:
-    """The declared licence as it is spelled; None if there is none that can be read."""
+    """Return the declared licence as it is spelled; None if there is none that can be read."""
     if source.inside is not None:
         return _of_wheel(source.path)
     card = source.path / "README.md"
@@ -58,30 +58,18 @@ def _of_wheel(wheel: Path) -> str | None:
 
 
 def _of_card(card: Path) -> str | None:
+    from huggingface_hub import metadata_load
+
     try:
-        text = card.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        return None
-    opening, _, rest = text.removeprefix("\ufeff").partition("\n")
-    if opening.rstrip() != "---":
-        return None
-    try:
-        card_data: Any = yaml.safe_load("\n".join(_until_closed(rest.splitlines())))
+        stated: dict[str, Any] = metadata_load(card) or {}
     except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that no calendar has
         return None
-    if not isinstance(card_data, dict):
-        return None
-    stated = card_data.get("license")
-    named = card_data.get("license_name") if stated in ("other", None) else None
-    value = named or stated
+    stated_license = stated.get("license")
+    value = (stated_license in ("other", None) and stated.get("license_name")) or stated_license
     return _name(", ".join(str(part) for part in value) if isinstance(value, list) else value)
 
 
-def _until_closed(lines: list[str]) -> list[str]:
-    return lines[: next((i for i, line in enumerate(lines) if line.rstrip() == "---"), 0)]
-
-
 def _name(value: Any) -> str | None:
-    """A name on one line; None if empty or if it is a whole text."""
+    """Return a name on one line; None if empty or if it is a whole text."""
     text = "" if value is None else str(value).strip()
     return text if 0 < len(text) <= _LONGEST and text.isprintable() else None

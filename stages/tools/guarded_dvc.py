@@ -230,10 +230,11 @@ def _default_targets(project: Path, arguments: Sequence[str]) -> list[str]:
     from dvc.cli import DvcParserError
     from dvc.cli.parser import get_main_parser
 
-    with contextlib.ExitStack() as silence:
-        nowhere = silence.enter_context(Path(os.devnull).open("w"))
-        silence.enter_context(contextlib.redirect_stdout(nowhere))
-        silence.enter_context(contextlib.redirect_stderr(nowhere))
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
         try:
             if get_main_parser().parse_args([*arguments]).targets:
                 return []

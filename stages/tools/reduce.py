@@ -140,7 +140,7 @@ def ray() -> Engine:
                 f"Ray: {uris.reason(error, '')}", "look at RAY_ADDRESS and at Ray's log"
             ) from error
         try:
-            remote = ray.remote(num_cpus=1)(lambda each: task(each))
+            remote = ray.remote(num_cpus=1)(lambda part: task(part))
             for reference in [remote.remote(task) for task in tasks]:
                 yield ray.get(reference)
         except ray.exceptions.RayError as error:

@@ -55,10 +55,7 @@ class Run:
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log numbers at a step; they are kept and sent later if the store does not answer."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._pending += [Metric(name, float(value), now, step) for name, value in values.items()]
+        self._pend([(step, values)])
         self._send()
 
     def replay(
@@ -71,15 +68,7 @@ class Run:
 
         ``points`` and ``valid``: for some steps, the loss curve's values and the loss on the valid split.
         """
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        logged = [*points, *((step, {"valid_loss": loss}) for step, loss in valid)]
-        self._pending += [
-            Metric(name, float(v), now, step)
-            for step, values in logged
-            for name, v in values.items()
-        ]
+        self._pend([*points, *((step, {"valid_loss": loss}) for step, loss in valid)])
         self.tag("lockstep.resumed_from", earlier)
 
     def tag(self, name: str, value: str) -> None:
@@ -97,6 +86,16 @@ class Run:
         self._lost_at = None
         self._send()
         self.unsent = len(self._pending) + len(self._tags)
+
+    def _pend(self, points: Iterable[tuple[int, Mapping[str, float]]]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self._pending += [
+            Metric(name, float(value), now, step)
+            for step, values in points
+            for name, value in values.items()
+        ]
 
     def _send(self) -> None:
         from mlflow.entities import RunTag

@@ -51,14 +51,14 @@ def current(root: Path) -> Checkout:
     )
 
 
-def named(params: Params, its: Checkout) -> str:
-    """The name of a training: branch, commit, and each step's method with its rank, such as ``main 9a126a5 sft r16``.
+def named(params: Params, checkout: Checkout) -> str:
+    """Name a training: branch, commit, and each step's method with its rank, such as ``main 9a126a5 sft r16``.
 
     A ``+`` behind the commit says that files were edited.
     """
-    commit = f"{its.commit[:7]}{'+' * its.dirty}" if its.commit else None
+    commit = f"{checkout.commit[:7]}{'+' * checkout.dirty}" if checkout.commit else None
     trained = [
         f"{train.method} r{train.lora.r}" if train.lora else f"{train.method} full"
         for train in steps.of(params.training)
     ]
-    return " ".join([*filter(None, (its.branch, commit)), ", ".join(trained)])[:_LONGEST]
+    return " ".join([*filter(None, (checkout.branch, commit)), ", ".join(trained)])[:_LONGEST]

@@ -12,7 +12,7 @@ Each step is fitted in this process, or by ranks of its own (``stages.training.r
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -180,8 +180,10 @@ def _again(
     checkpoint: checkpoints.Found[FittedStep], adapter: Path, run: tracking.Run
 ) -> FittedStep:
     """Copy the adapter of a finished step, and log what was logged when it was trained."""
-    for path in _adapter(checkpoint.folder):
-        shutil.copyfile(path, adapter / path.name)
+    beside = shutil.ignore_patterns(MANIFEST, PROGRESS)  # A checkpoint has these beside an adapter.
+    shutil.copytree(
+        checkpoint.folder, adapter, ignore=beside, copy_function=shutil.copyfile, dirs_exist_ok=True
+    )
     one = checkpoint.known.model_copy(update={"run": run.id, "unsent": 0})
     run.replay(checkpoint.known.run, one.points, one.stopping.losses if one.stopping else ())
     if one.valid_loss is not None:
@@ -210,11 +212,6 @@ def _data_sets(digests: Mapping[str, Digest]) -> dict[str, tuple[Path, Digest]]:
 
 def _described(step: TrainingStep) -> str:
     return f"{step.train.method} on {len(step.rows)} {step.kind_of_rows}"
-
-
-def _adapter(folder: Path) -> Iterator[Path]:
-    """The files of an adapter, without those that a checkpoint has beside them."""
-    return (path for path in sorted(folder.iterdir()) if path.name not in (MANIFEST, PROGRESS))
 
 
 def _release() -> None:

@@ -6,7 +6,6 @@ determines the training, so that no other training resumes from it. Only the new
 DVC remote.
 """
 
-import math
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from tqdm import tqdm
 
 from checks.formats.training_reports import MergedFile
@@ -32,6 +31,7 @@ MANIFEST, PROGRESS = "manifest.json", "progress.json"
 HERE, THERE = "this machine", "the remote"
 FOLDER = layout.STATE / "checkpoints"
 _MINUTES = 5.0
+_NOT_NEGATIVE = TypeAdapter[float](Annotated[float, Field(ge=0, allow_inf_nan=False)])
 Known = TypeVar("Known")
 
 # The only files of a checkpoint that are read; others could be the weights of a whole model.
@@ -85,7 +85,7 @@ class Manifest(Record):
 
     @property
     def folder(self) -> str:
-        """The folder's name on a remote; two checkpoints of one step never have the same."""
+        """Return the folder's name on a remote; two checkpoints of one step never have the same."""
         return f"step-{self.step}-{digest.of_json(self.model_dump(mode='json'))[7:23]}"
 
 
@@ -117,7 +117,7 @@ class Store:
         self._upload = Upload(say)
 
     def newest(self, read: Callable[[Path, int], Known]) -> Found[Known] | None:
-        """The newest complete checkpoint, from this machine or the remote, in a local folder.
+        """Return the newest complete checkpoint, from this machine or the remote, in a local folder.
 
         ``read`` gets the folder and the step, and raises EvidenceRefused if training cannot resume from it. Checkpoints
         that are skipped are reported, and deleted if they are local.
@@ -153,7 +153,7 @@ class Store:
             say(f"the checkpoint of step {step} is not kept: {_reason(error)}")
             return
         if self.remote is not None and not self._upload.busy:
-            self._upload.start(self.remote, target, manifest)
+            self._upload.start(self.remote, target, step, manifest.folder, [*manifest.files])
         for other in self._home.glob("step-*"):
             if other not in (target, self._upload.folder):
                 shutil.rmtree(other, ignore_errors=True)
@@ -208,28 +208,25 @@ class Store:
         shutil.rmtree(target, ignore_errors=True)
         return folder.rename(target)
 
-    def _pass_over(self, where: str, why: str, path: Path) -> None:
-        say(f"a checkpoint of {where} is passed over: {why}")
+    def _pass_over(self, place: str, why: str, path: Path) -> None:
+        say(f"a checkpoint of {place} is passed over: {why}")
         shutil.rmtree(path, ignore_errors=True)
 
 
 def minutes() -> float:
-    """Minutes between checkpoints, from the environment; raises ParamsRefused if that is not a valid number."""
+    """Return minutes between checkpoints, from the environment; raises ParamsRefused if that is not a valid number."""
     text = os.environ.get(MINUTES) or str(_MINUTES)
     try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
+        return _NOT_NEGATIVE.validate_python(text)
+    except ValidationError as error:
         raise ParamsRefused(
             f"{MINUTES}: {text!r} is not a number of minutes",
             "set it to 5, say, or to 0 for no checkpoints",
-        )
-    return value
+        ) from error
 
 
 def key(of: Mapping[str, Any], modules: tuple[Path, ...]) -> str:
-    """The digest of everything that determines a training: values, and the bytes of the modules that train."""
+    """Return the digest of everything that determines a training: values, and the bytes of the modules that train."""
     return digest.of_json(
         {**of, "modules": {path.name: digest.of_file(path).sha256 for path in modules}}
     )
@@ -237,7 +234,7 @@ def key(of: Mapping[str, Any], modules: tuple[Path, ...]) -> str:
 
 @contextmanager
 def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
-    """The checkpoints of the training ``key``, also those on the DVC remote if LOCKSTEP_REMOTE is set.
+    """Yield the checkpoints of the training ``key``, also those on the DVC remote if LOCKSTEP_REMOTE is set.
 
     Without ``kept`` there are none. Raises MachineRefused if they cannot be stored on this machine.
     """
@@ -261,7 +258,7 @@ def opened(root: Path, key: str, kept: bool) -> Iterator[Store]:
 
 
 def joined(root: Path, key: str, kept: bool, scratch: Path, ranks: int, sharded: bool) -> Store:
-    """The store that another process has ``opened``, for rank 0 of so many, with the same ``scratch``."""
+    """Return the store that another process has ``opened``, for rank 0 of so many, with the same ``scratch``."""
     if not kept:
         return Store(scratch / "none", key, scratch, None, ranks, sharded)
     home = _home(root, key)
@@ -269,7 +266,7 @@ def joined(root: Path, key: str, kept: bool, scratch: Path, ranks: int, sharded:
 
 
 def of_ranks(ranks: int) -> list[str]:
-    """The names of the files with the random states of so many ranks."""
+    """Return the names of the files with the random states of so many ranks."""
     return [f"rng_state_{rank}.pth" for rank in range(ranks)]
 
 

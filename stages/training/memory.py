@@ -79,25 +79,22 @@ def savings(train: Train) -> str:
 
     Gradient checkpointing costs time alone, and a smaller batch with more accumulation rounds otherwise.
     """
-    changes = []
-    if not train.gradient_checkpointing:
-        changes.append("set train.gradient_checkpointing: true")
-    if train.batch_size > 1:
-        changes.append(
-            "lower train.batch_size and raise train.gradient_accumulation by the same factor"
-        )
-    changes.append("leave longer rows out (train.max_length)")
-    if train.full:
-        changes.append("train an adapter (train.lora)")
-    elif (
-        not train.quantization
-        and train.precision != "fp16"
-        and train.lora
-        and train.lora.init != "orthogonal"
-    ):
-        changes.append("set train.quantization: {kind: nf4, double: true}")
-    changes.append("take a smaller base or a larger device")
-    return ", or ".join(changes)
+    may_quantise = train.lora and train.lora.init != "orthogonal" and train.precision != "fp16"
+    changes = (
+        ("set train.gradient_checkpointing: true", not train.gradient_checkpointing),
+        (
+            "lower train.batch_size and raise train.gradient_accumulation by the same factor",
+            train.batch_size > 1,
+        ),
+        ("leave longer rows out (train.max_length)", True),
+        ("train an adapter (train.lora)", train.full),
+        (
+            "set train.quantization: {kind: nf4, double: true}",
+            may_quantise and not train.quantization and not train.full,
+        ),
+        ("take a smaller base or a larger device", True),
+    )
+    return ", or ".join(change for change, helps in changes if helps)
 
 
 def gigabytes(size: int) -> str:

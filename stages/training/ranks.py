@@ -18,7 +18,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict
 
@@ -26,6 +26,9 @@ from checks.process import errors
 from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
 from checks.storage import files
 from stages.training.training_steps import FittedStep, TrainingStep
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 _STEP, _FITTED, _ENDED = "step.json", "fitted.json", "ended-{}.json"
 _PATIENCE = 5  # seconds for a rank that was told to end
@@ -83,11 +86,7 @@ def launch(module: str, step: TrainingStep) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", module, str(folder))
     except ChildFailedError as error:
-        ends = {
-            rank: _End(failure.exitcode, failure.timestamp)
-            for rank, failure in error.failures.items()
-        }
-        _raise(step, ends)
+        _raise(step, error.failures)
     except SignalException as error:
         _restore(handlers)
         if error.sigval == signal.SIGINT:
@@ -110,32 +109,24 @@ def work(folder: Path, fit: Callable[[TrainingStep, int], FittedStep | None]) ->
     warnings.simplefilter("ignore", FutureWarning)
     step = files.read_json(folder / _STEP, TrainingStep)
     threading.Thread(target=_end_with, args=[step.parent], daemon=True).start()
-    code = 0
+    code, ended = 0, None
     try:
         result = fit(step, index)
         if result and index == 0:
             files.write_text(folder / _FITTED, result.model_dump_json())
     except Refusal as refusal:
         code = refusal.exit_code
-        _leave(folder, index, type(refusal).__name__, refusal.what, refusal.todo, refusal.others)
+        ended = _Ended(
+            at=time.time(), refusal=type(refusal).__name__, what=refusal.what, todo=refusal.todo, others=refusal.others
+        )  # fmt: skip
     except BaseException:  # noqa: BLE001 - the stage raises it
         code = 1
-        _leave(folder, index, None, traceback.format_exc())
+        ended = _Ended(at=time.time(), refusal=None, what=traceback.format_exc())
+    if ended:
+        files.write_text(folder / _ENDED.format(index), ended.model_dump_json())
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # at once: threads of libraries would wait for ranks that are gone
-
-
-def _leave(
-    folder: Path,
-    index: int,
-    refusal: str | None,
-    what: str,
-    todo: str = "",
-    others: tuple[str, ...] = (),
-) -> None:
-    ended = _Ended(at=time.time(), refusal=refusal, what=what, todo=todo, others=others)
-    files.write_text(folder / _ENDED.format(index), ended.model_dump_json())
 
 
 def _end_with(parent: int) -> None:
@@ -145,15 +136,8 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-class _End(NamedTuple):
-    """How a rank's process ended, as the agent saw it. ``at``: in whole seconds since the epoch."""
-
-    code: int
-    at: int
-
-
-def _raise(step: TrainingStep, ends: Mapping[int, _End]) -> NoReturn:
-    """Raise what ended the training; ``ends``: of all ranks, also of those that the agent ended."""
+def _raise(step: TrainingStep, ends: Mapping[int, "ProcessFailure"]) -> NoReturn:
+    """Raise what ended the training; ``ends``: how the agent saw all ranks end, also those that it ended itself."""
     failures = {}
     for rank in range(step.ranks):
         try:
@@ -166,12 +150,12 @@ def _raise(step: TrainingStep, ends: Mapping[int, _End]) -> NoReturn:
             raise kind(ended.what, ended.todo, ended.others)
     # The agent ends the other ranks by SIGTERM, and after _PATIENCE by SIGKILL; a rank may abort without the others.
     latest = min((ended.at for ended in failures.values()), default=math.inf) + _PATIENCE - 1
-    killed = {rank: end.code for rank, end in ends.items() if end.code < 0}
+    killed = {rank: end.exitcode for rank, end in ends.items() if end.exitcode < 0}
     reasons = {
         rank: code
         for rank, code in killed.items()
         if code != -signal.SIGTERM
-        and ends[rank].at < latest
+        and ends[rank].timestamp < latest
         and not (failures and code == -signal.SIGABRT)
     }
     if reasons or (not failures and len(killed) == len(ends)):
@@ -189,7 +173,7 @@ def _raise(step: TrainingStep, ends: Mapping[int, _End]) -> NoReturn:
     if failures:
         first = min(failures, key=lambda rank: failures[rank].at)
         raise RuntimeError(f"rank {first} of {step.ranks} failed:\n{failures[first].what}")
-    codes = {rank: end.code for rank, end in sorted(ends.items())}
+    codes = {rank: end.exitcode for rank, end in sorted(ends.items())}
     raise RuntimeError(f"ranks ended with {codes}, and left no reason")
 
 

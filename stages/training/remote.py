@@ -10,26 +10,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from checks.process.errors import RemoteRefused
 
 SWITCH = "LOCKSTEP_REMOTE"  # `lockstep run --remote` sets it to 1
 _MANIFEST = "manifest.json"
 _PATIENCE = 120.0  # seconds for the file that is being uploaded when the training ends
-
-
-class Whole(Protocol):
-    """An upload: files of a folder, under a folder's name on the remote."""
-
-    @property
-    def step(self) -> int: ...
-
-    @property
-    def folder(self) -> str: ...
-
-    @property
-    def files(self) -> Iterable[str]: ...
 
 
 class Remote:
@@ -75,16 +62,22 @@ class Remote:
             for name in names:
                 self._fs.get_file(self._fs.join(self._path, folder, name), str(target / name))
 
-    def put(self, source: Path, whole: Whole, stopped: Callable[[], bool]) -> None:
-        """Upload a checkpoint's files, then the manifest; stop early if ``stopped``."""
+    def put(
+        self,
+        source: Path,
+        folder: str,
+        names: Iterable[str],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Upload files of ``source`` to ``folder``, then the manifest; stop early if ``stopped``."""
         with _refusing():
-            self._fs.makedirs(self._fs.join(self._path, whole.folder))
-            for name in whole.files:
+            self._fs.makedirs(self._fs.join(self._path, folder))
+            for name in names:
                 if stopped():
                     return
-                self._fs.put_file(str(source / name), self._fs.join(self._path, whole.folder, name))
+                self._fs.put_file(str(source / name), self._fs.join(self._path, folder, name))
             self._fs.put_file(str(source / _MANIFEST), self._fs.join(self._path, _MANIFEST))
-            self._old, self.newest = self.newest, whole.folder
+            self._old, self.newest = self.newest, folder
 
     def drop(self) -> None:
         """Delete what the last upload replaced. A remote that cannot delete (HTTP) is tried only once."""
@@ -123,28 +116,26 @@ class Upload:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that is being uploaded, which must not be deleted."""
+        """Return the folder that is being uploaded, which must not be deleted."""
         return self._folder if self.busy else None
 
-    def start(self, remote: Remote, folder: Path, whole: Whole) -> None:
-        """Start an upload; a failure is printed on one line."""
-
-        def work() -> None:
-            try:
-                remote.put(folder, whole, self._stop.is_set)
-            except RemoteRefused as refusal:
-                self._say(
-                    f"the checkpoint of step {whole.step} is not on the remote: {refusal.what}"
-                )
-                return
-            try:
-                remote.drop()
-            except RemoteRefused as refusal:
-                self._say(f"older checkpoints stay on the remote: {refusal.what}")
-
-        self._folder = folder
-        self._thread = threading.Thread(target=work, name="checkpoint", daemon=True)
+    def start(self, remote: Remote, source: Path, step: int, folder: str, names: list[str]) -> None:
+        """Upload the checkpoint of ``step`` in the background; a failure is printed on one line."""
+        self._folder = source
+        arguments = (remote, source, step, folder, names)
+        self._thread = threading.Thread(
+            target=self._work, args=arguments, name="checkpoint", daemon=True
+        )
         self._thread.start()
+
+    def _work(self, remote: Remote, source: Path, step: int, folder: str, names: list[str]) -> None:
+        failure = f"the checkpoint of step {step} is not on the remote"
+        try:
+            remote.put(source, folder, names, self._stop.is_set)
+            failure = "older checkpoints stay on the remote"
+            remote.drop()
+        except RemoteRefused as refusal:
+            self._say(f"{failure}: {refusal.what}")
 
     def ended(self) -> bool:
         """Stop after the current file; returns whether the upload ended within two minutes."""

@@ -74,20 +74,21 @@ class Keeper(TrainerCallback):
             self._earlier = checkpoint.known.seconds
             self._earlier_energy = (checkpoint.known.energy,)
             self._recorder.points += checkpoint.known.points
-            order = checkpoint.known.order
-            self._trainer.resumed_order = None if order is None else _generator(order)
+            if checkpoint.known.order is not None:
+                state = bytearray(base64.b64decode(checkpoint.known.order, validate=True))
+                self._trainer.resumed_order = torch.frombuffer(state, dtype=torch.uint8)
             if self._trainer.stopper:
                 self._trainer.stopper.load(checkpoint.known.valid, checkpoint.folder)
         return checkpoint
 
     @property
     def seconds(self) -> float:
-        """The duration of the training so far, earlier parts included."""
+        """Return the duration of the training so far, earlier parts included."""
         return self._earlier + time.monotonic() - self._start
 
     @property
     def energy(self) -> Energy:
-        """The energy of the training so far, earlier parts included."""
+        """Return the energy of the training so far, earlier parts included."""
         now = () if self._meters is None else (self._meters.read(),)
         return energy.total((*self._earlier_energy, *now))
 
@@ -127,7 +128,7 @@ class Keeper(TrainerCallback):
 
 
 def progress(folder: Path, step: int) -> Progress:
-    """The progress in the checkpoint of ``step``, whose manifest has the key of this training.
+    """Return the progress in the checkpoint of ``step``, whose manifest has the key of this training.
 
     Reads every file as the trainer will, so that it does not fail later. Raises EvidenceRefused if a file is invalid.
     Nothing is unpickled without restrictions: transformers 5 (5.24, trainer.py: _load_rng_state,
@@ -160,12 +161,8 @@ def _read(path: Path) -> None:
 
 
 def _gpus(ranks: int) -> tuple[str, ...]:
-    """The GPUs of all ranks, as NVML names them; empty on a CPU."""
+    """Return the GPUs of all ranks, as NVML names them; empty on a CPU."""
     if not torch.cuda.is_available():
         return ()
     identifiers = (str(torch.cuda.get_device_properties(rank).uuid) for rank in range(ranks))
     return tuple(f"GPU-{identifier.removeprefix('GPU-')}" for identifier in identifiers)
-
-
-def _generator(text: str) -> torch.Tensor:
-    return torch.frombuffer(bytearray(base64.b64decode(text, validate=True)), dtype=torch.uint8)

@@ -1,13 +1,12 @@
 """Copies a model directory in Hugging Face layout: only the files that later stages read, and refuses unsafe ones."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from checks.process.errors import SourceRefused
 from checks.storage import layout
 from stages import progress
+from stages.weights import model_files
 
 _KEPT = (
     "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",
@@ -33,13 +32,9 @@ def copy(source: Path, target: Path, name: str, section: str = "base") -> None:
     """
     place = f"{layout.PARAMS}: {section}.uri: {name}"
     weights = _weights(source, place)
-    config = _mapping(source / "config.json", place)
-    settings = (
-        _mapping(source / "tokenizer_config.json", place)
-        if (source / "tokenizer_config.json").exists()
-        else {}
-    )
-    if "auto_map" in config or "auto_map" in settings:
+    names = ["config.json", *(path.name for path in source.glob("tokenizer_config.json"))]
+    settings = [model_files.read(source / name, SourceRefused, f"{place}: ") for name in names]
+    if any("auto_map" in setting for setting in settings):
         raise SourceRefused(
             f"{place}: config.json runs code of its own (auto_map)",
             "use a model whose architecture transformers has",
@@ -61,7 +56,7 @@ def copy(source: Path, target: Path, name: str, section: str = "base") -> None:
 
 def _weights(source: Path, place: str) -> set[str]:
     if (source / _INDEX).is_file():
-        shards = _mapping(source / _INDEX, place).get("weight_map")
+        shards = model_files.read(source / _INDEX, SourceRefused, f"{place}: ").get("weight_map")
         names = set(shards.values()) if isinstance(shards, dict) else set()
         if not names or not all(
             isinstance(n, str) and "/" not in n and n.endswith(".safetensors") for n in names
@@ -86,19 +81,3 @@ def _weights(source: Path, place: str) -> set[str]:
         f"{place}: holds neither {_SINGLE} nor one .gguf file",
         "name a model's folder, or a .gguf file inside it",
     )
-
-
-def _mapping(path: Path, place: str) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise SourceRefused(
-            f"{place}: {path.name}: {error.strerror}", "name a complete model folder"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise SourceRefused(
-            f"{place}: {path.name}: is not JSON", "export the model again"
-        ) from error
-    if not isinstance(value, dict):
-        raise SourceRefused(f"{place}: {path.name}: is not a JSON object", "export the model again")
-    return value

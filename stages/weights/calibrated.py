@@ -8,7 +8,6 @@ environment.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +19,7 @@ from checks.process.text import redact
 from checks.records.rows import Row
 from checks.storage import layout
 from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON, Calibration
+from stages import workers
 from stages.weights import compressed, compressor_worker, shards
 
 LOG = layout.STATE / "compressor.log"  # what LLM Compressor printed in its last run
@@ -36,22 +36,15 @@ _PARTS = ("_packed", "_scale", "_shape")
 
 def hold_installed(root: Path, how: Calibration) -> None:
     """Raises MachineRefused unless the environment has the version of LLM Compressor that params.yaml names."""
-    python = _python(root)
+    python = workers.python(root, COMPRESSOR_PYTHON, COMPRESSOR)
     todo = f"run `python -m stages.tools.compressor {how.version}`, or set {COMPRESSOR_PYTHON} to a Python that has it"
-    try:
-        done = subprocess.run(
-            [python, *_WORKER, "about"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=_environment(),
-        )
-    except OSError as error:
-        raise MachineRefused(
-            f"{python}: {error.strerror}: merge.quantization needs LLM Compressor", todo
-        ) from error
+    done = workers.about(
+        [python, *_WORKER, "about"], _environment(), "merge.quantization needs LLM Compressor", todo
+    )
     if done.returncode:
-        raise MachineRefused(f"{python}: has no LLM Compressor: {_last(done.stderr)}", todo)
+        raise MachineRefused(
+            f"{python}: has no LLM Compressor: {workers.last_line(done.stderr)}", todo
+        )
     if (version := done.stdout.strip()) != how.version:
         has = f"{python}: has LLM Compressor {redact(version)}"
         raise MachineRefused(
@@ -112,12 +105,13 @@ def _run(root: Path, job: Path) -> None:
     log = root / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as printed:
+        python = workers.python(root, COMPRESSOR_PYTHON, COMPRESSOR)
         done = subprocess.run(
-            [_python(root), *_WORKER, "round", job.resolve()], stdin=subprocess.DEVNULL, stdout=printed, stderr=printed,
+            [python, *_WORKER, "round", job.resolve()], stdin=subprocess.DEVNULL, stdout=printed, stderr=printed,
             env=_environment(), cwd=job.parent,
         )  # fmt: skip
     if done.returncode:
-        last = _last(log.read_text(encoding="utf-8", errors="replace"))
+        last = workers.last_line(log.read_text(encoding="utf-8", errors="replace"))
         raise MergeRefused(
             f"LLM Compressor ended with {done.returncode}: {last}",
             f"read {LOG}, or use another kind",
@@ -135,23 +129,6 @@ def _hold_complete(before: set[str], chosen: frozenset[str], after: set[str]) ->
         )
 
 
-def _python(root: Path) -> str:
-    named = os.environ.get(COMPRESSOR_PYTHON) or str(root / COMPRESSOR / "bin" / "python")
-    # The worker runs in another folder.
-    return str(Path(named).absolute()) if os.sep in named else named
-
-
 def _environment() -> dict[str, str]:
-    """This process's, without what could make the worker import the pipeline's packages or ask a hub."""
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(_DROPPED)
-    } | _OFFLINE
-
-
-def _last(text: str) -> str:
-    return redact(
-        next(
-            (line.strip() for line in reversed(text.splitlines()) if line.strip()),
-            "it printed nothing",
-        )
-    )
+    """Return variables without those that could make the worker import the pipeline's packages or ask a hub."""
+    return workers.environment(_DROPPED, _OFFLINE)

@@ -3,7 +3,6 @@
 The merged model has these files too, so what is trained, evaluated and served is asked in one way.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from checks.kinds.chat_template import TEMPLATES
 from checks.process.errors import SourceRefused
 from checks.storage import digest, files, layout
 from stages import pinned_text
+from stages.weights import model_files
 
 NAME = "chat_template.jinja"
 FIELD = "base.chat_template"
@@ -25,7 +25,7 @@ _QUESTION = [{"role": "user", "content": "question"}]
 
 
 def text_of(base: Base, root: Path) -> bytes | None:
-    """The template that params.yaml gives the base; None if it keeps its own.
+    """Return the template that params.yaml gives the base; None if it keeps its own.
 
     Raises SourceRefused if the file cannot be read or does not have the pinned bytes.
     """
@@ -81,7 +81,7 @@ def give(folder: Path, base: Base, text: bytes) -> None:
 
 
 def digest_in(folder: Path) -> str | None:
-    """The digest of the text of the template of the model in ``folder``; None if there is none."""
+    """Return the digest of the text of the template of the model in ``folder``; None if there is none."""
     if (folder / NAME).is_file():
         return digest.of_file(folder / NAME).sha256
     for name in (_SETTINGS, _OLD):
@@ -109,7 +109,7 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def _end_token(tokenizer: Any, template: str) -> int:
-    """The id of the token that ends an answer: the first one after its text."""
+    """Return the id of the token that ends an answer: the first one after its text."""
     whole = [*_QUESTION, {"role": "assistant", "content": _ANSWER}]
     prompt = _rendered(tokenizer, template, _QUESTION, True)
     _, answer, after = (
@@ -147,7 +147,7 @@ def _rendered(tokenizer: Any, template: str, turns: list[dict[str, str]], start:
 
 
 def _fitting(tokenizer: Any) -> list[str]:
-    """The named templates whose tokens the tokenizer has."""
+    """Return the named templates whose tokens the tokenizer has."""
     return [
         name
         for name, kind in TEMPLATES.kinds.items()
@@ -167,18 +167,6 @@ def _or(names: list[str]) -> str:
 
 
 def _mapping(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
-    if not path.exists():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise SourceRefused(
-            f"{layout.PARAMS}: base.uri: {path.name}: is not JSON", "export the model again"
-        ) from error
-    if not isinstance(value, dict):
-        raise SourceRefused(
-            f"{layout.PARAMS}: base.uri: {path.name}: is not a JSON object",
-            "export the model again",
-        )
-    return value
+    """Read a JSON object; empty if there is no such file."""
+    place = f"{layout.PARAMS}: base.uri: "
+    return model_files.read(path, SourceRefused, place) if path.exists() else {}

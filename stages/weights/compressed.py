@@ -8,7 +8,6 @@ head stay as they are. The names of the schemes are those of LLM Compressor: ``W
 
 import importlib.metadata
 import importlib.util
-import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from checks.process import distribution, imports
 from checks.process.errors import MachineRefused, MergeRefused
 from checks.storage import files
-from stages.weights import shards
+from stages.weights import model_files, shards
 from stages.weights.shards import Tensor
 
 PACKAGE = "compressed-tensors"
@@ -32,7 +31,7 @@ HEAD = "lm_head"
 
 
 def hold_installed() -> str:
-    """The version of compressed-tensors. Raises MachineRefused when it is not installed."""
+    """Return the version of compressed-tensors. Raises MachineRefused when it is not installed."""
     if importlib.util.find_spec("compressed_tensors") is None:
         raise MachineRefused(
             f"merge.quantization needs {PACKAGE}, which is not installed",
@@ -92,13 +91,13 @@ def copy_rest(source: Path, out: Path, described: dict[str, Any]) -> None:
     for path in sorted(source.iterdir()):
         if path.suffix != ".safetensors" and path.name != shards.INDEX:
             shutil.copyfile(path, out / path.name)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = model_files.read(source / "config.json", MergeRefused)
     config["quantization_config"] = described
-    files.write_text(out / "config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    model_files.write(out / "config.json", config)
 
 
 def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """The 8-bit numbers of ``weight`` [rows, columns], and the scale of each row [rows, 1] in the weight's type."""
+    """Round ``weight`` [rows, columns] to 8-bit numbers; return them with each row's scale [rows, 1] in its type."""
     from compressed_tensors.quantization import quantize
     from compressed_tensors.quantization.utils import calculate_qparams
 
@@ -109,7 +108,7 @@ def _rounded(weight: torch.Tensor, how: Any) -> tuple[torch.Tensor, torch.Tensor
 
 
 def linear(folder: Path, tensors: Mapping[str, Tensor]) -> frozenset[str]:
-    """The names of the weights of linear layers, without the head's. Raises MergeRefused as ``export``."""
+    """Return the names of the weights of linear layers, without the head's. Raises MergeRefused as ``export``."""
     with imports.uncollected():
         from transformers import AutoConfig, AutoModelForCausalLM
 

@@ -5,16 +5,15 @@ is in the model's digest, and so in the evaluation, the image, the statement and
 """
 
 import json
-import tempfile
 from pathlib import Path
 
 from checks.formats.report import Fetched
 from checks.process.errors import MergeRefused, SourceRefused
 from checks.process.imports import uncollected
 from checks.records.sections import Source
-from checks.storage import digest, layout
+from checks.storage import layout
 from stages import sources
-from stages.sources import archive, declared, uris
+from stages.sources import Verified, copies, declared, uris
 from stages.weights import base_model
 
 SECTION = "merge.draft"
@@ -29,29 +28,10 @@ def place(source: Source, root: Path, ships: Path) -> Fetched:
     """
     out = ships / layout.DRAFT
     out.mkdir()
-    with sources.alone(root), tempfile.TemporaryDirectory(prefix=".", dir=ships.parent) as unpacked:
+    with sources.alone(root):
         brought = sources.bring(source, SECTION, root)
-        material = (
-            archive.extract(brought.path, brought.inside, Path(unpacked))
-            if brought.inside
-            else brought.path
-        )
-        name = brought.inside or brought.name
-        if not material.is_dir():
-            raise SourceRefused(
-                f"{layout.PARAMS}: {SECTION}.uri: {name} is a file",
-                "name a folder with config.json, tokenizer.json and safetensors files",
-            )
-        base_model.copy(material, out, name, SECTION)
+        tree = copies.fill(out, brought, SECTION, _copy)
         licensed = declared.license_of(brought)
-    tree = digest.of_tree(out)
-    if changed := [
-        file for file, copied in tree.files.items() if brought.files.get(file, copied) != copied
-    ]:
-        raise SourceRefused(
-            f"{layout.PARAMS}: {SECTION}.uri: {changed[0]} changed while it was copied",
-            "let nothing write to it",
-        )
     _hold_same_tokens(ships, out)
     return Fetched(
         uri=uris.redact(source.uri), sha256=brought.sha256, size=brought.size, files=len(tree.files),
@@ -59,8 +39,18 @@ def place(source: Source, root: Path, ships: Path) -> Fetched:
     )  # fmt: skip
 
 
+def _copy(source: Verified, material: Path, out: Path) -> None:
+    name = source.inside or source.name
+    if not material.is_dir():
+        raise SourceRefused(
+            f"{layout.PARAMS}: {SECTION}.uri: {name} is a file",
+            "name a folder with config.json, tokenizer.json and safetensors files",
+        )
+    base_model.copy(material, out, name, SECTION)
+
+
 def _hold_same_tokens(model: Path, draft: Path) -> None:
-    """A guessed token is handed over by its number, so both must mean the same by it."""
+    """Raise MergeRefused unless both have the same tokens: a guessed token is handed over by its number."""
     with uncollected():
         from transformers import AutoTokenizer
 

@@ -9,13 +9,12 @@ transformers 5 reads it.
 Not changed: RoPE by kind of layer, except Gemma 3's, because transformers 4.51 refuses such models anyway.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from checks.process.errors import MergeRefused
-from checks.storage import files
+from stages.weights import model_files
 
 CONFIG, TOKENIZER, TEMPLATE = "config.json", "tokenizer_config.json", "chat_template.jinja"
 _AGREE = "correct the one that is wrong in the base, and pin it again"
@@ -39,19 +38,19 @@ def spell_both(folder: Path) -> None:
     if both forms are present and disagree, or if the old form cannot express the setting.
     """
     path = folder / CONFIG
-    _replace(path, config(_mapping(path)))
+    _replace(path, config(_read(path)))
     path, template, processor = folder / TOKENIZER, folder / TEMPLATE, folder / "chat_template.json"
     text = _text(template) if template.exists() else None
-    if text is not None and processor.exists() and _mapping(processor).get("chat_template") != text:
+    if text is not None and processor.exists() and _read(processor).get("chat_template") != text:
         raise MergeRefused(f"{processor.name}: chat_template is not the text of {TEMPLATE}", _AGREE)
     if path.exists() or text is not None:
-        before = _mapping(path) if path.exists() else {}
+        before = _read(path) if path.exists() else {}
         fast = folder / "tokenizer.json"
-        _replace(path, tokenizer_config(before, text, _mapping(fast) if fast.exists() else None))
+        _replace(path, tokenizer_config(before, text, _read(fast) if fast.exists() else None))
 
 
 def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
-    """The config with both forms of dtype and RoPE, in its ``text_config`` too; ``place`` is its name in refusals."""
+    """Return the config with both forms of dtype and RoPE, in ``text_config`` too; ``place`` names it in refusals."""
     result = dict(value)
     if isinstance(text := value.get("text_config"), dict):
         result["text_config"] = config(text, f"{place}: text_config")
@@ -75,7 +74,7 @@ def config(value: dict[str, Any], place: str = CONFIG) -> dict[str, Any]:
 def tokenizer_config(
     value: dict[str, Any], template: str | None, tokenizer: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """The tokenizer's config with a class, special tokens and chat template that both generations read.
+    """Return the tokenizer's config with a class, special tokens and chat template that both generations read.
 
     ``template``: the text of chat_template.jinja; ``tokenizer``: the content of tokenizer.json; None if there is no
     such file.
@@ -152,7 +151,7 @@ def _ends(value: dict[str, Any], tokenizer: dict[str, Any]) -> dict[str, bool]:
 
 
 def _old_rope(value: dict[str, Any], rope: dict[str, Any], place: str) -> dict[str, Any]:
-    """The old keys for ``rope``, which applies to every layer."""
+    """Return the old keys for ``rope``, which applies to every layer."""
     old: dict[str, Any] = {}
     for key in ("rope_theta", "partial_rotary_factor"):
         if (number := rope.get(key)) is not None:
@@ -223,7 +222,7 @@ def _scaling_of_phi3(scaling: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _scaling(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
-    """The scaling in ``rope`` as both generations name it, with its defaults written out."""
+    """Return the scaling in ``rope`` as both generations name it, with its defaults written out."""
     apart = ("rope_theta", "partial_rotary_factor", "type", "rope_type")
     kind = rope.get("rope_type") or rope.get("type") or "default"
     scaling = {"rope_type": kind} | {
@@ -237,7 +236,7 @@ def _scaling(value: dict[str, Any], rope: dict[str, Any]) -> dict[str, Any]:
 
 
 def _context_of_yarn(value: dict[str, Any], scaling: dict[str, Any], place: str) -> dict[str, Any]:
-    """The context length from which transformers 4.51 computes YaRN's factor.
+    """Return the context length from which transformers 4.51 computes YaRN's factor.
 
     It computes max_position_embeddings / original_max_position_embeddings and ignores the given factor; transformers 5
     and TGI use the given one. They agree if the context is the extended one, so an original context is extended by the
@@ -264,7 +263,7 @@ def _context_of_yarn(value: dict[str, Any], scaling: dict[str, Any], place: str)
 
 
 def _agreed(place: str, value: dict[str, Any], new: str, old: str) -> Any:
-    """The value of either key; None if neither is present."""
+    """Return the value of either key; None if neither is present."""
     first = value.get(new)
     return value.get(old) if first is None else _same(place, new, first, old, value.get(old))
 
@@ -280,9 +279,13 @@ def _disagreement(place: str, new: str, first: Any, old: str, second: Any) -> Me
 
 
 def _replace(path: Path, value: dict[str, Any]) -> None:
-    """Write ``value`` unless it is there already. Infinity, which some configs contain, is kept: Python reads it."""
-    if not path.exists() or _mapping(path) != value:
-        files.write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write ``value`` unless it is there already."""
+    if not path.exists() or _read(path) != value:
+        model_files.write(path, value)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return model_files.read(path, MergeRefused)
 
 
 def _text(path: Path) -> str:
@@ -292,13 +295,3 @@ def _text(path: Path) -> str:
         raise MergeRefused(
             f"{path.name}: cannot be read: {error}", "run `./lockstep run fetch`"
         ) from error
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(_text(path))
-    except (ValueError, RecursionError) as error:
-        raise MergeRefused(f"{path.name}: is not JSON", "export the base again") from error
-    if not isinstance(value, dict):
-        raise MergeRefused(f"{path.name}: is not a JSON object", "export the base again")
-    return value

@@ -5,12 +5,10 @@ or forced tokens, temperatures or lengths, which transformers serve and vLLM app
 reads only the ids of end tokens. So only settings that do not affect the choice are kept.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 from checks.process.errors import MergeRefused
-from checks.storage import files
+from stages.weights import model_files
 
 GENERATION, _CONFIG = "generation_config.json", "config.json"
 _IDS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
@@ -32,21 +30,9 @@ def neutralise(folder: Path) -> tuple[str, ...]:
     would otherwise read the other keys there too. Raises MergeRefused if a file cannot be read.
     """
     path = folder / GENERATION
-    before = _mapping(path if path.exists() else folder / _CONFIG)
+    before = model_files.read(path if path.exists() else folder / _CONFIG, MergeRefused)
     kept = _KEPT if path.exists() else _IDS
     after = {key: value for key, value in before.items() if key in kept}
     if not path.exists() or after != before:
-        files.write_text(path, json.dumps(after, indent=2, ensure_ascii=False) + "\n")
+        model_files.write(path, after)
     return tuple(sorted(before.keys() - after.keys())) if kept is _KEPT else ()
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise MergeRefused(
-            f"{path.name}: cannot be read: {error}", "export the base again"
-        ) from error
-    if not isinstance(value, dict):
-        raise MergeRefused(f"{path.name}: is not a JSON object", "export the base again")
-    return value

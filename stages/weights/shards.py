@@ -7,6 +7,7 @@ memory; writing takes a tensor piece by piece.
 """
 
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ class Checkpoint:
         self.tensors = tensors
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor, mapped from its file: do not write to it."""
+        """Return the tensor, mapped from its file: do not write to it."""
         return self._files[name].get_tensor(name)
 
 
@@ -132,7 +133,7 @@ def write(
 
 
 def index(shards: Sequence[Shard]) -> dict[str, Any]:
-    """The index file of several shards, as transformers reads it."""
+    """Return the index file of several shards, as transformers reads it."""
     weights = {tensor.name: shard.file for shard in shards for tensor in shard.tensors}
     size = sum(tensor.nbytes for shard in shards for tensor in shard.tensors)
     return {"metadata": {"total_size": size}, "weight_map": dict(sorted(weights.items()))}
@@ -174,10 +175,7 @@ def _put(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def _width(tensor: Tensor) -> int:
-    count = 1
-    for size in tensor.shape:
-        count *= size
-    return tensor.nbytes // max(count, 1)
+    return tensor.nbytes // max(math.prod(tensor.shape), 1)
 
 
 def _natural(name: str) -> tuple[tuple[int, str], ...]:

@@ -35,7 +35,7 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     measure = sources.measure
 
-    def counted(path: Path, section: str) -> sources.Measured:
+    def counted(path: Path, section: str) -> sources.Verified:
         names.append(path.name)
         return measure(path, section)
 
@@ -131,7 +131,7 @@ def test_what_changes_while_it_is_hashed_is_hashed_again(
 ) -> None:
     counted = sources.measure
 
-    def touched(path: Path, section: str) -> sources.Measured:
+    def touched(path: Path, section: str) -> sources.Verified:
         found = counted(path, section)
         os.utime(path)
         return found
