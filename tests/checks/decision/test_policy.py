@@ -502,10 +502,12 @@ def _full() -> list[Params]:
         "json_schema": {"type": "object"},
     }
     export["gates"]["keeps"]["against"] = "unquantised"
-    return [
-        Params.model_validate(each)
-        for each in (_document(), table, messages, regex, *taught, steps, whole, several, read, export)
-    ]
+    by_file = _document()
+    by_file["merge"]["export"] = export["merge"]["export"]
+    by_file["evaluate"]["engine"] = {"kind": "llamacpp", "version": "2026.10.11549", "threads": 1}
+    by_file["gates"]["keeps"]["against"] = "unquantised"
+    documents = (_document(), table, messages, regex, *taught, steps, whole, several, read, export, by_file)
+    return [Params.model_validate(document) for document in documents]
 
 
 def _further() -> dict[str, Any]:
