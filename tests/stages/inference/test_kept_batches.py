@@ -232,7 +232,7 @@ def test_vllm_makes_its_own_batches() -> None:
         "batch_invariant": False,
     }  # fmt: skip
     with pytest.raises(
-        ParamsRefused, match="stable_batches has no effect with engine, because vLLM forms its own batches"
+        ParamsRefused, match="stable_batches has no effect with engine vllm, which forms its own batches"
     ):
         settings(engine=engine, stable_batches=True)
 
