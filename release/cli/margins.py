@@ -9,8 +9,8 @@ from checks.config import starting
 _MARGINS = (0.02, 0.05, 0.1, 0.15)
 _LOOKS = (1, 5, 20)
 _HEAD = (
-    "The gates pass a new model if the test rows show that it loses less than the margin.",
-    "Test rows that this needs, by how many models one test split may judge (--looks):",
+    "A new model passes if the test rows show that it loses less than the margin.",
+    "Test rows for that, by how many models one test split may judge (--looks):",
 )
 
 

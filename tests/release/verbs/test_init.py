@@ -249,7 +249,7 @@ def test_a_margin_that_the_file_is_too_small_for_is_widened_unless_it_was_given(
 
 def test_the_table_before_the_margin_says_what_a_file_of_300_rows_can_show() -> None:
     lines = margins.table(300, 8).split("\n")
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 80
     header, *_, own = (line.split() for line in lines[2:])
     assert " ".join(header) == "margin 1 model 5 models 8 models 20 models"
     assert own[:3] == ["your", "90", "rows"]
