@@ -200,7 +200,8 @@ def test_a_server_that_dies_ends_the_drill_and_is_not_held_against_a_model(
 
 
 def _no_gateway(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("release.verbs.incident._PACKAGES", ("aiohttp", "no_such_package"))
+    monkeypatch.delitem(sys.modules, "release.monitoring.gateway.run", raising=False)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
 
 
 def _nothing(_root: Path, _: pytest.MonkeyPatch) -> None:
@@ -245,7 +246,7 @@ def test_a_number_that_no_drill_can_have_is_refused_before_anything_is_read(
 @pytest.mark.parametrize(
     ("edit", "arguments", "code", "said"),
     [
-        (_no_gateway, ("production",), 9, "no_such_package; pip install -c constraints.txt -e '.[gateway]'"),
+        (_no_gateway, ("production",), 9, "aiohttp is not installed; pip install -c constraints.txt -e '.[gateway]'"),
         (_nothing, ("production", "--runtime", "tgi"), 14, "tgi runs in its image alone; use --runtime transformers"),
         (_nothing, ("production", "--runtime", "none"), 2, "'none' is not a runtime"),
         (_nothing, ("nowhere",), 8, "names no such one; use one of"),
