@@ -4,6 +4,7 @@ Nothing is computed anew and no gate is asked. No row, prompt, answer or capture
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
@@ -200,9 +201,21 @@ def _add_record(parts: Parts, facts: _Facts) -> None:
 
 def _moves(facts: _Facts) -> Iterator[Move]:
     """Yield the moves of all environments while one ran the release, with those that began and ended it."""
-    since, until = facts.release.first.at, facts.until
-    for move in reversed(released.moves(facts.ledger, facts.tip, facts.environments)):
-        if since <= move.at and (until is None or move.at <= until):
+    places = facts.ledger.places(facts.tip)
+    moves = released.moves(facts.ledger, facts.tip, facts.environments)[::-1]
+    ends = [
+        next(
+            (
+                places[later.landed]
+                for later in moves
+                if later.environment == move.environment and later.number > move.number
+            ),
+            math.inf,  # It still runs.
+        )
+        for move in facts.release.moves
+    ]
+    for move in moves:
+        if places[facts.release.first.landed] <= places[move.landed] <= max(ends):
             yield move
 
 

@@ -41,14 +41,15 @@ class Released(NamedTuple):
 
 def moves(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> list[Move]:
     """Every move that ran in one of ``environments``, the newest first. Raises as ``Ledger.moves``."""
+    places = ledger.places(tip)
     return sorted(
         (
             move
             for name in environments
             for move in ran(tuple(entry for entry in ledger.moves(tip, name) if entry.ran))
         ),
-        # Moves of one second are in the order in which a release goes from environment to environment.
-        key=lambda move: (move.at, environments.index(move.environment), move.number),
+        # Moves that one merge brought are in the order in which a release goes from environment to environment.
+        key=lambda move: (places[move.landed], environments.index(move.environment), move.number),
         reverse=True,
     )
 
@@ -57,6 +58,7 @@ def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Rele
     """Every image that ran in one of ``environments``, the last that came first. Raises as ``moves``."""
     known = released_pointers.releases(ledger, tip, environments)
     deployed = moves(ledger, tip, environments)
+    places = ledger.places(tip)
     releases = [
         Released(
             pointer,
@@ -66,7 +68,11 @@ def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Rele
         for image, (pointer, envelope) in known.items()
     ]
     return tuple(
-        sorted(releases, key=lambda release: (release.first.at, release.first.number), reverse=True)
+        sorted(
+            releases,
+            key=lambda release: (places[release.first.landed], release.first.number),
+            reverse=True,
+        )
     )
 
 

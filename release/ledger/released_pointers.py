@@ -63,9 +63,10 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
 def releases(ledger: Ledger, tip: str, environments: Iterable[str]) -> Released:
     """Every image that ever ran, with its last pointer and its evidence; None if the evidence cannot be read."""
     last: dict[str, Move] = {}
+    places = ledger.places(tip)
     for move in sorted(
         (move for name in environments for move in ledger.moves(tip, name)),
-        key=lambda each: each.at,
+        key=lambda move: places[move.landed],
     ):
         if move.after is not None and move.ran:
             last[move.after.image] = move

@@ -151,6 +151,13 @@ class Ledger:
         """
         return self._histories(commit)[self._known(environment)][::-1]
 
+    def places(self, commit: str) -> dict[str, int]:
+        """Return the place of each commit that a move can land with, in the branch's history up to ``commit``.
+
+        Git counts seconds, so the times of moves cannot tell which came first. Raises as ``moves``.
+        """
+        return {name: place for place, (name, _) in enumerate(self._walk(commit).landings)}
+
     def since(self, commit: str, environment: str) -> datetime | None:
         """When the environment's current pointer was deployed (UTC); None if it runs nothing.
 

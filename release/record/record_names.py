@@ -98,7 +98,8 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
     wanted = image[1] if image else name
     known = dict[str, Pointer]()
     matching = list[Pointer]()
-    for move in sorted(moves, key=lambda move: move.at, reverse=True):
+    places = ledger.places(tip)
+    for move in sorted(moves, key=lambda move: places[move.landed], reverse=True):
         if pointer := move.after:
             known.setdefault(pointer.digest, pointer)
             version = f"{model}@{pointer.version}"

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def _make(folder: Path) -> None:
         key_verbs.add_signer(root, "carl", ("sealed",), tree.key(root, "carl").with_suffix(".pub"))
         keep(root, "carl")
         first = tree.release(root)
+        patch.setenv("GIT_COMMITTER_DATE", f"{int(time.time())} +0000")  # All moves are of one second.
         tree.move(root, "staging")
         approve(root, "production", tree.key(root, "bob"), WHY)
         tree.move(root, "production")

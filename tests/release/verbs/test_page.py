@@ -1,7 +1,6 @@
 """page: the pages of releases, as values, as text, and as a browser shows them. The pictures are to be looked at."""
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,7 +272,6 @@ def _another_commit(root: Path) -> str:
 
 @pytest.mark.parametrize("edit", [_another_model, _another_statement, _another_commit])
 def test_a_release_whose_evidence_does_not_hold_has_no_page(root: Path, edit: Callable[[Path], str]) -> None:
-    time.sleep(1)  # git counts seconds, and of one second the moves of production are the last
     why = edit(root)
     found = gathering.gather(root, None)
     assert [each.version for each in found.left_out] == ["v9.0.0"]
