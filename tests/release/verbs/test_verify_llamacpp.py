@@ -65,20 +65,19 @@ def by_name(report: ServingReport) -> dict[str, ServingCheck]:
 
 
 def test_the_file_serves_as_the_offline_model_answers(run: Path) -> None:
-    report = verify(run, VerifyOptions(runtime="llamacpp"))
-    assert report.status == "pass", report
-    seen = by_name(report)
-    # On a busy machine all answers may end before SIGTERM arrives: then nobody saw a drain, and `verify` says so.
-    drain = seen.pop("drain")
-    assert drain.status == "pass" or (
-        drain.status == "unavailable" and "no answer lasted until SIGTERM" in drain.reason
-    ), drain
+    for _ in range(5):  # On a busy machine all answers of this small model may end before SIGTERM arrives.
+        report = verify(run, VerifyOptions(runtime="llamacpp"))
+        assert report.status == "pass", report
+        seen = by_name(report)
+        if seen["drain"].status != "unavailable":
+            break
     assert {name for name, check in seen.items() if check.status == "unavailable"} == {"egress", "read-only"}
     assert seen["template"].reason == "the token ids of 8 chats are the offline ones"
     assert "gguf/model.gguf in the folder that it was given" in seen["identity"].reason
     assert "nats apart" in seen["parity"].reason
     assert "where nothing ends an answer" in seen["parity"].reason
     assert "llamacpp:tokens_predicted_total" in seen["metrics"].reason
+    assert seen["drain"].status == "pass"
 
 
 def _other_template(merged: Path) -> None:
