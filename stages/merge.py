@@ -5,7 +5,8 @@ Out: models/merged (safetensors files of at most ``merge.shard_mb``; config and 
      transformers 4.51 also read correctly), reports/parity.json; with ``merge.quantization`` models/merged has weights
      of 8 or 4 bits, and models/unquantised is the 16-bit model that they were rounded from (else it is empty); with
      ``merge.draft`` models/merged has that smaller model in its folder draft, with ``merge.export`` the same model as
-     a GGUF file in its folder gguf.
+     a GGUF file in its folder gguf; with ``merge.form`` adapter models/merged has the base's weights as they are, and
+     the adapter in its folder adapter.
 Run: python -m stages.merge
 
 Memory use is a few megabytes whatever the model's size: the base is memory-mapped and the shards are streamed.
@@ -32,6 +33,7 @@ from checks.formats.training_reports import (
     MergedFile,
     ParityReport,
     QuantisedBase,
+    ShippedAdapter,
 )
 from checks.machine import disk
 from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused
@@ -42,7 +44,7 @@ from checks.training.exports import Export
 from checks.training.quantization import Calibration, ExportQuantization
 from stages import entry
 from stages.threads import one_thread
-from stages.weights import calibrated, compressed, draft, export, generation, nf4
+from stages.weights import calibrated, compressed, draft, export, generation, nf4, shipped_adapter
 
 if TYPE_CHECKING:
     from stages.weights.parity import Agreement as Measured  # transformers: not needed to merge
@@ -91,11 +93,16 @@ def merge(params: Params, root: Path) -> str:
         identity = digest.of_tree(base).digest
         trained = nf4.of_adapter(adapter, identity)
         dequantised = trained if params.merge.base == "trained" else None
-        merge_weights(base, adapter, work, params.merge.shard_mb * 10**6, dequantised)
+        apart = params.merge.form == "adapter"
+        merge_weights(base, adapter, work, params.merge.shard_mb * 10**6, dequantised, apart)
+        if apart:
+            shipped_adapter.place(adapter, work)
         copy_companions(base, work)
         export.spell_both(work)
         left_out = generation.neutralise(work)
         report = _held_to_parity(params, root, work, prompts, identity, trained)
+        if apart:
+            report = _with_distance_from_merged(root, work, prompts, report)
         if quantization:
             report = _quantised(
                 params.merge.shard_mb * 10**6, quantization, root, full, ships, prompts, report
@@ -110,12 +117,18 @@ def merge(params: Params, root: Path) -> str:
 
 
 def merge_weights(
-    base: Path, adapter: Path, out: Path, limit: int, dequantised: QuantisedBase | None = None
+    base: Path,
+    adapter: Path,
+    out: Path,
+    limit: int,
+    dequantised: QuantisedBase | None = None,
+    apart: bool = False,
 ) -> list[str]:
     """Write the merged weights into the directory ``out``, in files of at most ``limit`` bytes; return their names.
 
-    ``dequantised`` names the base's weights that are quantised and dequantised first. Raises MergeRefused,
-    EvidenceRefused or MachineRefused as ``merge``.
+    ``dequantised`` names the base's weights that are quantised and dequantised first. ``apart``: the base's weights are
+    written as they are, and the adapter must fit them. Raises MergeRefused, EvidenceRefused or MachineRefused as
+    ``merge``.
     """
     from stages.weights import lora, shards, whole
 
@@ -126,6 +139,8 @@ def merge_weights(
             change = lora.Adapter(trained, {}, {name: name for name in trained.tensors})
         else:
             change = stack.enter_context(lora.opened(adapter, weights.tensors, tied_rows))
+        if apart:
+            change = change._replace(deltas={}, whole={})
         if dequantised and (absent := sorted(dequantised.tensors.keys() - weights.tensors.keys())):
             raise MergeRefused(
                 f"{layout.ADAPTER / nf4.NAME}: {len(absent)} tensors are not in the base: {absent[0]}",
@@ -251,6 +266,13 @@ def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
             if report.exported
             else ""
         )
+        + (
+            f"; an adapter of rank {report.shipped_adapter.rank} beside the base, "
+            f"{report.shipped_adapter.max_logprob_diff:.3f} nats and {report.shipped_adapter.top1:.1%} from one merged "
+            "model"
+            if report.shipped_adapter
+            else ""
+        )
         + (f"; with the draft model {report.draft.digest[:19]}" if report.draft else "")
         + (
             f"; {layout.GGUF} in {report.gguf.type}, {report.gguf.size / 1e6:.0f} MB, {report.gguf.sha256[:19]}, "
@@ -301,6 +323,30 @@ def _quantised(
     files.write_json(root / layout.PARITY_REPORT, report)
     todo = "remove merge.quantization, or change its parity knowingly"
     _hold(distance, how.parity, f"{how.kind} and the 16-bit model", prompts, todo)
+    return report
+
+
+def _with_distance_from_merged(
+    root: Path, ships: Path, prompts: list[Row], report: ParityReport
+) -> ParityReport:
+    """Write the report with how far the base and adapter in ``ships`` are from one merged model."""
+    from stages.weights import parity
+
+    distance = parity.from_merged(ships, prompts)
+    of_base = {
+        name: file
+        for name, file in digest.of_tree(ships).files.items()
+        if not name.startswith(f"{layout.SHIPPED_ADAPTER}/")
+    }
+    shipped = ShippedAdapter(
+        weights=digest.of_manifest(of_base),
+        rank=shipped_adapter.rank(ships / layout.SHIPPED_ADAPTER),
+        max_logprob_diff=distance.max_logprob_diff,
+        mean_logprob_diff=distance.mean_logprob_diff,
+        top1=distance.top1,
+    )
+    report = report.model_copy(update={"shipped_adapter": shipped})
+    files.write_json(root / layout.PARITY_REPORT, report)
     return report
 
 

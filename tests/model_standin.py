@@ -62,6 +62,7 @@ class ModelStandIn(StandIn):
         self.seen: list[tuple[str, str, dict[str, str]]] = []
         self.bodies: list[bytes] = []
         self.waiting = 0
+        self.beside_base = False  # it serves an adapter, and lists its base too
         self.hangs = False  # it says what it serves, and generates nothing
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
@@ -91,7 +92,11 @@ class _Handler(Handler):
         if self.path == "/v1/models?stall":
             self.server.ending.wait(60)
         elif self.path == "/v1/models":
-            self.reply(200, {"data": [{"id": "standin", "root": f"/models/tiny-{self.server.release}"}]})
+            root = f"/models/tiny-{self.server.release}"
+            base = {"id": "standin-base", "root": "HuggingFace/base", "parent": None}  # vLLM lists it first
+            adapter = {"id": "standin", "root": f"{root}/adapter", "parent": "standin-base"}
+            listed = [base, adapter] if self.server.beside_base else [{"id": "standin", "root": root}]
+            self.reply(200, {"data": listed})
         else:
             self.reply(200, "secret of the runtime")
 

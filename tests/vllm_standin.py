@@ -13,7 +13,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from checks.formats.serving import Probe
 from tests.tgi_standin import CHAT_REQUEST, StandIn, Told
@@ -61,12 +61,17 @@ class VllmStandIn(StandIn):
     prefill = 0.04
     tool_parser: str | None = None
     reasoning_parser: str | None = None
+    lora: Literal["loaded", "absent"] | None = None  # an adapter beside its base, which is listed first
     json = '{"label": "vm"}'  # what it answers where a schema is asked
 
     def get(self, path: str) -> tuple[int, Any]:
         if path == "/v1/models":
             root = self.faults.model or self.model
-            return 200, {"object": "list", "data": [{"id": self.name, "root": root, "max_model_len": 64}]}
+            if not self.lora:
+                return 200, {"object": "list", "data": [{"id": self.name, "root": root, "max_model_len": 64}]}
+            base = {"id": f"{self.name}-base", "root": self.model, "parent": None, "max_model_len": 64}
+            adapter = {"id": self.name, "root": f"{root}/adapter", "parent": f"{self.name}-base"}
+            return 200, {"object": "list", "data": [base, adapter] if self.lora == "loaded" else [base]}
         if path == "/metrics" and not self.faults.without_metrics:
             count = 1 if self.faults.frozen else self.counted
             model = f'model_name="{self.name}"'

@@ -220,6 +220,7 @@ class Params(Section):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         yield from self._contradicting_numbers()
+        yield from self._contradicting_adapter()
         yield from filter(None, self._impossible())
         yield from self._contradicting_environments()
 
@@ -280,6 +281,40 @@ class Params(Section):
                 "merge.draft: nothing uses it|remove it, or set serve.speculation.kind to draft",
             ),
         )
+
+    def _contradicting_adapter(self) -> Iterator[str]:
+        room, ships = self.serve.adapter, self.merge.form == "adapter"
+        if not ships or room is None:
+            yield from problems(
+                (
+                    ships,
+                    "serve.adapter: is null, and merge.form adapter ships one|write {max_rank: 16}",
+                ),
+                (
+                    room is not None,
+                    "serve.adapter: merge.form is merged, so no adapter ships|remove it, or set merge.form to adapter",
+                ),
+            )
+            return
+        for lora in (step.lora for step in steps.of(self.training)):
+            if lora is None:
+                yield "merge.form: adapter ships LoRA, and train.full trains the base itself|set it to merged"
+                continue
+            no_lora = "servers add plain LoRA to a base"
+            yield from problems(
+                (
+                    lora.variant == "dora",
+                    f"train.lora.variant: dora: {no_lora}|use lora or rslora, or set merge.form to merged",
+                ),
+                (
+                    lora.modules_to_save,
+                    f"train.lora.modules_to_save: {no_lora}|empty it, or set merge.form to merged",
+                ),
+                (
+                    lora.r > room.max_rank,
+                    f"serve.adapter.max_rank: {room.max_rank} is below train.lora.r|raise it to {lora.r} or more",
+                ),
+            )
 
     def _impossible(self) -> Iterator[str | None]:
         """Yield why a suite or a gate can never be decided; None for one that can."""

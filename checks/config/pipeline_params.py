@@ -362,6 +362,13 @@ class MergeParity(Agreement):
 class Merge(Section):
     """Base and adapter to the directory that ships."""
 
+    form: Annotated[
+        Literal["merged", "adapter"],
+        Field(
+            description="what ships: one merged model, or the base's weights and the adapter, which the server adds: "
+            "docs/how-to/adapter.md"
+        ),
+    ] = "merged"
     shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")] = (
         2000
     )
@@ -388,6 +395,15 @@ class Merge(Section):
             description="another format that ships beside the safetensors: docs/how-to/gguf.md",
         ),
     ] = None
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        beside = ("quantization", "draft", "export")
+        for key in beside if self.form == "adapter" else ():
+            if getattr(self, key) is not None:
+                yield (
+                    f"{key}: is made of one merged model, and form is adapter|set it to null, or form to merged"
+                )
 
 
 class BasePrompt(Section):

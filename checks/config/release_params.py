@@ -127,6 +127,18 @@ class Reasoning(Section):
     ] = "</think>"
 
 
+class ServedAdapter(Section):
+    """The adapter that the server adds to the base's weights, where ``merge.form`` is adapter."""
+
+    max_rank: Annotated[
+        Positive,
+        Field(
+            description="largest rank of an adapter that the server keeps room for; vLLM takes 1, 8, 16, 32, 64, 128, "
+            "256, 320 and 512"
+        ),
+    ]
+
+
 class Serve(Section):
     """The serving image, and the bounds of its verification."""
 
@@ -185,6 +197,12 @@ class Serve(Section):
         Literal["linux/amd64", "linux/arm64"] | None,
         Field(
             description="platform of the image, which serve.base must offer; null: the runtime's"
+        ),
+    ] = None
+    adapter: Annotated[
+        ServedAdapter | None,
+        Field(
+            description="how the server holds the adapter of merge.form: adapter; null: one merged model"
         ),
     ] = None
     prefix_caching: Annotated[

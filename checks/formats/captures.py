@@ -32,7 +32,7 @@ from checks.formats.report import Count
 from checks.formats.serving import Seconds
 from checks.process.errors import EvidenceRefused
 from checks.records.record import Record, Sparse
-from checks.storage import files
+from checks.storage import files, layout
 
 CLOSED, OPEN = ".jsonl", ".jsonl.open"
 # A gateway allows no longer one, so a row of an hour may be in a file as much later.
@@ -45,7 +45,8 @@ ID_HEADER, RELEASE_HEADER = "X-Request-Id", "Lockstep-Release"
 # Every request of `lockstep shadow` has it. They are no traffic, so a gateway does not store them.
 SHADOW_ID = "lockstep-shadow"
 
-_FOLDER = re.compile(r".*-([0-9a-f]{12})/?")  # The folder of weights is /models/NAME-VERSION.
+# The folder of weights is /models/NAME-VERSION; an adapter that ships beside its base is in a folder of that.
+_FOLDER = re.compile(rf".*-([0-9a-f]{{12}})(?:/{layout.SHIPPED_ADAPTER})?/?")
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
 _NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/(\d\d)-[^/]+$")
 # The time of a row is written in UTC, whatever zone it was read in.

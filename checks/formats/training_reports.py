@@ -210,6 +210,16 @@ class GgufFile(Distance):
     size: Count  # bytes
 
 
+class ShippedAdapter(Distance):
+    """An adapter that ships beside the base's weights, and how far both are from being merged, which no bound holds.
+
+    ``weights``: the digest of all files of ``ParityReport.files`` but the adapter's: every adapter on this base has it.
+    """
+
+    weights: Digest
+    rank: Count  # the largest of its modules
+
+
 class ParityReport(Distance, Report, Sparse):
     """The merged directory, and its agreement with base + adapter on real prompts.
 
@@ -221,7 +231,7 @@ class ParityReport(Distance, Report, Sparse):
     """
 
     sparse: ClassVar[frozenset[str]] = frozenset(
-        {"merged_into", "quantised", "exported", "draft", "gguf"}
+        {"merged_into", "quantised", "exported", "draft", "gguf", "shipped_adapter"}
     )
 
     base: Digest
@@ -235,3 +245,4 @@ class ParityReport(Distance, Report, Sparse):
     exported: Exported | None = None
     draft: Fetched | None = None  # the smaller model in the folder draft
     gguf: GgufFile | None = None  # the file of merge.export
+    shipped_adapter: ShippedAdapter | None = None  # where merge.form is adapter

@@ -22,6 +22,8 @@ PROBES = Path("data/probes.json")
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 DRAFT = "draft"  # in MERGED: the smaller model of merge.draft
+# In MERGED: the adapter that ships beside the base's own weights (merge.form: adapter).
+SHIPPED_ADAPTER = "adapter"
 GGUF = "gguf/model.gguf"  # In MERGED: the file of merge.export.
 # The 16-bit model that MERGED was quantised from; else an empty folder.
 UNQUANTISED = Path("models/unquantised")

@@ -344,6 +344,13 @@ def _archived(root: Path, image: ImageReport) -> str:
 
 def _parts(root: Path, pointer: Pointer, stated: Release) -> Iterator[Part]:
     made, image, commit = stated.materials, stated.image, pointer.commit[:12]
+    files_of_image = {name for layer in image.layers for name in layer.files}
+    apart = any(name.startswith(f"{layout.SHIPPED_ADAPTER}/") for name in files_of_image)
+    ships, how = (
+        ("the base with the adapter", "added to the base by the server")
+        if apart
+        else ("the merged model", "merged into the base")
+    )
     parts = [
         (
             "image",
@@ -352,13 +359,13 @@ def _parts(root: Path, pointer: Pointer, stated: Release) -> Iterator[Part]:
         ),
         ("signed statement", pointer.evidence, "names everything below"),
         ("verdict", made.verdict, f"{layout.VERDICT} at commit {commit}"),
-        ("weights", pointer.model, "the merged model that was evaluated and is served"),
+        ("weights", pointer.model, f"{ships} that was evaluated and is served"),
         *(
             ("GGUF file", layer.files[layout.GGUF], "the same model, for llama.cpp")
             for layer in image.layers
             if layout.GGUF in layer.files
         ),
-        ("adapter", made.adapter, "what training made, merged into the base"),
+        ("adapter", made.adapter, f"what training made, {how}"),
         *(
             ("start", start.adapter, f"the adapter of model {start.model} that training began with")
             for start in [made.start]

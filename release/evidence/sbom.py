@@ -69,6 +69,8 @@ def _model(held: HeldVerdict, image: ImageReport) -> Component:
     assert reports.fetch is not None
     full = reports.train is not None and reports.train.full
     made = f"{'trained weights' if full else 'LoRA adapter'} {reports.parity.adapter}, merged into the base"
+    if shipped := reports.parity.shipped_adapter:
+        made = f"LoRA adapter {reports.parity.adapter} beside the base's weights {shipped.weights}, which a server adds"
     if exported := reports.parity.exported:
         made += f", and that 16-bit model {exported.unquantised} quantised to {exported.kind}"
     base, draft = _weights("base", reports.fetch.base), reports.parity.draft

@@ -4,7 +4,7 @@ A team adds a file of its own to its repository (``release.runtimes.lookup``): d
 ``environment``, ``entrypoint``, ``command`` and ``model_field`` these placeholders are replaced: {model} (the weights'
 folder as the server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens},
 {max_total_tokens}, {all_tokens} (that times ``concurrency``), {max_concurrent_requests}, {shards}, {draft_tokens},
-{tool_parser}, {reasoning_parser}.
+{max_rank}, {tool_parser}, {reasoning_parser}.
 """
 
 import re
@@ -21,28 +21,17 @@ from checks.process.errors import ParamsRefused
 from checks.records.record import Digest
 from checks.records.sections import Name, Section, Strings
 from checks.storage import digest, files, layout, plain_yaml
-from release.runtimes.settings import Setting, Settings
+from release.runtimes.settings import Identity, Setting, Settings
 
 FOLDER = Path(__file__).parent
 _WORDS = (
     "model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "all_tokens",
-    "max_concurrent_requests", "shards", "draft_tokens", "tool_parser", "reasoning_parser",
+    "max_concurrent_requests", "shards", "draft_tokens", "max_rank", "tool_parser", "reasoning_parser",
 )  # fmt: skip
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
 # How a server is asked for what OpenAI's API has no word for: the code that speaks it is release/serving/dialects.py.
 Dialect = Literal["tgi", "vllm", "sglang", "llamacpp", "openai"]
-
-
-class Identity(Section):
-    """Where the server names its model: GET ``path``, then the value at ``field`` (dots for depth, 0 for an index).
-
-    ``file``: the path, in the model's folder, of the file that it names; null: it names the folder.
-    """
-
-    path: str
-    field: str
-    file: str | None
 
 
 class Metrics(Section):
@@ -173,13 +162,14 @@ class Runtime(Section):
 
 
 class Filled(Section):
-    """A runtime with every placeholder replaced, for one platform."""
+    """A runtime with every placeholder replaced, for one platform. ``identity``: None where it cannot be asked."""
 
     platform: str
     entrypoint: tuple[str, ...] | None
     command: tuple[str, ...]
     environment: dict[str, str]
     model_field: str
+    identity: Identity | None
 
 
 def names() -> list[str]:
@@ -278,9 +268,13 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         "max_concurrent_requests": str(serve.max_concurrent_requests),
         "shards": str(shards),
         "draft_tokens": str(serve.speculation.tokens if serve.speculation else 0),
+        "max_rank": str(serve.adapter.max_rank if serve.adapter else 0),
         "tool_parser": serve.tools.parser if serve.tools else "",
         "reasoning_parser": serve.reasoning.parser if serve.reasoning else "",
     }
+
+    adapter = runtime.settings.adapter if serve.adapter else None
+    identity = runtime.identity if adapter is None else adapter.identity
 
     def filled(text: str) -> str:
         """Replace in one pass, so that a value that looks like a placeholder is kept."""
@@ -291,5 +285,6 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         entrypoint=None if runtime.entrypoint is None else tuple(map(filled, runtime.entrypoint)),
         command=tuple(map(filled, command)),
         environment={name: filled(value) for name, value in sorted(environment.items())},
-        model_field=filled(runtime.model_field),
+        model_field=filled(runtime.model_field if adapter is None else adapter.model_field),
+        identity=identity and identity.model_copy(update={"field": filled(identity.field)}),
     )

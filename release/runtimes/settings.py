@@ -33,6 +33,28 @@ class ParserSetting(Setting):
     names: Strings | None = None
 
 
+class Identity(Section):
+    """Where the server names its model: GET ``path``, then the value at ``field``.
+
+    Dots in ``field`` part its steps: a key, an index from 0, or ``key=value`` for the first entry of a list that has
+    this value. ``file``: the path, in the model's folder, of what it names; null: it names the folder.
+    """
+
+    path: str
+    field: str
+    file: str | None
+
+
+class AdapterSetting(Setting):
+    """The arguments with which the server adds the adapter that ships, and what that changes.
+
+    ``model_field`` and ``identity`` take the place of the runtime's: beside the adapter the server may name its base.
+    """
+
+    model_field: str
+    identity: Identity
+
+
 class Settings(Section):
     """Each optional setting by its key in ``serve``; null: the server does not offer it."""
 
@@ -40,6 +62,7 @@ class Settings(Section):
     speculation: Annotated[
         dict[str, Setting] | None, Field(description="by serve.speculation.kind")
     ]
+    adapter: AdapterSetting | None = None
     tools: ParserSetting | None = None
     reasoning: ParserSetting | None = None
     json_schema: Setting | None = None
@@ -67,6 +90,13 @@ class Settings(Section):
                     "use serve.speculation: null, or another serve.runtime",
                 )
             settings["speculation"] = setting
+        if serve.adapter is not None:
+            if self.adapter is None:
+                raise ParamsRefused(
+                    f"serve.adapter: the runtime {runtime} serves no adapter beside its base",
+                    "use merge.form merged, or another serve.runtime",
+                )
+            settings["adapter"] = self.adapter
         for key in serve.promises:
             settings[key] = self._promised(runtime, serve, key)
         return settings

@@ -36,6 +36,7 @@ from stages.inference.batches import Answer, Asked, Kept, Prompt, cut
 from stages.inference.prompts import end_tokens as end_tokens_of
 from stages.inference.unpacking import unpacked
 from stages.threads import one_thread
+from stages.weights import shipped_adapter
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -48,9 +49,10 @@ _BY_LENGTH = frozenset({"dynamic", "longrope"})
 
 
 def load(folder: Path, precision: str) -> tuple[Any, Any]:
-    """Model and tokenizer of ``folder``, in ``precision``, on the GPU if there is one.
+    """Model, with the adapter that ships beside it, and tokenizer of ``folder``, on the GPU if there is one.
 
-    Raises EvaluationRefused when the directory holds no causal language model that generates from a key-value cache.
+    ``precision``: of its numbers. Raises EvaluationRefused when the directory holds no causal language model that
+    generates from a key-value cache.
     """
     with imports.uncollected():
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -62,6 +64,7 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=_TYPES[precision], local_files_only=True
         )
+        model = shipped_adapter.added(unpacked(model), folder)
         layers = DynamicCache(config=model.config).layers
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -78,7 +81,7 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
             f"{folder}: {model.config.model_type} keeps a state other than keys and values ({kinds})",
             "use a model whose layers are all attention",
         )
-    return unpacked(model).to(device).eval(), tokenizer
+    return model.to(device).eval(), tokenizer
 
 
 def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

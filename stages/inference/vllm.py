@@ -19,9 +19,11 @@ from checks.formats.engines import Vllm
 from checks.process.errors import EvaluationRefused
 from checks.records.rows import Message, Row
 from stages.inference import prompts, vllm_process
+from stages.weights import shipped_adapter
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _GIB = 1 << 30
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # MaxLoRARanks in vllm/config/lora.py of 0.32
 
 
 def answer(
@@ -66,6 +68,8 @@ def request_of(
 ) -> dict[str, Any]:
     """Return the arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids."""
     new = settings.max_new_tokens
+    adapter = shipped_adapter.folder_in(folder)
+    room = {} if adapter is None else _room(adapter)
     return {
         "model": {
             "model": str(folder.resolve()), "dtype": _DTYPES[settings.precision], "seed": 0,
@@ -75,13 +79,25 @@ def request_of(
             "kv_cache_memory_bytes": int(engine.kv_cache_gb * _GIB), "tensor_parallel_size": engine.gpus,
             "enforce_eager": not engine.compiled, "enable_prefix_caching": True, "enable_chunked_prefill": True,
             "async_scheduling": False,
-        },
+        } | room,
+        "adapter": None if adapter is None else str(adapter.resolve()),
         "sampling": {
             "temperature": 0.0, "seed": 0, "max_tokens": new, "logprobs": 0, "detokenize": False,
             "ignore_eos": True, "stop_token_ids": sorted(ends),  # all that end an answer are in the list
         },
         "prompts": asked,
     }  # fmt: skip
+
+
+def _room(adapter: Path) -> dict[str, Any]:
+    """Return the arguments of ``vllm.LLM`` for one adapter: it takes the ranks of _RANKS, and refuses all others."""
+    rank = shipped_adapter.rank(adapter)
+    if rank > _RANKS[-1]:
+        raise EvaluationRefused(
+            f"{adapter}: has rank {rank}, vLLM takes {_RANKS[-1]} at most", "lower train.lora.r"
+        )
+    fitting = next(most for most in _RANKS if most >= rank)
+    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": fitting}
 
 
 def read(folder: Path) -> tuple[Any, int | None, frozenset[int]]:

@@ -95,10 +95,17 @@ def answer(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> di
                 say({"done": n or 0})
             self.n += n or 0
 
+    adapter = None
+    if request["adapter"] is not None:
+        from vllm.lora.request import LoRARequest
+
+        adapter = LoRARequest("adapter", 1, request["adapter"])
     prompts = [{"prompt_token_ids": ids} for ids in request["prompts"]]
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device
         began = time.perf_counter()
-        outputs = model.generate(prompts, SamplingParams(**request["sampling"]), use_tqdm=Counter)
+        outputs = model.generate(
+            prompts, SamplingParams(**request["sampling"]), use_tqdm=Counter, lora_request=adapter
+        )
         seconds = time.perf_counter() - began
     if [list(output.prompt_token_ids or ()) for output in outputs] != request["prompts"]:
         raise RuntimeError("it answered other prompts, or in another order")

@@ -20,9 +20,8 @@ import torch
 from checks.process.errors import MergeRefused
 from stages.weights import shards
 from stages.weights.shards import Checkpoint, Tensor
+from stages.weights.shipped_adapter import CONFIG, WEIGHTS
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 _RETRAIN = "train an adapter of LoRA or DoRA on linear layers: `./lockstep run train`"
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>.+)\.(?:lora_(?P<side>[AB])\.weight|lora_(?P<length>magnitude)_vector(?:\.weight)?)"

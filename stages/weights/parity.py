@@ -25,7 +25,7 @@ from checks.process.errors import MergeRefused
 from checks.records.rows import Row
 from stages import cpu_arithmetic
 from stages.inference.unpacking import unpacked
-from stages.weights import nf4, whole
+from stages.weights import nf4, shipped_adapter, whole
 
 _BATCH = 8
 _OTHER_BATCHES = (1, 3, 32)
@@ -120,6 +120,26 @@ def distance(full: Path, quantised: Path, rows: Sequence[Row]) -> Agreement:
             for weights_folder in (full, quantised)
         )
     return _agreement(before, after)
+
+
+def from_merged(shipped: Path, rows: Sequence[Row]) -> Agreement:
+    """Return how far the base and adapter in ``shipped`` are from the adapter merged into the weights, on ``rows``.
+
+    Raises MergeRefused as ``compare``.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(shipped)
+    examples = [encode(tokenizer, row) for row in rows]
+    with tqdm(total=2 * len(examples), unit="prompt", desc="parity with merged weights") as bar:
+        apart = _scored(lambda: _loaded(shipped), examples, _pad(tokenizer), bar)
+        merged = _scored(
+            lambda: shipped_adapter.merge_in_memory(_loaded(shipped)),
+            examples,
+            _pad(tokenizer),
+            bar,
+        )
+    return _agreement(apart, merged)
 
 
 def noise(merged: Path, rows: Sequence[Row]) -> float:
@@ -231,7 +251,9 @@ def _loaded(folder: Path) -> torch.nn.Module:
             f"{folder.name}: {len(lacking)} weights are missing: {lacking[0]}",
             "run `./lockstep run fetch`",
         )
-    placed = unpacked(model).to("cuda" if torch.cuda.is_available() else "cpu")
+    placed = shipped_adapter.added(unpacked(model), folder).to(
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
     loaded: torch.nn.Module = placed.eval()
     return loaded
 

@@ -168,12 +168,16 @@ class Upstreams:
     async def _identity(self, server: Server) -> tuple[str | None, str | None]:
         """The server's name of the model, and the release: the end of the folder that it serves."""
         models = await self._json(server, "GET", "/v1/models")
-        listed = models.get("data")
-        first = (
-            listed[0] if isinstance(listed, list) and listed and isinstance(listed[0], dict) else {}
+        data = models.get("data")
+        listed = (
+            [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
         )
-        model = first.get("id")
-        words = [first.get("root"), model]
+        # vLLM lists its base before the adapter, which has a parent: requests for the base get no adapter.
+        served = next(
+            (entry for entry in listed if entry.get("parent")), listed[0] if listed else {}
+        )
+        model = served.get("id")
+        words = [served.get("root"), model]
         if not any(release_of(word) for word in words):
             words.append((await self._json(server, "GET", "/info")).get("model_id"))  # TGI
         release = next(

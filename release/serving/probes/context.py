@@ -14,7 +14,9 @@ from checks.formats.serving import CheckName, Load, Probe, ProbeReport, ServingC
 from checks.kinds.scorer import Scorer
 from checks.process.text import escape
 from checks.records.rows import Message, Prediction, Row
+from release import runtimes
 from release.runtimes import Runtime
+from release.runtimes.settings import Identity
 from release.serving import dialects
 from release.serving.client import Client, NoAnswer
 from release.serving.dialects import Answer, Speech, Streamed
@@ -81,6 +83,11 @@ class ProbeContext:
             for probe in self.probes.probes
             if probe.unended and self.speech.unending
         )
+
+    @property
+    def identity(self) -> Identity | None:
+        """Return where the server names its model; None: it does not."""
+        return runtimes.fill(self.runtime, self.serve, self.server.model).identity
 
     @property
     def speech(self) -> Speech:

@@ -20,13 +20,16 @@ _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MU
 
 def identity(context: ProbeContext) -> ServingCheck:
     """The server reports the folder that it was given, or its file in there; the name has the model's digest."""
-    identity_at = context.runtime.identity
+    identity_at = context.identity
     if identity_at is None:
         return unavailable("identity", context.runtime.cannot["identity"])
     value = context.client.get(identity_at.path).good().json()
     for part in identity_at.field.split("."):
+        key, _, wanted = part.partition("=")
         if isinstance(value, list) and part.isdigit() and int(part) < len(value):
             value = value[int(part)]
+        elif isinstance(value, list) and (entry := _entry(value, key, wanted)) is not None:
+            value = entry
         elif isinstance(value, dict) and part in value:
             value = value[part]
         else:
@@ -39,6 +42,12 @@ def identity(context: ProbeContext) -> ServingCheck:
         return failed("identity", f"{named} {shown(name, 200)}, not {right}")
     inside = f"{identity_at.file} in " if identity_at.file else ""
     return passed("identity", f"{named} {inside}the folder that it was given, {folder.name}")
+
+
+def _entry(listed: list[Any], key: str, wanted: str) -> dict[str, Any] | None:
+    """Return the first mapping of ``listed`` whose ``key`` is ``wanted``; None if there is none."""
+    mappings = (entry for entry in listed if isinstance(entry, dict))
+    return next((entry for entry in mappings if entry.get(key) == wanted), None)
 
 
 def metrics(context: ProbeContext) -> ServingCheck:

@@ -68,6 +68,17 @@ FAULTS = {
         "  seed: 17\n  full: {layers: null}\n  lora:",
         "train: lora and full are both written; write lora for an adapter, or full for the base's own weights",
     ),
+    "an adapter that no server has room for": (
+        "\nmerge:\n",
+        "\nmerge:\n  form: adapter\n",
+        "serve.adapter: is null, and merge.form adapter ships one; write {max_rank: 16}",
+    ),
+    "room for an adapter that does not ship": (
+        "\nserve:\n",
+        "\nserve:\n  adapter: {max_rank: 16}\n",
+        "serve.adapter: merge.form is merged, so no adapter ships; remove it, or set merge.form to adapter",
+    ),
+    "another form than adapter or merged": ("\nmerge:\n", "\nmerge:\n  form: lora\n", "merge.form: 'lora'"),
     "fp16 beside 4 bits": (
         "  precision: bf16\n\nmerge",
         "  precision: fp16\n  quantization: {kind: nf4, double: true}\n\nmerge",
@@ -210,6 +221,34 @@ def test_the_file_of_the_repository_reads_well() -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "docs" / "configurations").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_configuration_that_is_shipped_reads_well(path: Path) -> None:
     assert params_file.load(path).gates
+
+
+# What ships an adapter and cannot be served as one: what params.yaml says beside it, and words of the refusal.
+NO_ADAPTER: list[tuple[dict[str, Any], str]] = [
+    ({"serve": {"adapter": {"max_rank": 8}}}, "serve.adapter.max_rank: 8 is below train.lora.r; raise it to 16 or more"),
+    ({"train": {"lora": {"variant": "dora"}}}, "train.lora.variant: dora: servers add plain LoRA to a base"),
+    ({"train": {"lora": {"modules_to_save": ["lm_head"]}}}, "train.lora.modules_to_save: servers add plain LoRA"),
+    ({"train": {"full": {"layers": None}}}, "merge.form: adapter ships LoRA, and train.full trains the base itself"),
+    ({"merge": {"quantization": {"kind": "int8", "parity": {"max_logprob_diff": 1.0, "min_top1": 0.9}}}},
+     "merge: quantization: is made of one merged model, and form is adapter"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("beside", "words"), NO_ADAPTER)
+def test_an_adapter_that_no_server_could_add_is_refused(beside: dict[str, Any], words: str) -> None:
+    document = read_yaml(TEXT)
+    document["merge"]["form"] = "adapter"
+    document["serve"]["adapter"] = {"max_rank": 16}
+    assert params_file.parse(json.dumps(document)).serve.adapter
+    for section, values in beside.items():
+        for key, value in values.items():
+            old = document[section].get(key)
+            document[section][key] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
+    if "full" in beside.get("train", {}):
+        del document["train"]["lora"]
+    with pytest.raises(ParamsRefused) as caught:
+        params_file.parse(json.dumps(document))
+    assert any(words in line for line in (str(caught.value), *caught.value.others)), caught.value
 
 
 @pytest.mark.parametrize("fault", FAULTS)

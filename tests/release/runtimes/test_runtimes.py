@@ -143,6 +143,7 @@ DRAFT = (
 CALLING = {"tools": {"parser": "hermes"}}
 THINKING = {"reasoning": {"parser": "deepseek"}}
 JSON = {"json_schema": {"type": "object", "required": ["label"]}}
+ADAPTER = {"adapter": {"max_rank": 32}}
 ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     # the runtime, what params.yaml says, what that adds, and what it replaces
     ("llamacpp", CACHED, {"--cache-prompt"}, set()),
@@ -163,6 +164,13 @@ ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     ("llamacpp", {"tools": {"parser": "auto"}}, set(), set()),
     ("llamacpp", THINKING, {"--reasoning-format=deepseek"}, set()),
     ("vllm", JSON, set(), set()),
+    (
+        "vllm",
+        ADAPTER,
+        {"--enable-lora", "--max-loras=1", "--max-lora-rank=32", f"--lora-modules=azure-cli-router={PATH}/adapter"}
+        | {"--served-model-name=azure-cli-router-base"},
+        set(),
+    ),
 ]
 
 
@@ -170,6 +178,8 @@ def say(document: dict[str, Any], said: dict[str, Any]) -> None:
     document["serve"] |= said
     if said is DRAFTING:
         document["merge"]["draft"] = {"uri": "small", "sha256": "0" * 64, "license": "MIT"}
+    if said is ADAPTER:
+        document["merge"]["form"] = "adapter"
 
 
 @pytest.mark.parametrize(("name", "said", "added", "replaced"), ADDED)
@@ -200,6 +210,10 @@ def test_a_setting_adds_what_its_server_takes_and_changes_nothing_else(
             "serve.speculation.kind: ngram: the runtime transformers does not offer it; use serve.speculation: null, or",
         ),
         (DRAFTING, "serve.speculation.kind: draft: the runtime transformers does not offer it"),
+        (
+            ADAPTER,
+            "serve.adapter: the runtime transformers serves no adapter beside its base; use merge.form merged, or another",
+        ),
     ],
 )
 def test_a_runtime_without_a_setting_refuses_it(said: dict[str, Any], refusal: str, document: dict) -> None:

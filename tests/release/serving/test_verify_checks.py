@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import pytest
 
 from checks.config.params import Params
-from checks.config.release_params import Serve, Speculation
+from checks.config.release_params import Serve, ServedAdapter, Speculation
 from checks.evaluation import scoring
 from checks.formats import serving
 from checks.formats.serving import CheckName, Probe, ProbeReport, ProbeToken, ServingCheck, combine
@@ -278,6 +278,25 @@ def test_each_fault_is_found_and_named(
         found = ask(context)
     assert found[check].status == "fail", found[check]
     assert word in found[check].reason
+
+
+@pytest.mark.parametrize(
+    ("lora", "folder", "status", "word"),
+    [
+        ("loaded", None, "pass", "says that data.id=router.root is adapter in the folder that it was given"),
+        ("absent", None, "fail", "/v1/models has no data.id=router.root"),
+        ("loaded", "/models/router-fedcba987654", "fail", "“/models/router-fedcba987654/adapter”, not"),
+    ],
+)
+def test_an_adapter_is_identified_by_its_own_name_and_not_by_the_base_that_is_listed_first(
+    lora: str, folder: str | None, status: str, word: str, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(examine, "CHECKS", {"identity": examine.CHECKS["identity"]})
+    with talking(params, "vllm") as (context, server):
+        context.serve = context.serve.model_copy(update={"name": "router", "adapter": ServedAdapter(max_rank=16)})
+        server.lora, server.faults.model = lora, folder
+        identity = ask(context)["identity"]
+    assert (identity.status, word in identity.reason) == (status, True), identity
 
 
 CACHE = {"prefix_caching": True}

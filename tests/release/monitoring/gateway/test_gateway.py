@@ -268,6 +268,15 @@ def test_it_is_ready_once_the_server_has_generated_and_follows_the_release_behin
             assert reply.headers["Lockstep-Release"] == "ba9876543210"
 
 
+def test_of_a_server_that_adds_an_adapter_the_release_and_the_first_question_are_the_adapters(tmp_path: Path) -> None:
+    model = ModelStandIn("c" * 12)
+    model.beside_base = True
+    with model, running(model.url, tmp_path) as gateway:
+        reply = requests.post(gateway.url + CHAT, json=body(1), timeout=9)
+        assert reply.headers["Lockstep-Release"] == "c" * 12
+        assert json.loads(model.bodies[0])["model"] == "standin"
+
+
 def test_each_server_of_several_says_its_own_release_and_one_that_ended_is_passed_by(tmp_path: Path) -> None:
     with ModelStandIn("a" * 12) as one, running(one.url, tmp_path, (other := ModelStandIn("b" * 12)).url) as found:
         other.start()
