@@ -13,6 +13,8 @@ prompts, and nothing would be found in it. ``--draft`` names a model with the sa
 weights, as ``merge.draft`` is, and guesses the tokens.
 
 ``--fault`` plants a fault that deployments have in a copy of what is served, and exits with 1 when no check finds it.
+Of a run with ``merge.form: adapter``, ``base`` asks for vLLM's own name of the base, and ``scale`` halves the adapter's
+lora_alpha.
 """
 
 import argparse
@@ -47,7 +49,7 @@ OTHER_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] + ': ' + message['content'] + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
 )
-FAULTS = ("template", "first-token", "base", "cache")
+FAULTS = ("template", "first-token", "base", "cache", "scale")
 
 
 def main() -> None:
@@ -130,6 +132,19 @@ def _plant(fault: str, folder: Path, base: Path, runtime: Runtime) -> Runtime:
         first = json.loads((folder / "tokenizer_config.json").read_text())["bos_token"]
         lost = f"{{% filter replace({first!r}, '', 1) %}}{template.read_text()}{{% endfilter %}}"
         template.write_text(lost)
+    elif fault == "scale":
+        path = folder / layout.SHIPPED_ADAPTER / "adapter_config.json"
+        config = json.loads(path.read_bytes())
+        path.write_text(json.dumps(config | {"lora_alpha": config["lora_alpha"] / 2}))
+    elif (
+        fault == "base"
+        and (adapter := runtime.settings.adapter)
+        and (folder / layout.SHIPPED_ADAPTER).exists()
+    ):
+        of_base = adapter.model_copy(update={"model_field": "{name}-base"})
+        return runtime.model_copy(
+            update={"settings": runtime.settings.model_copy(update={"adapter": of_base})}
+        )
     elif fault == "base":
         for path in folder.glob("model*"):
             path.unlink()

@@ -52,6 +52,35 @@ def test_a_merged_branch_is_the_same_image(root: Path) -> None:
     assert build(root, BuildOptions()) == report
 
 
+def test_a_second_adapter_on_one_base_brings_no_blob_of_the_base(tmp_path: Path) -> None:
+    """What a registry is sent for the second release: the adapter, configuration and tokenizer, and the documents."""
+    document = scaled_down()
+    document["merge"]["form"] = "adapter"
+    document["serve"] |= {"runtime": "vllm", "adapter": {"max_rank": 16}}
+    root, params = tmp_path / "root", as_params(document)
+
+    def adapter(byte: bytes) -> dict[str, bytes]:
+        weights = {"adapter/adapter_model.safetensors": byte * 700, "adapter/adapter_config.json": b'{"r": 4}'}
+        return build_tree.shards() | weights
+
+    build_tree.make(root, adapter(b"a"), document)
+    first = build(root, BuildOptions())
+    build_tree.forget(root)
+    build_tree.weigh(root, adapter(b"b"))
+    build_tree.judge(root, params)
+    build_tree.commit(root, "another adapter")
+    second = build(root, BuildOptions())
+    assert first.path != second.path
+    common = {layer.digest for layer in first.layers} & {layer.digest for layer in second.layers}
+    of_base = {layer.digest for layer in second.layers for name in layer.files if name.startswith("model-")}
+    assert common == of_base
+    assert len(of_base) == 3
+    own = [[*layer.files] for layer in second.layers if layer.digest not in common]
+    assert own[0] == ["adapter/adapter_model.safetensors"]
+    assert "adapter/adapter_config.json" in own[1]
+    assert len(own) == 2
+
+
 SCRIPT = """
 import os, sys
 os.umask(int(sys.argv[2], 8))
