@@ -133,9 +133,11 @@ def _python(suite: LmEval, material: Material) -> str:
 
 
 def _run(suite: LmEval, material: Material, python: str, model: Path, out: Path) -> None:
+    adapter = model / layout.SHIPPED_ADAPTER  # Without it the harness would ask the base.
+    peft = f",peft={adapter}" if adapter.exists() else ""
     command = [
         python, "-m", "lm_eval", "run", "--model", "hf",
-        "--model_args", f"pretrained={model},dtype={_DTYPES[suite.precision]}",
+        "--model_args", f"pretrained={model},dtype={_DTYPES[suite.precision]}{peft}",
         "--include_path", ".", "--tasks", ",".join(suite.names), "--batch_size", "1", "--seed", "0",
         "--output_path", str(out), "--log_samples", *(["--apply_chat_template"] if suite.chat else []),
     ]  # fmt: skip

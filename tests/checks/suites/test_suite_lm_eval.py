@@ -23,6 +23,7 @@ from stages.tools import lm_eval as tool
 from tests import evidence_tree, model_tree
 from tests.conftest import REPOSITORY, as_params
 from tests.pipeline_repository import write_params
+from tests.stages.test_merge import make_adapter, peft_merged
 
 VERSION = "0.4.13"
 LOG = REPOSITORY / "tests" / "logs" / "lm-eval.jsonl"  # as lm-eval 0.4.13 wrote it, of the tiny model
@@ -182,3 +183,25 @@ def test_a_run_that_fails_is_refused_with_its_last_line(tmp_path: Path) -> None:
     )
     with pytest.raises(EvaluationRefused, match=said):
         lm_eval._run(_suite(), _material(tmp_path), sys.executable, tmp_path, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_harness_adds_the_adapter_that_ships_beside_its_base(harness: str, tmp_path: Path, tiny_base: Path) -> None:
+    """It gives the answers the log-probabilities of PEFT's merge of the two, and not the base's."""
+    adapter = make_adapter(tmp_path / "adapter", tiny_base)
+    shutil.copytree(tiny_base, tmp_path / "apart")
+    shutil.copytree(adapter, tmp_path / "apart" / layout.SHIPPED_ADAPTER)
+    shutil.copytree(tiny_base, tmp_path / "merged", ignore=shutil.ignore_patterns("model*"))
+    peft_merged(tiny_base, adapter).save_pretrained(tmp_path / "merged")
+
+    def of_answers(log: Path) -> list[float]:
+        lines = sorted(map(json.loads, log.read_text().splitlines()), key=lambda line: line["doc_id"])
+        return [float(logprob) for line in lines for logprob, _ in line["filtered_resps"]]
+
+    found = {}
+    for name in ("apart", "merged"):
+        lm_eval._run(_suite(), _material(tmp_path), harness, tmp_path / name, tmp_path / f"out-{name}")
+        (log,) = (tmp_path / f"out-{name}").rglob("samples_colours_*.jsonl")
+        found[name] = of_answers(log)
+    assert found["apart"] == pytest.approx(found["merged"], abs=1e-3)
+    assert found["apart"] != pytest.approx(of_answers(LOG), abs=1e-1)
