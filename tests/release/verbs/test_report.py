@@ -15,7 +15,7 @@ import pytest
 from checks.formats import refused
 from checks.formats.evaluation_reports import EvaluationReport, Interval, ReferenceUse
 from checks.formats.suite_report import SuiteLine, SuiteResult, SuitesMeasured, SuitesReport
-from checks.formats.training_reports import ParityReport, Start
+from checks.formats.training_reports import ParityReport, ShippedAdapter, Start
 from checks.formats.verdict import Finding
 from checks.process.errors import EvidenceRefused, Refusal, TrainingRefused, VerdictFailed
 from checks.records.rows import Prediction
@@ -333,6 +333,20 @@ def test_a_training_that_started_from_an_earlier_model_says_so_before_its_detail
     )
     assert says in training
     assert training.index(says) < training.index("<details>")
+
+
+def test_an_adapter_that_ships_is_named_with_the_weights_that_it_is_added_to(tmp_path: Path) -> None:
+    distance = {"max_logprob_diff": 0.2371, "mean_logprob_diff": 0.01, "top1": 0.99}
+    shipped = ShippedAdapter(weights=f"sha256:{'4' * 64}", rank=16, **distance)
+
+    def edit(root: Path) -> None:
+        parity = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+        files.write_json(root / layout.PARITY_REPORT, parity.model_copy(update={"shipped_adapter": shipped}))
+
+    report_tree.pull_request(tmp_path / "pr", edit=edit)
+    training = next(part.markdown for part in report(tmp_path / "pr", **FOR).parts if part.name == "training")
+    assert f", rank 16, beside the weights `{'4' * 12}` of its base. The gates judged both as a server" in training
+    assert "would differ by at most 0.237 nats." in training
 
 
 @pytest.mark.parametrize(
