@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from checks.process import distribution
-from checks.process.text import escape
+from checks.records import json_values
 from checks.records.sections import Bound, Name, Positive, Section, problems, stricter
 from checks.storage import layout
 
@@ -244,7 +243,9 @@ class Serve(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        unusable = _wrong_schema(self.json_schema) if self.json_schema is not None else None
+        unusable = (
+            json_values.schema_problem(self.json_schema) if self.json_schema is not None else None
+        )
         return problems(
             (
                 self.base is not None and self.server is not None,
@@ -263,26 +264,6 @@ class Serve(Section):
             ),
             (unusable, f"json_schema: {unusable}"),
         )
-
-
-def _wrong_schema(schema: dict[str, JsonValue]) -> str | None:
-    """Return why this cannot be used as a JSON Schema, as "problem|remedy"; None: it can."""
-    try:  # It has no types of its own, and takes long to import.
-        from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-        from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
-    except ImportError:
-        remedy = distribution.install("json-schema")
-        return f"needs the package jsonschema, which is not installed|{remedy}"
-    try:
-        Draft202012Validator.check_schema(schema, Draft202012Validator.FORMAT_CHECKER)
-    except SchemaError as error:
-        problem = escape(f"{error.json_path}: {error.message}"[:200])
-    except RecursionError:
-        problem = "is nested too deeply"
-    else:
-        return None
-    bar = "\\x7c"  # a bar would end the problem
-    return f"{problem.replace('|', bar)}|write a JSON Schema of draft 2020-12"
 
 
 class ServingBudget(Section):

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
+from checks.records import json_values
+
 _THOUGHT_END = "</think>"  # a template may ask with <think> already
 _HERMES, _HERMES_END = "<tool_call>", "</tool_call>"
 _MISTRAL, _LLAMA = "[TOOL_CALLS]", "<|python_tag|>"
@@ -53,25 +55,9 @@ def read(text: str) -> tuple[Call, ...]:
 def comparable(call: Call, loose: bool = False) -> Hashable:
     """A value that is equal for equal calls: the same name, and the same arguments as JSON values.
 
-    The order of keys does not count, that of lists does. 1 and 1.0 are equal; true, 1 and "1" are three values.
-    ``loose``: texts are equal as the Berkeley Function-Calling Leaderboard compares them: without case, spaces and the
-    characters ``,./-_*^``, and with ``"`` for ``'``.
+    ``loose``: as in ``json_values.comparable``.
     """
-    return call.name, _comparable(call.arguments, loose)
-
-
-def _comparable(value: Any, loose: bool) -> Hashable:
-    if isinstance(value, Mapping):
-        return "object", frozenset((key, _comparable(item, loose)) for key, item in value.items())
-    if isinstance(value, list):
-        return "list", tuple(_comparable(item, loose) for item in value)
-    if isinstance(value, str):
-        return "text", re.sub(r"[ ,./\-_*^]", "", value).lower().replace(
-            "'", '"'
-        ) if loose else value
-    return (
-        "boolean" if isinstance(value, bool) else "number" if value is not None else "null"
-    ), value
+    return call.name, json_values.comparable(call.arguments, loose)
 
 
 def _without_thought(text: str) -> str:

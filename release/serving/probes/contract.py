@@ -5,7 +5,6 @@ and its parser must make of an answer what the offline answer says: ``checks.rec
 the marks of ``serve.reasoning`` divide it. Answers that the token limit cut are left out.
 """
 
-import json
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ from pydantic import JsonValue
 
 from checks.config.release_params import Serve
 from checks.formats.serving import Probe, ServingCheck
-from checks.records import tool_calls
+from checks.records import json_values, tool_calls
 from checks.records.tool_calls import Call, MalformedCall
 from release.serving import dialects
 from release.serving.client import shown
@@ -170,23 +169,15 @@ def _has_call(content: str) -> bool:
 
 def _json(text: str) -> Any:
     """Read JSON. Raises ValueError if it is none."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is no JSON")
-
     try:
-        return json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+        return json_values.read(text)
+    except ValueError as error:
         raise ValueError(f"{shown(text)} is no JSON") from error
 
 
 def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[list[str], list[str]]:
     """Ask for JSON; return the answers that do not fit ``schema``, and a line about what was asked."""
-    # It has no types of its own, and takes long to import.
-    from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-    from referencing import Registry
-
-    validator = Draft202012Validator(schema, registry=Registry())  # it fetches nothing
+    validator = json_values.validator(schema)
     probes = context.probes.probes[:_JSON]
     limit = context.serve.max_total_tokens - context.serve.max_input_tokens
     form = {
@@ -206,18 +197,14 @@ def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[lis
     return wrong, [f"{len(probes)} answers fit serve.json_schema, whole and streamed"]
 
 
-def _unfit(validator: Any, reply: Parsed) -> str | None:
+def _unfit(validator: json_values.Validator, reply: Parsed) -> str | None:
     """Return why the content of a reply does not fit, or None."""
-    from referencing.exceptions import Unresolvable
-
     if reply.finish == "length":
         return f"the JSON had no end where serve.max_total_tokens cut it: {shown(reply.content)}"
     try:
-        error = next(validator.iter_errors(_json(reply.content)), None)
-    except (Unresolvable, RecursionError) as reason:
-        return f"serve.json_schema cannot be followed: {reason}"
+        why = json_values.unfit(validator, _json(reply.content))
     except ValueError as reason:
-        return f"content does not fit serve.json_schema: {reason}"
-    if error is None:
-        return None
-    return f"content does not fit serve.json_schema: {error.json_path}: {error.message}"
+        why = str(reason)
+    except LookupError as reason:
+        return f"serve.json_schema cannot be followed: {reason}"
+    return why and f"content does not fit serve.json_schema: {why}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from checks.evaluation import scoring
 from checks.kinds.scorer import SCORERS
@@ -14,6 +15,7 @@ from checks.scorers import regex as regex_scorer
 from checks.scorers.contains import Contains
 from checks.scorers.edit_similarity import EditSimilarity
 from checks.scorers.exact_match import ExactMatch
+from checks.scorers.json_schema import JsonSchema
 from checks.scorers.json_valid import JsonValid
 from checks.scorers.refusal import Refusal
 from checks.scorers.regex import Regex
@@ -140,3 +142,21 @@ def test_a_pattern_that_would_run_for_ever_is_refused_in_seconds(monkeypatch: py
     with pytest.raises(ParamsRefused, match="repetition inside a repetition"):
         scoring.score(Regex(kind="regex", pattern=r"(a|aa)+b"), "a" * 60 + "!", "")
     assert time.monotonic() - started < 10
+
+
+def test_a_schema_that_is_elsewhere_is_refused_and_not_fetched() -> None:
+    scorer = JsonSchema.model_validate({"kind": "json-schema", "json_schema": {"$ref": "https://elsewhere.invalid/a"}})
+    with pytest.raises(
+        ParamsRefused, match=r"refers to a schema that is not in it: .*elsewhere.* write that schema into"
+    ):
+        scoring.score(scorer, "{}", "")
+
+
+def test_no_schema_is_refused_where_it_stands() -> None:
+    with pytest.raises(ValidationError, match=r"json_schema: \$\.type: 'objekt' is not valid"):
+        JsonSchema.model_validate({"kind": "json-schema", "json_schema": {"type": "objekt"}})
+
+
+def test_json_too_deep_for_a_schema_scores_nothing() -> None:
+    scorer = JsonSchema(kind="json-schema", json_schema={"type": "array"}, equal=True)
+    assert scoring.score(scorer, "[" * 100_000 + "]" * 100_000, "[]") == 0.0

@@ -35,7 +35,7 @@ pytestmark = [
         not os.environ.get(PYTHON), reason=f"{PYTHON} is not set: `python -m stages.tools.vllm 0.32.0 --cpu` makes one"
     ),
 ]
-HERMES, LLAMA = Tools(parser="hermes"), Tools(parser="llama3_json")
+HERMES, PYTHONIC = Tools(parser="hermes"), Tools(parser="pythonic")
 THINK, OTHER = Reasoning(parser="qwen3"), Reasoning(parser="granite")
 # The template, what is asked, what params.yaml promises; the verdict, and words of its reason.
 CASES: dict[str, tuple[str, tuple[Probe, ...], dict[str, Any], str, str]] = {
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[str, tuple[Probe, ...], dict[str, Any], str, str]] = {
         "1 answers, 1 with a call, have the same parts as offline, whole and streamed; 1 answers fit",
     ),
     "another parser of calls": (
-        Hermes.text, CALLS, {"tools": LLAMA}, "fail", "p0: makes no call: content is “<tool_call>",
+        Hermes.text, CALLS, {"tools": PYTHONIC}, "fail", "p0: makes no call: content is “<tool_call>",
     ),
     "thoughts": (THINKING, THOUGHTS, {"reasoning": THINK}, "pass", "1 with a thought, have the same parts"),
     "another parser of thoughts": (
