@@ -174,7 +174,7 @@ def _asked(
             client=client,
             server=server,
             runtime=runtime,
-            model=params.serve.name,
+            model=runtimes.fill(runtime, params.serve, server.model).model_field,
             serve=params.serve,
             probes=probes,
             rows=files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row),
