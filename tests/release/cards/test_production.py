@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow  # three releases are made
 alone = tree.alone
 MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
 NONE = "No window of production was signed yet."
-HEAD = "| environment | from | to | verdict | requests | half within, s | 95 % within, s | errors |"
+HEAD = "| environment | from | to | verdict | requests | p50, s | p95, s | errors |"
 
 
 @pytest.fixture
