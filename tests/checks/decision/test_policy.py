@@ -55,7 +55,7 @@ SUITES: dict[str, dict[str, Any]] = {
     "tool": {**_SUITE, "kind": "external", "source": "external", "samples": 100, "logs": {"candidate": {**_LOG}}},
     **{
         name: {**_SUITE, "kind": kind, "samples": 100, "logs": {"candidate": {**_LOG}}, "group": "g", "slice": "s"}
-        for name, kind in (("general", "inspect"), ("cases", "deepeval"), ("matrix", "promptfoo"))
+        for name, kind in (("general", "inspect"), ("cases", "deepeval"), ("experiment", "langfuse"), ("matrix", "promptfoo"))
     },
     "asked": {**_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02, "judge": _OPENAI},
     "labels": {
