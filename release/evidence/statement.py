@@ -62,6 +62,7 @@ _S = TypeVar(
     QuarantineRelease,
     Checkpoint,
     SealedLook,
+    Window,
 )
 
 

@@ -83,8 +83,9 @@ REFUSED: dict[str, tuple[Callable[[list[dict[str, Any]]], object], str]] = {
     "a word": (
         lambda items: items[1]["scores"][1].update(value="good"), "sample 'capital': contains-it is 'good', which is no number;",
     ),
-    "an item twice": (
-        lambda items: items[3].update(experimentItemId="capital"), "sample 'capital' is scored more than once by contains-it;",
+    "two scores of one name": (
+        lambda items: items[1]["scores"][0].update(name="contains it"),
+        "sample 'capital' is scored more than once by contains-it;",
     ),
     "no metadata of the item": (
         lambda items: items[1].pop("experimentItemMetadata"), "sample 'capital' has no 'family' in its metadata;",
