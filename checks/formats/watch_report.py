@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from checks.formats.report import Count, Report
-from checks.formats.verdict import Status
+from checks.formats.report import Count, Report, Status
 from checks.records.record import Digest, Record
 
 Kind = Literal["objective", "drift", "proxy", "quality"]

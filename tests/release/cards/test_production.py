@@ -12,7 +12,7 @@ from checks.formats.watch_report import Costs, Service, WatchFinding, WatchRepor
 from checks.storage import layout
 from release.cards import gathering, writing
 from release.cards.release_page import Site
-from release.evidence import trust, windows
+from release.evidence import keys, trust, windows
 from release.verbs import page as pages
 from release.verbs.card import card
 from tests import browser, page_tree
@@ -52,10 +52,8 @@ def a_report(release: Pointer, week: int = 0) -> WatchReport:
     )  # fmt: skip
 
 
-def sign(root: Path, report: WatchReport, by: str = "ada", role: str = "verify") -> Path:
-    known = trust.known(root)
-    signatory = trust.signatory(tree.key(root, by), known, "verify" if role == "verify" else "approve")
-    windows.write(root, report, signatory)
+def sign(root: Path, report: WatchReport, by: str = "ada") -> Path:
+    windows.write(root, report, trust.Signatory(keys.load(tree.key(root, by)), trust.known(root)))
     return root / windows.path(report)
 
 
@@ -94,16 +92,12 @@ def test_a_record_that_is_no_release_has_no_rollbacks(root: Path) -> None:
 
 
 def _by_an_approver(root: Path, report: WatchReport) -> str:
-    sign(root, report, "bob", "approve")
+    sign(root, report, "bob")
     return "verify"
 
 
 def _by_a_stranger(root: Path, report: WatchReport) -> str:
-    known = trust.known(root)
-    stranger = trust.signatory(tree.key(root, "ada"), known, "verify")._replace(
-        key=trust.keys.load(tree.key(root, "mallory"))
-    )
-    windows.write(root, report, stranger)
+    sign(root, report, "mallory")
     return "sign"
 
 
