@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from release.cli.common import CAPTURES, FILE, exclusive, refuse, refusing, show
+from release.cli.common import CAPTURES, FILE, OTLP, exclusive, refuse, refusing, show
 from release.cli.tables import COLOURS, mark, one_line
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ _PROPOSED = {
     is_flag=True,
     help="Sign the report with the identity of this CI job, certified by Sigstore.",
 )
+@OTLP
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
 @click.option(
     "--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed."
@@ -56,7 +57,7 @@ _PROPOSED = {
 @refusing
 def watch(
     root: Path, environment: str, since: str | None, until: str | None, captures: str | None, evidently: Path | None,
-    key: Path | None, keyless: bool, as_json: bool, pr: bool, rows: int,
+    key: Path | None, keyless: bool, otlp: str | None, as_json: bool, pr: bool, rows: int,
 ) -> None:  # fmt: skip
     """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
 
@@ -73,6 +74,7 @@ def watch(
     or merged. The exit code is then 0 whatever the verdict is.
     """
     from release.evidence import verification
+    from release.monitoring import evaluation_events
     from release.verbs import watch as verb
 
     exclusive({"--key": key, "--keyless": keyless})
@@ -82,6 +84,8 @@ def watch(
         root, environment, since, until, captures, evidently, queued, signer
     )
     show(report, as_json, lambda report: "\n".join(_shown(report)))
+    if otlp:
+        evaluation_events.send(otlp, evaluation_events.of_window(report))
     if pr:
         done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
         click.echo(f"pull request: {done}", err=as_json)

@@ -27,6 +27,7 @@ from tests import ledger_tree, report_tree
 from tests.conftest import as_params
 from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
 from tests.pipeline_repository import git, write_params
+from tests.release.monitoring.test_evaluation_events import Collector, received
 
 pytestmark = pytest.mark.slow
 
@@ -161,6 +162,16 @@ def test_with_a_verifiers_key_the_window_is_signed_into_a_file_of_its_own(root: 
     signed = root / windows.path(report)
     assert signed.name == f"production-2026-03-02-{release(root)}.intoto.json"
     assert windows.read(root, trust.known(root), report.model) == ((report,), [])
+
+
+def test_a_window_is_sent_as_events_before_its_verdict_refuses(root: Path) -> None:
+    capture(root, _slow)
+    with Collector() as collector:
+        done = lockstep(root, "watch", "production", *WINDOW, "--otlp", collector.url)
+        labels = {
+            event["gen_ai.evaluation.name"]: event["gen_ai.evaluation.score.label"] for event in received(collector)
+        }
+    assert (done.exit_code, labels) == (10, statuses(root)), done.output
 
 
 def test_the_same_traffic_in_other_files_gives_the_same_bytes(root: Path) -> None:
