@@ -11,9 +11,10 @@ import pytest
 from checks.config.params import Params
 from checks.decision import judging
 from checks.evaluation import scoring
+from checks.formats.suite_report import SuiteLine
 from checks.formats.verdict import Verdict
 from checks.gating import chain
-from checks.storage import digest, layout
+from checks.storage import digest, files, layout
 from stages.suites import suites
 from tests import evidence_tree
 from tests.conftest import as_params
@@ -101,3 +102,25 @@ def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
     value = json.loads(path.read_text())
     change(value)
     path.write_text(json.dumps(value))
+
+
+def ask_of_log(run: Run, kind: str, metric: str) -> None:
+    """Replace the suite by a log of ``kind`` with four samples, and the gates by one that asks ``metric``."""
+    scale = {"low": 0.0, "high": 1.0}
+    suite = {"kind": kind, "metrics": {metric: scale}, "noise": 0.0, "samples": 4, "group": "family", "slice": "topic"}
+    gate = {"kind": "threshold", "metric": metric, "at_least": 0.1, "confidence": 0.8, "resolution": 0.4}
+    run.document["suites"] = {"chat": {**suite, "logs": {}}}
+    run.document["gates"] = {"knows": {**gate, "suite": "chat"}}
+
+
+def pin_document(run: Run, document: Any) -> None:
+    """Write a log that is one JSON document, and pin it as the candidate's."""
+    path = run.root / "candidate.json"
+    path.write_text(json.dumps(document))
+    run.suite["logs"]["candidate"] = pinned(path)
+
+
+def suite_lines(run: Run) -> list[SuiteLine]:
+    """Run the stage suites, and return what it wrote."""
+    suites(run.params(), run.root)
+    return files.read_jsonl(run.root / layout.SUITES / "chat.jsonl", SuiteLine)

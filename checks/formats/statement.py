@@ -6,7 +6,8 @@ document leads from a running image back to the rows that the weights were train
 `lockstep verify` saw of the running model, signed on the machine that saw it; a release carries it as it was signed. An
 approval is one person's word that an image may run in an environment, a quarantine release that images may be moved
 again. A gate exception is several people's word that an image may run for some hours although gates do not pass. A
-checkpoint is about the branch of the environments. A sealed look is one bit about a model.
+checkpoint is about the branch of the environments. A sealed look is one bit about a model. A window is what production
+did with a model for some days.
 """
 
 import re
@@ -18,6 +19,7 @@ from pydantic import AwareDatetime, ConfigDict, Field
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.training_reports import Start
 from checks.formats.verdict import Inside
+from checks.formats.watch_report import WatchReport
 from checks.process.text import escape
 from checks.records.record import CommitHash, Consistent, Digest, Record, Sparse, problems
 from checks.records.sections import Name
@@ -30,6 +32,7 @@ APPROVAL: Final = "urn:lockstep:approval:v1"
 QUARANTINE_RELEASE: Final = "urn:lockstep:quarantine-release:v1"
 CHECKPOINT: Final = "urn:lockstep:checkpoint:v1"
 SEALED_LOOK: Final = "urn:lockstep:sealed-look:v1"
+WINDOW: Final = "urn:lockstep:window:v1"
 GATE_EXCEPTION: Final = "urn:lockstep:gate-exception:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # The signed statement is an artifact of its image, of this type.
@@ -293,3 +296,26 @@ class SealedLook(_InToto):
         Literal["urn:lockstep:sealed-look:v1"], Field(alias="predicateType")
     ] = SEALED_LOOK
     predicate: Looked
+
+
+class Watched(Record):
+    """The predicate of a window."""
+
+    report: WatchReport
+
+
+class Window(_InToto, Consistent):
+    """The report of one window of production, as `lockstep watch` made it. The subject is the weights."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
+    predicate_type: Annotated[Literal["urn:lockstep:window:v1"], Field(alias="predicateType")] = (
+        WINDOW
+    )
+    predicate: Watched
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        weights = {TREE: self.predicate.report.model.removeprefix("sha256:")}
+        return problems(
+            (self.subject[0].digest != weights, "the subject is not the weights of the report")
+        )

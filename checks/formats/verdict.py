@@ -7,9 +7,9 @@ from pydantic import Field
 
 from checks.formats.looks import RowSketch
 from checks.formats.report import Report
+from checks.formats.report import Status as Status
 from checks.records.record import Digest, Plugin, PluginName, Sparse
 
-Status = Literal["pass", "fail", "inconclusive"]
 # A path of the pipeline's own folders: no way up, no way out.
 Inside = Annotated[
     str, Field(pattern=r"^(reports|data|models)(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}){1,4}$")

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from checks.formats.report import Count, Report
-from checks.formats.verdict import Status
+from checks.formats.report import Count, Report, Status
 from checks.records.record import Digest, Record
 
 Kind = Literal["objective", "drift", "proxy", "quality"]
@@ -51,6 +50,17 @@ class Costs(Record):
     estimated: bool
 
 
+class Service(Record):
+    """The speed of the window's requests. ``errors``: requests that the server owed an answer and did not give.
+
+    ``p50`` and ``p95``: seconds within which half and 95 % of the answered requests were answered; None without any.
+    """
+
+    errors: Count
+    p50: float | None
+    p95: float | None
+
+
 class WatchReport(Report):
     """The results of an environment's requests from ``since`` up to ``until``, about the release that it runs.
 
@@ -74,3 +84,4 @@ class WatchReport(Report):
     findings: tuple[WatchFinding, ...]
     costs: Costs | None
     notes: tuple[str, ...]
+    service: Service | None = None  # None: of an older version

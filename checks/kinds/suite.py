@@ -4,18 +4,20 @@ A kind is one file of ``checks/suites``, or of a package of a user (entry points
 class below ``SuiteKind``: its fields are its parameters, ``sources`` are the pinned files that it reads, ``scored``
 makes scores of them. A kind whose metrics have a top and a bottom is a class below ``BoundedSuite``, and below
 ``ScaledSuite`` where params.yaml says which. A kind that reads logs of other tools is a class below ``LogSuite`` and
-defines ``convert`` alone.
+defines ``convert`` alone; where a log is one JSON document, a class below ``DocumentSuite`` that defines ``parse``.
 
 The stage suites brings the files, holds the scores (``checks.evaluation.suite_lines``) and writes them. Gates read
 what it wrote.
 """
 
 import abc
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from pydantic import Field, ValidationError
 
@@ -44,7 +46,7 @@ from checks.records.sections import (
     sources_in,
     stricter,
 )
-from checks.storage import files, layout
+from checks.storage import digest, files, layout
 
 
 class Draw(NamedTuple):
@@ -356,6 +358,77 @@ class LogSuite(ScaledSuite, SizedSuite, abc.ABC):
     @abc.abstractmethod
     def convert(self, log: Path) -> Iterable[Scored]:
         """The scores in a log. Raises ValueError, with what is wrong in a few words, when it is no log of this kind."""
+
+
+class LoggedSample(NamedTuple):
+    """A sample of a log. ``asked``: the question and the reference, as JSON. ``scores``: values by the log's names."""
+
+    name: str
+    asked: Any
+    scores: Iterable[tuple[str, Any]]
+    metadata: Mapping[str, Any]
+
+
+class DocumentSuite(LogSuite, abc.ABC):
+    """A log that is one JSON document, in which ``MODEL`` is the tree digest of the model that answered.
+
+    ``group`` and ``slice`` are keys of each sample's metadata. A metric is called after the log's name of the score,
+    with ``-`` in place of characters that a metric's name cannot have.
+    """
+
+    MODEL: ClassVar[str] = "lockstep_model"
+    evidence: ClassVar[SourceClass] = "external"  # its scorers may be functions or models
+    log_of: ClassVar[str]  # what a log is, for refusals
+    names_model: ClassVar[str]  # how to write MODEL into a log, for refusals
+
+    group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
+    slice: Annotated[str | None, Field(description="null: there are no slices")] = None
+
+    def convert(self, log: Path) -> Iterator[Scored]:
+        """Yield the scores of every sample. Raises ValueError unless the log names its model and scores each sample."""
+        try:
+            model, samples = self.parse(json.loads(log.read_bytes()))
+        except (
+            UnicodeDecodeError,
+            json.JSONDecodeError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            problem = f"{type(error).__name__}: {error}"
+            raise ValueError(f"no {self.log_of} ({problem})") from error
+        if model is None:
+            raise ValueError(f"names no model: {self.names_model}")
+        for sample in samples:
+            asked = digest.of_json(sample.asked)
+            for name, value in sample.scores:
+                metric = re.sub(r"[^A-Za-z0-9_.:/-]+", "-", name).strip("-")
+                if metric not in self.metrics:
+                    continue
+                if not isinstance(value, bool | int | float):
+                    raise ValueError(
+                        f"sample {sample.name!r}: {metric} is {value!r}, which is no number"
+                    )
+                yield Scored(
+                    sample=sample.name, sample_sha=asked, model=model, metric=metric, value=float(value),
+                    group=sample.name if self.group is None else _key(sample, self.group),
+                    slice="all" if self.slice is None else _key(sample, self.slice),
+                )  # fmt: skip
+
+    @abc.abstractmethod
+    def parse(self, document: Any) -> tuple[Any, Sequence[LoggedSample]]:
+        """Return the value of ``MODEL``, None if there is none, and the samples.
+
+        Raises ValueError for a run that is not whole. A missing key or another type may raise as Python does.
+        """
+
+
+def _key(sample: LoggedSample, key: str) -> str:
+    value = sample.metadata.get(key)
+    if value is None:
+        raise ValueError(f"sample {sample.name!r} has no {key!r} in its metadata")
+    return str(value)
 
 
 SUITES: Registry[SuiteKind] = Registry("lockstep.suites", SuiteKind)

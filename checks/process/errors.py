@@ -91,7 +91,7 @@ class Outrun(Refusal, exit_code=16):
 
 
 class RemoteRefused(Refusal, exit_code=17):
-    """A git remote, GitHub or GitLab does not answer, refuses, or does not show a change that it accepted."""
+    """A git remote, GitHub, GitLab or a collector does not answer, refuses, or shows no change that it accepted."""
 
 
 class Drifted(Refusal, exit_code=18):

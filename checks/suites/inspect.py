@@ -5,84 +5,49 @@ of an ``.eval`` file. The model's tree digest is not in a log by itself, so that
 after the scorer. Values that are letters count as Inspect's accuracy does: C is 1, P is 0.5, I and N are 0.
 """
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field
-
-from checks.formats.suite_report import Scored, SourceClass
-from checks.kinds.suite import LogSuite
+from checks.kinds.suite import DocumentSuite, LoggedSample
 from checks.records.record import problems
-from checks.storage import digest
 
-MODEL = "lockstep_model"  # the key of the log's metadata that has the tree digest
 _LETTERS = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}
 
 
-class Inspect(LogSuite):
+class Inspect(DocumentSuite):
     """A log of Inspect AI. ``group`` and ``slice`` are keys of each sample's metadata."""
 
-    evidence: ClassVar[SourceClass] = "external"  # its scorers may be functions or models
+    log_of: ClassVar[str] = "log of Inspect in JSON with samples"
+    names_model: ClassVar[str] = "run `inspect eval` with --metadata lockstep_model=sha256:…"
 
     kind: Literal["inspect"]
-    group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
-    slice: Annotated[str | None, Field(description="null: there are no slices")] = None
 
-    def convert(self, log: Path) -> Iterator[Scored]:
-        """Only of a run that succeeded, with every sample of its data set scored once."""
-        try:
-            document = json.loads(log.read_bytes())
-            spec, samples = document["eval"], document["samples"]
-            status = document["status"]
-            chosen = spec["dataset"]["sample_ids"]
-            model: Any = (spec.get("metadata") or {}).get(MODEL)
-            scored = [(sample["id"], sample["epoch"], sample["scores"]) for sample in samples]
-        except (
-            UnicodeDecodeError,
-            json.JSONDecodeError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            RecursionError,
-        ) as error:
-            raise ValueError(
-                f"no log of Inspect in JSON with samples ({type(error).__name__}: {error})"
-            ) from error
+    def parse(self, document: Any) -> tuple[Any, Sequence[LoggedSample]]:
+        """Read a run that succeeded, with every sample of its data set scored once."""
+        spec, samples = document["eval"], document["samples"]
+        status = document["status"]
         invalid = ", and is invalidated" if document.get("invalidated") else ""
-        here = {name for name, _, _ in scored}
-        missing = next((f"sample {name!r}" for name in chosen or () if name not in here), None)
+        names = {sample["id"] for sample in samples}
+        chosen = spec["dataset"]["sample_ids"] or ()
+        missing = next((f"sample {name!r}" for name in chosen if name not in names), None)
         for problem in problems(
-            (
-                model is None,
-                f"names no model: run `inspect eval` with --metadata {MODEL}=sha256:…",
-            ),
             (status != "success" or invalid, f"the run ended with {status!r}{invalid}"),
             (missing, f"{missing} of the data set is not in it"),
         ):
             raise ValueError(problem)
-        for sample, (_, epoch, scores) in zip(samples, scored, strict=True):
-            if epoch != 1:
-                raise ValueError(
-                    f"sample {sample['id']!r} has several epochs: run it with --epochs 1"
-                )
-            if sample.get("error") or not scores:
-                raise ValueError(
-                    f"sample {sample['id']!r} {'has no score' if not scores else 'did not end well'}"
-                )
-            yield from self._of(sample, model, scores)
+        model = (spec.get("metadata") or {}).get(self.MODEL)
+        return model, [_logged(sample) for sample in samples]
 
-    def _of(self, sample: dict[str, Any], model: str, scores: dict[str, Any]) -> Iterator[Scored]:
-        name = str(sample["id"])
-        asked = [sample.get("input"), sample.get("choices"), sample.get("target")]
-        for metric in (name for name in scores if name in self.metrics):
-            yield Scored(
-                sample=name, sample_sha=digest.of_json(_plain(asked)), model=model, metric=metric,
-                value=_value(name, metric, scores[metric]["value"]),
-                group=name if self.group is None else _key(sample, self.group),
-                slice="all" if self.slice is None else _key(sample, self.slice),
-            )  # fmt: skip
+
+def _logged(sample: dict[str, Any]) -> LoggedSample:
+    name, scores = sample["id"], sample["scores"]
+    if sample["epoch"] != 1:
+        raise ValueError(f"sample {name!r} has several epochs: run it with --epochs 1")
+    if sample.get("error") or not scores:
+        raise ValueError(f"sample {name!r} {'has no score' if not scores else 'did not end well'}")
+    asked = [sample.get("input"), sample.get("choices"), sample.get("target")]
+    values = [(metric, _value(score["value"])) for metric, score in scores.items()]
+    return LoggedSample(str(name), _plain(asked), values, sample.get("metadata") or {})
 
 
 def _plain(asked: Any) -> Any:
@@ -96,16 +61,5 @@ def _plain(asked: Any) -> Any:
     )
 
 
-def _value(sample: str, metric: str, value: Any) -> float:
-    if isinstance(value, str) and value in _LETTERS:
-        return _LETTERS[value]
-    if isinstance(value, bool | int | float):
-        return float(value)
-    raise ValueError(f"sample {sample!r}: {metric} is {value!r}, which is no number")
-
-
-def _key(sample: dict[str, Any], key: str) -> str:
-    value = (sample.get("metadata") or {}).get(key)
-    if value is None:
-        raise ValueError(f"sample {sample['id']!r} has no {key!r} in its metadata")
-    return str(value)
+def _value(value: Any) -> Any:
+    return _LETTERS.get(value, value) if isinstance(value, str) else value

@@ -178,7 +178,8 @@ def _add_image(parts: Parts, facts: _Facts) -> None:
 
 def _add_record(parts: Parts, facts: _Facts) -> None:
     """Add the cards and the files of the record, and say whether energy was measured."""
-    cards = card_record.of_release(facts.records, facts.release)
+    moves = released.moves(facts.ledger, facts.tip, facts.environments)
+    cards = card_record.of_release(facts.records, facts.release, moves)
     for name, text in writing.render(cards).items():
         parts.add(_CARDS[name], f"cards/{name}", text.encode(), "pack")
     commit = facts.records.at(facts.release.pointer.commit)

@@ -28,6 +28,7 @@ from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused
 from checks.storage import plain_yaml
+from release.cards.production import Production
 from release.review import kept_abilities
 
 SECTIONS = {
@@ -88,6 +89,7 @@ class CardFacts(NamedTuple):
     model_prose: Prose
     data_prose: Prose
     carbon: Carbon | None
+    production: Production
 
     @property
     def kept(self) -> list[kept_abilities.Kept]:

@@ -1,14 +1,17 @@
 """The record that a card is made of: of the work tree, if its verdict still holds, or of a release that was signed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, layout
-from release.cards import card_facts, released
+from release.cards import card_facts, production, released
 from release.cards.card_facts import DATA, MODEL, CardFacts
+from release.cards.released import Released
+from release.evidence import freshness, trust
 from release.image import image as images
-from release.ledger import Ledger
+from release.ledger import Ledger, Move
 from release.record import verdict_check
 from release.record.records import Named, Records
 from release.review.sides import CANDIDATE, Side
@@ -28,17 +31,26 @@ def gather(root: Path, name: str | None) -> CardFacts:
     if name is None:
         verdict_check.hold(records, trusting=verdict_check.WEIGHTS)
         return _facts(records, None)
-    release = released.find(records, Ledger.open(root, records.work_tree.params.promote), name)
-    return of_release(records, release)
+    promote = records.work_tree.params.promote
+    ledger = Ledger.open(root, promote)
+    tip = freshness.tip(root, ledger, promote)
+    release = released.at(ledger, tip, promote.ordered, name)
+    moves = released.moves(ledger, tip, promote.ordered)
+    return of_release(records, release, moves)
 
 
-def of_release(records: Records, release: released.Released) -> CardFacts:
-    """The facts of a release. Raises EvidenceRefused if its evidence does not hold, or if prose is missing."""
+def of_release(records: Records, release: Released, moves: Iterable[Move]) -> CardFacts:
+    """Return the facts of a release, of which ``moves`` of all environments may have moved away.
+
+    Raises EvidenceRefused if its evidence does not hold, or if prose is missing.
+    """
     released.stated(records, release)
-    return _facts(records, release)
+    return _facts(records, release, production.away(moves, release.pointer.digest))
 
 
-def _facts(records: Records, release: released.Released | None) -> CardFacts:
+def _facts(
+    records: Records, release: Released | None, rollbacks: Iterable[Move] | None = None
+) -> CardFacts:
     its = release.pointer if release else None
     commit = records.at(its.commit) if its else None
     side = Side(
@@ -77,4 +89,5 @@ def _facts(records: Records, release: released.Released | None) -> CardFacts:
         sizes={} if its else {split.name: split.stat().st_size for split in (records.root / layout.SPLITS).glob("*")},
         model_prose=prose, data_prose=card_facts.prose(DATA, side.read(DATA)),
         carbon=card_facts.carbon_of(prose.front, MODEL, side.took.energy if side.took else None),
+        production=production.gather(records.root, trust.signers_or_why(records.root), evaluation.merged, rollbacks)[0],
     )  # fmt: skip

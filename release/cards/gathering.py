@@ -1,5 +1,6 @@
 """Gathers what the page of each release says: from the ledger, the signed statements and the records they name."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.storage import layout
-from release.cards import card_record, commands, released, trade, writing
+from release.cards import card_record, commands, production, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
 from release.cards.released import Released
 from release.evidence import freshness, trust
@@ -55,6 +56,11 @@ class _SiteFacts(NamedTuple):
         return self.sides[pointer.image]
 
     @property
+    def every_move(self) -> Iterator[Move]:
+        """Return the moves of all environments."""
+        return itertools.chain.from_iterable(self.moves.values())
+
+    @property
     def production(self) -> tuple[str, Pointer | None]:
         """The last environment, and what it runs."""
         name, moves = list(self.moves.items())[-1]
@@ -75,7 +81,7 @@ def gather(root: Path, name: str | None) -> Site:
     moves = {environment: ran(ledger.moves(tip, environment)) for environment in names}
     facts = _SiteFacts(
         records, released.every(ledger, tip, names), moves,
-        quarantined.here(root, ledger, tip, params.promote).entries, _signers(root), {},
+        quarantined.here(root, ledger, tip, params.promote).entries, trust.signers_or_why(root), {},
         emergency.here(records, ledger, tip, params.promote),
     )  # fmt: skip
     pages, left_out, paged = list[ReleasePage](), list[LeftOut](), list[trade.Candidate]()
@@ -106,13 +112,6 @@ def gather(root: Path, name: str | None) -> Site:
     )  # fmt: skip
 
 
-def _signers(root: Path) -> Signers | str:
-    try:
-        return trust.known(root)
-    except EvidenceRefused as refused:
-        return refused.what
-
-
 def file(releases: Sequence[Released], release: Released) -> str:
     """The name of its file. A version that two images have, which no move of Lockstep makes, has the image's too."""
     pointer = release.pointer
@@ -125,6 +124,8 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
     stated = released.stated(facts.records, release)
     pointer = release.pointer
     side = facts.side(pointer)
+    moved_away = production.away(facts.every_move, pointer.digest)
+    shown, notes = production.gather(facts.records.root, facts.known, pointer.model, moved_away)
     verdict = facts.records.at(pointer.commit).report(layout.VERDICT, Verdict)
     assert verdict is not None  # the statement names its digest
     before = _before(facts, release)
@@ -134,7 +135,6 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
         if isinstance(facts.known, str)
         else released.signer(release, facts.known)
     )
-    notes = list[str]()
     entry = quarantine.find(facts.held, pointer.digest, pointer.model)
     advised = advice.advise(
         situations.of_release(pointer.version, verdict.status, entry.why if entry else None)
@@ -159,7 +159,7 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
         ),
         cards=_cards(facts, release, notes), parts=tuple(_parts(facts.records.root, pointer, stated)),
         checks=commands.checks(pointer, before.version if before else None),
-        moves=release.moves, rollbacks=commands.rollbacks(pointer, facts.moves, facts.held), notes=(),
+        moves=release.moves, production=shown, rollbacks=commands.rollbacks(pointer, facts.moves, facts.held), notes=(),
     )  # fmt: skip
     return page.model_copy(
         update={
@@ -321,7 +321,7 @@ def _policy(
 def _cards(facts: _SiteFacts, release: Released, notes: list[str]) -> dict[str, str]:
     """The cards of the model and of its data. Empty, with a reason in ``notes``, if its commit lacks a part."""
     try:
-        return writing.readable(card_record.of_release(facts.records, release))
+        return writing.readable(card_record.of_release(facts.records, release, facts.every_move))
     except (ParamsRefused, EvidenceRefused) as refused:
         notes.append(f"no cards: {refused.what}")
         return {}

@@ -11,6 +11,7 @@ from checks.formats.verdict import Verdict
 from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.stats.paired import Difference
+from release.cards.production import Production
 from release.cards.trade import Trade
 from release.ledger import Kind, Move
 from release.review.advice import Advised
@@ -90,6 +91,7 @@ class ReleasePage(Record):
     parts: tuple[Part, ...]
     checks: tuple[str, ...]
     moves: tuple[Move, ...]
+    production: Production
     rollbacks: tuple[str, ...]
     notes: tuple[str, ...]
 

@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
-from release.cards import croissant, hub_metadata
+from release.cards import croissant, hub_metadata, production
 from release.cards.card_facts import CardFacts, Prose
 from release.pages import html, templates
 
@@ -64,5 +64,6 @@ def check(folder: Path, cards: dict[str, str]) -> list[Path]:
 def _body(macro: str, facts: CardFacts, prose: Prose) -> str:
     methods = [step.method for step in facts.train.chain] or [facts.params.train.method]
     written = Markup(prose.text)  # noqa: S704  # people wrote it as Markdown
-    values = {"facts": facts, "methods": methods, "prose": written}
+    shown = Markup(production.written(facts.production))  # noqa: S704  # Markdown of a template
+    values = {"facts": facts, "methods": methods, "prose": written, "production": shown}
     return templates.render("release.cards", "cards.md.jinja", macro, values)

@@ -55,6 +55,10 @@ KEY = click.option(
 KEYLESS = click.option(
     "--keyless", is_flag=True, help="Sign with the identity of this CI job, certified by Sigstore."
 )
+OTLP = click.option(
+    "--otlp", metavar="URL",
+    help="An OpenTelemetry collector that gets the result as events, by OTLP over HTTP. Default: none.",
+)  # fmt: skip
 CAPTURES = click.option(
     "--captures",
     metavar="FOLDER",

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from release.cli import terminal
-from release.cli.common import JSON, TARGET_BRANCH, refusing, to_json
+from release.cli.common import JSON, OTLP, TARGET_BRANCH, refusing, to_json
 from release.cli.wrapping import hanging
 
 LINKS = click.option(
@@ -27,6 +27,7 @@ NUMBER = click.option(
 @LINKS
 @NUMBER
 @click.option("--text", is_flag=True, help="Print plain text instead of Markdown.")
+@OTLP
 @JSON
 @click.pass_obj
 @refusing
@@ -36,6 +37,7 @@ def report(
     links: tuple[str, ...],
     number: int | None,
     text: bool,
+    otlp: str | None,
     as_json: bool,
 ) -> None:
     """Print the pull request's comment as Markdown.
@@ -46,6 +48,8 @@ def report(
     from release.verbs import report as verb
 
     made = verb.report(root, target=target, links=pairs(links), number=number)
+    if otlp:
+        verb.send(root, made, otlp)
     if as_json:
         answer = made.model_dump(mode="json").items()
         shown = ("text", terminal.text(made.whole))

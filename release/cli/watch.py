@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from release.cli.common import CAPTURES, FILE, refuse, refusing, show
+from release.cli.common import CAPTURES, FILE, OTLP, exclusive, refuse, refusing, show
 from release.cli.tables import COLOURS, mark, one_line
 
 if TYPE_CHECKING:
@@ -35,6 +35,16 @@ _PROPOSED = {
     "--evidently", metavar="PYTHON", type=FILE,
     help="Python of an environment with Evidently: also write its page, .lockstep/watch/ENV.html.",
 )  # fmt: skip
+@click.option(
+    "--key", metavar="FILE", type=FILE,
+    help="The private key that signs the report. Default: .lockstep/keys/lockstep.key, if it exists.",
+)  # fmt: skip
+@click.option(
+    "--keyless",
+    is_flag=True,
+    help="Sign the report with the identity of this CI job, certified by Sigstore.",
+)
+@OTLP
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
 @click.option(
     "--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed."
@@ -47,14 +57,15 @@ _PROPOSED = {
 @refusing
 def watch(
     root: Path, environment: str, since: str | None, until: str | None, captures: str | None, evidently: Path | None,
-    as_json: bool, pr: bool, rows: int,
+    key: Path | None, keyless: bool, otlp: str | None, as_json: bool, pr: bool, rows: int,
 ) -> None:  # fmt: skip
     """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
 
     Compares the requests to the release that ENV runs with its training data and with its answers before release:
     objectives, drift of prompts and answers, refusals and other signals, and quality if there are labels. Drift is
     compared with earlier windows of the release once there are three. By chance alone, at most
-    monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it.
+    monitor.false_alarms_a_year windows a year fail. Writes reports/watch/ENV.json and a picture of it, and with a key
+    whose owner may verify, the signed report into a file of its own: commit it, and pages and REPORT.md show it.
     Exit codes: 0 pass, 10 fail, 11 inconclusive (too few requests to tell), 19 the release runs on an exception that
     expired, or without one.
 
@@ -62,13 +73,19 @@ def watch(
     one. It has the report, requests to label, and the parameters to change. It needs GITHUB_TOKEN. Nothing is trained
     or merged. The exit code is then 0 whatever the verdict is.
     """
+    from release.evidence import verification
+    from release.monitoring import evaluation_events
     from release.verbs import watch as verb
 
+    exclusive({"--key": key, "--keyless": keyless})
+    signer, _ = verification.verifier(root, key, keyless=keyless)
     queued = rows if pr else None
     report, proposal, lapsed = verb.watch(
-        root, environment, since, until, captures, evidently, queued
+        root, environment, since, until, captures, evidently, queued, signer
     )
     show(report, as_json, lambda report: "\n".join(_shown(report)))
+    if otlp:
+        evaluation_events.send(otlp, evaluation_events.of_window(report))
     if pr:
         done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
         click.echo(f"pull request: {done}", err=as_json)

@@ -1,5 +1,5 @@
 """The in-toto statements: of a release, a verification, an approval, an exception, a removal from quarantine, a
-checkpoint, a look.
+checkpoint, a look, a window.
 
 The same evidence gives the same bytes on every machine.
 """
@@ -32,8 +32,11 @@ from checks.formats.statement import (
     Statement,
     Subject,
     Verification,
+    Watched,
+    Window,
 )
 from checks.formats.training_reports import ParityReport
+from checks.formats.watch_report import WatchReport
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
@@ -59,6 +62,7 @@ _S = TypeVar(
     QuarantineRelease,
     Checkpoint,
     SealedLook,
+    Window,
 )
 
 
@@ -132,6 +136,12 @@ def verification(report: ServingReport, file: str) -> bytes:
             Subject(name="image", digest={"sha256": report.image.removeprefix("sha256:")})
         )
     return write(Verification(subject=tuple(subjects), predicate=Observed(report=report)))
+
+
+def window(report: WatchReport) -> bytes:
+    """Return the statement of a window of production."""
+    weights = Subject(name=MODEL, digest={TREE: report.model.removeprefix("sha256:")})
+    return write(Window(subject=(weights,), predicate=Watched(report=report)))
 
 
 def approve(environment: str, image: str, why: str) -> bytes:

@@ -77,6 +77,14 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
         raise EvidenceRefused(f"{where}: is not UTF-8", todo) from error
 
 
+def signers_or_why(root: Path) -> Signers | str:
+    """As ``known``, or the reason why it is not known who may sign."""
+    try:
+        return known(root)
+    except EvidenceRefused as refused:
+        return refused.what
+
+
 def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
     """The name of a private key's owner. Raises EvidenceRefused if the key is unknown or its owner lacks the role."""
     for name, public in keys.known(known).items():

@@ -4,6 +4,7 @@ Questions about the service (availability, latency, answers that were cut off) a
 minutes are one cluster: an outage takes many at once.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -11,7 +12,7 @@ from checks.config.monitor import Cost, Monitor
 from checks.formats.captures import Capture
 from checks.formats.pointer import Pointer
 from checks.formats.verdict import Status
-from checks.formats.watch_report import Costs, WatchFinding, WatchReport
+from checks.formats.watch_report import Costs, Service, WatchFinding, WatchReport
 from checks.stats import intervals, mean_planning
 from release.monitoring import answers, window, window_questions
 from release.monitoring.window import TimeSpan, Traffic
@@ -64,7 +65,7 @@ def report(
         traffic=traffic.digest, requests=len(traffic.requests),
         reference=dict(offline.digests) | earlier,
         prompts=len({answer.prompt for answer in served}), labelled=len(traffic.labels), findings=findings,
-        costs=_costs(traffic, span, monitor.cost), notes=tuple(notes),
+        costs=_costs(traffic, span, monitor.cost), notes=tuple(notes), service=_service(traffic.requests),
     )  # fmt: skip
 
 
@@ -78,6 +79,18 @@ def _costs(traffic: Traffic, span: TimeSpan, cost: Cost | None) -> Costs | None:
         per_1000_requests=round(1000 * hours * cost.hourly_price / requests, 6), requests=round(requests, 1),
         device_hours=round(hours, 3), estimated=any(request.sampled_share < 1 for request in traffic.requests),
     )  # fmt: skip
+
+
+def _service(requests: Sequence[Capture]) -> Service:
+    owed = [request for request in requests if request.status != _GONE]
+    answered = [request for request in owed if _is_answered(request)]
+    p50, p95 = (_within([request.seconds for request in answered], share) for share in (0.5, 0.95))
+    return Service(errors=len(owed) - len(answered), p50=p50, p95=p95)
+
+
+def _within(seconds: Sequence[float], share: float) -> float | None:
+    """Return the least of ``seconds`` within which at least ``share`` of them lie; None if there are none."""
+    return sorted(seconds)[math.ceil(share * len(seconds)) - 1] if seconds else None
 
 
 def service_questions(requests: Sequence[Capture], monitor: Monitor) -> Iterator[Question]:

@@ -18,6 +18,7 @@ from checks.storage import layout
 from release.adapters import commits, github
 from release.adapters.git import Git
 from release.adapters.retries import RequestError
+from release.evidence import windows
 from release.ledger import DEADLINE, Change, place, push, trees
 from release.ledger.types import Place
 from release.ledger.write import commit_of
@@ -133,10 +134,11 @@ def _fetched(branch: Place) -> str:
 
 def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: list[Task]) -> Change:
     """The files of the window. A queue that is there already is left alone: people write their labels into it."""
-    reports = layout.WATCH / report.environment
+    reports, signed = layout.WATCH / report.environment, windows.path(report)
+    paths = [reports.with_suffix(".json"), reports.with_suffix(".svg")]
+    paths += [signed] if (trunk.git.root / signed).is_file() else []
     written: dict[Path, bytes | None] = {
-        path: (trunk.git.root / path).read_bytes()
-        for path in (reports.with_suffix(".json"), reports.with_suffix(".svg"))
+        path: (trunk.git.root / path).read_bytes() for path in paths
     }
     if tasks and trees.read(trunk.git, tip, f"{trunk.prefix}{queue.as_posix()}") is None:
         written[queue] = "".join(f"{task.model_dump_json()}\n" for task in tasks).encode()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from release.adapters.registry import reference
-from release.cards import bars, gathering
+from release.cards import bars, gathering, production
 from release.cards.release_page import NoPages, ReleasePage, Site
 from release.evidence import attach
 from release.image import stores
@@ -85,6 +85,7 @@ def release(page: ReleasePage, site: Site) -> str:
     return html.render(
         "release.cards", "release.html.jinja", page=page, site=site, bars=bars, found=compared,
         sections=comparisons.sections(compared, page.before or "", page.version) if compared else {},
+        production=production.written(page.production),
         answers=compared.answers[: html.ANSWERS] if compared else (), verdict=comparison.verdict, who=comparison.who,
     )  # fmt: skip
 

@@ -106,7 +106,9 @@ def _gather(root: Path, name: str | None) -> tuple[str, Pointer, dict[str, File]
             f"{pointer.version}: is in quarantine: {entry.why}", "publish another release"
         )
     released.signed_by(release, trust.known(root))
-    cards = writing.render(card_record.of_release(records, release))
+    cards = writing.render(
+        card_record.of_release(records, release, released.moves(ledger, tip, names))
+    )
     assert release.envelope is not None  # its signature was checked
     files = {
         **_tree(root, layout.MERGED, pointer.model, "", pointer.commit),

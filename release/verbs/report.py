@@ -8,8 +8,11 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from checks.formats.verdict import Status
+from checks.formats.verdict import Status, Verdict
+from checks.process.errors import EvidenceRefused
 from checks.records.rows import Record
+from checks.storage import layout
+from release.monitoring import evaluation_events
 from release.record import committed
 from release.record.records import Records
 from release.review import advice, gathering, metrics, sections, situations
@@ -80,6 +83,20 @@ def report(
         whole="\n\n".join(section.markdown for section in every) + "\n",
         parts=tuple(kept), left_out=left_out,
     )  # fmt: skip
+
+
+def send(root: Path, report: Report, otlp: str) -> int:
+    """Send the findings of the verdict that ``report`` is about to a collector, and return their number.
+
+    Raises EvidenceRefused if no verdict holds, and RemoteRefused as ``evaluation_events.send``.
+    """
+    if report.state != "held":
+        raise EvidenceRefused(
+            "--otlp: no verdict holds here", "run `lockstep gate`, which says why"
+        )
+    data = (root / layout.VERDICT).read_bytes()
+    verdict = Verdict.model_validate_json(data)
+    return evaluation_events.send(otlp, evaluation_events.of_verdict(verdict, data))
 
 
 def size(text: str) -> int:

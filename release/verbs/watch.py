@@ -11,6 +11,8 @@ from checks.config.params import Params
 from checks.formats.watch_report import WatchReport
 from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.storage import files, layout
+from release.evidence import windows
+from release.evidence.trust import Signatory
 from release.ledger import Ledger
 from release.monitoring import evidently_page, picture, reference, releases, window, window_report
 from release.monitoring.store import CaptureStore
@@ -30,6 +32,7 @@ def watch(
     captures: str | None = None,
     evidently: Path | None = None,
     rows: int | None = None,
+    signatory: Signatory | None = None,
 ) -> tuple[WatchReport, Proposal | None, Refusal | None]:
     """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
 
@@ -38,7 +41,8 @@ def watch(
     ``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window. ``captures``: the
     gateway's folder or address; None: that of this machine. ``evidently``: the Python of an environment with Evidently,
     which then writes ``page``; None: no page. With ``rows`` a pull request proposes retraining where drift, a proxy or
-    quality fails, with at most so many requests queued for labelling; None: it proposes nothing.
+    quality fails, with at most so many requests queued for labelling; None: it proposes nothing. ``signatory`` signs
+    the report into a file of its own (``release.evidence.windows``); None: nobody does.
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, no request to its release
     was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused; and as
@@ -63,6 +67,8 @@ def watch(
         report = report.model_copy(update={"notes": (standing.line, *report.notes)})
     files.write_json(root / layout.WATCH / f"{environment}.json", report)
     files.write_text(root / layout.WATCH / f"{environment}.svg", picture.draw(report))
+    if signatory is not None:
+        windows.write(root, report, signatory)
     if evidently is not None:
         evidently_page.write(evidently, root / page(environment), served, offline)
     proposal = None if rows is None else retraining.propose(root, report, traffic, rows)

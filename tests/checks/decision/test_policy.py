@@ -26,7 +26,7 @@ from checks.kinds.method import NoDropout, Train
 from checks.kinds.retriever import RetrieverKind
 from checks.kinds.scorer import ScorerKind
 from checks.kinds.section import AddedSection
-from checks.kinds.suite import AskedSuite, BoundedSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
+from checks.kinds.suite import AskedSuite, BoundedSuite, DocumentSuite, LogSuite, ScaledSuite, SizedSuite, SuiteKind
 from checks.records.sections import Section, directions
 from checks.scorers.json_valid import JsonValid
 from checks.scorers.refusal import Refusal
@@ -53,7 +53,10 @@ _WORDS = {"k1": 1.5, "b": 0.75, "stopwords": "en"}
 _VECTORS = {"model": {**_LOG}, "pooling": "mean", "max_tokens": 256, "question_prefix": "q: ", "passage_prefix": "p: "}
 SUITES: dict[str, dict[str, Any]] = {
     "tool": {**_SUITE, "kind": "external", "source": "external", "samples": 100, "logs": {"candidate": {**_LOG}}},
-    "general": {**_SUITE, "kind": "inspect", "samples": 100, "logs": {"candidate": {**_LOG}}, "group": "g", "slice": "s"},
+    **{
+        name: {**_SUITE, "kind": kind, "samples": 100, "logs": {"candidate": {**_LOG}}, "group": "g", "slice": "s"}
+        for name, kind in (("general", "inspect"), ("cases", "deepeval"), ("experiment", "langfuse"), ("matrix", "promptfoo"))
+    },
     "asked": {**_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02, "judge": _OPENAI},
     "labels": {
         **_SUITE, "kind": "judged", "models": ["candidate"], "max_unparsed": 0.02,
@@ -614,7 +617,7 @@ def test_the_walk_reaches_every_section_that_params_yaml_is_made_of() -> None:
         pending += each.__subclasses__()
     kindred = {Canaries, JsonValid, Refusal}  # have no field but their kind
     bases = {
-        AddedSection, AskedSuite, AssistedGate, BoundedSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, RatingSuite, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
+        AddedSection, AskedSuite, AssistedGate, BoundedSuite, DocumentSuite, GateKind, Judged, JudgeKind, Loader, LogSuite, NoDropout, RatingSuite, PairedGate, Pairs, Questions, RetrieverKind, ScoreGate, ScorerKind,
         ScaledSuite, SizedSuite, SuiteKind, Train,
     }  # fmt: skip
     ours = {each for each in known if each.__module__.startswith(("checks.", "stages."))}

@@ -1,5 +1,6 @@
 """Suites of kind inspect: a log of Inspect AI becomes neutral lines, and one that does not say all is refused."""
 
+import copy
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
 from stages.suites import suites
 from tests.conftest import REPOSITORY
-from tests.suite_tree import OTHER, Run, pinned
+from tests.suite_tree import OTHER, Run, ask_of_log, pin_document, pinned, suite_lines
 from tests.suite_tree import run as run  # a fixture
 
 INSPECT = json.loads((REPOSITORY / "tests" / "logs" / "inspect.json").read_text())  # as Inspect AI 0.3.285 wrote it
@@ -20,34 +21,16 @@ INSPECT = json.loads((REPOSITORY / "tests" / "logs" / "inspect.json").read_text(
 @pytest.fixture
 def inspected(run: Run) -> Run:
     """The suite is a log of Inspect, about this candidate."""
-    scale = {"low": 0.0, "high": 1.0}
-    run.document["suites"] = {
-        "chat": {
-            "kind": "inspect", "metrics": {"match": scale}, "noise": 0.0, "samples": 4, "group": "family",
-            "slice": "topic", "logs": {},
-        }
-    }  # fmt: skip
-    run.document["gates"] = {
-        "knows": {
-            "kind": "threshold",
-            "suite": "chat",
-            "metric": "match",
-            "at_least": 0.1,
-            "confidence": 0.8,
-            "resolution": 0.4,
-        }
-    }
+    ask_of_log(run, "inspect", "match")
     _inspect(run, dict)
     return run
 
 
 def _inspect(run: Run, change: Callable[[dict[str, Any]], object]) -> None:
-    log = json.loads(json.dumps(INSPECT))
+    log = copy.deepcopy(INSPECT)
     log["eval"]["metadata"]["lockstep_model"] = run.merged
     change(log)
-    path = run.root / "candidate.json"
-    path.write_text(json.dumps(log))
-    run.suite["logs"]["candidate"] = pinned(path)
+    pin_document(run, log)
 
 
 @pytest.mark.slow
@@ -66,8 +49,7 @@ def test_messages_that_inspect_named_anew_are_the_same_question(inspected: Run) 
     def asked(name: str) -> str:
         message = {"id": name, "role": "user", "content": "Largest sea?"}
         _inspect(inspected, lambda log: log["samples"][0].update(input=[message]))
-        suites(inspected.params(), inspected.root)
-        return files.read_jsonl(inspected.root / layout.SUITES / "chat.jsonl", SuiteLine)[0].sample_sha
+        return suite_lines(inspected)[0].sample_sha
 
     assert asked("mejb7gQADWDXsGrDCwcAQe") == asked("BhUQEeE4nZwPzdAU4Gktzo")
 

@@ -16,15 +16,18 @@ from click.testing import CliRunner, Result
 from checks.decision import policy
 from checks.formats.captures import Capture, InputMessage, OutputMessage, Part
 from checks.formats.evaluation_reports import EvaluationReport
-from checks.formats.watch_report import WatchReport
+from checks.formats.watch_report import Service, WatchReport
 from checks.records.rows import Prediction, Row
 from checks.storage import files, layout
 from release.cli import main
+from release.evidence import trust, windows
 from release.monitoring import window
+from release.verbs import keys as key_verbs
 from tests import ledger_tree, report_tree
 from tests.conftest import as_params
 from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
-from tests.pipeline_repository import write_params
+from tests.pipeline_repository import git, write_params
+from tests.release.monitoring.test_evaluation_events import Collector, received
 
 pytestmark = pytest.mark.slow
 
@@ -140,6 +143,35 @@ def test_a_window_as_before_release_passes_and_leaves_a_report_and_a_picture_wit
     assert json.loads(lockstep(root, "watch", "production", *WINDOW, "--json").stdout) == json.loads(
         (root / "reports/watch/production.json").read_text()
     )
+
+
+def test_with_a_verifiers_key_the_window_is_signed_into_a_file_of_its_own(root: Path) -> None:
+    """The first run has a key that nobody knows."""
+    made = key_verbs.new(root, "ada", ("verify",))
+    lockstep(root, "watch", "production", *WINDOW)
+    assert sorted(path.name for path in (root / layout.WATCH).iterdir()) == ["production.json", "production.svg"]
+    refused = lockstep(root, "watch", "production", *WINDOW, "--key", str(made.private))
+    assert refused.exit_code == 8, refused.output
+    key_verbs.add_signer(root, "ada", ("verify",))
+    git(root, "add", str(layout.SIGNERS))
+    git(root, "commit", "-m", "signers")
+    git(root, "update-ref", "refs/remotes/origin/main", "HEAD")
+    assert lockstep(root, "watch", "production", *WINDOW).exit_code == 0
+    report = files.read_json(root / "reports/watch/production.json", WatchReport)
+    assert report.service == Service(errors=0, p50=0.419, p95=0.527)
+    signed = root / windows.path(report)
+    assert signed.name == f"production-2026-03-02-{release(root)}.intoto.json"
+    assert windows.read(root, trust.known(root), report.model) == ((report,), [])
+
+
+def test_a_window_is_sent_as_events_before_its_verdict_refuses(root: Path) -> None:
+    capture(root, _slow)
+    with Collector() as collector:
+        done = lockstep(root, "watch", "production", *WINDOW, "--otlp", collector.url)
+        labels = {
+            event["gen_ai.evaluation.name"]: event["gen_ai.evaluation.score.label"] for event in received(collector)
+        }
+    assert (done.exit_code, labels) == (10, statuses(root)), done.output
 
 
 def test_the_same_traffic_in_other_files_gives_the_same_bytes(root: Path) -> None:

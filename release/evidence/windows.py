@@ -1,0 +1,45 @@
+"""The signed windows of production: reports of `lockstep watch`, signed on the machine that read the captures.
+
+Each is a file of its own, reports/watch/ENV-DATE-MODEL.intoto.json, so that later windows replace none. Whoever may
+sign a verification may sign a window, because both say what a running model did.
+"""
+
+from pathlib import Path
+
+from checks.formats.signers import Signers
+from checks.formats.statement import Window
+from checks.formats.watch_report import WatchReport
+from checks.process.errors import EvidenceRefused, MachineRefused
+from checks.storage import files, layout
+from release.evidence import statement, trust
+from release.evidence.trust import Signatory
+
+_ENDING = ".intoto.json"
+
+
+def write(root: Path, report: WatchReport, signatory: Signatory) -> None:
+    """Sign ``report``, and write it to ``path``. Raises MachineRefused if Sigstore cannot be reached."""
+    with files.replacing(root / path(report)) as stream:
+        stream.write(signatory.sign(statement.window(report)))
+
+
+def path(report: WatchReport) -> Path:
+    """Return where the signed ``report`` lies."""
+    model = report.model.removeprefix("sha256:")[:12]
+    return layout.WATCH / f"{report.environment}-{report.since:%Y-%m-%d}-{model}{_ENDING}"
+
+
+def read(root: Path, known: Signers, model: str) -> tuple[tuple[WatchReport, ...], list[str]]:
+    """Return the signed windows of the weights ``model``, the latest first, and why other files do not count."""
+    reports, problems = list[WatchReport](), list[str]()
+    for file in sorted((root / layout.WATCH).glob(f"*{_ENDING}")):
+        name = file.relative_to(root).as_posix()
+        try:
+            verified = trust.verify(file.read_bytes(), known, "verify", name, offline=True)
+            report = statement.parse_as(verified.payload, name, Window).predicate.report
+        except (EvidenceRefused, MachineRefused) as refused:
+            problems.append(f"a window does not count: {refused.what}")
+            continue
+        if report.model == model:
+            reports.append(report)
+    return tuple(sorted(reports, key=lambda report: report.since, reverse=True)), problems
