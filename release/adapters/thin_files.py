@@ -68,6 +68,17 @@ def _linked(path: Path) -> bytes:
     return distribution.linked(data.decode()).encode() if path.suffix in _YAML else data
 
 
+def names() -> list[str]:
+    """Return the names of the generated files, without their folders."""
+    return sorted({Path(name).name for name in generated("OWNER/lockstep@COMMIT")})
+
+
+def projects(top: Path) -> list[Path]:
+    """Return the folders of a repository that have a params.yaml: its top, and those of ``projects``."""
+    folders = [top, *sorted((top / PROJECTS).glob("*"))]
+    return [folder for folder in folders if (folder / layout.PARAMS).is_file()]
+
+
 def generated(workflows: str | None) -> dict[str, bytes]:
     """Return the files that an upgrade writes anew, by path.
 
