@@ -255,11 +255,13 @@ def _top(folder: Path, data: Path) -> Path:
             f"{folder}: lies inside a git repository",
             f"run this at its top, in a folder {PROJECTS}/NAME there, or in a folder elsewhere",
         )
-    its = (
+    data_entry = (
         data.resolve().relative_to(folder).parts[0] if data.resolve().is_relative_to(folder) else ""
     )
     if others := sorted(
-        path.name for path in folder.iterdir() if path.name != its and not path.name.startswith(".")
+        path.name
+        for path in folder.iterdir()
+        if path.name != data_entry and not path.name.startswith(".")
     ):
         raise ParamsRefused(
             f"{folder}: is neither empty nor a git repository: {_listed(others)}",
@@ -303,10 +305,10 @@ def _check_free(top: Path, contents: Mapping[str, bytes]) -> None:
     if taken:
         raise _in_the_way(sorted(taken))
     if (top / ".git").exists():
-        said = Git(top, None).run(
+        answer = Git(top, None).run(
             "check-ignore", "--no-index", "-z", "--stdin", given="\0".join(contents).encode()
         )
-        if ignored := sorted(name for name in os.fsdecode(said.out).split("\0") if name):
+        if ignored := sorted(name for name in os.fsdecode(answer.out).split("\0") if name):
             raise ParamsRefused(
                 f"{top}: git ignores files of Lockstep: {_listed(ignored)}",
                 "change .gitignore, then run this again",

@@ -83,8 +83,8 @@ def stuck(
     if file is None:
         return []
     gpus = file.gpus or _gpus(_patch(environment, wanted) if wanted else None)
-    found = updates.failures(file, scaling.servers(environment, file, committed), gpus)
-    return [f"{environment_file.path(environment)}: {failure}" for failure in found]
+    problems = updates.failures(file, scaling.servers(environment, file, committed), gpus)
+    return [f"{environment_file.path(environment)}: {failure}" for failure in problems]
 
 
 def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:

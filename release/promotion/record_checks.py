@@ -53,11 +53,11 @@ def find(
     paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT, layout.PIPELINE))]
     there = context.records.at(commit)
     there.bring(paths)
-    found = {path: there.data(path) for path in paths}
+    contents = {path: there.data(path) for path in paths}
     problems = [
         f"{path} at {commit[:12]}: {'is missing' if data is None else 'is not what was signed'}"
         for path in wanted
-        if (data := found[path]) is None or digest.of_bytes(data) != wanted[path]
+        if (data := contents[path]) is None or digest.of_bytes(data) != wanted[path]
     ]
     if problems:
         todo = "sign the release of a record that is committed: `lockstep sign`"
@@ -72,7 +72,7 @@ def find(
         )
     called = f"{layout.PARAMS} at {commit[:12]}"
     recorded = ImageRecord(there.params(called), {})
-    lock = _whole(found, commit, there.document(called))
+    lock = _whole(contents, commit, there.document(called))
     if others := committed_code.differences(context.root, commit, recorded.params, lock, DEADLINE):
         todo = "commit the code, run `lockstep run`, and release that record"
         raise EvidenceRefused(others[0], todo, tuple(others[1:]))
@@ -218,9 +218,9 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
 
 def _compared(old: Params, new: Params) -> list[policies.Change]:
     """Changes of policy, without the sections promote and sealed."""
-    found = policies.changes(policies.of(old, None), policies.of(new, None))
+    changes = policies.changes(policies.of(old, None), policies.of(new, None))
     return [
-        change for change in found if change.path.partition(".")[0] not in ("promote", "sealed")
+        change for change in changes if change.path.partition(".")[0] not in ("promote", "sealed")
     ]
 
 
