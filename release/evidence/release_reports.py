@@ -40,8 +40,7 @@ def collect(
         *_other_content(record, image, serving),
         *_other_commit(root, image.commit),
     ]
-    if wrong:
-        raise EvidenceRefused(wrong[0], _VERIFY, tuple(wrong[1:]))
+    EvidenceRefused.raise_for(wrong, _VERIFY)
     return record, image, serving
 
 

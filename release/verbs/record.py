@@ -126,10 +126,8 @@ def _record(root: Path, head: str, target: str | None) -> _ProjectRecord:
     running_code.check(root, committed=True)
     if changed := committed_code.uncommitted_input(Git(root, DEADLINE)):
         raise EvidenceRefused(f"{changed}: is not what HEAD has, and a stage reads it", todo)
-    if others := committed_code.differences(
-        root, head, records.work_tree.params, records.work_tree.lock
-    ):
-        raise EvidenceRefused(others[0], todo, tuple(others[1:]))
+    tree = records.work_tree
+    EvidenceRefused.raise_for(committed_code.differences(root, head, tree.params, tree.lock), todo)
     kept = committed.record_files(records.work_tree)
     folder = commits.prefix(root)
     files = {folder / path: (root / path).read_bytes() for path in kept}
