@@ -48,7 +48,7 @@ class Stopping(Record):
 
 
 class Learning(Sparse):
-    """What one step of a training says, and its report of them all."""
+    """The figures of a training, or of one of its steps."""
 
     adapter: Digest
     rows: Count
