@@ -124,10 +124,7 @@ def _hold(params: Params, root: Path, evaluation: EvaluationReport) -> None:
         for what, measured, known in pairs
         if measured != known
     ]
-    if wrong:
-        raise EvidenceRefused(
-            wrong[0], "run `./lockstep run evaluate`, then calibrate", tuple(wrong[1:])
-        )
+    EvidenceRefused.raise_for(wrong, "run `./lockstep run evaluate`, then calibrate")
 
 
 def _telling(params: Params, runs: Sequence[NoiseRun]) -> list[str]:

@@ -95,12 +95,9 @@ def sealed(root: Path) -> Seal:
         for name in sorted(digests.keys() | seal.splits.keys())
         if digests.get(name) != seal.splits.get(name)
     ]
-    if differing:
-        raise EvidenceRefused(
-            differing[0],
-            "run `./lockstep run validate`: training needs splits that passed",
-            tuple(differing[1:]),
-        )
+    EvidenceRefused.raise_for(
+        differing, "run `./lockstep run validate`: training needs splits that passed"
+    )
     return seal
 
 

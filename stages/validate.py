@@ -180,11 +180,10 @@ def _as_prepared(root: Path, report: PrepareReport) -> dict[str, str]:
         for path in sorted((root / layout.SPLITS).iterdir())
         if path.name not in names
     ]
-    if wrong:
-        todo = (
-            "change the raw data or prepare.rules, not the splits, and run `./lockstep run prepare`"
-        )
-        raise EvidenceRefused(wrong[0], todo, tuple(wrong[1:]))
+    EvidenceRefused.raise_for(
+        wrong,
+        "change the raw data or prepare.rules, not the splits, and run `./lockstep run prepare`",
+    )
     return digests
 
 

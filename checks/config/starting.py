@@ -31,6 +31,11 @@ RULES = (
 # These kinds do not ask about the answers.
 _KEPT_GATES = ("data", "looks", "parity", "budget", "remembers")
 _ROOM = 2048  # Tokens that the base reads, with its examples.
+# Sections of params.yaml that protect the old model or its data.
+_PROTECTING = (
+    "prepare.personal_data", "data.sources", "data.contract", "validate.languages", "validate.semantic_duplicates",
+    "validate.preferences",
+)  # fmt: skip
 _LARGEST_MARGIN = 0.25
 _SLICE_MARGIN = 0.15
 
@@ -320,3 +325,14 @@ def _parts(text: str, indent: str) -> dict[str, str]:
     starts = [*re.finditer(rf"^{indent}(\w[\w-]*):", text, re.MULTILINE)]
     ends = [*(start.start() for start in starts[1:]), len(text)]
     return {start[1]: text[start.start() : end] for start, end in zip(starts, ends, strict=True)}
+
+
+def left_out(old: Params, new: Params) -> tuple[str, ...]:
+    """Return sections and gates that protect the old model or its data, and that the new params.yaml lacks."""
+    sections = [name for name in _PROTECTING if _value(old, name) and not _value(new, name)]
+    return (*sections, *(f"gates.{name}" for name in old.gates if name not in new.gates))
+
+
+def _value(params: Params, name: str) -> object:
+    section, field = name.split(".")
+    return getattr(getattr(params, {"validate": "validate_"}.get(section, section)), field)

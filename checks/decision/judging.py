@@ -101,13 +101,13 @@ def _with_worth(params: Params, gate: Gate, finding: Finding, evidence: Evidence
     update = {"suite": suite, "reason": f"{finding.reason} (suite {suite})"}
     if suite not in params.suites or not params.suites[suite].recomputed:
         known = report.suites.get(suite) if report else None
-        whose = f": {_whose(known)}" if known else ""
-        reason = f"{finding.reason} (witnessed{whose}, suite {suite})"
+        judges = f": {_judges(known)}" if known else ""
+        reason = f"{finding.reason} (witnessed{judges}, suite {suite})"
         update |= {"evidence": "witnessed", "reason": reason}
     return finding.model_copy(update=update)
 
 
-def _whose(result: SuiteResult) -> str:
+def _judges(result: SuiteResult) -> str:
     more = f" and {len(result.judges) - _NAMED} more" if len(result.judges) > _NAMED else ""
     who = f" by {', '.join(result.judges[:_NAMED])}{more}" if result.judges else ""
     return f"{HUMAN if result.compared else result.source}{who}"

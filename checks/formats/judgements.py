@@ -29,8 +29,8 @@ def problem(
             return f"{number}: row {judgement.sample!r} was not answered"
         shas = [sha for sha in (judgement.answer_sha, judgement.other_sha) if sha is not None]
         if strange := [sha for sha in shas if sha not in here]:
-            sha, whose = next(iter(here.items()))
-            difference = f"the judged answer is {strange[0][:19]}…, the {whose}'s is {sha[:19]}…"
+            sha, answerer = next(iter(here.items()))
+            difference = f"the judged answer is {strange[0][:19]}…, the {answerer}'s is {sha[:19]}…"
             return f"{number}: row {judgement.sample!r}: {difference}"
         # Several people may compare two answers; one answer has one judgement.
         once = (judgement.sample, *shas, *([judgement.judge] if judgement.other_sha else ()))

@@ -1,12 +1,13 @@
 """The reports of train and merge."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.formats.energy import Energy
 from checks.formats.report import Count, Fetched, Report, StageReport, TreePath
-from checks.records.record import CommitHash, Digest
+from checks.records.record import CommitHash, Consistent, Digest, problems
 from checks.records.rows import Record, Sparse
 from checks.storage import digest
 
@@ -23,7 +24,7 @@ class Quantised(Record):
     weights: Digest  # canonical JSON of QuantisedBase.tensors
 
 
-class QuantisedBase(Report):
+class QuantisedBase(Report, Consistent):
     """``quantization.json`` of an adapter that was trained on a quantised base: exactly what it was trained on.
 
     ``tensors``: the name of each quantised weight, and the digest of its codes and scales.
@@ -33,11 +34,10 @@ class QuantisedBase(Report):
     quantised: Quantised
     tensors: Annotated[dict[str, Digest], Field(min_length=1)]
 
-    @model_validator(mode="after")
-    def _weights_are_the_tensors(self) -> Self:
-        if self.quantised.weights != digest.of_json(self.tensors):
-            raise ValueError("quantised.weights is not the digest of tensors")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction. The first one refuses the value."""
+        is_another = self.quantised.weights != digest.of_json(self.tensors)
+        return problems((is_another, "quantised.weights is not the digest of tensors"))
 
 
 class Stopping(Record):
@@ -48,7 +48,7 @@ class Stopping(Record):
 
 
 class Learning(Sparse):
-    """What one step of a training says, and its report of them all."""
+    """The figures of a training, or of one of its steps."""
 
     adapter: Digest
     rows: Count

@@ -21,7 +21,7 @@ from checks.kinds.registry import Registry, Unfit, tag
 from checks.kinds.scorer import ScorerKind
 from checks.records.record import CommitHash
 from checks.records.rows import Row
-from checks.records.sections import Positive, Section, Strings
+from checks.records.sections import Positive, Section, Strings, problems
 
 OF_EVERY_ROW = frozenset({"prompt", "reference"})  # columns that rows have whatever the method is
 
@@ -95,8 +95,12 @@ class Lora(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if self.init == "orthogonal" and self.r % 2:
-            yield f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}"
+        return problems(
+            (
+                self.init == "orthogonal" and self.r % 2,
+                f"r: {self.r} is odd, and init orthogonal needs an even rank|use {self.r + 1}",
+            )
+        )
 
 
 class Full(Section):
@@ -308,75 +312,105 @@ class Train(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if (self.epochs is None) == (self.max_steps is None):
-            yield "epochs and max_steps must be one number and one null|set exactly one of them"
+        lora, full, shard, method = self.lora, self.full, self.shard, repr(self.method)
         lowest = self.min_learning_rate
-        if (self.schedule == "cosine_with_min_lr") != (lowest is not None):
-            yield (
-                f"schedule is {self.schedule} and min_learning_rate is {'null' if lowest is None else lowest}|"
-                "write min_learning_rate with schedule: cosine_with_min_lr, and with no other one"
-            )
-        if lowest is not None and lowest >= self.learning_rate:
-            yield (
-                f"min_learning_rate: {lowest:g} is not below learning_rate {self.learning_rate:g}|"
-                f"set it to {self.learning_rate / 10:g}, say"
-            )
-        if self.packing and not self.packable:
-            yield (
-                f"packing: train.method {self.method!r} does not offer it: that takes a loss of each row by itself|"
-                "use false, or write it for train.method sft alone"
-            )
-        if self.packing and self.neftune_alpha is not None:
-            yield (
-                "packing: neftune_alpha makes its noise smaller the longer a sequence is, whatever its rows are|"
-                "use false, or neftune_alpha: null"
-            )
-        if self.packing and self.shard:
-            yield f"packing: shard {self.shard} is not offered with it, it was never tried|use false"
-        if (self.lora is None) == (self.full is None):
-            what = "neither lora nor full is" if self.lora is None else "lora and full are both"
-            yield f"{what} written|write lora for an adapter, or full for the base's own weights"
-        if self.full and not self.without_adapter:
-            yield (
-                f"full: train.method {self.method!r} needs an adapter: the model with its adapter switched off is what "
-                "it compares with|use lora, or train.method sft"
-            )
-        wholes = self.lora.modules_to_save if self.lora else ()
-        never = {"full": self.full, "shard": self.shard, "lora.modules_to_save": wholes}
-        if self.start and (written := [name for name, value in never.items() if value]):
-            yield f"start: is not offered with {' and '.join(written)}|write start: null"
-        if self.full and self.quantization:
-            yield "full: weights in 4 bits cannot be trained|remove quantization, or use lora"
-        if self.full and self.shard:
-            yield (
-                f"full: shard {self.shard} is not offered with it, it was never tried|use null, or lora"
-            )
-        if self.quantization and self.precision == "fp16":
-            yield "precision: fp16 is not offered with a 4-bit base|use bf16 or fp32"
-        if self.quantization and self.lora and self.lora.init == "orthogonal":
-            yield (
-                "lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian"
-            )
-        if self.shard and self.devices == 1:
-            yield f"shard: {self.shard} divides the base among devices, and devices is 1|use null"
-        if self.shard and self.optimizer != "adamw_torch":
-            yield (
-                f"shard: {self.shard} is not offered with optimizer {self.optimizer}|use adamw_torch"
-            )
-        if self.shard and self.lora and self.lora.modules_to_save:
-            yield (
-                f"shard: {self.shard} is not offered with lora.modules_to_save, it was never tried|use null"
-            )
-        if self.shard and self.kernels:
-            yield f"shard: {self.shard} is not offered with kernels, it was never tried|use null"
-        if self.shard and self.early_stopping:
-            yield (
-                f"shard: {self.shard} is not offered with early_stopping|use null for one of them"
-            )
-        if self.shard and self.unshardable:
-            yield (
-                f"shard: train.method {self.method!r} cannot use it: {self.unshardable}|use null"
-            )
+        wholes = lora.modules_to_save if lora else ()
+        never = {"full": full, "shard": shard, "lora.modules_to_save": wholes}
+        written = [name for name, value in never.items() if value] if self.start else []
+        return problems(
+            (
+                (self.epochs is None) == (self.max_steps is None),
+                "epochs and max_steps must be one number and one null|set exactly one of them",
+            ),
+            (
+                (self.schedule == "cosine_with_min_lr") != (lowest is not None),
+                (
+                    f"schedule is {self.schedule} and min_learning_rate is {'null' if lowest is None else lowest}|"
+                    "write min_learning_rate with schedule: cosine_with_min_lr, and with no other one"
+                ),
+            ),
+            (
+                (lowest or 0) >= self.learning_rate,
+                (
+                    f"min_learning_rate: {lowest or 0:g} is not below learning_rate {self.learning_rate:g}|"
+                    f"set it to {self.learning_rate / 10:g}, say"
+                ),
+            ),
+            (
+                self.packing and not self.packable,
+                (
+                    f"packing: train.method {method} does not offer it: that takes a loss of each row by itself|"
+                    "use false, or write it for train.method sft alone"
+                ),
+            ),
+            (
+                self.packing and self.neftune_alpha is not None,
+                (
+                    "packing: neftune_alpha makes its noise smaller the longer a sequence is, whatever its rows are|"
+                    "use false, or neftune_alpha: null"
+                ),
+            ),
+            (
+                self.packing and shard,
+                f"packing: shard {shard} is not offered with it, it was never tried|use false",
+            ),
+            (
+                not lora and not full,
+                "neither lora nor full is written|write lora for an adapter, or full for the base's own weights",
+            ),
+            (
+                lora and full,
+                "lora and full are both written|write lora for an adapter, or full for the base's own weights",
+            ),
+            (
+                full and not self.without_adapter,
+                (
+                    f"full: train.method {method} needs an adapter: the model with its adapter switched off is what "
+                    "it compares with|use lora, or train.method sft"
+                ),
+            ),
+            (written, f"start: is not offered with {' and '.join(written)}|write start: null"),
+            (
+                full and self.quantization,
+                "full: weights in 4 bits cannot be trained|remove quantization, or use lora",
+            ),
+            (
+                full and shard,
+                f"full: shard {shard} is not offered with it, it was never tried|use null, or lora",
+            ),
+            (
+                self.quantization and self.precision == "fp16",
+                "precision: fp16 is not offered with a 4-bit base|use bf16 or fp32",
+            ),
+            (
+                self.quantization and lora and lora.init == "orthogonal",
+                "lora.init: orthogonal cannot start beside 4-bit weights|use default or gaussian",
+            ),
+            (
+                shard and self.devices == 1,
+                f"shard: {shard} divides the base among devices, and devices is 1|use null",
+            ),
+            (
+                shard and self.optimizer != "adamw_torch",
+                f"shard: {shard} is not offered with optimizer {self.optimizer}|use adamw_torch",
+            ),
+            (
+                shard and wholes,
+                f"shard: {shard} is not offered with lora.modules_to_save, it was never tried|use null",
+            ),
+            (
+                shard and self.kernels,
+                f"shard: {shard} is not offered with kernels, it was never tried|use null",
+            ),
+            (
+                shard and self.early_stopping,
+                f"shard: {shard} is not offered with early_stopping|use null for one of them",
+            ),
+            (
+                shard and self.unshardable,
+                f"shard: train.method {method} cannot use it: {self.unshardable}|use null",
+            ),
+        )
 
     @field_validator("packing", mode="before")
     @classmethod
@@ -480,11 +514,16 @@ class NoDropout(Train):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         yield from super().contradictions()
-        if self.lora and self.lora.dropout:
-            yield (
-                f"lora.dropout is {self.lora.dropout:g}, and train.method {self.method!r} trains without dropout|"
-                "set train.lora.dropout to 0.0"
+        dropout = self.lora.dropout if self.lora else 0
+        yield from problems(
+            (
+                dropout,
+                (
+                    f"lora.dropout is {dropout:g}, and train.method {self.method!r} trains without dropout|"
+                    "set train.lora.dropout to 0.0"
+                ),
             )
+        )
 
 
 def _name(method: type[Train]) -> str:

@@ -4,6 +4,8 @@ A refusal is one line for a person: what was wrong (path, line, value), then the
 Codes 0 (done) and 1 (a bug: report it) are not refusals; 130 is an interrupt by the user.
 """
 
+from collections.abc import Iterable
+
 
 class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not a malfunction
     """Bad input, or evidence that does not hold. Carries the problem and the remedy.
@@ -24,6 +26,12 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not a malfunc
         self.what = what
         self.todo = todo
         self.others = others
+
+    @classmethod
+    def raise_for(cls, problems: Iterable[str], todo: str) -> None:
+        """Raise a refusal with every problem. Return if there is none."""
+        if lines := [*problems]:
+            raise cls(lines[0], todo, tuple(lines[1:]))
 
     def __reduce__(self) -> tuple[type["Refusal"], tuple[str, str, tuple[str, ...]]]:
         """How it travels from another process."""

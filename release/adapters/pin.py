@@ -65,9 +65,9 @@ def _options(hashes: Iterable[str]) -> str:
 
 def written(pin: Pin) -> str:
     """Return a new file."""
-    told = "# The version of Lockstep that ./lockstep sets up: `./lockstep upgrade` changes it.\n"
+    header = "# The version of Lockstep that ./lockstep sets up: `./lockstep upgrade` changes it.\n"
     lines = [pin.line(), *(package.line() for package in pin.packages)]
-    return told + "".join(f"{line}\n" for line in lines)
+    return header + "".join(f"{line}\n" for line in lines)
 
 
 def read(text: str) -> Pin:

@@ -1,10 +1,12 @@
 """The folder of a team in which `lockstep init` works: one that has a params.yaml, or one that gets all files."""
 
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.config import params_file
 from checks.config.params import Params
+from checks.formats.placeholder_cards import PLACEHOLDERS
 from checks.process import distribution
 from checks.process.errors import DataRefused, ParamsRefused
 from checks.storage import layout
@@ -32,6 +34,34 @@ class TeamFolder(NamedTuple):
     def is_example(self) -> bool:
         """Whether its params.yaml is about the example that comes with Lockstep."""
         return self.params.prepare.loader.kind == EXAMPLE
+
+    def example_cards(self) -> tuple[Path, ...]:
+        """Return the files for the cards that describe the example, by its tag, and that git has as they are."""
+        root, tag = self.root, f"tags: [{EXAMPLE}]".encode()
+        if not self.is_example or commits.resolve(root, "HEAD") is None:
+            return ()
+        there = [
+            card
+            for card in PLACEHOLDERS
+            if (root / card).is_file() and not (root / card).is_symlink()
+        ]
+        changed = commits.uncommitted(root, "HEAD", there)
+        return tuple(
+            card for card in there if card not in changed and tag in (root / card).read_bytes()
+        )
+
+    def remove_record(self) -> None:
+        """Remove dvc.lock, code.lock and the reports, but for the noise.
+
+        The stage gate needs that file, and asks to measure it again for another task.
+        """
+        for path in (layout.LOCK, layout.CODE_LOCK):
+            (self.root / path).unlink(missing_ok=True)
+        for report in (self.root / layout.REPORTS).glob("*"):
+            if report.is_dir():
+                shutil.rmtree(report)
+            elif report.name != layout.NOISE.name:
+                report.unlink()
 
     def path(self, address: str) -> str:
         """Return an address for stages that run elsewhere; one that is no path in the folder stays as it is."""

@@ -68,6 +68,17 @@ def _linked(path: Path) -> bytes:
     return distribution.linked(data.decode()).encode() if path.suffix in _YAML else data
 
 
+def names() -> list[str]:
+    """Return the names of the generated files, without their folders."""
+    return sorted({Path(name).name for name in generated("OWNER/lockstep@COMMIT")})
+
+
+def projects(top: Path) -> list[Path]:
+    """Return the folders of a repository that have a params.yaml: its top, and those of ``projects``."""
+    folders = [top, *sorted((top / PROJECTS).glob("*"))]
+    return [folder for folder in folders if (folder / layout.PARAMS).is_file()]
+
+
 def generated(workflows: str | None) -> dict[str, bytes]:
     """Return the files that an upgrade writes anew, by path.
 
@@ -244,11 +255,13 @@ def _top(folder: Path, data: Path) -> Path:
             f"{folder}: lies inside a git repository",
             f"run this at its top, in a folder {PROJECTS}/NAME there, or in a folder elsewhere",
         )
-    its = (
+    data_entry = (
         data.resolve().relative_to(folder).parts[0] if data.resolve().is_relative_to(folder) else ""
     )
     if others := sorted(
-        path.name for path in folder.iterdir() if path.name != its and not path.name.startswith(".")
+        path.name
+        for path in folder.iterdir()
+        if path.name != data_entry and not path.name.startswith(".")
     ):
         raise ParamsRefused(
             f"{folder}: is neither empty nor a git repository: {_listed(others)}",
@@ -292,10 +305,10 @@ def _check_free(top: Path, contents: Mapping[str, bytes]) -> None:
     if taken:
         raise _in_the_way(sorted(taken))
     if (top / ".git").exists():
-        said = Git(top, None).run(
+        answer = Git(top, None).run(
             "check-ignore", "--no-index", "-z", "--stdin", given="\0".join(contents).encode()
         )
-        if ignored := sorted(name for name in os.fsdecode(said.out).split("\0") if name):
+        if ignored := sorted(name for name in os.fsdecode(answer.out).split("\0") if name):
             raise ParamsRefused(
                 f"{top}: git ignores files of Lockstep: {_listed(ignored)}",
                 "change .gitignore, then run this again",

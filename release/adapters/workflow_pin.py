@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 from checks.process.errors import ParamsRefused, RemoteRefused
+from release.adapters import thin_files
 from release.adapters.git import Git
 
+_CALLED = re.compile(rb"uses: ([\w.-]+/[\w.-]+)/\.github/workflows/[\w.-]+@([0-9a-f]{40})")
 _NAMED = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<commit>[0-9a-f]{40}))?")
 # The git server must answer within this time.
 _SECONDS = 30
@@ -44,3 +46,33 @@ def of(name: str, version: str) -> str:
             f"push it there, as docs/how-to/upgrade.md says, or give --workflows {name}@COMMIT",
         )
     return f"{named['repository']}@{commits[-1]}"
+
+
+def chosen(top: Path, given: str | None, version: str, *, write: bool) -> str | None:
+    """Return the pin of the called workflows: what was given, or the version's tag where they are called from now.
+
+    Where nothing is written, and the git server does not answer, it is the pin of now.
+    """
+    current = called(top)
+    if given is None and current is None:
+        return None
+    try:
+        return of(given or str(current).partition("@")[0], version)
+    except RemoteRefused:
+        if write or current is None:
+            raise
+        return current
+
+
+def called(top: Path) -> str | None:
+    """Return where Lockstep's own workflows call, OWNER/NAME@COMMIT. Raises ParamsRefused for several repositories."""
+    names = [name for name in thin_files.templates() if name.startswith(".github/workflows/")]
+    contents = [(top / name).read_bytes() for name in names if (top / name).exists()]
+    calls = [match for data in contents for match in _CALLED.finditer(data)]
+    repositories = sorted({match[1].decode() for match in calls})
+    if len(repositories) > 1:
+        raise ParamsRefused(
+            f".github/workflows: call workflows of {' and '.join(repositories)}",
+            "give --workflows OWNER/lockstep, the one that all call from now on",
+        )
+    return f"{repositories[0]}@{calls[0][2].decode()}" if calls else None

@@ -51,18 +51,19 @@ def upgrade(
     After a pull request of Dependabot or Renovate that changes the pin alone: `./lockstep upgrade --files`.
     """
     from checks.process.errors import ParamsRefused
-    from release.adapters import workflow_pin
+    from release.adapters import thin_files, workflow_pin
     from release.verbs import upgrade as verb
 
     if version is not None and (check or only_files):
         raise click.UsageError(
             "VERSION excludes --check and --files: they are about the pinned version"
         )
-    unknown = [name for name in replace if Path(name).name not in verb.names()]
+    names = thin_files.names()
+    unknown = [name for name in replace if Path(name).name not in names]
     if unknown:
         raise ParamsRefused(
             f"--replace {unknown[0]}: is no generated file",
-            f"give one of {', '.join(verb.names())}",
+            f"give one of {', '.join(names)}",
         )
     if workflows:
         workflow_pin.check(workflows)
@@ -81,7 +82,6 @@ def _top(root: Path) -> Path:
     """Return the top of the repository, in which a launcher can be written."""
     from checks.process.errors import ParamsRefused
     from release.adapters import thin_files
-    from release.verbs import upgrade as verb
 
     top = thin_files.top_of(root)
     if top is None:
@@ -92,7 +92,7 @@ def _top(root: Path) -> Path:
             (top / "checks/process/distribution.py").is_file(), f"{top}: is Lockstep's own repository, or a copy of it",
             "docs/how-to/upgrade.md says how a copy moves over",
         ),
-        (not verb.projects(top), f"{top}: no folder has a params.yaml", "begin with `lockstep init FILE`"),
+        (not thin_files.projects(top), f"{top}: no folder has a params.yaml", "begin with `lockstep init FILE`"),
         (
             os.path.lexists(launcher) and (launcher.is_symlink() or not launcher.is_file()),
             f"{launcher}: is no regular file", "move it away: the launcher has this name",

@@ -200,14 +200,13 @@ def _signer(name: str, role: Role, what: str, repository: Repository) -> str:
         if (signer.identity, signer.caller, signer.issuer)
         == (wanted.identity, wanted.caller, wanted.issuer)
     ]
-    file, whose = f"{role}.yml", "this repository"
-    if wanted.commits:
-        whose = f"commit {wanted.commits[0][:12]}"
+    file = f"{role}.yml"
+    place = f"commit {wanted.commits[0][:12]}" if wanted.commits else "this repository"
     if own and not set(wanted.commits) <= set(own[0].commits):
         fix = f"add {wanted.commits[0]} to the commits of {own[0].name} in {layout.SIGNERS}"
         own = []
-    want(own, f"{names} may {what}, and {file} of {whose} may not", fix)
-    return f"{own[0].name} is {file} of {whose}"
+    want(own, f"{names} may {what}, and {file} of {place} may not", fix)
+    return f"{own[0].name} is {file} of {place}"
 
 
 LOCAL = (

@@ -38,7 +38,7 @@ class Released(NamedTuple):
 class Search(NamedTuple):
     """The artifacts that are attached to an image. ``others``: why each artifact that does not count does not."""
 
-    found: tuple[Released, ...]
+    releases: tuple[Released, ...]
     others: tuple[str, ...]
 
 
@@ -79,7 +79,8 @@ def search(store: Store, image: str, known: Signers) -> Search:
     A bundle of what the same signer has an envelope of is left out: it is there for other programs.
     Raises RegistryRefused as the store does.
     """
-    found, others, enveloped = dict[str, Released](), list[str](), set[tuple[str, bytes]]()
+    releases = dict[str, Released]()
+    others, enveloped = list[str](), set[tuple[str, bytes]]()
     for kind in TYPES:
         for one in attach.attached(store, image, kind, dsse.LARGEST, others.append):
             try:
@@ -92,8 +93,8 @@ def search(store: Store, image: str, known: Signers) -> Search:
                 if kind == ENVELOPE:
                     enveloped.add(stated)
                 if kind == ENVELOPE or stated not in enveloped:
-                    found[released.digest] = released
-    return Search(tuple(found.values()), tuple(others))
+                    releases[released.digest] = released
+    return Search(tuple(releases.values()), tuple(others))
 
 
 def _provenance(
@@ -138,18 +139,18 @@ def find(store: Store, image: str, known: Signers, evidence: str | None = None) 
 
     Raises EvidenceRefused if there is none or more than one, with the reason why each other does not count.
     """
-    found, others = search(store, image, known)
-    fitting = [one for one in found if evidence in (None, one.digest)]
-    where = f"{store.name}@{image}"
+    releases, others = search(store, image, known)
+    fitting = [one for one in releases if evidence in (None, one.digest)]
+    place = f"{store.name}@{image}"
     if not fitting:
         which = f" with the digest {evidence}" if evidence else ""
         raise EvidenceRefused(
-            f"{where}: no signed statement{which} holds" + (f": {others[0]}" if others else " or is there"),
+            f"{place}: no signed statement{which} holds" + (f": {others[0]}" if others else " or is there"),
             "sign the release: `lockstep sign`", others[1:],
         )  # fmt: skip
     if len({one.payload for one in fitting}) > 1:
         raise EvidenceRefused(
-            f"{where}: {len(fitting)} signed statements hold",
+            f"{place}: {len(fitting)} signed statements hold",
             "name one by its digest",
             tuple(f"{one.digest}, signed by {one.signer}" for one in fitting),
         )
@@ -210,8 +211,8 @@ def _present(store: Store, image: str, own: Signers) -> dict[bytes, bytes]:
     """Return what the same signer attached before: the attached bytes by what they state."""
     from release.evidence import sbom
 
-    found = search(store, image, own).found
-    present = {release.payload: release.envelope for release in found}
+    attached = search(store, image, own).releases
+    present = {release.payload: release.envelope for release in attached}
     for artifact in attach.attached(store, image, sigstore.BUNDLE, dsse.LARGEST):
         with contextlib.suppress(EvidenceRefused):
             verified = trust.verify(artifact.data, own, "release", "a bundle")

@@ -183,8 +183,7 @@ def _agree(
         for what, value in named
         if signed.get(what) != value
     ]
-    if others:
-        raise EvidenceRefused(others[0], "ask who signed it", tuple(others[1:]))
+    EvidenceRefused.raise_for(others, "ask who signed it")
 
 
 def _size(parity: ParityReport | None) -> str:

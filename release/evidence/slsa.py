@@ -22,8 +22,8 @@ def make(release: Statement, signer: Signer, pack: str) -> bytes:
 
     ``pack``: the digest of the ModelPack of its image.
     """
-    its = release.predicate
-    base = its.image.base
+    predicate = release.predicate
+    base = predicate.image.base
     return canonical_json(
         {
             "_type": STATEMENT,
@@ -36,27 +36,27 @@ def make(release: Statement, signer: Signer, pack: str) -> bytes:
                 "buildDefinition": {
                     "buildType": BUILD,
                     "externalParameters": {
-                        "commit": its.commit,
+                        "commit": predicate.commit,
                         "params": layout.PARAMS.as_posix(),
-                        "runtime": its.image.runtime,
+                        "runtime": predicate.image.runtime,
                         "base": base.name if base else None,
                     },
-                    "resolvedDependencies": _dependencies(its),
+                    "resolvedDependencies": _dependencies(predicate),
                 },
                 "runDetails": {
                     # A certified identity names the platform. A key proves only whose it is.
                     "builder": {
                         "id": signer.identity or f"{_BUILDER}{signer.name}",
-                        "version": {"lockstep": its.tool.removeprefix("lockstep ")},
+                        "version": {"lockstep": predicate.tool.removeprefix("lockstep ")},
                     },
                     "byproducts": [
-                        _tree(layout.ADAPTER.as_posix(), its.materials.adapter),
-                        _file(layout.VERDICT.as_posix(), its.materials.verdict),
+                        _tree(layout.ADAPTER.as_posix(), predicate.materials.adapter),
+                        _file(layout.VERDICT.as_posix(), predicate.materials.verdict),
                         *(
                             _file(path, value)
-                            for path, value in sorted(its.materials.reports.items())
+                            for path, value in sorted(predicate.materials.reports.items())
                         ),
-                        _file("sbom.cdx.json", its.sbom),
+                        _file("sbom.cdx.json", predicate.sbom),
                     ],
                 },
             },

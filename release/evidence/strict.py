@@ -44,12 +44,12 @@ class _TwiceError(ValueError):
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found:
+        if key in values:
             raise _TwiceError(key[:40])
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def _no_number(name: str) -> NoReturn:

@@ -57,24 +57,24 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
     it is not valid.
     """
     todo = f"add a signer to {layout.SIGNERS} (`lockstep keys new` prints the entry), and commit it there"
-    if commits.has_repository(root) and (found := commits.target(root, target))[1]:
-        name, commit = found
+    if commits.has_repository(root) and (resolved := commits.target(root, target))[1]:
+        name, commit = resolved
         assert commit is not None
-        where = f"{branch or name}:{layout.SIGNERS}"
+        place = f"{branch or name}:{layout.SIGNERS}"
         home = projects.policy_home(root, commit, layout.SIGNERS)
         data = commits.read(home, commit, layout.SIGNERS)
         if (root / layout.SIGNERS).is_file():
             todo = f"merge the branch that adds it here into {branch or name}: only there it counts"
     else:
-        where = str(layout.SIGNERS)
+        place = str(layout.SIGNERS)
         path = root / layout.SIGNERS
         data = path.read_bytes() if path.is_file() and not path.is_symlink() else None
     if data is None:
-        raise NoSigners(f"{where}: is missing, so nobody may sign", todo)
+        raise NoSigners(f"{place}: is missing, so nobody may sign", todo)
     try:
-        return signers.parse(data.decode(), where)
+        return signers.parse(data.decode(), place)
     except UnicodeDecodeError as error:
-        raise EvidenceRefused(f"{where}: is not UTF-8", todo) from error
+        raise EvidenceRefused(f"{place}: is not UTF-8", todo) from error
 
 
 def signers_or_why(root: Path) -> Signers | str:

@@ -81,18 +81,18 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
 
     Raises EvidenceRefused if it is missing, about another report, or not signed by a verifier.
     """
-    where, path = str(layout.SERVING_STATEMENT), root / layout.SERVING_STATEMENT
+    name, path = str(layout.SERVING_STATEMENT), root / layout.SERVING_STATEMENT
     try:
         data = path.read_bytes()
     except OSError as error:
         raise EvidenceRefused(
-            f"{layout.SERVING_REPORT}: is not signed by a verifier: {where}: {error.strerror or error}",
+            f"{layout.SERVING_REPORT}: is not signed by a verifier: {name}: {error.strerror or error}",
             _AGAIN,
         ) from error
-    _, stated = _signed(data, report, known, where)
-    if (found := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
+    _, stated = _signed(data, report, known, name)
+    if (report_digest := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
         raise EvidenceRefused(
-            f"{layout.SERVING_REPORT}: is {found}, {where} is about {stated.file}", _AGAIN
+            f"{layout.SERVING_REPORT}: is {report_digest}, {name} is about {stated.file}", _AGAIN
         )
     return data.decode()
 

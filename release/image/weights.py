@@ -142,8 +142,7 @@ def _holds(folder: Path, described: Mapping[str, FileDigest]) -> None:
             if sizes[path] != described[path].size
         ),
     ]
-    if problems:
-        raise EvidenceRefused(problems[0], _FIX, tuple(problems[1:]))
+    EvidenceRefused.raise_for(problems, _FIX)
 
 
 def _fits(path: str) -> None:

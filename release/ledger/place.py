@@ -217,6 +217,12 @@ def _refuse_older(place: Place, tip: str, known: str) -> None:
         )
 
 
+def same_change(git: Git, one: str, two: str) -> bool:
+    """Return whether two commits have the same tree and parents."""
+    options = ("--no-patch", "--format=%T %P", "--no-show-signature")
+    return git.line("show", *options, one) == git.line("show", *options, two)
+
+
 def has(git: Git, commit: str) -> bool:
     """Whether the commit is in this clone; a partial clone does not fetch it."""
     return (

@@ -129,11 +129,7 @@ def propose(where: Place, made: str, branch: str, tip: str = "") -> str:
         raise RemoteRefused(what, "do what the remote requires, then run it again")
     if now != made:
         place.bring(on_branch, now)
-        same = [
-            git.line("show", "--no-patch", "--format=%T %P", "--no-show-signature", commit)
-            for commit in (now, made)
-        ]
-        if same[0] != same[1]:
+        if not place.same_change(git, now, made):
             todo = f"merge or close its pull request, then: git push {redact(where.remote)} :{on_branch.ref}"
             what = f"{on_branch.shown}: {'was moved meanwhile' if tip else 'already exists with another change'}"
             raise RemoteRefused(what, "run it again" if tip else todo)

@@ -142,8 +142,8 @@ def _output(command: Sequence[str]) -> str:
 
 
 def _says(desired: Desired) -> str:
-    its = desired.pointer
-    return f"runs {its.version}, {its.image}" if its else "runs nothing"
+    pointer = desired.pointer
+    return f"runs {pointer.version}, {pointer.image}" if pointer else "runs nothing"
 
 
 def unfinished_in(objects: Sequence[Mapping[str, Any]], model: str) -> list[str]:

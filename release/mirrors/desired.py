@@ -115,46 +115,53 @@ def last_move(name: str, moves: tuple[Move, ...]) -> list[MirrorFinding]:
 
 def _environment(
     name: str,
-    found: Mapping[Path, bytes],
+    files: Mapping[Path, bytes],
     records: Records,
     monitoring: Callable[[], Sequence[edits.Files]],
 ) -> Desired:
     home = layout.ENVIRONMENTS / name
-    spaced = environment_file.namespace(name, found)
-    text = found.get(home / layout.POINTER)
+    spaced = environment_file.namespace(name, files)
+    text = files.get(home / layout.POINTER)
     if text is None:
         wanted = overlays.nothing(name)
-        there = any(home / overlays.FOLDER in path.parents for path in found)
+        there = any(home / overlays.FOLDER in path.parents for path in files)
         failures = [
             drift(name, "release", "nothing runs", failure)
-            for failure in overlays.check(name, found, wanted)
+            for failure in overlays.check(name, files, wanted)
             if there
         ]
         return Desired(name, None, None, wanted, spaced, tuple(failures))
     try:
-        its = pointer.parse(text, str(home / layout.POINTER))
+        released = pointer.parse(text, str(home / layout.POINTER))
     except EvidenceRefused as refused:
         return _unreadable(name, "pointer", refused)
     evidence_path = released_pointers.path(name)
     try:
-        envelope = released_pointers.envelope(found.get(evidence_path), its, str(evidence_path))
+        envelope = released_pointers.envelope(
+            files.get(evidence_path), released, str(evidence_path)
+        )
     except EvidenceRefused as refused:
         return Desired(
-            name, its, None, None, spaced, (drift(name, "evidence", its.evidence, refused.what),)
+            name,
+            released,
+            None,
+            None,
+            spaced,
+            (drift(name, "evidence", released.evidence, refused.what),),
         )
     built = envelope.statement.predicate.image
     try:
         wanted = overlays.render(
             name,
-            its,
+            released,
             built,
             lookup.at(records.root, built.commit, built.runtime),
-            records.at(its.commit).serve,
+            records.at(released.commit).serve,
         )
     except Refusal as refused:
         return Desired(
             name,
-            its,
+            released,
             envelope,
             None,
             spaced,
@@ -162,14 +169,14 @@ def _environment(
         )
     failures = [
         drift(name, "release", "as a promotion writes it", failure)
-        for failure in overlays.check(name, found, wanted)
+        for failure in overlays.check(name, files, wanted)
     ]
     failures += [
         drift(name, "overlay", "leaves the release as it is", failure)
-        for failure in edits.failures(name, found, wanted, monitoring)
-        if failure not in (edits.older(name, found), *edits.stuck(name, found, wanted))
+        for failure in edits.failures(name, files, wanted, monitoring)
+        if failure not in (edits.older(name, files), *edits.stuck(name, files, wanted))
     ]
-    return Desired(name, its, envelope, wanted, spaced, tuple(failures))
+    return Desired(name, released, envelope, wanted, spaced, tuple(failures))
 
 
 def _monitoring(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from checks.records.record import problems
 from checks.storage import layout, plain_yaml
 from release.overlay import gateway, overlays
 from release.overlay.fields import at, called, dicts
@@ -274,20 +275,29 @@ def _llm(
     """Check what an LLMInferenceService has beside its pod, and that no preset of KServe changes the pod."""
     spec = at(server, "spec")
     yield from _differences(model, spec.get("model"), "spec.model")
-    if more := sorted({key for key, value in at(spec, "model").items() if value} - model.keys()):
-        yield f"spec.model: the release sets no {', '.join(more)}"
-    if spec.get("storageInitializer") != {"enabled": False}:
-        yield f"spec.storageInitializer: is {spec.get('storageInitializer')!r}"
-    for key, value in spec.items():
-        if value and key not in _LLM_FIELDS:
-            yield f"spec.{key}: the release sets none"
+    more = sorted({key for key, value in at(spec, "model").items() if value} - model.keys())
     presets = [item for item in objects if item.get("kind") == "LLMInferenceServiceConfig"]
     names = [at(item, "metadata").get("name") for item in presets]
-    if _PRESET not in names:
-        yield f"LLMInferenceServiceConfig {_PRESET}: is missing: KServe adds its own to the pod"
-    for item in presets:
-        if at(item, "spec") not in _EMPTY_PRESETS:
-            yield f"{called(item)}: must be empty: KServe adds it to the pod"
+    initializer = spec.get("storageInitializer")
+    yield from problems(
+        (more, f"spec.model: the release sets no {', '.join(more)}"),
+        (initializer != {"enabled": False}, f"spec.storageInitializer: is {initializer!r}"),
+        *(
+            (value and key not in _LLM_FIELDS, f"spec.{key}: the release sets none")
+            for key, value in spec.items()
+        ),
+        (
+            _PRESET not in names,
+            f"LLMInferenceServiceConfig {_PRESET}: is missing: KServe adds its own to the pod",
+        ),
+        *(
+            (
+                at(item, "spec") not in _EMPTY_PRESETS,
+                f"{called(item)}: must be empty: KServe adds it to the pod",
+            )
+            for item in presets
+        ),
+    )
 
 
 def _paused(server: Mapping[str, Any], objects: Sequence[Mapping[str, Any]]) -> Iterator[str]:

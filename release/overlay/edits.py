@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.process.errors import ParamsRefused
+from checks.records.record import problems
 from checks.storage import digest, layout, plain_yaml
 from release.overlay import environment_file, kustomization, scaling, updates
 from release.overlay.environment_file import EnvironmentFile
@@ -83,8 +84,8 @@ def stuck(
     if file is None:
         return []
     gpus = file.gpus or _gpus(_patch(environment, wanted) if wanted else None)
-    found = updates.failures(file, scaling.servers(environment, file, committed), gpus)
-    return [f"{environment_file.path(environment)}: {failure}" for failure in found]
+    failing = updates.failures(file, scaling.servers(environment, file, committed), gpus)
+    return [f"{environment_file.path(environment)}: {failure}" for failure in failing]
 
 
 def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterator[str]:
@@ -152,16 +153,24 @@ def _release(file: EnvironmentFile, release: Mapping[str, Any] | None) -> Iterat
     if release is None:
         return
     (container,) = release["spec"]["template"]["spec"]["containers"]
-    if "image" not in container and file.server is None:
-        yield "server: weights come alone: name the server that they run in, as HOST/NAME@sha256:…"
-    if file.variant == "kserve-llm" and "{{" in str(container):
-        yield (
-            "variant: kserve-llm: the server's settings contain {{, which KServe reads as a template: "
-            "write another variant"
-        )
     gpus = _gpus(release)
-    if gpus and file.gpus not in (0, gpus):
-        yield f"gpus: is {file.gpus}, serve.shards is {gpus}: write `gpus: {gpus}`"
+    yield from problems(
+        (
+            "image" not in container and file.server is None,
+            "server: weights come alone: name the server that they run in, as HOST/NAME@sha256:…",
+        ),
+        (
+            file.variant == "kserve-llm" and "{{" in str(container),
+            (
+                "variant: kserve-llm: the server's settings contain {{, which KServe reads as a template: "
+                "write another variant"
+            ),
+        ),
+        (
+            gpus and file.gpus not in (0, gpus),
+            f"gpus: is {file.gpus}, serve.shards is {gpus}: write `gpus: {gpus}`",
+        ),
+    )
 
 
 def _patch(environment: str, wanted: Mapping[Path, bytes]) -> Any:

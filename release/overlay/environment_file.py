@@ -6,18 +6,18 @@ release sets: image, command, variables, volumes, ports and user of the server.
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, JsonValue, ValidationError
 from pydantic.alias_generators import to_camel
 
 from checks.config.release_params import INVALID_HOST
 from checks.process.errors import ParamsRefused
 from checks.process.text import redact
-from checks.records.sections import Section
+from checks.records.sections import Section, problems
 from checks.storage import files, layout, plain_yaml
 from release.overlay.overlays import ARCHITECTURE, GPU
 
@@ -75,11 +75,10 @@ class ContainerResources(Section):
     requests: dict[ResourceName, Quantity] = Field(default_factory=dict)
     limits: dict[ResourceName, Quantity] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _without_gpus(self) -> Self:
-        if GPU in self.requests or GPU in self.limits:
-            raise ValueError(f"{GPU}: write their number as `gpus`")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction. The first one refuses the value."""
+        has_gpus = GPU in self.requests or GPU in self.limits
+        return problems((has_gpus, f"{GPU}: write their number as `gpus`"))
 
 
 class PodPlacement(Section):
@@ -97,11 +96,12 @@ class PodPlacement(Section):
     image_pull_secrets: list[dict[Literal["name"], ObjectName]] = Field(default_factory=list)
     resource_claims: list[KubernetesObject] = Field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _without_architecture(self) -> Self:
-        if ARCHITECTURE in self.node_selector:
-            raise ValueError(f"{ARCHITECTURE}: a release sets it, from serve.platform")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction. The first one refuses the value."""
+        has_architecture = ARCHITECTURE in self.node_selector
+        return problems(
+            (has_architecture, f"{ARCHITECTURE}: a release sets it, from serve.platform")
+        )
 
     def fields(self) -> dict[str, Any]:
         """Return the fields that are set, by Kubernetes' names."""
@@ -119,20 +119,16 @@ class GatewayKnobs(Section):
     service_account: ObjectName | None = None
     egress: list[Port] = Field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _has_only_settings(self) -> Self:
-        """Refuse other variables: they could run other code in the gateway."""
-        for name in self.settings:
-            if not _GATEWAY_SETTING.fullmatch(name) and name not in _STORE_SETTINGS:
-                allowed = f"LOCKSTEP_GATEWAY_…, {', '.join(_STORE_SETTINGS)}"
-                raise ValueError(
-                    f"settings: {name[:60]}: is no setting of the gateway; allowed: {allowed}"
-                )
+    def contradictions(self) -> Iterator[str]:
+        """Yield each variable that is no setting: it could run other code in the gateway."""
+        allowed = f"LOCKSTEP_GATEWAY_…, {', '.join(_STORE_SETTINGS)}"
+        yield from (
+            f"settings: {name[:60]}: is no setting of the gateway; allowed: {allowed}"
+            for name in self.settings
+            if not _GATEWAY_SETTING.fullmatch(name) and name not in _STORE_SETTINGS
+        )
         if "LOCKSTEP_GATEWAY_ENVIRONMENT" in self.settings:
-            raise ValueError(
-                "settings: LOCKSTEP_GATEWAY_ENVIRONMENT is the environment's name, or that of `canary_of`"
-            )
-        return self
+            yield "settings: LOCKSTEP_GATEWAY_ENVIRONMENT is the environment's name, or that of `canary_of`"
 
 
 class GatewayListener(Section):
@@ -198,33 +194,34 @@ class EnvironmentFile(Section):
         knobs = {"gateway": self.gateway, "exposure": self.route, "canary": self.canary_of}
         return [name for name, knob in knobs.items() if knob is not None]
 
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        if self.namespace.startswith("kube-"):
-            raise ValueError(
-                f"namespace: {self.namespace!r}: name one that is this environment's own"
-            )
-        if self.gateway is None and (self.route or self.canary_of or self.monitoring):
-            raise ValueError(
-                "route, canary_of and monitoring need a gateway: add the section `gateway`"
-            )
-        if (
-            self.route is not None
-            and self.gateway is not None
-            and _KEYS not in self.gateway.settings
-        ):
-            raise ValueError(
-                f"route: everyone who knows the host could ask: set {_KEYS}: /etc/lockstep/keys"
-            )
-        if self.variant in ("kserve", "kserve-llm") and self.replicas is None:
-            raise ValueError("replicas: with KServe there is a number of servers: write it")
-        if self.variant == "kserve-llm" and self.update == "pause":
-            raise ValueError(
-                "update: pause: an LLMInferenceService cannot end all servers first: write `replace`"
-            )
-        if self.variant == "rollout" and self.update != "surge":
-            raise ValueError("update: a Rollout replaces its pods step by step: remove it")
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction. The first one refuses the value."""
+        return problems(
+            (
+                self.namespace.startswith("kube-"),
+                f"namespace: {self.namespace!r}: name one that is this environment's own",
+            ),
+            (
+                self.gateway is None and (self.route or self.canary_of or self.monitoring),
+                "route, canary_of and monitoring need a gateway: add the section `gateway`",
+            ),
+            (
+                self.route and self.gateway and _KEYS not in self.gateway.settings,
+                f"route: everyone who knows the host could ask: set {_KEYS}: /etc/lockstep/keys",
+            ),
+            (
+                self.variant in ("kserve", "kserve-llm") and self.replicas is None,
+                "replicas: with KServe there is a number of servers: write it",
+            ),
+            (
+                self.variant == "kserve-llm" and self.update == "pause",
+                "update: pause: an LLMInferenceService cannot end all servers first: write `replace`",
+            ),
+            (
+                self.variant == "rollout" and self.update != "surge",
+                "update: a Rollout replaces its pods step by step: remove it",
+            ),
+        )
 
 
 def path(environment: str) -> Path:

@@ -80,16 +80,16 @@ def render(
 def _release(
     environment: str, pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve
 ) -> dict[Path, bytes]:
-    where = _reference(pointer)
+    image = _reference(pointer)
     pod, container = _of_runtime(runtime, serve)
     if built.base is not None:
-        container["image"] = str(where)
+        container["image"] = str(image)
     else:
         container |= _mounting(runtime, serve, built.path, container["volumeMounts"])
         if built.server is not None:
             container["image"] = built.server
         pod["volumes"].append(
-            {"name": WEIGHTS, "image": {"reference": str(where), "pullPolicy": "IfNotPresent"}}
+            {"name": WEIGHTS, "image": {"reference": str(image), "pullPolicy": "IfNotPresent"}}
         )
     marks = {
         "labels": {
@@ -125,7 +125,7 @@ def _release(
             KSERVE_LLM: _kustomization(
                 resources=["../deployment"],
                 components=["../../../components/kserve-llm"],
-                patches=[_model(serve.name, where)],
+                patches=[_model(serve.name, image)],
             ),
         },
     )
@@ -227,12 +227,12 @@ def _agree(pointer: Pointer, built: ImageReport, runtime: Runtime, serve: Serve)
 def _reference(pointer: Pointer) -> reference.Reference:
     """The image by digest alone: beside a digest, a tag has no effect and can mislead."""
     try:
-        found = reference.parse(pointer.image)
+        image = reference.parse(pointer.image)
     except BuildRefused as refused:
         raise EvidenceRefused(
             f"image: {refused.what}", "promote again by HOST/NAME@sha256:…"
         ) from refused
-    return found._replace(tag=None)
+    return image._replace(tag=None)
 
 
 def rooms_of(runtime: Runtime) -> dict[str, str]:
@@ -279,13 +279,13 @@ def _user(runtime: Runtime) -> dict[str, Any]:
     """The security settings of the server's user; empty if the image decides it."""
     if runtime.user is None:
         return {}
-    found = _USER.fullmatch(runtime.user)
-    if found is None:
+    ids = _USER.fullmatch(runtime.user)
+    if ids is None:
         raise ParamsRefused(
             f"{runtime.name}: user: {runtime.user!r}: Kubernetes takes numbers",
             "write it as UID:GID",
         )
-    user, group = int(found[1]), found[2]
+    user, group = int(ids[1]), ids[2]
     return {
         **({"runAsNonRoot": True} if user else {}),
         "runAsUser": user,
@@ -298,17 +298,17 @@ def _mounting(
 ) -> dict[str, Any]:
     """The command and settings that start the runtime's own server image on mounted weights."""
     filled = runtimes.fill(runtime, serve, weights.mounted(path))
-    found: dict[str, Any] = {
+    container: dict[str, Any] = {
         "env": [
             {"name": name, "value": _literal(value)} for name, value in filled.environment.items()
         ],
         "volumeMounts": [*mounts, {"name": WEIGHTS, "mountPath": weights.VOLUME, "readOnly": True}],
     }
     if filled.entrypoint is not None:
-        found["command"] = [_literal(word) for word in filled.entrypoint]
+        container["command"] = [_literal(word) for word in filled.entrypoint]
     if filled.command:
-        found["args"] = [_literal(word) for word in filled.command]
-    return found
+        container["args"] = [_literal(word) for word in filled.command]
+    return container
 
 
 def _literal(text: str) -> str:

@@ -46,10 +46,10 @@ def servers(environment: str, file: EnvironmentFile, files: Mapping[Path, bytes 
     if file.replicas is not None:
         return Servers(file.replicas, file.replicas)
     try:
-        found = plain_yaml.load((files.get(scaled_object(environment)) or b"").decode())
+        scaler = plain_yaml.load((files.get(scaled_object(environment)) or b"").decode())
     except (yaml.YAMLError, ValueError):
-        found = None  # ``edits`` refuses the file.
-    bounds = at({"object": found}, "object", "spec")
+        scaler = None  # ``edits`` refuses the file.
+    bounds = at({"object": scaler}, "object", "spec")
     fewest, most = bounds.get("minReplicaCount"), bounds.get("maxReplicaCount")
     if isinstance(fewest, int) and isinstance(most, int):
         return Servers(fewest, most)

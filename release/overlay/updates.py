@@ -1,4 +1,4 @@
-"""What an update of the servers takes: GPUs at a time, and seconds in which none answers. Pure functions."""
+"""Computes how many GPUs an update of the servers needs, and for how long no server answers. Pure functions."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -80,9 +80,9 @@ def deciding(
     Raises EvidenceRefused, too, if HEAD has another pin or other code than the target branch (``earlier``: than it has
     or had, see ``running_code.check_target``).
     """
-    found = find(root, target, stale=stale)
-    running_code.check_target(root, found.target, found.trunk, earlier=earlier)
-    return found
+    context = find(root, target, stale=stale)
+    running_code.check_target(root, context.target, context.trunk, earlier=earlier)
+    return context
 
 
 def check_signing(root: Path, target: str | None = None) -> None:
@@ -97,13 +97,13 @@ def check_signing(root: Path, target: str | None = None) -> None:
 
 def whoami(root: Path) -> str:
     """The name and address that git commits with. Raises PromotionRefused if git has none."""
-    said = Git(root, DEADLINE).run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
-    if said.code != 0:
+    answer = Git(root, DEADLINE).run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
+    if answer.code != 0:
         raise PromotionRefused(
             "git does not know who commits",
             'git config user.name "NAME" && git config user.email ADDRESS',
         )
-    return redact(said.out.decode(errors="replace").rpartition(">")[0] + ">", 200)
+    return redact(answer.out.decode(errors="replace").rpartition(">")[0] + ">", 200)
 
 
 def subject(root: Path, commit: str) -> str:
@@ -130,11 +130,11 @@ def _branch(root: Path, name: str) -> str:
         if full.startswith("refs/remotes/"):
             remotes = git.line("remote").split("\n")
             short = full.removeprefix("refs/remotes/")
-            found = max(
+            remote = max(
                 (one for one in remotes if short.startswith(f"{one}/")), key=len, default=""
             )
-            if found:
-                return short.removeprefix(f"{found}/")
+            if remote:
+                return short.removeprefix(f"{remote}/")
     raise EvidenceRefused(
         f"{redact(name, 100)}: is not a branch", "name the target branch, such as main"
     )

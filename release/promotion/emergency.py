@@ -258,7 +258,7 @@ def _release(context: PromotionContext, image: Reference) -> Release:
     """Return the signed release. All statements about an image are about one verdict, which the image names."""
     assert image.digest is not None
     store = image_checks.open_place(context.root, image)
-    statements = attached_statements.search(store, image.digest, context.signers).found
+    statements = attached_statements.search(store, image.digest, context.signers).releases
     if not statements:
         raise EvidenceRefused(
             f"{store.name}@{image.digest}: no signed statement holds",

@@ -181,7 +181,5 @@ def stated(present: EnvironmentState, environment: str) -> Statement:
     Raises EvidenceRefused if it is missing or has another digest.
     """
     assert present.pointer is not None
-    where = released_pointers.path(environment)
-    return released_pointers.envelope(
-        present.files.get(where), present.pointer, str(where)
-    ).statement
+    path = released_pointers.path(environment)
+    return released_pointers.envelope(present.files.get(path), present.pointer, str(path)).statement

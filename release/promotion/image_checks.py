@@ -45,13 +45,13 @@ def there(store: Store, image: str) -> StoredImage:
 
     Raises RegistryRefused if a part is missing, EvidenceRefused if it is not an image.
     """
-    where = f"{store.name}@{image}"
-    found = documents.read(store.document(image), where)
-    if not isinstance(found, documents.Manifest):
+    place = f"{store.name}@{image}"
+    manifest = documents.read(store.document(image), place)
+    if not isinstance(manifest, documents.Manifest):
         raise EvidenceRefused(
-            f"{where}: is an index, not an image", "name the image of one platform"
+            f"{place}: is an index, not an image", "name the image of one platform"
         )
-    blobs = {layer.digest: layer.size for layer in found.layers}
+    blobs = {layer.digest: layer.size for layer in manifest.layers}
     lost, total = list[str](), sum(blobs.values())
     with (
         tqdm(
@@ -66,16 +66,16 @@ def there(store: Store, image: str) -> StoredImage:
             lost += [] if is_there else [blob]
     if lost:
         raise RegistryRefused(
-            f"{where}: layer {lost[0]} is missing or incomplete",
+            f"{place}: layer {lost[0]} is missing or incomplete",
             "push the image again",
-            tuple(f"{where}: layer {blob} is missing or incomplete" for blob in lost[1:]),
+            tuple(f"{place}: layer {blob} is missing or incomplete" for blob in lost[1:]),
         )
-    if found.config.size > documents.LARGEST_CONFIG:
+    if manifest.config.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(
-            f"{where}: its config has {found.config.size:,} bytes", "build the image again"
+            f"{place}: its config has {manifest.config.size:,} bytes", "build the image again"
         )
-    data = b"".join(store.blob(found.config.digest, found.config.size))
-    return StoredImage(store, found, documents.parse(data, f"{where}: config"))
+    data = b"".join(store.blob(manifest.config.digest, manifest.config.size))
+    return StoredImage(store, manifest, documents.parse(data, f"{place}: config"))
 
 
 def complete(case: Case, store: Store, result: CheckResult) -> None:
@@ -88,11 +88,11 @@ def complete(case: Case, store: Store, result: CheckResult) -> None:
 def composed(promotion: Promotion, result: CheckResult) -> None:
     """Check that the image is exactly the base, the layers of the weights and the configuration of this runtime."""
     root = promotion.context.root
-    found = promotion.image.get()
+    stored = promotion.image.get()
     release = promotion.release()
     recorded = promotion.recorded.get()
     report = release.image
-    layers = [(layer.digest, layer.size) for layer in found.manifest.layers]
+    layers = [(layer.digest, layer.size) for layer in stored.manifest.layers]
     wanted = [(layer.digest, layer.size) for layer in report.layers]
     below = report.base.layers if report.base else 0
     if layers[below : below + len(wanted)] != wanted or len(layers) < below + len(wanted):
@@ -107,13 +107,13 @@ def composed(promotion: Promotion, result: CheckResult) -> None:
         )
     if result.failures:
         return
-    base = _base(root, found, report, result)
+    base = _base(root, stored, report, result)
     if result.failures:
         return
     if base and [(layer.digest, layer.size) for layer in base.layers] != layers[:below]:
         result.fail(f"its lowest {below} layers are not those of {base.image.name}", _FIX)
         return
-    result.fail_each(_differences(root, found, release, recorded, base), _FIX)
+    result.fail_each(_differences(root, stored, release, recorded, base), _FIX)
 
 
 def _base(
@@ -208,11 +208,11 @@ def _fields(config: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
 def _apart(one: Any, other: Any) -> tuple[Any, Any]:
     """The items of only one of two lists, if they differ in more than order."""
     if isinstance(one, list) and isinstance(other, list):
-        found = (
-            [each for each in one if each not in other],
-            [each for each in other if each not in one],
+        apart = (
+            [item for item in one if item not in other],
+            [item for item in other if item not in one],
         )
-        return found if any(found) else (one, other)
+        return apart if any(apart) else (one, other)
     return one, other
 
 

@@ -80,10 +80,8 @@ def _of_files(planned: weights.Layer, signed: Layer, bar: "tqdm[Never]") -> str:
     hasher = hashlib.sha256()
     for block in _told(planned.tar.blocks(), bar):
         hasher.update(block)
-    found = f"sha256:{hasher.hexdigest()}"
-    return (
-        "" if (found, planned.size) == (signed.digest, signed.size) else f"its files give {found}"
-    )
+    made = f"sha256:{hasher.hexdigest()}"
+    return "" if (made, planned.size) == (signed.digest, signed.size) else f"its files give {made}"
 
 
 def _of_store(store: Store, planned: weights.Layer, signed: Layer, bar: "tqdm[Never]") -> str:

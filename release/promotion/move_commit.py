@@ -129,7 +129,7 @@ def empty(
         path
         for path in present.files
         if path in (home / layout.POINTER, home / layout.EVIDENCE)
-        or (path not in wanted and any(each in path.parents for each in ours))
+        or (path not in wanted and any(own in path.parents for own in ours))
     ]
     return _change(
         context,

@@ -135,17 +135,17 @@ def _evidence(promotion: Promotion, result: CheckResult) -> None:
     search = attached_statements.search(store, promotion.digest, promotion.context.signers)
     # The weights' signature has the same media type as a signed statement; it is not a failed statement.
     others = tuple(line for line in search.others if weights.PREDICATE not in line)
-    if not search.found:
+    if not search.releases:
         first = f": {others[0]}" if others else " or is there"
         raise EvidenceRefused(
             f"{store.name}@{promotion.digest}: no signed statement holds{first}",
             "sign the release: `lockstep sign`",
             others[1:],
         )
-    statement = _chosen(promotion, search.found)
+    statement = _chosen(promotion, search.releases)
     promotion.released.value = statement
     promotion.others = others
-    promotion.signed_by = _signers(statement, search.found)
+    promotion.signed_by = _signers(statement, search.releases)
     by = ", ".join(promotion.signed_by) if promotion.rule.signatures > 1 else statement.signer
     result.note = f"{statement.digest}, signed by {by}"
     _enough(promotion, result)

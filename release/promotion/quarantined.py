@@ -138,11 +138,11 @@ def counts(promote: Promote, signers: Signers) -> Counts:
 
         where = f"the release in commit {release.commit[:12]}"
         try:
-            found = trust.verify(
+            verified = trust.verify(
                 release.signed, signers, "approve", where, offline=True, at=release.at
             )
             images = [entry.image for entry in release.entries]
-            statement.parse_free(found.payload, images, release.parent, where)
+            statement.parse_free(verified.payload, images, release.parent, where)
         except (EvidenceRefused, MachineRefused) as refused:
             return refused.what
         return ""

@@ -53,37 +53,36 @@ def find(
     paths = [*dict.fromkeys((*wanted, layout.PARITY_REPORT, layout.PIPELINE))]
     there = context.records.at(commit)
     there.bring(paths)
-    found = {path: there.data(path) for path in paths}
+    contents = {path: there.data(path) for path in paths}
     problems = [
         f"{path} at {commit[:12]}: {'is missing' if data is None else 'is not what was signed'}"
         for path in wanted
-        if (data := found[path]) is None or digest.of_bytes(data) != wanted[path]
+        if (data := contents[path]) is None or digest.of_bytes(data) != wanted[path]
     ]
-    if problems:
-        todo = "sign the release of a record that is committed: `lockstep sign`"
-        raise EvidenceRefused(problems[0], todo, tuple(problems[1:]))
+    EvidenceRefused.raise_for(
+        problems, "sign the release of a record that is committed: `lockstep sign`"
+    )
     placeholder_cards.check(
         commits.read_many(context.root, commit, [*placeholder_cards.PLACEHOLDERS])
     )
     verdict = report(there, layout.VERDICT, Verdict)
-    if problems := plugins.differences(verdict.plugins):
-        raise EvidenceRefused(
-            problems[0], "install the packages that it was judged with", tuple(problems[1:])
-        )
+    EvidenceRefused.raise_for(
+        plugins.differences(verdict.plugins), "install the packages that it was judged with"
+    )
     called = f"{layout.PARAMS} at {commit[:12]}"
     recorded = ImageRecord(there.params(called), {})
-    lock = _whole(found, commit, there.document(called))
-    if others := committed_code.differences(context.root, commit, recorded.params, lock, DEADLINE):
-        todo = "commit the code, run `lockstep run`, and release that record"
-        raise EvidenceRefused(others[0], todo, tuple(others[1:]))
+    lock = _whole(contents, commit, there.document(called))
+    others = committed_code.differences(context.root, commit, recorded.params, lock, DEADLINE)
+    EvidenceRefused.raise_for(
+        others, "commit the code, run `lockstep run`, and release that record"
+    )
     if refused := verdict_refusal(verdict, excepted):
         raise refused
     parity = report(there, layout.PARITY_REPORT, ParityReport)
     described = {
         name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()
     }
-    if problems := [*_contradictions(release, verdict, described)]:
-        raise EvidenceRefused(problems[0], "ask who signed it", tuple(problems[1:]))
+    EvidenceRefused.raise_for(_contradictions(release, verdict, described), "ask who signed it")
     return recorded._replace(files=described)
 
 
@@ -101,12 +100,10 @@ def _whole(
         *pipeline_lock.incomplete(pipeline, lock, dict.fromkeys(pipeline_lock.READS, ())),
         *pipeline_lock.otherwise(said, lock),
     ]
-    if problems:
-        raise EvidenceRefused(
-            f"{problems[0]} ({at})",
-            "run `lockstep run`, commit that record, and release it",
-            tuple(f"{line} ({at})" for line in problems[1:]),
-        )
+    EvidenceRefused.raise_for(
+        (f"{line} ({at})" for line in problems),
+        "run `lockstep run`, commit that record, and release it",
+    )
     return lock
 
 
@@ -218,9 +215,9 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
 
 def _compared(old: Params, new: Params) -> list[policies.Change]:
     """Changes of policy, without the sections promote and sealed."""
-    found = policies.changes(policies.of(old, None), policies.of(new, None))
+    changes = policies.changes(policies.of(old, None), policies.of(new, None))
     return [
-        change for change in found if change.path.partition(".")[0] not in ("promote", "sealed")
+        change for change in changes if change.path.partition(".")[0] not in ("promote", "sealed")
     ]
 
 

@@ -70,22 +70,22 @@ def held_back(
     for what, todo in quarantined.contradictions(known):
         result.fail(what, todo)
     entries = known.entries
-    found = quarantine.find(entries, digest, model or "")
-    if found is None and image is not None:
-        found = quarantined.by_server(context, entries, image)
-    if found is None:
+    entry = quarantine.find(entries, digest, model or "")
+    if entry is None and image is not None:
+        entry = quarantined.by_server(context, entries, image)
+    if entry is None:
         result.note = (
             f"{len(entries)} in quarantine, not this one" if entries else "the quarantine is empty"
         )
         return
     what = f"the model {model}, in another image"
-    if found.image == digest:
+    if entry.image == digest:
         what = f"the image {digest}"
-    elif found.model is None:
+    elif entry.model is None:
         what += " with the same server"
     result.fail(
-        f"{what}: is in quarantine with {found.name}, by {found.by}: {found.why}",
-        f"`lockstep quarantine --release {found.name} --why …` when it may run again",
+        f"{what}: is in quarantine with {entry.name}, by {entry.by}: {entry.why}",
+        f"`lockstep quarantine --release {entry.name} --why …` when it may run again",
     )
 
 

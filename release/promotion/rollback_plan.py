@@ -111,8 +111,8 @@ def make(
     if running and target.pointer.digest == running.digest:
         return _planned(name, "already", present, running, None, notes, Change({}, ""))
     entry = _entry(promotion_context, running, target.pointer, why)
-    held = _added(known.entries, entry)
-    case = Rollback(promotion_context, name, present, target, given_why, known.entries, held)
+    entries = _added(known.entries, entry)
+    case = Rollback(promotion_context, name, present, target, given_why, known.entries, entries)
     checks = run_checks(case, ask)
     after = case.after.get()
     notes += _also(promotion_context, name, entry)
@@ -249,7 +249,7 @@ def _signed_since(rollback: Rollback, refused: EvidenceRefused) -> attached_stat
     pointer = rollback.target.pointer
     signers = rollback.context.signers
     try:
-        statements = attached_statements.search(rollback.store, pointer.digest, signers).found
+        statements = attached_statements.search(rollback.store, pointer.digest, signers).releases
     except (EvidenceRefused, RegistryRefused):
         statements = ()
     for statement in statements:

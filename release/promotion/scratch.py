@@ -86,8 +86,8 @@ def promoted(
 def arrived(there: PromotionContext, name: str, wanted: Pointer | None) -> PromotionContext:
     """The context after a move; checks that the scratch remote has the move."""
     tip = there.ledger.tip()
-    if (found := there.ledger.pointer(tip, name)) != wanted:
-        shown = found.version if found else "nothing"
+    if (pointer := there.ledger.pointer(tip, name)) != wanted:
+        shown = pointer.version if pointer else "nothing"
         raise EvidenceRefused(
             f"the drill: {name} runs {shown} after a move to {wanted.version if wanted else 'nothing'}",
             "report this as a bug",

@@ -38,16 +38,16 @@ class SealedLook(NamedTuple):
 def split(context: PromotionContext) -> Sealed:
     """The section sealed of the target branch. Raises ParamsRefused if it is invalid, EvidenceRefused for none."""
     called = f"{context.target}:{layout.PARAMS}"
-    found = (
+    section = (
         context.records.at(context.trunk)
         .sections(_Section, called, "fix it on the target branch")
         .sealed
     )
-    if found is None:
+    if section is None:
         raise EvidenceRefused(
             f"{called}: has no section sealed", "make a sealed split: docs/how-to/sealed.md"
         )
-    return found
+    return section
 
 
 def place(wanted: Sealed, model: str) -> Path:
@@ -65,13 +65,13 @@ def look(context: PromotionContext, wanted: Sealed, model: str) -> SealedLook | 
     data = context.ledger.read(context.tip, path)
     if data is None:
         return None
-    found = trust.verify(data, context.signers, "sealed", str(path))
-    looked = statement.parse_sealed_look(found.payload, model, str(path)).predicate
+    verified = trust.verify(data, context.signers, "sealed", str(path))
+    looked = statement.parse_sealed_look(verified.payload, model, str(path)).predicate
     if looked.split != f"sha256:{wanted.sha256}":
         raise EvidenceRefused(
             f"{path}: is about another sealed split", "take that file away, and ask again"
         )
-    return SealedLook(looked, found.signer) if looked.asked == asked(wanted) else None
+    return SealedLook(looked, verified.signer) if looked.asked == asked(wanted) else None
 
 
 def count(context: PromotionContext, wanted: Sealed) -> int:
@@ -94,25 +94,27 @@ def passed(context: PromotionContext, model: str, result: CheckResult) -> None:
     """Check that the split said of these weights that they pass what the target branch asks of it now."""
     wanted = split(context)
     number = count(context, wanted)
-    found = look(context, wanted, model)
+    sealed_look = look(context, wanted, model)
     result.note = f"{number} of {wanted.max_looks} looks used"
-    if found is None and number >= wanted.max_looks:
+    if sealed_look is None and number >= wanted.max_looks:
         result.fail(
             f"inconclusive: the sealed split was not asked about this model, and {result.note}",
             REFRESH,
         )
-    elif found is None:
+    elif sealed_look is None:
         result.fail(
             "the sealed split was not asked about this model",
             "`lockstep sealed ask`, where its key is, on the record",
         )
-    elif not found.looked.passed:
+    elif not sealed_look.looked.passed:
         result.fail(
-            f"the sealed split says that the model does not pass (signed by {found.signer})", ""
+            f"the sealed split says that the model does not pass (signed by {sealed_look.signer})",
+            "",
         )
     else:
+        number = sealed_look.looked.number
         result.note = (
-            f"passed by look {found.looked.number} of {wanted.max_looks}, signed by {found.signer}"
+            f"passed by look {number} of {wanted.max_looks}, signed by {sealed_look.signer}"
         )
 
 

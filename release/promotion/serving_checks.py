@@ -102,9 +102,9 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
 
 def _as_it_serves(image: ImageReport, environment: str) -> str:
     server = image.server or "the server that the environment names"
-    where = "in Docker" if image.base else f"in Docker, in {server}"
+    how = "in Docker" if image.base else f"in Docker, in {server}"
     return (
-        f"run `lockstep verify` {where}, then `lockstep sign`; or let the owners set "
+        f"run `lockstep verify` {how}, then `lockstep sign`; or let the owners set "
         f"promote.environments.{environment}.served_as_verified: false on the target branch"
     )
 

@@ -7,6 +7,7 @@ from checks.code import lock, modules
 from checks.code.modules import Code
 from checks.config.params import Params
 from checks.process import distribution
+from checks.process.text import redact
 from checks.storage import layout
 from release.adapters import commits, projects
 from release.adapters.git import Git
@@ -46,3 +47,13 @@ def _below(root: Path, commit: str, folders: Iterable[str], deadline: float | No
     return {
         path: content for path, content in zip(paths, contents, strict=True) if content is not None
     }
+
+
+def uncommitted_input(git: Git) -> str | None:
+    """Return the first path, printable, that stages read and that differs from HEAD; None if there is none."""
+    inputs = (*map(str, (layout.PARAMS, layout.PIPELINE, layout.KINDS)), "stages", "checks")
+    out = git.ask("status", "--porcelain", "-z", "--untracked-files=no", "--", *inputs).decode(
+        errors="replace"
+    )
+    first = out.partition("\0")[0]
+    return redact(first[3:], 100) if first else None

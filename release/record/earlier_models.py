@@ -52,7 +52,7 @@ class _Production(NamedTuple):
 
     releases: Sequence[Pointer]
     newest_at: str
-    held: Entries
+    quarantined: Entries
 
 
 class _Mean(BaseModel):
@@ -223,8 +223,8 @@ def _bests_before(records: Records, branch: TargetBranch, model: str) -> Iterato
 
 def _free(production: _Production) -> list[Pointer]:
     """The releases whose models are not in quarantine."""
-    held = {entry.model for entry in production.held}
-    return [release for release in production.releases if release.model not in held]
+    bad_models = {entry.model for entry in production.quarantined}
+    return [release for release in production.releases if release.model not in bad_models]
 
 
 def _highest(records: Records, releases: Iterable[Pointer]) -> Reference | None:

@@ -25,12 +25,12 @@ def compare(a: Side, b: Side) -> Comparison:
         *same_rows.metrics(a, b, paired, confidence),
         *same_samples.metrics(a, b, confidence),
     ]
-    differences = same_rows.corrected([each.difference for each in metrics])
+    differences = same_rows.corrected([metric.difference for metric in metrics])
     metrics = [
-        each.model_copy(update={"difference": d})
-        for each, d in zip(metrics, differences, strict=True)
+        metric.model_copy(update={"difference": difference})
+        for metric, difference in zip(metrics, differences, strict=True)
     ]
-    shown = [each.name for each in metrics if each.suite is None and each.difference]
+    shown = [metric.name for metric in metrics if metric.suite is None and metric.difference]
     parameters = list[Changed]()
     if a.document is not None and b.document is not None:
         parameters += details.differing(a.document, b.document)
@@ -38,7 +38,7 @@ def compare(a: Side, b: Side) -> Comparison:
     costs = tuple(making.costs(a, b, notes))
     facts = _facts(a), _facts(b)
     answers = tuple(same_rows.answers(paired, next(iter(shown), None))) if paired else ()
-    tally = Counter(each.right for each in answers)
+    tally = Counter(answer.right for answer in answers)
     for side in (a, b):
         if side.outdated:
             more = f" (and {len(side.outdated) - 1} more)" if len(side.outdated) > 1 else ""
@@ -52,7 +52,7 @@ def compare(a: Side, b: Side) -> Comparison:
             both=len(paired.new), only_a=paired.only_old, only_b=paired.only_new, other=paired.other
         ),
         metrics=tuple(metrics),
-        slices=tuple(each for name in shown if paired for each in same_rows.slices(paired, name, confidence)),
+        slices=tuple(part for name in shown if paired for part in same_rows.slices(paired, name, confidence)),
         parameters=tuple(parameters), data=data, same=same, cost=costs,
         tally={right: tally[right] for right in ORDER if tally[right]}, answers=answers,
         notes=tuple(dict.fromkeys((*notes, *a.notes, *b.notes))),

@@ -120,9 +120,9 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
         lines.append(
             (f"Answers: {_time(answering)}, {speed.examples_per_second:,.1f} a second{latency}", "")
         )
-    if facts.suites and (each := facts.suites.seconds):
-        shown = ", ".join(f"{name} {_time(suite)}" for name, suite in each.items())
-        lines.append((f"Suites: {_time(math.fsum(each.values()))} ({shown})", ""))
+    if facts.suites and (suite_seconds := facts.suites.seconds):
+        shown = ", ".join(f"{name} {_time(suite)}" for name, suite in suite_seconds.items())
+        lines.append((f"Suites: {_time(math.fsum(suite_seconds.values()))} ({shown})", ""))
     if used := energy.said(took.energy):
         lines.append((f"Energy of training: {used}", ""))
     if budget.gpu_hours and not took.device.startswith("cpu"):
@@ -144,14 +144,14 @@ def _unit(seconds: float) -> tuple[float, str]:
 
 
 def _time(seconds: float) -> str:
-    each, unit = _unit(seconds)
-    return f"{seconds / each:.1f}{unit}"
+    divisor, unit = _unit(seconds)
+    return f"{seconds / divisor:.1f}{unit}"
 
 
 def _times(span: Range) -> str:
     """A range in the unit of its middle, such as 3.9 min (2.6 to 5.8)."""
-    each, unit = _unit(span.middle)
-    return _span(span.times(1 / each), ",.1f", unit)
+    divisor, unit = _unit(span.middle)
+    return _span(span.times(1 / divisor), ",.1f", unit)
 
 
 def _span(span: Range, how: str, unit: str = "") -> str:

@@ -26,9 +26,9 @@ CONFIDENCE = 0.95
 
 
 class RunningServer(NamedTuple):
-    """What an environment runs, and how to start it here. ``shown``: the server of weights alone, else the image.
+    """The server that an environment runs, and how to start it here.
 
-    ``server_image``: as ``starting.started`` takes it.
+    ``shown``: the server of weights alone, else the image. ``server_image``: as ``starting.started`` takes it.
     """
 
     environment: str

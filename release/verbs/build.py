@@ -76,14 +76,12 @@ def write_down(root: Path, options: BuildOptions) -> Recipe:
     records = Records(root)
     record = passing(records, trusting=_NOT_HASHED)
     recipe = recipes.write_down(root, record, options)
-    if others := committed_code.differences(
-        root, recipe.about.commit, record.params, records.work_tree.lock
-    ):
-        raise EvidenceRefused(
-            others[0],
-            "commit the code, run `lockstep run`, and build from that record",
-            tuple(others[1:]),
-        )
+    EvidenceRefused.raise_for(
+        committed_code.differences(
+            root, recipe.about.commit, record.params, records.work_tree.lock
+        ),
+        "commit the code, run `lockstep run`, and build from that record",
+    )
     return recipe
 
 

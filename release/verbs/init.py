@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -10,13 +9,12 @@ from typing import Any, NamedTuple, TypeVar
 from pydantic import BaseModel, JsonValue
 
 from checks.config import params_edit, params_file, starting
-from checks.config.params import Params
 from checks.config.starting import Choice
 from checks.formats.placeholder_cards import PLACEHOLDERS
 from checks.formats.survey import SURVEY, Contents, Measured, Request
 from checks.process.errors import ParamsRefused
 from checks.storage import files, layout
-from release.adapters import commits, dvc, pin, team_folder, thin_files
+from release.adapters import dvc, pin, thin_files
 from release.adapters.team_folder import TeamFolder
 from release.overlay import edits, environment_file, kustomization
 
@@ -26,11 +24,6 @@ _ENVIRONMENTS = ("staging", "production")
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
 # Tokens of a prompt. Longer ones need a person's decision about memory and the base.
 _LONGEST = 2048
-# Sections of params.yaml that protect the old model or its data.
-_PROTECTING = (
-    "prepare.personal_data", "data.sources", "data.contract", "validate.languages", "validate.semantic_duplicates",
-    "validate.preferences",
-)  # fmt: skip
 
 
 class Begun(NamedTuple):
@@ -99,29 +92,9 @@ def begin(
         chosen |= {f"gates.{name}.most": choice.looks for name in looks_gates}
     text = params_edit.with_values(text, chosen)
     needed = starting.rows_needed(margin, shares)
-    cards = tuple(PLACEHOLDERS) if folder.plan else cards_of_example(folder)
-    return Begun(text, choice, measured, needed, left_out(params, params_file.parse(text)), cards)
-
-
-def cards_of_example(folder: TeamFolder) -> tuple[Path, ...]:
-    """Return the files for the cards that describe the example, by its tag, and that git has as they are."""
-    root = folder.root
-    tag = f"tags: [{team_folder.EXAMPLE}]".encode()
-    if not folder.is_example or commits.resolve(root, "HEAD") is None:
-        return ()
-    there = [
-        card for card in PLACEHOLDERS if (root / card).is_file() and not (root / card).is_symlink()
-    ]
-    changed = commits.uncommitted(root, "HEAD", there)
-    return tuple(
-        card for card in there if card not in changed and tag in (root / card).read_bytes()
-    )
-
-
-def left_out(old: Params, new: Params) -> tuple[str, ...]:
-    """Return sections and gates that protect the old model or its data, and that the new params.yaml lacks."""
-    sections = [name for name in _PROTECTING if _section(old, name) and not _section(new, name)]
-    return (*sections, *(f"gates.{name}" for name in old.gates if name not in new.gates))
+    cards = tuple(PLACEHOLDERS) if folder.plan else folder.example_cards()
+    left_out = starting.left_out(params, params_file.parse(text))
+    return Begun(text, choice, measured, needed, left_out, cards)
 
 
 class Written(NamedTuple):
@@ -147,14 +120,7 @@ def write(folder: TeamFolder, begun: Begun) -> Written:
         return Written(thin_files.install(folder.plan, named), removed_record=False)
     root = folder.root
     if folder.is_example:  # first: if this command is killed here, the next one does the rest
-        (root / layout.LOCK).unlink(missing_ok=True)
-        (root / layout.CODE_LOCK).unlink(missing_ok=True)
-        for path in (root / layout.REPORTS).glob("*"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            # The noise stays: the stage gate needs the file, and asks to measure it again for another task.
-            elif path.name != layout.NOISE.name:
-                path.unlink()
+        folder.remove_record()
     for card in begun.cards:
         files.write_text(root / card, PLACEHOLDERS[card])
     files.write_text(root / layout.PARAMS, begun.text)
@@ -182,8 +148,3 @@ def _survey(folder: TeamFolder, contents: type[M], *arguments: str) -> M:
         files.write_text(aside / layout.PARAMS, folder.old)
         dvc.python(aside, ["-m", "stages.survey", *arguments], "the look at the data", aside=True)
         return files.read_json(aside / SURVEY, contents)
-
-
-def _section(params: Params, name: str) -> object:
-    section, field = name.split(".")
-    return getattr(getattr(params, {"validate": "validate_"}.get(section, section)), field)

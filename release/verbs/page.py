@@ -37,12 +37,12 @@ def page(root: Path, folder: Path, name: str | None = None, *, attached: bool = 
     ``attached``: also attach the page of ``name`` to its image. Raises as ``gathering.gather``, MachineRefused if
     ``folder`` cannot be written, and RegistryRefused if the image is not in its store or the store takes nothing.
     """
-    found = gathering.gather(root, name)
-    written = tuple(write(folder, found))
+    site = gathering.gather(root, name)
+    written = tuple(write(folder, site))
     return Pages(
-        found,
+        site,
         written,
-        _attach(root, found.pages[0], found.tip, written[0].read_bytes()) if attached else None,
+        _attach(root, site.pages[0], site.tip, written[0].read_bytes()) if attached else None,
     )
 
 

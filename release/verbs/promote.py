@@ -90,10 +90,9 @@ def promote(
         )
     case = Promotion(promotion_context, name, chosen, why, version, bump, emergency)
     checks = promote_checks.run(case)
-    after = case.after.value
     notes = promote_checks.notes(case)
     result = Promoted(
-        environment=name, done="planned", before=case.present.pointer, after=after, commit=None,
+        environment=name, done="planned", before=case.present.pointer, after=case.after.value, commit=None,
         tags=tuple(tag.name for tag in case.change.tags), checks=checks, notes=tuple(notes), url=None,
         diff=move_commit.diff(case.present.files, case.change.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
@@ -107,13 +106,11 @@ def promote(
         done: dict[str, object] = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
     else:
         commit, late = move_commit.commit(promotion_context, case.change)
-        notes += late
-        notes += update.after_move(
+        notes += [*late, *update.after_move(
             promotion_context.records, promotion_context.target, promotion_context.trunk, name, pointer,
             case.released.get().statement,
-        )  # fmt: skip
-        tags = promotion_context.made(case.change)
-        done = {"done": "moved", "commit": commit, "tags": tags}
+        )]  # fmt: skip
+        done = {"done": "moved", "commit": commit, "tags": promotion_context.made(case.change)}
     done |= {"notes": tuple(notes), "seconds": time.perf_counter() - began}
     return result.model_copy(update=done)
 
@@ -139,16 +136,15 @@ def _again(
     made, notes = edit_checks.repaired(promotion_context, name, present, runs)
     done: Literal["planned", "repaired", "already"] = "repaired" if notes else "already"
     commit = promotion_context.tip
-    if dry_run:
-        done = "planned"
-    else:
+    if not dry_run:
         commit = promotion_context.ledger.commit(commit, made)
         notes += promotion_context.ledger.untagged
         notes += update.after_move(
             promotion_context.records, promotion_context.target, promotion_context.trunk, name, runs, statement
         )  # fmt: skip
     return Promoted(
-        environment=name, done=done, before=runs, after=runs, commit=commit, tags=promotion_context.made(made),
+        environment=name, done="planned" if dry_run else done, before=runs, after=runs, commit=commit,
+        tags=promotion_context.made(made),
         checks=(), notes=tuple(notes), url=None, diff=move_commit.diff(present.files, made.files),
         seconds=time.perf_counter() - began,
     )  # fmt: skip

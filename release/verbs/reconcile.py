@@ -44,24 +44,24 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     """
     records, ledger, tip, environments = desired.read(root)
     params = records.work_tree.params
-    findings = [finding for state in environments.values() for finding in state.findings]
     standings = emergency.here(records, ledger, tip, params.promote)
-    findings += [
-        finding
-        for name, standing in standings.items()
-        for finding in desired.lapsed(name, standing.problem, standing.todo)
-    ]
     known_bad = quarantined.here(root, ledger, tip, params.promote)
-    findings += [
-        MirrorFinding(
-            where="environments", what="quarantine", git="entries that were not released", mirror=what,
-            severity="drift", todo=todo,
-        )
-        for what, todo in quarantined.contradictions(known_bad)
+    findings = [
+        *(finding for state in environments.values() for finding in state.findings),
+        *(
+            finding
+            for name, standing in standings.items()
+            for finding in desired.lapsed(name, standing.problem, standing.todo)
+        ),
+        *(
+            MirrorFinding(
+                where="environments", what="quarantine", git="entries that were not released", mirror=what,
+                severity="drift", todo=todo,
+            )
+            for what, todo in quarantined.contradictions(known_bad)
+        ),
+        *tags.check(ledger, tip, ledger.model_name(params.serve.name), params.promote.ordered, fix),
     ]  # fmt: skip
-    findings += tags.check(
-        ledger, tip, ledger.model_name(params.serve.name), params.promote.ordered, fix
-    )
     known = released_pointers.releases(ledger, tip, params.promote.ordered)
     skipped, store = [], mlflow.address(root, params)
     if mlflow.absent(store) and not fix:
@@ -118,12 +118,8 @@ def _mlflow(
         for name, state in environments.items()
         if state.pointer or not state.findings
     }
-    wanted = compare.WantedModel(
-        name=mlflow.model_name(root, params),
-        releases=tuple(releases),
-        aliases=mlflow.aliases(pointers),
-        whole=True,
-    )
+    name, aliases = mlflow.model_name(root, params), mlflow.aliases(pointers)
+    wanted = compare.WantedModel(name=name, releases=tuple(releases), aliases=aliases, whole=True)
     try:
         return mlflow.ask(store, wanted, fix, _MLFLOW)
     except MirrorUnavailable as silent:

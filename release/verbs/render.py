@@ -18,8 +18,7 @@ def render(root: Path, environment: str) -> list[Path]:
     file = environment_file.read(environment, {source: _data(root / source)})
     paths = [path for path in (root / layout.ENVIRONMENTS).rglob("*") if not path.is_dir()]
     committed = {path.relative_to(root): _data(path) for path in paths}
-    if stuck := edits.stuck(environment, committed):
-        raise ParamsRefused(stuck[0], f"see {environment_file.PAGE}", tuple(stuck[1:]))
+    ParamsRefused.raise_for(edits.stuck(environment, committed), f"see {environment_file.PAGE}")
     wanted = {source.with_name(kustomization.NAME): kustomization.render(environment, file)}
     wanted |= edits.shared_files(file)
     for folder, content in edits.shared_folders().items():

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from checks.process.errors import Contradicted, Refusal
+from checks.records.record import problems
 from checks.records.rows import Record
 from release.mirrors import desired, tags
 from release.mirrors.desired import Desired
@@ -18,10 +19,6 @@ from release.promotion.running import Next, Runs, Wait
 from release.review import environment_advice
 from release.review.advice import Advised
 from release.review.environment_advice import Situation
-
-_TODO = (
-    "see docs/reference/promotion.md for what each means, and `lockstep history` for who caused it"
-)
 
 
 class State(Record):
@@ -45,11 +42,9 @@ class State(Record):
     @property
     def wrong(self) -> list[str]:
         """Return the contradictions, one line each."""
-        lines = []
-        if self.runs and self.runs.quarantined is not None:
-            lines.append(f"in quarantine: {self.runs.quarantined}")
-        if self.runs and self.runs.doubt:
-            lines.append(self.runs.doubt)
+        quarantined = self.runs.quarantined if self.runs else None
+        doubt = self.runs.doubt if self.runs else ""
+        lines = problems((quarantined is not None, f"in quarantine: {quarantined}"), (doubt, doubt))
         return [*lines, *(f"{finding.what}: {finding.mirror}" for finding in self.drift)]
 
 
@@ -87,31 +82,30 @@ def status(root: Path) -> Status:
         rules = promote.environments[name]
         environment = environments[name]
         moves = ledger.moves(tip, name)
-        runs[name] = None
-        if environment.pointer and moves:
-            runs[name] = running.runs(
-                records, params, environment.pointer, environment.envelope, moves[0],
-                quarantine.entries, seen[name].otherwise,
-            )  # fmt: skip
-        before = runs[rules.after] if rules.after else None
+        runs[name] = running.runs(
+            records, params, environment.pointer, environment.envelope, moves[0],
+            quarantine.entries, seen[name].otherwise,
+        ) if environment.pointer and moves else None  # fmt: skip
         following = running.following(
-            records, rules, runs[name], before, seen[name].unfit, quarantine.entries
-        )
-        last = desired.last_move(name, moves)
+            records, rules, runs[name], runs.get(rules.after or ""), seen[name].unfit, quarantine.entries,
+        )  # fmt: skip
         standing = standings[name]
         lapsed = desired.lapsed(name, standing.problem, standing.todo)
+        last = desired.last_move(name, moves)
         drift = (*lapsed, *environment.findings, *seen[name].findings, *last)
-        state = _state(environment, runs[name], drift, following, rules.after, standing.exemption)
-        states.append(state)
+        states.append(
+            _state(environment, runs[name], drift, following, rules.after, standing.exemption)
+        )
     contradicting = quarantined.contradictions(quarantine)
     wrong = tuple(f"{what}; {todo}" for what, todo in contradicting)
     differing = tags.lines(ledger, tip, ledger.model_name(params.serve.name), promote.ordered)
     lines = [f"{state.environment}: {line}" for state in states for line in state.wrong]
-    advice = environment_advice.of_the_quarantine(contradicting)
     return Status(
         branch=ledger.shown, tip=tip, environments=tuple(states), quarantine=wrong, tags=tuple(differing),
         contradictions=(*lines, *wrong, *differing),
-        advice=(*advice, *environment_advice.of_the_tags(differing)),
+        advice=(
+            *environment_advice.of_the_quarantine(contradicting), *environment_advice.of_the_tags(differing)
+        ),
     )  # fmt: skip
 
 
@@ -149,8 +143,8 @@ def refusal(status: Status) -> Refusal | None:
     if not status.contradictions:
         return None
     count = len(status.contradictions)
-    plural = "s" * (count != 1)
+    counted = f"{count} contradiction{'s' * (count != 1)}"
     return Contradicted(
-        f"{status.branch}: {count} contradiction{plural}, the first: {status.contradictions[0]}",
-        _TODO,
+        f"{status.branch}: {counted}, the first: {status.contradictions[0]}",
+        "see docs/reference/promotion.md for what each means, and `lockstep history` for who caused it",
     )

@@ -4,7 +4,6 @@ The image runs in a container, as it ships; or a process of this machine serves 
 checked at its URL. The result is written to reports/serving.json, whatever it is.
 """
 
-import platform
 import time
 from contextlib import closing
 from pathlib import Path
@@ -16,10 +15,9 @@ from checks.storage import files, layout
 from release import runtimes
 from release.evidence import verification
 from release.evidence.trust import Signatory
-from release.overlay import named_server
 from release.promotion import compared_server, context
-from release.runtimes import Runtime, lookup
-from release.serving import against, dialects, examine
+from release.runtimes import Runtime
+from release.serving import against, chosen_server, examine
 from release.serving.against import RunningServer
 from release.serving.client import Client
 from release.serving.expected import Expected, expected
@@ -31,7 +29,6 @@ from release.serving.starting import LOG, NotStarted, started
 __all__ = ["LOG", "VerifyOptions", "refusal", "verify"]
 
 _NOT_EVALUATED = "the served model is not the one that was evaluated"
-_NVIDIA = Path("/dev/nvidiactl")  # The device of NVIDIA's driver.
 
 
 def verify(root: Path, options: VerifyOptions, signer: Signatory | None = None) -> ServingReport:
@@ -73,8 +70,8 @@ def refusal(report: ServingReport) -> Refusal | None:
 
 def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     record = expected(root, image=options.how == "container")
-    runtime = _choose_runtime(root, record, options)
-    server_image = _choose_server(root, record, options)
+    runtime = chosen_server.runtime(root, record, options)
+    server_image = chosen_server.server_image(root, record, options)
     running: RunningServer | None = None
     if options.against:
         running = compared_server.find(context.find(root), record, server_image, options)
@@ -104,7 +101,7 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
         probes=record.probes_digest,
         runtime=runtime.name,
         how=options.how,
-        device=_device(options),
+        device=chosen_server.device(options),
         checks=checks,
         load=load,
         throughput=throughput,
@@ -146,76 +143,6 @@ def _context(
         limit=params.evaluate.max_new_tokens,
         sampled=params.evaluate.decoding is not None,
         suites=record.suites,
-        gpus=_gpus(server, options),
+        gpus=chosen_server.gpus(server, options),
         sustained=any(rule.budget is not None for rule in params.promote.environments.values()),
-    )
-
-
-def _gpus(server: Server, options: VerifyOptions) -> tuple[str, ...] | None:
-    """The GPUs that serve, as ``checks.machine.meters`` takes them; empty: the CPU does. None: that is not known.
-
-    A running server and an engine in a virtual machine may be elsewhere. A process may use any GPU of this machine.
-    """
-    if options.how == "container" and server.isolated is not None:
-        return tuple(options.gpus.split(",")) if options.gpus else ()
-    return () if options.how == "process" and not _NVIDIA.exists() else None
-
-
-def _device(options: VerifyOptions) -> str:
-    """The device that it ran on, as far as it is known."""
-    if options.how == "url":
-        return "not known"
-    return f"GPU {options.gpus}" if options.gpus else f"CPU, {platform.machine()}"
-
-
-def _choose_runtime(root: Path, expected: Expected, options: VerifyOptions) -> Runtime:
-    """Return the runtime of the server. Raises ServingRefused if it cannot run, or cannot be compared."""
-    image = expected.image
-    name = options.runtime or (image.runtime if image else expected.params.serve.runtime)
-    runtime = lookup.at(root, image.commit, name) if image else lookup.here(root, name)
-    if options.how == "process" and runtime.package is None:
-        raise ServingRefused(
-            f"{runtime.name} runs in its image alone",
-            "verify the image, or serve with --runtime transformers",
-        )
-    # Such a server answers a request with tools otherwise than the offline model does.
-    asked = [
-        *(f"probe {probe.id}" for probe in expected.probes.probes if probe.tools),
-        *(f"row {row.id}" for row in expected.rows if row.tools),
-    ]
-    if asked and dialects.SPEECHES[runtime.dialect].raw is None:
-        raise ServingRefused(
-            f"{asked[0]} has tools, and {runtime.name} does not return such an answer as the model writes it",
-            "set serve.runtime to vllm, and build again",
-        )
-    return runtime
-
-
-def _choose_server(root: Path, expected: Expected, options: VerifyOptions) -> str | None:
-    """Return the server image, NAME@sha256:…, for an image with weights alone; None if none is needed.
-
-    Raises ServingRefused if it is needed and unknown, or named and not needed.
-    """
-    if options.how != "container" or expected.image is None or expected.image.base is not None:
-        if options.server is not None:
-            raise ServingRefused(
-                "a server's image is for weights alone, in a container", "leave --server out"
-            )
-        return None
-    if options.server is not None:
-        if not named_server.SERVER.fullmatch(options.server):
-            raise ServingRefused(
-                f"{options.server[:100]!r}: is not a server image with a digest",
-                "write NAME@sha256:…",
-            )
-        return options.server
-    if expected.image.server is not None:
-        return expected.image.server
-    named = named_server.of_all(root)
-    if len(named) == 1:
-        return named[0]
-    what = f"the environments name {len(named)} servers for them"
-    raise ServingRefused(
-        f"the image holds the weights and no server, and {what if named else 'no environment names one'}",
-        "name one in serve.server and build again, or by --server; or serve in a process by --runtime transformers",
     )

@@ -11,7 +11,6 @@ of threads and on the processor, without a cache of prompts, so an answer depend
 import functools
 import json
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -32,7 +31,6 @@ from stages.inference import llamacpp_worker, prompts, vllm, vllm_process
 
 LOG = layout.STATE / "llamacpp.log"
 _WORKER = ("-I", llamacpp_worker.__file__)
-_SECONDS_TO_SAY = 60
 # The types of keys and values, as the runtime llamacpp has them: llama.cpp computes with no bf16 of these.
 _CACHE = {"bf16": "GGML_TYPE_F16", "fp16": "GGML_TYPE_F16", "fp32": "GGML_TYPE_F32"}
 _MARGIN = 64  # Tokens by which the file's own template may make a prompt longer.
@@ -70,11 +68,10 @@ def hold_installed(root: Path, engine: LlamaCpp) -> str:
 
 @functools.cache
 def _version(python: str) -> str:
-    with suppress(OSError, subprocess.TimeoutExpired, ValidationError):
-        done = subprocess.run(
-            [python, *_WORKER, "about"],
-            stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_SECONDS_TO_SAY,
-        )  # fmt: skip
+    with suppress(MachineRefused, ValidationError):
+        done = workers.about(
+            [python, *_WORKER, "about"], os.environ, "evaluate.engine needs it", ""
+        )
         return About.model_validate_json(done.stdout).version
     return ""
 

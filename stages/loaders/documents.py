@@ -5,13 +5,15 @@ It is for a source of ``data.sources`` with ``splits: [train]``: docs/how-to/doc
 refused as by the loader ``table``.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.data.drafts import Draft
 from checks.kinds.loader import Loader
+from checks.records.sections import problems
 from stages.loaders import table
 
 
@@ -41,13 +43,14 @@ class Documents(Loader):
         ),
     ] = None
 
-    @model_validator(mode="after")
-    def _ids_are_of_tables(self) -> Self:
-        if self.id is not None and self.column is None:
-            raise ValueError(
-                "id: is a column of a table, and column is null|name the column of the text too"
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        return problems(
+            (
+                self.id is not None and self.column is None,
+                "id: is a column of a table, and column is null|name the column of the text too",
             )
-        return self
+        )
 
     def load(self, folder: Path) -> list[Draft]:
         """All documents, ordered by path and line."""

@@ -15,9 +15,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, Self
+from typing import Annotated, Any, BinaryIO, Literal
 
-from pydantic import Field, JsonValue, TypeAdapter, model_validator
+from pydantic import Field, JsonValue, TypeAdapter
 
 from checks.data.drafts import Draft
 from checks.kinds.loader import Loader
@@ -25,7 +25,7 @@ from checks.process import distribution
 from checks.process.errors import DataRefused, MachineRefused
 from checks.process.text import escape
 from checks.records.rows import Message, calls_in
-from checks.records.sections import Name, Section
+from checks.records.sections import Name, Section, problems
 from stages.loaders import _calls, _chats
 from stages.loaders._calls import Bad, as_text, cut, shown, unique
 
@@ -77,16 +77,19 @@ class Columns(Section):
         ),
     ] = None
 
-    @model_validator(mode="after")
-    def _one_shape(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
         pair = (self.prompt is not None, self.reference is not None)
-        if self.messages is not None and any(pair):
-            raise ValueError(
-                "has both messages and prompt/reference|keep messages, or prompt and reference"
-            )
-        if self.messages is None and not all(pair):
-            raise ValueError("lacks prompt or reference|name both columns, or the one of messages")
-        return self
+        return problems(
+            (
+                self.messages is not None and any(pair),
+                "has both messages and prompt/reference|keep messages, or prompt and reference",
+            ),
+            (
+                self.messages is None and not all(pair),
+                "lacks prompt or reference|name both columns, or the one of messages",
+            ),
+        )
 
 
 class Table(Loader):

@@ -5,8 +5,6 @@ Run: python -m stages.tools.compressor 0.14.0.1
 
 from pathlib import Path
 
-import click
-
 from checks.training.quantization import COMPRESSOR, COMPRESSOR_PYTHON
 from stages.tools import environments
 
@@ -21,11 +19,11 @@ def make(folder: Path, version: str) -> Path:
     return python
 
 
-@click.command()
-@click.argument("version")
-def main(version: str) -> None:
-    """Make .lockstep/compressor. VERSION: as merge.quantization.calibration.version in params.yaml."""
-    environments.run(lambda: make(COMPRESSOR, version))
+main = environments.command(
+    make,
+    COMPRESSOR,
+    "Make .lockstep/compressor. VERSION: as merge.quantization.calibration.version in params.yaml.",
+)
 
 
 if __name__ == "__main__":

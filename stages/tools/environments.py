@@ -47,10 +47,21 @@ def install(python: Path, *wanted: str) -> None:
         )
 
 
-def run(make: Callable[[], object]) -> None:
-    """Call ``make`` and print what it made; a refusal is one line and its exit code."""
-    try:
-        click.echo(make())
-    except Refusal as refusal:
-        click.echo("\n".join([str(refusal), *refusal.others]), err=True)
-        raise SystemExit(refusal.exit_code) from refusal
+def command(
+    make: Callable[..., Path], folder: Path, text: str, *options: click.Parameter
+) -> click.Command:
+    """Return the command that makes ``folder`` for a version, and prints the Python or folder that it made.
+
+    ``text``: its help. ``options``: further arguments of ``make``. A refusal is one line and its exit code.
+    """
+
+    def run(version: str, **chosen: object) -> None:
+        try:
+            click.echo(make(folder, version, **chosen))
+        except Refusal as refusal:
+            click.echo("\n".join([str(refusal), *refusal.others]), err=True)
+            raise SystemExit(refusal.exit_code) from refusal
+
+    return click.Command(
+        None, params=[click.Argument(["version"]), *options], callback=run, help=text
+    )

@@ -7,8 +7,6 @@ import shutil
 import sys
 from pathlib import Path
 
-import click
-
 from checks.training.exports import CONVERTER, CONVERTER_FOLDER, CONVERTER_VERSION
 from stages.tools import environments
 
@@ -27,11 +25,9 @@ def make(folder: Path, version: str) -> Path:
     return folder.absolute()
 
 
-@click.command()
-@click.argument("version")
-def main(version: str) -> None:
-    """Make .lockstep/gguf. VERSION: as converter of merge.export in params.yaml."""
-    environments.run(lambda: make(CONVERTER, version))
+main = environments.command(
+    make, CONVERTER, "Make .lockstep/gguf. VERSION: as converter of merge.export in params.yaml."
+)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,6 @@ Run: python -m stages.tools.llamacpp 2026.10.11549
 
 from pathlib import Path
 
-import click
-
 from checks.formats.engines import LLAMACPP, LLAMACPP_PYTHON
 from stages.tools import environments
 
@@ -29,11 +27,11 @@ def make(folder: Path, version: str) -> Path:
     return python
 
 
-@click.command()
-@click.argument("version")
-def main(version: str) -> None:
-    """Make .lockstep/llamacpp. VERSION: as evaluate.engine.version; the runtime names the one that was tested."""
-    environments.run(lambda: make(LLAMACPP, version))
+main = environments.command(
+    make,
+    LLAMACPP,
+    "Make .lockstep/llamacpp. VERSION: as evaluate.engine.version; the runtime names the one that was tested.",
+)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ Run: python -m stages.tools.lm_eval 0.4.13
 import sysconfig
 from pathlib import Path
 
-import click
-
 from checks.suites.lm_eval import ENVIRONMENT, PYTHON
 from stages.tools import environments
 
@@ -28,11 +26,9 @@ def make(root: Path, version: str) -> Path:
     return python
 
 
-@click.command()
-@click.argument("version")
-def main(version: str) -> None:
-    """Make .lockstep/lm-eval. VERSION: as suites.NAME.version in params.yaml."""
-    environments.run(lambda: make(Path(), version))
+main = environments.command(
+    make, Path(), "Make .lockstep/lm-eval. VERSION: as suites.NAME.version in params.yaml."
+)
 
 
 if __name__ == "__main__":

@@ -59,12 +59,12 @@ def _call_it_vllm(folder: Path, version: str) -> None:
     )
 
 
-@click.command()
-@click.argument("version")
-@click.option("--cpu", is_flag=True, help="For a CPU.")
-def main(version: str, cpu: bool) -> None:
-    """Make .lockstep/vllm. VERSION: as evaluate.engine.version in params.yaml."""
-    environments.run(lambda: make(ENVIRONMENT, version, cpu))
+main = environments.command(
+    make,
+    ENVIRONMENT,
+    "Make .lockstep/vllm. VERSION: as evaluate.engine.version in params.yaml.",
+    click.Option(["--cpu"], is_flag=True, help="For a CPU."),
+)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, NamedTuple, Self, TypeVar, get_args
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, get_args
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from checks.formats.training_reports import MergedFile
 from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
-from checks.records.record import Digest
+from checks.records.record import Consistent, Digest
 from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from stages.training.remote import Remote, Upload
@@ -60,7 +60,7 @@ _RANDOM = "rng_state.pth"  # The state of one process.
 _Sharded = Literal["optimizer.bin", "pytorch_model_fsdp.bin"]
 
 
-class Manifest(Record):
+class Manifest(Record, Consistent):
     """A complete checkpoint: its training, step and files.
 
     ``ranks``: the number of processes that train; ``sharded``: whether the base is divided among them.
@@ -75,13 +75,11 @@ class Manifest(Record):
     files: dict[Name | _OfRank | _Sharded, MergedFile]
     finished: bool = False
 
-    @model_validator(mode="after")
-    def _nothing_is_missing(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each missing file. The first one refuses the value."""
         needed = _FINISHED if self.finished else _names(self.ranks, self.sharded) - _OPTIONAL
         needed -= _ADAPTER if self.files.keys() & _OWN else _OWN
-        if missing := sorted(needed - self.files.keys()):
-            raise ValueError(f"names no {missing[0]}")
-        return self
+        return (f"names no {name}" for name in sorted(needed - self.files.keys()))
 
     @property
     def folder(self) -> str:

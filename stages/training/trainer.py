@@ -326,14 +326,14 @@ def lora_config(lora: Lora, model: PreTrainedModel) -> LoraConfig:
 def hold_shape(folder: Path, wanted: LoraConfig) -> None:
     """Raise TrainingRefused, with every difference, if the adapter in ``folder`` has another shape or scale."""
     then, now = _shape(LoraConfig.from_pretrained(folder)), _shape(wanted)
-    differing = [
+    differing = (
         f"train.lora.{name}: gives {now[name]}, and the adapter that training starts from has {value}"
         for name, value in then.items()
         if value != now[name]
-    ]
-    if differing:
-        remedy = "write what that adapter has, or start from the base: `lockstep start base`"
-        raise TrainingRefused(differing[0], remedy, tuple(differing[1:]))
+    )
+    TrainingRefused.raise_for(
+        differing, "write what that adapter has, or start from the base: `lockstep start base`"
+    )
 
 
 def _shape(config: LoraConfig) -> dict[str, str]:

@@ -38,14 +38,14 @@ def send(
     ``seen`` is told every byte once, however often it is sent. Raises RequestError when the registry does not take the
     blob, and BuildRefused when the bytes are not those that they should be. An unfinished upload is cancelled.
     """
-    tries, rejections, told = Tries(transport.patience), 0, 0
+    tries, rejections, reported = Tries(transport.patience), 0, 0
     uploads = transport.url(f"{name}/blobs/uploads/")
 
     def tell(position: int) -> None:
-        nonlocal told
-        if position > told:
-            before = told
-            told = position
+        nonlocal reported
+        if position > reported:
+            before = reported
+            reported = position
             seen(position - before)
 
     while True:

@@ -5,12 +5,12 @@ tokens are learned (``stages.training.windows``). With ``packing`` several windo
 another one.
 """
 
-from typing import Any, Literal, Self
-
-from pydantic import model_validator
+from collections.abc import Iterator
+from typing import Any, Literal
 
 from checks.kinds.method import Job, Train
 from checks.process.errors import TrainingRefused
+from checks.records.sections import problems
 
 
 class Cpt(Train):
@@ -22,14 +22,18 @@ class Cpt(Train):
 
     method: Literal["cpt"]
 
-    @model_validator(mode="after")
-    def _valid_has_no_documents(self) -> Self:
-        if self.early_stopping is not None:
-            raise ValueError(
-                "early_stopping: train.method 'cpt' learns from documents, and the valid split has none|"
-                "write early_stopping: null for it"
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        yield from super().contradictions()
+        yield from problems(
+            (
+                self.early_stopping is not None,
+                (
+                    "early_stopping: train.method 'cpt' learns from documents, and the valid split has none|"
+                    "write early_stopping: null for it"
+                ),
             )
-        return self
+        )
 
     def trainer(self, job: Job) -> Any:
         """TRL's trainer over windows of documents. Raises TrainingRefused where they do not fit the model."""

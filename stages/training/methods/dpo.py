@@ -6,11 +6,13 @@ model is loaded. ``rewards/...`` are these log-ratios times beta. Watch ``logps/
 margins rise, the model unlearns both answers.
 """
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.kinds.method import Job
+from checks.records.sections import problems
 from checks.training.preferences import Pairs
 
 Loss = Literal["sigmoid", "ipo", "hinge", "apo_zero", "apo_down", "sft"]
@@ -42,18 +44,23 @@ class Dpo(Pairs):
         Field(strict=False, description="one number for each loss; null: each counts once"),
     ]
 
-    @model_validator(mode="after")
-    def _losses_agree(self) -> Self:
-        if len(set(self.loss_type)) < len(self.loss_type) or self.loss_type == ("sft",):
-            raise ValueError(
-                f"loss_type is {', '.join(self.loss_type)}|name each loss once, and another one beside sft"
-            )
-        if self.loss_weights is not None and len(self.loss_weights) != len(self.loss_type):
-            raise ValueError(
-                f"loss_weights has {len(self.loss_weights)} numbers for {len(self.loss_type)} losses in loss_type|"
-                "write one number for each loss, or null"
-            )
-        return self
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        yield from super().contradictions()
+        losses, weights = self.loss_type, self.loss_weights or ()
+        yield from problems(
+            (
+                len(set(losses)) < len(losses) or losses == ("sft",),
+                f"loss_type is {', '.join(losses)}|name each loss once, and another one beside sft",
+            ),
+            (
+                self.loss_weights is not None and len(weights) != len(losses),
+                (
+                    f"loss_weights has {len(weights)} numbers for {len(losses)} losses in loss_type|"
+                    "write one number for each loss, or null"
+                ),
+            ),
+        )
 
     def trainer(self, job: Job) -> Any:
         """TRL's trainer over pairs. Raises TrainingRefused for a row that cannot be learned."""

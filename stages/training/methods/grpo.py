@@ -7,17 +7,18 @@ evaluation. So a gate that asks this scorer asks what training raised, and ``rep
 that never scores has nothing to start from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.evaluation import scoring
 from checks.kinds.method import Failure, Job, NoDropout
 from checks.kinds.scorer import Scorer, ScorerKind
 from checks.process.errors import TrainingRefused
 from checks.records.rows import Row
+from checks.records.sections import problems
 from checks.training.preferences import address
 
 
@@ -46,15 +47,19 @@ class Grpo(NoDropout):
         float, Field(ge=0, description="how much is lost by leaving the base; 0: nothing")
     ]
 
-    @model_validator(mode="after")
-    def _batches_hold_groups(self) -> Self:
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        yield from super().contradictions()
         size, group = self.batch_size, self.num_generations
-        if size % group:
-            raise ValueError(
-                f"batch_size {size} is no multiple of num_generations {group}, the answers of a group|"
-                f"set train.batch_size to {group * (1 + size // group)}"
+        yield from problems(
+            (
+                size % group,
+                (
+                    f"batch_size {size} is no multiple of num_generations {group}, the answers of a group|"
+                    f"set train.batch_size to {group * (1 + size // group)}"
+                ),
             )
-        return self
+        )
 
     def failure(self, points: Sequence[Mapping[str, float]]) -> tuple[Failure, str] | None:
         """No reward, where the answers to each prompt were rewarded alike. The loss is about 0, and tells nothing."""

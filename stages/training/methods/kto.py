@@ -6,13 +6,14 @@ reference model is the base with the adapter switched off. ``kl`` is the estimat
 """
 
 import random
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from checks.kinds.method import Job
 from checks.records.rows import Row
+from checks.records.sections import problems
 from checks.training.preferences import COMPLETION, LABEL, Judged, liked
 
 
@@ -40,14 +41,18 @@ class Kto(Judged):
         ),
     ]
 
-    @model_validator(mode="after")
-    def _a_batch_has_two(self) -> Self:
-        if self.batch_size < 2:
-            raise ValueError(
-                "batch_size is 1, and train.method 'kto' compares each answer with another one of its batch|"
-                "set train.batch_size to 2 or more"
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        yield from super().contradictions()
+        yield from problems(
+            (
+                self.batch_size < 2,
+                (
+                    "batch_size is 1, and train.method 'kto' compares each answer with another one of its batch|"
+                    "set train.batch_size to 2 or more"
+                ),
             )
-        return self
+        )
 
     def trainer(self, job: Job) -> Any:
         """TRL's trainer over judged answers. Raises TrainingRefused for a row that cannot be learned."""

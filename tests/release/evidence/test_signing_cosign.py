@@ -114,7 +114,7 @@ def test_cosign_3_finds_all_that_is_there_without_being_told_where(pushed: Pushe
 
 def test_lockstep_counts_an_envelope_and_its_bundle_once(pushed: Pushed) -> None:
     known = trust.known(pushed.root)
-    (found,) = attached_statements.search(pushed.place, pushed.image.image, known).found
+    (found,) = attached_statements.search(pushed.place, pushed.image.image, known).releases
     assert (found.envelope, found.digest) == (pushed.signed.envelope, pushed.signed.evidence)
 
 

@@ -408,10 +408,10 @@ def test_only_the_examples_text_for_the_cards_is_replaced(
     if committed:
         repository.commit(clone, "our card")
     place = TeamFolder(clone, None, "", params_file.load(clone / layout.PARAMS))
-    assert init_verb.cards_of_example(place) == (*([card_facts.MODEL] if replaced else []), card_facts.DATA)
+    assert place.example_cards() == (*([card_facts.MODEL] if replaced else []), card_facts.DATA)
     shutil.rmtree(clone / ".git")
     repository.git(clone, "init", "--quiet")
-    assert init_verb.cards_of_example(place) == (), "git has no commit"
+    assert place.example_cards() == (), "git has no commit"
 
 
 def test_what_protected_the_example_and_is_left_out_is_named() -> None:
@@ -419,11 +419,11 @@ def test_what_protected_the_example_and_is_left_out_is_named() -> None:
     before = params_file.parse(text)
     prepared = starting.prepare(CHOICE, "rows.jsonl", 60, (0.06, 0.25))
     after = params_file.parse(starting.written(text, before, CHOICE, prepared, MEASURED))
-    assert init_verb.left_out(before, after) == (
+    assert starting.left_out(before, after) == (
         "prepare.personal_data", "data.sources", "gates.rows_are_private", "gates.writes_commands",
         "gates.no_slice_falls_behind", "gates.no_slice_falls_behind_production", "gates.still_answers",
     )  # fmt: skip
-    assert init_verb.left_out(after, after) == ()
+    assert starting.left_out(after, after) == ()
 
 
 @pytest.mark.slow
