@@ -43,8 +43,9 @@ from checks.storage import digest, files, layout
 from checks.training.exports import Export
 from checks.training.quantization import Calibration, ExportQuantization
 from stages import entry
+from stages.inference import shipped_adapter
 from stages.threads import one_thread
-from stages.weights import calibrated, compressed, draft, export, generation, nf4, shipped_adapter
+from stages.weights import calibrated, compressed, draft, export, generation, nf4
 
 if TYPE_CHECKING:
     from stages.weights.parity import Agreement as Measured  # transformers: not needed to merge

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from checks.records import json_values
+from checks.formats import json_schema
 from checks.records.sections import Bound, Name, Positive, Section, problems, stricter
 from checks.storage import layout
 
@@ -243,9 +243,7 @@ class Serve(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        unusable = (
-            json_values.schema_problem(self.json_schema) if self.json_schema is not None else None
-        )
+        unusable = json_schema.problem(self.json_schema) if self.json_schema is not None else None
         return problems(
             (
                 self.base is not None and self.server is not None,

@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, JsonValue
 
+from checks.formats import json_schema as schemas
 from checks.kinds.scorer import ScorerKind
 from checks.process.errors import ParamsRefused
 from checks.records import json_values
@@ -33,18 +34,18 @@ class JsonSchema(ScorerKind):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        if problem := json_values.schema_problem(self.json_schema):
+        if problem := schemas.problem(self.json_schema):
             yield f"json_schema: {problem}"
 
     @cached_property
-    def _validator(self) -> json_values.Validator:
-        return json_values.validator(self.json_schema)
+    def _validator(self) -> schemas.Validator:
+        return schemas.validator(self.json_schema)
 
     def score(self, prediction: str, reference: str) -> float:
         """1 or 0. Raises ParamsRefused for a schema that refers to one elsewhere."""
         try:
             value = json_values.read(prediction)
-            if json_values.unfit(self._validator, value) is not None:
+            if schemas.unfit(self._validator, value) is not None:
                 return 0.0
             if not self.equal:
                 return 1.0

@@ -31,12 +31,11 @@ from checks.formats.decoding import Decoding
 from checks.process import imports
 from checks.process.errors import EvaluationRefused
 from stages import cpu_arithmetic
-from stages.inference import sampling
+from stages.inference import sampling, shipped_adapter
 from stages.inference.batches import Answer, Asked, Kept, Prompt, cut
 from stages.inference.prompts import end_tokens as end_tokens_of
 from stages.inference.unpacking import unpacked
 from stages.threads import one_thread
-from stages.weights import shipped_adapter
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 

@@ -18,8 +18,7 @@ from checks.config.pipeline_params import Evaluate
 from checks.formats.engines import Vllm
 from checks.process.errors import EvaluationRefused
 from checks.records.rows import Message, Row
-from stages.inference import prompts, vllm_process
-from stages.weights import shipped_adapter
+from stages.inference import prompts, shipped_adapter, vllm_process
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _GIB = 1 << 30

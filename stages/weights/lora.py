@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import torch
 
 from checks.process.errors import MergeRefused
+from stages.inference.shipped_adapter import CONFIG, WEIGHTS
 from stages.weights import shards
 from stages.weights.shards import Checkpoint, Tensor
-from stages.weights.shipped_adapter import CONFIG, WEIGHTS
 
 _RETRAIN = "train an adapter of LoRA or DoRA on linear layers: `./lockstep run train`"
 _KEY = re.compile(

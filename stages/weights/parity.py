@@ -24,8 +24,9 @@ from checks.process import imports
 from checks.process.errors import MergeRefused
 from checks.records.rows import Row
 from stages import cpu_arithmetic
+from stages.inference import shipped_adapter
 from stages.inference.unpacking import unpacked
-from stages.weights import nf4, shipped_adapter, whole
+from stages.weights import nf4, whole
 
 _BATCH = 8
 _OTHER_BATCHES = (1, 3, 32)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pydantic import JsonValue
 
 from checks.config.release_params import Serve
+from checks.formats import json_schema
 from checks.formats.serving import Probe, ServingCheck
 from checks.records import json_values, tool_calls
 from checks.records.tool_calls import Call, MalformedCall
@@ -177,7 +178,7 @@ def _json(text: str) -> Any:
 
 def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[list[str], list[str]]:
     """Ask for JSON; return the answers that do not fit ``schema``, and a line about what was asked."""
-    validator = json_values.validator(schema)
+    validator = json_schema.validator(schema)
     probes = context.probes.probes[:_JSON]
     limit = context.serve.max_total_tokens - context.serve.max_input_tokens
     form = {
@@ -197,12 +198,12 @@ def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[lis
     return wrong, [f"{len(probes)} answers fit serve.json_schema, whole and streamed"]
 
 
-def _unfit(validator: json_values.Validator, reply: Parsed) -> str | None:
+def _unfit(validator: json_schema.Validator, reply: Parsed) -> str | None:
     """Return why the content of a reply does not fit, or None."""
     if reply.finish == "length":
         return f"the JSON had no end where serve.max_total_tokens cut it: {shown(reply.content)}"
     try:
-        why = json_values.unfit(validator, _json(reply.content))
+        why = json_schema.unfit(validator, _json(reply.content))
     except ValueError as reason:
         why = str(reason)
     except LookupError as reason:

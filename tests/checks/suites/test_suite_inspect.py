@@ -10,6 +10,7 @@ import pytest
 from checks.formats.suite_report import SuiteLine
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
+from checks.suites.inspect import Inspect
 from stages.suites import suites
 from tests.conftest import REPOSITORY
 from tests.suite_tree import OTHER, Run, ask_of_log, pin_document, pinned, suite_lines
@@ -80,9 +81,11 @@ NOT_OF_INSPECT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         r"logs\.candidate: has 3 samples, and the suite has 4;",
     ),
     "a sample twice": (
-        lambda log: log["samples"].append(log["samples"][1]), r"sample 'capital' is scored more than once by match;",
+        lambda log: log["samples"].append(log["samples"][1]), r"sample 'capital' is not in each of the 1 epochs once;",
     ),
-    "epochs": (_sample(lambda sample: sample.update(epoch=2)), r"sample 'capital' has several epochs: run it with --epochs 1"),
+    "an epoch that is missing": (
+        _sample(lambda sample: sample.update(epoch=2)), r"sample 4 is not in each of the 2 epochs once;",
+    ),
     "NaN": (
         _sample(lambda sample: sample["scores"]["match"].update(value=float("nan"))), r"value: Input should be a finite number",
     ),
@@ -109,6 +112,25 @@ def test_a_log_of_inspect_that_does_not_say_all_is_refused(inspected: Run, how: 
         suites(inspected.params(), inspected.root)
     assert str(caught.value).startswith("params.yaml: suites.chat.logs.candidate: ")
     assert "\n" not in str(caught.value)
+
+
+def test_epochs_are_no_further_samples_and_a_sample_can_be_asked_to_be_right_in_all(inspected: Run) -> None:
+    def twice(log: dict[str, Any]) -> None:
+        again = copy.deepcopy(log["samples"])
+        for sample in again:
+            sample["epoch"] = 2
+            sample["scores"]["match"]["value"] = "I"
+        log["samples"] += again
+
+    once = list(Inspect.model_validate(inspected.suite).convert(inspected.root / "candidate.json"))
+    _inspect(inspected, twice)
+    both = {"low": 0.0, "high": 1.0}
+    asked = inspected.suite | {"metrics": {"match": both, "match-in-all-draws": both}}
+    scored = list(Inspect.model_validate(asked).convert(inspected.root / "candidate.json"))
+    means = {line.sample: line.value for line in scored if line.metric == "match"}
+    assert means == {line.sample: line.value / 2 for line in once}
+    assert {line.value for line in scored if line.metric == "match-in-all-draws"} == {0.0}
+    assert len(scored) == 2 * len(once)
 
 
 def test_a_file_that_is_no_json_is_no_log_of_inspect(inspected: Run) -> None:

@@ -11,9 +11,8 @@ from checks.formats.engines import Vllm
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import MergeRefused
 from checks.storage import digest, files, layout
-from stages.inference import generate, vllm
+from stages.inference import generate, shipped_adapter, vllm
 from stages.merge import merge
-from stages.weights import shipped_adapter
 from tests.conftest import as_params, scaled_down
 from tests.stages.test_merge import adapter as adapter
 from tests.stages.test_merge import base as base
