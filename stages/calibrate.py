@@ -33,7 +33,7 @@ from checks.process.threads import cores
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from stages import entry, progress
-from stages.inference import answers
+from stages.inference import answers, thoughts
 
 _TEST, _VALID = layout.SPLITS / "test.jsonl", layout.SPLITS / "valid.jsonl"
 _SEED, _PARTS = 1, 4
@@ -165,7 +165,8 @@ def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun
     try:
         for number, setup in enumerate(planned, 1):
             torch.set_num_threads(setup.threads)
-            answered = _answers(model, settings, test, setup, f"run {number} of {len(planned)}")
+            label = f"run {number} of {len(planned)}"
+            answered = _answers(model, settings, test, setup, label, root / layout.MERGED)
             first = first or answered
             runs.append(
                 NoiseRun(
@@ -228,9 +229,17 @@ def _of_vllm(settings: Evaluate, engine: Vllm, given: list[int], threads: int) -
 
 
 def _answers(
-    model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str
+    model: answers.Loaded,
+    settings: Evaluate,
+    test: Sequence[Row],
+    setup: Setup,
+    label: str,
+    folder: Path,
 ) -> list[tuple[str, ...]]:
-    """The draws of each row in the order of the test split, whatever the order of generation."""
+    """The draws of each row in the order of the test split, whatever the order of generation.
+
+    ``folder`` has the model, which says how its thoughts are marked.
+    """
     settings = settings.model_copy(
         update={"batch_tokens": setup.batch_tokens, "engine": setup.engine}
     )
@@ -238,6 +247,7 @@ def _answers(
     for part in setup.parts:
         rows = [test[number] for number in part]
         made = model(settings, rows, [row.messages for row in rows], label, _TEST)
+        made = thoughts.divided(made, folder)
         draws_of_row |= zip(part, made.draws, strict=True)
     return [draws_of_row[number] for number in range(len(test))]
 

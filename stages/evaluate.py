@@ -5,6 +5,7 @@ In:  models/merged (hashed first: that digest is what the report is about), mode
 Out: data/predictions/<model>.jsonl, one prediction a line in the order of the test split:
        {"id": "002d7ae27cff7c01", "prompt": "Show the properties of …", "prediction": "sf", "reference": "sf",
         "score": 1.0, "scores": {"exact-match": 1.0}, "group": "…", "slice": "show"}
+     With base.thinking, a prediction is the answer alone, and "thoughts" has what was thought before it.
      reports/evaluation.json (the evidence), reports/evaluation.md (for a person), reports/confusion.csv,
      reports/plots/, reports/measured/evaluate.json (how fast each model answered).
 Run: python -m stages.evaluate
@@ -19,7 +20,7 @@ from pathlib import Path
 from checks.config.params import Params
 from checks.config.pipeline_params import Evaluate
 from checks.evaluation import scoring
-from checks.formats import decoding
+from checks.formats import decoding, thinking
 from checks.formats.engines import LlamaCpp
 from checks.formats.evaluation_reports import (
     Earlier,
@@ -34,13 +35,14 @@ from checks.formats.evaluation_reports import (
     Spread,
 )
 from checks.formats.report import UNQUANTISED
+from checks.formats.thinking import Thinking
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats import draws, intervals
 from checks.storage import digest, files, layout
 from stages import entry, progress, references, tracking
-from stages.inference import answers, baselines, prompts
+from stages.inference import answers, baselines, prompts, thoughts
 from stages.inference.answers import Answered
 from stages.reporting import page, plots
 
@@ -70,6 +72,7 @@ def evaluate(params: Params, root: Path) -> str:
     train, test = (files.read_jsonl(root / path, Row) for path in (_TRAIN, _TEST))
     train = of_tested_sources(train, test)
     refuse_unread_calls(params, test)
+    _refuse_thoughts(thinking.of_model(root / layout.MERGED), test)
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
     base_messages = prompts.for_base(test, train, settings.base_prompt)
@@ -97,6 +100,10 @@ def evaluate(params: Params, root: Path) -> str:
     }
     uses |= {name: reference.use for name, reference in had.items()}
     answered |= {name: reference.answered for name, reference in had.items() if reference.answered}
+    answered = {
+        name: thoughts.divided(model_answers, root / layout.MERGED)
+        for name, model_answers in answered.items()
+    }
     learned: dict[str, frozenset[str]] = {
         name: reference.learned for name, reference in had.items()
     }
@@ -211,6 +218,17 @@ def refuse_unread_calls(params: Params, test: Sequence[Row]) -> None:
         )
 
 
+def _refuse_thoughts(marked: Thinking | None, test: Sequence[Row]) -> None:
+    """Refuse references with a thought: no answer, which is what is behind a thought, could be equal to one."""
+    for number, row in enumerate(test, 1):
+        if marked and marked.marks[1] in row.reference:
+            raise EvaluationRefused(
+                f"{_TEST}:{number}: row {row.id}: its reference has {marked.marks[1]}, and answers are scored without "
+                "their thoughts",
+                "leave thoughts out of the data source, or only have them in one with splits: [train]",
+            )
+
+
 def predict(
     params: Params, test: Sequence[Row], answered: Answered, learned: frozenset[str] = frozenset()
 ) -> list[Prediction]:
@@ -226,7 +244,8 @@ def predict(
         )
     predictions = []
     metrics = scoring.metrics(params.evaluate.scorers, decoding.draws(params.evaluate.decoding))
-    for row, (text, *further) in zip(test, answered.draws, strict=True):
+    thought_of = answered.thoughts or [()] * len(test)
+    for row, (text, *further), thought in zip(test, answered.draws, thought_of, strict=True):
         scores = {
             metric: scoring.score_draws(metric, scorer, (text, *further), row.reference)
             for metric, scorer in metrics.items()
@@ -243,6 +262,7 @@ def predict(
                 slice=row.slice,
                 learned=row.id in learned,
                 further=tuple(further),
+                thoughts=thought,
             )
         )
     return predictions

@@ -17,7 +17,7 @@ from checks.records.rows import Row
 from checks.stats import intervals
 from checks.storage import files, layout
 from stages import entry, progress, tracking
-from stages.inference import answers
+from stages.inference import answers, thoughts
 
 VALID = layout.SPLITS / "valid.jsonl"
 
@@ -70,6 +70,7 @@ def scored(
     """Each scorer's scores of the rows. ``folder`` has the model whose digest is ``model``."""
     asked = [row.messages for row in valid]
     answered = answers.ask(root, params.evaluate, folder, model, valid, asked, "valid", VALID)
+    answered = thoughts.divided(answered, folder)
     return {
         scorer.kind: [
             scoring.score_draws(scorer.kind, scorer, texts, row.reference)

@@ -31,7 +31,7 @@ from checks.records.rows import Prediction, Row
 from checks.storage import layout
 from stages import entry
 from stages.evaluate import predict
-from stages.inference import answers
+from stages.inference import answers, thoughts
 from stages.suite_models import SuiteModels
 
 
@@ -109,7 +109,7 @@ def _answers(
     del model
     gc.collect()  # the next model loads into this one's memory
     with _unquoted():
-        return tuple(predict(params, rows, answered))
+        return tuple(predict(params, rows, thoughts.divided(answered, root / layout.MERGED)))
 
 
 @contextmanager

@@ -23,6 +23,7 @@ ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 DRAFT = "draft"  # in MERGED: the smaller model of merge.draft
 GGUF = "gguf/model.gguf"  # In MERGED: the file of merge.export.
+THINKING = "thinking.json"  # In BASE and MERGED: base.thinking, if there is one.
 # The 16-bit model that MERGED was quantised from; else an empty folder.
 UNQUANTISED = Path("models/unquantised")
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline
