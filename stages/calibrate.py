@@ -23,9 +23,11 @@ from typing import NamedTuple
 from checks.config.params import Params
 from checks.config.pipeline_params import Evaluate
 from checks.evaluation import scoring
+from checks.formats import thinking
 from checks.formats.decoding import draws
 from checks.formats.engines import Engine, Vllm
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
+from checks.formats.thinking import Thinking, answer_in
 from checks.gating import chain
 from checks.gating.compared import PairedGate
 from checks.process.errors import EvaluationRefused, EvidenceRefused
@@ -158,6 +160,7 @@ def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun
     import torch
 
     model = answers.loaded(root, settings, root / layout.MERGED)
+    marked = thinking.of_model(root / layout.MERGED)
     threads = torch.get_num_threads()
     planned = setups(settings, len(test), threads, "cuda" if torch.cuda.is_available() else "cpu")
     runs: list[NoiseRun] = []
@@ -173,7 +176,7 @@ def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun
                     order=setup.order,
                     batch_tokens=setup.batch_tokens,
                     threads=setup.threads,
-                    metrics=_means(settings, answered, test),
+                    metrics=_means(settings, answered, test, marked),
                     changed=sum(one != two for one, two in zip(answered, first, strict=True)),
                 )
             )
@@ -253,12 +256,15 @@ def _answers(
 
 
 def _means(
-    settings: Evaluate, answered: Sequence[tuple[str, ...]], test: Sequence[Row]
+    settings: Evaluate,
+    answered: Sequence[tuple[str, ...]],
+    test: Sequence[Row],
+    marked: Thinking | None,
 ) -> dict[str, float]:
     return {
         metric: round(
             math.fsum(
-                scoring.score_draws(metric, scorer, texts, row.reference)
+                scoring.score_draws(metric, scorer, texts, answer_in(row.reference, marked))
                 for texts, row in zip(answered, test, strict=True)
             )
             / len(test),

@@ -35,7 +35,7 @@ from checks.formats.evaluation_reports import (
     Spread,
 )
 from checks.formats.report import UNQUANTISED
-from checks.formats.thinking import Thinking
+from checks.formats.thinking import Thinking, answer_in
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.records.rows import Prediction, Row, of_tested_sources
@@ -72,12 +72,15 @@ def evaluate(params: Params, root: Path) -> str:
     train, test = (files.read_jsonl(root / path, Row) for path in (_TRAIN, _TEST))
     train = of_tested_sources(train, test)
     refuse_unread_calls(params, test)
-    _refuse_thoughts(thinking.of_model(root / layout.MERGED), test)
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
     base_messages = prompts.for_base(test, train, settings.base_prompt)
+    marked = thinking.of_model(root / layout.MERGED)
     cheap = {
-        kind: Answered(baselines.answer(kind, train, test), [], None) for kind in settings.baselines
+        kind: Answered(
+            [answer_in(text, marked) for text in baselines.answer(kind, train, test)], [], None
+        )
+        for kind in settings.baselines
     }
 
     asked = [row.messages for row in test]
@@ -108,7 +111,7 @@ def evaluate(params: Params, root: Path) -> str:
         name: reference.learned for name, reference in had.items()
     }
     predictions = {
-        name: predict(params, test, answers_of_role, learned.get(name, frozenset()))
+        name: predict(params, test, answers_of_role, marked, learned.get(name, frozenset()))
         for name, answers_of_role in (answered | cheap).items()
     }
     with files.replacing_folder(root / layout.PREDICTIONS) as folder:
@@ -132,13 +135,15 @@ def evaluate(params: Params, root: Path) -> str:
         {name: model.metrics for name, model in models.items()},
         settings.confidence,
     )
-    times, spread = decoding.draws(settings.decoding), _spread(params, predictions["candidate"])
+    times = decoding.draws(settings.decoding)
+    spread = _spread(params, predictions["candidate"], marked)
     report = EvaluationReport(
         merged=merged, base=base, test=judged.test, rows=len(test), scorers=judged.scorers,
         prompt_format=judged.prompt_format, base_prompt=answers.asked(test, base_messages),
         confidence=settings.confidence, references=uses, models=models, unquantised=full,
         summary=(*summary, *(draws.sentence(name, part, times) for name, part in spread.items())),
         engine=settings.engine, gguf=file, decoding=settings.decoding, spread=spread,
+        thinking=marked,
     )  # fmt: skip
     speeds = {
         name: speed
@@ -218,22 +223,16 @@ def refuse_unread_calls(params: Params, test: Sequence[Row]) -> None:
         )
 
 
-def _refuse_thoughts(marked: Thinking | None, test: Sequence[Row]) -> None:
-    """Refuse references with a thought: no answer, which is what is behind a thought, could be equal to one."""
-    for number, row in enumerate(test, 1):
-        if marked and marked.marks[1] in row.reference:
-            raise EvaluationRefused(
-                f"{_TEST}:{number}: row {row.id}: its reference has {marked.marks[1]}, and answers are scored without "
-                "their thoughts",
-                "leave thoughts out of the data source, or only have them in one with splits: [train]",
-            )
-
-
 def predict(
-    params: Params, test: Sequence[Row], answered: Answered, learned: frozenset[str] = frozenset()
+    params: Params,
+    test: Sequence[Row],
+    answered: Answered,
+    marked: Thinking | None = None,
+    learned: frozenset[str] = frozenset(),
 ) -> list[Prediction]:
     """Score answers against their rows; ``learned`` are ids of rows that the model was trained on.
 
+    ``marked``: how thoughts are marked, which are no part of a reference's answer.
     Raises EvaluationRefused if a row has no answer.
     """
     if len(answered.texts) != len(test):
@@ -247,7 +246,9 @@ def predict(
     thought_of = answered.thoughts or [()] * len(test)
     for row, (text, *further), thought in zip(test, answered.draws, thought_of, strict=True):
         scores = {
-            metric: scoring.score_draws(metric, scorer, (text, *further), row.reference)
+            metric: scoring.score_draws(
+                metric, scorer, (text, *further), answer_in(row.reference, marked)
+            )
             for metric, scorer in metrics.items()
         }
         predictions.append(
@@ -292,14 +293,19 @@ def _intervals(params: Params, predictions: Sequence[Prediction]) -> dict[str, I
     }
 
 
-def _spread(params: Params, predictions: Sequence[Prediction]) -> dict[str, Spread]:
+def _spread(
+    params: Params, predictions: Sequence[Prediction], marked: Thinking | None
+) -> dict[str, Spread]:
     """Split the variance of each scorer's mean, where rows were answered several times."""
     if decoding.draws(params.evaluate.decoding) == 1:
         return {}
     groups = [prediction.group for prediction in predictions]
     return {
         scorer.kind: draws.spread(
-            [[scoring.score(scorer, text, p.reference) for text in p.draws] for p in predictions],
+            [
+                [scoring.score(scorer, text, answer_in(p.reference, marked)) for text in p.draws]
+                for p in predictions
+            ],
             groups,
         )
         for scorer in params.evaluate.scorers

@@ -68,3 +68,10 @@ def of_model(folder: Path) -> Thinking | None:
     """Return how the model in ``folder`` thinks; None if all that it writes is its answer."""
     path = folder / layout.THINKING
     return files.read_json(path, Thinking) if path.is_file() else None
+
+
+def answer_in(reference: str, thinking: Thinking | None) -> str:
+    """Return a reference without its thought, if it has one and the model thinks."""
+    if thinking is None or thinking.marks[1] not in reference:
+        return reference
+    return thinking.divide(reference).answer

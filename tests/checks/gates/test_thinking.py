@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from checks.decision import judging
 from checks.evaluation import scoring
+from checks.formats.thinking import Thinking
 from checks.formats.verdict import Finding
 from checks.gating import chain
+from checks.gating.sample import Sample
 from checks.process.errors import ParamsRefused
 from checks.records.rows import Prediction, Row, Thought
 from tests import evidence_tree
@@ -153,3 +156,21 @@ def test_a_gate_about_a_model_that_does_not_think_is_refused(document: dict) -> 
     document["gates"] = {"it": dict(ENDS)}
     with pytest.raises(ParamsRefused, match=r"gates\.it\.kind: the model does not think; write base.thinking"):
         as_params(document)
+
+
+def test_gates_score_answers_again_against_the_answer_of_a_reference(tmp_path: Path, document: dict) -> None:
+    params = as_params(_thinking(document, ENDS))
+    evidence_tree.build(tmp_path, params, 4)
+    evidence = chain.gather(tmp_path, scoring.digest_of(params.evaluate.scorers))
+    report = evidence.reports.evaluation
+    assert report is not None
+    answers = [
+        answer.model_copy(update={"reference": f"<think>why</think>{answer.reference}"})
+        for answer in _predictions(evidence.test, [3] * 4)
+    ]
+    for marked, expected in ((Thinking(mode="always"), [1.0] * 4), (None, [0.0] * 4)):
+        reports = replace(evidence.reports, evaluation=report.model_copy(update={"thinking": marked}))
+        claimed = [a.model_copy(update={"scores": {"exact-match": expected[0]}}) for a in answers]
+        part = replace(evidence, reports=reports, answers={"candidate": tuple(claimed)})
+        sample = Sample(part, params.evaluate.scorers)
+        assert [*sample.scores("candidate", "exact-match")] == expected

@@ -8,8 +8,8 @@ from transformers import AutoTokenizer
 
 from checks.config.params import Params
 from checks.config.pipeline_params import Evaluate
+from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.thinking import Thinking
-from checks.process.errors import EvaluationRefused
 from checks.records.rows import Prediction, Row, Thought
 from checks.storage import digest, files, layout
 from stages import evaluate as stage
@@ -143,8 +143,15 @@ def test_a_model_that_does_not_think_keeps_its_texts(tiny_base: Path) -> None:
     assert thoughts.divided(answered, tiny_base) is answered
 
 
-def test_references_with_thoughts_are_refused(done: tuple[Path, Params], tmp_path: Path, thinker: Path) -> None:
-    test = [row(0, "<think>a</think>vm")]
-    lay_out(tmp_path, thinker, [row(1000, "vm")], test)
-    with pytest.raises(EvaluationRefused, match=r"test.jsonl:1: row 0+: its reference has </think>.*splits: \[train\]"):
-        stage.evaluate(done[1], tmp_path)
+def test_a_reference_is_compared_without_its_thought(done: tuple[Path, Params], tmp_path: Path, thinker: Path) -> None:
+    test = [one.model_copy(update={"reference": f"<think>why</think>{one.reference}"}) for one in _rows()]
+    lay_out(tmp_path, thinker, [row(1000, "<think>why</think>vm")], test)
+    stage.evaluate(done[1], tmp_path)
+    predictions = _predictions((tmp_path, done[1]), "candidate")
+    assert [p.score for p in predictions] == [1, 1, 1, 0]
+    assert [p.reference for p in predictions] == [one.reference for one in test]
+    assert [p.prediction for p in _predictions((tmp_path, done[1]), "majority")] == ["vm"] * 4
+    report = files.read_json(tmp_path / layout.EVALUATION, EvaluationReport)
+    assert report.thinking == Thinking(mode="always")
+    merged = tmp_path / layout.MERGED
+    assert scored(done[1], tmp_path, merged, report.merged, test) == {"exact-match": [1, 1, 1, 0]}
