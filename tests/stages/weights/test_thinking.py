@@ -87,6 +87,7 @@ def test_no_client_can_ask_otherwise(tmp_path: Path, tiny_base: Path, mode: Any)
         ("always", "<think>\nthe name\n</think>\n\nvm", "<think>\nthe name\n</think>\n\nvm<|im_end|>"),
         ("mixed", "vm", f"{CLOSED}vm<|im_end|>"),
         ("never", "vm", "vm<|im_end|>"),
+        ("never", "<think>\nthe name\n</think>\n\nvm", "vm<|im_end|>"),
     ],
 )
 def test_parity_continues_the_prompt_with_an_answer(
