@@ -279,10 +279,6 @@ class Params(Section):
                 "serve.reasoning: base.thinking.mode is never, so there is no thought|remove serve.reasoning",
             ),
             (
-                thinking and "grpo" in steps.names(self.training),
-                "train.method: grpo would reward thoughts with their answers|remove base.thinking, or use another",
-            ),
-            (
                 mark is not None and thinking is not None and mark != thinking.marks,
                 "serve.reasoning: its marks are not those of base.thinking|set begins and ends to base.thinking.marks",
             ),

@@ -7,7 +7,7 @@ import pytest
 
 from checks.formats.thinking import Thinking
 from checks.kinds.method import Train
-from checks.process.errors import ParamsRefused, TrainingRefused
+from checks.process.errors import TrainingRefused
 from checks.records.rows import Message, Row
 from checks.storage import files, layout
 from stages.weights import thinking
@@ -108,11 +108,17 @@ def test_valid_rows_are_prepared_alike(tmp_path: Path, tiny_base: Path) -> None:
     assert len(trainer.eval_dataset) == 2
 
 
-def test_rewards_of_whole_texts_are_refused(document: dict) -> None:
-    document["base"]["thinking"] = {"mode": "always"}
-    document["train"] |= {
-        "method": "grpo", "reward": {"kind": "exact-match"}, "num_generations": 2, "max_completion_length": 8, "beta": 0.0,
-        "temperature": 1.0,
-    }  # fmt: skip
-    with pytest.raises(ParamsRefused, match=r"train.method: grpo would reward thoughts with their answers"):
-        as_params(document)
+def test_a_reward_is_for_the_answer_behind_the_thought(tmp_path: Path, tiny_base: Path) -> None:
+    settings = _settings(
+        method="grpo", reward={"kind": "exact-match"}, num_generations=2, max_completion_length=60, beta=0.0,
+        temperature=1.0,
+    )  # fmt: skip
+    root = _root(tmp_path, tiny_base, _row())
+    trainer = training_tree.trainer(settings, root, root / "scratch")
+    (columns,) = trainer.train_dataset.to_list()
+    said = [LAST, "vault", "<think>\nvault", "<think>\n</think>queue"]
+    completions = [[{"role": "assistant", "content": text}] for text in said]
+    (reward,) = trainer.reward_funcs
+    given = {name: [columns[name]] * len(said) for name in ("reference", "thinking")}
+    assert reward(completions, **given) == [1, 0, 0, 0]
+    assert reward(completions, reference=["vault"] * len(said)) == [0, 1, 0, 0]
