@@ -166,6 +166,7 @@ class ThinkingGate(PairedGate):
                 low=figure(self.at_most + excess.lower(corrected(level, beyond, beyond_holm)) / reference),
                 high=figure(self.at_most + excess.upper(corrected(level, p, p_holm)) / reference),
                 p=small(p), p_holm=small(p_holm), groups_needed=needed,
+                detectable=figure(excess.detectable(level) / reference),
                 rows_needed=needed and -(-needed * excess.n // excess.groups),
             )  # fmt: skip
 
