@@ -23,9 +23,11 @@ from typing import NamedTuple
 from checks.config.params import Params
 from checks.config.pipeline_params import Evaluate
 from checks.evaluation import scoring
+from checks.formats import thinking
 from checks.formats.decoding import draws
 from checks.formats.engines import Engine, Vllm
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, NoiseRun
+from checks.formats.thinking import Thinking, answer_in
 from checks.gating import chain
 from checks.gating.compared import PairedGate
 from checks.process.errors import EvaluationRefused, EvidenceRefused
@@ -33,7 +35,7 @@ from checks.process.threads import cores
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from stages import entry, progress
-from stages.inference import answers
+from stages.inference import answers, thoughts
 
 _TEST, _VALID = layout.SPLITS / "test.jsonl", layout.SPLITS / "valid.jsonl"
 _SEED, _PARTS = 1, 4
@@ -155,6 +157,7 @@ def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun
     import torch
 
     model = answers.loaded(root, settings, root / layout.MERGED)
+    marked = thinking.of_model(root / layout.MERGED)
     threads = torch.get_num_threads()
     planned = setups(settings, len(test), threads, "cuda" if torch.cuda.is_available() else "cpu")
     runs: list[NoiseRun] = []
@@ -162,14 +165,15 @@ def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun
     try:
         for number, setup in enumerate(planned, 1):
             torch.set_num_threads(setup.threads)
-            answered = _answers(model, settings, test, setup, f"run {number} of {len(planned)}")
+            label = f"run {number} of {len(planned)}"
+            answered = _answers(model, settings, test, setup, label, root / layout.MERGED)
             first = first or answered
             runs.append(
                 NoiseRun(
                     order=setup.order,
                     batch_tokens=setup.batch_tokens,
                     threads=setup.threads,
-                    metrics=_means(settings, answered, test),
+                    metrics=_means(settings, answered, test, marked),
                     changed=sum(one != two for one, two in zip(answered, first, strict=True)),
                 )
             )
@@ -225,9 +229,17 @@ def _of_vllm(settings: Evaluate, engine: Vllm, given: list[int], threads: int) -
 
 
 def _answers(
-    model: answers.Loaded, settings: Evaluate, test: Sequence[Row], setup: Setup, label: str
+    model: answers.Loaded,
+    settings: Evaluate,
+    test: Sequence[Row],
+    setup: Setup,
+    label: str,
+    folder: Path,
 ) -> list[tuple[str, ...]]:
-    """The draws of each row in the order of the test split, whatever the order of generation."""
+    """The draws of each row in the order of the test split, whatever the order of generation.
+
+    ``folder`` has the model, which says how its thoughts are marked.
+    """
     settings = settings.model_copy(
         update={"batch_tokens": setup.batch_tokens, "engine": setup.engine}
     )
@@ -235,17 +247,21 @@ def _answers(
     for part in setup.parts:
         rows = [test[number] for number in part]
         made = model(settings, rows, [row.messages for row in rows], label, _TEST)
+        made = thoughts.divided(made, folder)
         draws_of_row |= zip(part, made.draws, strict=True)
     return [draws_of_row[number] for number in range(len(test))]
 
 
 def _means(
-    settings: Evaluate, answered: Sequence[tuple[str, ...]], test: Sequence[Row]
+    settings: Evaluate,
+    answered: Sequence[tuple[str, ...]],
+    test: Sequence[Row],
+    marked: Thinking | None,
 ) -> dict[str, float]:
     return {
         metric: round(
             math.fsum(
-                scoring.score_draws(metric, scorer, texts, row.reference)
+                scoring.score_draws(metric, scorer, texts, answer_in(row.reference, marked))
                 for texts, row in zip(answered, test, strict=True)
             )
             / len(test),

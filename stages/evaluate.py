@@ -5,6 +5,7 @@ In:  models/merged (hashed first: that digest is what the report is about), mode
 Out: data/predictions/<model>.jsonl, one prediction a line in the order of the test split:
        {"id": "002d7ae27cff7c01", "prompt": "Show the properties of …", "prediction": "sf", "reference": "sf",
         "score": 1.0, "scores": {"exact-match": 1.0}, "group": "…", "slice": "show"}
+     With base.thinking, a prediction is the answer alone, and "thoughts" has what was thought before it.
      reports/evaluation.json (the evidence), reports/evaluation.md (for a person), reports/confusion.csv,
      reports/plots/, reports/measured/evaluate.json (how fast each model answered).
 Run: python -m stages.evaluate
@@ -19,7 +20,7 @@ from pathlib import Path
 from checks.config.params import Params
 from checks.config.pipeline_params import Evaluate
 from checks.evaluation import scoring
-from checks.formats import decoding
+from checks.formats import decoding, thinking
 from checks.formats.engines import LlamaCpp
 from checks.formats.evaluation_reports import (
     Earlier,
@@ -34,13 +35,14 @@ from checks.formats.evaluation_reports import (
     Spread,
 )
 from checks.formats.report import UNQUANTISED
+from checks.formats.thinking import Thinking, answer_in
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.records.rows import Prediction, Row, of_tested_sources
 from checks.stats import draws, intervals
 from checks.storage import digest, files, layout
 from stages import entry, progress, references, tracking
-from stages.inference import answers, baselines, prompts
+from stages.inference import answers, baselines, prompts, thoughts
 from stages.inference.answers import Answered
 from stages.reporting import page, plots
 
@@ -73,8 +75,12 @@ def evaluate(params: Params, root: Path) -> str:
     for scorer in settings.scorers:
         scoring.score(scorer, "", "")  # an impossible pattern refuses here, before the long work
     base_messages = prompts.for_base(test, train, settings.base_prompt)
+    marked = thinking.of_model(root / layout.MERGED)
     cheap = {
-        kind: Answered(baselines.answer(kind, train, test), [], None) for kind in settings.baselines
+        kind: Answered(
+            [answer_in(text, marked) for text in baselines.answer(kind, train, test)], [], None
+        )
+        for kind in settings.baselines
     }
 
     asked = [row.messages for row in test]
@@ -97,11 +103,15 @@ def evaluate(params: Params, root: Path) -> str:
     }
     uses |= {name: reference.use for name, reference in had.items()}
     answered |= {name: reference.answered for name, reference in had.items() if reference.answered}
+    answered = {
+        name: thoughts.divided(model_answers, root / layout.MERGED)
+        for name, model_answers in answered.items()
+    }
     learned: dict[str, frozenset[str]] = {
         name: reference.learned for name, reference in had.items()
     }
     predictions = {
-        name: predict(params, test, answers_of_role, learned.get(name, frozenset()))
+        name: predict(params, test, answers_of_role, marked, learned.get(name, frozenset()))
         for name, answers_of_role in (answered | cheap).items()
     }
     with files.replacing_folder(root / layout.PREDICTIONS) as folder:
@@ -125,13 +135,15 @@ def evaluate(params: Params, root: Path) -> str:
         {name: model.metrics for name, model in models.items()},
         settings.confidence,
     )
-    times, spread = decoding.draws(settings.decoding), _spread(params, predictions["candidate"])
+    times = decoding.draws(settings.decoding)
+    spread = _spread(params, predictions["candidate"], marked)
     report = EvaluationReport(
         merged=merged, base=base, test=judged.test, rows=len(test), scorers=judged.scorers,
         prompt_format=judged.prompt_format, base_prompt=answers.asked(test, base_messages),
         confidence=settings.confidence, references=uses, models=models, unquantised=full,
         summary=(*summary, *(draws.sentence(name, part, times) for name, part in spread.items())),
         engine=settings.engine, gguf=file, decoding=settings.decoding, spread=spread,
+        thinking=marked,
     )  # fmt: skip
     speeds = {
         name: speed
@@ -212,10 +224,15 @@ def refuse_unread_calls(params: Params, test: Sequence[Row]) -> None:
 
 
 def predict(
-    params: Params, test: Sequence[Row], answered: Answered, learned: frozenset[str] = frozenset()
+    params: Params,
+    test: Sequence[Row],
+    answered: Answered,
+    marked: Thinking | None = None,
+    learned: frozenset[str] = frozenset(),
 ) -> list[Prediction]:
     """Score answers against their rows; ``learned`` are ids of rows that the model was trained on.
 
+    ``marked``: how thoughts are marked, which are no part of a reference's answer.
     Raises EvaluationRefused if a row has no answer.
     """
     if len(answered.texts) != len(test):
@@ -226,9 +243,12 @@ def predict(
         )
     predictions = []
     metrics = scoring.metrics(params.evaluate.scorers, decoding.draws(params.evaluate.decoding))
-    for row, (text, *further) in zip(test, answered.draws, strict=True):
+    thought_of = answered.thoughts or [()] * len(test)
+    for row, (text, *further), thought in zip(test, answered.draws, thought_of, strict=True):
         scores = {
-            metric: scoring.score_draws(metric, scorer, (text, *further), row.reference)
+            metric: scoring.score_draws(
+                metric, scorer, (text, *further), answer_in(row.reference, marked)
+            )
             for metric, scorer in metrics.items()
         }
         predictions.append(
@@ -243,6 +263,7 @@ def predict(
                 slice=row.slice,
                 learned=row.id in learned,
                 further=tuple(further),
+                thoughts=thought,
             )
         )
     return predictions
@@ -272,14 +293,19 @@ def _intervals(params: Params, predictions: Sequence[Prediction]) -> dict[str, I
     }
 
 
-def _spread(params: Params, predictions: Sequence[Prediction]) -> dict[str, Spread]:
+def _spread(
+    params: Params, predictions: Sequence[Prediction], marked: Thinking | None
+) -> dict[str, Spread]:
     """Split the variance of each scorer's mean, where rows were answered several times."""
     if decoding.draws(params.evaluate.decoding) == 1:
         return {}
     groups = [prediction.group for prediction in predictions]
     return {
         scorer.kind: draws.spread(
-            [[scoring.score(scorer, text, p.reference) for text in p.draws] for p in predictions],
+            [
+                [scoring.score(scorer, text, answer_in(p.reference, marked)) for text in p.draws]
+                for p in predictions
+            ],
             groups,
         )
         for scorer in params.evaluate.scorers

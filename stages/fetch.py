@@ -2,7 +2,7 @@
 
 In: ``base`` and ``data`` with its ``sources`` of params.yaml, each a ``uri`` (``stages/sources/schemes`` has a file for
 each form) and a ``sha256`` (``stages.sources`` says what it pins); ``base.chat_template``, which the base then has in
-place of its own.
+place of its own, asked to think as ``base.thinking`` says.
 Out: ``models/base/`` (safetensors, configuration, tokenizer, chat template), ``data/raw/``, ``reports/fetch.json``.
  With ``data.sources``, data/raw has a folder for each source: ``main`` for that of data.uri, and one of each name.
 Run: ``python -m stages.fetch``
@@ -24,7 +24,7 @@ from checks.storage import digest, files, layout
 from stages import entry, sources
 from stages.sources import Verified, copies, declared, parsing, uris
 from stages.tracking import others
-from stages.weights import base_model, chat_template, gguf
+from stages.weights import base_model, chat_template, gguf, thinking
 
 
 def fetch(params: Params, root: Path) -> str:
@@ -60,6 +60,9 @@ def _fetch(params: Params, root: Path) -> str:
             chat_template.refuse_none(made, verified["base"].inside or verified["base"].name)
         else:
             chat_template.give(made, params.base, template)
+        if params.base.thinking:
+            thinking.give(made, params.base.thinking)
+        if template is not None or params.base.thinking:
             trees["base"] = digest.of_tree(made)
         for section, name in folders.items():
             place = data / name if len(folders) > 1 else data

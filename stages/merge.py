@@ -54,7 +54,7 @@ _SPARE_BYTES = 50_000_000  # room for tokenizer and config, and to leave the dis
 # What a serving runtime reads beside the weights, and what the licence asks to pass on.
 _COMPANIONS = (
     "config.json", "generation_config.json", "tokenizer*", "*tokens*.json", "vocab.*", "merges.txt", "*.model",
-    "*.tiktoken", "chat_template.*", "*processor_config.json", "LICENSE*", "NOTICE*",
+    "*.tiktoken", "chat_template.*", "*processor_config.json", "LICENSE*", "NOTICE*", layout.THINKING,
 )  # fmt: skip
 
 

@@ -120,7 +120,10 @@ def _recorded(root: Path, name: str, reference: Reference, rows: Sequence[Row]) 
     ]:
         raise EvidenceRefused(f"{_ANSWERS} is of other rows than the test split", REMEDY)
     further = tuple(p.further for p in predictions)
-    return Answered([p.prediction for p in predictions], [], None, further)
+    thoughts = (
+        tuple(p.thoughts for p in predictions) if any(p.thoughts for p in predictions) else ()
+    )
+    return Answered([p.prediction for p in predictions], [], None, further, thoughts)
 
 
 def _learned(

@@ -10,14 +10,16 @@ from pathlib import Path
 
 from checks.config.params import Params
 from checks.evaluation import scoring
+from checks.formats import thinking
 from checks.formats.evaluation_reports import Figures, ValidScores
+from checks.formats.thinking import answer_in
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused
 from checks.records.rows import Row
 from checks.stats import intervals
 from checks.storage import files, layout
 from stages import entry, progress, tracking
-from stages.inference import answers
+from stages.inference import answers, thoughts
 
 VALID = layout.SPLITS / "valid.jsonl"
 
@@ -70,9 +72,11 @@ def scored(
     """Each scorer's scores of the rows. ``folder`` has the model whose digest is ``model``."""
     asked = [row.messages for row in valid]
     answered = answers.ask(root, params.evaluate, folder, model, valid, asked, "valid", VALID)
+    answered = thoughts.divided(answered, folder)
+    marked = thinking.of_model(folder)
     return {
         scorer.kind: [
-            scoring.score_draws(scorer.kind, scorer, texts, row.reference)
+            scoring.score_draws(scorer.kind, scorer, texts, answer_in(row.reference, marked))
             for texts, row in zip(answered.draws, valid, strict=True)
         ]
         for scorer in params.evaluate.scorers

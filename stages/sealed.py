@@ -22,6 +22,7 @@ from checks.config.params import Params
 from checks.config.sealed import VARIABLE, decrypt
 from checks.decision import judging
 from checks.evaluation import scoring
+from checks.formats import thinking
 from checks.formats.evidence import Evidence
 from checks.formats.suite_report import ROLES, Role
 from checks.gating import chain, compared
@@ -31,7 +32,7 @@ from checks.records.rows import Prediction, Row
 from checks.storage import layout
 from stages import entry
 from stages.evaluate import predict
-from stages.inference import answers
+from stages.inference import answers, thoughts
 from stages.suite_models import SuiteModels
 
 
@@ -109,7 +110,8 @@ def _answers(
     del model
     gc.collect()  # the next model loads into this one's memory
     with _unquoted():
-        return tuple(predict(params, rows, answered))
+        answered = thoughts.divided(answered, root / layout.MERGED)
+        return tuple(predict(params, rows, answered, thinking.of_model(root / layout.MERGED)))
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from checks.process.errors import EvaluationRefused, EvidenceRefused
 from checks.records.rows import Row
 from checks.storage import files, layout
 from stages import earlier_records, progress
-from stages.inference import answers
+from stages.inference import answers, thoughts
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class SuiteQuestions:
         return self._scored[key]
 
     def ask(self, role: Role, rows: Sequence[Row], max_new_tokens: int) -> Sequence[str]:
-        """Answer ``rows`` greedily with the model of ``role``, reusing kept answers."""
+        """Answer ``rows`` greedily with the model of ``role``, reusing kept answers. Thoughts are left out."""
         root = self.models.root
         model = self.models.digests[role]
         settings = self.evaluate.model_copy(
@@ -117,14 +117,15 @@ class SuiteQuestions:
         known = answers.known(root, settings, model, rows, conversations)
         if known is not None:
             self.before.extend([len(rows) / known.speed] if known.speed else [])
-            return known.texts
+            return thoughts.divided(known, root / layout.MERGED).texts
         key = f"suites.{self.suite}.file"
         label = f"{role}, {self.suite}"
         try:
             with self.models.weights(role) as folder:
-                return answers.ask(
+                answered = answers.ask(
                     root, settings, folder, model, rows, conversations, label, Path(key)
-                ).texts
+                )
+            return thoughts.divided(answered, root / layout.MERGED).texts
         except EvaluationRefused as refused:
             if not refused.what.startswith(f"{key}:"):
                 raise

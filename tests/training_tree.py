@@ -9,6 +9,7 @@ from typing import Any
 
 from checks.config.params import Params
 from checks.formats.data_reports import Seal
+from checks.formats.thinking import of_model
 from checks.kinds.method import Job, Train
 from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
@@ -84,6 +85,7 @@ def trainer(settings: Train, root: Path, scratch: Path, callbacks: Sequence[Any]
             adapter=shared.lora_config(settings.lora, model) if settings.lora else None,
             callbacks=callbacks,
             stops=frozenset({tokenizer.eos_token_id}),
+            thinking=of_model(root / layout.BASE),
         )
     )
     if settings.quantization or (settings.lora and settings.lora.modules_to_save):

@@ -198,6 +198,7 @@ class Params(Section):
             personal_data=self.prepare.personal_data,
             quantised=self.merge.quantization is not None
             or isinstance(self.evaluate.engine, LlamaCpp),
+            thinks=self.base.thinking is not None,
         )
 
     def resolved(self) -> dict[str, Any]:
@@ -234,6 +235,8 @@ class Params(Section):
         learned = preferences.learned(steps.columns(self.training))
         answer = serve.max_total_tokens - serve.max_input_tokens
         longest = max(self.evaluate.max_new_tokens, serve.probes.max_new_tokens)
+        thinking, reasoning = self.base.thinking, serve.reasoning
+        mark = reasoning and (reasoning.begins, reasoning.ends)
         drafts = serve.speculation is not None and serve.speculation.kind == "draft"
         return problems(
             (
@@ -271,6 +274,14 @@ class Params(Section):
                     f"serve.max_total_tokens: leaves {answer} tokens for an answer, and answers of {longest} are asked "
                     f"for|raise it to {serve.max_input_tokens + longest} or more"
                 ),
+            ),
+            (
+                reasoning and thinking is not None and thinking.mode == "never",
+                "serve.reasoning: base.thinking.mode is never, so there is no thought|remove serve.reasoning",
+            ),
+            (
+                mark is not None and thinking is not None and mark != thinking.marks,
+                "serve.reasoning: its marks are not those of base.thinking|set begins and ends to base.thinking.marks",
             ),
             (
                 drafts and self.merge.draft is None,

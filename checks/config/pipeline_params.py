@@ -11,6 +11,7 @@ from checks.evaluation.baselines import Baseline
 from checks.evaluation.encoder import Vectors
 from checks.formats.decoding import Decoding
 from checks.formats.engines import Engine, Vllm
+from checks.formats.thinking import Thinking
 from checks.kinds.chat_template import TEMPLATES
 from checks.kinds.loader import LOADERS, Loader
 from checks.kinds.method import MergedInto
@@ -62,6 +63,13 @@ class Base(Source):
         | Annotated[None, Tag("none")],
         Discriminator(_how),
         Field(description="null: the model's own; or the name of one that Lockstep has; or a file"),
+    ] = None
+    thinking: Annotated[
+        Thinking | None,
+        Field(
+            description="the model thinks before it answers: docs/how-to/thinking.md; null: all that it writes is its "
+            "answer"
+        ),
     ] = None
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Engine
 from checks.formats.report import Count, ModelName, Report
+from checks.formats.thinking import Thinking
 from checks.records.record import CommitHash, Consistent, Digest, Record, Sparse, problems
 
 # Models released before, named by git.
@@ -125,7 +126,7 @@ class EvaluationReport(Report, Sparse):
     """The candidate (the merged directory) beside references and baselines, on one test split."""
 
     sparse: ClassVar[frozenset[str]] = frozenset(
-        {"unquantised", "engine", "gguf", "decoding", "spread"}
+        {"unquantised", "engine", "gguf", "decoding", "spread", "thinking"}
     )
 
     merged: Digest
@@ -151,6 +152,8 @@ class EvaluationReport(Report, Sparse):
     decoding: Decoding | None = None
     # By metric, where there are several draws.
     spread: dict[str, Spread] = Field(default_factory=dict)
+    # How answers and references were told from thoughts; None: the model does not think.
+    thinking: Thinking | None = None
 
     @property
     def draws(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from checks.evaluation import scoring
 from checks.formats.evidence import Evidence, NoEvidence
+from checks.formats.thinking import answer_in
 from checks.gating.suite_sample import SuiteSample
 from checks.kinds.scorer import Scorer
 from checks.kinds.suite import SuiteKind
@@ -79,8 +80,13 @@ class Sample:
             raise NoEvidence(
                 f"no evidence: {layout.EVALUATION} has one draw of each row, and no {metric}; run `lockstep run`"
             )
+        evaluation = self._evidence.reports.evaluation
+        marked = evaluation.thinking if evaluation else None
         scores = np.array(
-            [scoring.score_draws(metric, scorer, a.draws, a.reference) for a in answers]
+            [
+                scoring.score_draws(metric, scorer, a.draws, answer_in(a.reference, marked))
+                for a in answers
+            ]
         )
         if self._claimed:
             _hold(path.as_posix(), metric, answers, scores)

@@ -57,7 +57,7 @@ class GateParams:
     """The parameters that say whether a gate can ever be decided.
 
     ``scored``: the kinds of evaluate.scorers. ``test_rows``: validate.min_rows.test. ``quantised``: whether the model
-    ships with fewer bits.
+    ships with fewer bits. ``thinks``: whether there is ``base.thinking``.
     """
 
     suites: Mapping[str, SuiteKind]
@@ -66,6 +66,7 @@ class GateParams:
     test_rows: int
     personal_data: PersonalData | None
     quantised: bool
+    thinks: bool
 
 
 class Scores(Protocol):

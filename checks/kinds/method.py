@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from checks.formats.thinking import Thinking
 from checks.kinds.registry import Registry, Unfit, tag
 from checks.kinds.scorer import ScorerKind
 from checks.records.record import CommitHash
@@ -31,7 +32,7 @@ class Job:
     """The inputs of a trainer. ``settings``: arguments of transformers' trainer, from the section train.
 
     ``model``: the base; ``adapter``: PEFT's configuration, None where the base's own weights are trained or the model
-    has its adapter; ``stops``: the token ids that end a turn.
+    has its adapter; ``stops``: the token ids that end a turn. ``thinking``: how the base thinks; None: it does not.
     """
 
     model: Any
@@ -42,6 +43,7 @@ class Job:
     adapter: Any
     callbacks: Sequence[Any]
     stops: frozenset[int]
+    thinking: Thinking | None = None
 
 
 class Lora(Section):

@@ -197,15 +197,28 @@ class Learned(NamedTuple):
         return (self.request, *self.earlier)
 
 
+class Thought(Record):
+    """What a model thought before an answer. ``closed``: false where the thought never ended, so there is no answer.
+
+    ``tokens``: its length, by the tokenizer of the candidate; of an answer without a thought 0.
+    """
+
+    text: str
+    tokens: Annotated[int, Field(ge=0)]
+    closed: bool
+
+
 class Prediction(Sparse):
     """One model's answer to one row of the test split.
 
     ``score`` is by the first scorer of evaluate.scorers, ``scores`` by each, all in [0, 1]. ``learned``: the train
     split of this model, a reference of another test split, asks the same. No comparison with it counts this row.
     ``further``: the answers of the second and later draws, where answers are sampled. Scores are means over all draws.
+    ``thoughts``: with ``base.thinking``, what was thought before the answer of each draw. Where a thought has no end,
+    the answer is empty.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"learned", "further"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"learned", "further", "thoughts"})
 
     id: Annotated[str, Field(min_length=1)]
     prompt: str
@@ -217,6 +230,7 @@ class Prediction(Sparse):
     slice: str
     learned: bool = False
     further: tuple[str, ...] = ()
+    thoughts: tuple[Thought, ...] = ()
 
     @property
     def draws(self) -> tuple[str, ...]:

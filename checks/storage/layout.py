@@ -25,6 +25,7 @@ DRAFT = "draft"  # in MERGED: the smaller model of merge.draft
 # In MERGED: the adapter that ships beside the base's own weights (merge.form: adapter).
 SHIPPED_ADAPTER = "adapter"
 GGUF = "gguf/model.gguf"  # In MERGED: the file of merge.export.
+THINKING = "thinking.json"  # In BASE and MERGED: base.thinking, if there is one.
 # The 16-bit model that MERGED was quantised from; else an empty folder.
 UNQUANTISED = Path("models/unquantised")
 PREDICTIONS = Path("data/predictions")  # candidate.jsonl, base.jsonl, one per baseline

@@ -44,7 +44,8 @@ def of_verdict(verdict: Verdict) -> Situation:
         (
             finding.metric
             for finding in verdict.findings
-            if finding.against == "main" and finding.metric
+            # A multiple of thoughts' tokens is no score.
+            if finding.against == "main" and finding.metric and finding.kind != "thinking"
         ),
         None,
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from checks.evaluation import scoring
 from checks.formats.serving import ServerComparison
+from checks.formats.thinking import answer_in
 from checks.process.errors import ServingRefused
 from checks.stats import paired
 from release.runtimes import Runtime
@@ -54,7 +55,7 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
             "verify on a machine where it runs, or without --against",
         )
     latency(old)
-    references = [row.reference for row in new.rows]
+    references = [answer_in(row.reference, new.thinking) for row in new.rows]
     ours, theirs = (
         np.array([scoring.score(new.scorer, *pair) for pair in zip(texts, references, strict=True)])
         for texts in (new.served, old.served)

@@ -142,6 +142,7 @@ def _context(
         scorer=params.evaluate.scorers[0],
         limit=params.evaluate.max_new_tokens,
         sampled=params.evaluate.decoding is not None,
+        thinking=params.base.thinking,
         suites=record.suites,
         gpus=chosen_server.gpus(server, options),
         sustained=any(rule.budget is not None for rule in params.promote.environments.values()),

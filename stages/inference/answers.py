@@ -24,12 +24,13 @@ from pydantic import Field
 from tqdm import tqdm
 
 from checks.config.pipeline_params import Evaluate
+from checks.formats import thinking
 from checks.formats.decoding import Decoding, draws
 from checks.formats.engines import Engine, LlamaCpp, Vllm
 from checks.formats.report import Count
 from checks.process.errors import EvidenceRefused
 from checks.records.record import Digest
-from checks.records.rows import Message, Record, Row
+from checks.records.rows import Message, Record, Row, Thought
 from checks.storage import digest, files, layout
 from stages.inference import llamacpp, prompts, vllm, vllm_process
 from stages.inference.kept_batches import KeptBatches
@@ -52,13 +53,15 @@ class Answered(NamedTuple):
     """One model's answers in the order of the rows, the seconds each took, and answers per second.
 
     Where nothing was generated, there are no seconds and no speed. An engine gives a speed and no seconds. ``further``:
-    the answers of each row's second and later draws; empty: each row was answered once.
+    the answers of each row's second and later draws; empty: each row was answered once. ``thoughts``: of each row's
+    draws, once ``thoughts.divided`` took them out of the texts.
     """
 
     texts: list[str]
     seconds: list[float]
     speed: float | None
     further: tuple[tuple[str, ...], ...] = ()
+    thoughts: tuple[tuple[Thought, ...], ...] = ()
 
     @property
     def draws(self) -> list[tuple[str, ...]]:
@@ -308,6 +311,8 @@ def prompt_format(folder: Path, settings: Evaluate) -> str:
     engine = {"engine": settings.engine.model_dump(mode="json")} if settings.engine else {}
     stable = {"stable_batches": True} if settings.stable_batches else {}
     decoding = {"decoding": settings.decoding.model_dump(mode="json")} if settings.decoding else {}
+    marked = thinking.of_model(folder)
+    thoughts = {"thinking": marked.model_dump(mode="json")} if marked else {}
     return digest.of_json(
         {
             "template": template,
@@ -317,6 +322,7 @@ def prompt_format(folder: Path, settings: Evaluate) -> str:
         | engine
         | stable
         | decoding
+        | thoughts
     )
 
 
@@ -359,6 +365,7 @@ def kept(root: Path, key: Key) -> Answered | None:
 def keep(root: Path, key: Key, answered: Answered) -> None:
     """Write the answers of ``key``; where there is no room for them, say so."""
     fields = {"key": key, **answered._asdict()}
+    del fields["thoughts"]  # What is kept is all that the model wrote.
     entry = _Entry.model_validate({"content": digest.of_bytes(b""), **fields})
     try:
         files.write_json(root / key.path, entry.model_copy(update={"content": _content(entry)}))

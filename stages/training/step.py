@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from checks.formats import thinking
 from checks.formats.training_reports import QuantisedBase, TrainMemory
 from checks.kinds.method import Job, Train
 from checks.process import imports
@@ -48,7 +49,11 @@ def fit(
         )
         trainer, recorder, quantised = trainer_of(step, log, trackers)
         trainable, total = _counted(trainer.model)
-        packed = len(trainer.train_dataset) if train.makes_sequences else None
+        thinks = thinking.of_model(step.root / layout.BASE) is not None
+        count = len(trainer.train_dataset)
+        # Of a base that thinks, each answer of a chat is a sequence.
+        parted = thinks and count != len(step.rows)
+        packed = count if train.makes_sequences or parted else None
         sequences = packed or len(step.rows)
         trainer.add_callback(memory.Guard(train))
         stopper = stopping.attach(trainer, train, sequences, log)
@@ -156,6 +161,7 @@ def trainer_of(
         stops=frozenset(
             {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
         ),
+        thinking=thinking.of_model(step.root / layout.BASE),
     )
     with imports.uncollected():  # TRL; ``chain`` lets go of the model between steps
         trainer = train.trainer(job)

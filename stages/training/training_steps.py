@@ -35,7 +35,7 @@ _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")
 # The modules whose code determines an adapter.
 _TRAINING = (
     "answers", "chain", "checkpoints", "devices", "kernels", "order", "own_weights", "packing", "preferences", "ranks",
-    "resuming", "step", "stopping", "trainer", "training_steps", "turns", "windows",
+    "resuming", "step", "stopping", "thoughts", "trainer", "training_steps", "turns", "windows",
 )  # fmt: skip
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _TRAINING), "weights/nf4.py")
 _SPLITS = ("train", "valid")
@@ -89,8 +89,9 @@ class TrainingStep(BaseModel):
     def checkpoint_key(self) -> str:
         """Return the digest of everything that determines the adapter of this step."""
         train = self.train
-        # Checkpoints that are kept may be older than this parameter.
-        unset = () if train.kernels else ("kernels",)
+        # Checkpoints that are kept may be older than these parameters.
+        newer = {"kernels": None, "thoughts": "learn"}
+        unset = [name for name, off in newer.items() if getattr(train, name, off) == off]
         plugins = METHODS.plugins([train.method])
         values = {
             "base": self.base,

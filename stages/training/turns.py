@@ -174,7 +174,8 @@ def _labels(batch: dict[str, list[Any]], tokenizer: Any, stops: frozenset[int]) 
             raise TrainingRefused(
                 f"row {batch['id'][row]}: the chat template renders answer {number} otherwise once other turns follow, "
                 "so it cannot be learned as the model is asked for it",
-                "set train.loss_turns to last, or use a template that renders every turn alike",
+                "set train.loss_turns to last, write base.thinking if it drops thoughts, or use a template that "
+                "renders every turn alike",
             )
         refuse_unended(
             f"row {batch['id'][row]}: answer {number}", ids[len(begin) : same], stops, after

@@ -40,7 +40,7 @@ def refuse_none(folder: Path, name: str) -> None:
     if digest_in(folder) is None:
         raise SourceRefused(
             f"{layout.PARAMS}: base.uri: {name}: has no chat template",
-            f"use the model's instruct variant, or set {FIELD} to {_or(_fitting(_tokenizer(folder)))}",
+            f"use the model's instruct variant, or set {FIELD} to {_or(_fitting(tokenizer_in(folder)))}",
         )
 
 
@@ -50,7 +50,7 @@ def give(folder: Path, base: Base, text: bytes) -> None:
     The model keeps the end tokens that it had. Raises SourceRefused if the template cannot be rendered, needs tokens
     that the tokenizer lacks, or ends no answer in a token.
     """
-    tokenizer = _tokenizer(folder)
+    tokenizer = tokenizer_in(folder)
     template = text.decode()
     if isinstance(base.chat_template, str):
         wanted = TEMPLATES.kinds[base.chat_template].tokens
@@ -61,11 +61,8 @@ def give(folder: Path, base: Base, text: bytes) -> None:
             )
     end = _end_token(tokenizer, template)
     end_token = {"eos_token": tokenizer.convert_ids_to_tokens(end)}
-    (folder / NAME).write_bytes(text)
-    (folder / _OLD).unlink(missing_ok=True)
-    settings = _mapping(folder / _SETTINGS)
-    settings.pop("chat_template", None)
-    files.write_json(folder / _SETTINGS, settings | end_token)
+    replace(folder, text)
+    files.write_json(folder / _SETTINGS, _mapping(folder / _SETTINGS) | end_token)
     if (folder / _SPECIAL).exists():
         files.write_json(folder / _SPECIAL, _mapping(folder / _SPECIAL) | end_token)
     generation = folder / _GENERATION
@@ -78,6 +75,15 @@ def give(folder: Path, base: Base, text: bytes) -> None:
     before = kept.get("eos_token_id")
     ends = [end, *(before if isinstance(before, list) else [before] if before is not None else [])]
     files.write_json(generation, kept | {"eos_token_id": list(dict.fromkeys(ends))})
+
+
+def replace(folder: Path, text: bytes) -> None:
+    """Write ``text`` as the only chat template of the model in ``folder``."""
+    (folder / NAME).write_bytes(text)
+    (folder / _OLD).unlink(missing_ok=True)
+    settings = _mapping(folder / _SETTINGS)
+    settings.pop("chat_template", None)
+    files.write_json(folder / _SETTINGS, settings)
 
 
 def digest_in(folder: Path) -> str | None:
@@ -95,7 +101,7 @@ def digest_in(folder: Path) -> str | None:
     return None
 
 
-def _tokenizer(folder: Path) -> Any:
+def tokenizer_in(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     try:

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import torch
 
 from checks.process.errors import MergeRefused
-from stages.inference.shipped_adapter import CONFIG, WEIGHTS
+from stages.inference.shipped_adapter import CONFIG as CONFIG
+from stages.inference.shipped_adapter import WEIGHTS as WEIGHTS
 from stages.weights import shards
 from stages.weights.shards import Checkpoint, Tensor
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
+from checks.formats import thinking
 from checks.formats.training_reports import QuantisedBase
 from checks.process import imports
 from checks.process.errors import MergeRefused
@@ -164,7 +165,13 @@ def noise(merged: Path, rows: Sequence[Row]) -> float:
 
 
 def encode(tokenizer: Any, row: Row) -> Example:
-    """Render a row through the chat template; the answer ends with the first end-of-turn token."""
+    """Render a row through the chat template; the answer ends with the first end-of-turn token.
+
+    A model that is asked not to think has an answer without a thought.
+    """
+    marked = thinking.of_model(Path(tokenizer.name_or_path))
+    if marked and marked.mode == "never":
+        row = row.model_copy(update={"reference": thinking.answer_in(row.reference, marked)})
     messages = [message.model_dump() for message in row.messages]
     answer = [row.answer.model_dump()]
     prompt = tokenizer.apply_chat_template(

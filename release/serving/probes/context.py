@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from checks.config.release_params import Serve
 from checks.formats.serving import CheckName, Load, Probe, ProbeReport, ServingCheck, Throughput
+from checks.formats.thinking import Thinking
 from checks.kinds.scorer import Scorer
 from checks.process.text import escape
 from checks.records.rows import Message, Prediction, Row
@@ -48,8 +49,9 @@ class ProbeContext:
 
     ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row; ``suites``: what is asked
     beside the rows. ``gpus``: those that serve, as ``checks.machine.meters`` takes them; None: it is not known which
-    machine serves. ``sampled``: whether ``offline`` was sampled; a server is asked greedily. ``sustained``: whether to
-    measure the throughput for ``LONG_ENOUGH`` even without energy counters.
+    machine serves. ``sampled``: whether ``offline`` was sampled; a server is asked greedily. ``thinking``: how the
+    model thinks, so only answers are scored. ``sustained``: whether to measure the throughput for ``LONG_ENOUGH`` even
+    without energy counters.
 
     The latency check sets ``load``, ``throughput`` and ``streamed`` (streamed answers by probe id); the parity check
     sets ``unended`` (answers without an end, by probe id); the score check sets ``served`` (the answers to all rows).
@@ -69,6 +71,7 @@ class ProbeContext:
     gpus: tuple[str, ...] | None = None
     sustained: bool = False
     sampled: bool = False
+    thinking: Thinking | None = None
     load: tuple[Load, ...] = ()
     throughput: Throughput | None = None
     streamed: dict[str, str] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from checks.evaluation import scoring
 from checks.formats.serving import ServingCheck
+from checks.formats.thinking import answer_in
 from checks.records.rows import Message
 from release.serving.client import NoAnswer
 from release.serving.dialects import Answer
@@ -50,7 +51,7 @@ def score(context: ProbeContext) -> ServingCheck:
     ]
 
     def of_rows(answer: str, reference: str) -> float:
-        return scoring.score(context.scorer, answer, reference)
+        return scoring.score(context.scorer, answer, answer_in(reference, context.thinking))
 
     compared = [_compare(context, rows, context.scorer.kind, of_rows, context.limit, "test rows")]
     for suite in context.suites:
@@ -95,6 +96,8 @@ def _compare(
         if isinstance(answer, NoAnswer)
     ]
     texts = [answer.text for answer in answers if isinstance(answer, Answer)]
+    if context.thinking:
+        texts = [context.thinking.divide(text).answer for text in texts]
     of = "" if what == "test rows" else f" of {what}"
     margin = context.serve.verify.margin
     allowed = max(margin, ROWS / count) if margin else 0.0

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from checks.evaluation import scoring
+from checks.formats.thinking import Thinking, answer_in
 from checks.kinds.method import Failure, Job, NoDropout
 from checks.kinds.scorer import Scorer, ScorerKind
 from checks.process.errors import TrainingRefused
@@ -101,7 +102,15 @@ class Grpo(NoDropout):
 
         for row in job.rows:
             self._refuse_unfit(job, row, len(preferences.prompt(job, row)))
-        rows = [{"prompt": conversation(row), "reference": row.reference} for row in job.rows]
+        thinks = {"thinking": job.thinking.model_dump_json()} if job.thinking else {}
+        rows = [
+            {
+                "prompt": conversation(row),
+                "reference": answer_in(row.reference, job.thinking),
+                **thinks,
+            }
+            for row in job.rows
+        ]
         return trainer_class()(
             model=job.model,
             reward_funcs=self._reward,
@@ -136,12 +145,20 @@ class Grpo(NoDropout):
             )
 
     def _reward(
-        self, completions: Sequence[Any], reference: Sequence[str], **_: Any
+        self,
+        completions: Sequence[Any],
+        reference: Sequence[str],
+        thinking: Sequence[str] = (),
+        **_: Any,
     ) -> list[float]:
-        """The score of each answer; TRL hands every column of the rows over by its name."""
+        """The score of each answer, without its thought; TRL hands every column of the rows over by its name."""
+        texts = [turns[-1]["content"] for turns in completions]
+        if thinking:
+            marked = Thinking.model_validate_json(thinking[0])
+            texts = [marked.divide(text).answer for text in texts]
         return [
-            scoring.score(self.reward, turns[-1]["content"], wanted)
-            for turns, wanted in zip(completions, reference, strict=True)
+            scoring.score(self.reward, text, wanted)
+            for text, wanted in zip(texts, reference, strict=True)
         ]
 
 

@@ -1,12 +1,14 @@
 """Supervised fine-tuning with TRL and PEFT: parameters, columns, data and trainer.
 
 The loss is the mean negative log-likelihood of the answers' tokens, end of turn included; other tokens have no loss.
-In a chat of several turns every answer has one, or the last one alone: ``loss_turns``.
+In a chat of several turns every answer has one, or the last one alone: ``loss_turns``. With ``base.thinking`` each of
+these answers is a row of its own, and ``thoughts`` says what is learned of its thought.
 The weights that learn are float32: LoRA's, or with ``full`` the base's own. All others are frozen, in the precision of
 training.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -30,6 +32,13 @@ class Sft(Train):
             description="which answers of a chat are learned: all (TRL's assistant_only_loss), or the last one"
         ),
     ] = "all"
+    thoughts: Annotated[
+        Literal["learn", "mask", "drop"],
+        Field(
+            description="with base.thinking, thoughts in references: learn; mask: read them, and learn the answers; "
+            "drop: leave them out"
+        ),
+    ] = "learn"
 
     def trainer(self, job: Job) -> Any:
         """TRL's trainer over prompts and references. Raises TrainingRefused for a row that cannot be learned."""
@@ -38,6 +47,7 @@ class Sft(Train):
         from stages.training import turns
         from stages.training.answers import trainer_class
 
+        job = self._taught(job)
         # Packed sequences have no padding: no length to group by, and no token that does not count.
         packed = (
             {"train_sampling_strategy": "random", "include_num_input_tokens_seen": "all"}
@@ -59,12 +69,39 @@ class Sft(Train):
             callbacks=list(job.callbacks),
         )
         turns.refuse_unfit(job, trainer, job.rows, turns.learned_rows, self.max_length)
-        self._learn_earlier_answers(trainer, job)
+        if job.thinking is None:
+            self._learn_earlier_answers(trainer, job)
+        elif self.thoughts == "mask":
+            self._mask_thoughts(trainer, job, job.thinking.marks[1])
         if self.packing:
             from stages.training import packing
 
             packing.pack(trainer, self)
         return trainer
+
+    def _taught(self, job: Job) -> Job:
+        """Return the job with the rows that are learned: of a base that thinks, one for each answer."""
+        from stages.training import thoughts
+        from stages.training.trainer import log_every
+
+        if job.thinking is None:
+            return job
+        splits = [job.rows, job.valid]
+        if self.loss_turns == "all":
+            splits = [list(thoughts.each_answer(rows)) for rows in splits]
+        if self.thoughts == "drop":
+            splits = [thoughts.without(rows, job.thinking) for rows in splits]
+        for rows in splits:
+            thoughts.refuse_unasked(rows, job.thinking)
+        logging = {"logging_steps": log_every(self, len(splits[0]))}
+        return replace(job, rows=splits[0], valid=splits[1], settings={**job.settings, **logging})
+
+    def _mask_thoughts(self, trainer: Any, job: Job, closing: str) -> None:
+        from stages.training import thoughts
+
+        trainer.train_dataset = thoughts.mask(trainer.train_dataset, job.tokenizer, closing)
+        if job.valid:
+            trainer.eval_dataset = thoughts.mask(trainer.eval_dataset, job.tokenizer, closing)
 
     def _learn_earlier_answers(self, trainer: Any, job: Job) -> None:
         from stages.training import turns

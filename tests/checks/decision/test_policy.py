@@ -101,6 +101,7 @@ def _document(excepted: bool = True) -> dict[str, Any]:
     document["evaluate"] |= {"scorers": [{"kind": "exact-match"}, {"kind": "token-f1"}], "engine": {**ENGINE}}
     document["validate"]["min_rows"]["test"] = 1000  # enough for every threshold here
     document["prepare"]["personal_data"] = {"detectors": ["email", "phone", "secret"], "allow": []}
+    document["base"]["thinking"] = {"mode": "always"}
     document["validate"]["preferences"] = {"max_length_bias": 0.15, "max_auc": 0.75}
     document["validate"]["semantic_duplicates"] = {
         "model": {**_LOG}, "pooling": "mean", "max_tokens": 256, "similarity": 0.95, "max_share": 0.01,

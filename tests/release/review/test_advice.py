@@ -244,3 +244,11 @@ def test_a_terminal_ends_with_what_failed_and_what_to_do(monkeypatch: pytest.Mon
     assert lines[-2].endswith("❌ Fail: routes_well")
     assert lines[-1].startswith("Do: do not merge.")
     assert ("long " * 40).strip() in tables.verdict(found)
+
+
+def test_longer_thoughts_are_no_better_score() -> None:
+    asked: dict[str, Any] = {"status": "pass", "against": "main", "n": 200}
+    thoughts = _finding("thinking", metric="thought-tokens", value=1.05, low=1.01, high=1.09, bound=1.2, **asked)
+    scored = _finding("non_inferior", metric="exact-match", value=0.1, low=0.056, high=0.142, bound=0.1, **asked)
+    assert situations.of_verdict(_verdict(thoughts)).standings == ()
+    assert situations.of_verdict(_verdict(thoughts, scored)).standings == (_BETTER._replace(allowed=None),)

@@ -52,6 +52,7 @@ def run(tmp_path: Path, document: dict) -> Path:
     """A repository with one gate of every kind, judged."""
     document |= {"gates": GATES, "suites": SUITES}
     document["prepare"]["personal_data"] = {"detectors": ["email", "phone"]}
+    document["base"]["thinking"] = {"mode": "always"}
     write_params(tmp_path, document)
     params = as_params(document)
     evidence_tree.build(tmp_path, params, 200, 180)
@@ -94,6 +95,7 @@ def test_every_kind_has_a_sample_that_says_something() -> None:
 def test_a_finding_without_figures_is_explained_too(document: dict, name: str, status: str) -> None:
     document |= {"gates": GATES, "suites": SUITES}
     document["prepare"]["personal_data"] = {"detectors": ["email", "phone"]}
+    document["base"]["thinking"] = {"mode": "always"}
     gate = as_params(document).gates[name]
     lines = _explained(gate, _finding(gate, status=status))
     assert lines.found == f"{status}: what was found"
@@ -103,6 +105,7 @@ def test_a_finding_without_figures_is_explained_too(document: dict, name: str, s
 def test_what_would_pass_is_said_with_the_field_that_says_it(document: dict) -> None:
     document |= {"gates": GATES, "suites": SUITES}
     document["prepare"]["personal_data"] = {"detectors": ["email", "phone"]}
+    document["base"]["thinking"] = {"mode": "always"}
     asked = as_params(document).gates
     figures: dict[str, Any] = {
         "metric": "exact-match", "value": 0.05, "low": 0.01, "high": 0.09, "bound": 0.0, "p": 0.01, "p_holm": 0.02,
