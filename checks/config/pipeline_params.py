@@ -370,13 +370,6 @@ class MergeParity(Agreement):
 class Merge(Section):
     """Base and adapter to the directory that ships."""
 
-    form: Annotated[
-        Literal["merged", "adapter"],
-        Field(
-            description="what ships: one merged model, or the base's weights and the adapter, which the server adds: "
-            "docs/how-to/adapter.md"
-        ),
-    ] = "merged"
     shard_mb: Annotated[int, Field(ge=1, description="largest shard in megabytes (10^6 bytes)")] = (
         2000
     )
@@ -403,6 +396,14 @@ class Merge(Section):
             description="another format that ships beside the safetensors: docs/how-to/gguf.md",
         ),
     ] = None
+
+    form: Annotated[
+        Literal["merged", "adapter"],
+        Field(
+            description="what ships: one merged model, or the base's weights and the adapter, which the server adds: "
+            "docs/how-to/adapter.md"
+        ),
+    ] = "merged"
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""

@@ -60,7 +60,8 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
     """The base of kinds whose ``models`` answer questions of a pinned file, by Lockstep's own scorers."""
 
     evidence: ClassVar[SourceClass] = "pure"
-    recomputed: ClassVar[bool] = True  # by the same scorers
+    # The gates score its answers again, by the same scorers.
+    recomputed: ClassVar[bool] = True
 
     file: Annotated[
         Log, Field(description="JSON lines with prompt or messages, and more where there is more")

@@ -42,8 +42,8 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensor
 CODE = (
     "cpu_arithmetic.py", "inference/answers.py", "inference/batches.py", "inference/generate.py",
     "inference/kept_batches.py", "inference/llamacpp.py", "inference/llamacpp_worker.py", "inference/prompts.py",
-    "inference/sampling.py", "inference/unpacking.py", "inference/vllm.py", "inference/vllm_process.py",
-    "inference/vllm_worker.py", "threads.py", "inference/shipped_adapter.py", "workers.py",
+    "inference/sampling.py", "inference/shipped_adapter.py", "inference/unpacking.py", "inference/vllm.py",
+    "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py", "workers.py",
 )  # fmt: skip
 
 NotNegative = Annotated[float, Field(ge=0)]

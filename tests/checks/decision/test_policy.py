@@ -473,6 +473,7 @@ def _full() -> list[Params]:
     table["monitor"]["alerts"] = {"staging": {"page": {"secret": "on-call"}}}
     regex = _document()
     regex["evaluate"]["scorers"].append({"kind": "regex", "pattern": "a+"})
+    regex["evaluate"]["scorers"].append({"kind": "json-schema", "json_schema": {"type": "object"}, "equal": True})
     regex["evaluate"] |= {"engine": None, "decoding": {**DECODING}}
     taught = [_document() for _ in METHODS]
     for document, method in zip(taught, METHODS.values(), strict=True):
@@ -510,7 +511,9 @@ def _full() -> list[Params]:
     by_file["merge"]["export"] = export["merge"]["export"]
     by_file["evaluate"]["engine"] = {"kind": "llamacpp", "version": "2026.10.11549", "threads": 1}
     by_file["gates"]["keeps"]["against"] = "unquantised"
-    documents = (_document(), table, messages, regex, *taught, steps, whole, several, read, export, by_file)
+    apart = _document()
+    apart["merge"]["form"], apart["serve"]["adapter"] = "adapter", {"max_rank": 64}
+    documents = (_document(), table, messages, regex, *taught, steps, whole, several, read, export, by_file, apart)
     return [Params.model_validate(document) for document in documents]
 
 

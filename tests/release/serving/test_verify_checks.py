@@ -289,11 +289,17 @@ def test_each_fault_is_found_and_named(
     ],
 )
 def test_an_adapter_is_identified_by_its_own_name_and_not_by_the_base_that_is_listed_first(
-    lora: str, folder: str | None, status: str, word: str, params: Params, monkeypatch: pytest.MonkeyPatch
+    lora: Literal["loaded", "absent"],
+    folder: str | None,
+    status: str,
+    word: str,
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(examine, "CHECKS", {"identity": examine.CHECKS["identity"]})
     with talking(params, "vllm") as (context, server):
         context.serve = context.serve.model_copy(update={"name": "router", "adapter": ServedAdapter(max_rank=16)})
+        assert isinstance(server, VllmStandIn)
         server.lora, server.faults.model = lora, folder
         identity = ask(context)["identity"]
     assert (identity.status, word in identity.reason) == (status, True), identity
