@@ -44,9 +44,9 @@ def capture(root: Path, /, environment: str, kind: str, source: str, **options: 
     """Import requests to ENV that another tool recorded, redacted as the gateway does.
 
     KIND is the tool: `jsonl` for an access log with requests and answers, `kserve` for events of KServe's inference
-    logger, `mlflow` for traces of MLflow, or a kind that a package adds. SOURCE is a file, a folder or an address such
-    as s3://…; for `mlflow` it is an experiment of the server that MLFLOW_TRACKING_URI names. If a line is malformed,
-    nothing is stored. Importing the same log again adds nothing.
+    logger, `otlp` for OpenTelemetry's spans as JSON, `mlflow` for traces of MLflow, or a kind that a package adds.
+    SOURCE is a file, a folder or an address such as s3://…; for `mlflow` it is an experiment of the server that
+    MLFLOW_TRACKING_URI names. If a line is malformed, nothing is stored. Importing the same log again adds nothing.
     """
     from release.verbs import capture as verb
 

@@ -138,6 +138,44 @@ def test_a_log_of_another_tool_becomes_the_row_that_the_gateway_would_have_store
     assert "example.org" not in path.read_text()
 
 
+OTLP = REPOSITORY / "tests" / "logs" / "otlp.jsonl"  # as OpenTelemetry's opentelemetry-util-genai 1.3b0 wrote it
+
+
+def test_spans_of_opentelemetry_become_rows_and_those_without_messages_are_counted(root: Path) -> None:
+    done = lockstep(root, "capture", "production", "otlp", str(OTLP), "--release", WHOLE)
+    assert done.exit_code == 0, done.output
+    assert "stored 3 of 3 requests" in done.stdout
+    assert "left out: 1: a span without messages: the application records none" in done.stderr
+    assert "left out: 1: no chat and no completion" in done.stderr
+    first, second, third = sorted(stored(root), key=lambda capture: capture.time)
+    assert [(message.role, message.text) for message in first.input_messages] == [
+        ("system", "Route the question."), ("user", "create a group"),
+    ]  # fmt: skip
+    assert (first.answer, first.model, first.input_tokens, first.output_tokens) == ("az group create", "router", 11, 4)
+    assert first.request_id == "187661ea2a130808a0e419cdd66e08be-95da7c10bcc88d03"
+    assert first.seconds == pytest.approx((1796128072355186870 - 1796128072354957978) / 1e9)
+    assert [message.role for message in second.input_messages] == ["user", "assistant", "tool", "user"]
+    (call,), (result,) = second.input_messages[1].parts[-1:], second.input_messages[2].parts
+    assert (call.type, call.name, result.response or result.content) == ("tool_call", "weather", "sunny")
+    (answer,) = second.output_messages
+    assert {(part.type, part.content) for part in answer.parts} == {("reasoning", "Polite."), ("text", "welcome")}
+    assert answer.finish_reason == "length"
+    assert (third.status, third.answer, third.release) == (500, None, MODEL)
+
+
+@pytest.mark.parametrize(
+    "change", [{"resourceSpans": 3}, {"spans": []}, {"resourceSpans": [{"scopeSpans": [{"spans": [7]}]}]}]
+)
+def test_what_is_no_trace_of_otlp_is_refused_with_its_line(change: dict[str, Any], root: Path) -> None:
+    (root / "log").write_text(OTLP.read_text() + json.dumps(change) + "\n")
+    done = lockstep(root, "capture", "production", "otlp", str(root / "log"), "--release", WHOLE)
+    assert done.exit_code == 8
+    assert re.search(r"log:6: is no trace of OTLP: \w+Error: .*give OTLP as JSON", done.stderr.replace("\n", " ")), (
+        done.stderr
+    )
+    assert not stored(root)
+
+
 def test_the_same_log_adds_nothing_and_a_longer_one_adds_what_is_new(root: Path) -> None:
     log = root / "access.log"
     log.write_text(lines(*(LINE | {"request_id": f"r{n}"} for n in range(3))))
@@ -232,7 +270,7 @@ REFUSED: dict[str, tuple[str, str, str, int, tuple[str, ...]]] = {
     "another API's answer": ("jsonl", lines(LINE | {"response": {"predictions": [1]}}), r"log:1: response: has no choices", 8, ()),
     "an event without a time": ("kserve", lines(PAIR[0], {**PAIR[1], "time": None}), r"log:2: time: ", 8, ()),
     "no file": ("jsonl", "", r"nothing: there is no file", 8, ()),
-    "another kind": ("otel", "", r"'otel' is not a kind of log; use one of jsonl, kserve, mlflow", 2, ()),
+    "another kind": ("otel", "", r"'otel' is not a kind of log; use one of jsonl, kserve, mlflow, otlp", 2, ()),
     "no digest": ("jsonl", lines(NAMELESS), r"--release: 'v1' is no digest", 2, ("--release", "v1")),
 }  # fmt: skip
 
