@@ -66,9 +66,15 @@ class LLM:
         assert dtype in ("bfloat16", "float16", "float32")
 
     def generate(
-        self, prompts: Sequence[dict[str, list[int]]], params: SamplingParams, use_tqdm: Callable
+        self,
+        prompts: Sequence[dict[str, list[int]]],
+        params: SamplingParams,
+        use_tqdm: Callable,
+        lora_request: None = None,
     ) -> list[Any]:
         """All answers, with the bars that vLLM makes: one of the prompts as they are taken in, one of the answers."""
+        if lora_request is not None:
+            raise ValueError("it was started without --enable-lora")
         if outside := [end for end in params.ends if end >= self.vocabulary]:
             raise ValueError(f"token_id(s) {outside} in stop_token_ids contain out-of-vocab token ids")
         for prompt in use_tqdm(prompts, desc="Rendering prompts"):
