@@ -575,6 +575,20 @@ def test_a_change_opens_one_pull_request_and_the_next_window_is_a_commit_on_it(
     assert list(server.pulls) == [1]
 
 
+def test_a_signed_window_is_a_file_of_the_pull_request(root: Path, remote: Path, server: StandIn) -> None:
+    key_verbs.new(root, "ada", ("verify",))
+    key_verbs.add_signer(root, "ada", ("verify",))
+    git(root, "add", str(layout.SIGNERS))
+    git(root, "commit", "-m", "signers")
+    git(root, "push", "--quiet", "origin", "HEAD:main")
+    capture(root, _other_prompts)
+    done = lockstep(root, "watch", "production", *WINDOW, "--pr", "--rows", "5")
+    assert done.exit_code == 0, done.output
+    report = files.read_json(root / "reports/watch/production.json", WatchReport)
+    signed = windows.path(report)
+    assert show(remote, signed.as_posix()) == (root / signed).read_text()
+
+
 @pytest.mark.parametrize("edit", [None, _failing, _few], ids=["pass", "a failing service", "too few"])
 def test_what_no_training_mends_opens_none(root: Path, remote: Path, server: StandIn, edit: Edit | None) -> None:
     capture(root, edit)
