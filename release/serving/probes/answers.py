@@ -218,7 +218,7 @@ def adapter(context: ProbeContext) -> ServingCheck:
     )
     if not answers:
         return failed(
-            "adapter", "not decidable: the base answers every probe as the merged model does"
+            "adapter", "not decidable: the base answers every probe as the judged model does"
         )
     tuned, base = 0, []
     for probe, text in answers:
@@ -238,11 +238,11 @@ def adapter(context: ProbeContext) -> ServingCheck:
     if not tuned:
         return failed(
             "adapter",
-            f"none of {len(answers)} answers is the merged model's where the base's differs",
+            f"none of {len(answers)} answers is the judged model's where the base's differs",
             share,
         )
     summary = (
-        f"of {len(answers)} probes with another answer of the base, {tuned} answers are the merged model's and none is "
+        f"of {len(answers)} probes with another answer of the base, {tuned} answers are the judged model's and none is "
         "the base's"
     )
     return passed("adapter", summary, share)

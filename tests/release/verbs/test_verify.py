@@ -66,7 +66,7 @@ def test_the_weights_of_the_image_serve_as_the_offline_model_answers(run: Path) 
         "read-only",
     }
     assert found["parity"].value == 1.0
-    assert "8 answers are the merged model's and none is the base's" in found["adapter"].reason
+    assert "8 answers are the judged model's and none is the base's" in found["adapter"].reason
     assert found["score"].value == 0.0
     assert [load.concurrency for load in report.load] == [1, 4, 16]
     assert report.image == files.read_json(run / layout.IMAGE_REPORT, ImageReport).image
