@@ -27,7 +27,7 @@ ANSWERS = ("disk list", "list disk", "name list", "list name")
 
 def _taught(method: str, **bounds: float) -> Params:
     document = json.loads(_params().model_dump_json(by_alias=True))
-    del document["train"]["loss_turns"]  # of sft alone
+    del document["train"]["loss_turns"], document["train"]["thoughts"]  # of sft alone
     document["train"] |= training_tree.METHODS[method]
     document["validate"] |= {"preferences": BOUNDS | bounds, "labels": None, "max_reference_tokens": 20}
     document["train"]["max_length"], document["evaluate"]["max_new_tokens"] = 128, 20
