@@ -56,8 +56,9 @@ def added(model: Any, model_folder: Path) -> Any:
     with_adapter: Any = PeftModel.from_pretrained(
         model, str(adapter), local_files_only=True, autocast_adapter_dtype=False
     )
-    # The model itself, in whose layers the adapter now is: it has the arguments that generation asks for.
-    return with_adapter.get_base_model()
+    # The model itself, in whose layers the adapter now is: it has the arguments that generation asks for. Where PEFT
+    # freezes weights, PyTorch multiplies them with each row by itself, in ten times the memory; nothing is trained here.
+    return with_adapter.get_base_model().requires_grad_(True)
 
 
 def merge_in_memory(model: Any) -> Any:
