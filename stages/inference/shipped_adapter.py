@@ -56,8 +56,8 @@ def added(model: Any, model_folder: Path) -> Any:
     with_adapter: Any = PeftModel.from_pretrained(
         model, str(adapter), local_files_only=True, autocast_adapter_dtype=False
     )
-    # The model itself, in whose layers the adapter now is: it has the arguments that generation asks for. Where PEFT
-    # freezes weights, PyTorch multiplies them with each row by itself, in ten times the memory; nothing is trained here.
+    # The model itself, in whose layers the adapter now is: it has the arguments that generation asks for. PyTorch would
+    # multiply the weights that PEFT froze with each row by itself, in ten times the memory. Nothing is trained here.
     return with_adapter.get_base_model().requires_grad_(True)
 
 
