@@ -452,7 +452,7 @@ def test_an_adapter_that_changes_only_what_follows_an_answer_is_told_by_the_long
         found = ask(context)
         assert found["adapter"].status == "pass", found["adapter"]
         assert found["adapter"].reason.startswith(
-            "of 1 probes with another answer of the base, 1 answers are the merged model"
+            "of 1 probes with another answer of the base, 1 answers are the judged model"
         )
     with talking(params, name, probes=(other,)) as (context, server):
         long = (token(91, other.base_unended),)
