@@ -14,6 +14,7 @@ from checks.evaluation import scoring
 from checks.formats.suite_report import SuiteLine
 from checks.formats.verdict import Verdict
 from checks.gating import chain
+from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
 from stages.suites import suites
 from tests import evidence_tree
@@ -124,3 +125,10 @@ def suite_lines(run: Run) -> list[SuiteLine]:
     """Run the stage suites, and return what it wrote."""
     suites(run.params(), run.root)
     return files.read_jsonl(run.root / layout.SUITES / "chat.jsonl", SuiteLine)
+
+
+def refused(run: Run, line: str) -> None:
+    """Check that the candidate's log is refused in one line, which has the words ``line``."""
+    with pytest.raises(EvidenceRefused, match=rf"^params\.yaml: suites\.chat\.logs\.candidate: .*{line}") as caught:
+        suite_lines(run)
+    assert "\n" not in str(caught.value)

@@ -17,7 +17,7 @@ class Validator(Protocol):
 
 def problem(schema: Mapping[str, JsonValue]) -> str | None:
     """Return why this cannot be used as a JSON Schema, as "problem|remedy"; None: it can."""
-    try:  # It takes long to import.
+    try:  # The package has no types of its own, and takes long to import.
         from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
         from jsonschema.exceptions import SchemaError  # type: ignore[import-untyped]
     except ImportError:

@@ -48,7 +48,7 @@ class ThinkingGate(PairedGate):
         Field(gt=0, description="the share, or the multiple, that must be ruled out"),
         stricter("lower"),
     ]
-    # Without it the gate compares with no model, as no other paired gate may.
+    # The base class demands a model to compare with. This gate may have none: it then bounds a share of the answers.
     against: Annotated[
         Literal["base", "main", "production", "best"] | None,
         Field(

@@ -1,7 +1,7 @@
 """deepeval: a test run of DeepEval (https://deepeval.com), as it writes one into its folder of results.
 
 ``evaluate(cases, metrics, hyperparameters={"lockstep_model": "sha256:…"})`` with DEEPEVAL_RESULTS_FOLDER writes one.
-DeepEval does not ask the model itself, so that the hyperparameter names whose answers the cases hold. A metric is
+DeepEval does not ask the model itself, so the hyperparameter must name the model that gave the answers. A metric is
 called after DeepEval's: ``Exact-Match``, ``Correctness-GEval``.
 """
 

@@ -1,7 +1,7 @@
 """promptfoo: results of promptfoo (https://promptfoo.dev) in its JSON format.
 
-``promptfoo eval --no-cache --output results.json`` writes them. The model's tree digest is not in them by itself, so
-that the configuration's ``tags`` name it. A metric is called after the ``metric`` of an assertion; ``score`` is that of
+``promptfoo eval --no-cache --output results.json`` writes them. promptfoo does not know the model's tree digest, so the
+configuration's ``tags`` must name it. A metric is called after the ``metric`` of an assertion; ``score`` is that of
 the whole test.
 """
 
@@ -25,7 +25,7 @@ class Promptfoo(DocumentSuite):
     kind: Literal["promptfoo"]
 
     def parse(self, document: Any) -> tuple[Any, Sequence[LoggedSample]]:
-        """Read results of one provider and one prompt, with every test answered anew."""
+        """Read results of one provider and one prompt. No answer may come from promptfoo's cache."""
         results = document["results"]
         if len(results["prompts"]) != 1:
             raise ValueError("has several providers or prompts: run one provider with one prompt")
