@@ -68,9 +68,10 @@ def launch(entrypoint: str, cluster: str, env: tuple[str, ...], secret: tuple[st
     node = CLOUD / cluster
     _sync(Path(task["workdir"]), node / "sky_workdir")
     variables = {"PATH": os.environ["PATH"], "HOME": str(node), **{k: str(v) for k, v in (given | hidden).items()}}
-    job = subprocess.Popen(["bash", "-c", task["run"]], cwd=node / "sky_workdir", env=variables, start_new_session=True)
-    (node / "pid").write_text(str(job.pid))
-    sys.exit(100 if job.wait() else 0)
+    # The job writes its own number, and before its first line: whoever sees it at work can end it.
+    job = ["bash", "-c", 'echo $$ > "$0"; exec bash -c "$1"', str(node / "pid"), task["run"]]
+    code = subprocess.run(job, cwd=node / "sky_workdir", env=variables, start_new_session=True, check=False).returncode
+    sys.exit(100 if code else 0)
 
 
 @sky.command()

@@ -4,6 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 from checks.formats.energy import Energy
 from checks.formats.serving import LONG_ENOUGH, Load, Probe, ServingCheck, Throughput
@@ -68,21 +69,22 @@ def _throughput(
     Where energy can be measured, or the policy asks, they are sent again until that takes long enough.
     """
     level, gpus, count, seconds = LEVELS[-1], context.gpus, len(items), wall
-    counters = None if gpus is None else meters.Meters(gpus)
-    if context.sustained or (counters is not None and counters.can):
-        count, began = 0, time.monotonic()
-        while (seconds := time.monotonic() - began) < LONG_ENOUGH:
-            results = together(level, items, ask, f"{level} at a time")
-            if lost := [str(result) for result in results if isinstance(result, NoAnswer)]:
-                return f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}"
-            count += len(items)
-    energy = (
-        Energy(missing=("it is not known which machine serves",))
-        if counters is None
-        else counters.read()
-    )
-    if counters is not None:
-        counters.stop()
+    with ExitStack() as stack:
+        counters = None if gpus is None else meters.Meters(gpus)
+        if counters is not None:
+            stack.callback(counters.stop)
+        if context.sustained or (counters is not None and counters.can):
+            count, began = 0, time.monotonic()
+            while (seconds := time.monotonic() - began) < LONG_ENOUGH:
+                results = together(level, items, ask, f"{level} at a time")
+                if lost := [str(result) for result in results if isinstance(result, NoAnswer)]:
+                    return f"{len(lost)} of {len(items)} requests failed at {level} at a time: {some(lost)}"
+                count += len(items)
+        energy = (
+            Energy(missing=("it is not known which machine serves",))
+            if counters is None
+            else counters.read()
+        )
     return Throughput(
         machine=None if gpus is None else meters.machine(gpus), concurrency=level, requests=count,
         seconds=max(round(seconds, 4), 1e-4), energy=energy,

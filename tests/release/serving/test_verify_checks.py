@@ -1,5 +1,6 @@
 """The checks of `lockstep verify`, against labelled stand-ins for the servers that cannot be run here."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ from release.serving.probes.context import ProbeContext
 from release.serving.probes.endpoints import samples
 from release.serving.suite_questions import Served
 from tests import energy_standin
+from tests.release.adapters.test_children import until
 from tests.sglang_standin import SglangStandIn
 from tests.tgi_standin import StandIn, Told
 from tests.vllm_standin import OpenAiStandIn, VllmStandIn
@@ -399,6 +401,11 @@ def test_requests_that_fail_while_energy_is_counted_fail_the_check(
     monkeypatch.setattr(examine, "CHECKS", {"latency": examine.CHECKS["latency"]})
     monkeypatch.setattr(load, "LONG_ENOUGH", 0.3)
     energy_standin.running(monkeypatch, tmp_path / "counters")
+
+    def readers() -> set[threading.Thread]:
+        return {thread for thread in threading.enumerate() if thread.name.endswith("(_watch)")}
+
+    before = readers()
     with talking(params, "tgi") as (context, server):
         context.gpus = ()
         began = meters.Meters
@@ -412,6 +419,7 @@ def test_requests_that_fail_while_energy_is_counted_fail_the_check(
     assert found.status == "fail"
     assert "requests failed at 16 at a time" in found.reason
     assert context.throughput is None
+    until(lambda: readers() <= before)
 
 
 def test_answers_may_part_at_a_near_tie_and_the_comparison_ends_there(params: Params) -> None:
