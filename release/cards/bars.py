@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding
 from checks.stats.paired import Difference
 from release.cards.trade import Far, Trade
@@ -52,6 +53,18 @@ def of_difference(difference: Difference) -> Bar:
         f"{value}, from {low} to {high}",
         False,
     )
+
+
+def of_scores(scores: Sequence[Interval | float], line: Interval | float) -> list[Bar]:
+    """Return the bars of ``scores`` beside ``line``, on one scale."""
+    rows = [_ends(score) for score in scores]
+    (bound, *_), places = _ends(line), [place for row in rows for place in row]
+    return [_bar(*row, bound, signed(row[0], ".3f"), False, places) for row in rows]
+
+
+def _ends(score: Interval | float) -> tuple[float, float, float]:
+    """Return value, low and high: for a figure without an interval the value itself."""
+    return (score.value, score.low, score.high) if isinstance(score, Interval) else (score,) * 3
 
 
 def of_gains(trade: Trade) -> list[Bar]:

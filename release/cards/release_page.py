@@ -77,6 +77,7 @@ class ReleasePage(Record):
     signer: str | None
     unsigned: str
     headline: str
+    test: Digest | None  # the test split that it was scored on
     confidence: float
     against: tuple[Against, ...]
     suites: tuple[Against, ...]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from release.adapters.registry import reference
-from release.cards import bars, gathering, production
+from release.cards import bars, gathering, production, scores
 from release.cards.release_page import NoPages, ReleasePage, Site
 from release.evidence import attach
 from release.image import stores
@@ -92,7 +92,9 @@ def release(page: ReleasePage, site: Site) -> str:
 
 def index(site: Site) -> str:
     """The list of the releases of ``site``."""
-    return html.render("release.cards", "index.html.jinja", site=site, bars=bars)
+    return html.render(
+        "release.cards", "index.html.jinja", site=site, bars=bars, scores=scores.of(site)
+    )
 
 
 def models(folder: Path, sites: Mapping[str, Site | NoPages]) -> Path:

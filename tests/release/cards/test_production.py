@@ -137,3 +137,14 @@ def test_a_page_has_its_windows_and_fits_every_screen(root: Path, tmp_path: Path
     assert NONE not in html
     for width in browser.WIDTHS.values():
         assert browser.wide(html, width, tmp_path) <= width, "a line is wider than the screen"
+
+
+def test_the_index_has_the_speed_and_the_cost_of_each_release_in_its_latest_window(root: Path, tmp_path: Path) -> None:
+    sign(root, a_report(released(root, "v0.2.0")))
+    html = pages.index(gathering.gather(root, None))
+    rows = html.partition("Score by release")[2].partition("</table>")[0].split("<tr>")
+    cells = [row.rpartition("</svg>")[2].partition("</tr>")[0].replace('<td class="number">', "") for row in rows[2:]]
+    assert [cell.split() for cell in cells] == [
+        ["</td>–</td>–</td>"], ["</td>1.5</td>0.25</td>"], ["</td>–</td>–</td>"]
+    ]  # fmt: skip
+    assert browser.wide(html, browser.WIDTHS["phone"], tmp_path) <= browser.WIDTHS["phone"]

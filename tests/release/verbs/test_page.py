@@ -11,9 +11,10 @@ from click.testing import CliRunner
 from checks.config import params_file
 from checks.config.params import Params
 from checks.formats import pointer
+from checks.formats.evaluation_reports import Interval
 from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused
-from checks.storage import layout
-from release.cards import bars, card_facts, gathering
+from checks.storage import digest, layout
+from release.cards import bars, card_facts, gathering, scores
 from release.cards.release_page import ReleasePage, Site
 from release.cli import main
 from release.pages import html
@@ -239,7 +240,50 @@ def test_the_index_shows_what_releases_gained_and_forgot_and_says_what_cannot_be
     assert second.gain.value == beside.difference.value
     html = sites.index(site)
     assert html.count("not comparable: another suite") == 1
-    assert html.count('<svg class="bar"') == 6
+    assert html.partition("What each release gained")[2].count('<svg class="bar"') == 6
+
+
+def test_the_index_shows_the_score_of_each_release_beside_what_production_runs(site: Site) -> None:
+    spread = {"v0.3.0": (0.6, 0.5, 0.7), "v0.2.0": (0.8, 0.7, 0.85), "v0.1.0": (0.4, 0.1, 0.5)}
+
+    def of_four_rows(page: ReleasePage) -> ReleasePage:
+        value, low, high = spread[page.version]
+        score = Interval(value=value, low=low, high=high, n=4)
+        return page.model_copy(update={"against": tuple(each.model_copy(update={"ours": score}) for each in page.against)})
+
+    table = scores.of(site.model_copy(update={"pages": tuple(map(of_four_rows, site.pages))}))
+    assert table is not None
+    assert (table.metric, table.line) == ("exact-match", "v0.2.0, which production runs")
+    assert [release.page.version for release in table.releases] == ["v0.3.0", "v0.2.0", "v0.1.0"]
+    assert {release.unlike for release in table.releases} == {""}
+    newest, runs, first = table.releases
+    assert newest.bar.bound == runs.bar.bound == runs.bar.value == first.bar.bound
+    places = [place for release in table.releases for place in (release.bar.value, release.bar.low, release.bar.high)]
+    figures = [figure for release in table.releases for figure in spread[release.page.version]]
+    scale = (places[1] - places[0]) / (0.5 - 0.6)
+    zero = places[0] - 0.6 * scale
+    assert places == pytest.approx([zero + scale * figure for figure in figures])
+    assert min(places) > 0
+    assert max(places) < 100
+    shown = sites.index(site).partition("Score by release")[2].partition("What each release gained")[0]
+    assert shown.count('<svg class="bar"') == 3
+    assert '<a href="v0.2.0.html">v0.2.0</a> <span class="quiet">in staging, production</span>' in shown
+    assert "p95" not in shown  # nothing was watched
+
+
+def test_scores_on_another_test_split_or_by_another_metric_say_so(site: Site) -> None:
+    newest, second, first = site.pages
+    asked_anew = newest.model_copy(update={"test": digest.of_bytes(b"other rows")})
+    unlike = [beside.model_copy(update={"metric": "f1"}) for beside in first.against]
+    other_metric = first.model_copy(update={"against": tuple(unlike)})
+    table = scores.of(site.model_copy(update={"pages": (asked_anew, second, other_metric)}))
+    assert table is not None
+    assert [release.unlike for release in table.releases] == ["", "another test split", "scored by f1"]
+    nowhere = site.model_copy(update={"environments": {"staging": None, "production": None}})
+    table = scores.of(nowhere)
+    assert table is not None
+    assert table.line == "v0.3.0, the newest"
+    assert scores.of(site.model_copy(update={"pages": ()})) is None
 
 
 def _another_model(root: Path) -> str:
