@@ -152,7 +152,7 @@ class EvaluationReport(Report, Sparse):
     decoding: Decoding | None = None
     # By metric, where there are several draws.
     spread: dict[str, Spread] = Field(default_factory=dict)
-    # How answers and references were told from thoughts; None: the model does not think.
+    # The marks and the mode that divided thoughts from answers and references; None: the model does not think.
     thinking: Thinking | None = None
 
     @property

@@ -13,9 +13,8 @@ from checks.storage import digest
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,40}$")]  # also the name of a file
 # The 16-bit model that was quantised: one of the models that answer, with which gates can compare.
 UNQUANTISED: Final = "unquantised"
-Status = Literal[
-    "pass", "fail", "inconclusive"
-]  # of a verdict, a finding, or a window of production
+# The result of a verdict, of a finding, or of a window of production.
+Status = Literal["pass", "fail", "inconclusive"]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 

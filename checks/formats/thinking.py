@@ -1,4 +1,4 @@
-"""How a model's thought is told from its answer, and whether the model is asked to think."""
+"""Divides what a model wrote into its thought and its answer, and says whether it is asked to think."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -378,7 +378,7 @@ class DocumentSuite(LogSuite, abc.ABC):
 
     MODEL: ClassVar[str] = "lockstep_model"
     evidence: ClassVar[SourceClass] = "external"  # its scorers may be functions or models
-    log_of: ClassVar[str]  # what a log is, for refusals
+    log_of: ClassVar[str]  # The name of a log, for refusals.
     names_model: ClassVar[str]  # how to write MODEL into a log, for refusals
 
     group: Annotated[str | None, Field(description="null: each sample is its own group")] = None
@@ -418,7 +418,7 @@ class DocumentSuite(LogSuite, abc.ABC):
 
     @abc.abstractmethod
     def parse(self, document: Any) -> tuple[Any, Sequence[LoggedSample]]:
-        """Return the value of ``MODEL``, None if there is none, and the samples.
+        """Return what the log has under the key ``MODEL``, or None, and the samples.
 
         Raises ValueError for a run that is not whole. A missing key or another type may raise as Python does.
         """

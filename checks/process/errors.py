@@ -29,7 +29,7 @@ class Refusal(Exception):  # noqa: N818 - a refusal is a decision, not a malfunc
 
     @classmethod
     def raise_for(cls, problems: Iterable[str], todo: str) -> None:
-        """Raise a refusal with every problem. Return if there is none."""
+        """Raise one refusal that names every problem, or return if there are no problems."""
         if lines := [*problems]:
             raise cls(lines[0], todo, tuple(lines[1:]))
 

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def read(text: str) -> Any:
-    """Return the value that ``text`` is as JSON by RFC 8259. Raises ValueError if it is none."""
+    """Parse ``text`` as JSON by RFC 8259 and return its value. Raises ValueError if it is no JSON."""
 
     def refuse(constant: str) -> None:
         raise ValueError(constant)

@@ -198,7 +198,7 @@ class Learned(NamedTuple):
 
 
 class Thought(Record):
-    """What a model thought before an answer. ``closed``: false where the thought never ended, so there is no answer.
+    """The thought of a model before its answer. ``closed``: false where it never ended, so that there is no answer.
 
     ``tokens``: its length, by the tokenizer of the candidate; of an answer without a thought 0.
     """
