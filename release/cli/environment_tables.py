@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from checks.formats.quarantine import Entries
     from release.cost.training_record import Took
     from release.promotion.rollback_plan import RolledBack
-    from release.record.shared_server import OnServer
     from release.review.advice import Advised
+    from release.serving.shared_server import OnServer
     from release.verbs.history import History
     from release.verbs.promote import Promoted
     from release.verbs.reconcile import Reconciled

@@ -21,10 +21,10 @@ from release.evidence import freshness, trust, verification
 from release.ledger import Ledger, Move, released_pointers
 from release.mirrors.types import MirrorFinding
 from release.overlay import edits, environment_file, overlays, updates
-from release.record import shared_server
 from release.record.records import Records
-from release.record.shared_server import OnServer, SharedServer
 from release.runtimes import lookup
+from release.serving import shared_server
+from release.serving.shared_server import OnServer, SharedServer
 
 _AGAIN = "restore it from git's history, or promote again"
 
@@ -115,7 +115,7 @@ def _on_one_server(
         # Another project's Deployment runs it, and is compared there.
         return environment._replace(files=None, server=shared.listing())
     releases = [(own, moving), *((adapter.project, adapter.release) for adapter in listed)]
-    components = [shared.component(adapter.project) for adapter in listed]
+    components = [adapter.release.component for adapter in listed if adapter.release]
     whole = environment.files and overlays.joined(name, environment.files, components)
     adapters = tuple(shared_server.on_server(*release) for release in releases)
     return environment._replace(files=whole, adapters=adapters)

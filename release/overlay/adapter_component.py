@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from checks.formats.serving import ImageReport
 from checks.storage import layout, plain_yaml
 from release.adapters.registry.reference import Reference
 
@@ -37,18 +36,15 @@ def volume(path: str) -> str:
     return f"adapter-{path.rpartition('-')[2]}"
 
 
-def component(name: str, built: ImageReport, image: Reference) -> bytes:
-    """Return the component that adds the adapter ``name`` in ``image`` to a server."""
+def component(name: str, path: str, image: Reference) -> bytes:
+    """Return the component that adds the adapter ``name`` in ``image``, in which its model is at ``path``."""
     of_image = {"reference": str(image), "pullPolicy": "IfNotPresent"}
-    mount = {"name": volume(built.path), "mountPath": _mount(name), "readOnly": True}
+    mount = {"name": volume(path), "mountPath": _mount(name), "readOnly": True}
     container = f"{_POD}/containers/0"
     added: list[tuple[str, Any]] = [
-        (f"{_POD}/volumes/-", {"name": volume(built.path), "image": of_image}),
+        (f"{_POD}/volumes/-", {"name": volume(path), "image": of_image}),
         (f"{container}/volumeMounts/-", mount),
-        *(
-            (f"{container}/args/-", f"{key}={folder}")
-            for key, folder in names(name, built.path).items()
-        ),
+        *((f"{container}/args/-", f"{key}={folder}") for key, folder in names(name, path).items()),
     ]
     operations = [{"op": "add", "path": path, "value": value} for path, value in added]
     target = {"kind": "Deployment", "name": "server"}

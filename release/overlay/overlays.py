@@ -80,7 +80,7 @@ def render(
     return _release(environment, pointer, built, runtime, serve) | (
         _files(
             environment,
-            {ADAPTER: adapter_component.component(serve.name, built, _reference(pointer))},
+            {ADAPTER: adapter_component.component(serve.name, built.path, _reference(pointer))},
         )
         if is_adapter
         else {}

@@ -21,8 +21,8 @@ from release.overlay import edits, environment_file, kustomization, namespaces, 
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, rendered
-from release.record import shared_server
-from release.record.shared_server import SharedServer
+from release.serving import shared_server
+from release.serving.shared_server import SharedServer
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 

@@ -36,7 +36,7 @@ from release.promotion.environment import (
     folder,
     rendered,
 )
-from release.record.shared_server import SharedServer
+from release.serving.shared_server import SharedServer
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")

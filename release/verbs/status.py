@@ -16,10 +16,10 @@ from release.mirrors.types import MirrorFinding
 from release.promotion import emergency, quarantined, running
 from release.promotion.emergency import Exemption
 from release.promotion.running import Next, Runs, Wait
-from release.record.shared_server import OnServer
 from release.review import environment_advice
 from release.review.advice import Advised
 from release.review.environment_advice import Situation
+from release.serving.shared_server import OnServer
 
 
 class State(Record):

@@ -175,6 +175,17 @@ def test_an_adapter_that_no_project_lists_is_not_promoted(top: Path, place: str)
     assert "no project lists router in `adapters` of staging, it must be one" in gaps(top / "router", "staging")
 
 
+def test_a_component_that_was_edited_is_never_built_into_the_server_unseen(top: Path, place: str) -> None:
+    path = top / "router" / STAGING / overlays.ADAPTER
+    path.write_text(path.read_text().replace("/adapters/router/models", "/adapters/router/other"))
+    keep(top, "another folder")
+    (state,) = status(top / "support").environments
+    problem = f"router: {STAGING / overlays.ADAPTER}: not what `lockstep render` and a promotion write"
+    assert [line for line in state.wrong if problem in line]
+    released(top / "support", place, 5)
+    assert problem in gaps(top / "support", "staging")
+
+
 def test_a_server_moves_if_it_takes_all_adapters_and_not_if_it_has_room_for_fewer(top: Path, place: str) -> None:
     support = top / "support"
     released(support, place, 5)

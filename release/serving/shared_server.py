@@ -18,8 +18,9 @@ from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.rows import Record
 from checks.storage import digest, layout, plain_yaml
 from release.adapters import projects
+from release.adapters.registry import reference
 from release.image import weights
-from release.overlay import adapter_component, environment_file, overlays
+from release.overlay import adapter_component, environment_file, kustomization, overlays
 from release.overlay.environment_file import EnvironmentFile
 from release.record.records import Records
 
@@ -45,6 +46,14 @@ class AdapterRelease(NamedTuple):
         return weights.place(self.serve.name, self.pointer.model)
 
     @property
+    def component(self) -> bytes:
+        """The component that a promotion of the release writes."""
+        image = reference.parse(self.pointer.image)._replace(tag=None)
+        if image.host is None:  # No cluster can pull it.
+            return adapter_component.NO_COMPONENT
+        return adapter_component.component(self.serve.name, self.path, image)
+
+    @property
     def called(self) -> str:
         """The release's name and version, for a refusal."""
         return f"{self.serve.name} {self.pointer.version}"
@@ -60,7 +69,10 @@ class OnServer(Record):
 
 
 class ListedAdapter(NamedTuple):
-    """What a commit has of a project that an environment lists. ``release``: None if nothing runs, or ``problem``."""
+    """What a commit has of a project that an environment lists. ``release``: None if nothing runs or can be read.
+
+    ``problem``: why its files cannot be part of the server; empty if they can.
+    """
 
     project: Path
     release: AdapterRelease | None
@@ -143,20 +155,25 @@ class SharedServer(NamedTuple):
         data = self._data(project, layout.ENVIRONMENTS / self.environment / overlays.SERVER)
         return plain_yaml.load((data or b"").decode())
 
-    def component(self, project: Path) -> bytes:
-        """Return the component that the last move of a project wrote."""
-        path = layout.ENVIRONMENTS / self.environment / overlays.ADAPTER
-        return self._data(project, path) or adapter_component.NO_COMPONENT
-
     def _listed(self, project: Path) -> ListedAdapter:
         file = self.file(project)
         where = project / environment_file.path(self.environment)
         if file is None or file.variant != "adapter":
             return ListedAdapter(project, None, f"{where}: is not of the variant adapter")
         try:
-            return ListedAdapter(project, self.release(project))
+            release = self.release(project)
         except (EvidenceRefused, ParamsRefused) as refused:
             return ListedAdapter(project, None, refused.what)
+        # Whatever else these files said would be built into the server, too.
+        written = release.component if release else adapter_component.NO_COMPONENT
+        home = layout.ENVIRONMENTS / self.environment
+        wanted = {
+            home / kustomization.NAME: kustomization.render(self.environment, file),
+            home / overlays.ADAPTER: written,
+        }
+        edited = [str(path) for path, data in wanted.items() if self._data(project, path) != data]
+        problem = "not what `lockstep render` and a promotion write"
+        return ListedAdapter(project, release, f"{', '.join(edited)}: {problem}" if edited else "")
 
     def _data(self, project: Path, path: Path) -> bytes | None:
         (data,) = self.records.git.named([f"{self.tip}:{(project / path).as_posix()}"])
@@ -227,7 +244,7 @@ def of_server(
                 f"{listed.project}: {listed.problem}",
                 f"correct it, or remove it from `adapters`: {_PAGE}",
             )
-        elif listed.release is not None:
+        if listed.release is not None:
             yield from _fits(moving, listed.release)
     running = [listed.release for listed in listed_adapters if listed.release is not None]
     for number, adapter in enumerate(running):
