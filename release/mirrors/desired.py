@@ -24,7 +24,7 @@ from release.overlay import edits, environment_file, overlays, updates
 from release.record.records import Records
 from release.runtimes import lookup
 from release.serving import shared_server
-from release.serving.shared_server import OnServer, SharedServer
+from release.serving.shared_server import AdapterRelease, OnServer, SharedServer
 
 _AGAIN = "restore it from git's history, or promote again"
 
@@ -96,9 +96,11 @@ def _on_one_server(
     file = environment_file.readable(environment.environment, files)
     if file is None or not (file.adapters or file.variant == "adapter"):
         return environment
-    own, name = shared.own, environment.environment
+    own = shared.own
+    name = environment.environment
     listed = shared.adapters_of(own)
-    problems, moving = list[tuple[str, str]](), None
+    problems = list[tuple[str, str]]()
+    moving: AdapterRelease | None = None
     try:
         if environment.pointer is not None:
             moving = shared.of(own, environment.pointer)

@@ -1,8 +1,8 @@
 """Three projects, three adapters, one server: each project moves its own adapter, and what cannot fit is refused."""
 
-import contextlib
 import re
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -225,5 +225,6 @@ def test_a_move_is_outrun_by_a_move_of_its_server_and_not_by_one_of_another_adap
         return commit(*move)
 
     monkeypatch.setattr(move_commit, "commit", overtaken)
-    with pytest.raises(Outrun) if outrun else contextlib.nullcontext():
+    expected: AbstractContextManager[Any] = pytest.raises(Outrun) if outrun else nullcontext()
+    with expected:
         assert move(router, "staging").done == "moved"
