@@ -214,7 +214,7 @@ def of_adapter(
     yield from _takes_more(server, shared.patch(host))
     yield from _fits(server, moving)
     file = shared.file(host)
-    runs_in = server.serve.server or (file and file.server)
+    runs_in = server.serve.server or (file.server if file else None)
     if as_verified and _digest(moving.serve.server) != _digest(runs_in):
         yield (
             f"{moving.called}: was verified for the server {moving.serve.server}, {server.called} runs in {runs_in}",

@@ -158,7 +158,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("project", "facts", "refused"), REFUSED)
 def test_what_the_server_cannot_take_is_not_promoted(
-    top: Path, place: str, project: str, facts: dict[str, int], refused: str
+    top: Path, place: str, project: str, facts: dict[str, Any], refused: str
 ) -> None:
     start = served(top)
     released(top / project, place, **facts)
