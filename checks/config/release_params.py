@@ -136,6 +136,10 @@ class ServedAdapter(Section):
             "256, 320 and 512"
         ),
     ]
+    most: Annotated[
+        Positive,
+        Field(description="most adapters on the server, this release's and those of its guests"),
+    ] = 1
 
 
 class Serve(Section):

@@ -4,7 +4,7 @@ A file below no other project than the git root belongs to all of them: the pin 
 the workflows, a team's kinds.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from checks.storage import layout
@@ -40,8 +40,8 @@ def changed(git: Git, base: str, tip: str) -> tuple[Path, ...]:
     )
 
 
-def is_apart(git: Git, base: str, tip: str, folder: Path) -> bool:
-    """Return whether all that differs between two commits is of other projects than ``folder``.
+def is_apart(git: Git, base: str, tip: str, folder: Path, beside: Collection[Path] = ()) -> bool:
+    """Return whether all that differs between two commits is of other projects than ``folder``, and not in ``beside``.
 
     Of those beside a project at the git root, which may read their files, and of that project itself, only environments
     are apart.
@@ -53,7 +53,8 @@ def is_apart(git: Git, base: str, tip: str, folder: Path) -> bool:
     ]
     own = layout.ENVIRONMENTS if folder == Path() else folder
     return bool(areas) and all(
-        not path.is_relative_to(own) and any(path.is_relative_to(area) for area in areas)
+        not any(path.is_relative_to(area) for area in (own, *beside))
+        and any(path.is_relative_to(area) for area in areas)
         for path in _differing(git, base, tip)
     )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from release.cost.training_record import Took
     from release.promotion.rollback_plan import RolledBack
     from release.review.advice import Advised
+    from release.serving.shared_server import OnServer
     from release.verbs.history import History
     from release.verbs.promote import Promoted
     from release.verbs.reconcile import Reconciled
@@ -85,6 +86,8 @@ def status(found: "Status") -> str:
             about.append(f"image {pointer.image}")
             about += took(runs.took) if runs.took else []
             about += [f"not verified as it serves: {line}" for line in runs.otherwise]
+        about += [f"on the server of {state.server}"] if state.server else []
+        about += map(_adapter, state.adapters)
         about += filter(None, [state.gap, state.older, *state.stuck])
         about += [f"! {line}" for line in state.wrong]
         if state.next is not None:
@@ -97,6 +100,13 @@ def status(found: "Status") -> str:
     lines += [f"! {line}" for line in (*found.quarantine, *found.tags)]
     lines += [f"→ {advice(advised)}" for advised in found.advice]
     return _joined(lines)
+
+
+def _adapter(adapter: "OnServer") -> str:
+    if adapter.version is None:
+        return f"adapter of {adapter.project}: runs nothing"
+    model, base = short(adapter.model or ""), short(adapter.base or "")
+    return f"adapter of {adapter.project}: {adapter.version}  model {model}  base {base}"
 
 
 def advice(advised: "Advised") -> str:

@@ -78,11 +78,15 @@ class Tag(NamedTuple):
 
 
 class Change(NamedTuple):
-    """Files to write (None: delete), with the commit's message and tags. They are committed together."""
+    """Files to write (None: delete), with the commit's message and tags. They are committed together.
+
+    ``beside``: folders of other projects, below the git root, that it was decided on.
+    """
 
     files: Mapping[Path, bytes | None]
     message: str
     tags: tuple[Tag, ...] = ()
+    beside: tuple[Path, ...] = ()
 
 
 class TagRef(NamedTuple):

@@ -47,7 +47,7 @@ def commit(
 def _with_others(where: Place, tip: str, change: Change) -> str | None:
     """Return the branch's new tip if only other projects changed since ``tip``: what was decided on that still holds.
 
-    A release from quarantine names the commit that it was made on.
+    A change of ``change.beside`` is none of those. A release from quarantine names the commit that it was made on.
     """
     now = place.look(where).tip
     folder = Path(where.prefix)
@@ -56,7 +56,7 @@ def _with_others(where: Place, tip: str, change: Change) -> str | None:
     place.bring(where, now)
     if folder not in projects.folders(where.git, now):
         return None
-    return now if projects.is_apart(where.git, tip, now, folder) else None
+    return now if projects.is_apart(where.git, tip, now, folder, change.beside) else None
 
 
 def propose(where: Place, tip: str, change: Change, branch: str) -> str:

@@ -23,6 +23,8 @@ from release.mirrors.types import MirrorFinding
 from release.overlay import edits, environment_file, overlays, updates
 from release.record.records import Records
 from release.runtimes import lookup
+from release.serving import shared_server
+from release.serving.shared_server import AdapterRelease, OnServer, SharedServer
 
 _AGAIN = "restore it from git's history, or promote again"
 
@@ -42,7 +44,8 @@ class Desired(NamedTuple):
     """``files``: those that a promotion writes for a cluster; None if they cannot be computed.
 
     No finding are ``older``, a line if a cluster runs shared folders of an earlier version of Lockstep; ``stuck``, why
-    an update could not end; and ``gap``, for how long no server answers during an update.
+    an update could not end; and ``gap``, for how long no server answers during an update. ``adapters``: all that the
+    server has, its own first, if the environment lists others; ``server``: the projects that list this adapter.
     """
 
     environment: str
@@ -54,6 +57,8 @@ class Desired(NamedTuple):
     older: str = ""
     stuck: tuple[str, ...] = ()
     gap: str = ""
+    adapters: tuple[OnServer, ...] = ()
+    server: tuple[Path, ...] = ()
 
 
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
@@ -74,12 +79,48 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
     for name in names:
         monitoring = partial(_monitoring, name, records, ledger, tip)
         environment = _environment(name, files, records, monitoring)
-        environments[name] = environment._replace(
+        environment = environment._replace(
             older=edits.older(name, files),
             stuck=tuple(edits.stuck(name, files, environment.files)),
             gap=_gap(environment, files),
         )
+        shared = SharedServer(records, tip, Path(ledger.folder), name)
+        environments[name] = _on_one_server(environment, shared, files)
     return records, ledger, tip, environments
+
+
+def _on_one_server(
+    environment: Desired, shared: SharedServer, files: Mapping[Path, bytes]
+) -> Desired:
+    """Add the adapters that share a server, and why it cannot take them. Its Deployment has them all."""
+    file = environment_file.readable(environment.environment, files)
+    if file is None or not (file.adapters or file.variant == "adapter"):
+        return environment
+    own = shared.own
+    name = environment.environment
+    listed = shared.adapters_of(own)
+    problems = list[tuple[str, str]]()
+    moving: AdapterRelease | None = None
+    try:
+        if environment.pointer is not None:
+            moving = shared.of(own, environment.pointer)
+            problems += (
+                shared_server.of_server(shared, moving, shared.patch(own))
+                if file.adapters
+                else shared_server.of_adapter(shared, moving, as_verified=False)
+            )
+    except (EvidenceRefused, ParamsRefused) as refused:
+        problems.append((refused.what, refused.todo))
+    findings = [drift(name, "adapters", "fit on one server", *problem) for problem in problems]
+    environment = environment._replace(findings=(*environment.findings, *findings))
+    if not file.adapters:
+        # Another project's Deployment runs it, and is compared there.
+        return environment._replace(files=None, server=shared.listing())
+    releases = [(own, moving), *((adapter.project, adapter.release) for adapter in listed)]
+    components = [adapter.release.component for adapter in listed if adapter.release]
+    whole = environment.files and overlays.joined(name, environment.files, components)
+    adapters = tuple(shared_server.on_server(*release) for release in releases)
+    return environment._replace(files=whole, adapters=adapters)
 
 
 def drift(environment: str, what: str, git: str, mirror: str, todo: str = _AGAIN) -> MirrorFinding:
@@ -123,7 +164,8 @@ def _environment(
     spaced = environment_file.namespace(name, files)
     text = files.get(home / layout.POINTER)
     if text is None:
-        wanted = overlays.nothing(name)
+        is_adapter = overlays.uses(name, files, overlays.ADAPTER)
+        wanted = overlays.nothing(name, adapter=is_adapter)
         there = any(home / overlays.FOLDER in path.parents for path in files)
         failures = [
             drift(name, "release", "nothing runs", failure)

@@ -156,7 +156,7 @@ def _release(file: EnvironmentFile, release: Mapping[str, Any] | None) -> Iterat
     gpus = _gpus(release)
     yield from problems(
         (
-            "image" not in container and file.server is None,
+            "image" not in container and file.server is None and file.variant != "adapter",
             "server: weights come alone: name the server that they run in, as HOST/NAME@sha256:…",
         ),
         (
@@ -193,7 +193,7 @@ def _others(environment: str, file: EnvironmentFile, committed: Files) -> Iterat
         for path in committed
         if path.name == environment_file.NAME and path == environment_file.path(path.parent.name)
     ]
-    namespaces = dict[str, str]()
+    namespaces = dict[str, str | None]()
     for name in sorted(set(names) - {environment}):
         try:
             other = environment_file.read(name, committed)
@@ -202,7 +202,7 @@ def _others(environment: str, file: EnvironmentFile, committed: Files) -> Iterat
                 yield f"route: cannot be compared with that of {name}: {refused.what}"
             continue
         namespaces[name] = other.namespace
-        if other.namespace == file.namespace:
+        if other.namespace == file.namespace is not None:
             yield f"namespace: {file.namespace!r} is the namespace of {name} too: give each environment its own"
         if file.route is not None and other.route is not None:
             for host in file.route.hosts:
@@ -237,6 +237,8 @@ def shared_folders() -> Mapping[Path, Mapping[Path, bytes]]:
 
 def shared_files(file: EnvironmentFile) -> Mapping[Path, bytes]:
     """Return the shared files that an environment with these knobs uses, by path in a repository."""
+    if file.variant == "adapter":
+        return {}
     names = [_BASE, *(f"{_COMPONENTS}/{name}" for name in (*file.components, file.variant))]
     used = {layout.ENVIRONMENTS / name for name in names}
     return {

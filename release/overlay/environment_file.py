@@ -44,11 +44,24 @@ def _exists(image: str) -> str:
     return image
 
 
+def _unique(folders: list[str]) -> list[str]:
+    if len(set(folders)) < len(folders):
+        raise ValueError("names a project twice")
+    return folders
+
+
 Count = Annotated[int, Field(ge=1, le=1000)]
 Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 ObjectName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 ImageByDigest = Annotated[
     str, Field(pattern=r"^[^\s@]{1,400}@sha256:[0-9a-f]{64}$"), AfterValidator(_exists)
+]
+# A folder seen from the project's own, with one / between its parts.
+ProjectFolder = Annotated[
+    str,
+    Field(
+        pattern=r"^(\.\./)*[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,99})*$"
+    ),
 ]
 Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -168,10 +181,11 @@ class EnvironmentFile(Section):
     ends, ``replace`` ends an old one first, ``pause`` ends all first. ``downtime``: whether an update may end every
     server. ``server``: the image in which weights alone run. ``gpus``: of each server; 0: as the release says.
     ``capacity``: GPUs for all servers at a time; None: not known. ``clients``: who may send requests; empty: every pod.
+    ``adapters``: folders of the projects whose adapters the server has beside its own.
     """
 
-    namespace: Namespace
-    variant: Literal["deployment", "kserve", "kserve-llm", "rollout"] = "deployment"
+    namespace: Namespace | None = None
+    variant: Literal["deployment", "kserve", "kserve-llm", "rollout", "adapter"] = "deployment"
     replicas: Count | None = 1
     update: Literal["surge", "replace", "pause"] = "surge"
     downtime: Literal["allowed"] | None = None
@@ -187,6 +201,7 @@ class EnvironmentFile(Section):
     route: GatewayRoute | None = None
     canary_of: RoutingEnvironment | None = None
     monitoring: bool = False
+    adapters: Annotated[list[ProjectFolder], AfterValidator(_unique)] = Field(default_factory=list)
 
     @property
     def components(self) -> list[str]:
@@ -196,7 +211,19 @@ class EnvironmentFile(Section):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction. The first one refuses the value."""
-        return problems(
+        if self.variant == "adapter":
+            others = sorted(self.model_fields_set - {"variant"})
+            if others:
+                yield f"variant: adapter: the server is another environment's: remove {', '.join(others)}"
+            return
+        if self.namespace is None:
+            yield "namespace: is missing: name one that is this environment's own"
+            return
+        yield from problems(
+            (
+                self.adapters and self.variant != "deployment",
+                f"adapters: are added to a Deployment: write `variant: deployment`, not {self.variant}",
+            ),
             (
                 self.namespace.startswith("kube-"),
                 f"namespace: {self.namespace!r}: name one that is this environment's own",

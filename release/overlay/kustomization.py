@@ -5,11 +5,12 @@ single fields. All patches have a target, so that an environment that runs nothi
 """
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from checks.config.release_params import INVALID_HOST
 from checks.storage import plain_yaml
-from release.overlay import gateway
+from release.overlay import adapter_component, gateway
 from release.overlay.environment_file import (
     ContainerResources,
     EnvironmentFile,
@@ -17,7 +18,7 @@ from release.overlay.environment_file import (
     GatewayRoute,
     PodPlacement,
 )
-from release.overlay.overlays import CONTAINER, GPU, PLACEHOLDER
+from release.overlay.overlays import ADAPTER, CONTAINER, GPU, PLACEHOLDER
 
 NAME = "kustomization.yaml"
 MONITORING = "monitoring"  # the folder that `lockstep monitor component` writes
@@ -44,12 +45,20 @@ Patch = dict[str, Any]
 
 def render(environment: str, file: EnvironmentFile) -> bytes:
     """Render kustomization.yaml. The same arguments give the same bytes."""
+    if file.variant == "adapter":
+        return _written(
+            environment, {**adapter_component.COMPONENT, "components": [str(ADAPTER.parent)]}
+        )
     fields: dict[str, Any] = {
         "namespace": file.namespace,
         "resources": [f"release/{file.variant}"],
         "components": [
             *(f"../components/{name}" for name in file.components),
             *([MONITORING] if file.monitoring else []),
+            *(
+                f"../../../{adapter_component.folder(project, environment)}"
+                for project in file.adapters
+            ),
         ],
         "labels": [{"pairs": dict(file.labels)}] if file.labels else [],
         "configMapGenerator": []
@@ -60,7 +69,11 @@ def render(environment: str, file: EnvironmentFile) -> bytes:
     }
     written = {key: value for key, value in fields.items() if value}
     document = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", **written}
-    return (_HEADER.format(environment) + plain_yaml.dump(document)).encode()
+    return _written(environment, document)
+
+
+def _written(environment: str, document: Mapping[str, Any]) -> bytes:
+    return (_HEADER.format(environment) + plain_yaml.dump(dict(document))).encode()
 
 
 def _settings(environment: str, file: EnvironmentFile, of_gateway: GatewayKnobs) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import copy
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from checks.storage import layout, plain_yaml
 from release import runtimes
 from release.adapters.registry import reference
 from release.image import weights
+from release.overlay import adapter_component
 from release.runtimes import Runtime
 
 FOLDER = Path("release")  # A promotion writes this folder of an environment, and nothing else.
@@ -35,6 +36,8 @@ KSERVE = FOLDER / "kserve" / "kustomization.yaml"
 ROLLOUT = FOLDER / "rollout" / "kustomization.yaml"
 # Moves by earlier versions did not write this file. It may be missing where the environment does not use it.
 KSERVE_LLM = FOLDER / "kserve-llm" / "kustomization.yaml"
+# Only releases of an adapter have this file: the component that adds it to the server of another environment.
+ADAPTER = FOLDER / "adapter" / "kustomization.yaml"
 # Folders beside the environments, whose names no environment can have.
 SHARED = ("base", "components")
 
@@ -57,7 +60,6 @@ PRE_STOP = 10
 SPARE = 15  # seconds of grace beyond the drain
 
 _LABEL = 63  # characters of a label's value, at most
-_HEADER = "# Written by `lockstep promote`: edits are refused, and overwritten by the next move.\n"
 _NEVER = "nothing has been promoted here"
 _USER = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
 
@@ -72,9 +74,17 @@ def render(
     ParamsRefused if the environment's name is reserved or the runtime cannot run in a cluster.
     """
     _agree(pointer, built, runtime, serve)
+    is_adapter = serve.adapter is not None and built.base is None
     if why := unreachable(pointer):
-        return nothing(environment, why)
-    return _release(environment, pointer, built, runtime, serve)
+        return nothing(environment, why, adapter=is_adapter)
+    return _release(environment, pointer, built, runtime, serve) | (
+        _files(
+            environment,
+            {ADAPTER: adapter_component.component(serve.name, built.path, _reference(pointer))},
+        )
+        if is_adapter
+        else {}
+    )
 
 
 def _release(
@@ -138,11 +148,13 @@ def unreachable(pointer: Pointer) -> str | None:
     return None
 
 
-def nothing(environment: str, why: str = _NEVER) -> dict[Path, bytes]:
-    """The same set of files for an environment that runs nothing."""
+def nothing(environment: str, why: str = _NEVER, *, adapter: bool = False) -> dict[Path, bytes]:
+    """The same set of files for an environment that runs nothing. ``adapter``: with the component of an adapter."""
     empty = _kustomization(resources=[])
-    reason = f"{_HEADER}# {why}\n".encode()
+    reason = f"{adapter_component.HEADER}# {why}\n".encode()
     files = {DEPLOYMENT: empty, SERVER: reason, KSERVE: empty, ROLLOUT: empty, KSERVE_LLM: empty}
+    if adapter:
+        files[ADAPTER] = adapter_component.NO_COMPONENT
     return _files(environment, files)
 
 
@@ -169,9 +181,8 @@ def check(
         if path not in wanted:
             failures.append(f"{path}: no promotion writes it")
         elif path not in found:
-            if path == layout.ENVIRONMENTS / environment / KSERVE_LLM and not _uses(
-                environment, found, KSERVE_LLM
-            ):
+            of_variant = path.relative_to(layout.ENVIRONMENTS / environment)
+            if of_variant in (KSERVE_LLM, ADAPTER) and not uses(environment, found, of_variant):
                 continue
             failures.append(f"{path}: is missing")
         elif (data := found[path]) is None:
@@ -181,10 +192,21 @@ def check(
     return failures
 
 
-def _uses(environment: str, found: Mapping[Path, bytes | None], file: Path) -> bool:
+def uses(environment: str, found: Mapping[Path, bytes | None], file: Path) -> bool:
     """Return whether the environment's rendered kustomization.yaml names the folder of ``file``."""
     rendered = found.get(layout.ENVIRONMENTS / environment / "kustomization.yaml") or b""
     return file.parent.as_posix().encode() in rendered
+
+
+def joined(
+    environment: str, wanted: Mapping[Path, bytes], components: Iterable[bytes]
+) -> dict[Path, bytes]:
+    """Return ``wanted`` (of ``render``) with what ``components`` of other projects add to the server."""
+    path = layout.ENVIRONMENTS / environment / SERVER
+    patch = plain_yaml.load(wanted[path].decode())
+    if patch is None:
+        return dict(wanted)
+    return {**wanted, path: _yaml(adapter_component.joined(patch, components))}
 
 
 def model(wanted: Mapping[Path, bytes], environment: str) -> dict[str, Any]:
@@ -332,7 +354,7 @@ def _kustomization(**fields: list[Any]) -> bytes:
 
 
 def _yaml(value: dict[str, Any]) -> bytes:
-    return (_HEADER + plain_yaml.dump(value)).encode()
+    return (adapter_component.HEADER + plain_yaml.dump(value)).encode()
 
 
 def _difference(found: bytes, wanted: bytes) -> str:

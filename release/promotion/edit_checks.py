@@ -13,14 +13,16 @@ from pydantic import BaseModel
 from checks.config.monitor import Monitor
 from checks.formats.pointer import Pointer
 from checks.process.errors import ParamsRefused
-from checks.storage import layout
+from checks.storage import layout, plain_yaml
 from release.ledger import Change
 from release.monitoring import component
 from release.monitoring.objectives import Scope
-from release.overlay import edits, environment_file, kustomization, namespaces, updates
+from release.overlay import edits, environment_file, kustomization, namespaces, overlays, updates
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, rendered
+from release.serving import shared_server
+from release.serving.shared_server import SharedServer
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 
@@ -42,6 +44,9 @@ def unedited(case: Case, result: checklist.CheckResult) -> None:
     result.fail_each(failures, _TODO)
     todo = "give each environment its own, run `lockstep render`, and commit"
     result.fail_each(_of_other_projects(case), todo)
+    rule = case.context.rule(case.environment)
+    for what, fix in _on_one_server(case, as_verified=rule.served_as_verified):
+        result.fail(what, fix)
 
 
 def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) -> None:
@@ -63,6 +68,8 @@ def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) 
         case.environment, case.present.files, _wanted(case), versions, rollback=True
     )
     result.fail_each(failures, _TODO)
+    for what, fix in _on_one_server(case, as_verified=False):
+        result.fail(what, fix)
 
 
 def gap(case: Case) -> list[str]:
@@ -83,6 +90,22 @@ def _of_other_projects(case: Case) -> Iterator[str]:
     for path, namespace in namespace_of.items():
         if namespaces.project(path) != folder and namespace == namespace_of.get(own):
             yield f"{own}: namespace: {namespace!r} is the namespace in {path} too"
+
+
+def _on_one_server(case: Case, *, as_verified: bool) -> Iterator[tuple[str, str]]:
+    """Yield why the release and other adapters cannot run on one server, each with what to do."""
+    file = environment_file.readable(case.environment, case.present.files)
+    if file is None or not (file.adapters or file.variant == "adapter"):
+        return
+    context = case.context
+    own = Path(context.ledger.folder)
+    shared = SharedServer(context.records, context.tip, own, case.environment)
+    moving = shared.of(own, case.after.get())
+    if file.variant == "adapter":
+        yield from shared_server.of_adapter(shared, moving, as_verified=as_verified)
+    else:
+        patch = _wanted(case)[layout.ENVIRONMENTS / case.environment / overlays.SERVER]
+        yield from shared_server.of_server(shared, moving, plain_yaml.load(patch.decode()))
 
 
 def _wanted(case: Case) -> dict[Path, bytes]:

@@ -141,7 +141,8 @@ def intact(
         if not any(folder(environment) / overlays.FOLDER in path.parents for path in present.files):
             return  # a new environment
         todo = "restore it from git's history: nothing has been promoted there"
-        wanted = overlays.nothing(environment)
+        is_adapter = overlays.uses(environment, present.files, overlays.ADAPTER)
+        wanted = overlays.nothing(environment, adapter=is_adapter)
     else:
         todo = f"`lockstep promote {environment} --image {present.pointer.image}` writes it again"
         built = stated(present, environment).predicate.image

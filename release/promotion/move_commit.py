@@ -27,7 +27,7 @@ from release.adapters.retries import RequestError
 from release.evidence.attached_statements import Released
 from release.ledger import DEADLINE, Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
-from release.overlay import overlays
+from release.overlay import environment_file, overlays
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import (
     Case,
@@ -36,6 +36,7 @@ from release.promotion.environment import (
     folder,
     rendered,
 )
+from release.serving.shared_server import SharedServer
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
@@ -123,7 +124,9 @@ def empty(
     entries: Entries,
 ) -> Change:
     """The commit that empties ``environment``, as before its first promotion. Raises as ``move``."""
-    home, wanted = folder(environment), overlays.nothing(environment)
+    home = folder(environment)
+    is_adapter = overlays.uses(environment, present.files, overlays.ADAPTER)
+    wanted = overlays.nothing(environment, adapter=is_adapter)
     ours = (home / overlays.FOLDER, home / layout.APPROVED)
     gone = [
         path
@@ -188,7 +191,21 @@ def _change(
         changed,
         message,
         tags_for(context.name, context.ledger.tags(), context.moves(), environment, after),
+        _on_one_server(context, environment, present),
     )
+
+
+def _on_one_server(
+    context: PromotionContext, environment: str, present: EnvironmentState
+) -> tuple[Path, ...]:
+    """Return the folders of environments of other projects that share a server with this one."""
+    file = environment_file.readable(environment, present.files)
+    if file is None or not (file.adapters or file.variant == "adapter"):
+        return ()
+    own = Path(context.ledger.folder)
+    shared = SharedServer(context.records, context.tip, own, environment)
+    projects = shared.listing() or tuple(listed.project for listed in shared.adapters_of(own))
+    return tuple(project / folder(environment) for project in projects)
 
 
 def written(

@@ -4,7 +4,7 @@ A team adds a file of its own to its repository (``release.runtimes.lookup``): d
 ``environment``, ``entrypoint``, ``command`` and ``model_field`` these placeholders are replaced: {model} (the weights'
 folder as the server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens},
 {max_total_tokens}, {all_tokens} (that times ``concurrency``), {max_concurrent_requests}, {shards}, {draft_tokens},
-{max_rank}, {tool_parser}, {reasoning_parser}.
+{max_rank}, {most_adapters}, {tool_parser}, {reasoning_parser}.
 """
 
 import re
@@ -26,7 +26,7 @@ from release.runtimes.settings import Identity, Setting, Settings
 FOLDER = Path(__file__).parent
 _WORDS = (
     "model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "all_tokens",
-    "max_concurrent_requests", "shards", "draft_tokens", "max_rank", "tool_parser", "reasoning_parser",
+    "max_concurrent_requests", "shards", "draft_tokens", "max_rank", "most_adapters", "tool_parser", "reasoning_parser",
 )  # fmt: skip
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
@@ -269,6 +269,7 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         "shards": str(shards),
         "draft_tokens": str(serve.speculation.tokens if serve.speculation else 0),
         "max_rank": str(serve.adapter.max_rank if serve.adapter else 0),
+        "most_adapters": str(serve.adapter.most if serve.adapter else 0),
         "tool_parser": serve.tools.parser if serve.tools else "",
         "reasoning_parser": serve.reasoning.parser if serve.reasoning else "",
     }

@@ -90,6 +90,8 @@ class Settings(Section):
                     "use serve.speculation: null, or another serve.runtime",
                 )
             settings["speculation"] = setting
+        for key in serve.promises:
+            settings[key] = self._promised(runtime, serve, key)
         if serve.adapter is not None:
             if self.adapter is None:
                 raise ParamsRefused(
@@ -97,8 +99,6 @@ class Settings(Section):
                     "use merge.form merged, or another serve.runtime",
                 )
             settings["adapter"] = self.adapter
-        for key in serve.promises:
-            settings[key] = self._promised(runtime, serve, key)
         return settings
 
     def _promised(self, runtime: str, serve: Serve, key: str) -> Setting:

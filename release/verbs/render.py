@@ -4,7 +4,7 @@ from pathlib import Path
 
 from checks.process.errors import ParamsRefused
 from checks.storage import files, layout
-from release.overlay import edits, environment_file, kustomization
+from release.overlay import edits, environment_file, kustomization, overlays
 
 
 def render(root: Path, environment: str) -> list[Path]:
@@ -21,6 +21,8 @@ def render(root: Path, environment: str) -> list[Path]:
     ParamsRefused.raise_for(edits.stuck(environment, committed), f"see {environment_file.PAGE}")
     wanted = {source.with_name(kustomization.NAME): kustomization.render(environment, file)}
     wanted |= edits.shared_files(file)
+    if file.variant == "adapter" and not (root / source.parent / overlays.FOLDER).exists():
+        wanted |= overlays.nothing(environment, adapter=True)
     for folder, content in edits.shared_folders().items():
         wanted |= content if edits.files_below(folder, committed) else {}
     for path in {path for stale in edits.earlier_folders(committed).values() for path in stale}:

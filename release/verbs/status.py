@@ -19,6 +19,7 @@ from release.promotion.running import Next, Runs, Wait
 from release.review import environment_advice
 from release.review.advice import Advised
 from release.review.environment_advice import Situation
+from release.serving.shared_server import OnServer
 
 
 class State(Record):
@@ -26,7 +27,8 @@ class State(Record):
 
     No promotion follows if shared files of it are of an earlier version of Lockstep, which ``older`` says in a line, or
     if an update could not end, for the reasons in ``stuck``. ``gap``: for how long no server answers during an update.
-    ``exemption``: the exception that the release runs on.
+    ``exemption``: the exception that the release runs on. ``adapters``: all that its server has, if others are beside
+    its own. ``server``: the project whose server has this adapter.
     """
 
     environment: str
@@ -36,6 +38,8 @@ class State(Record):
     older: str = ""
     stuck: tuple[str, ...] = ()
     gap: str = ""
+    adapters: tuple[OnServer, ...] = ()
+    server: str | None = None
     next: Next | None
     advice: Advised
 
@@ -134,6 +138,7 @@ def _state(
     return State(
         environment=environment.environment, runs=runs, exemption=exemption, drift=drift,
         older=environment.older, stuck=environment.stuck, gap=environment.gap, next=release,
+        adapters=environment.adapters, server=", ".join(map(str, environment.server)) or None,
         advice=environment_advice.advise(situation),
     )  # fmt: skip
 

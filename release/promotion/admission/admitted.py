@@ -208,4 +208,9 @@ def _namespace(context: PromotionContext, environment: str) -> str:
             f"{rendered} of {context.ledger.shown}: is not what {environment_file.NAME} gives",
             f"run `lockstep render {environment}`, and commit it",
         )
+    if file.namespace is None or file.adapters:
+        raise EvidenceRefused(
+            f"{source}: its server runs images of several projects, which no policy here lists",
+            "write the policy by hand, or give each adapter a server of its own",
+        )
     return file.namespace

@@ -167,8 +167,8 @@ ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     (
         "vllm",
         ADAPTER,
-        {"--enable-lora", "--max-loras=1", "--max-lora-rank=32", f"--lora-modules=azure-cli-router={PATH}/adapter"}
-        | {"--served-model-name=azure-cli-router-base"},
+        {"--enable-lora", "--max-loras=1", "--max-lora-rank=32", "--lora-modules"}
+        | {f"azure-cli-router={PATH}/adapter", "--served-model-name=azure-cli-router-base"},
         set(),
     ),
 ]

@@ -1,0 +1,76 @@
+"""The component that adds the adapter of one environment to the server of another. Pure functions.
+
+An environment of the variant ``adapter`` has no server. The environment that lists its project in ``adapters`` of
+environment.yaml builds its folder as a component of kustomize: the image of the adapter becomes a volume, and its name
+goes behind ``--lora-modules``, the last argument of that server. So a move of the adapter changes only files of its own
+project, and replaces the pods of the server.
+"""
+
+import json
+import posixpath
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from checks.storage import layout, plain_yaml
+from release.adapters.registry.reference import Reference
+
+HEADER = "# Written by `lockstep promote`: edits are refused, and overwritten by the next move.\n"
+MODULES = "--lora-modules"  # vLLM reads each argument behind it as NAME=FOLDER.
+_POD = "/spec/template/spec"
+COMPONENT = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
+NO_COMPONENT = (HEADER + plain_yaml.dump({**COMPONENT, "resources": []})).encode()
+
+
+def names(name: str, path: str) -> dict[str, str]:
+    """Return the folder in the server by each name that clients ask for: the release's, and the one that it moves.
+
+    ``name``: serve.name; ``path``: of the model in its image, which ends in the first digits of its digest.
+    """
+    folder = f"{_mount(name)}{path}/{layout.SHIPPED_ADAPTER}"
+    return {posixpath.basename(path): folder, name: folder}
+
+
+def volume(path: str) -> str:
+    """Return the name of the volume, which may have fewer characters than that of a model."""
+    return f"adapter-{path.rpartition('-')[2]}"
+
+
+def component(name: str, path: str, image: Reference) -> bytes:
+    """Return the component that adds the adapter ``name`` in ``image``, in which its model is at ``path``."""
+    of_image = {"reference": str(image), "pullPolicy": "IfNotPresent"}
+    mount = {"name": volume(path), "mountPath": _mount(name), "readOnly": True}
+    container = f"{_POD}/containers/0"
+    added: list[tuple[str, Any]] = [
+        (f"{_POD}/volumes/-", {"name": volume(path), "image": of_image}),
+        (f"{container}/volumeMounts/-", mount),
+        *((f"{container}/args/-", f"{key}={folder}") for key, folder in names(name, path).items()),
+    ]
+    operations = [{"op": "add", "path": path, "value": value} for path, value in added]
+    target = {"kind": "Deployment", "name": "server"}
+    patches = [{"target": target, "patch": json.dumps(operations)}]
+    return (HEADER + plain_yaml.dump({**COMPONENT, "patches": patches})).encode()
+
+
+def joined(patch: Mapping[str, Any], components: Iterable[bytes]) -> dict[str, Any]:
+    """Return a release's patch of the Deployment with what ``components`` (of ``component``) add to the server."""
+    whole: dict[str, Any] = json.loads(json.dumps(patch))
+    for data in components:
+        for written in plain_yaml.load(data.decode()).get("patches", ()):
+            for operation in json.loads(written["patch"]):
+                place: Any = whole
+                for key in operation["path"].strip("/").split("/")[:-1]:
+                    place = place[int(key) if isinstance(place, list) else key]
+                place.append(operation["value"])
+    return whole
+
+
+def folder(project: str, environment: str) -> Path:
+    """Return the folder of the environment in another project, seen from this one. ``project``: as it is listed."""
+    return Path(
+        posixpath.normpath(posixpath.join(project, layout.ENVIRONMENTS.as_posix(), environment))
+    )
+
+
+def _mount(name: str) -> str:
+    return f"/adapters/{name}"

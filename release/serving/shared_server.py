@@ -1,0 +1,304 @@
+"""The adapters that share one server: which project lists which, and whether the server can take them.
+
+An environment of the variant ``adapter`` runs on the server of the one project that lists its folder in ``adapters`` of
+the environment of the same name. All of them are read from one commit of the ledger, and each release from the record
+that its pointer names. The digest of a model covers its files, so that the base of an adapter is computed from it.
+"""
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checks.config.release_params import Serve
+from checks.formats import pointer
+from checks.formats.pointer import Pointer
+from checks.formats.training_reports import ParityReport
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.records.rows import Record
+from checks.storage import digest, layout, plain_yaml
+from release.adapters import projects
+from release.adapters.registry import reference
+from release.image import weights
+from release.overlay import adapter_component, environment_file, kustomization, overlays
+from release.overlay.environment_file import EnvironmentFile
+from release.record.records import Records
+
+_PAGE = "docs/how-to/adapter.md#several-adapters-on-one-server"
+
+
+class AdapterRelease(NamedTuple):
+    """A release of one adapter and its base.
+
+    ``project``: the folder below the git root; ``weights``: the digest of the base with its tokenizer; ``rank``: the
+    largest of the adapter's modules; ``serve``: of the params.yaml that made it.
+    """
+
+    project: Path
+    pointer: Pointer
+    weights: str
+    rank: int
+    serve: Serve
+
+    @property
+    def path(self) -> str:
+        """The path of the model in its image."""
+        return weights.place(self.serve.name, self.pointer.model)
+
+    @property
+    def component(self) -> bytes:
+        """The component that a promotion of the release writes."""
+        image = reference.parse(self.pointer.image)._replace(tag=None)
+        if image.host is None:  # No cluster can pull it.
+            return adapter_component.NO_COMPONENT
+        return adapter_component.component(self.serve.name, self.path, image)
+
+    @property
+    def called(self) -> str:
+        """The release's name and version, for a refusal."""
+        return f"{self.serve.name} {self.pointer.version}"
+
+
+class OnServer(Record):
+    """An adapter on a server. Without ``version`` its project runs nothing; ``base``: the digest of what all share."""
+
+    project: str
+    version: str | None
+    model: str | None
+    base: str | None
+
+
+class ListedAdapter(NamedTuple):
+    """What a commit has of a project that an environment lists. ``release``: None if nothing runs or can be read.
+
+    ``problem``: why its files cannot be part of the server; empty if they can.
+    """
+
+    project: Path
+    release: AdapterRelease | None
+    problem: str = ""
+
+
+def on_server(project: Path, release: AdapterRelease | None) -> OnServer:
+    """Return what `lockstep status` shows of a release."""
+    if release is None:
+        return OnServer(project=str(project), version=None, model=None, base=None)
+    return OnServer(
+        project=str(project), version=release.pointer.version, model=release.pointer.model, base=release.weights
+    )  # fmt: skip
+
+
+class SharedServer(NamedTuple):
+    """The environments of one name in all projects of the commit ``tip``, seen from the project ``own``."""
+
+    records: Records
+    tip: str
+    own: Path
+    environment: str
+
+    def file(self, project: Path) -> EnvironmentFile | None:
+        """Return the environment.yaml of a project; None if it is missing or invalid."""
+        name = environment_file.path(self.environment)
+        return environment_file.readable(self.environment, {name: self._data(project, name)})
+
+    def listing(self) -> tuple[Path, ...]:
+        """Return the projects that list this one."""
+        listed_projects = projects.folders(self.records.git, self.tip)
+        return tuple(
+            project
+            for project in listed_projects
+            if (file := self.file(project)) and self.own in _projects(project, file)
+        )
+
+    def adapters_of(self, project: Path) -> tuple[ListedAdapter, ...]:
+        """Return the adapters that the environment of a project lists."""
+        file = self.file(project)
+        return tuple(map(self._listed, _projects(project, file))) if file else ()
+
+    def release(self, project: Path) -> AdapterRelease | None:
+        """Return what a project runs; None if that is nothing. Raises as ``of``."""
+        path = layout.ENVIRONMENTS / self.environment / layout.POINTER
+        text = self._data(project, path)
+        if text is None:
+            return None
+        return self.of(project, pointer.parse(text, str(project / path)))
+
+    def of(self, project: Path, released: Pointer) -> AdapterRelease:
+        """Return the release of ``released``. Raises EvidenceRefused if its record is not one of an adapter."""
+        records = self.records
+        if project != self.own:
+            records = Records(projects.top(self.records.root) / project)
+        commit = records.at(released.commit)
+        again = f"fetch the commit {released.commit[:12]}"
+        parity = commit.needed(layout.PARITY_REPORT, ParityReport, again, again)
+        described = {
+            name: digest.FileDigest(file.sha256, file.size) for name, file in parity.files.items()
+        }
+        if digest.of_manifest(described) != released.model:
+            raise EvidenceRefused(
+                f"{project / layout.PARITY_REPORT} at {released.commit[:12]}: is not about the model {released.model}",
+                "see who moved it: `lockstep history`",
+            )
+        if parity.shipped_adapter is None:
+            raise EvidenceRefused(
+                f"{commit.serve.name} {released.version}: is one merged model, which shares no server",
+                "release one with merge.form: adapter",
+            )
+        inside = f"{layout.SHIPPED_ADAPTER}/"
+        base = {name: file for name, file in described.items() if not name.startswith(inside)}
+        return AdapterRelease(
+            project, released, digest.of_manifest(base), parity.shipped_adapter.rank, commit.serve
+        )
+
+    def patch(self, project: Path) -> Any:
+        """Return the patch of the Deployment that the last move of a project wrote; None if there is none."""
+        data = self._data(project, layout.ENVIRONMENTS / self.environment / overlays.SERVER)
+        return plain_yaml.load((data or b"").decode())
+
+    def _listed(self, project: Path) -> ListedAdapter:
+        file = self.file(project)
+        where = project / environment_file.path(self.environment)
+        if file is None or file.variant != "adapter":
+            return ListedAdapter(project, None, f"{where}: is not of the variant adapter")
+        try:
+            release = self.release(project)
+        except (EvidenceRefused, ParamsRefused) as refused:
+            return ListedAdapter(project, None, refused.what)
+        # Whatever else these files said would be built into the server, too.
+        written = release.component if release else adapter_component.NO_COMPONENT
+        home = layout.ENVIRONMENTS / self.environment
+        wanted = {
+            home / kustomization.NAME: kustomization.render(self.environment, file),
+            home / overlays.ADAPTER: written,
+        }
+        edited = [str(path) for path, data in wanted.items() if self._data(project, path) != data]
+        problem = "not what `lockstep render` and a promotion write"
+        return ListedAdapter(project, release, f"{', '.join(edited)}: {problem}" if edited else "")
+
+    def _data(self, project: Path, path: Path) -> bytes | None:
+        (data,) = self.records.git.named([f"{self.tip}:{(project / path).as_posix()}"])
+        return data
+
+
+def _projects(project: Path, file: EnvironmentFile) -> tuple[Path, ...]:
+    """Return the projects that the environment of ``project`` lists, as folders below the git root."""
+    return tuple(
+        Path(posixpath.normpath(posixpath.join(project.as_posix(), listed)))
+        for listed in file.adapters
+    )
+
+
+def of_adapter(
+    shared: SharedServer, moving: AdapterRelease, *, as_verified: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield why the server cannot take ``moving``, each with what to do.
+
+    ``as_verified``: the server must be the image in which the adapter was verified.
+    """
+    listing = shared.listing()
+    if len(listing) != 1:
+        names = ", ".join(map(str, listing)) or "no project"
+        yield (
+            f"{names} lists {shared.own} in `adapters` of {shared.environment}, it must be one",
+            f"list it in the environment.yaml of the server that runs it, and render that: {_PAGE}",
+        )
+        return
+    (host,) = listing
+    server = shared.release(host)
+    if server is None:
+        yield (
+            f"{host}: {shared.environment} runs nothing, so there is no server for {moving.called}",
+            f"`lockstep -C {host} promote {shared.environment}` first",
+        )
+        return
+    yield from _takes_more(server, shared.patch(host))
+    yield from _fits(server, moving)
+    file = shared.file(host)
+    runs_in = server.serve.server or (file.server if file else None)
+    if as_verified and _digest(moving.serve.server) != _digest(runs_in):
+        yield (
+            f"{moving.called}: was verified for the server {moving.serve.server}, {server.called} runs in {runs_in}",
+            f"set serve.server to that, or promote {server.serve.name} in that server first",
+        )
+    for listed in shared.adapters_of(host):
+        if listed.release is not None and listed.project != moving.project:
+            yield from _same_names(listed.release, moving)
+
+
+def of_server(
+    shared: SharedServer, moving: AdapterRelease, patch: Mapping[str, Any] | None
+) -> Iterator[tuple[str, str]]:
+    """Yield why ``moving``, with ``patch`` of the Deployment, cannot take the adapters that its environment lists."""
+    listed_adapters = shared.adapters_of(shared.own)
+    most = moving.serve.adapter.most if moving.serve.adapter else 0
+    if len(listed_adapters) >= most:
+        yield (
+            f"serve.adapter.most: {most}, and {shared.environment} lists {len(listed_adapters)} beside its own",
+            f"raise it to {len(listed_adapters) + 1}, or list fewer",
+        )
+    if listed_adapters:
+        yield from _takes_more(moving, patch)
+    for listed in listed_adapters:
+        if listed.problem:
+            yield (
+                f"{listed.project}: {listed.problem}",
+                f"correct it, or remove it from `adapters`: {_PAGE}",
+            )
+        if listed.release is not None:
+            yield from _fits(moving, listed.release)
+    running = [listed.release for listed in listed_adapters if listed.release is not None]
+    for number, adapter in enumerate(running):
+        for other in running[:number]:
+            yield from _same_names(other, adapter)
+
+
+def _fits(server: AdapterRelease, adapter: AdapterRelease) -> Iterator[tuple[str, str]]:
+    room = server.serve.adapter.max_rank if server.serve.adapter else 0
+    if adapter.weights != server.weights:
+        yield (
+            f"{adapter.called}: its base is {adapter.weights}, that of {server.called} is {server.weights}",
+            f"train it on that base, with that tokenizer and chat template; another base needs another server: {_PAGE}",
+        )
+    if adapter.rank > room:
+        yield (
+            f"{adapter.called}: its rank is {adapter.rank}, serve.adapter.max_rank of {server.called} is {room}",
+            f"raise it in {server.project}, and promote that first",
+        )
+    yield from _same_names(server, adapter)
+
+
+def _same_names(first: AdapterRelease, second: AdapterRelease) -> Iterator[tuple[str, str]]:
+    """Yield a name by which clients, or the pod, would find two things."""
+    names = _names(first) & _names(second)
+    if names:
+        yield (
+            f"{first.called} and {second.called} on one server have the same name {', '.join(sorted(names))}",
+            "give each project a serve.name of its own",
+        )
+
+
+def _names(release: AdapterRelease) -> set[str]:
+    # vLLM calls the base so. A request for that name is answered without any adapter.
+    base = f"{release.serve.name}-base"
+    return {
+        base,
+        adapter_component.volume(release.path),
+        *adapter_component.names(release.serve.name, release.path),
+    }
+
+
+def _takes_more(
+    server: AdapterRelease, patch: Mapping[str, Any] | None
+) -> Iterator[tuple[str, str]]:
+    """Yield why no adapter can be added to the arguments of a server."""
+    containers = patch["spec"]["template"]["spec"]["containers"] if patch else [{}]
+    arguments = containers[0].get("args", [])
+    if arguments[-2:-1] != [adapter_component.MODULES]:
+        yield (
+            f"{server.called}: no adapter can be added: its arguments do not end in {adapter_component.MODULES}",
+            "release it with serve.base: null, and promote it from a registry",
+        )
+
+
+def _digest(image: str | None) -> str:
+    return (image or "").rpartition("@")[2]

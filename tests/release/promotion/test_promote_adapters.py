@@ -1,0 +1,230 @@
+"""Three projects, three adapters, one server: each project moves its own adapter, and what cannot fit is refused."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checks.config import params_file
+from checks.formats.training_reports import ParityReport, ShippedAdapter
+from checks.process.errors import Outrun
+from checks.storage import digest, files, layout
+from release.overlay import overlays
+from release.promotion import move_commit
+from release.verbs import render
+from release.verbs.build import BuildOptions, build
+from release.verbs.rollback import rollback
+from release.verbs.status import status
+from tests import build_tree, kubernetes_tools, ledger_tree, overlay_sample, programs
+from tests import promotion_tree as tree
+from tests.conftest import dumped
+from tests.ledger_tree import git, keep
+from tests.promotion_tree import gaps, move
+from tests.registry_service import registry
+
+pytestmark = pytest.mark.slow
+
+alone = tree.alone
+STAGING = layout.ENVIRONMENTS / "staging"
+OLD, NEW = (f"{overlay_sample.SERVER}@sha256:{digit * 64}" for digit in "cd")
+KNOBS = {
+    "support": {"namespace": "support-staging", "adapters": ["../router", "../writer"]},
+    "router": {"variant": "adapter"},
+    "writer": {"variant": "adapter"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A registry that a cluster could reach."""
+    programs.require("docker-registry")
+    with registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running.host
+
+
+def of_adapters(name: str, plain: dict[str, Any]) -> None:
+    plain["merge"]["form"] = "adapter"
+    plain["serve"] |= {
+        "name": name, "runtime": "vllm", "base": None, "server": OLD, "adapter": {"max_rank": 16, "most": 3},
+    }  # fmt: skip
+    del plain["promote"]["environments"]["production"]
+
+
+def weighed(root: Path, seed: int, base: int = 1, rank: int = 16) -> None:
+    """Make an adapter of these bytes on a base of those the judged model, and commit the record."""
+    adapter = {"adapter/adapter_model.safetensors": bytes([seed]) * 700, "adapter/adapter_config.json": b"{}"}
+    of_base = build_tree.shards(seed=base)
+    build_tree.weigh(root, of_base | adapter)
+    described = {name: digest.FileDigest(digest.of_bytes(data), len(data)) for name, data in of_base.items()}
+    shipped = ShippedAdapter(
+        weights=digest.of_manifest(described), rank=rank, max_logprob_diff=0.1, mean_logprob_diff=0.01, top1=1.0
+    )
+    report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
+    files.write_json(root / layout.PARITY_REPORT, report.model_copy(update={"shipped_adapter": shipped}))
+    build_tree.judge(root, params_file.load(root / layout.PARAMS))
+    keep(root, f"adapter {seed} on base {base}")
+
+
+def released(root: Path, place: str, seed: int, server: str = OLD, **facts: int) -> None:
+    """Build and push an adapter, verify it on paper, and sign."""
+    weighed(root, seed, **facts)
+    report = build(root, BuildOptions(push=f"{place}/team/{root.name}"))
+    tree.served(root, report, runtime="vllm", how="container", server=server)
+    tree.signed(root, report)
+
+
+@pytest.fixture(scope="module")
+def promoted(tmp_path_factory: pytest.TempPathFactory, place: str) -> Path:
+    """A clone in which support has the server, and all three adapters run on it. Take ``top``, a copy."""
+    top = tmp_path_factory.mktemp("adapters") / "work"
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        top.mkdir()
+        git(top, "init", "--quiet", "--initial-branch=main")
+        for name, knobs in KNOBS.items():
+            root = top / name
+            tree.prepare(root, lambda plain, name=name: of_adapters(name, plain), base=False)  # type: ignore[misc]
+            (root / STAGING / "environment.yaml").write_text(dumped(knobs))
+            render.render(root, "staging")
+            keep(root, f"environments of {name}")
+        for seed, name in enumerate(KNOBS):
+            released(top / name, place, seed)
+            move(top / name, "staging")
+    return ledger_tree.packed(top)
+
+
+@pytest.fixture
+def top(promoted: Path, tmp_path: Path) -> Path:
+    return tree.copy(promoted, tmp_path / "work")
+
+
+def served(top: Path) -> list[str]:
+    """The names and folders of all adapters in the Deployment that kustomize builds."""
+    arguments = kubernetes_tools.pod(kubernetes_tools.build(top / "support" / STAGING))["containers"][0]["args"]
+    return list(arguments[arguments.index("--lora-modules") + 1 :])
+
+
+def changed(top: Path, before: str) -> set[str]:
+    return set(git(top, "diff", "--name-only", before, "HEAD").splitlines())
+
+
+def test_an_adapter_moves_and_returns_by_commits_in_its_own_folder(top: Path, place: str) -> None:
+    router = top / "router"
+    before = served(top)
+    assert [name.partition("=")[0].rpartition("-")[0] for name in before] == ["", "router", "", "writer", ""]
+    released(router, place, 7)
+    start = git(top, "rev-parse", "HEAD")
+    assert move(router, "staging").done == "moved"
+    assert {path.partition("/")[0] for path in changed(top, start)} == {"router"}
+    after = served(top)
+    assert [after[0], *after[3:]] == [before[0], *before[3:]]
+    assert after[1:3] != before[1:3]
+
+    rollback(router, "staging", why="worse")
+    assert {path.partition("/")[0] for path in changed(top, start)} == {"router"}
+    assert served(top) == before
+
+    rollback(router, "staging", to="none", why="not needed")
+    assert served(top) == [before[0], *before[3:]]
+
+
+def test_status_shows_each_adapter_with_its_version_and_base_and_what_contradicts(top: Path) -> None:
+    (state,) = status(top / "support").environments
+    assert [(adapter.project, adapter.version) for adapter in state.adapters] == [
+        ("support", "v0.1.0"), ("router", "v0.1.0"), ("writer", "v0.1.0"),
+    ]  # fmt: skip
+    assert len({adapter.base for adapter in state.adapters}) == 1
+    assert state.wrong == []
+    (of_router,) = status(top / "router").environments
+    assert (of_router.server, of_router.wrong) == ("support", [])
+
+    knobs = {"namespace": "support-staging", "adapters": ["../writer"]}
+    (top / "support" / STAGING / "environment.yaml").write_text(dumped(knobs))
+    render.render(top / "support", "staging")
+    keep(top, "the router is not listed")
+    (of_router,) = status(top / "router").environments
+    assert "no project lists router in `adapters` of staging" in of_router.wrong[0]
+
+
+REFUSED = [
+    ("router", {"seed": 8, "base": 2}, r"router v0.2.0: its base is sha256:\w+, that of support v0.1.0 is sha256"),
+    ("router", {"seed": 8, "rank": 64}, r"router v0.2.0: its rank is 64, serve.adapter.max_rank of support v0.1.0 is 16"),
+    ("support", {"seed": 8, "base": 2}, r"router v0.1.0: its base is sha256:\w+, that of support v0.2.0 is sha256"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("project", "facts", "refused"), REFUSED)
+def test_what_the_server_cannot_take_is_not_promoted(
+    top: Path, place: str, project: str, facts: dict[str, Any], refused: str
+) -> None:
+    start = served(top)
+    released(top / project, place, **facts)
+    lines = gaps(top / project, "staging").splitlines()
+    assert [line for line in lines if re.search(refused, line)]
+    assert served(top) == start
+
+
+def test_an_adapter_that_no_project_lists_is_not_promoted(top: Path, place: str) -> None:
+    (top / "support" / STAGING / "environment.yaml").write_text(dumped({"namespace": "support-staging"}))
+    render.render(top / "support", "staging")
+    keep(top, "no adapters beside it")
+    released(top / "router", place, 9)
+    assert "no project lists router in `adapters` of staging, it must be one" in gaps(top / "router", "staging")
+
+
+def test_a_component_that_was_edited_is_never_built_into_the_server_unseen(top: Path, place: str) -> None:
+    path = top / "router" / STAGING / overlays.ADAPTER
+    path.write_text(path.read_text().replace("/adapters/router/models", "/adapters/router/other"))
+    keep(top, "another folder")
+    (state,) = status(top / "support").environments
+    problem = f"router: {STAGING / overlays.ADAPTER}: not what `lockstep render` and a promotion write"
+    assert [line for line in state.wrong if problem in line]
+    released(top / "support", place, 5)
+    assert problem in gaps(top / "support", "staging")
+
+
+def test_a_server_moves_if_it_takes_all_adapters_and_not_if_it_has_room_for_fewer(top: Path, place: str) -> None:
+    support = top / "support"
+    released(support, place, 5)
+    assert move(support, "staging").done == "moved"
+    assert len(served(top)) == 5
+    tree.rewrite(support, layout.PARAMS, lambda plain: plain["serve"]["adapter"].update(most=2))
+    released(support, place, 6)
+    assert "serve.adapter.most: 2, and staging lists 2 beside its own" in gaps(support, "staging")
+
+
+def test_an_adapter_that_was_verified_in_another_server_image_waits_for_that(top: Path, place: str) -> None:
+    router = top / "router"
+    for root in (router, top / "support"):
+        tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=NEW))
+    tree.rewrite(
+        router, layout.PARAMS,
+        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
+    )  # fmt: skip
+    released(router, place, 6, server=NEW)
+    assert f"was verified for the server {NEW}, support v0.1.0 runs in {OLD}" in gaps(router, "staging")
+    released(top / "support", place, 7, server=NEW)
+    move(top / "support", "staging")
+    assert move(router, "staging").done == "moved"
+
+
+@pytest.mark.parametrize(("path", "outrun"), [("support/staging", True), ("writer/staging", False)])
+def test_a_move_is_outrun_by_a_move_of_its_server_and_not_by_one_of_another_adapter(
+    top: Path, place: str, monkeypatch: pytest.MonkeyPatch, path: str, outrun: bool
+) -> None:
+    router, other = top / "router", top / path.partition("/")[0] / STAGING / overlays.SERVER
+    released(router, place, 8)
+    keep(top, "what building left")
+
+    def overtaken(*move: Any, commit: Callable[..., Any] = move_commit.commit) -> Any:
+        other.write_text(other.read_text() + "# moved\n")
+        keep(top, "another move")
+        return commit(*move)
+
+    monkeypatch.setattr(move_commit, "commit", overtaken)
+    expected: AbstractContextManager[Any] = pytest.raises(Outrun) if outrun else nullcontext()
+    with expected:
+        assert move(router, "staging").done == "moved"
