@@ -36,14 +36,13 @@ class VerifyOptions(NamedTuple):
 def check_options(options: VerifyOptions) -> None:
     """Raise ServingRefused if options contradict each other."""
     outside = options.how != "container"
-    process = options.how == "process"
     for contradict, what, todo in (
         (options.url and options.image, "an image and a URL are two ways to verify", "name one of them"),
         (options.against and options.url, "--against starts both servers, and a URL is a running one", "leave one out"),
-        (options.against and process and not options.against_python,
+        (options.against and outside and not options.against_python,
          "--against compares containers, and --runtime starts a process",
          "leave --runtime out, or name a Python of the version that runs there by --against-python"),
-        (options.against_python and not (options.against and process),
+        (options.against_python and not (options.against and options.how == "process"),
          "--against-python names the process that stands for a server", "name --against and --runtime too"),
         (options.gpus and outside, f"GPUs are given to a container, not to a {options.how}", "leave them out"),
     ):  # fmt: skip
