@@ -195,16 +195,21 @@ class Throughput(Record):
         return 1000 * self.seconds / 3600 * hourly / self.requests
 
 
-class ServerComparison(Record):
+class ServerComparison(Sparse):
     """A server beside the one that an environment runs: with the same weights, asked the same rows.
 
     ``lower``: one-sided bound, at ``confidence``, of the mean of the differences row by row. A loss of ``margin`` is
     too much. ``slower``: the largest ratio of the 95th percentiles of latency, over the levels of concurrency.
     """
 
+    sparse: ClassVar[frozenset[str]] = frozenset({"process"})
+
     environment: str
     version: str  # of the release that it runs
     server: PinnedImage  # what runs there: the server of weights alone, else the image
+    process: str | None = (
+        None  # The package and version of a process that stood for it; None: the image itself ran.
+    )
     metric: str
     rows: Annotated[int, Field(ge=1)]
     differ: Count  # rows whose answers differ

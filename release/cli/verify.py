@@ -36,6 +36,11 @@ from release.cli.wrapping import hanging
     help="Then start the server that this environment runs with the same weights, and compare row by row.",
 )
 @click.option(
+    "--against-python",
+    metavar="PYTHON",
+    help="With --runtime and --against: a Python with the version that ENV runs. Its process stands for that server.",
+)
+@click.option(
     "--key",
     metavar="FILE",
     type=FILE,
@@ -63,6 +68,7 @@ def verify(
     gpus: str | None,
     server: str | None,
     against: str | None,
+    against_python: str | None,
     key: Path | None,
     keyless: bool,
     artifact: Path | None,
@@ -92,7 +98,13 @@ def verify(
             err=True,
         )
     options = verb.VerifyOptions(
-        image=image, url=url, runtime=runtime, gpus=gpus, server=server, against=against
+        image=image,
+        url=url,
+        runtime=runtime,
+        gpus=gpus,
+        server=server,
+        against=against,
+        against_python=against_python,
     )
     report = verb.verify(root, options, signer)
     show(report, as_json, tables.serving)

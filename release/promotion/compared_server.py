@@ -12,6 +12,7 @@ from release.promotion import environment as environments
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import Promotion
 from release.runtimes import lookup
+from release.serving import processes
 from release.serving.against import RunningServer
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
@@ -22,8 +23,11 @@ def find(
 ) -> RunningServer:
     """Find the server of ``options.against``. ``server_image``: the new one, of weights alone.
 
+    With ``options.against_python`` a process of that Python stands for it, with the weights that are here.
+
     Raises ServingRefused if the environment runs nothing, other weights, or this very server; EvidenceRefused if there
-    is no such environment, its evidence cannot be read, or no signer signed it.
+    is no such environment, its evidence cannot be read, or no signer signed it; MachineRefused if the Python has no
+    such program.
     """
     name = options.against
     assert name is not None
@@ -50,7 +54,7 @@ def find(
             f"--against: nothing says in which server {name} runs {pointer.version}",
             "verify without --against",
         )
-    if (pointer.digest, server) == (expected.image.image, server_image):
+    if (pointer.digest, server) == (expected.image.image, server_image or expected.image.server):
         raise ServingRefused(
             f"--against: {name} runs this server already, in {pointer.version}",
             "name the new one in serve.server or serve.base, and run `lockstep build`",
@@ -58,7 +62,7 @@ def find(
     serve = context.records.at(pointer.commit).serve
     params = expected.params.model_copy(update={"serve": serve})
     here = pointer.image.startswith(reference.LAYOUT)
-    return RunningServer(
+    running = RunningServer(
         environment=name,
         version=pointer.version,
         shown=shown,
@@ -66,6 +70,33 @@ def find(
         runtime=lookup.at(context.root, image.commit, image.runtime),
         options=VerifyOptions(image=None if here else pointer.image, gpus=options.gpus),
         server_image=server,
+    )
+    if options.against_python is None:
+        return running
+    return stand_in(context.root, running, expected, options, Path(options.against_python))
+
+
+def stand_in(
+    root: Path, running: RunningServer, new: Expected, options: VerifyOptions, python: Path
+) -> RunningServer:
+    """Return a process that stands for ``running``, with the weights of ``new``, which are the same.
+
+    Raises ServingRefused if it is the program that is verified.
+    """
+    assert new.image is not None
+    assert options.runtime is not None
+    runtime, verified = running.runtime, lookup.at(root, new.image.commit, options.runtime)
+    if processes.program(runtime, root, python) == processes.program(verified, root):
+        raise ServingRefused(
+            "--against-python: names the program that is verified",
+            f"name a Python with the version that {running.environment} runs",
+        )
+    return running._replace(
+        expected=new._replace(params=running.expected.params),
+        options=VerifyOptions(image=options.image, runtime=runtime.name),
+        server_image=None,
+        process=processes.installed(runtime, python),
+        python=python,
     )
 
 
@@ -88,8 +119,11 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
         return
     runs = pointer.image if server[0] else server[1]
     against = release.serving.against
-    if against is None or against.server != runs:
-        seen = f"was compared with {against.server}" if against else "was not compared with it"
+    if against is None or against.process or against.server != runs:
+        seen = "was not compared with it"
+        if against is not None:
+            beside = f"a process of {against.process}" if against.process else against.server
+            seen = f"was compared with {beside}"
         result.fail(
             f"it is another server for the weights that {name} runs in {runs}, and {seen}",
             f"run `lockstep verify --against {name}`, then `lockstep sign`",

@@ -18,6 +18,7 @@ from checks.formats.statement import Release
 from checks.process.errors import EvidenceRefused
 from release.evidence import verification
 from release.evidence.verification import AGAIN
+from release.overlay import named_server
 from release.promotion.checklist import CheckResult
 from release.promotion.environment import Promotion
 
@@ -92,6 +93,9 @@ def served(promotion: Promotion, release: Release, result: CheckResult) -> None:
             ),
             _as_it_serves(image, environment),
         )
+    named = named_server.named(environment, promotion.present.files)
+    if image.server and named not in (None, image.server):
+        result.note += f"; {environment}'s environment.yaml names {named}, which counts without serve.server only"
     place = str(promotion.reference._replace(digest=None))
     if place != image.place:
         result.fail(

@@ -6,6 +6,7 @@ small loss at each upgrade is seen where it is shown, not where it adds up.
 """
 
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ class RunningServer(NamedTuple):
     """The server that an environment runs, and how to start it here.
 
     ``shown``: the server of weights alone, else the image. ``server_image``: as ``starting.started`` takes it.
+    ``process``: the package and version of a process that stands for it, which ``python`` runs; None: it runs itself.
     """
 
     environment: str
@@ -39,6 +41,8 @@ class RunningServer(NamedTuple):
     runtime: Runtime
     options: VerifyOptions
     server_image: str | None
+    process: str | None = None
+    python: Path | None = None
 
 
 def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> ServerComparison:
@@ -75,6 +79,7 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
         environment=running.environment,
         version=running.version,
         server=running.shown,
+        process=running.process,
         metric=new.scorer.kind,
         rows=len(new.rows),
         differ=differ,
@@ -94,6 +99,7 @@ def compare(running: RunningServer, new: ProbeContext, old: ProbeContext) -> Ser
                 if bound is None
                 else f", at most {bound:g} {'are' if in_time else 'were'} allowed"
             )
+            + (f"; a process of {running.process} stood for it" if running.process else "")
         ),
     )
 

@@ -13,7 +13,8 @@ class VerifyOptions(NamedTuple):
     serve.runtime); without one, serve the weights with it in a process instead of Docker (if nothing was built, those
     of models/merged). ``gpus``: for the container, ``all`` or devices separated by commas. ``server``: the server image
     NAME@sha256:… for an image with weights alone; None: serve.server, or the one that the environments name.
-    ``against``: an environment that runs the same weights in another server, which is compared.
+    ``against``: an environment that runs the same weights in another server, which is compared. ``against_python``: of
+    a process, the Python beside which the program is that stands for that server.
     """
 
     image: str | None = None
@@ -22,6 +23,7 @@ class VerifyOptions(NamedTuple):
     gpus: str | None = None
     server: str | None = None
     against: str | None = None
+    against_python: str | None = None
 
     @property
     def how(self) -> Literal["container", "process", "url"]:
@@ -36,7 +38,12 @@ def check_options(options: VerifyOptions) -> None:
     outside = options.how != "container"
     for contradict, what, todo in (
         (options.url and options.image, "an image and a URL are two ways to verify", "name one of them"),
-        (options.against and outside, "--against starts two servers in containers", "leave --url and --runtime out"),
+        (options.against and options.url, "--against starts both servers, and a URL is a running one", "leave one out"),
+        (options.against and outside and not options.against_python,
+         "--against compares containers, and --runtime starts a process",
+         "leave --runtime out, or name a Python of the version that runs there by --against-python"),
+        (options.against_python and not (options.against and options.how == "process"),
+         "--against-python names the process that stands for a server", "name --against and --runtime too"),
         (options.gpus and outside, f"GPUs are given to a container, not to a {options.how}", "leave them out"),
     ):  # fmt: skip
         if contradict:

@@ -80,10 +80,17 @@ class Process:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def start(runtime: Runtime, serve: Serve, folder: Path, root: Path | None = None) -> Process:
+def start(
+    runtime: Runtime,
+    serve: Serve,
+    folder: Path,
+    root: Path | None = None,
+    python: Path | None = None,
+) -> Process:
     """Serve the weights in ``folder`` and return at once; ``server.wait_until`` waits for it.
 
-    ``root``: the repository, in which the runtime's own environment is; None: the working directory.
+    ``root``: the repository, in which the runtime's own environment is; None: the working directory. ``python``: as
+    ``program`` takes it.
 
     Raises MachineRefused if the server is not installed, ServingRefused if the runtime cannot run as a process or the
     folder does not exist.
@@ -99,7 +106,7 @@ def start(runtime: Runtime, serve: Serve, folder: Path, root: Path | None = None
             f"{folder}: has no {file}, which {runtime.name} serves",
             "set merge.export, and run `./lockstep run`",
         )
-    command = program(runtime, root or Path())
+    command = program(runtime, root or Path(), python)
     port = free_port()
     model = str(folder.resolve())
     filled = runtimes.fill(runtime.model_copy(update={"port": port}), serve, model, HOST)
@@ -212,8 +219,8 @@ def remove_leftovers() -> int:
     return count
 
 
-def program(runtime: Runtime, root: Path) -> Path:
-    """The runtime's command, in its own environment or in this one.
+def program(runtime: Runtime, root: Path, python: Path | None = None) -> Path:
+    """Return the runtime's command: beside ``python``, else in its own environment, else in this one.
 
     Raises MachineRefused if it is not installed, ServingRefused if the runtime cannot run as a process.
     """
@@ -221,12 +228,19 @@ def program(runtime: Runtime, root: Path) -> Path:
         raise ServingRefused(
             f"{runtime.name}: runs in its image alone", "verify the image, or use another runtime"
         )
+    if python is not None:
+        command = python.absolute().parent / runtime.entrypoint[0]
+        if not command.exists():
+            raise MachineRefused(
+                f"{python}: has no {command.name} beside it", f"install {runtime.package} for it"
+            )
+        return command
     own = runtime.own_environment
     if own is not None:
-        python = os.environ.get(own.variable) or str(
+        own_python = os.environ.get(own.variable) or str(
             root.resolve() / layout.STATE / own.folder / "bin" / "python"
         )
-        command = Path(python).parent / runtime.entrypoint[0]
+        command = Path(own_python).parent / runtime.entrypoint[0]
         if not command.exists():
             raise MachineRefused(
                 f"{runtime.package} is not installed: {command} absent",
@@ -241,6 +255,22 @@ def program(runtime: Runtime, root: Path) -> Path:
             f"{runtime.package} is not installed: {what} absent", f"pip install '{runtime.package}'"
         )
     return command
+
+
+def installed(runtime: Runtime, python: Path) -> str:
+    """Return the name and version of the runtime's package that ``python`` has.
+
+    Raises MachineRefused if it has none.
+    """
+    name = Requirement(runtime.package or "").name
+    asked = f"from importlib.metadata import version; print(version({name!r}))"
+    try:
+        answer = subprocess.run(
+            [python, "-I", "-c", asked], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise MachineRefused(f"{python}: has no {name}", f"install {name} for it") from error
+    return f"{name} {answer.stdout.strip()}"
 
 
 def absent(package: str) -> list[str]:

@@ -47,10 +47,12 @@ def started(
     runtime: Runtime,
     options: VerifyOptions,
     server_image: str | None,
+    python: Path | None = None,
 ) -> Iterator[tuple[Server, str | None]]:
     """Start or find the server; at the end it is stopped and removed, and its log is written to LOG.
 
-    Yield it, and the digest of the image that it runs or whose weights it serves, if known.
+    Yield it, and the digest of the image that it runs or whose weights it serves, if known. ``python``: as
+    ``processes.program`` takes it.
 
     Raises NotStarted if it does not start.
     """
@@ -62,7 +64,7 @@ def started(
         if options.how == "process":
             folder = stack.enter_context(_weights(root, expected, options))
             with _not_started():
-                server: Server = processes.start(runtime, serve, folder, root)
+                server: Server = processes.start(runtime, serve, folder, root, python)
         else:
             assert expected.image is not None  # ``expected`` was asked for one
             mounted = None

@@ -69,7 +69,7 @@ def refusal(report: ServingReport) -> Refusal | None:
 
 
 def _verify(root: Path, options: VerifyOptions) -> ServingReport:
-    record = expected(root, image=options.how == "container")
+    record = expected(root, image=options.how == "container" or options.against is not None)
     runtime = chosen_server.runtime(root, record, options)
     server_image = chosen_server.server_image(root, record, options)
     running: RunningServer | None = None
@@ -115,7 +115,9 @@ def _compared(root: Path, running: RunningServer, new: ProbeContext) -> ServerCo
     """Start the server that runs, and compare. Raises ServingRefused if it does not start or answer here."""
     record, options = running.expected, running.options
     try:
-        with started(root, record, running.runtime, options, running.server_image) as (server, _):
+        with started(
+            root, record, running.runtime, options, running.server_image, running.python
+        ) as (server, _):
             old = _context(record, running.runtime, server, options)
             with closing(old.client):
                 return against.compare(running, new, old)

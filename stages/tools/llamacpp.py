@@ -1,9 +1,12 @@
 """Makes the environment of the runtime llamacpp, ``.lockstep/llamacpp``: llama.cpp's own server, for a processor.
 
 Run: python -m stages.tools.llamacpp 2026.10.11549
+With --beside it is ``.lockstep/llamacpp-VERSION``, for `lockstep verify --against-python`.
 """
 
 from pathlib import Path
+
+import click
 
 from checks.formats.engines import LLAMACPP, LLAMACPP_PYTHON
 from stages.tools import environments
@@ -13,12 +16,15 @@ SERVER = (
 )
 
 
-def make(folder: Path, version: str) -> Path:
+def make(folder: Path, version: str, beside: bool = False) -> Path:
     """Make the environment ``folder`` anew and return its Python. The server is the one of the runtime's recipe.
+
+    ``beside``: make FOLDER-VERSION instead.
 
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
     """
-    python = environments.fresh(folder, LLAMACPP_PYTHON, version)
+    place = folder.parent / f"{folder.name}-{version}" if beside else folder
+    python = environments.fresh(place, LLAMACPP_PYTHON, version)
     environments.install(python, f"xllamacpp=={version}")
     server = python.with_name("llama-server")
     _, text = SERVER.read_text(encoding="utf-8").split("\n", 1)
@@ -31,6 +37,7 @@ main = environments.command(
     make,
     LLAMACPP,
     "Make .lockstep/llamacpp. VERSION: as evaluate.engine.version; the runtime names the one that was tested.",
+    click.Option(["--beside"], is_flag=True, help="Make .lockstep/llamacpp-VERSION instead."),
 )
 
 

@@ -1,6 +1,7 @@
 """A server's upgrade is a release of its own: the same weights in another server, with a version and a way back."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 
 from checks.formats import quarantine
 from checks.formats.serving import ImageReport, ServerComparison
-from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal, ServingRefused
+from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, Refusal, ServingRefused
 from checks.storage import digest, files, layout
+from release import runtimes
 from release.overlay import overlays
 from release.promotion import compared_server, context
 from release.serving.against import RunningServer
@@ -176,6 +178,16 @@ def test_a_base_has_its_server_in_it() -> None:
         as_params(plain)
 
 
+def test_a_server_of_the_environment_that_the_release_overrules_is_reported(root: Path) -> None:
+    overlay_sample.pin(root / layout.ENVIRONMENTS, "staging", server=OLD)
+    ledger_tree.keep(root, "the server of older releases")
+    upgraded(root)
+    done = move(root, "staging")
+    assert runs_in(root, "staging") == NEW
+    (note,) = (check.note for check in done.checks if check.about == "serving")
+    assert f"staging's environment.yaml names {OLD}, which counts without serve.server only" in note
+
+
 def asked_to_compare(root: Path) -> None:
     tree.rewrite(
         root,
@@ -194,8 +206,13 @@ def beside(server: str) -> ServerComparison:
 
 
 @pytest.mark.parametrize(
-    ("facts", "seen"), [({}, "was not compared with it"), ({"against": beside(NEW)}, f"was compared with {NEW}")]
-)
+    ("facts", "seen"),
+    [
+        ({}, "was not compared with it"),
+        ({"against": beside(NEW)}, f"was compared with {NEW}"),
+        ({"against": beside(OLD).model_copy(update={"process": "router 1.2"})}, "was compared with a process of router 1.2"),
+    ],
+)  # fmt: skip
 def test_an_upgrade_is_compared_with_what_runs_where_the_policy_asks_for_that(
     root: Path, facts: dict[str, Any], seen: str
 ) -> None:
@@ -245,6 +262,32 @@ def test_verify_compares_with_the_server_that_runs_the_same_weights(root: Path) 
     tree.next_model(root, 12)
     with pytest.raises(ServingRefused, match=r"staging runs v.*, which has other weights"):
         compared_with(root, "staging")
+
+
+def test_a_process_stands_for_the_server_that_runs_if_it_is_another_program(root: Path, tmp_path: Path) -> None:
+    upgraded(root)
+    options = VerifyOptions(runtime="transformers", against="production", against_python=str(tmp_path / "python"))
+    record = expected(root, image=True)
+    runs = compared_with(root, "production")._replace(runtime=runtimes.load("transformers"))
+
+    def stand_in(python: Path) -> RunningServer:
+        return compared_server.stand_in(root, runs, record, options, python)
+
+    with pytest.raises(MachineRefused, match="has no transformers beside it"):
+        stand_in(tmp_path / "python")
+    (tmp_path / "transformers").touch()
+    with pytest.raises(MachineRefused, match="has no transformers; install"):
+        stand_in(tmp_path / "python")
+    with pytest.raises(
+        ServingRefused, match="names the program that is verified; name a Python with the version that prod"
+    ):
+        stand_in(Path(sys.executable))
+    (tmp_path / "python").write_text("#!/bin/sh\necho 5.23.0\n")
+    (tmp_path / "python").chmod(0o755)
+    process = stand_in(tmp_path / "python")
+    assert (process.process, process.server_image, process.shown) == ("transformers 5.23.0", None, OLD)
+    with pytest.raises(ServingRefused, match="tgi: runs in its image alone"):
+        compared_server.find(context.find(root), record, None, options)
 
 
 def test_verify_starts_nothing_that_no_signer_released(root: Path) -> None:

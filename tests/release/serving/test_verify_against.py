@@ -97,7 +97,24 @@ def test_a_server_that_does_not_answer_here_compares_nothing(params: Params) -> 
             against.compare(running(params, old), new, old)
 
 
-@pytest.mark.parametrize("options", [{"url": "http://127.0.0.1:9"}, {"runtime": "transformers"}], ids=str)
-def test_two_servers_are_compared_in_containers_alone(options: dict[str, str]) -> None:
-    with pytest.raises(ServingRefused, match="two servers in containers"):
-        check_options(VerifyOptions(against="production", **options))
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"against": "production", "url": "http://127.0.0.1:9"}, "starts both servers, and a URL is a running one"),
+        ({"against": "production", "runtime": "transformers"}, "compares containers, .* by --against-python"),
+        ({"against": "production", "against_python": "old/bin/python"}, "names the process .* name --against and --run"),
+        ({"runtime": "transformers", "against_python": "old/bin/python"}, "names the process that stands for a server"),
+    ],
+)  # fmt: skip
+def test_no_process_stands_for_a_server_unless_it_is_named(options: dict[str, str], says: str) -> None:
+    with pytest.raises(ServingRefused, match=says):
+        check_options(VerifyOptions(**options))
+
+
+def test_a_process_that_stood_for_the_server_is_named(params: Params) -> None:
+    with talking(params) as (new, _), talking(params) as (old, _):
+        assert ask(new)["start"].status == "pass"
+        found = against.compare(running(params, old)._replace(process="router 1.2"), new, old)
+    assert (found.server, found.process) == (OLD, "router 1.2")
+    assert found.reason.endswith("; a process of router 1.2 stood for it")
+    assert "process" not in found.model_copy(update={"process": None}).model_dump()

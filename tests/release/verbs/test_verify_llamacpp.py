@@ -1,6 +1,11 @@
-"""`lockstep verify` with llama.cpp's own server, as a process, of the GGUF file of a model that learnt; and planted faults."""
+"""`lockstep verify` with llama.cpp's own server, as a process, of the GGUF file of a model that learnt; and planted faults.
 
+An upgrade of that server is compared with an older version of the same wheel.
+"""
+
+import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +17,15 @@ from checks.process.errors import ServingRefused
 from checks.storage import layout
 from checks.training.exports import Export
 from release import runtimes
-from release.serving import processes, server
+from release.promotion import compared_server, context
+from release.serving import against, processes, server
+from release.serving.against import RunningServer
+from release.serving.expected import Expected, expected
+from release.serving.probes import life
+from release.serving.probes.score import score
+from release.serving.starting import started
+from release.verbs import build
+from release.verbs import verify as verb
 from release.verbs.verify import VerifyOptions, verify
 from stages.tools import llamacpp
 from stages.weights import gguf_export
@@ -24,6 +37,8 @@ from tests.release.serving.test_containers import healthy
 pytestmark = pytest.mark.slow
 
 RUNTIME = runtimes.load("llamacpp")
+OLDER = "2026.9.11063"  # of xllamacpp: the version that production runs in the tests of an upgrade
+RUNS = f"r.example/llama-server@sha256:{'c' * 64}"
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +141,80 @@ def test_a_conversion_that_changed_the_model_is_found(
     assert seen["identity"].status == "fail"
     assert seen[check].status == "fail", report
     assert says in seen[check].reason
+
+
+@pytest.fixture
+def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an older version of llama.cpp's server."""
+    return once(tmp_path_factory, "llamacpp-older", lambda folder: llamacpp.make(folder, OLDER)) / "bin" / "python"
+
+
+def upgrade(run: Path, patch: pytest.MonkeyPatch, older: Path) -> ServingReport:
+    """Verify against production, which runs the same weights: a process of ``older`` stands for its server."""
+    build.build(run, build.BuildOptions())
+
+    def find(root: Path, new: Expected, server_image: str | None, options: VerifyOptions) -> RunningServer:
+        """What the ledger would say: tests of promotions look for it there."""
+        runs = RunningServer("production", "v1.2.0", RUNS, new, RUNTIME, VerifyOptions(), RUNS)
+        return compared_server.stand_in(root, runs, new, options, Path(options.against_python or ""))
+
+    patch.setattr(context, "find", lambda root: root)
+    patch.setattr(compared_server, "find", find)
+    return verify(run, VerifyOptions(runtime="llamacpp", against="production", against_python=str(older)))
+
+
+def test_a_newer_version_with_the_same_answers_is_no_worse(
+    run: Path, older: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = upgrade(run, monkeypatch, older)
+    assert report.status == "pass", report
+    assert report.how == "process"
+    assert report.against is not None
+    assert (report.against.server, report.against.process) == (RUNS, f"xllamacpp {OLDER}")
+    assert report.against.lower > -report.against.margin
+    assert f"a process of xllamacpp {OLDER} stood for it" in report.against.reason
+
+
+# What a new server's own chat template is, and the score of the rows then: 0.525 by the model's template.
+TEMPLATES: dict[str, tuple[Callable[[str], str], float]] = {
+    "another name of the turn": (lambda template: template.replace("<|im_start|>assistant", "<|im_start|>human"), 0.3),
+    "the first token is lost": (lambda template: template.removeprefix("{{ bos_token }}"), 0.525),
+}
+
+
+@pytest.mark.parametrize("fault", TEMPLATES)
+def test_a_newer_version_with_another_template_is_refused_by_its_checks_and_beside_the_older_one(
+    fault: str, run: Path, older: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil, mean = TEMPLATES[fault]
+    template = spoil((run / layout.MERGED / "chat_template.jinja").read_text())
+    assert RUNTIME.own_environment is not None
+    variable = RUNTIME.own_environment.variable
+    good = Path(os.environ[variable]).with_name("llama-server").read_text()
+    spoiled = tmp_path / "llama-server"
+    spoiled.write_text(
+        good.replace("    return chosen\n", f"    chosen.chat_template = {template!r}\n    return chosen\n")
+    )
+    spoiled.chmod(0o755)
+    monkeypatch.setenv(variable, str(tmp_path / "python"))
+
+    report = upgrade(run, monkeypatch, older)
+    assert (report.status, report.against) == ("fail", None)  # It is not compared if a check failed.
+    assert by_name(report)["template"].status == "fail"
+
+    record, options = expected(run, image=True), VerifyOptions(runtime="llamacpp")
+    with (
+        started(run, record, RUNTIME, options, None) as (new_server, _),
+        started(run, record, RUNTIME, options, None, older) as (old_server, _),
+    ):
+        new, old = (verb._context(record, RUNTIME, server, options) for server in (new_server, old_server))
+        assert life.start(new, time.monotonic()).status == "pass"
+        score(new)
+        found = against.compare(RunningServer("production", "v1.2.0", RUNS, record, RUNTIME, options, None), new, old)
+    assert (found.mean, found.mean_before) == (mean, 0.525)
+    assert found.differ >= 4
+    assert found.status == "fail"
+    assert "this does not rule out a loss of 0.05" in found.reason
 
 
 def test_weights_without_the_file_are_not_served(run: Path) -> None:

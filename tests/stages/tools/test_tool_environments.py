@@ -49,3 +49,15 @@ def test_an_environment_that_is_a_link_is_refused(main: click.Command, name: str
 def test_an_environment_that_pip_cannot_fill_is_refused() -> None:
     with pytest.raises(MachineRefused, match=r"pip cannot install vllm==0\.32\.0 for false; read what it says above"):
         environments.install(Path("false"), "vllm==0.32.0")
+
+
+def test_another_version_is_made_beside_the_environment(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "install", lambda *_: None)
+    (kept.parent / ".lockstep").mkdir()
+    kept.rename(kept.parent / ".lockstep" / "llamacpp")
+    done = CliRunner().invoke(llamacpp.main, ["2026.9.11063", "--beside"])
+    assert done.exit_code == 0
+    python = Path(done.stdout.strip())
+    assert python == kept.parent / ".lockstep" / "llamacpp-2026.9.11063" / "bin" / "python"
+    assert python.with_name("llama-server").read_text().startswith(f"#!{python}\n")
+    assert (kept.parent / ".lockstep" / "llamacpp" / "file").exists()
