@@ -72,8 +72,9 @@ def harvest(
             consent=consent, pr=pr,
         )  # fmt: skip
         show(review, as_json, lambda review: "\n".join(_shown(review)))
-        if proposal:
-            click.echo(f"pull request: {proposal.done} {one_line(proposal.url)}", err=as_json)
+        if pr:
+            done = f"{proposal.done} {one_line(proposal.url)}" if proposal else "none: it is merged"
+            click.echo(f"pull request: {done}", err=as_json)
         elif not as_json:
             click.echo(f"read them, then: ./lockstep harvest {environment} --sign")
 

@@ -65,7 +65,7 @@ def files_of(review: Review, params: str, before: bytes | None) -> dict[Path, by
 
 def propose(
     root: Path, review: Review, examples: Sequence[tuple[str, str]], rows: int, today: date
-) -> Proposal:
+) -> Proposal | None:
     """Open the pull request, or update the open one. ``rows``: of the train split. Raises as ``proposals.propose``."""
     title = f"Harvest {review.environment}: {len(review.origins):,} rows"
 

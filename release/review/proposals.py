@@ -35,8 +35,10 @@ class Draft(NamedTuple):
     change: Callable[[Place, str], Change]
 
 
-def propose(root: Path, topic: str, date: str, draft: Callable[[str], Draft]) -> Proposal:
+def propose(root: Path, topic: str, date: str, draft: Callable[[str], Draft]) -> Proposal | None:
     """Open the pull request of ``topic`` and ``date`` (YYYY-MM-DD), or update the topic's open one.
+
+    None: none is open, and the target branch has the files already.
 
     ``draft`` is given the project's folder in the repository, with a final slash, empty for the root. Raises
     RemoteRefused if the remote or GitHub refuses or does not answer, EvidenceRefused without a remote, PromotionRefused
@@ -56,7 +58,9 @@ def propose(root: Path, topic: str, date: str, draft: Callable[[str], Draft]) ->
         ) from None
 
 
-def _proposed(client: github.GitHub, trunk: Place, topic: str, date: str, draft: Draft) -> Proposal:
+def _proposed(
+    client: github.GitHub, trunk: Place, topic: str, date: str, draft: Draft
+) -> Proposal | None:
     prefix = f"lockstep/{trunk.prefix}{topic}-"
     ours = re.compile(rf"{re.escape(prefix)}\d{{4}}-\d\d-\d\d", re.ASCII)
     open_pull = next(
@@ -67,6 +71,8 @@ def _proposed(client: github.GitHub, trunk: Place, topic: str, date: str, draft:
         return Proposal("closed", closed.url)
     tip = _fetched(trunk if open_pull is None else trunk._replace(branch=branch))
     made = commit_of(trunk.git, tip, draft.change(trunk, tip), trunk.prefix)
+    if open_pull is None and made == tip:
+        return None
     if open_pull is None:
         push.propose(trunk, made, branch)
         return Proposal("opened", client.open(draft.title, branch, trunk.branch, draft.body))

@@ -347,4 +347,13 @@ def test_a_pull_request_has_review_and_pin_and_only_what_several_people_asked(ro
     done = lockstep(root, "harvest", "production", *TERMS, "--pr")
     assert done.stdout.splitlines()[-1] == "pull request: updated https://github.com/team/router/pull/1"
     assert ledger_tree.git(remote, "show", f"{branch}:{SIGNED}")
+
+    # It is merged. Another day, the same requests need no other pull request.
+    ledger_tree.git(clone, "push", "--quiet", "origin", "HEAD:main")
+    server.pulls.clear()
+    ledger_tree.git(root, "pull", "--quiet", "origin", "main")
+    ledger_tree.git(remote, "branch", "--delete", "--force", branch)
+    done = lockstep(root, "harvest", "production", "--pr")
+    assert done.stdout.splitlines()[-1] == "pull request: none: it is merged"
+    assert server.pulls == {}
     assert server.refused == []
