@@ -11,12 +11,13 @@ import pytest
 import requests
 from click.testing import CliRunner, Result
 
-from checks.formats.harvest import ERASED, Review, request_digest
+from checks.formats.harvest import ERASED, Erased, Review, request_digest
 from checks.formats.signers import Role
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from release.cli import main
-from release.evidence import harvest_reviews
+from release.evidence import harvest_reviews, keys
+from release.evidence.trust import Signatory
 from release.verbs import keys as key_verbs
 from tests import gateway_process, ledger_tree
 from tests import pipeline_repository as repository
@@ -187,7 +188,7 @@ def _signed_by_a_verifier(root: Path) -> None:
     own = path.read_text()
     assert "verify" in own
     path.write_text(own.replace("verify", "harvest"))
-    signatory = harvest_reviews.Signatory(key_verbs.keys.load(key(root, "bob")), ())
+    signatory = Signatory(keys.load(key(root, "bob")), ())
     harvest_reviews.sign(root, review, source(root).read_bytes(), signatory)
 
 
@@ -260,7 +261,7 @@ def test_an_erased_request_is_gone_everywhere_and_those_that_learned_it_are_name
     kept = [path for path in (root / layout.CAPTURES).rglob("*") if path.is_file()]
     assert kept
     assert all(b"time series" not in path.read_bytes() and b"new-3" not in path.read_bytes() for path in kept)
-    assert files.read_jsonl(root / ERASED, harvest_reviews.Erased)[0].request == request_digest("new-3")
+    assert files.read_jsonl(root / ERASED, Erased)[0].request == request_digest("new-3")
     # Its digest in the review is enough, and once more changes nothing.
     again = json.loads(lockstep(root, "harvest", "production", "--erase", erasure["request"], "--json").stdout)
     assert again == {**erasure, "lines": 0}
