@@ -15,9 +15,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from checks.formats.captures import Name, Release
 from checks.formats.report import Count
-from checks.records.record import Digest, Record
+from checks.records.record import CapturedName, Digest, Record, ReleaseDigits
 from checks.records.rows import Message
 from checks.storage import digest, layout
 
@@ -30,15 +29,15 @@ class HarvestedRow(Record):
 
     id: Digest
     messages: tuple[Message, ...]
-    environment: Name
-    release: Release | None
+    environment: CapturedName
+    release: ReleaseDigits | None
 
 
 class Origin(Record):
     """Where a row came from. ``request``: the digest of the request's id, which is the id of the row."""
 
     request: Digest
-    release: Release | None
+    release: ReleaseDigits | None
 
 
 class Review(Record):
@@ -50,7 +49,7 @@ class Review(Record):
     what the model answered.
     """
 
-    environment: Name
+    environment: CapturedName
     since: AwareDatetime | None
     until: AwareDatetime | None
     uri: Annotated[str, Field(min_length=1)]
