@@ -54,11 +54,23 @@ class FurtherSource(Source):
         ),
     ] = None
     contract: Contract = None
+    review: Annotated[
+        str | None,
+        Field(
+            pattern=r"^labels/harvest/[A-Za-z0-9][A-Za-z0-9._:-]{0,127}\.json$",
+            description="review of harvested rows, which a signer with the role harvest signed; null: they are no "
+            "requests of users",
+        ),
+    ] = None
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
         kind, everywhere, shared = self.loader.kind, self.splits is None, self.share is not None
         return problems(
+            (
+                self.review is not None and everywhere,
+                "splits: null, but harvested rows are for training only|write [train]",
+            ),
             (
                 self.loader.planted and everywhere,
                 f"splits: null, but the rows of loader {kind} are for training only|write [train]",

@@ -53,7 +53,7 @@ _NO_INPUTS = (  # below one, and must hold
     "base.license", "data.license", "merge.draft.license", "serve.probes", "serve.verify",
 )  # fmt: skip
 _DATA, _LOADER = "data.uri", "prepare.loader"
-_LICENSE = re.compile(r"data\.sources\.[^.]+\.license")  # It counts like data.license.
+_CONDITION = re.compile(r"data\.sources\.[^.]+\.(license|review)")  # They count like data.license.
 
 
 class Change(Record):
@@ -74,7 +74,7 @@ class Change(Record):
     @property
     def is_input(self) -> bool:
         """Whether it is about the inputs of a model or image, not about conditions on them."""
-        must_hold = _below(self.path, _NO_INPUTS) or _LICENSE.fullmatch(self.path) is not None
+        must_hold = _below(self.path, _NO_INPUTS) or _CONDITION.fullmatch(self.path) is not None
         return (_below(self.path, INPUTS) and not must_hold) or bool(_LOG.match(self.path))
 
     @property

@@ -31,15 +31,14 @@ from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field, JsonValu
 from checks.formats.report import Count
 from checks.formats.serving import Seconds
 from checks.process.errors import EvidenceRefused
-from checks.records.record import Record, Sparse
+from checks.records.record import CapturedName, Record, ReleaseDigits, Sparse
 from checks.storage import files, layout
 
 CLOSED, OPEN = ".jsonl", ".jsonl.open"
 # A gateway allows no longer one, so a row of an hour may be in a file as much later.
 LONGEST_REQUEST = timedelta(hours=1)
-# The first 12 hex digits of the model's digest, as the folder of its weights ends.
-Release = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+Release = ReleaseDigits
+Name = CapturedName
 # An answer names its request and the release that gave it.
 ID_HEADER, RELEASE_HEADER = "X-Request-Id", "Lockstep-Release"
 # Every request of `lockstep shadow` has it. They are no traffic, so a gateway does not store them.

@@ -32,8 +32,8 @@ from checks.storage import files, plain_yaml
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 # One for each step that is signed: a server was verified, an image is a release, a release may run somewhere, the
-# history of the environments is whole, the sealed split was asked.
-Role = Literal["verify", "release", "approve", "checkpoint", "sealed"]
+# history of the environments is whole, the sealed split was asked, harvested rows may be trained on.
+Role = Literal["verify", "release", "approve", "checkpoint", "sealed", "harvest"]
 GITHUB = "https://token.actions.githubusercontent.com"
 _WORKFLOW = r"(?P<repository>https://github\.com/[^/@\s]+/[^/@\s]+)/\.github/workflows/[^/@\s]+"
 # A branch: no workflow that signs runs on a tag, which anybody who may push could make or move.

@@ -7,7 +7,7 @@ document leads from a running image back to the rows that the weights were train
 approval is one person's word that an image may run in an environment, a quarantine release that images may be moved
 again. A gate exception is several people's word that an image may run for some hours although gates do not pass. A
 checkpoint is about the branch of the environments. A sealed look is one bit about a model. A window is what production
-did with a model for some days.
+did with a model for some days. A harvest is one person's word that captured requests may be trained on.
 """
 
 import re
@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AwareDatetime, ConfigDict, Field
 
+from checks.formats.harvest import Review
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.training_reports import Start
 from checks.formats.verdict import Inside
@@ -33,6 +34,7 @@ QUARANTINE_RELEASE: Final = "urn:lockstep:quarantine-release:v1"
 CHECKPOINT: Final = "urn:lockstep:checkpoint:v1"
 SEALED_LOOK: Final = "urn:lockstep:sealed-look:v1"
 WINDOW: Final = "urn:lockstep:window:v1"
+HARVEST: Final = "urn:lockstep:harvest:v1"
 GATE_EXCEPTION: Final = "urn:lockstep:gate-exception:v1"
 PAYLOAD = "application/vnd.in-toto+json"  # DSSE's payloadType of a statement
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"  # The signed statement is an artifact of its image, of this type.
@@ -318,4 +320,27 @@ class Window(_InToto, Consistent):
         weights = {TREE: self.predicate.report.model.removeprefix("sha256:")}
         return problems(
             (self.subject[0].digest != weights, "the subject is not the weights of the report")
+        )
+
+
+class Harvested(Record):
+    """The predicate of a harvest."""
+
+    review: Review
+
+
+class Harvest(_InToto, Consistent):
+    """One person's word that the rows of a review may be trained on. The subject is the source that it names."""
+
+    subject: Annotated[tuple[Subject, ...], Field(min_length=1, max_length=1)]
+    predicate_type: Annotated[Literal["urn:lockstep:harvest:v1"], Field(alias="predicateType")] = (
+        HARVEST
+    )
+    predicate: Harvested
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        source = {"sha256": self.predicate.review.sha256}
+        return problems(
+            (self.subject[0].digest != source, "the subject is not the source of the review")
         )

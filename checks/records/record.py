@@ -14,6 +14,10 @@ from pydantic import (
 
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 CommitHash = Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")]
+# The first 12 hex digits of a model's digest, as the folder of its weights ends.
+ReleaseDigits = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+# The id of a captured request, or the name of its environment.
+CapturedName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 # What evidence calls a kind from outside, such as lockstep.gates:no-secrets.
 PluginName = Annotated[str, Field(pattern=r"^lockstep\.[a-z]{1,30}:[a-z0-9][a-z0-9_-]{0,59}$")]
 

@@ -26,7 +26,7 @@ def keys() -> None:
 @click.option(
     "--may",
     "roles",
-    type=click.Choice(["verify", "release", "approve", "checkpoint", "sealed"]),
+    type=click.Choice(["verify", "release", "approve", "checkpoint", "sealed", "harvest"]),
     multiple=True,
     default=("verify", "release"),
     show_default=True,

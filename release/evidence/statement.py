@@ -1,5 +1,5 @@
 """The in-toto statements: of a release, a verification, an approval, an exception, a removal from quarantine, a
-checkpoint, a look, a window.
+checkpoint, a look, a window, a harvest.
 
 The same evidence gives the same bytes on every machine.
 """
@@ -13,6 +13,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from checks.decision.held import HeldVerdict
+from checks.formats.harvest import Review, review_path
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.statement import (
     TREE,
@@ -23,6 +24,8 @@ from checks.formats.statement import (
     Excepted,
     Freed,
     GateException,
+    Harvest,
+    Harvested,
     Looked,
     Materials,
     Observed,
@@ -63,6 +66,7 @@ _S = TypeVar(
     Checkpoint,
     SealedLook,
     Window,
+    Harvest,
 )
 
 
@@ -254,6 +258,14 @@ def parse_sealed_look(payload: bytes, model: str, where: str) -> SealedLook:
             f"{where}: is about another model", "ask about this one: `lockstep sealed ask`"
         )
     return look
+
+
+def harvest(review: Review) -> bytes:
+    """Return the statement that the rows of ``review`` may be trained on."""
+    subject = Subject(
+        name=review_path(review.environment).as_posix(), digest={"sha256": review.sha256}
+    )
+    return write(Harvest(subject=(subject,), predicate=Harvested(review=review)))
 
 
 def tokenizer(parity: ParityReport) -> str:

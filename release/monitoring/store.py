@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, ValidationError
 
-from checks.formats import captures
+from checks.formats import captures, harvest
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.process.text import redact
 from checks.records.rows import Record
@@ -49,7 +49,7 @@ class CaptureStore:
     def __init__(self, address: str) -> None:
         self.shown = redact(address)
         self._files: Any = None
-        self._top = address
+        self._top = self._address = address.rstrip("/")
         if "://" in address:
             try:
                 from fsspec.core import url_to_fs
@@ -142,6 +142,46 @@ class CaptureStore:
         self._write(name, data)
         return name
 
+    def keep(self, name: str, data: bytes) -> str:
+        """Store a file below the folder, and return its address."""
+        self._write(name, data.decode())
+        return f"{self._top}/{name}" if self._files is None else f"{self._address}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """Return the bytes of a file below the folder. Raises EvidenceRefused."""
+        return self._read(f"{self._top}/{name}")
+
+    def erase(self, request: str) -> int:
+        """Remove the captures and labels of a request, by the digest of its id, and every source with a row of it.
+
+        Return how many lines were removed. Raises EvidenceRefused, and removes nothing, if a gateway still writes a
+        file that has the request.
+        """
+        left, removed = dict[str, bytes](), 0
+        for name in self._names(""):
+            lines = self._read(name).splitlines(keepends=True)
+            kept = [line for line in lines if not _is_about(line, request)]
+            if len(kept) == len(lines):
+                continue
+            if name.endswith(captures.OPEN):
+                raise EvidenceRefused(
+                    f"{redact(name)}: a gateway still writes it", "erase again in an hour"
+                )
+            removed += len(lines) - len(kept)
+            left[name] = b"" if f"/{harvest.FOLDER}/" in name else b"".join(kept)
+        for name, data in left.items():
+            self._replace(name, data)
+        return removed
+
+    def _replace(self, name: str, data: bytes) -> None:
+        """Replace the file ``name``, as ``_names`` gives it. Without bytes it is removed."""
+        if self._files is not None:
+            self._files.pipe_file(name, data) if data else self._files.rm_file(name)
+        elif data:
+            files.write_text(Path(name), data.decode())
+        else:
+            Path(name).unlink()
+
     def _write(self, name: str, text: str) -> None:
         if self._files is None:
             files.write_text(Path(self._top) / name, text)
@@ -190,6 +230,19 @@ def _stored(name: str) -> datetime:
             f"{redact(name)}: its name does not begin with the time at which its labels were stored",
             "store the labels with `lockstep feedback FILE`, and remove this file",
         ) from error
+
+
+def _is_about(line: bytes, request: str) -> bool:
+    """Whether a line is a capture, a label or a harvested row of the request whose id has this digest."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return False
+    if not isinstance(row, dict):
+        return False
+    name = row.get("lockstep.request_id", row.get("request_id"))
+    own = harvest.request_digest(name) if isinstance(name, str) else row.get("id")
+    return own == request
 
 
 def parse(data: bytes, where: str) -> Iterator[Label]:

@@ -72,7 +72,7 @@ def read(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> T
             f"{store.shown}: no request to release {short(model)} of {environment} from {when}{was}",
             "name the gateway's folder with --captures, or another time with --from and --to",
         )
-    labels, more = _labels(store, requests)
+    labels, more = labels_of(store, requests)
     return Traffic(requests, labels, (*notes, *more))
 
 
@@ -103,7 +103,7 @@ def _requests(
     return tuple(once[key] for key in sorted(once)), others
 
 
-def _labels(store: CaptureStore, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
+def labels_of(store: CaptureStore, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
     """Return the labels of these requests. An id of two requests, or with two labels, names neither."""
     ids = Counter(request.request_id for request in requests)
     given = defaultdict[str, set[str]](set)

@@ -18,7 +18,7 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.adapters.git import Git
-from release.evidence import weights
+from release.evidence import harvest_reviews, weights
 from release.ledger import DEADLINE
 from release.promotion.checklist import CheckResult, ImageRecord, PromotionContext
 from release.promotion.environment import Promotion
@@ -180,13 +180,17 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
     is accepted, and so are other inputs (base, data, serving image) that the target branch once had. The sections
     promote and sealed are always read from the target. ``verdict_holds`` judges it before the first environment.
 
-    A team's file of a runtime is policy, too: it must be one that the target branch has or once had.
+    A team's file of a runtime is policy, too: it must be one that the target branch has or once had. So is who may sign
+    harvested rows.
     """
     context = promotion.context
     release = promotion.release()
     for name in dict.fromkeys((release.image.runtime, release.serving.runtime)):
         _runtime(context, release.commit, name, result)
     recorded = promotion.recorded.get()
+    harvest_reviews.check_commit(
+        context.root, release.commit, recorded.params.data, context.trunk, context.signers
+    )
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
     if any(change.is_input for change in weaker):

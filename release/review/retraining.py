@@ -6,28 +6,21 @@ it is open, a later window is one more commit on its branch, on top of what peop
 """
 
 import hashlib
-import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from checks.formats.watch_report import WatchFinding, WatchReport
-from checks.process.errors import EvidenceRefused, RemoteRefused
 from checks.storage import layout
-from release.adapters import commits, github
-from release.adapters.git import Git
-from release.adapters.retries import RequestError
 from release.evidence import windows
-from release.ledger import DEADLINE, Change, place, push, trees
+from release.ledger import Change, trees
 from release.ledger.types import Place
-from release.ledger.write import commit_of
 from release.monitoring import advice
 from release.monitoring.store import Task
 from release.monitoring.window import Traffic
 from release.pages.text import prose
+from release.review import proposals
+from release.review.proposals import Draft, Proposal
 
-_REMOTE = "origin"
 # A service that fails is for the alerts: another model would not mend it.
 _KINDS = ("drift", "proxy", "quality")
 _DATA = "`data.uri`, `data.sha256`"
@@ -37,13 +30,6 @@ _PARAMETERS = {
     "quality": f"{_DATA}: the rows that were labelled; then `train`",
 }
 _OTHERWISE = f"{_DATA}: rows with the answers that are wanted now; then `train`"
-
-
-class Proposal(NamedTuple):
-    """The outcome for the window. ``closed``: people closed or merged its pull request, and it is not opened again."""
-
-    done: Literal["opened", "updated", "closed"]
-    url: str
 
 
 def failing(report: WatchReport) -> list[WatchFinding]:
@@ -63,73 +49,17 @@ def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Pro
     """
     if not failing(report):
         return None
-    git = Git(root, DEADLINE)
-    trunk = Place(git, _base(root, git), _REMOTE, git.line("rev-parse", "--show-prefix"))
-    repository = github.repository_here(git.config(f"remote.{_REMOTE}.url") or "")
-    client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": repository or ""}))
-    try:
-        return _proposed(client, trunk, report, traffic, rows)
-    except RequestError as trouble:
-        refused = client.refused(trouble)
-        todo = "give GITHUB_TOKEN the permissions contents: write and pull-requests: write; then run it again"
-        raise RemoteRefused(
-            refused.what, todo if isinstance(trouble, github.Forbidden) else refused.todo
-        ) from None
-
-
-def _proposed(
-    client: github.GitHub, trunk: Place, report: WatchReport, traffic: Traffic, rows: int
-) -> Proposal:
-    prefix = f"lockstep/{trunk.prefix}watch-{report.environment}-"
-    ours = re.compile(rf"{re.escape(prefix)}\d{{4}}-\d\d-\d\d", re.ASCII)
-    open_pull = next(
-        (pull for pull in client.pulls("open", trunk.branch) if ours.fullmatch(pull.head)), None
-    )
-    branch = open_pull.head if open_pull else f"{prefix}{report.since:%Y-%m-%d}"
-    if open_pull is None and (closed := next(client.pulls("closed", trunk.branch, branch), None)):
-        return Proposal("closed", closed.url)
-    tip = _fetched(trunk if open_pull is None else trunk._replace(branch=branch))
     queue = layout.QUEUED / f"{report.environment}-{report.since:%Y-%m-%d}.jsonl"
     tasks = list(_sample(traffic, rows))
-    made = commit_of(trunk.git, tip, _change(trunk, tip, report, queue, tasks), trunk.prefix)
-    title, body = _title(report, trunk.prefix), _body(report, queue if tasks else None)
-    if open_pull is None:
-        push.propose(trunk, made, branch)
-        return Proposal("opened", client.open(title, branch, trunk.branch, body))
-    if made != tip:
-        push.propose(trunk, made, branch, tip)
-    client.edit(open_pull.number, title, body)
-    return Proposal("updated", open_pull.url)
 
+    def draft(prefix: str) -> Draft:
+        return Draft(
+            _title(report, prefix), _body(report, queue if tasks else None),
+            lambda trunk, tip: _change(trunk, tip, report, queue, tasks),
+        )  # fmt: skip
 
-def _base(root: Path, git: Git) -> str:
-    """The branch that pull requests are made for."""
-    name, _ = commits.target(root)
-    if name == f"{_REMOTE}/HEAD":
-        name = git.line("symbolic-ref", "refs/remotes/origin/HEAD").removeprefix("refs/remotes/")
-    if not name.startswith(f"{_REMOTE}/"):
-        raise EvidenceRefused(
-            f"{root.resolve()}: has no remote {_REMOTE}",
-            f"git remote add {_REMOTE} URL, and git fetch",
-        )
-    return name.removeprefix(f"{_REMOTE}/")
-
-
-def _fetched(branch: Place) -> str:
-    """The commit that the branch has, with its history here."""
-    git = branch.git
-    tip = place.look(branch).tip
-    if tip is None:
-        raise RemoteRefused(
-            f"{branch.shown}: there is no such branch", "restore it, or close its pull request"
-        )
-    done = git.run(
-        "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--refmap=", "--", _REMOTE,
-        branch.ref,
-    )  # fmt: skip
-    if done.code != 0:
-        raise place.unreachable(branch, done)
-    return tip
+    topic = f"watch-{report.environment}"
+    return proposals.propose(root, topic, f"{report.since:%Y-%m-%d}", draft)
 
 
 def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: list[Task]) -> Change:

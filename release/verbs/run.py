@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+from checks.config import params_file
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.process.errors import EvidenceRefused, RemoteRefused
 from checks.storage import files, layout
 from release.adapters import dvc
 from release.adapters.listening import Listener
+from release.evidence import harvest_reviews
 from release.record import kept_answers, looks, references
 from release.record.records import Records
 
@@ -49,6 +51,7 @@ def run(
             f"{layout.NOISE}: is missing, and the stage gate reads it",
             f"run `git checkout HEAD -- {layout.NOISE}`",
         )
+    harvest_reviews.check_work_tree(root, params_file.load(root / layout.PARAMS))
     shared = remote and dvc.has_remote(root)
     python("sources", ["-m", "stages.still_pinned"], "the look at local sources")
     _ask_git(root)

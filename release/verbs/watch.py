@@ -20,7 +20,7 @@ from release.monitoring.window import TimeSpan
 from release.promotion import emergency
 from release.record.records import Records
 from release.review import retraining
-from release.review.retraining import Proposal
+from release.review.proposals import Proposal
 from release.verbs.history import moment
 
 

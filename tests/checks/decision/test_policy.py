@@ -531,6 +531,7 @@ def _further() -> dict[str, Any]:
         (lambda sources: sources["old"].update(share=0.2), "data.sources.old.share", True),
         (lambda sources: sources["old"].update(splits=None), "data.sources.old.splits", True),
         (lambda sources: sources["old"].update(license="Apache-2.0"), "data.sources.old.license", False),
+        (lambda sources: sources["reviewed"].update(review=None), "data.sources.reviewed.review", False),
     ],
 )
 def test_a_source_of_rows_that_comes_goes_or_changes_needs_approval(
@@ -538,7 +539,8 @@ def test_a_source_of_rows_that_comes_goes_or_changes_needs_approval(
 ) -> None:
     before, after = _document(), _document()
     for each in (before, after):
-        each["data"]["sources"] = {"old": _further(), "older": _further()}
+        reviewed = {**_further(), "review": "labels/harvest/production.json"}
+        each["data"]["sources"] = {"old": _further(), "older": _further(), "reviewed": reviewed}
     change(after["data"]["sources"])
     (found,) = policy.changes(_policy(before), _policy(after))
     assert (found.path, found.needs_approval, found.is_input) == (path, True, is_input)

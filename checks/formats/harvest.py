@@ -1,0 +1,86 @@
+"""Harvested rows: captured requests with their labels as a source of the next training, and the review of them.
+
+The rows lie with the captures, never in git: CAPTURES/harvest/ENV-DIGITS.jsonl. A line is
+
+{"id": "sha256:…", "messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "az …"}],
+ "environment": "production", "release": "2bf8835691b3"}
+
+``id`` is the digest of the request's id. The review, labels/harvest/ENV.json, is in git. It has counts and digests, and
+no text. A signer with the role ``harvest`` signs it into ENV.intoto.json beside it.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from checks.formats.report import Count
+from checks.records.record import CapturedName, Digest, Record, ReleaseDigits
+from checks.records.rows import Message
+from checks.storage import digest, layout
+
+FOLDER = "harvest"  # below the captures
+ERASED = layout.HARVESTS / "erased.jsonl"
+
+
+class HarvestedRow(Record):
+    """A request with the answer that it should have had, as the last of ``messages``. ``release``: what answered."""
+
+    id: Digest
+    messages: tuple[Message, ...]
+    environment: CapturedName
+    release: ReleaseDigits | None
+
+
+class Origin(Record):
+    """Where a row came from. ``request``: the digest of the request's id, which is the id of the row."""
+
+    request: Digest
+    release: ReleaseDigits | None
+
+
+class Review(Record):
+    """What a person signs before the rows are trained on.
+
+    ``uri``, ``sha256``: the source, as params.yaml pins it. ``consent``: what allows training on these requests.
+    ``compared``: the splits from which near-duplicates were kept out. ``labelled``: requests with a label, of
+    ``requests``. ``refused``: how many of them are not in the source, by reason. ``as_answered``: rows whose label is
+    what the model answered.
+    """
+
+    environment: CapturedName
+    since: AwareDatetime | None
+    until: AwareDatetime | None
+    uri: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    license: Annotated[str, Field(min_length=1, max_length=200)]
+    consent: Annotated[str, Field(min_length=1, max_length=500)]
+    compared: tuple[Literal["test", "valid", "sealed"], ...]
+    requests: Count
+    labelled: Count
+    refused: dict[str, Count]
+    as_answered: Count
+    origins: Annotated[tuple[Origin, ...], Field(min_length=1)]
+
+
+class Erased(Record):
+    """A request that was erased, and may be in no source any more."""
+
+    request: Digest
+
+
+def request_digest(request_id: str) -> str:
+    """Return the digest by which rows and reviews name a request."""
+    return digest.of_bytes(request_id.encode())
+
+
+def review_path(environment: str) -> Path:
+    """Return where the review of an environment's rows lies."""
+    return layout.HARVESTS / f"{environment}.json"
+
+
+def source_bytes(rows: Iterable[HarvestedRow]) -> bytes:
+    """Return the file of the source. The same rows give the same bytes, whatever their order."""
+    lines = sorted(digest.canonical_json(row.model_dump(mode="json")) for row in rows)
+    return b"".join(line + b"\n" for line in lines)

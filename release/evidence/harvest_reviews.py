@@ -1,0 +1,132 @@
+"""The signed reviews of harvested rows. No source with harvested rows is trained on, or promoted, without one.
+
+Beside labels/harvest/ENV.json lies ENV.intoto.json, the same review signed by a signer with the role ``harvest``.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from checks.config.data_sources import Data, FurtherSource
+from checks.config.params import Params
+from checks.formats import harvest
+from checks.formats.harvest import Erased, HarvestedRow, Review
+from checks.formats.signers import Signers
+from checks.formats.statement import Harvest
+from checks.process.errors import EvidenceRefused
+from checks.storage import digest, files, layout
+from release.adapters import commits
+from release.evidence import statement, trust
+from release.evidence.trust import Signatory
+
+Read = Callable[[Path], bytes | None]  # the bytes of a file in the repository; None: there is none
+
+
+def signed_path(review: Path) -> Path:
+    """Return where the signature of a review lies."""
+    return review.with_suffix(".intoto.json")
+
+
+def reviewed(data: Data) -> dict[str, FurtherSource]:
+    """Return the sources with harvested rows, by name."""
+    return {name: source for name, source in (data.sources or {}).items() if source.review}
+
+
+def in_work_tree(root: Path) -> Read:
+    """Return what reads files below ``root``."""
+    return lambda path: (root / path).read_bytes() if (root / path).is_file() else None
+
+
+def sign(root: Path, review: Review, rows: bytes, signatory: Signatory) -> Path:
+    """Sign ``review`` beside its file. Raises EvidenceRefused if ``rows`` is not the source that it names."""
+    path = harvest.review_path(review.environment)
+    whole = digest.of_bytes(rows) == f"sha256:{review.sha256}"
+    ids = sorted(HarvestedRow.model_validate_json(line).id for line in rows.splitlines() if whole)
+    if ids != [origin.request for origin in review.origins]:
+        raise EvidenceRefused(
+            f"{path}: is not the review of {review.uri}",
+            f"make both again: `lockstep harvest {review.environment}`",
+        )
+    with files.replacing(root / signed_path(path)) as stream:
+        stream.write(signatory.sign(statement.harvest(review)))
+    return signed_path(path)
+
+
+def erased(data: bytes | None) -> set[str]:
+    """Return the digests of the requests that were erased, of the bytes of ``harvest.ERASED``."""
+    return {Erased.model_validate_json(line).request for line in (data or b"").splitlines()}
+
+
+def check_work_tree(root: Path, params: Params) -> None:
+    """Refuse harvested rows that nobody may train on. Raises EvidenceRefused with every reason."""
+    if not reviewed(params.data):
+        return
+    read = in_work_tree(root)
+    check(params.data, read, erased(read(harvest.ERASED)), trust.known(root))
+
+
+def check_commit(root: Path, commit: str, data: Data, trunk: str, known: Signers) -> None:
+    """As ``check_work_tree``, for the record in ``commit``. ``trunk``: the commit that says what was erased."""
+    if reviewed(data):
+        gone = erased(commits.read(root, trunk, harvest.ERASED))
+        check(data, lambda path: commits.read(root, commit, path), gone, known)
+
+
+def check(data: Data, read: Read, gone: Collection[str], known: Signers) -> None:
+    """Hold each source of harvested rows to its review, and the review to its signature.
+
+    ``gone``: digests of requests that were erased. Raises EvidenceRefused with every reason.
+    """
+    problems = [
+        f"data.sources.{name}: {problem}"
+        for name, source in reviewed(data).items()
+        for problem in _problems(source, Path(f"{source.review}"), read, gone, known)
+    ]
+    todo = "`lockstep harvest ENV` makes source and review, a person reads both, `lockstep harvest ENV --sign` signs"
+    EvidenceRefused.raise_for(problems, todo)
+
+
+def _problems(
+    source: FurtherSource, path: Path, read: Read, gone: Collection[str], known: Signers
+) -> Iterator[str]:
+    contents = {name: read(name) for name in (path, signed_path(path))}
+    if missing := [name for name, found in contents.items() if found is None]:
+        yield f"{' and '.join(map(str, missing))}: missing"
+        return
+    written, signed = (contents[name] or b"" for name in (path, signed_path(path)))
+    try:
+        review = parse(written, path)
+        verified = trust.verify(signed, known, "harvest", str(signed_path(path)))
+        stated = statement.parse_as(verified.payload, str(signed_path(path)), Harvest)
+    except EvidenceRefused as refused:
+        yield refused.what
+        return
+    if stated.predicate.review != review:
+        yield f"{path}: is not what {verified.signer} signed"
+    if review.sha256 != source.sha256:
+        yield f"{path}: is about another source, sha256 {review.sha256[:12]}"
+    if review.license != source.license:
+        yield f"{path}: its licence is {review.license}, params.yaml says {source.license}"
+    if again := [origin for origin in review.origins if origin.request in gone]:
+        yield f"{len(again)} of its {len(review.origins)} requests were erased"
+
+
+def parse(data: bytes, path: Path) -> Review:
+    """Parse a review. Raises EvidenceRefused if it is none."""
+    try:
+        return Review.model_validate_json(data)
+    except ValidationError as error:
+        raise files.unfit(str(path), error, "make it again: `lockstep harvest ENV`") from error
+
+
+def sources_with(root: Path, request: str) -> set[str]:
+    """Return the SHA-256 of every source that had a row of ``request``, its digest, by all reviews in git."""
+    sources = set[str]()
+    for data in commits.versions(root, layout.HARVESTS, "--all"):
+        if b'"origins"' not in data:
+            continue  # It is a signature, or the list of what was erased.
+        review = parse(data, layout.HARVESTS)
+        if any(origin.request == request for origin in review.origins):
+            sources.add(review.sha256)
+    return sources

@@ -1,0 +1,176 @@
+"""Chooses the captured requests that become rows of the next training, and counts why others do not.
+
+A row is a request with a whole answer, and the label that says what the answer should have been. Each request is
+refused for the first reason that applies, in the order of ``REASONS``.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from checks.config.pipeline_params import NearDuplicates, Prepare
+from checks.data import contamination, detectors, near_duplicates
+from checks.data.personal_data import PersonalData
+from checks.data.similar import normalised
+from checks.formats.captures import Capture
+from checks.formats.harvest import HarvestedRow, request_digest
+from checks.records.rows import Message, Row, earlier_requests, request
+from release.monitoring import window
+from release.monitoring.harvest_splits import Splits
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan
+
+REASONS = {
+    "erased": "the person's request was erased",
+    "unclear": "two labels, or two requests with one id",
+    "no chat": "no whole answer, or the prompt is not text of a system and of user and assistant in turn",
+    "personal": "personal data or a secret in the prompt or the label",
+    "held out": "equal or nearly equal to a row that tests the model",
+    "known": "equal or nearly equal to a train row of another source",
+    "contradicted": "the same request has another label elsewhere",
+    "repeated": "the same request and label are a row already",
+}
+_ASKED_BY = 5  # A request that was sent as often may be shown: it is nobody's own.
+_EXAMPLES = 5
+
+
+class Harvested(NamedTuple):
+    """The rows, and counts. ``examples``: requests that at least five requests sent, with their labels."""
+
+    rows: tuple[HarvestedRow, ...]
+    requests: int
+    labelled: int
+    refused: dict[str, int]
+    as_answered: int
+    examples: tuple[tuple[str, str], ...]
+
+
+class _Candidate(NamedTuple):
+    """A labelled request. ``texts``: the requests that its chat answers, without system messages; the last first."""
+
+    capture: Capture
+    label: str
+    row: HarvestedRow
+    texts: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Return what two equal requests share."""
+        return normalised(self.texts[0])
+
+
+def choose(
+    store: CaptureStore,
+    environment: str,
+    span: TimeSpan,
+    splits: Splits,
+    prepare: Prepare,
+    erased: Collection[str],
+) -> Harvested:
+    """Return the rows of the requests that arrived in ``span``. Raises EvidenceRefused if a file cannot be read.
+
+    ``prepare`` defines near-duplicates and personal data; without its section every detector looks. ``erased``: digests
+    of ids of requests.
+    """
+    once = {(row.time, row.request_id): row for row in store.requests(environment, *span)}
+    captures = [once[key] for key in sorted(once)]
+    given = {label.request_id for label in store.labels()}
+    labels, _ = window.labels_of(store, captures)
+    personal = prepare.personal_data or PersonalData(detectors=detectors.KINDS)
+    refused, candidates = Counter[str](), list[_Candidate]()
+    labelled = [capture for capture in captures if capture.request_id in given]
+    for capture in labelled:
+        candidate = _candidate(capture, labels.get(capture.request_id))
+        reason = _refused(capture, labels, candidate, personal, erased)
+        if reason:
+            refused[reason] += 1
+        elif candidate is not None:
+            candidates.append(candidate)
+    for reason, rows in (("held out", splits.held_out), ("known", splits.train)):
+        alike = _alike(candidates, rows, prepare.near_duplicates)
+        refused[reason] += len(alike)
+        candidates = [one for place, one in enumerate(candidates) if place not in alike]
+    kept = list(_single(candidates, refused))
+    return Harvested(
+        rows=tuple(one.row for one in kept), requests=len(captures), labelled=len(labelled),
+        refused={reason: refused[reason] for reason in REASONS if refused[reason]},
+        as_answered=sum(one.label.strip() == (one.capture.answer or "").strip() for one in kept),
+        examples=tuple(_examples(kept, candidates)),
+    )  # fmt: skip
+
+
+def _refused(
+    capture: Capture, labels: Mapping[str, str], candidate: _Candidate | None,
+    personal: PersonalData, erased: Collection[str],
+) -> str:  # fmt: skip
+    """Return the reason why a request cannot be a row, whatever other rows there are; empty if it can."""
+    if request_digest(capture.request_id) in erased:
+        return "erased"
+    if capture.request_id not in labels:
+        return "unclear"
+    if candidate is None:
+        return "no chat"
+    texts = (message.content for message in candidate.row.messages)
+    return "personal" if any(personal.find(text) for text in texts) else ""
+
+
+def _candidate(capture: Capture, label: str | None) -> _Candidate | None:
+    """Return the request as a row; None if it was not answered, or is no chat of texts."""
+    said = capture.input_messages
+    roles = [message.role for message in said]
+    asked = roles[1:] if roles[:1] == ["system"] else roles
+    in_turn = [("user", "assistant")[place % 2] for place in range(len(asked))]
+    is_text = all(part.type == "text" for message in said for part in message.parts)
+    is_whole = capture.error is None and capture.status < 400 and capture.answer is not None
+    if label is None or not is_whole or not is_text or len(asked) % 2 == 0 or asked != in_turn:
+        return None
+    prompt = [Message.model_validate({"role": one.role, "content": one.text}) for one in said]
+    row = HarvestedRow(
+        id=request_digest(capture.request_id), messages=(*prompt, Message(role="assistant", content=label)),
+        environment=capture.environment, release=capture.release,
+    )  # fmt: skip
+    return _Candidate(capture, label, row, (request(prompt), *earlier_requests(prompt)))
+
+
+def _alike(candidates: Sequence[_Candidate], rows: Sequence[Row], near: NearDuplicates) -> set[int]:
+    """Return the places of candidates with a request like one of ``rows``.
+
+    Alike are near-duplicates, as prepare defines them, and texts with the same words, whatever stands between them.
+    """
+    texts = [(place, text) for place, one in enumerate(candidates) for text in one.texts]
+    known = [request(row.messages) for row in rows]
+    if not texts or not known:
+        return set()
+    words = {contamination.words(text) for text in known}
+    pairs = near_duplicates.first_alike(
+        [text for _, text in texts], known, near.shingle, near.similarity
+    )
+    alike = {texts[index][0] for index, _ in pairs}
+    return alike | {place for place, text in texts if contamination.words(text) in words}
+
+
+def _single(candidates: Sequence[_Candidate], refused: Counter[str]) -> Iterator[_Candidate]:
+    """Yield one candidate for each request. None of a request with several labels is left."""
+    same = defaultdict[str, list[_Candidate]](list)
+    for one in candidates:
+        same[one.key].append(one)
+    for alike in same.values():
+        if len({one.label.strip() for one in alike}) > 1:
+            refused["contradicted"] += len(alike)
+            continue
+        refused["repeated"] += len(alike) - 1
+        yield min(alike, key=lambda one: one.row.id)
+
+
+def _examples(
+    kept: Sequence[_Candidate], candidates: Sequence[_Candidate]
+) -> Iterator[tuple[str, str]]:
+    """Yield requests that at least five people sent, by the keys of users where there are some, chosen by a hash."""
+    senders = defaultdict[str, set[str]](set)
+    for one in candidates:
+        senders[one.key].add(one.capture.user_key or one.row.id)
+    common = [one for one in kept if len(senders[one.key]) >= _ASKED_BY]
+    common.sort(key=lambda one: hashlib.sha256(one.row.id.encode()).digest())
+    for one in common[:_EXAMPLES]:
+        yield one.texts[0], one.label

@@ -1,0 +1,121 @@
+"""The pull request that `lockstep harvest --pr` opens: the review of the rows, and their pin in params.yaml.
+
+It has counts, and only those requests that several people sent. The rows themselves stay with the captures.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from checks.config import params_edit, params_file
+from checks.formats.harvest import Review, review_path
+from checks.process.errors import ParamsRefused
+from checks.storage import layout, plain_yaml
+from release.evidence import harvest_reviews
+from release.ledger import Change, trees
+from release.ledger.types import Place
+from release.monitoring.harvest_rows import REASONS
+from release.pages.text import prose
+from release.review import proposals
+from release.review.proposals import Draft, Proposal
+
+
+def source_name(text: str, environment: str) -> tuple[str, bool]:
+    """Return the name of the environment's source in params.yaml, and whether ``text`` has it already."""
+    sources = params_file.check(params_file.read_text(text, str(layout.PARAMS))).data.sources or {}
+    path = review_path(environment).as_posix()
+    known = next((name for name, source in sources.items() if source.review == path), None)
+    return known or f"harvest-{environment.lower()}", known is not None
+
+
+def with_pin(text: str, review: Review) -> str:
+    """Return params.yaml with the source of ``review``. Raises ParamsRefused where a person must write it."""
+    name, known = source_name(text, review.environment)
+    section = f"data.sources.{name}"
+    if known:
+        pins = {"uri": review.uri, "sha256": review.sha256, "license": review.license}
+        return params_edit.with_values(
+            text, {f"{section}.{key}": value for key, value in pins.items()}
+        )
+    line = (
+        f"{name}: {{uri: {plain_yaml.inline(review.uri)}, sha256: {plain_yaml.inline(review.sha256)}, "
+        f"license: {plain_yaml.inline(review.license)}, splits: [train], "
+        f"review: {review_path(review.environment)}, "
+        'loader: {kind: table, files: "*.jsonl", columns: {messages: messages, id: id}}}'
+    )
+    sources = params_file.check(params_file.read_text(text, str(layout.PARAMS))).data.sources
+    added = params_edit.with_key(
+        text, "data.sources" if sources else "data", line if sources else f"sources:\n    {line}"
+    )
+    if added is None:
+        raise ParamsRefused(f"{layout.PARAMS}: data is on one line", f"write there by hand: {line}")
+    return added
+
+
+def files_of(review: Review, params: str, before: bytes | None) -> dict[Path, bytes | None]:
+    """Return the files of a harvest. ``before``: the last review's file. If it differs, its signature goes."""
+    path = review_path(review.environment)
+    written = f"{review.model_dump_json(indent=2)}\n".encode()
+    files: dict[Path, bytes | None] = {
+        path: written,
+        layout.PARAMS: with_pin(params, review).encode(),
+    }
+    return files if written == before else {**files, harvest_reviews.signed_path(path): None}
+
+
+def propose(
+    root: Path, review: Review, examples: Sequence[tuple[str, str]], rows: int, today: date
+) -> Proposal | None:
+    """Open the pull request, or update the open one. ``rows``: of the train split. Raises as ``proposals.propose``."""
+    title = f"Harvest {review.environment}: {len(review.origins):,} rows"
+
+    def change(trunk: Place, tip: str) -> Change:
+        def there(path: Path) -> bytes | None:
+            return trees.read(trunk.git, tip, f"{trunk.prefix}{path.as_posix()}")
+
+        before = there(review_path(review.environment))
+        files = files_of(review, (there(layout.PARAMS) or b"").decode(), before)
+        return Change(
+            files, f"{title}\n\nThe review of captured requests with labels, and their pin.\n"
+        )
+
+    body = _body(review, examples, rows)
+    return proposals.propose(
+        root,
+        f"harvest-{review.environment}",
+        f"{today:%Y-%m-%d}",
+        lambda _: Draft(title, body, change),
+    )
+
+
+def _body(review: Review, examples: Sequence[tuple[str, str]], rows: int) -> str:
+    refused = "\n".join(
+        f"| refused: {REASONS[name]} | {count:,} |" for name, count in review.refused.items()
+    )
+    shown = "\n".join(f"| {prose(asked)} | {prose(label)} |" for asked, label in examples)
+    table = (
+        f"\nRequests that at least five people sent:\n\n| request | label |\n| --- | --- |\n{shown}\n"
+        if shown
+        else ""
+    )
+    environment, path = review.environment, review_path(review.environment)
+    return f"""\
+`./lockstep harvest {environment}` read {review.requests:,} captured requests. The train split has {rows:,} rows, and
+gets at most {len(review.origins):,} more. Valid and test rows stay as they are.
+
+| | |
+| --- | ---: |
+| requests with a label | {review.labelled:,} |
+{refused}
+| rows | {len(review.origins):,} |
+| of these, the label is what the model answered | {review.as_answered:,} |
+
+Licence: {prose(review.license)}. Consent: {prose(review.consent)}. Compared with: {", ".join(review.compared)}.
+{table}
+What to do:
+
+1. Read the rows, which are not in git: `{prose(review.uri)}`.
+1. On this branch, `./lockstep harvest {environment} --sign` signs `{path}`. Commit the signature:
+   until then nothing is trained.
+1. Or close this pull request. It is not opened again today.
+"""

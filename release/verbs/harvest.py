@@ -1,0 +1,120 @@
+"""harvest: captured requests with labels become a source of the next training, which a person signs.
+
+Reads captures, labels, the splits and params.yaml. Writes the rows beside the captures, and the review and the pin of
+the rows into the work tree, or into a pull request.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from checks.config import params_file
+from checks.formats import harvest as formats
+from checks.formats.harvest import Review
+from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.storage import digest, files, layout
+from release.evidence import harvest_reviews, keys, trust
+from release.monitoring import harvest_rows, harvest_splits, releases
+from release.monitoring.store import CaptureStore
+from release.monitoring.window import TimeSpan
+from release.record.records import Records
+from release.review import harvest_pull
+from release.review.proposals import Proposal
+from release.verbs.history import moment
+
+_BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def harvest(
+    root: Path, environment: str, *, since: str | None = None, until: str | None = None, captures: str | None = None,
+    license_name: str | None = None, consent: str | None = None, pr: bool = False,
+) -> tuple[Review, Proposal | None]:  # fmt: skip
+    """Choose the rows, write them beside the captures, and write or propose their review and their pin.
+
+    ``since``, ``until``: as of `lockstep watch`; None: without a bound. ``captures``: None: those of this machine.
+    ``license_name``, ``consent``: None: as in params.yaml and in the last review.
+
+    Raises ParamsRefused for an unknown environment, or without a licence or consent; EvidenceRefused without a row, or
+    if the splits are not here; RemoteRefused as ``proposals.propose``.
+    """
+    parsed = (root / layout.PARAMS).read_text(encoding="utf-8")
+    params = params_file.load(root / layout.PARAMS)
+    releases.check_known(params, environment)
+    name, _ = harvest_pull.source_name(parsed, environment)
+    known = (params.data.sources or {}).get(name)
+    path = formats.review_path(environment)
+    before = files.read_json(root / path, Review) if (root / path).is_file() else None
+    license_name = license_name or (known.license if known else None)
+    consent = consent or (before.consent if before else None)
+    if license_name is None or consent is None:
+        raise ParamsRefused(
+            f"harvest {environment}: nobody has said under which licence and consent its requests may be trained on",
+            "name both: --license LicenseRef-Own --consent 'Terms of 2026-05, section 4'",
+        )
+    splits = harvest_splits.read(Records(root), name)
+    now = datetime.now(UTC)
+    span = TimeSpan(
+        moment(since, now).start if since else _BEGIN, moment(until, now).start if until else now
+    )
+    store = _store(root, captures)
+    erased = harvest_reviews.erased(harvest_reviews.in_work_tree(root)(formats.ERASED))
+    chosen = harvest_rows.choose(store, environment, span, splits, params.prepare, erased)
+    if not chosen.rows:
+        why = "".join(
+            f"; {count:,}: {harvest_rows.REASONS[name]}" for name, count in chosen.refused.items()
+        )
+        raise EvidenceRefused(
+            f"{store.shown}: none of {chosen.labelled:,} requests with a label can be trained on{why}",
+            "store labels with `lockstep feedback FILE`, or name other captures with --captures",
+        )
+    data = formats.source_bytes(chosen.rows)
+    sha256 = digest.of_bytes(data).removeprefix("sha256:")
+    uri = _uri(root, store.keep(_name(environment, sha256), data))
+    rows = sorted(chosen.rows, key=lambda row: row.id)
+    review = Review(
+        environment=environment, since=span.since if since else None, until=span.until if until else None, uri=uri,
+        sha256=sha256, license=license_name, consent=consent, compared=splits.compared, requests=chosen.requests,
+        labelled=chosen.labelled, refused=chosen.refused, as_answered=chosen.as_answered,
+        origins=tuple(formats.Origin(request=row.id, release=row.release) for row in rows),
+    )  # fmt: skip
+    if pr:
+        train = len(splits.train)
+        return review, harvest_pull.propose(root, review, chosen.examples, train, now.date())
+    written = harvest_pull.files_of(review, parsed, harvest_reviews.in_work_tree(root)(path))
+    for place, content in written.items():
+        if content is None:
+            (root / place).unlink(missing_ok=True)
+        else:
+            files.write_text(root / place, content.decode())
+    return review, None
+
+
+def sign(
+    root: Path, environment: str, captures: str | None = None, key: Path | None = None
+) -> tuple[Path, str]:
+    """Sign the review of ``environment``. Return the file of the signature, and the signer's name.
+
+    Raises EvidenceRefused if there is no review, if the rows are not those that it names, if a row was erased, or if
+    the key's owner lacks the role ``harvest``.
+    """
+    signer = trust.signatory(key or root / keys.KEY, trust.known(root), "harvest")
+    (own,) = signer.own("harvest")
+    path = formats.review_path(environment)
+    review = harvest_reviews.parse(harvest_reviews.in_work_tree(root)(path) or b"", path)
+    rows = _store(root, captures).read(_name(environment, review.sha256))
+    return harvest_reviews.sign(root, review, rows, signer), own.name
+
+
+def _store(root: Path, captures: str | None) -> CaptureStore:
+    return CaptureStore(captures or str(root / layout.CAPTURES))
+
+
+def _name(environment: str, sha256: str) -> str:
+    return f"{formats.FOLDER}/{environment}-{sha256[:12]}.jsonl"
+
+
+def _uri(root: Path, address: str) -> str:
+    """Return the address of the source as params.yaml writes it: a path of this machine is relative to the root."""
+    if "://" in address:
+        return address
+    path, top = Path(address).resolve(), root.resolve()
+    return path.relative_to(top).as_posix() if path.is_relative_to(top) else path.as_uri()

@@ -1,0 +1,360 @@
+"""`lockstep harvest`: requests that a real gateway captured become rows that real DVC prepares, or are refused."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from click.testing import CliRunner, Result
+
+from checks.formats.harvest import ERASED, Erased, Review, request_digest
+from checks.formats.signers import Role
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
+from release.cli import main
+from release.evidence import harvest_reviews, keys
+from release.evidence.trust import Signatory
+from release.verbs import keys as key_verbs
+from tests import gateway_process, ledger_tree
+from tests import pipeline_repository as repository
+from tests.conftest import REPOSITORY, read_yaml, scaled_down
+from tests.gateway_requests import CHAT
+from tests.github_api_standin import TOKEN, StandIn
+from tests.model_standin import RELEASE, ModelStandIn
+
+pytestmark = pytest.mark.slow  # a gateway, and DVC itself
+
+nobodys_configuration = ledger_tree.nobodys_configuration
+TERMS = ("--license", "LicenseRef-Own", "--consent", "Terms of 2026-05, section 4")
+REVIEW, SIGNED = Path("labels/harvest/production.json"), Path("labels/harvest/production.intoto.json")
+TOPICS = ("a vault", "the budget alarm", "my search index", "some time series", "its message bus", "our mail relay")
+NEW = {f"new-{number}": f"Restore {topic} from last night's copy" for number, topic in enumerate(TOPICS)}
+COMMON = {f"common-{number}": "Pause the nightly job of the warehouse" for number in range(6)}
+PERSONAL = "Tell the owner of the cluster what happened"
+
+
+def loud(prompt: str) -> str:
+    """The same words in other case, with other marks between them."""
+    return f"{', '.join(prompt.upper().split())}!!"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
+    """A repository with splits, two signers, and what a gateway captured of production. Copy it before it is changed."""
+    root = tmp_path_factory.mktemp("harvest") / "work"
+    repository.make(root, tiny_base, scaled_down(), repository.table())
+    assert run(root, "prepare").returncode == 0
+    for name, role in (("ada", "harvest"), ("bob", "verify")):
+        signer(root, name, role)  # type: ignore[arg-type]
+    repository.commit(root, "prepared")
+    held_out = {name: files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in layout.SPLIT_NAMES}
+    asked = {
+        **NEW, **COMMON, "planted": loud(held_out["test"][0].prompt), "known": held_out["train"][0].prompt,
+        "planted-valid": held_out["valid"][0].prompt.lower(), "personal": PERSONAL, "unclear": "Rotate the signing secret",
+        "against-1": "Drain the second pool", "against-2": "drain the second pool.", "unlabelled": "Nobody labels this",
+    }  # fmt: skip
+    model = ModelStandIn()
+    with (
+        model,
+        gateway_process.running(
+            model.url, root, "--environment", "production", "--captures", str(root / layout.CAPTURES)
+        ) as gateway,
+    ):
+        for name, prompt in asked.items():
+            said = {
+                "messages": [{"role": "system", "content": "Name the service."}, {"role": "user", "content": prompt}]
+            }
+            reply = requests.post(gateway.url + CHAT, json=said, headers={"X-Request-Id": name}, timeout=9)
+            assert (reply.status_code, reply.headers["X-Request-Id"]) == (200, name)
+        assert gateway.stop() == 0
+    labels = [{"request_id": name, "label": "vm"} for name in asked if name != "unlabelled"]
+    labels += [{"request_id": "unclear", "label": "acr"}]
+    changed = {"personal": "write to ada@bank.example", "against-2": "storage", "new-0": "answer 0 é 世"}
+    for label in labels:
+        label["label"] = changed.get(label["request_id"], label["label"])
+    (root.parent / "labels.jsonl").write_text("".join(f"{json.dumps(label)}\n" for label in labels))
+    assert lockstep(root, "feedback", str(root.parent / "labels.jsonl")).exit_code == 0
+    return root
+
+
+@pytest.fixture
+def root(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "work", symlinks=True))
+
+
+def signer(root: Path, name: str, role: Role) -> None:
+    key_verbs.new(root, name, (role,), key(root, name))
+    key_verbs.add_signer(root, name, (role,), key(root, name).with_suffix(".pub"))
+
+
+def key(root: Path, name: str) -> Path:
+    return root / layout.STATE / "keys" / f"{name}.key"
+
+
+def run(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [repository.interpreter(), "-m", "release.cli", "-C", str(root), "run", *args],
+        cwd=REPOSITORY, env=repository.environment(PYTHONPATH=str(REPOSITORY)), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+
+
+def lockstep(root: Path, *arguments: str) -> Result:
+    done = CliRunner().invoke(main, ["-C", str(root), *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def harvested(root: Path, *more: str) -> Review:
+    done = lockstep(root, "harvest", "production", *TERMS, *more)
+    assert done.exit_code == 0, done.output
+    return files.read_json(root / REVIEW, Review)
+
+
+def signed(root: Path) -> Review:
+    review = harvested(root)
+    done = lockstep(root, "harvest", "production", "--sign", "--key", str(key(root, "ada")))
+    assert done.exit_code == 0, done.output
+    repository.commit(root, "a harvest")
+    return review
+
+
+def source(root: Path) -> Path:
+    (path,) = (root / layout.CAPTURES / "harvest").iterdir()
+    return path
+
+
+def refusal(root: Path) -> str:
+    """What `lockstep run` says before it starts anything."""
+    done = lockstep(root, "run", "prepare")
+    assert (done.exit_code, len(done.stderr.splitlines())) == (8, 1), done.output
+    return done.stderr
+
+
+def test_labelled_requests_become_rows_and_each_other_request_is_counted_under_its_reason(root: Path) -> None:
+    review = harvested(root)
+    rows = [json.loads(line) for line in source(root).read_text().splitlines()]
+    assert {row["messages"][1]["content"] for row in rows} == {*NEW.values(), *COMMON.values()}
+    assert all([turn["role"] for turn in row["messages"]] == ["system", "user", "assistant"] for row in rows)
+    assert {(row["environment"], row["release"]) for row in rows} == {("production", RELEASE)}
+    assert {row["id"] for row in rows} == {origin.request for origin in review.origins}
+    assert {request_digest(name) for name in NEW} < {row["id"] for row in rows}
+    assert (review.requests, review.labelled, review.as_answered, review.compared) == (20, 19, 1, ("test", "valid"))
+    assert review.refused == {
+        "unclear": 1, "personal": 1, "held out": 2, "known": 1, "contradicted": 2, "repeated": 5,
+    }  # fmt: skip
+    assert review.sha256 == digest.of_file(source(root)).sha256.removeprefix("sha256:")
+    pinned = read_yaml((root / layout.PARAMS).read_text())["data"]["sources"]["harvest-production"]
+    assert (pinned["sha256"], pinned["splits"], pinned["review"]) == (review.sha256, ["train"], str(REVIEW))
+    assert (root / pinned["uri"]) == source(root)
+    assert "vault" not in repository.git(root, "diff", "HEAD") + (root / REVIEW).read_text()
+
+
+def test_the_same_captures_give_the_same_bytes_and_keep_the_signature(root: Path) -> None:
+    signed(root)
+    before = {path: path.read_bytes() for path in (root / REVIEW, root / SIGNED, root / layout.PARAMS, source(root))}
+    shutil.move(source(root), root.parent / "moved")
+    harvested(root)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_signed_rows_are_prepared_by_dvc_for_training_alone(root: Path) -> None:
+    before = {name: digest.of_file(root / layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES}
+    review = signed(root)
+    done = run(root, "prepare")
+    assert done.returncode == 0, done.stderr
+    after = {name: digest.of_file(root / layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES}
+    assert [name for name in layout.SPLIT_NAMES if before[name] != after[name]] == ["train"]
+    train = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
+    learned = {row.id for row in train if row.origin == "harvest-production"}
+    assert learned == {origin.request for origin in review.origins}
+    # A later harvest does not take its own rows for rows of another source.
+    assert harvested(root) == review
+
+
+def _unsigned(root: Path) -> None:
+    harvested(root)
+
+
+def _signed_by_a_verifier(root: Path) -> None:
+    """Bob gives himself the role on the branch; the target branch does not."""
+    review = harvested(root)
+    repository.git(root, "switch", "--quiet", "--create", "proposal")
+    path = root / layout.SIGNERS
+    own = path.read_text()
+    assert "verify" in own
+    path.write_text(own.replace("verify", "harvest"))
+    signatory = Signatory(keys.load(key(root, "bob")), ())
+    harvest_reviews.sign(root, review, source(root).read_bytes(), signatory)
+
+
+def _edited(root: Path) -> None:
+    signed(root)
+    path = root / REVIEW
+    path.write_text(path.read_text().replace("Terms of 2026-05", "Terms of 2099-05"))
+
+
+def _other_rows(root: Path) -> None:
+    """Rows are added after the review was signed, and pinned."""
+    signed(root)
+    path = source(root)
+    path.write_text(path.read_text() + path.read_text().splitlines()[0].replace("vm", "acr") + "\n")
+    text, now = (root / layout.PARAMS).read_text(), digest.of_file(path).sha256.removeprefix("sha256:")
+    sha256 = files.read_json(root / REVIEW, Review).sha256
+    (root / layout.PARAMS).write_text(text.replace(sha256, now))
+
+
+def _other_licence(root: Path) -> None:
+    signed(root)
+    path = root / layout.PARAMS
+    path.write_text(path.read_text().replace("LicenseRef-Own", "MIT"))
+
+
+def _erased(root: Path) -> None:
+    signed(root)
+    assert lockstep(root, "harvest", "production", "--erase", "new-3").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (_unsigned, "production.intoto.json: missing"),
+        (_signed_by_a_verifier, "is signed by bob, who may verify and not harvest"),
+        (_edited, "production.json: is not what ada signed"),
+        (_other_rows, "production.json: is about another source, sha256 "),
+        (_other_licence, "its licence is LicenseRef-Own, params.yaml says MIT"),
+        (_erased, "1 of its 7 requests were erased"),
+    ],
+)
+def test_rows_that_nobody_may_train_on_are_refused_before_dvc_starts(root: Path, attack: Any, said: str) -> None:
+    attack(root)
+    line = refusal(root)
+    assert "data.sources.harvest-production: " in line
+    assert said in line, line
+    assert "lockstep harvest ENV --sign" in line
+
+
+def test_who_lacks_the_role_cannot_sign_and_rows_that_changed_are_not_signed(root: Path) -> None:
+    harvested(root)
+    done = lockstep(root, "harvest", "production", "--sign", "--key", str(key(root, "bob")))
+    assert (done.exit_code, len(done.stderr.splitlines())) == (8, 1)
+    assert "bob" in done.stderr
+    source(root).write_text(source(root).read_text().replace("vault", "volt"))
+    done = lockstep(root, "harvest", "production", "--sign", "--key", str(key(root, "ada")))
+    assert (done.exit_code, "is not the review of" in done.stderr) == (8, True), done.stderr
+    assert not (root / SIGNED).exists()
+
+
+def test_an_erased_request_is_gone_everywhere_and_those_that_learned_it_are_named(root: Path) -> None:
+    review = signed(root)
+    assert run(root, "prepare").returncode == 0
+    repository.commit(root, "prepared with it")
+    done = lockstep(root, "harvest", "production", "--erase", "new-3", "--json")
+    erasure = json.loads(done.stdout)
+    assert erasure["lines"] == 3  # the capture, its label, its row
+    assert (erasure["sources"], erasure["versions"]) == ([review.sha256], ["HEAD"])
+    assert [name.split()[0] for name in erasure["outputs"]] == ["data/raw", "data/splits"]
+    kept = [path for path in (root / layout.CAPTURES).rglob("*") if path.is_file()]
+    assert kept
+    assert all(b"time series" not in path.read_bytes() and b"new-3" not in path.read_bytes() for path in kept)
+    assert files.read_jsonl(root / ERASED, Erased)[0].request == request_digest("new-3")
+    # Its digest in the review is enough, and once more changes nothing.
+    again = json.loads(lockstep(root, "harvest", "production", "--erase", erasure["request"], "--json").stdout)
+    assert again == {**erasure, "lines": 0}
+    # Another log brings it back into the captures, and not into the rows.
+    left = [{**json.loads(line), "lockstep.request_id": "new-3"} for path in kept if path.parent.parent.name == "production"
+            for line in path.read_text().splitlines()[:1]]  # fmt: skip
+    (root / layout.CAPTURES / "production" / "2026-01-02").mkdir()
+    text = "".join(f"{json.dumps(row)}\n" for row in left)
+    (root / layout.CAPTURES / "production" / "2026-01-02" / "10-b-1.jsonl").write_text(text)
+    (root.parent / "again.jsonl").write_text('{"request_id": "new-3", "label": "vm"}\n')
+    assert lockstep(root, "feedback", str(root.parent / "again.jsonl")).exit_code == 0
+    after = harvested(root)
+    assert after.refused["erased"] == 1
+    assert {origin.request for origin in review.origins} - {origin.request for origin in after.origins} == {
+        request_digest("new-3")
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("production",), 2, "under which licence and consent its requests may be trained on; name both: --license"),
+        (("nowhere", *TERMS), 2, "promote.environments has no 'nowhere'"),
+        (("production", *TERMS, "--to", "2020-01-01"), 8, "none of 0 requests with a label can be trained on"),
+        (("production", "--erase", "never-was"), 8, "no capture, label or source has this request"),
+    ],
+)
+def test_what_cannot_be_is_one_line(root: Path, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = lockstep(root, "harvest", *arguments)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (code, 1), done.output
+    assert said in done.stderr, done.stderr
+
+
+def test_splits_of_another_run_are_refused(root: Path) -> None:
+    (root / layout.SPLITS / "test.jsonl").unlink()
+    done = lockstep(root, "harvest", "production", *TERMS)
+    assert done.exit_code == 8
+    assert "data/splits/test.jsonl: is not the split that reports/prepare.json names" in done.stderr
+
+
+def test_a_file_that_a_gateway_still_writes_is_not_touched(root: Path) -> None:
+    (path,) = (root / layout.CAPTURES / "production").rglob("*.jsonl")
+    opened = path.rename(path.with_name(f"{path.name}.open"))
+    before = {each: each.read_bytes() for each in (root / layout.CAPTURES).rglob("*") if each.is_file()}
+    done = lockstep(root, "harvest", "production", "--erase", "new-3")
+    assert (done.exit_code, "a gateway still writes it" in done.stderr) == (8, True), done.output
+    assert {each: each.read_bytes() for each in before} == before
+    assert opened.exists()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    with StandIn("team/router") as running:
+        for name, value in {"API_URL": running.url, "REPOSITORY": "team/router", "TOKEN": TOKEN}.items():
+            monkeypatch.setenv(f"GITHUB_{name}", value)
+        yield running
+
+
+def test_a_pull_request_has_review_and_pin_and_only_what_several_people_asked(root: Path, server: StandIn) -> None:
+    ledger_tree.identify(root, "Ada")
+    ledger_tree.bare(root.parent / "origin.git", root)
+    remote = root.parent / "origin.git"
+    done = lockstep(root, "harvest", "production", *TERMS, "--pr")
+    assert (done.exit_code, done.stderr) == (0, ""), done.output
+    assert done.stdout.splitlines()[-1] == "pull request: opened https://github.com/team/router/pull/1"
+    (opened,) = server.pulls.values()
+    branch = opened["head"]["ref"]
+    assert branch.startswith("lockstep/harvest-production-")
+    assert opened["title"] == "Harvest production: 7 rows"
+    changed = ledger_tree.git(remote, "diff", "--name-only", "main", branch).splitlines()
+    assert changed == [str(REVIEW), "params.yaml"]
+    assert "| Pause the nightly job of the warehouse | vm |" in opened["body"]
+    assert "vault" not in opened["body"]
+    assert "| refused: equal or nearly equal to a row that tests the model | 2 |" in opened["body"]
+    assert not (root / REVIEW).exists()  # The work tree is left alone.
+
+    # Somebody signs on the branch. The same harvest again leaves that alone.
+    clone = ledger_tree.clone(root.parent / "reading", str(remote), "Ada")
+    ledger_tree.git(clone, "switch", "--quiet", branch)
+    options = ("--sign", "--captures", str(root / layout.CAPTURES), "--key", str(key(root, "ada")))
+    assert lockstep(clone, "harvest", "production", *options).exit_code == 0
+    ledger_tree.keep(clone, "signed")
+    ledger_tree.git(clone, "push", "--quiet")
+    done = lockstep(root, "harvest", "production", *TERMS, "--pr")
+    assert done.stdout.splitlines()[-1] == "pull request: updated https://github.com/team/router/pull/1"
+    assert ledger_tree.git(remote, "show", f"{branch}:{SIGNED}")
+
+    # It is merged. Another day, the same requests need no other pull request.
+    ledger_tree.git(clone, "push", "--quiet", "origin", "HEAD:main")
+    server.pulls.clear()
+    ledger_tree.git(root, "pull", "--quiet", "origin", "main")
+    ledger_tree.git(remote, "branch", "--delete", "--force", branch)
+    done = lockstep(root, "harvest", "production", "--pr")
+    assert done.stdout.splitlines()[-1] == "pull request: none: it is merged"
+    assert server.pulls == {}
+    assert server.refused == []
