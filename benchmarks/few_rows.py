@@ -35,9 +35,8 @@ from checks.stats.paired import compare
 Values = NDArray[np.float64]
 SIZES, LEVEL, GAIN, DIFFER = (100, 400), 0.05, 0.05, 0.10
 RIGHT = {True: 0.5, False: 0.9}  # How often main is right on hard rows and on easy ones.
-SHARPNESS = (
-    8.0  # Of the probabilities of draws: most rows are nearly always right, or nearly always wrong.
-)
+# The beta distribution of the rows' probabilities: 0.7 on average, and most rows are nearly always right or wrong.
+CHANCES = (0.35, 0.15)
 
 
 def rows(random: np.random.Generator, n: int, gain: float, moved: bool) -> tuple[Values, ...]:
@@ -119,14 +118,11 @@ def draws(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
             for gain in (0.0, GAIN):
                 random, passed = np.random.default_rng([seed, n, times]), 0
                 for _ in tqdm(range(runs // 4), desc=f"{n} rows, {times} draws"):
-                    theirs = random.beta(*np.array([0.7, 0.3]) / SHARPNESS * 4, n)
-                    redrawn = random.random(n) < DIFFER
-                    ours = np.where(
-                        redrawn, random.beta(*np.array([0.7, 0.3]) / SHARPNESS * 4, n), theirs
-                    )
+                    theirs = random.beta(*CHANCES, n)
+                    ours = np.where(random.random(n) < DIFFER, random.beta(*CHANCES, n), theirs)
                     ours = np.where(random.random(n) < gain / 0.3, 1.0, ours)
-                    scores = [random.binomial(times, chance) / times for chance in (ours, theirs)]
-                    passed += compare(*scores, np.arange(n), 0.0, 1 - LEVEL).p <= LEVEL
+                    one, two = (random.binomial(times, chance) / times for chance in (ours, theirs))
+                    passed += compare(one, two, np.arange(n), 0.0, 1 - LEVEL).p <= LEVEL
                 shares.append(f"{passed / (runs // 4):.1%}")
             yield n, times, *shares
 

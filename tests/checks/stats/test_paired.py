@@ -96,8 +96,8 @@ def test_the_mid_p_test_keeps_its_level(rows: int, level: float) -> None:
 def test_where_rows_are_graded_or_in_groups_mid_p_changes_nothing() -> None:
     random = np.random.default_rng(1)
     ours, theirs = random.random(90), random.random(90)
-    for scores, groups in (((ours, theirs), np.arange(90)), ((ours > 0.5, theirs > 0.6), np.arange(90) // 3)):
-        one, two = (scores_where(part) if part.dtype == bool else part for part in scores)
+    right = scores_where(ours > 0.5), scores_where(theirs > 0.6)
+    for (one, two), groups in (((ours, theirs), np.arange(90)), (right, np.arange(90) // 3)):
         plain, mid = (compare(one, two, groups, 0.0, 0.95, mid_p=mid_p) for mid_p in (False, True))
         assert (plain.p, plain.low, plain.method) == (mid.p, mid.low, mid.method)
 
