@@ -14,6 +14,7 @@ Run: python -m stages.evaluate
 import csv
 import io
 import math
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -273,12 +274,18 @@ def _speed(answered: Answered) -> Speed | None:
     """None if nothing was generated in this run: for baselines, and answers from a record."""
     if answered.speed is None:
         return None
-    if not (seconds := sorted(answered.seconds)):
-        return Speed(examples_per_second=answered.speed, p50_seconds=None, p95_seconds=None)
-    p50, p95 = (seconds[math.ceil(share * len(seconds)) - 1] for share in (0.5, 0.95))
-    return Speed(
-        examples_per_second=answered.speed, p50_seconds=round(p50, 6), p95_seconds=round(p95, 6)
+    seconds = sorted(answered.seconds)
+    p50, p95 = (
+        round(seconds[math.ceil(share * len(seconds)) - 1], 6) if seconds else None
+        for share in (0.5, 0.95)
     )
+    tokens = [
+        thought.tokens for thoughts_of_row in answered.thoughts for thought in thoughts_of_row
+    ]
+    return Speed(
+        examples_per_second=answered.speed, p50_seconds=p50, p95_seconds=p95,
+        thought_tokens=round(statistics.fmean(tokens), 1) if tokens else None,
+    )  # fmt: skip
 
 
 def _intervals(params: Params, predictions: Sequence[Prediction]) -> dict[str, Interval]:

@@ -13,7 +13,8 @@ redacted before a row is made. An example, one line in a file:
  "lockstep.seconds_to_first_token": null, "lockstep.redactions": {"email": 1}, "lockstep.sampled_share": 0.1,
  "lockstep.user_key": "9b2d6c01f3a8e754"}
 
-``lockstep.user_key`` is there only where the gateway was told to make one.
+``lockstep.user_key`` is there only where the gateway was told to make one, and
+``gen_ai.usage.reasoning.output_tokens`` only where the model thought.
 
 A file is ENVIRONMENT/YYYY-MM-DD/HH-WRITER-NUMBER.jsonl: rows of requests that ended in that hour (UTC); of those that
 `lockstep capture` took from other tools, requests that arrived in it. It is complete and never changed. While it is
@@ -98,7 +99,9 @@ class Capture(Sparse):
     ``user_key``: tells requests of one user to one release from those of others, and says nothing else of a person.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"lockstep.user_key"})
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"lockstep.user_key", "gen_ai.usage.reasoning.output_tokens"}
+    )
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
@@ -114,6 +117,10 @@ class Capture(Sparse):
     ] = ()
     input_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.input_tokens")] = None
     output_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.output_tokens")] = None
+    # The part of output_tokens that are thoughts, which a gateway may have estimated. None: no thought.
+    thought_tokens: Annotated[Count | None, Field(alias="gen_ai.usage.reasoning.output_tokens")] = (
+        None
+    )
     # Status 499 says that the client went away.
     status: Annotated[int, Field(alias="http.response.status_code", ge=100, le=599)]
     # None if the answer is complete.

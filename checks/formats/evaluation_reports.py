@@ -57,16 +57,20 @@ class Spread(Record):
     draws: Annotated[float, Field(ge=0)]
 
 
-class Speed(Record):
+class Speed(Sparse):
     """How fast one model answered the test rows, in the batches of the stage evaluate.
 
     vLLM starts all rows at once and takes each up when there is room: then there are no seconds of one answer.
     """
 
+    sparse: ClassVar[frozenset[str]] = frozenset({"thought_tokens"})
+
     examples_per_second: Annotated[float, Field(ge=0)]
     # The median time of an answer from the start of its batch, by nearest rank.
     p50_seconds: Annotated[float | None, Field(ge=0)]
     p95_seconds: Annotated[float | None, Field(ge=0)]
+    # The mean length of the thought before an answer.
+    thought_tokens: Annotated[float | None, Field(ge=0)] = None
 
 
 class EvaluateMeasured(Report):

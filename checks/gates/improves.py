@@ -1,5 +1,6 @@
 """improves: the candidate is better than a reference on the same rows."""
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -16,9 +17,9 @@ from checks.kinds.gate import (
     held_back,
     percent,
 )
-from checks.records.sections import stricter
+from checks.records.sections import problems, stricter
 from checks.stats import planning
-from checks.stats.paired import Comparison, Pairs
+from checks.stats.paired import Comparison, Groups, Pairs, Scores, compare
 from checks.stats.planning import Needed
 
 
@@ -33,6 +34,25 @@ class ImprovesGate(AssistedGate):
     against: Against
     margin: Annotated[float, Field(ge=0, lt=1, description="0: better at all"), stricter("higher")]
     confidence: Confidence
+    mid_p: Annotated[
+        Literal[True] | None,
+        Field(
+            description="true: McNemar's mid-p test in place of his exact one shows more on few rows; for margin 0"
+        ),
+    ] = None
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        return problems(
+            (
+                self.mid_p is not None and (self.margin > 0 or self.metric == HUMAN),
+                "mid_p: is a test of margin 0, of scores that are right or wrong|remove it",
+            )
+        )
+
+    def compared(self, ours: Scores, theirs: Scores, groups: Groups) -> Comparison:
+        """Compare the scores of both models."""
+        return compare(ours, theirs, groups, self.limit, self.confidence, self.mid_p is not None)
 
     def sees(self, pairs: Pairs) -> float | None:
         """Return the gain beyond the margin that such rows show."""

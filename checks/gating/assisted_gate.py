@@ -27,7 +27,7 @@ from checks.kinds.gate import (
     small,
 )
 from checks.stats.assisted import LEAST_LABELS, Assisted, rows_to_see, unseen
-from checks.stats.paired import Comparison, Pairs, compare
+from checks.stats.paired import Comparison, Groups, Pairs, Scores, compare
 from checks.stats.planning import Needed
 
 
@@ -92,7 +92,7 @@ class AssistedGate(PairedGate, abc.ABC):
             return finding
         sample = case.sample.of(self.suite, self.metric, against.model)
         ours, theirs = (sample.scores(model, self.metric) for model in ("candidate", against.model))
-        comparison = compare(ours, theirs, sample.groups, self.limit, self.confidence)
+        comparison = self.compared(ours, theirs, sample.groups)
         beaten = self.better or comparison.low > 0
         if not beaten and (finding := compared.nothing_to_lose(case, self, against)):
             return finding
@@ -117,8 +117,21 @@ class AssistedGate(PairedGate, abc.ABC):
                 rows_needed=needed.rows if needed else None, groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
-        claim = (self.kind, self.suite, self.metric, self.limit, self.confidence, against.which)
+        mid_p = comparison.pairs.mid_p
+        claim = (
+            self.kind,
+            self.suite,
+            self.metric,
+            self.limit,
+            self.confidence,
+            against.which,
+            mid_p,
+        )
         return Test(comparison.p, None if self.better else comparison.p_worse, decide, claim)
+
+    def compared(self, ours: Scores, theirs: Scores, groups: Groups) -> Comparison:
+        """Compare the scores of both models."""
+        return compare(ours, theirs, groups, self.limit, self.confidence)
 
     @abc.abstractmethod
     def sees(self, pairs: Pairs) -> float | None:

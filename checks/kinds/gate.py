@@ -186,7 +186,7 @@ class ScoreGate(GateKind, abc.ABC):
         return {
             name: value
             for name, value in plain(self).items()
-            if value is not None or name not in ("suite", "assisted_by")
+            if value is not None or name not in ("suite", "assisted_by", "mid_p")
         }
 
     @property

@@ -2,7 +2,7 @@
 
 docs/explanation/statistics.md says which test answers which question, and why.
 
-* Right/wrong scores, each row its own group, margin 0: McNemar's exact test.
+* Right/wrong scores, each row its own group, margin 0: McNemar's exact test; where a gate asks for it, his mid-p test.
 * Everything else: Tango's score test (1998) with a continuity correction of half a row, at the effective sample size
   that the clustered variance implies (Korn and Graubard, 1998). Graded scores are counted in units of a typical
   difference, and few rows may lose much: the p-value is at least that of Student's test after Hall's transformation
@@ -42,7 +42,7 @@ class Pairs:
     ``typical`` is the size of the group that a typical row lies in; ``kish`` the number of equal groups that would be
     as even (Kish, 1965). ``blocks`` is the sum of squared group totals, ``mixed`` that of totals times sizes.
     ``skewness`` is that of the group totals about the mean. ``times`` is above 1 only in a plan: as many times these
-    rows.
+    rows. ``mid_p``: which of McNemar's tests is used.
     """
 
     rows: float
@@ -59,6 +59,7 @@ class Pairs:
     unseen: Unseen = field(compare=False)  # About losses.
     unseen_gains: Unseen = field(compare=False)
     times: float = 1.0
+    mid_p: bool = False
 
     @property
     def effect(self) -> float:
@@ -120,7 +121,7 @@ class Pairs:
     def p(self, bound: float, margin: float) -> float:
         """Of the hypothesis that the true difference is ``bound`` or less; ``margin`` sets the unit of grades."""
         if self.exact and margin == bound == 0:
-            return _mcnemar(self.wins, self.losses)
+            return _mcnemar(self.wins, self.losses, self.mid_p)
         return self._p(self.score_test(margin), bound)
 
     def _p(self, test: ScoreTest, bound: float) -> float:
@@ -150,7 +151,8 @@ class Pairs:
         if not self.exact or abs(bound) == 1:
             return bound
         # McNemar's test decides about 0, and the bound agrees with it.
-        return max(bound, 0.0) if _mcnemar(self.wins, self.losses) <= level else min(bound, 0.0)
+        p = _mcnemar(self.wins, self.losses, self.mid_p)
+        return max(bound, 0.0) if p <= level else min(bound, 0.0)
 
 
 @dataclass(frozen=True)
@@ -206,12 +208,18 @@ class Difference(Interval):
 
 
 def compare(
-    candidate: Scores, reference: Scores, groups: Groups, margin: float, confidence: float
+    candidate: Scores,
+    reference: Scores,
+    groups: Groups,
+    margin: float,
+    confidence: float,
+    mid_p: bool = False,
 ) -> Comparison:
     """Compare scores in [0, 1] of the same rows; ``groups[i]`` is the group of row i, from 0.
 
-    ``margin`` is signed: 0 or more for "improves", below 0 for "non-inferior". ValueError for no rows, unequal
-    lengths, a score outside [0, 1], a margin outside (-1, 1) or a confidence outside (0, 1).
+    ``margin`` is signed: 0 or more for "improves", below 0 for "non-inferior". ``mid_p``: where McNemar's exact test
+    would decide, his mid-p test does. ValueError for no rows, unequal lengths, a score outside [0, 1], a margin outside
+    (-1, 1) or a confidence outside (0, 1).
     """
     n = len(candidate)
     if not n or not n == len(reference) == len(groups):
@@ -225,9 +233,9 @@ def compare(
         (not -1 < margin < 1, f"margin {margin} is not between -1 and 1"),
     ):
         raise ValueError(problem)
-    pairs = _pairs(candidate, reference, groups)
+    pairs = replace(_pairs(candidate, reference, groups), mid_p=mid_p)
     if pairs.exact and margin == 0:
-        method = "exact McNemar test"
+        method = "McNemar's mid-p test" if mid_p else "exact McNemar test"
     else:
         method = (
             "Tango's score test" if pairs.binary else "Tango's score test in units of a difference"
@@ -277,8 +285,15 @@ def _pairs(candidate: Scores, reference: Scores, groups: Groups) -> Pairs:
     )  # fmt: skip
 
 
-def _mcnemar(wins: float, losses: float) -> float:
-    """P-value of as many wins or more where a win is as likely as a loss; between whole numbers, the beta function."""
+def _mcnemar(wins: float, losses: float, mid_p: bool) -> float:
+    """P-value of as many wins or more where a win is as likely as a loss; between whole numbers, the beta function.
+
+    With ``mid_p`` as many wins count by half of their chance (Fagerland, Lydersen and Laake, 2013).
+    """
     from scipy.special import betainc
 
-    return 1.0 if wins <= 0 else float(betainc(wins, losses + 1, 0.5))
+    if wins <= 0:
+        return 1.0
+    as_many = float(betainc(wins, losses + 1, 0.5))
+    more = float(betainc(wins + 1, losses, 0.5)) if losses > 0 else 0.0
+    return (as_many + more) / 2 if mid_p else as_many

@@ -71,6 +71,12 @@ def _table(result: "Estimate") -> str:
             if status
             else line.rstrip()
         )
+    if (answering := result.answering) and (answering.draws > 1 or answering.thought_tokens):
+        thoughts = answering.thought_tokens
+        after = f", each after {shown(thoughts)} tokens of thought" if thoughts else ""
+        lines.append(
+            f"answers: {_range(answering.minutes)} min for {answering.rows:,} rows x {answering.draws} draws{after}"
+        )
     if basis := result.basis:
         tokens = "" if basis.tokens is None else f", {basis.tokens:,} tokens"
         lines.append(

@@ -66,12 +66,25 @@ class Basis(Record):
     factors: tuple[Factor, ...]
 
 
+class Answering(Record):
+    """The candidate's answers to the test rows: ``draws`` to each of ``rows``.
+
+    ``thought_tokens``: the mean length of the recorded thoughts, whose time is a part of ``minutes``.
+    """
+
+    minutes: Range
+    rows: Count
+    draws: Count
+    thought_tokens: float | None
+
+
 class Estimate(Record):
     """The estimate; ``headline`` sums it up in one line. A figure without an estimate is None."""
 
     status: Literal["estimated", "nothing to train", "no estimate"]
     headline: str
     minutes: Range | None = None
+    answering: Answering | None = None
     gpu_hours: Range | None = None
     cost: Range | None = None
     hourly_price: float | None = None
@@ -105,10 +118,11 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
             recorded = _record(records, name, commit, device)
             return _estimated(
                 recorded,
-                forecast.forecast(plan, data, base, recorded, times),
+                forecast.forecast(plan, data, base, recorded, times, params.base.thinking),
                 bounds,
                 prices,
                 notes,
+                (data.rows.get("test", 0), times),
             )
         except Unscalable as unscalable:
             reasons.append(str(unscalable))
@@ -234,6 +248,7 @@ def _estimated(
     bounds: tuple[BudgetBound, ...],
     prices: Mapping[str, float],
     notes: tuple[str, ...],
+    asked: tuple[int, int],
 ) -> Estimate:
     report, measured = recorded.report, recorded.measured
     on_cpu = measured.device.startswith("cpu")
@@ -245,7 +260,8 @@ def _estimated(
     if seconds.evaluation is None:
         notes = (
             *notes,
-            "hours and cost cover training alone: the record has no speed of the evaluation",
+            "hours and cost cover training alone: the record has no speed of the evaluation"
+            + (" with this base.thinking" if recorded.answers_per_second else ""),
         )
     minutes, hours = seconds.training.times(1 / 60), seconds.device_seconds.times(1 / 3600)
     evaluation_hours = seconds.evaluation.middle / 3600 if seconds.evaluation else 0.0
@@ -258,6 +274,11 @@ def _estimated(
             unit = on_gpu if bound.metric == "gpu_hours" else prices[bound.policy]
             compared.append(_compared(bound, hours.times(unit), evaluation_hours * unit))
     likely = [bound for bound in compared if bound.status == "likely exceeds"]
+    rows, times = asked
+    answering = seconds.evaluation and Answering(
+        minutes=seconds.evaluation.times(1 / 60), rows=rows, draws=times,
+        thought_tokens=recorded.thought_tokens,
+    )  # fmt: skip
     price = prices.get(layout.PARAMS.as_posix()) or next(
         (prices[b.policy] for b in bounds if b.metric == "cost"), None
     )
@@ -265,6 +286,7 @@ def _estimated(
         status="estimated",
         headline=f"training: {shown(minutes.middle)} min ({shown(minutes.low)} to {shown(minutes.high)})",
         minutes=minutes,
+        answering=answering,
         gpu_hours=hours.times(on_gpu),
         cost=hours.times(price) if price else None,
         hourly_price=price,

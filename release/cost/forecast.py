@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.formats.data_reports import DataReport
+from checks.formats.thinking import Thinking
 from checks.formats.training_reports import TrainMeasured, TrainReport
 from checks.kinds.method import Train
 from checks.records.rows import Record, Row
@@ -42,7 +43,10 @@ class RecordedStep(NamedTuple):
 
 
 class RecordedTraining(NamedTuple):
-    """A recorded training. ``answers_per_second`` of its evaluation; None if it is not known."""
+    """A recorded training, and its evaluation: None for ``answers_per_second`` if these are not known.
+
+    ``thinking``: how its model thought before each answer, and ``thought_tokens`` the mean length of a thought.
+    """
 
     ref: str
     commit: str
@@ -50,6 +54,8 @@ class RecordedTraining(NamedTuple):
     measured: TrainMeasured
     steps: tuple[RecordedStep, ...]
     answers_per_second: float | None
+    thinking: Thinking | None = None
+    thought_tokens: float | None = None
 
 
 class Range(Record):
@@ -122,11 +128,13 @@ def forecast(
     base: str,
     recorded: RecordedTraining,
     draws: int = 1,
+    thinking: Thinking | None = None,
 ) -> Forecast:
     """Scale each step of ``plan`` from the recorded step with the same method.
 
-    ``base`` is the digest of the base model, ``draws`` how often each test row is answered. Raises
-    Unscalable if no recorded step is like a planned one.
+    ``base`` is the digest of the base model, ``draws`` how often each test row is answered. A record of a model that
+    thought otherwise than ``thinking`` does not say how long answers take. Raises Unscalable if no recorded step is
+    like a planned one.
     """
     if base != recorded.report.base:
         raise Unscalable("the base is not what was recorded")
@@ -142,7 +150,7 @@ def forecast(
             factor.model_copy(update={"why": f"{name}{factor.why}"}) for factor in step_factors
         ]
     evaluation = None
-    if recorded.answers_per_second is not None:
+    if recorded.answers_per_second is not None and recorded.thinking == thinking:
         evaluation = _span(data.rows.get("test", 0) * draws / recorded.answers_per_second, _ALWAYS)
     return Forecast(training, plan[0].train.devices, evaluation, tuple(factors))
 

@@ -16,6 +16,7 @@ from checks.formats.data_reports import DataReport
 from checks.formats.decoding import draws
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
 from checks.formats.serving import Throughput
+from checks.formats.thinking import Thinking
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
 from checks.kinds.method import Train
 from checks.process.errors import EvidenceRefused, ParamsRefused
@@ -70,7 +71,8 @@ def estimate_again(
         if (recorded.report, recorded.measured) == (report, measured):
             return None
         plan = forecast.planned(records.root, params.training, data)
-        return forecast.forecast(plan, data, report.base, recorded, draws(params.evaluate.decoding))
+        times = draws(params.evaluate.decoding)
+        return forecast.forecast(plan, data, report.base, recorded, times, params.base.thinking)
     except (EvidenceRefused, Unscalable):
         return None
 
@@ -103,9 +105,7 @@ def _read(record: Commit, ref: str, at: str) -> RecordedTraining:
         }.items():
             if not _is_measure(value):
                 raise Unscalable(f"{at}: {name} of its training cannot be scaled from")
-    return RecordedTraining(
-        ref, record.name, report, measured, recorded, _answers_per_second(record)
-    )
+    return RecordedTraining(ref, record.name, report, measured, recorded, *_answering(record))
 
 
 def _parameters(record: Commit, ref: str, at: str) -> tuple[Train, ...]:
@@ -125,15 +125,19 @@ def _parameters(record: Commit, ref: str, at: str) -> tuple[Train, ...]:
     return steps.of(record.params(f"{ref}:{layout.PARAMS}").training)
 
 
-def _answers_per_second(record: Commit) -> float | None:
-    """Read the answers per second of the candidate in the evaluation; None if they are not known."""
+def _answering(record: Commit) -> tuple[float | None, Thinking | None, float | None]:
+    """Read the candidate's answers per second, how it thought, and the mean tokens of a thought.
+
+    None if they are not known.
+    """
     report = _readable(record, layout.EVALUATION, EvaluationReport)
     measured = _readable(record, layout.EVALUATE_MEASURED, EvaluateMeasured)
     if report is None or measured is None or measured.merged != report.merged:
-        return None
+        return None, None, None
     candidate = measured.models.get("candidate")
-    speed = candidate.examples_per_second if candidate else None
-    return speed if speed is not None and _is_measure(speed) else None
+    if candidate is None or not _is_measure(candidate.examples_per_second):
+        return None, None, None
+    return candidate.examples_per_second, report.thinking, candidate.thought_tokens
 
 
 def _is_measure(value: float) -> bool:

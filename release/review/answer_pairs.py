@@ -47,7 +47,7 @@ def read_pairs(root: Path, name: str) -> AnswerPairs:
         known = [name for name, kind in suites.items() if isinstance(kind, Pairwise)]
         raise ParamsRefused(
             f"{layout.PARAMS}: {name!r} is no suite of kind pairwise",
-            f"name one of {', '.join(known)}" if known else "add one: docs/how-to/labels.md",
+            f"name one of {', '.join(known)}" if known else "add one: docs/how-to/judge.md",
         )
     about, role = _answers(root, name, suite, suites)
     path = Path(suite.labels.uri if suite.labels else f"labels/{name}.jsonl")

@@ -110,7 +110,7 @@ def cost(facts: Facts, records: Records) -> list[tuple[str, str]]:
     speed = facts.answering.models.get("candidate") if facts.answering else None
     seconds = took.seconds * (train.devices or 1)
     if evaluation and speed and speed.examples_per_second:
-        answering = evaluation.rows / speed.examples_per_second
+        answering = evaluation.rows * evaluation.draws / speed.examples_per_second
         seconds += answering
         latency = (
             f"; 95% within {speed.p95_seconds:,.3g} s of their batch's start"

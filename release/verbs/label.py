@@ -1,7 +1,8 @@
 """label: tasks and a page for a person who says which of two answers is better, and what comes of it.
 
-Reads params.yaml, and the rows with the models' answers: those of the test split, or of the suite that is named. Writes
-below ``.lockstep/label``, and the labels into the file that params.yaml pins, or ``labels/SUITE.jsonl``.
+Reads params.yaml, and the rows with the models' answers: those of the test split, or of the suite that is named.
+Writes below ``.lockstep/label``, the labels into the file that params.yaml pins, or ``labels/SUITE.jsonl``, and its
+digest into params.yaml.
 """
 
 from collections import Counter, defaultdict
@@ -9,22 +10,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
+from checks.config import params_edit, params_file
 from checks.evaluation import comparisons
 from checks.formats import judgements, labels
 from checks.formats.labels import Anchor, Verdict
 from checks.formats.suite_report import Who
-from checks.process.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import digest, files, layout
+from release.review import label_plan
 from release.review.answer_pairs import AnswerPairs, read_pairs
+from release.review.label_plan import LabelPlan
 from release.review.label_tasks import LabelTasks, draw_tasks, render, studio_task
 
 PLACE = layout.STATE / "label"
 
 
 class Imported(NamedTuple):
-    """The file of labels, its digest to pin, what came in, and how far the people agree."""
+    """The file of labels, its digest, what came in, and how far the people agree.
+
+    ``pinned``: the digest was written into params.yaml.
+    """
 
     path: Path
     sha256: str
@@ -33,10 +40,13 @@ class Imported(NamedTuple):
     other: int  # labels of answers that these models do not give
     several: int  # rows that several people labelled
     alpha: float | None
+    pinned: bool
 
 
-def tasks(root: Path, name: str, annotator: str) -> tuple[Path, Path, LabelTasks]:
+def tasks(root: Path, name: str, annotator: str) -> tuple[Path, Path, LabelTasks, LabelPlan]:
     """Write the page of ``annotator``, and the tasks as a file; return both paths, and what there is to label.
+
+    The plan says how many labels the gates need.
 
     Raises EvidenceRefused for a name that is none, and as ``read_pairs``.
     """
@@ -55,7 +65,7 @@ def tasks(root: Path, name: str, annotator: str) -> tuple[Path, Path, LabelTasks
     files.write_json(
         data, [{"data": studio_task(pairs.suite.question, task)} for task in asked.tasks]
     )
-    return page, data, asked
+    return page, data, asked, label_plan.plan(pairs, name, params_file.load(root / layout.PARAMS))
 
 
 def take_in(root: Path, name: str, source: Path) -> Imported:
@@ -72,11 +82,26 @@ def take_in(root: Path, name: str, source: Path) -> Imported:
     kept = {**before, **{label.once: label for label in new}}
     files.write_jsonl(root / pairs.path, kept.values())
     several = comparisons.several([label.judgement for label in pairs.about(list(kept.values()))])
+    sha256 = digest.of_file(root / pairs.path).sha256.removeprefix("sha256:")
     return Imported(
-        path=pairs.path, sha256=digest.of_file(root / pairs.path).sha256.removeprefix("sha256:"),
+        path=pairs.path, sha256=sha256, pinned=_pin(root, name, pairs.path, sha256),
         added=len(kept) - len(before), replaced=len(new) - (len(kept) - len(before)),
         other=len(new) - len(pairs.about(new)), several=len(several), alpha=comparisons.alpha(several),
     )  # fmt: skip
+
+
+def _pin(root: Path, name: str, labels_path: Path, sha256: str) -> bool:
+    """Write the digest of the labels into params.yaml; return False if a person must write it."""
+    path = root / layout.PARAMS
+    pin: dict[str, JsonValue] = {"uri": str(labels_path), "sha256": sha256, "license": None}
+    text = path.read_text(encoding="utf-8")
+    try:
+        changed = params_edit.with_values(text, {f"suites.{name}.labels": pin})
+        params_file.parse(changed)
+    except ParamsRefused:
+        return False
+    files.write_text(path, changed)
+    return True
 
 
 def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:

@@ -32,6 +32,7 @@ class ParsedAnswer:
     choices: dict[int, Choice] = field(default_factory=dict)
     input_tokens: int | None = None
     output_tokens: int | None = None
+    reasoning_tokens: int | None = None
     pieces: int = 0
     failed: bool = False
     done: bool = False
@@ -54,6 +55,24 @@ class ParsedAnswer:
         return self.pieces if self.output_tokens is None else self.output_tokens
 
     @property
+    def thought_tokens(self) -> int | None:
+        """Tokens of thoughts, which are a part of ``written_tokens``; None: there is no thought, or nothing to count.
+
+        Few servers count them (OpenAI's ``reasoning_tokens``). Otherwise thoughts get their share of the tokens: of the
+        events of a stream, in each of which is about one token, or of the characters of a whole answer.
+        """
+        choices = self.choices.values()
+        thinks = any(choice.reasoning for choice in choices)
+        if self.reasoning_tokens is not None or not thinks:
+            return self.reasoning_tokens or None
+        if self.output_tokens is None and self.pieces < 2:
+            return None
+        measure = len if self.pieces > 1 else _characters
+        thought = sum(measure(choice.reasoning) for choice in choices)
+        others = sum(measure(choice.text) + measure(choice.calls) for choice in choices)
+        return round(self.written_tokens * thought / (thought + others))
+
+    @property
     def complete(self) -> bool:
         """Whether it came to its end; not every server ends a stream with [DONE]."""
         return self.done or (
@@ -71,6 +90,10 @@ class ParsedAnswer:
         if isinstance(usage, dict):
             self.input_tokens = _count(usage.get("prompt_tokens"), self.input_tokens)
             self.output_tokens = _count(usage.get("completion_tokens"), self.output_tokens)
+            details = usage.get("completion_tokens_details")
+            if isinstance(details, dict):
+                counted = details.get("reasoning_tokens")
+                self.reasoning_tokens = _count(counted, self.reasoning_tokens)
         listed = value.get("choices")
         spoke = (
             [self._choice(item) for item in listed if isinstance(item, dict)]
@@ -91,7 +114,7 @@ class ParsedAnswer:
             (value[key] for key in ("message", "delta") if isinstance(value.get(key), dict)), value
         )
         text = message.get("content") if message is not value else message.get("text")
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
+        reasoning = thought_of(message)
         for part, kept in ((text, choice.text), (reasoning, choice.reasoning)):
             if isinstance(part, str) and part and self._fits(len(part)):
                 kept.append(part)
@@ -143,6 +166,15 @@ def whole(data: bytes) -> ParsedAnswer:
     except (ValueError, RecursionError):
         pass
     return answer
+
+
+def thought_of(message: dict[str, Any]) -> Any:
+    """Return the thought of a message: ``reasoning_content``, or ``reasoning`` in newer versions of vLLM."""
+    return message.get("reasoning_content") or message.get("reasoning")
+
+
+def _characters(parts: list[Any]) -> int:
+    return sum(len(part if isinstance(part, str) else json.dumps(part)) for part in parts)
 
 
 def _count(value: Any, default: int | None) -> int | None:

@@ -52,6 +52,7 @@ _METRICS: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "time_to_first_token_seconds": (Histogram, "Of streams: to the first text.", _OF_A_RELEASE),
     "inter_token_seconds": (Histogram, "Of streams: between two texts.", _OF_A_RELEASE),
     "tokens": (Counter, "Tokens of prompts (in) and answers (out).", ("direction", *_OF_A_RELEASE)),
+    "thought_tokens": (Counter, "Tokens of answers that are thoughts, a part of out.", _OF_A_RELEASE),
     "in_flight": (Gauge, "Requests that a server is answering.", _OF_A_RELEASE),
     "rejected": (Counter, "Invalid requests, of which no server heard.", ("code", *_OF_A_RELEASE)),
     "retries": (Counter, "Requests sent to another server: one took no connection.", _OF_A_RELEASE),
@@ -212,6 +213,8 @@ class Metrics:
         for direction, tokens in (("in", answer.input_tokens), ("out", answer.written_tokens)):
             if tokens:
                 self._of("tokens", direction).inc(tokens)
+        if answer.thought_tokens:
+            self._of("thought_tokens").inc(answer.thought_tokens)
         if exchange.error is None and answer.choices:
             text = answer.text
             self._of("answer_characters").observe(len(text))

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from checks.data import detectors
 from checks.formats import captures
-from release.monitoring.gateway.answers import Choice, ParsedAnswer
+from release.monitoring.gateway.answers import Choice, ParsedAnswer, thought_of
 
 MOST_BODY = 512 << 10  # bytes of a request that is stored: about 128,000 tokens
 MOST_TEXTS = 4000  # Texts of a row: those of messages, and values of calls of tools.
@@ -94,6 +94,7 @@ def row(
         ),
         input_tokens=exchange.answer.input_tokens,
         output_tokens=exchange.answer.output_tokens,
+        thought_tokens=exchange.answer.thought_tokens,
         status=exchange.status,
         error=exchange.error,
         request_id=exchange.request_id,
@@ -179,6 +180,8 @@ def _parts(message: dict[str, Any], role: str, redactor: _Redactor) -> Iterator[
         named = redactor.plain(call) if isinstance(call, str) else None
         yield captures.Part(type="tool_call_response", id=named, response=response)
         return
+    if isinstance(thought := thought_of(message), str):
+        yield redactor.text("reasoning", thought)
     for part in content if isinstance(content, list) else [content]:
         if isinstance(part, str):
             yield redactor.text("text", part)

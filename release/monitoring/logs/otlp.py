@@ -68,6 +68,9 @@ def _entry(place: str, span: Mapping[str, Any], attributes: Mapping[str, Any]) -
             "usage": {
                 "prompt_tokens": attributes.get("gen_ai.usage.input_tokens"),
                 "completion_tokens": attributes.get("gen_ai.usage.output_tokens"),
+                "completion_tokens_details": {
+                    "reasoning_tokens": attributes.get("gen_ai.usage.reasoning.output_tokens")
+                },
             },
         },
         status=_status(span, attributes), seconds=(ends - begins) / 1e9,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from checks.config import params_file
 from checks.config.params import Params
@@ -14,6 +15,7 @@ from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluationReport, NoiseReport, Reference, ReferencesReport, ReferenceUse
 from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict
+from checks.gates.improves import ImprovesGate
 from checks.gates.slice import SliceGate
 from checks.gating.chain import gather
 from checks.records.rows import Prediction
@@ -64,6 +66,9 @@ def _flips(rows: int, both: int, gained: int, lost: int) -> tuple[list[bool], li
     [
         (IMPROVES, 200, 30, 2, "pass", "better"),
         (IMPROVES, 200, 6, 4, "inconclusive", "too little to tell"),
+        (IMPROVES, 200, 8, 2, "inconclusive", "too little to tell"),
+        ({**IMPROVES, "mid_p": True}, 200, 8, 2, "pass", "better"),
+        ({**IMPROVES, "mid_p": True}, 200, 6, 4, "inconclusive", "too little to tell"),
         (IMPROVES, 200, 4, 6, "fail", "not better"),
         (IMPROVES, 200, 0, 0, "fail", "not better"),
         ({**IMPROVES, "margin": 0.05}, 200, 40, 2, "pass", "better by more than 0.05"),
@@ -97,6 +102,14 @@ def test_a_paired_gate_says(
     if status == "inconclusive" and "beyond" not in finding.reason:
         assert finding.rows_needed is not None
         assert f"{finding.rows_needed}" in finding.reason
+
+
+def test_mid_p_is_for_a_margin_of_0_alone_and_leaves_other_gates_as_they_were() -> None:
+    gates_ = [ImprovesGate.model_validate(IMPROVES | change) for change in ({}, {"mid_p": True})]
+    assert [gate.model_dump().get("mid_p", "not written") for gate in gates_] == ["not written", True]
+    for change in ({"margin": 0.05}, {"metric": "human", "suite": "chat"}):
+        with pytest.raises(ValidationError, match="mid_p: is a test of margin 0, of scores that are right or wrong"):
+            ImprovesGate.model_validate(IMPROVES | {"mid_p": True} | change)
 
 
 def test_the_rows_that_an_inconclusive_gate_asks_for_would_do(tmp_path: Path, document: dict) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from checks.stats import intervals, planning
+from checks.stats import intervals, paired, planning
 from checks.stats.paired import Comparison, Difference, compare, two_sided
 from checks.stats.score_test import ScoreTest
 
@@ -61,6 +61,45 @@ def test_without_a_margin_it_is_mcnemars_exact_test(gained: int, lost: int) -> N
     assert (found.method, found.n) == ("exact McNemar test", 1600)
     assert found.effect == pytest.approx((gained - lost) / 1600)
     assert (found.p < found.p_worse) == (gained > lost)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(86, 150), (150, 86), (12, 2), (1, 0), (5, 5), (4, 0)])
+def test_the_mid_p_test_counts_as_many_wins_by_half(gained: int, lost: int) -> None:
+    from scipy.stats import binom
+
+    ours, theirs = np.zeros(400), np.zeros(400)
+    ours[:gained], theirs[gained : gained + lost] = 1, 1
+    found = compare(ours, theirs, np.arange(400), 0.0, 0.95, mid_p=True)
+    exact = compare(ours, theirs, np.arange(400), 0.0, 0.95)
+    assert found.p == pytest.approx(exact.p - binom.pmf(gained, gained + lost, 0.5) / 2, rel=1e-9)
+    assert (found.method, exact.method) == ("McNemar's mid-p test", "exact McNemar test")
+    assert (found.low > 0) == (found.p <= 0.05)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.01, 0.0025])
+@pytest.mark.parametrize("rows", [60, 100, 400])
+def test_the_mid_p_test_keeps_its_level(rows: int, level: float) -> None:
+    """The exact sum over all outcomes, for models that differ on 1 to 90 % of the rows."""
+    from scipy.stats import binom
+
+    counts = np.arange(1, rows + 1)
+    called = np.zeros(rows)
+    for count in counts:
+        wins = np.arange(count + 1)
+        chances = binom.pmf(wins, count, 0.5)
+        p = np.array([paired._mcnemar(float(won), float(count - won), True) for won in wins])
+        called[count - 1] = chances[p <= level].sum()
+    for share in (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.9):
+        assert binom.pmf(counts, rows, share) @ called <= 1.005 * level
+
+
+def test_where_rows_are_graded_or_in_groups_mid_p_changes_nothing() -> None:
+    random = np.random.default_rng(1)
+    ours, theirs = random.random(90), random.random(90)
+    right = scores_where(ours > 0.5), scores_where(theirs > 0.6)
+    for (one, two), groups in (((ours, theirs), np.arange(90)), (right, np.arange(90) // 3)):
+        plain, mid = (compare(one, two, groups, 0.0, 0.95, mid_p=mid_p) for mid_p in (False, True))
+        assert (plain.p, plain.low, plain.method) == (mid.p, mid.low, mid.method)
 
 
 def test_few_rows_that_lose_all_are_no_gain_of_the_others() -> None:

@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from checks.formats import refused
+from checks.formats.thinking import Thinking
 from checks.formats.training_reports import MeasuredStep, TrainedStep, TrainMeasured, TrainReport
 from checks.kinds.method import Train
 from checks.process.errors import DataRefused, EvidenceRefused, Refusal
@@ -79,6 +80,40 @@ def test_each_draw_of_a_row_takes_as_long_as_an_answer(draws: int) -> None:
     span = forecast.forecast([PlannedStep(_train(), 1000)], data, BASE, recorded, draws).evaluation
     assert span is not None
     assert span.middle == 3.0 * draws
+
+
+@pytest.mark.parametrize(
+    ("recorded", "planned", "is_known"),
+    [(None, None, True), ("always", "always", True), ("always", "never", False), (None, "always", False)],
+)
+def test_a_record_says_how_long_answers_take_only_if_its_model_thought_alike(
+    recorded: Any, planned: Any, is_known: bool
+) -> None:
+    before, after = (Thinking(mode=mode) if mode else None for mode in (recorded, planned))
+    reported: Any = SimpleNamespace(base=BASE, splits={"train": "same"})
+    training = RecordedTraining("main", "0" * 40, reported, reported, (RECORDED,), 3.0, before, 210.0)
+    data: Any = SimpleNamespace(rows={"train": 1000, "test": 9}, splits={"train": "same"})
+    known = forecast.forecast([PlannedStep(_train(), 1000)], data, BASE, training, 4, after)
+    assert (known.evaluation and known.evaluation.middle) == (12.0 if is_known else None)
+
+
+@pytest.mark.slow
+def test_the_table_says_what_draws_and_thoughts_take(root: Path) -> None:
+    path = root / layout.EVALUATE_MEASURED
+    measured = json.loads(path.read_text())
+    measured["models"]["candidate"]["thought_tokens"] = 210.4
+    path.write_text(json.dumps(measured))
+    _on_main(root, "with thoughts")
+    decoding = {"temperature": 0.7, "top_p": 1.0, "draws": 4, "seed": 1}
+    _change(root, lambda value: value["evaluate"].update(decoding=decoding))
+    minutes = report_tree.ROWS * 4 / 20 / 60
+    found = estimate(root)
+    assert found.answering is not None
+    assert found.answering.draws == 4
+    assert found.answering.minutes.middle == pytest.approx(minutes)
+    told = _lockstep(root)[1]
+    assert f"min for {report_tree.ROWS} rows x 4 draws, each after 210 tokens of thought\n" in told
+    assert f"answers: {forecast.shown(minutes)} (" in told
 
 
 def test_the_parameters_that_differ_are_named() -> None:

@@ -163,6 +163,15 @@ def test_spans_of_opentelemetry_become_rows_and_those_without_messages_are_count
     assert (third.status, third.answer, third.release) == (500, None, MODEL)
 
 
+def test_a_span_says_how_many_tokens_were_thoughts(root: Path) -> None:
+    counted = '"gen_ai.usage.output_tokens", "value": {"intValue": "4"}}'
+    thought = '{"key": "gen_ai.usage.reasoning.output_tokens", "value": {"intValue": "3"}}'
+    (root / "log").write_text(OTLP.read_text().replace(counted, f"{counted}, {thought}"))
+    done = lockstep(root, "capture", "production", "otlp", str(root / "log"), "--release", WHOLE)
+    assert done.exit_code == 0, done.output
+    assert [capture.thought_tokens for capture in sorted(stored(root), key=lambda row: row.time)] == [3, None, None]
+
+
 @pytest.mark.parametrize(
     "change", [{"resourceSpans": 3}, {"spans": []}, {"resourceSpans": [{"scopeSpans": [{"spans": [7]}]}]}]
 )

@@ -2,24 +2,30 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
+from checks.config import params_file
 from checks.evaluation import comparisons
 from checks.formats.labels import Label
 from checks.records.rows import Message
 from checks.storage import layout
 from release.cli import main
-from release.review import page
+from release.review import label_plan, page
 from release.review.label_tasks import Task, render
+from stages.suites import suites
 from tests import browser, evidence_tree, programs
 from tests.browser import WIDTHS, Parsed
 from tests.checks.suites.test_pairwise import Case, case
+from tests.conftest import REPOSITORY
 from tests.pipeline_repository import write_params
 from tests.release.verbs.test_report_picture import colours
 from tests.stages.judges.test_judges import Endpoint, endpoint
@@ -276,3 +282,87 @@ def test_no_text_of_a_row_is_markup_and_nothing_is_loaded_from_elsewhere() -> No
 @pytest.mark.parametrize("mode", browser.MODES)
 def test_axe_finds_nothing_serious(mode: str, tmp_path: Path) -> None:
     assert list(browser.serious(_page(3)[0], mode, tmp_path)) == []
+
+
+# --- the page of the documentation ------------------------------------------------------------------------------------
+
+GUIDE = (REPOSITORY / "docs" / "how-to" / "judge.md").read_text()
+
+
+def test_the_guide_is_short_and_has_three_commands() -> None:
+    assert len(GUIDE.split()) <= 450
+    assert len(_commands()) == 3
+
+
+def _commands() -> list[str]:
+    """The lines of the page's block of commands."""
+    return _block("").splitlines()
+
+
+def _block(language: str) -> str:
+    """The page's only block in a language."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", GUIDE, re.S | re.M)
+    (block,) = (block for named, block in blocks if named == language)
+    return str(block)
+
+
+def test_the_commands_of_the_guide_lead_from_a_prompt_to_a_gate_that_passes(
+    fresh: Case, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last command is a run: the stage `suites` and the gates, without a training."""
+    root = fresh.root
+    fresh.document |= yaml.safe_load(_block("yaml"))
+    fresh.document["suites"]["helpful"]["seed"] = 3  # The answers of this run are laid out for it.
+    write_params(root, fresh.document)
+    endpoint.reply = _judged
+    monkeypatch.chdir(root)
+    label, take_in, run = (shlex.split(command)[1:] for command in _commands())
+
+    said = CliRunner().invoke(main, label)
+    assert said.exit_code == 0, said.output
+    plan = said.stderr.splitlines()
+    assert plan[0] == "answers to 26 of 200 rows differ (13%); the others are ties without a label"
+    assert [line.split()[-4:] for line in plan if "people_prefer_it, +10 points" in line] == [
+        ["130", "100", "100", "100"]
+    ]
+    assert plan[-1] == "suites.helpful.rows draws 100"
+    tasks = [task["data"] for task in json.loads((root / ".lockstep/label/helpful-ada.json").read_text())]
+    (root / "helpful-ada.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _right(tasks)))
+
+    took = CliRunner().invoke(main, take_in)
+    assert took.exit_code == 0, took.output
+    assert took.stdout.endswith(
+        "wrote labels/helpful.jsonl and its digest in params.yaml; commit both\nthen: ./lockstep run\n"
+    )
+
+    assert run == ["run"]
+    params = params_file.load(root / layout.PARAMS)
+    suites(params, root)
+    (finding,) = evidence_tree.judged(root, params).findings
+    assert finding.status == "pass", finding.reason
+    assert "100 labels, the judge's weight is " in finding.reason
+
+
+def _judged(asked: str) -> str:
+    """The side whose answer is right, as the stand-in for a judge sees it: only a wrong answer is `sql`."""
+    left = re.search(r"^Answer A, the left one: (.*)$", asked, re.M)
+    assert left
+    return "Verdict: right" if left[1] == "sql" else "Verdict: left"
+
+
+@pytest.mark.parametrize(("gain", "right", "limit"), [(0.1, None, 0.0), (0.05, 0.95, 0.0), (0.0, 0.9, -0.05)])
+def test_as_many_labels_as_the_plan_says_have_about_the_power_that_it_says(
+    gain: float, right: float | None, limit: float
+) -> None:
+    differ = np.random.default_rng(3).random(1000) < 0.3
+    rows = label_plan._Rows(np.arange(1000), differ)
+    needed = label_plan._needed(rows, gain, right, limit, 0.05, 100)
+    assert needed is not None
+    tests = list(label_plan.simulated(rows, gain, right, needed, 500))
+    assert 0.74 < np.mean([test.p_above(limit) <= 0.05 for test in tests]) < 0.9
+
+
+def test_a_gate_for_which_all_rows_are_too_few_needs_more_of_them() -> None:
+    rows = label_plan._Rows(np.arange(300), np.arange(300) % 3 == 0)
+    assert label_plan._needed(rows, 0.02, None, 0.0, 0.05, 100) is None
+    assert label_plan._needed(rows, 0.5, None, 0.0, 0.05, 100) is None  # fewer answers differ

@@ -13,6 +13,7 @@ from checks.formats.thinking import Thinking
 from checks.records.rows import Prediction, Row, Thought
 from checks.storage import digest, files, layout
 from stages import evaluate as stage
+from stages.evaluate import _speed
 from stages.inference import answers, thoughts
 from stages.inference.answers import Answered
 from stages.score import scored
@@ -155,3 +156,13 @@ def test_a_reference_is_compared_without_its_thought(done: tuple[Path, Params], 
     assert report.thinking == Thinking(mode="always")
     merged = tmp_path / layout.MERGED
     assert scored(done[1], tmp_path, merged, report.merged, test) == {"exact-match": [1, 1, 1, 0]}
+
+
+def test_the_record_has_the_mean_length_of_a_thought_and_only_where_the_model_thinks() -> None:
+    given_thoughts = tuple((Thought(text="a", tokens=tokens, closed=True),) for tokens in (10, 31))
+    answered = Answered(["a", "b"], [0.5, 0.7], 2.0)
+    plain, thinks = (_speed(answered._replace(thoughts=given)) for given in ((), given_thoughts))
+    assert plain is not None
+    assert thinks is not None
+    assert (plain.thought_tokens, thinks.thought_tokens) == (None, 20.5)
+    assert "thought_tokens" not in plain.model_dump()

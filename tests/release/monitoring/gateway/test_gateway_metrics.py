@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,17 @@ def samples(metrics: Any) -> dict[str, float]:
 
 def counted(release: str, outcome: str) -> str:
     return f'lockstep_gateway_outcomes_total{{environment="local",outcome="{outcome}",release="{release}"}}'
+
+
+def test_tokens_of_thoughts_are_counted_beside_those_of_answers() -> None:
+    from release.monitoring.gateway.metrics import Metrics
+
+    metrics = Metrics(GatewaySettings(("http://127.0.0.1:1",)))
+    choice = Choice(text=["b" * 10], reasoning=["a" * 30], finish="stop")
+    metrics.ended(replace(exchange(), answer=ParsedAnswer(choices={0: choice}, output_tokens=12)))
+    metrics.ended(exchange())
+    of = '{environment="local",release="aaaaaaaaaaaa"}'
+    assert samples(metrics)[f"lockstep_gateway_thought_tokens_total{of}"] == 9
 
 
 def test_counters_of_a_new_release_are_0_until_a_scrape_must_have_seen_them() -> None:

@@ -71,6 +71,12 @@ PROMPTS: dict[str, tuple[Any, list[dict[str, Any]]]] = {
             {"role": "assistant", "parts": [{"type": "tool_call", "id": "[ip_address]", "name": "[email]"}]},
         ],
     ),
+    "a thought that a client sends back": (
+        {"messages": [{"role": "assistant", "reasoning": "for ada@mail.example.org", "content": "az"}]},
+        [{"role": "assistant", "parts": [
+            {"type": "reasoning", "content": "for [email]"}, {"type": "text", "content": "az"},
+        ]}],
+    ),
     "prompts": (
         {"prompt": ["one", "two"]},
         [{"role": "user", "parts": [{"type": "text", "content": word}]} for word in ("one", "two")],
@@ -122,6 +128,49 @@ def test_a_stream_is_read_the_same_however_it_is_cut() -> None:
     }
     assert (found[0]["gen_ai.usage.input_tokens"], found[0]["gen_ai.usage.output_tokens"]) == (5, 9)
     assert (found[0]["gen_ai.response.model"], found[0]["lockstep.redactions"]) == ("m of [email]", {"email": 3})
+
+
+# What a server sends of an answer of 12 tokens, and the tokens of its thought that are stored.
+THOUGHTS: dict[str, tuple[list[dict[str, Any]], int | None]] = {
+    "vLLM, whole: by characters": (
+        [{"choices": [{"message": {"reasoning": "a" * 30, "content": "b" * 10}}], "usage": {"completion_tokens": 12}}], 9,
+    ),
+    "llama.cpp, whole: by characters": (
+        [{"choices": [{"message": {"reasoning_content": "a" * 10, "content": "b" * 10}}], "usage": {"completion_tokens": 12}}],
+        6,
+    ),
+    "whole, without an answer: all of them": (
+        [{"choices": [{"message": {"reasoning": "a", "content": None}, "finish_reason": "length"}],
+          "usage": {"completion_tokens": 12}}], 12,
+    ),
+    "counted by the server": (
+        [{"choices": [{"message": {"reasoning": "a", "content": "b"}}],
+          "usage": {"completion_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 10}}}], 10,
+    ),
+    "counted by the server and not shown": (
+        [{"choices": [{"message": {"content": "b"}}],
+          "usage": {"completion_tokens": 12, "completion_tokens_details": {"reasoning_tokens": 10}}}], 10,
+    ),
+    "streamed: by events": (
+        [*({"choices": [{"delta": {"reasoning_content": text}}]} for text in ("a long thought", "b", "c")),
+         {"choices": [{"delta": {"content": "d"}}]}, {"choices": [], "usage": {"completion_tokens": 12}}], 9,
+    ),
+    "streamed, without usage: the events": (
+        [*({"choices": [{"delta": {"reasoning": text}}]} for text in "abc"), {"choices": [{"delta": {"content": "d"}}]}], 3,
+    ),
+    "whole, without usage: unknown": ([{"choices": [{"message": {"reasoning": "a", "content": "b"}}]}], None),
+    "no thought": ([{"choices": [{"message": {"content": "b"}}], "usage": {"completion_tokens": 12}}], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", THOUGHTS)
+def test_tokens_of_thoughts_are_stored_as_a_part_of_the_answers(case: str) -> None:
+    events, tokens = THOUGHTS[case]
+    answer = ParsedAnswer()
+    Events(answer).feed("".join(f"data: {json.dumps(event)}\n\n" for event in events).encode())
+    assert stored(answer=answer).get("gen_ai.usage.reasoning.output_tokens") == tokens
+    if len(events) == 1:
+        assert whole(json.dumps(events[0]).encode()).thought_tokens == tokens
 
 
 @pytest.mark.parametrize(
