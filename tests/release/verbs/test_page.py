@@ -249,7 +249,9 @@ def test_the_index_shows_the_score_of_each_release_beside_what_production_runs(s
     def of_four_rows(page: ReleasePage) -> ReleasePage:
         value, low, high = spread[page.version]
         score = Interval(value=value, low=low, high=high, n=4)
-        return page.model_copy(update={"against": tuple(each.model_copy(update={"ours": score}) for each in page.against)})
+        return page.model_copy(
+            update={"against": tuple(each.model_copy(update={"ours": score}) for each in page.against)}
+        )
 
     table = scores.of(site.model_copy(update={"pages": tuple(map(of_four_rows, site.pages))}))
     assert table is not None
