@@ -91,7 +91,7 @@ def _problems(
     source: FurtherSource, path: Path, read: Read, gone: Collection[str], known: Signers
 ) -> Iterator[str]:
     contents = {name: read(name) for name in (path, signed_path(path))}
-    if missing := [name for name, found in contents.items() if found is None]:
+    if missing := [name for name, content in contents.items() if content is None]:
         yield f"{' and '.join(map(str, missing))}: missing"
         return
     written, signed = (contents[name] or b"" for name in (path, signed_path(path)))

@@ -117,15 +117,17 @@ def _refused(
 
 def _candidate(capture: Capture, label: str | None) -> _Candidate | None:
     """Return the request as a row; None if it was not answered, or is no chat of texts."""
-    said = capture.input_messages
-    roles = [message.role for message in said]
+    messages_sent = capture.input_messages
+    roles = [message.role for message in messages_sent]
     asked = roles[1:] if roles[:1] == ["system"] else roles
     in_turn = [("user", "assistant")[place % 2] for place in range(len(asked))]
-    is_text = all(part.type == "text" for message in said for part in message.parts)
+    is_text = all(part.type == "text" for message in messages_sent for part in message.parts)
     is_whole = capture.error is None and capture.status < 400 and capture.answer is not None
     if label is None or not is_whole or not is_text or len(asked) % 2 == 0 or asked != in_turn:
         return None
-    prompt = [Message.model_validate({"role": one.role, "content": one.text}) for one in said]
+    prompt = [
+        Message.model_validate({"role": one.role, "content": one.text}) for one in messages_sent
+    ]
     row = HarvestedRow(
         id=request_digest(capture.request_id), messages=(*prompt, Message(role="assistant", content=label)),
         environment=capture.environment, release=capture.release,

@@ -93,8 +93,8 @@ def sign(
 ) -> tuple[Path, str]:
     """Sign the review of ``environment``. Return the file of the signature, and the signer's name.
 
-    Raises EvidenceRefused if there is no review, if the rows are not those that it names, if a row was erased, or if
-    the key's owner lacks the role ``harvest``.
+    Raises EvidenceRefused if there is no review, if the rows are gone or not those that it names, or if the key's owner
+    lacks the role ``harvest``.
     """
     signer = trust.signatory(key or root / keys.KEY, trust.known(root), "harvest")
     (own,) = signer.own("harvest")
