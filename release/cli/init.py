@@ -190,7 +190,7 @@ def init(
         click.echo(to_json({**begun.choice._asdict(), **plan, **written._asdict()}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
-        _show_next(written, folder.plan, begun.cards)
+        _show_next(written, folder.plan, begun.cards, server)
 
 
 def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Flags) -> "Choice":
@@ -409,8 +409,12 @@ def _show_plan(plan: "Plan") -> None:
         )
 
 
-def _show_next(written: "Written", plan: "Plan | None", cards: tuple[Path, ...]) -> None:
+def _show_next(
+    written: "Written", plan: "Plan | None", cards: tuple[Path, ...], server: str | None
+) -> None:
     """The next commands."""
+    from release.verbs import init as verb
+
     commit = "git add -A && git commit"
     # Each of these steps is shown if it applies.
     steps = [
@@ -418,6 +422,20 @@ def _show_next(written: "Written", plan: "Plan | None", cards: tuple[Path, ...])
             written.removed_record,
             commit,
             "on main, and push it: main's model is what gates compare with",
+        ),
+        *(
+            (server == "llamacpp", command, why)
+            for command, why in (
+                ("./lockstep --version", "makes .venv"),
+                (
+                    f".venv/bin/python -m stages.tools.gguf {verb.CONVERTER}",
+                    "llama.cpp's converter",
+                ),
+                (
+                    f".venv/bin/python -m stages.tools.llamacpp {verb.llamacpp_version()}",
+                    "llama.cpp's server, which answers the test rows too",
+                ),
+            )
         ),
         (
             True,

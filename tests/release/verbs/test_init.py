@@ -20,6 +20,7 @@ from click.testing import CliRunner
 
 from checks.config import params_file, starting
 from checks.config.starting import Choice
+from checks.formats.engines import LlamaCpp
 from checks.formats.survey import Column, Measured, Request, guess
 from checks.gates.threshold import ThresholdGate
 from checks.kinds.gate import decided_at
@@ -454,6 +455,32 @@ def test_init_and_run_are_all_that_own_data_needs(tmp_path: Path, tiny_base: Pat
     assert "margin: 0.15\n" in (root / layout.PARAMS).read_text()
     assert {gate.shares for gate in params.gates.values() if gate.kind == "looks"} == {1}
     assert repository.repro(root, "validate") == ["fetch", "prepare", "validate"]
+
+
+@pytest.mark.slow
+def test_for_llama_cpp_init_writes_the_file_that_it_serves_and_what_judges_it(
+    tmp_path: Path, tiny_base: Path, document: dict[str, Any]
+) -> None:
+    root = tmp_path / "work"
+    document["gates"]["test_is_fresh"] = {"kind": "looks", "most": 20}
+    document["validate"]["min_rows"]["test"] = 26
+    repository.make(root, tiny_base, document, rows(5))
+    file = jsonl(root / "sources" / "tickets.jsonl", rows(240))
+    done = init(root, file, "--yes", "--license", "MIT", "--runtime", "llamacpp", "--margin", "0.15", "--looks", "1")
+    assert done.returncode == 0, done.stderr
+    params = params_file.load(root / layout.PARAMS)
+    (export,) = params.merge.export or ()
+    gate: Any = params.gates["file_loses_nothing"]
+    assert (params.serve.runtime, export.type) == ("llamacpp", "q8_0")
+    assert isinstance(params.evaluate.engine, LlamaCpp)
+    assert (gate.kind, gate.against, gate.margin) == ("non_inferior", "unquantised", 0.15)
+    assert f".venv/bin/python -m stages.tools.gguf {export.converter}" in done.stdout
+    assert f".venv/bin/python -m stages.tools.llamacpp {params.evaluate.engine.version}" in done.stdout
+    # A second time the keys are there, and their values are replaced.
+    done = init(root, file, "--yes", "--license", "MIT", "--runtime", "llamacpp", "--margin", "0.2", "--looks", "1")
+    assert done.returncode == 0, done.stderr
+    gate = params_file.load(root / layout.PARAMS).gates["file_loses_nothing"]
+    assert gate.margin == 0.2
 
 
 @pytest.mark.slow
