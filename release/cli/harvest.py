@@ -91,6 +91,8 @@ def _shown(review: "Review") -> Iterator[str]:
 
 def _erased(done: "Erasure") -> Iterator[str]:
     yield f"erased {done.lines:,} lines; commit labels/harvest/erased.jsonl ({done.request})"
+    for path in done.queued:
+        yield f"  earlier versions of {path} in git still have its text"
     if not done.sources:
         yield "no source of training data had it"
         return

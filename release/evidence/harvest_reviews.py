@@ -102,6 +102,8 @@ def _problems(
     except EvidenceRefused as refused:
         yield refused.what
         return
+    if harvest.review_path(review.environment) != path:
+        yield f"{path}: is the review of {review.environment}"
     if stated.predicate.review != review:
         yield f"{path}: is not what {verified.signer} signed"
     if review.sha256 != source.sha256:
@@ -120,13 +122,17 @@ def parse(data: bytes, path: Path) -> Review:
         raise files.unfit(str(path), error, "make it again: `lockstep harvest ENV`") from error
 
 
-def sources_with(root: Path, request: str) -> set[str]:
-    """Return the SHA-256 of every source that had a row of ``request``, its digest, by all reviews in git."""
+def sources_with(root: Path, requests: Collection[str], revision: str = "--all") -> set[str]:
+    """Return the SHA-256 of every source that had a row of one of ``requests``, by the reviews in a history of git.
+
+    ``requests``: digests. What is no review is passed over: anybody who may push could have written it.
+    """
     sources = set[str]()
-    for data in commits.versions(root, layout.HARVESTS, "--all"):
-        if b'"origins"' not in data:
-            continue  # It is a signature, or the list of what was erased.
-        review = parse(data, layout.HARVESTS)
-        if any(origin.request == request for origin in review.origins):
+    for data in commits.versions(root, layout.HARVESTS, revision):
+        try:
+            review = parse(data, layout.HARVESTS)
+        except EvidenceRefused:
+            continue
+        if any(origin.request in requests for origin in review.origins):
             sources.add(review.sha256)
     return sources

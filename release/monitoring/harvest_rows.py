@@ -5,15 +5,17 @@ refused for the first reason that applies, in the order of ``REASONS``.
 """
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from checks.config.pipeline_params import NearDuplicates, Prepare
 from checks.data import contamination, detectors, near_duplicates
 from checks.data.personal_data import PersonalData
 from checks.data.similar import normalised
-from checks.formats.captures import Capture
+from checks.formats.captures import Capture, Release
 from checks.formats.harvest import HarvestedRow, request_digest
 from checks.records.rows import Message, Row, earlier_requests, request
 from release.monitoring import window
@@ -25,18 +27,21 @@ REASONS = {
     "erased": "the person's request was erased",
     "unclear": "two labels, or two requests with one id",
     "no chat": "no whole answer, or the prompt is not text of a system and of user and assistant in turn",
+    "unreadable": "an empty text, or control characters in one",
     "personal": "personal data or a secret in the prompt or the label",
     "held out": "equal or nearly equal to a row that tests the model",
     "known": "equal or nearly equal to a train row of another source",
     "contradicted": "the same request has another label elsewhere",
     "repeated": "the same request and label are a row already",
 }
-_ASKED_BY = 5  # A request that was sent as often may be shown: it is nobody's own.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_ASKED_BY = 5  # A request of so many users may be shown: it is nobody's own.
 _EXAMPLES = 5
+_ALWAYS = TimeSpan(datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 
 
 class Harvested(NamedTuple):
-    """The rows, and counts. ``examples``: requests that at least five requests sent, with their labels."""
+    """The rows, and counts. ``examples``: requests that at least five users sent, with their labels."""
 
     rows: tuple[HarvestedRow, ...]
     requests: int
@@ -73,10 +78,11 @@ def choose(
     ``prepare`` defines near-duplicates and personal data; without its section every detector looks. ``erased``: digests
     of ids of requests.
     """
-    once = {(row.time, row.request_id): row for row in store.requests(environment, *span)}
-    captures = [once[key] for key in sorted(once)]
+    # An id that a client chose again, at another time, names no request, so all times count.
+    every = {(row.time, row.request_id): row for row in store.requests(environment, *_ALWAYS)}
+    captures = [every[key] for key in sorted(every) if span.since <= key[0] < span.until]
     given = {label.request_id for label in store.labels()}
-    labels, _ = window.labels_of(store, captures)
+    labels, _ = window.labels_of(store, tuple(every.values()))
     personal = prepare.personal_data or PersonalData(detectors=detectors.KINDS)
     refused, candidates = Counter[str](), list[_Candidate]()
     labelled = [capture for capture in captures if capture.request_id in given]
@@ -111,7 +117,9 @@ def _refused(
         return "unclear"
     if candidate is None:
         return "no chat"
-    texts = (message.content for message in candidate.row.messages)
+    texts = [message.content for message in candidate.row.messages]
+    if any(not text.strip() or _CONTROL.search(text) for text in texts):
+        return "unreadable"
     return "personal" if any(personal.find(text) for text in texts) else ""
 
 
@@ -168,11 +176,17 @@ def _single(candidates: Sequence[_Candidate], refused: Counter[str]) -> Iterator
 def _examples(
     kept: Sequence[_Candidate], candidates: Sequence[_Candidate]
 ) -> Iterator[tuple[str, str]]:
-    """Yield requests that at least five people sent, by the keys of users where there are some, chosen by a hash."""
-    senders = defaultdict[str, set[str]](set)
+    """Yield requests that at least five users of one release sent, chosen by a hash.
+
+    Without the keys of users (`lockstep gateway --user-secret`) nobody knows how many sent one, so none is shown. A key
+    is of a user and a release, so that one user has several.
+    """
+    users = defaultdict[tuple[str, Release | None], set[str]](set)
     for one in candidates:
-        senders[one.key].add(one.capture.user_key or one.row.id)
-    common = [one for one in kept if len(senders[one.key]) >= _ASKED_BY]
+        if one.capture.user_key:
+            users[one.key, one.capture.release].add(one.capture.user_key)
+    common_keys = {key for (key, _), keys in users.items() if len(keys) >= _ASKED_BY}
+    common = [one for one in kept if one.key in common_keys]
     common.sort(key=lambda one: hashlib.sha256(one.row.id.encode()).digest())
     for one in common[:_EXAMPLES]:
         yield one.texts[0], one.label

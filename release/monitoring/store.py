@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -41,6 +41,13 @@ class Task(Record):
     label: Annotated[str | None, Field(max_length=1_000_000)]
     prompt: str = ""
     answer: str = ""  # The model's answer.
+
+
+class Erasing(NamedTuple):
+    """How many lines go, and what is left of each file that had some of them."""
+
+    lines: int
+    left: Mapping[str, bytes]
 
 
 class CaptureStore:
@@ -151,16 +158,21 @@ class CaptureStore:
         """Return the bytes of a file below the folder. Raises EvidenceRefused."""
         return self._read(f"{self._top}/{name}")
 
-    def erase(self, request: str) -> int:
-        """Remove the captures and labels of a request, by the digest of its id, and every source with a row of it.
+    def without(self, request: str) -> Erasing:
+        """Return the files that have lines of a request, by the digest of its id, as they are without these lines.
 
-        Return how many lines were removed. Raises EvidenceRefused, and removes nothing, if a gateway still writes a
-        file that has the request.
+        A source with a row of the request is left out whole. Raises EvidenceRefused if a gateway still writes one of
+        these files, or for a file that is none of captures, because it could have the request.
         """
         left, removed = dict[str, bytes](), 0
-        for name in self._names(""):
+        for name in self._every_name():
+            if not name.endswith((captures.CLOSED, captures.OPEN)):
+                raise EvidenceRefused(
+                    f"{redact(name)}: is no file of captures, and could have the request",
+                    "unpack it, or move it away, and erase again",
+                )
             lines = self._read(name).splitlines(keepends=True)
-            kept = [line for line in lines if not _is_about(line, request)]
+            kept = [line for line in lines if not is_about(line, request)]
             if len(kept) == len(lines):
                 continue
             if name.endswith(captures.OPEN):
@@ -168,19 +180,30 @@ class CaptureStore:
                     f"{redact(name)}: a gateway still writes it", "erase again in an hour"
                 )
             removed += len(lines) - len(kept)
-            left[name] = b"" if f"/{harvest.FOLDER}/" in name else b"".join(kept)
-        for name, data in left.items():
-            self._replace(name, data)
-        return removed
+            # Captures lie deeper: a folder for the environment, and one for the day.
+            is_source = name.rpartition("/")[0] == f"{self._top}/{harvest.FOLDER}"
+            left[name] = b"" if is_source else b"".join(kept)
+        return Erasing(removed, left)
 
-    def _replace(self, name: str, data: bytes) -> None:
-        """Replace the file ``name``, as ``_names`` gives it. Without bytes it is removed."""
+    def replace(self, erasing: Erasing) -> None:
+        """Replace the files of ``without``. One without bytes is removed."""
+        for name, data in erasing.left.items():
+            if self._files is not None:
+                self._files.pipe_file(name, data) if data else self._files.rm_file(name)
+            elif data:
+                with files.replacing(Path(name).resolve()) as stream:
+                    stream.write(data)
+            else:
+                Path(name).resolve().unlink()
+
+    def _every_name(self) -> list[str]:
+        """All files, those below links to folders of environments too, each once."""
         if self._files is not None:
-            self._files.pipe_file(name, data) if data else self._files.rm_file(name)
-        elif data:
-            files.write_text(Path(name), data.decode())
-        else:
-            Path(name).unlink()
+            return self._names("")
+        top = Path(self._top)
+        folders = [path.name for path in sorted(top.iterdir())] if top.is_dir() else []
+        names = [*self._names(""), *(name for folder in folders for name in self._names(folder))]
+        return list({Path(name).resolve(): name for name in reversed(names)}.values())
 
     def _write(self, name: str, text: str) -> None:
         if self._files is None:
@@ -232,11 +255,11 @@ def _stored(name: str) -> datetime:
         ) from error
 
 
-def _is_about(line: bytes, request: str) -> bool:
+def is_about(line: bytes, request: str) -> bool:
     """Whether a line is a capture, a label or a harvested row of the request whose id has this digest."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     if not isinstance(row, dict):
         return False

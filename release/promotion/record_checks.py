@@ -8,7 +8,7 @@ from checks.config.params import Params
 from checks.decision import policy as policies
 from checks.decision import policy_judgement
 from checks.decision.held import refusal as verdict_refusal
-from checks.formats import placeholder_cards
+from checks.formats import harvest, placeholder_cards
 from checks.formats.statement import Release
 from checks.formats.training_reports import ParityReport
 from checks.formats.verdict import Verdict
@@ -22,7 +22,13 @@ from release.evidence import harvest_reviews, weights
 from release.ledger import DEADLINE
 from release.promotion.checklist import CheckResult, ImageRecord, PromotionContext
 from release.promotion.environment import Promotion
-from release.record import committed_code, pipeline_lock, target_policy, verdict_check
+from release.record import (
+    committed_code,
+    pipeline_lock,
+    start_model,
+    target_policy,
+    verdict_check,
+)
 from release.record.records import Commit
 from release.runtimes import lookup
 
@@ -173,6 +179,21 @@ def verdict_holds(promotion: Promotion, result: CheckResult) -> None:
         result.note = f"it held when {previous} was moved; its record passes"
 
 
+def _learned_what_was_erased(context: PromotionContext, commit: str) -> None:
+    """Refuse a model that went on from one which learned a request that was erased. Raises EvidenceRefused."""
+    gone = harvest_reviews.erased(commits.read(context.root, context.trunk, harvest.ERASED))
+    if not gone:
+        return
+    sources = harvest_reviews.sources_with(context.root, gone, context.trunk)
+    for earlier in start_model.earlier(context.records, commit):
+        lock = commits.read(context.root, earlier, layout.LOCK) or b""
+        if any(source.encode() in lock for source in sources):
+            raise EvidenceRefused(
+                f"it went on from the model of commit {earlier[:12]}, which learned requests that were erased",
+                "train without it: `lockstep start base`, then `./lockstep run`",
+            )
+
+
 def policy(promotion: Promotion, result: CheckResult) -> None:
     """Check that the verdict's policy is the target's, or one under which the target accepts this verdict.
 
@@ -191,6 +212,7 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
     harvest_reviews.check_commit(
         context.root, release.commit, recorded.params.data, context.trunk, context.signers
     )
+    _learned_what_was_erased(context, release.commit)
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
     if any(change.is_input for change in weaker):

@@ -1,5 +1,7 @@
 """start_model: the earlier model that training starts from, which params.yaml names by the commit of its record."""
 
+from collections.abc import Iterator
+
 from pydantic import ValidationError
 
 from checks.formats.evaluation_reports import EARLIER
@@ -33,6 +35,13 @@ def commit_of(records: Records, name: str, target: str | None = None) -> str:
         )
     references.refuse_foreign_start(records, commit, target)
     return commit
+
+
+def earlier(records: Records, commit: str) -> Iterator[str]:
+    """Yield the commits of the models from which the training of ``commit`` went on, the latest first."""
+    while (train := records.at(commit).report(layout.TRAIN_REPORT, TrainReport)) and train.start:
+        commit = train.start.commit
+        yield commit
 
 
 def reports(records: Records, commit: str) -> tuple[TrainReport, ParityReport]:

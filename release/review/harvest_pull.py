@@ -94,7 +94,7 @@ def _body(review: Review, examples: Sequence[tuple[str, str]], rows: int) -> str
     )
     shown = "\n".join(f"| {prose(asked)} | {prose(label)} |" for asked, label in examples)
     table = (
-        f"\nRequests that at least five people sent:\n\n| request | label |\n| --- | --- |\n{shown}\n"
+        f"\nRequests that at least five users sent:\n\n| request | label |\n| --- | --- |\n{shown}\n"
         if shown
         else ""
     )

@@ -1,6 +1,7 @@
 """Which releases learned a request: those whose record was made from a source with a row of it.
 
-The reviews in git say which sources had the row, and the dvc.lock of each release says which sources it was made from.
+The reviews in git say which sources had the row. The dvc.lock of each release, and of the models from which its
+training went on, says which sources it was made from.
 """
 
 from collections.abc import Collection
@@ -9,10 +10,11 @@ from typing import NamedTuple
 from checks.storage import layout
 from release.adapters import commits
 from release.ledger import Ledger
+from release.record import start_model
 from release.record.pipeline_lock import Stages
 from release.record.records import Records
 
-_STAGES = ("fetch", "prepare")  # Their outputs have the rows as texts.
+_STAGES = ("fetch", "prepare", "train")  # Their outputs have the rows as texts.
 
 
 class Learned(NamedTuple):
@@ -33,10 +35,18 @@ def find(records: Records, sources: Collection[str]) -> Learned:
         recorded["HEAD"] = records.head
     versions, outputs = list[str](), set[str]()
     for version, commit in recorded.items():
-        lock = commits.read(records.root, commit, layout.LOCK) or b""
-        if any(source.encode() in lock for source in sources):
+        locks = [
+            (made, commits.read(records.root, made, layout.LOCK) or b"")
+            for made in (commit, *start_model.earlier(records, commit))
+        ]
+        learned = [
+            made for made, lock in locks if any(source.encode() in lock for source in sources)
+        ]
+        if learned:
             versions.append(version)
-            outputs.update(_outputs(records.at(commit).lock(f"{layout.LOCK} at {commit[:12]}")))
+        # A model that went on from another keeps the rows of that one, too.
+        for made in dict.fromkeys((commit, *learned) if learned else ()):
+            outputs.update(_outputs(records.at(made).lock(f"{layout.LOCK} at {made[:12]}")))
     return Learned(tuple(versions), tuple(sorted(outputs)))
 
 

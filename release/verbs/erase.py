@@ -1,5 +1,6 @@
 """erase: removes a person's captured request, and says which releases learned it. `lockstep harvest ENV --erase`."""
 
+import re
 from pathlib import Path
 
 from checks.formats.harvest import ERASED, Erased, request_digest
@@ -8,16 +9,19 @@ from checks.records.rows import Record
 from checks.storage import files, layout
 from release.adapters import commits
 from release.evidence import harvest_reviews
-from release.monitoring.store import CaptureStore
+from release.monitoring.store import CaptureStore, is_about
 from release.record.records import Records
 from release.review import learned_requests
 from release.review.learned_requests import Learned
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Erasure(Record):
     """What was erased. ``lines``: of captures, labels and sources. ``versions``: releases whose training data had it.
 
     ``outputs``: names of DVC's objects of these releases with the rows, which caches and remotes may still have.
+    ``queued``: files in git that `lockstep watch --pr` queued, whose earlier versions still have its text.
     """
 
     request: str
@@ -25,6 +29,7 @@ class Erasure(Record):
     sources: tuple[str, ...]
     versions: tuple[str, ...]
     outputs: tuple[str, ...]
+    queued: tuple[str, ...]
 
 
 def erase(root: Path, request: str, captures: str | None = None) -> Erasure:
@@ -32,18 +37,36 @@ def erase(root: Path, request: str, captures: str | None = None) -> Erasure:
 
     Raises EvidenceRefused if it is nowhere, or if a gateway still writes a file that has it.
     """
-    name = request if request.startswith("sha256:") else request_digest(request)
-    lines = CaptureStore(captures or str(root / layout.CAPTURES)).erase(name)
-    sources = harvest_reviews.sources_with(root, name) if commits.has_repository(root) else set()
+    name = request if _DIGEST.fullmatch(request) else request_digest(request)
+    store = CaptureStore(captures or str(root / layout.CAPTURES))
+    erasing, queued = store.without(name), _queued(root, name)
+    lines = erasing.lines + sum(removed for removed, _ in queued.values())
+    sources = harvest_reviews.sources_with(root, {name}) if commits.has_repository(root) else set()
     known = harvest_reviews.erased(harvest_reviews.in_work_tree(root)(ERASED))
     if not lines and not sources and name not in known:
         raise EvidenceRefused(
             f"{request[:80]}: no capture, label or source has this request",
             "give the answer's X-Request-Id",
         )
-    erased = sorted({*known, name})
-    files.write_jsonl(root / ERASED, (Erased(request=one) for one in erased))
     learned = learned_requests.find(Records(root), sources) if sources else Learned((), ())
+    # First what keeps the request out of later sources: if this is killed, the same command ends it.
+    files.write_jsonl(root / ERASED, (Erased(request=digest) for digest in sorted({*known, name})))
+    for path, (_, left) in queued.items():
+        with files.replacing(path) as stream:
+            stream.write(left)
+    store.replace(erasing)
     return Erasure(
-        request=name, lines=lines, sources=tuple(sorted(sources)), versions=learned.versions, outputs=learned.outputs
+        request=name, lines=lines, sources=tuple(sorted(sources)), versions=learned.versions,
+        outputs=learned.outputs, queued=tuple(path.relative_to(root).as_posix() for path in queued),
     )  # fmt: skip
+
+
+def _queued(root: Path, request: str) -> dict[Path, tuple[int, bytes]]:
+    """Return the files of `lockstep watch --pr` with lines of the request: how many, and what else they have."""
+    queued = dict[Path, tuple[int, bytes]]()
+    for path in sorted((root / layout.QUEUED).glob("*.jsonl")):
+        lines = path.read_bytes().splitlines(keepends=True)
+        left = [line for line in lines if not is_about(line, request)]
+        if len(left) < len(lines):
+            queued[path] = (len(lines) - len(left), b"".join(left))
+    return queued

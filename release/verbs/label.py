@@ -84,16 +84,19 @@ def take_in(root: Path, name: str, source: Path) -> Imported:
     several = comparisons.several([label.judgement for label in pairs.about(list(kept.values()))])
     sha256 = digest.of_file(root / pairs.path).sha256.removeprefix("sha256:")
     return Imported(
-        path=pairs.path, sha256=sha256, pinned=_pin(root, name, pairs.path, sha256),
+        path=pairs.path, sha256=sha256, pinned=_pin(root, name, pairs, sha256),
         added=len(kept) - len(before), replaced=len(new) - (len(kept) - len(before)),
         other=len(new) - len(pairs.about(new)), several=len(several), alpha=comparisons.alpha(several),
     )  # fmt: skip
 
 
-def _pin(root: Path, name: str, labels_path: Path, sha256: str) -> bool:
+def _pin(root: Path, name: str, pairs: AnswerPairs, sha256: str) -> bool:
     """Write the digest of the labels into params.yaml; return False if a person must write it."""
     path = root / layout.PARAMS
-    pin: dict[str, JsonValue] = {"uri": str(labels_path), "sha256": sha256, "license": None}
+    before = pairs.suite.labels
+    pin: dict[str, JsonValue] = {
+        "uri": str(pairs.path), "sha256": sha256, "license": before.license if before else None,
+    }  # fmt: skip
     text = path.read_text(encoding="utf-8")
     try:
         changed = params_edit.with_values(text, {f"suites.{name}.labels": pin})

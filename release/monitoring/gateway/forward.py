@@ -20,7 +20,8 @@ from release.monitoring.gateway.rows import Exchange
 from release.monitoring.gateway.upstreams import Server, Upstreams
 
 ID, RELEASE = ID_HEADER, RELEASE_HEADER
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+# A digest names a request in reviews of harvested rows, so no client may choose one as its id.
+_ID = re.compile(r"(?!sha256:)[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _TRIES = 3
 # Headers of one connection (RFC 9110, 7.6.1), and those that the gateway sets.
 _HOP = {

@@ -13,11 +13,13 @@ from click.testing import CliRunner, Result
 
 from checks.formats.harvest import ERASED, Erased, Review, request_digest
 from checks.formats.signers import Role
+from checks.process.errors import EvidenceRefused
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from release.cli import main
 from release.evidence import harvest_reviews, keys
 from release.evidence.trust import Signatory
+from release.monitoring.store import CaptureStore
 from release.verbs import keys as key_verbs
 from tests import gateway_process, ledger_tree
 from tests import pipeline_repository as repository
@@ -34,6 +36,7 @@ REVIEW, SIGNED = Path("labels/harvest/production.json"), Path("labels/harvest/pr
 TOPICS = ("a vault", "the budget alarm", "my search index", "some time series", "its message bus", "our mail relay")
 NEW = {f"new-{number}": f"Restore {topic} from last night's copy" for number, topic in enumerate(TOPICS)}
 COMMON = {f"common-{number}": "Pause the nightly job of the warehouse" for number in range(6)}
+OFTEN = {f"often-{number}": "Where is the key of my own safe" for number in range(6)}
 PERSONAL = "Tell the owner of the cluster what happened"
 
 
@@ -53,27 +56,37 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     repository.commit(root, "prepared")
     held_out = {name: files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in layout.SPLIT_NAMES}
     asked = {
-        **NEW, **COMMON, "planted": loud(held_out["test"][0].prompt), "known": held_out["train"][0].prompt,
+        **NEW, **COMMON, **OFTEN, "planted": loud(held_out["test"][0].prompt), "known": held_out["train"][0].prompt,
         "planted-valid": held_out["valid"][0].prompt.lower(), "personal": PERSONAL, "unclear": "Rotate the signing secret",
         "against-1": "Drain the second pool", "against-2": "drain the second pool.", "unlabelled": "Nobody labels this",
+        "empty-label": "Erase the audit log",
     }  # fmt: skip
     model = ModelStandIn()
+    (root.parent / "secret").write_text("0" * 32)
     with (
         model,
         gateway_process.running(
-            model.url, root, "--environment", "production", "--captures", str(root / layout.CAPTURES)
+            model.url, root, "--environment", "production", "--captures", str(root / layout.CAPTURES),
+            "--user-secret", str(root.parent / "secret"),
         ) as gateway,
-    ):
+    ):  # fmt: skip
         for name, prompt in asked.items():
             said = {
-                "messages": [{"role": "system", "content": "Name the service."}, {"role": "user", "content": prompt}]
+                "messages": [{"role": "system", "content": "Name the service."}, {"role": "user", "content": prompt}],
+                # One user asks the same again and again.
+                "user": "one" if name.startswith("often") else name,
             }
             reply = requests.post(gateway.url + CHAT, json=said, headers={"X-Request-Id": name}, timeout=9)
             assert (reply.status_code, reply.headers["X-Request-Id"]) == (200, name)
         assert gateway.stop() == 0
     labels = [{"request_id": name, "label": "vm"} for name in asked if name != "unlabelled"]
     labels += [{"request_id": "unclear", "label": "acr"}]
-    changed = {"personal": "write to ada@bank.example", "against-2": "storage", "new-0": "answer 0 é 世"}
+    changed = {
+        "personal": "write to ada@bank.example",
+        "against-2": "storage",
+        "new-0": "answer 0 é 世",
+        "empty-label": " ",
+    }
     for label in labels:
         label["label"] = changed.get(label["request_id"], label["label"])
     (root.parent / "labels.jsonl").write_text("".join(f"{json.dumps(label)}\n" for label in labels))
@@ -138,20 +151,29 @@ def refusal(root: Path) -> str:
 def test_labelled_requests_become_rows_and_each_other_request_is_counted_under_its_reason(root: Path) -> None:
     review = harvested(root)
     rows = [json.loads(line) for line in source(root).read_text().splitlines()]
-    assert {row["messages"][1]["content"] for row in rows} == {*NEW.values(), *COMMON.values()}
+    assert {row["messages"][1]["content"] for row in rows} == {*NEW.values(), *COMMON.values(), *OFTEN.values()}
     assert all([turn["role"] for turn in row["messages"]] == ["system", "user", "assistant"] for row in rows)
     assert {(row["environment"], row["release"]) for row in rows} == {("production", RELEASE)}
     assert {row["id"] for row in rows} == {origin.request for origin in review.origins}
     assert {request_digest(name) for name in NEW} < {row["id"] for row in rows}
-    assert (review.requests, review.labelled, review.as_answered, review.compared) == (20, 19, 1, ("test", "valid"))
+    assert (review.requests, review.labelled, review.as_answered, review.compared) == (27, 26, 1, ("test", "valid"))
     assert review.refused == {
-        "unclear": 1, "personal": 1, "held out": 2, "known": 1, "contradicted": 2, "repeated": 5,
+        "unclear": 1, "unreadable": 1, "personal": 1, "held out": 2, "known": 1, "contradicted": 2, "repeated": 10,
     }  # fmt: skip
     assert review.sha256 == digest.of_file(source(root)).sha256.removeprefix("sha256:")
     pinned = read_yaml((root / layout.PARAMS).read_text())["data"]["sources"]["harvest-production"]
     assert (pinned["sha256"], pinned["splits"], pinned["review"]) == (review.sha256, ["train"], str(REVIEW))
     assert (root / pinned["uri"]) == source(root)
     assert "vault" not in repository.git(root, "diff", "HEAD") + (root / REVIEW).read_text()
+
+
+def test_an_id_that_a_client_chose_again_at_another_time_names_no_request(root: Path) -> None:
+    (path,) = (root / layout.CAPTURES / "production").rglob("*.jsonl")
+    (line,) = [line for line in path.read_text().splitlines() if '"new-3"' in line]
+    planted = root / layout.CAPTURES / "production" / "2026-01-02" / "10-b-1.jsonl"
+    files.write_text(planted, json.dumps(json.loads(line) | {"time": "2026-01-02T10:20:00Z"}) + "\n")
+    review = harvested(root, "--from", "2026-02-01")
+    assert (review.requests, review.refused["unclear"]) == (27, 2)
 
 
 def test_the_same_captures_give_the_same_bytes_and_keep_the_signature(root: Path) -> None:
@@ -227,7 +249,7 @@ def _erased(root: Path) -> None:
         (_edited, "production.json: is not what ada signed"),
         (_other_rows, "production.json: is about another source, sha256 "),
         (_other_licence, "its licence is LicenseRef-Own, params.yaml says MIT"),
-        (_erased, "1 of its 7 requests were erased"),
+        (_erased, "1 of its 8 requests were erased"),
     ],
 )
 def test_rows_that_nobody_may_train_on_are_refused_before_dvc_starts(root: Path, attack: Any, said: str) -> None:
@@ -302,6 +324,90 @@ def test_splits_of_another_run_are_refused(root: Path) -> None:
     assert "data/splits/test.jsonl: is not the split that reports/prepare.json names" in done.stderr
 
 
+A, B = (
+    "".join(json.dumps({"lockstep.request_id": name, "n": 1}) + "\n" for name in names).encode()
+    for names in ("ab", "ba")
+)
+OTHERS = json.dumps({"lockstep.request_id": "b", "n": 1}).encode() + b"\n"
+
+
+@pytest.mark.parametrize("place", ["harvest/captures", "captures/harvest/harvest", "store"])
+def test_erasing_leaves_the_lines_of_others_wherever_the_captures_lie(tmp_path: Path, place: str) -> None:
+    path = tmp_path / place / "production" / "2026-01-02" / "10-a-1.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(A)
+    store = CaptureStore(str(tmp_path / place))
+    erasing = store.without(request_digest("a"))
+    assert (erasing.lines, path.read_bytes()) == (1, A)
+    store.replace(erasing)
+    assert path.read_bytes() == OTHERS
+
+
+def test_erasing_follows_links_and_leaves_bytes_that_are_no_json(tmp_path: Path) -> None:
+    strange = b'{"lockstep.request_id": "\xff"}\n' + b"[" * 100_000 + b"\n\n"
+    real = tmp_path / "elsewhere" / "2026-01-02"
+    real.mkdir(parents=True)
+    (real / "10-a-1.jsonl").write_bytes(strange + B)
+    (tmp_path / "file").write_bytes(A)
+    store = tmp_path / "captures"
+    (store / "staging" / "2026-01-02").mkdir(parents=True)
+    (store / "production").symlink_to(tmp_path / "elsewhere")
+    (store / "staging" / "2026-01-02" / "10-b-1.jsonl").symlink_to(tmp_path / "file")
+    erasing = CaptureStore(str(store)).without(request_digest("a"))
+    assert erasing.lines == 2
+    CaptureStore(str(store)).replace(erasing)
+    assert (real / "10-a-1.jsonl").read_bytes() == strange + OTHERS
+    assert (tmp_path / "file").read_bytes() == OTHERS
+    assert (store / "staging" / "2026-01-02" / "10-b-1.jsonl").is_symlink()
+
+
+def test_a_file_that_cannot_be_searched_stops_an_erasure_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "production").mkdir()
+    (tmp_path / "production" / "10-a-1.jsonl.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(EvidenceRefused, match=r"10-a-1\.jsonl\.gz: is no file of captures, and could have the request"):
+        CaptureStore(str(tmp_path)).without(request_digest("a"))
+
+
+def test_a_review_that_is_none_on_a_branch_stops_no_erasure(root: Path) -> None:
+    signed(root)
+    ledger_tree.git(root, "switch", "--quiet", "--create", "pushed-by-anybody")
+    (root / "labels" / "harvest" / "x.json").write_text('{"origins": 1}')
+    repository.commit(root, "no review")
+    ledger_tree.git(root, "switch", "--quiet", "-")
+    assert lockstep(root, "harvest", "production", "--erase", "new-3").exit_code == 0
+    assert files.read_jsonl(root / ERASED, Erased)[0].request == request_digest("new-3")
+
+
+def test_requests_that_wait_for_a_label_are_erased_too(root: Path) -> None:
+    queued = root / layout.QUEUED / "production-2026-01-02.jsonl"
+    queued.parent.mkdir(parents=True)
+    task = {"label": None, "prompt": "Restore some time series", "answer": "vm"}
+    queued.write_text("".join(f"{json.dumps({'request_id': name, **task})}\n" for name in ("new-3", "new-4")))
+    done = lockstep(root, "harvest", "production", "--erase", "new-3")
+    assert (done.exit_code, [json.loads(line)["request_id"] for line in queued.read_text().splitlines()]) == (
+        0,
+        ["new-4"],
+    )
+    assert f"earlier versions of {layout.QUEUED}/production-2026-01-02.jsonl in git still have its text" in done.stdout
+
+
+def test_a_model_that_went_on_from_one_that_learned_a_request_learned_it_too(root: Path) -> None:
+    review = signed(root)
+    assert run(root, "prepare").returncode == 0
+    report = json.loads((REPOSITORY / layout.TRAIN_REPORT).read_text())
+    files.write_text(root / layout.TRAIN_REPORT, json.dumps(report))
+    repository.commit(root, "the first model")
+    first = ledger_tree.git(root, "rev-parse", "HEAD").strip()
+    some = digest.of_bytes(b"")
+    start = {"commit": first, "model": some, "adapter": some, "learned": some, "licenses": {"main": None}}
+    files.write_text(root / layout.TRAIN_REPORT, json.dumps({**report, "start": start}))
+    files.write_text(root / layout.LOCK, (root / layout.LOCK).read_text().replace(review.sha256, "0" * 64))
+    repository.commit(root, "the second goes on from it, without the source")
+    erasure = json.loads(lockstep(root, "harvest", "production", "--erase", "new-3", "--json").stdout)
+    assert erasure["versions"] == ["HEAD"]
+    assert [name.split()[0] for name in erasure["outputs"]].count("data/splits") >= 1
+
+
 def test_a_file_that_a_gateway_still_writes_is_not_touched(root: Path) -> None:
     (path,) = (root / layout.CAPTURES / "production").rglob("*.jsonl")
     opened = path.rename(path.with_name(f"{path.name}.open"))
@@ -330,11 +436,12 @@ def test_a_pull_request_has_review_and_pin_and_only_what_several_people_asked(ro
     (opened,) = server.pulls.values()
     branch = opened["head"]["ref"]
     assert branch.startswith("lockstep/harvest-production-")
-    assert opened["title"] == "Harvest production: 7 rows"
+    assert opened["title"] == "Harvest production: 8 rows"
     changed = ledger_tree.git(remote, "diff", "--name-only", "main", branch).splitlines()
     assert changed == [str(REVIEW), "params.yaml"]
     assert "| Pause the nightly job of the warehouse | vm |" in opened["body"]
     assert "vault" not in opened["body"]
+    assert "my own safe" not in opened["body"]  # It was one user.
     assert "| refused: equal or nearly equal to a row that tests the model | 2 |" in opened["body"]
     assert not (root / REVIEW).exists()  # The work tree is left alone.
 

@@ -155,7 +155,8 @@ def test_the_list_of_models_and_completions_are_passed_on_with_the_bytes_of_the_
 
 
 @pytest.mark.parametrize(
-    ("said", "kept"), [("a-1.b:C", True), ("", False), ("a b", False), ("é", False), ("x" * 129, False)]
+    ("said", "kept"),
+    [("a-1.b:C", True), ("", False), ("a b", False), ("é", False), ("x" * 129, False), (f"sha256:{'a' * 64}", False)],
 )
 def test_an_id_of_the_client_is_kept_if_it_is_one(said: str, kept: bool, gateway: GatewayProcess) -> None:
     reply = requests.post(gateway.url + CHAT, json=body(1), headers={"X-Request-Id": said.encode()}, timeout=9)
