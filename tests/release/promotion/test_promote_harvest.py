@@ -1,18 +1,25 @@
 """A promotion holds harvested rows to their review, in the record's commit, by the signers of the target branch."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from checks.formats.harvest import ERASED, Erased, HarvestedRow, Origin, Review, request_digest, source_bytes
 from checks.formats.signers import Role
+from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message
-from checks.storage import digest, files
+from checks.storage import digest, files, layout
 from release.evidence import harvest_reviews, trust
+from release.promotion import record_checks
+from release.record.records import Records
 from release.verbs import keys as key_verbs
 from tests import ledger_tree
+from tests import pipeline_repository as repository
 from tests import promotion_tree as tree
+from tests.conftest import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +72,32 @@ def test_a_promotion_needs_the_signature_and_no_erased_request(tmp_path: Path) -
     files.write_jsonl(root / ERASED, [Erased(request=ROW.id)])
     ledger_tree.keep(root, "somebody left")
     assert "data.sources.users: 1 of its 1 requests were erased" in tree.gaps(root, "staging")
+
+
+def test_a_model_that_went_on_from_one_that_learned_an_erased_request_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "work"
+    repository.git(tmp_path, "init", "--quiet", "work")
+    report = json.loads((REPOSITORY / layout.TRAIN_REPORT).read_text())
+    files.write_json(root / "labels/harvest/production.json", REVIEW)
+    files.write_text(root / layout.LOCK, f"schema: '2.0'\nstages: {{fetch: {SHA256}}}\n")
+    files.write_text(root / layout.TRAIN_REPORT, json.dumps(report))
+    first = ledger_tree.keep(root, "it learned the request")
+    some = digest.of_bytes(b"")
+    start = {"commit": first, "model": some, "adapter": some, "learned": some, "licenses": {"main": None}}
+    files.write_text(root / layout.LOCK, "schema: '2.0'\nstages: {}\n")
+    files.write_text(root / layout.TRAIN_REPORT, json.dumps({**report, "start": start}))
+    second = ledger_tree.keep(root, "it went on, without the source")
+
+    def context(trunk: str) -> Any:
+        return SimpleNamespace(root=root, trunk=trunk, records=Records(root))
+
+    record_checks._learned_what_was_erased(context(second), second)
+    files.write_jsonl(root / ERASED, [Erased(request=ROW.id)])
+    trunk = ledger_tree.keep(root, "somebody left")
+    with pytest.raises(
+        EvidenceRefused, match=f"the model of commit {first[:12]}, which learned requests that were erased"
+    ):
+        record_checks._learned_what_was_erased(context(trunk), second)
 
 
 def _of_policy(root: Path) -> str:

@@ -335,6 +335,13 @@ def test_the_commands_of_the_guide_lead_from_a_prompt_to_a_gate_that_passes(
         "wrote labels/helpful.jsonl and its digest in params.yaml; commit both\nthen: ./lockstep run\n"
     )
 
+    # A licence that a person wrote beside the digest stays.
+    path = root / layout.PARAMS
+    path.write_text(path.read_text().replace("license: null}", "license: MIT}"))
+    assert CliRunner().invoke(main, take_in).exit_code == 0
+    pinned = params_file.load(path).suites["helpful"].labels  # type: ignore[attr-defined]
+    assert pinned.license == "MIT"
+
     assert run == ["run"]
     params = params_file.load(root / layout.PARAMS)
     suites(params, root)
