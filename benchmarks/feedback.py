@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from benchmarks import tables, watch
 from benchmarks.watch import MONITOR, Request
-from checks.config.pipeline_params import NearDuplicates, Prepare
+from checks.config.pipeline_params import Prepare
 from checks.data import near_duplicates
 from checks.data.personal_data import PersonalData
 from checks.formats.captures import Capture
@@ -57,9 +57,13 @@ OWN, NEIGHBOUR = 0.35, 0.20  # Shares of a request's words; the others are of no
 REPLACED = 0.8  # The share of topics' words that are new after a year of drift.
 TRAIN, TEST_OF_TOPIC, REFERENCE, FRESH = 800, 150, 1000, 4000
 SCENARIOS = ("nothing changes", "slow drift", "5 % adversarial labels", "own answers as labels")
-PREPARE = Prepare.model_construct(
-    near_duplicates=NearDuplicates(), personal_data=PersonalData(detectors=("private_key",))
-)
+PREPARE = Prepare.model_validate(
+    {
+        "loader": {"kind": "table", "files": "*.jsonl", "columns": {"messages": "messages"}},
+        "rules": [], "max_prompt_words": WORDS, "splits": {"valid": 0.1, "test": 0.1},
+        "personal_data": PersonalData(detectors=("private_key",)),
+    }
+)  # fmt: skip
 SPAN = TimeSpan(watch.BEGAN, watch.BEGAN + timedelta(weeks=WEEKS))
 Scores = NDArray[np.float64]
 

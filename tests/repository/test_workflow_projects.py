@@ -153,8 +153,12 @@ def test_a_harvest_fetches_the_splits_and_is_made_even_where_the_week_shows_an_a
     done = act.run("watch.yml", "schedule", {"schedule": "43 5 * * 1"}, git(act.origin, "rev-parse", "main").strip())
     assert done.conclusions()["watch"] == "failure", done.text
     asked = _said(done, "watch", "LOCKSTEP")
-    assert [words for words in asked if words.startswith("dvc")] == [f"dvc --cd {folder} pull data/splits" for folder in BOTH]
-    assert [words for words in asked if "harvest" in words] == [f"-C {folder} harvest --pr -- production" for folder in BOTH]
+    assert [words for words in asked if words.startswith("dvc")] == [
+        f"dvc --cd {folder} pull data/splits" for folder in BOTH
+    ]
+    assert [words for words in asked if "harvest" in words] == [
+        f"-C {folder} harvest --pr -- production" for folder in BOTH
+    ]
 
 
 def test_nothing_is_harvested_before_a_variable_says_so(act: Act) -> None:
