@@ -176,7 +176,7 @@ def traffic_of(world: World, requests: Sequence[Request], random: Any, began: da
         if number % 5 == 0:
             labels[name] = request.label
         time = began + timedelta(days=request.day)
-        captured.append(_capture(name, request, None if broken else answer, time, took))
+        captured.append(capture(name, request, None if broken else answer, time, took))
     return Traffic(tuple(captured), labels, ())
 
 
@@ -199,7 +199,7 @@ def _without_keys(traffic: Traffic) -> Traffic:
     return traffic._replace(requests=requests)
 
 
-def _capture(
+def capture(
     name: str, request: Request, answer: str | None, time: datetime, seconds: float
 ) -> Capture:
     asks = captures.InputMessage.model_construct(role="user", parts=(_text(request.text),))

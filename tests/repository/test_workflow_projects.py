@@ -49,6 +49,7 @@ elif verb == "-C":
         for name in {"calibrate": ["noise"], "build": ["image"]}.get(words[1], ["serving", "serving.intoto"]):
             (reports / f"{name}.json").write_text(words[0])
         sys.exit(words == [os.environ.get("REFUSES"), "build"])
+    sys.exit(words[1] == os.environ.get("REFUSES"))
 elif verb in ("record", "comment"):
     print("HAS", *sorted(map(str, Path().glob("projects/*/reports/*"))), file=sys.stderr)
 """
@@ -131,19 +132,41 @@ def test_a_bots_pull_request_starts_nothing_before_its_commit_has_the_label(run:
 
 WEEKLY = {
     "scheduled.yml": {"calibrate": ["calibrate"], "rehearse": ["drill -- production", "reconcile"]},
-    "watch.yml": {"watch": ["watch --pr -- production"]},
+    "watch.yml": {"watch": ["harvest --pr -- production", "watch --pr -- production"]},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WEEKLY)
 def test_a_weekly_run_is_of_every_project(act: Act, name: str) -> None:
-    act.variables["LOCKSTEP_CAPTURES"] = "s3://captures"
+    act.variables |= {"LOCKSTEP_CAPTURES": "s3://captures", "LOCKSTEP_HARVEST": "yes"}
     done = act.run(name, "schedule", {"schedule": "17 4 * * 1"}, git(act.origin, "rev-parse", "main").strip())
     assert set(done.conclusions().values()) == {"success"}, done.text
     assert "projects --matrix" in _said(done, "projects", "LOCKSTEP")
     for job, verbs in WEEKLY[name].items():
         asked = [words for words in _said(done, job, "LOCKSTEP") if words.startswith("-C")]
         assert asked == [f"-C {folder} {verb}" for folder in BOTH for verb in verbs]
+
+
+def test_a_harvest_fetches_the_splits_and_is_made_even_where_the_week_shows_an_alarm(act: Act) -> None:
+    act.variables |= {"LOCKSTEP_CAPTURES": "s3://captures", "LOCKSTEP_HARVEST": "yes"}
+    act.environment["REFUSES"] = "watch"
+    done = act.run("watch.yml", "schedule", {"schedule": "43 5 * * 1"}, git(act.origin, "rev-parse", "main").strip())
+    assert done.conclusions()["watch"] == "failure", done.text
+    asked = _said(done, "watch", "LOCKSTEP")
+    assert [words for words in asked if words.startswith("dvc")] == [
+        f"dvc --cd {folder} pull data/splits" for folder in BOTH
+    ]
+    assert [words for words in asked if "harvest" in words] == [
+        f"-C {folder} harvest --pr -- production" for folder in BOTH
+    ]
+
+
+def test_nothing_is_harvested_before_a_variable_says_so(act: Act) -> None:
+    act.variables["LOCKSTEP_CAPTURES"] = "s3://captures"
+    done = act.run("watch.yml", "schedule", {"schedule": "43 5 * * 1"}, git(act.origin, "rev-parse", "main").strip())
+    assert set(done.conclusions().values()) == {"success"}, done.text
+    asked = [words for words in _said(done, "watch", "LOCKSTEP") if words.startswith(("-C", "dvc"))]
+    assert asked == [f"-C {folder} watch --pr -- production" for folder in BOTH]
 
 
 def test_a_project_that_is_not_built_holds_no_other(act: Act) -> None:
