@@ -190,7 +190,7 @@ def init(
         click.echo(to_json({**begun.choice._asdict(), **plan, **written._asdict()}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
-        _show_next(written, folder.plan, begun.cards, server)
+        _show_next(written, folder, begun.cards, server)
 
 
 def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Flags) -> "Choice":
@@ -410,10 +410,12 @@ def _show_plan(plan: "Plan") -> None:
 
 
 def _show_next(
-    written: "Written", plan: "Plan | None", cards: tuple[Path, ...], server: str | None
+    written: "Written", folder: "TeamFolder", cards: tuple[Path, ...], server: str | None
 ) -> None:
     """The next commands."""
     from release.verbs import init as verb
+
+    plan = folder.plan
 
     commit = "git add -A && git commit"
     # Each of these steps is shown if it applies.
@@ -432,7 +434,7 @@ def _show_next(
                     "llama.cpp's converter",
                 ),
                 (
-                    f".venv/bin/python -m stages.tools.llamacpp {verb.llamacpp_version()}",
+                    f".venv/bin/python -m stages.tools.llamacpp {verb.llamacpp_version(folder.root)}",
                     "llama.cpp's server, which answers the test rows too",
                 ),
             )

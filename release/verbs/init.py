@@ -15,10 +15,10 @@ from checks.formats.report import UNQUANTISED
 from checks.formats.survey import SURVEY, Contents, Measured, Request
 from checks.process.errors import ParamsRefused
 from checks.storage import files, layout, plain_yaml
-from release import runtimes
 from release.adapters import dvc, pin, thin_files
 from release.adapters.team_folder import TeamFolder
 from release.overlay import edits, environment_file, kustomization
+from release.runtimes import lookup
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -95,14 +95,14 @@ def begin(
         chosen |= {f"gates.{name}.most": choice.looks for name in looks_gates}
     text = params_edit.with_values(text, chosen)
     if runtime == "llamacpp":
-        text = _with_gguf(text, margin)
+        text = _with_gguf(folder.root, text, margin)
     needed = starting.rows_needed(margin, shares)
     cards = tuple(PLACEHOLDERS) if folder.plan else folder.example_cards()
     left_out = starting.left_out(params, params_file.parse(text))
     return Begun(text, choice, measured, needed, left_out, cards)
 
 
-def _with_gguf(text: str, margin: float) -> str:
+def _with_gguf(root: Path, text: str, margin: float) -> str:
     """Return ``text`` with the file that llama.cpp serves, and with what judges it (docs/how-to/gguf.md)."""
     document = plain_yaml.load(text)
     metric = document["evaluate"]["scorers"][0]["kind"]
@@ -111,7 +111,7 @@ def _with_gguf(text: str, margin: float) -> str:
             "kind": "gguf", "type": "q8_0", "converter": CONVERTER,
             "parity": {"max_logprob_diff": 1.0, "min_top1": 0.95},
         }],
-        "evaluate.engine": {"kind": "llamacpp", "version": llamacpp_version(), "threads": 2},
+        "evaluate.engine": {"kind": "llamacpp", "version": llamacpp_version(root), "threads": 2},
         "gates.file_loses_nothing": {
             "kind": "non_inferior", "metric": metric, "against": UNQUANTISED, "margin": margin, "confidence": 0.95
         },
@@ -131,9 +131,9 @@ def _with_gguf(text: str, margin: float) -> str:
     return text
 
 
-def llamacpp_version() -> str:
+def llamacpp_version(root: Path) -> str:
     """Return the version of llama.cpp's server that its runtime names."""
-    own = runtimes.load("llamacpp").own_environment
+    own = lookup.here(root, "llamacpp").own_environment
     assert own is not None
     return own.make.rpartition(" ")[2]
 
