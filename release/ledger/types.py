@@ -80,7 +80,7 @@ class Tag(NamedTuple):
 class Change(NamedTuple):
     """Files to write (None: delete), with the commit's message and tags. They are committed together.
 
-    ``beside``: folders of other projects, below the git root, that it was decided on.
+    ``beside``: files and folders of other projects, below the git root, that it was decided on.
     """
 
     files: Mapping[Path, bytes | None]

@@ -24,7 +24,7 @@ from release.overlay import edits, environment_file, overlays, updates
 from release.record.records import Records
 from release.runtimes import lookup
 from release.serving import shared_server
-from release.serving.shared_server import AdapterRelease, OnServer, SharedServer
+from release.serving.shared_server import AdapterRelease, ListedAdapter, OnServer, SharedServer
 
 _AGAIN = "restore it from git's history, or promote again"
 
@@ -98,10 +98,11 @@ def _on_one_server(
         return environment
     own = shared.own
     name = environment.environment
-    listed = shared.adapters_of(own)
+    listed = tuple[ListedAdapter, ...]()
     problems = list[tuple[str, str]]()
     moving: AdapterRelease | None = None
     try:
+        listed = shared.adapters_of(own)
         if environment.pointer is not None:
             moving = shared.of(own, environment.pointer)
             problems += (

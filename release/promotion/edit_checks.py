@@ -68,7 +68,7 @@ def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) 
         case.environment, case.present.files, _wanted(case), versions, rollback=True
     )
     result.fail_each(failures, _TODO)
-    for what, fix in _on_one_server(case, as_verified=False):
+    for what, fix in _on_one_server(case, as_verified=False, rollback=True):
         result.fail(what, fix)
 
 
@@ -92,7 +92,9 @@ def _of_other_projects(case: Case) -> Iterator[str]:
             yield f"{own}: namespace: {namespace!r} is the namespace in {path} too"
 
 
-def _on_one_server(case: Case, *, as_verified: bool) -> Iterator[tuple[str, str]]:
+def _on_one_server(
+    case: Case, *, as_verified: bool, rollback: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yield why the release and other adapters cannot run on one server, each with what to do."""
     file = environment_file.readable(case.environment, case.present.files)
     if file is None or not (file.adapters or file.variant == "adapter"):
@@ -102,7 +104,9 @@ def _on_one_server(case: Case, *, as_verified: bool) -> Iterator[tuple[str, str]
     shared = SharedServer(context.records, context.tip, own, case.environment)
     moving = shared.of(own, case.after.get())
     if file.variant == "adapter":
-        yield from shared_server.of_adapter(shared, moving, as_verified=as_verified)
+        yield from shared_server.of_adapter(
+            shared, moving, as_verified=as_verified, rollback=rollback
+        )
     else:
         patch = _wanted(case)[layout.ENVIRONMENTS / case.environment / overlays.SERVER]
         yield from shared_server.of_server(shared, moving, plain_yaml.load(patch.decode()))

@@ -198,14 +198,20 @@ def _change(
 def _on_one_server(
     context: PromotionContext, environment: str, present: EnvironmentState
 ) -> tuple[Path, ...]:
-    """Return the folders of environments of other projects that share a server with this one."""
+    """Return what other projects have that the move was decided on, as paths below the git root.
+
+    All of the environments that list this one, or that it lists. Of the other adapters on the server, only what names
+    their releases: they go on moving by themselves.
+    """
     file = environment_file.readable(environment, present.files)
     if file is None or not (file.adapters or file.variant == "adapter"):
         return ()
     own = Path(context.ledger.folder)
     shared = SharedServer(context.records, context.tip, own, environment)
-    projects = shared.listing() or tuple(listed.project for listed in shared.adapters_of(own))
-    return tuple(project / folder(environment) for project in projects)
+    hosts, home = shared.listing(), folder(environment)
+    guests = {guest for host in hosts for guest in shared.guests(host)} - {own}
+    named = [guest / home / name for guest in guests for name in (layout.POINTER, overlays.ADAPTER)]
+    return (*(project / home for project in (*hosts, *shared.guests(own))), *sorted(named))
 
 
 def written(

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from checks.config.release_params import Serve
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
@@ -112,8 +114,12 @@ class SharedServer(NamedTuple):
 
     def adapters_of(self, project: Path) -> tuple[ListedAdapter, ...]:
         """Return the adapters that the environment of a project lists."""
+        return tuple(map(self._listed, self.guests(project)))
+
+    def guests(self, project: Path) -> tuple[Path, ...]:
+        """Return the projects that the environment of a project lists."""
         file = self.file(project)
-        return tuple(map(self._listed, _projects(project, file))) if file else ()
+        return _projects(project, file) if file else ()
 
     def release(self, project: Path) -> AdapterRelease | None:
         """Return what a project runs; None if that is nothing. Raises as ``of``."""
@@ -151,11 +157,34 @@ class SharedServer(NamedTuple):
         )
 
     def patch(self, project: Path) -> Any:
-        """Return the patch of the Deployment that the last move of a project wrote; None if there is none."""
-        data = self._data(project, layout.ENVIRONMENTS / self.environment / overlays.SERVER)
-        return plain_yaml.load((data or b"").decode())
+        """Return the patch of the Deployment that the last move of a project wrote; None if there is none.
+
+        Raises EvidenceRefused if the file is no such patch.
+        """
+        path = layout.ENVIRONMENTS / self.environment / overlays.SERVER
+        try:
+            patch = plain_yaml.load((self._data(project, path) or b"").decode())
+            _arguments(patch)
+        except (yaml.YAMLError, ValueError, AttributeError, LookupError, TypeError) as error:
+            raise EvidenceRefused(
+                f"{project / path}: is not the patch that a move writes",
+                f"restore it from git's history, or `lockstep -C {project} promote {self.environment}`",
+            ) from error
+        return patch
+
+    def runs_here(self, project: Path) -> bool:
+        """Return whether the server of a project runs all that its environment lists. Raises as ``of``."""
+        file = self.file(project)
+        path = layout.ENVIRONMENTS / self.environment / kustomization.NAME
+        return (
+            file is not None
+            and self._data(project, path) == kustomization.render(self.environment, file)
+            and self.release(project) is not None
+        )
 
     def _listed(self, project: Path) -> ListedAdapter:
+        if project.parts[:1] == ("..",):  # Git reads nothing there.
+            return ListedAdapter(project, None, "is outside of the repository")
         file = self.file(project)
         where = project / environment_file.path(self.environment)
         if file is None or file.variant != "adapter":
@@ -189,14 +218,17 @@ def _projects(project: Path, file: EnvironmentFile) -> tuple[Path, ...]:
 
 
 def of_adapter(
-    shared: SharedServer, moving: AdapterRelease, *, as_verified: bool
+    shared: SharedServer, moving: AdapterRelease, *, as_verified: bool, rollback: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Yield why the server cannot take ``moving``, each with what to do.
 
-    ``as_verified``: the server must be the image in which the adapter was verified.
+    ``as_verified``: the server must be the image in which the adapter was verified. ``rollback``: a server that runs an
+    adapter of the project already may take it, whatever else lists the project, and however many it lists.
     """
     listing = shared.listing()
     if len(listing) != 1:
+        if rollback and any(_takes_back(shared, host, moving) for host in listing):
+            return
         names = ", ".join(map(str, listing)) or "no project"
         yield (
             f"{names} lists {shared.own} in `adapters` of {shared.environment}, it must be one",
@@ -204,6 +236,23 @@ def of_adapter(
         )
         return
     (host,) = listing
+    yield from _of_host(shared, host, moving, as_verified=as_verified)
+    if not rollback and (server := shared.release(host)):
+        yield from _has_room(server, len(shared.guests(host)), shared.environment)
+
+
+def _takes_back(shared: SharedServer, host: Path, moving: AdapterRelease) -> bool:
+    """Return whether the server of ``host`` runs an adapter of the project already, and can take ``moving``."""
+    try:
+        return shared.runs_here(host) and not any(_of_host(shared, host, moving, as_verified=False))
+    except (EvidenceRefused, ParamsRefused):
+        return False
+
+
+def _of_host(
+    shared: SharedServer, host: Path, moving: AdapterRelease, *, as_verified: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield why the server of ``host`` cannot take ``moving``, each with what to do."""
     server = shared.release(host)
     if server is None:
         yield (
@@ -230,12 +279,7 @@ def of_server(
 ) -> Iterator[tuple[str, str]]:
     """Yield why ``moving``, with ``patch`` of the Deployment, cannot take the adapters that its environment lists."""
     listed_adapters = shared.adapters_of(shared.own)
-    most = moving.serve.adapter.most if moving.serve.adapter else 0
-    if len(listed_adapters) >= most:
-        yield (
-            f"serve.adapter.most: {most}, and {shared.environment} lists {len(listed_adapters)} beside its own",
-            f"raise it to {len(listed_adapters) + 1}, or list fewer",
-        )
+    yield from _has_room(moving, len(listed_adapters), shared.environment)
     if listed_adapters:
         yield from _takes_more(moving, patch)
     for listed in listed_adapters:
@@ -250,6 +294,15 @@ def of_server(
     for number, adapter in enumerate(running):
         for other in running[:number]:
             yield from _same_names(other, adapter)
+
+
+def _has_room(server: AdapterRelease, listed: int, environment: str) -> Iterator[tuple[str, str]]:
+    most = server.serve.adapter.most if server.serve.adapter else 0
+    if listed >= most:
+        yield (
+            f"serve.adapter.most: {most}, and {environment} lists {listed} beside its own",
+            f"raise it to {listed + 1} in {server.project}, and promote that; or list fewer",
+        )
 
 
 def _fits(server: AdapterRelease, adapter: AdapterRelease) -> Iterator[tuple[str, str]]:
@@ -291,13 +344,16 @@ def _takes_more(
     server: AdapterRelease, patch: Mapping[str, Any] | None
 ) -> Iterator[tuple[str, str]]:
     """Yield why no adapter can be added to the arguments of a server."""
-    containers = patch["spec"]["template"]["spec"]["containers"] if patch else [{}]
-    arguments = containers[0].get("args", [])
-    if arguments[-2:-1] != [adapter_component.MODULES]:
+    if _arguments(patch)[-2:-1] != [adapter_component.MODULES]:
         yield (
             f"{server.called}: no adapter can be added: its arguments do not end in {adapter_component.MODULES}",
             "release it with serve.base: null, and promote it from a registry",
         )
+
+
+def _arguments(patch: Mapping[str, Any] | None) -> list[str]:
+    containers = patch["spec"]["template"]["spec"]["containers"] if patch else [{}]
+    return list(containers[0].get("args", []))
 
 
 def _digest(image: str | None) -> str:

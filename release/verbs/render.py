@@ -1,9 +1,11 @@
 """render: writes an environment's kustomization.yaml from its environment.yaml, and the shared files that it uses."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from checks.process.errors import ParamsRefused
 from checks.storage import files, layout
+from release.adapters import commits, projects
 from release.overlay import edits, environment_file, kustomization, overlays
 
 
@@ -16,6 +18,7 @@ def render(root: Path, environment: str) -> list[Path]:
     """
     source = environment_file.path(environment)
     file = environment_file.read(environment, {source: _data(root / source)})
+    ParamsRefused.raise_for(_outside(root, file), f"see {environment_file.PAGE}")
     paths = [path for path in (root / layout.ENVIRONMENTS).rglob("*") if not path.is_dir()]
     committed = {path.relative_to(root): _data(path) for path in paths}
     ParamsRefused.raise_for(edits.stuck(environment, committed), f"see {environment_file.PAGE}")
@@ -31,6 +34,15 @@ def render(root: Path, environment: str) -> list[Path]:
     for path in changed:
         files.write_text(root / path, wanted[path].decode())
     return changed
+
+
+def _outside(root: Path, file: environment_file.EnvironmentFile) -> Iterator[str]:
+    """Yield each listed project that is outside of the repository. Outside of git, nobody knows where that ends."""
+    if file.adapters and commits.has_repository(root):
+        top = projects.top(root).resolve()
+        for folder in file.adapters:
+            if not (root / folder).resolve().is_relative_to(top):
+                yield f"adapters: {folder}: is outside of the repository"
 
 
 def _data(path: Path) -> bytes | None:

@@ -10,7 +10,7 @@ import pytest
 
 from checks.config import params_file
 from checks.formats.training_reports import ParityReport, ShippedAdapter
-from checks.process.errors import Outrun
+from checks.process.errors import Outrun, ParamsRefused, Refusal
 from checks.storage import digest, files, layout
 from release.overlay import overlays
 from release.promotion import move_commit
@@ -211,20 +211,136 @@ def test_an_adapter_that_was_verified_in_another_server_image_waits_for_that(top
     assert move(router, "staging").done == "moved"
 
 
-@pytest.mark.parametrize(("path", "outrun"), [("support/staging", True), ("writer/staging", False)])
-def test_a_move_is_outrun_by_a_move_of_its_server_and_not_by_one_of_another_adapter(
-    top: Path, place: str, monkeypatch: pytest.MonkeyPatch, path: str, outrun: bool
+def listed_too(top: Path, project: str) -> None:
+    """Let a third project list a project of the others."""
+    third = top / "third"
+    tree.prepare(third, lambda plain: of_adapters("third", plain), base=False)
+    knobs = {"namespace": "third-staging", "adapters": [f"../{project}"]}
+    (third / STAGING / "environment.yaml").write_text(dumped(knobs))
+    render.render(third, "staging")
+    keep(top, f"a third project lists {project}")
+
+
+BROKEN = [
+    b"<<<<<<< HEAD\nspec: {}\n=======\n", b"spec: {}\n", b"\xff", b"[1]\n", b"text\n",
+    b"spec: {template: {spec: {containers: [text]}}}\n", b"spec: {template: {spec: {containers: [{args: 1}]}}}\n",
+]  # fmt: skip
+
+
+def test_a_broken_patch_of_the_server_is_one_line_and_a_promotion_writes_it_again(top: Path, place: str) -> None:
+    router, support = top / "router", top / "support"
+    released(router, place, 7)
+    move(router, "staging")
+    path = support / STAGING / overlays.SERVER
+    whole = path.read_bytes()
+    problem = f"support/{STAGING / overlays.SERVER}: is not the patch that a move writes"
+    for data in BROKEN:
+        path.write_bytes(data)
+        keep(top, "a broken patch")
+        for project in (router, support):
+            (state,) = status(project).environments
+            assert [line for line in state.wrong if problem in line]
+        with pytest.raises(Refusal) as refused:
+            rollback(router, "staging", why="worse")
+        assert problem in "\n".join([str(refused.value), *refused.value.others])
+        assert "lockstep -C support promote staging" in str(refused.value.todo)
+    move(support, "staging")
+    assert path.read_bytes() == whole
+    rollback(router, "staging", why="worse")
+
+
+def test_a_project_that_lists_an_adapter_of_another_server_stops_promotions_and_no_rollback(
+    top: Path, place: str
 ) -> None:
-    router, other = top / "router", top / path.partition("/")[0] / STAGING / overlays.SERVER
+    router = top / "router"
+    before = served(top)
+    released(router, place, 7)
+    move(router, "staging")
+    listed_too(top, "router")
+    rollback(router, "staging", why="worse")
+    assert served(top) == before
     released(router, place, 8)
+    assert "support, third lists router in `adapters` of staging, it must be one" in gaps(router, "staging")
+
+
+def test_no_rollback_goes_on_if_none_of_the_listing_projects_runs_the_adapter(top: Path, place: str) -> None:
+    router = top / "router"
+    released(router, place, 7)
+    move(router, "staging")
+    listed_too(top, "router")
+    path = top / "support" / STAGING / "kustomization.yaml"
+    path.write_text(path.read_text().replace("router", "writer"))
+    keep(top, "support builds no router")
+    with pytest.raises(Refusal) as refused:
+        rollback(router, "staging", why="worse")
+    assert "support, third lists router" in "\n".join([str(refused.value), *refused.value.others])
+
+
+def test_an_adapter_is_not_promoted_to_a_server_that_lists_more_than_most(top: Path, place: str) -> None:
+    router = top / "router"
+    released(router, place, 7)
+    move(router, "staging")
+    knobs = {"namespace": "support-staging", "adapters": ["../router", "../writer", "../third"]}
+    (top / "support" / STAGING / "environment.yaml").write_text(dumped(knobs))
+    render.render(top / "support", "staging")
+    keep(top, "one more than most")
+    released(router, place, 8)
+    assert "serve.adapter.most: 3, and staging lists 3 beside its own" in gaps(router, "staging")
+    rollback(router, "staging", why="worse")
+
+
+def test_a_listed_folder_outside_of_the_repository_is_refused_by_name(top: Path, place: str) -> None:
+    support = top / "support"
+    knobs = {"namespace": "support-staging", "adapters": ["../router", "../../../../etc"]}
+    (support / STAGING / "environment.yaml").write_text(dumped(knobs))
+    with pytest.raises(ParamsRefused, match=r"adapters: \.\./\.\./\.\./\.\./etc: is outside of the repository"):
+        render.render(support, "staging")
+    keep(top, "outside")
+    (state,) = status(support).environments
+    assert [line for line in state.wrong if "../../../etc: is outside of the repository" in line]
+    released(support, place, 5)
+    assert "../../../etc: is outside of the repository" in gaps(support, "staging")
+    released(top / "router", place, 6)
+    assert move(top / "router", "staging").done == "moved"
+
+
+def overtake(top: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a commit that changes ``path`` come before the next move is committed."""
     keep(top, "what building left")
 
     def overtaken(*move: Any, commit: Callable[..., Any] = move_commit.commit) -> Any:
-        other.write_text(other.read_text() + "# moved\n")
+        (top / path).write_text((top / path).read_text() + "# moved\n")
         keep(top, "another move")
         return commit(*move)
 
     monkeypatch.setattr(move_commit, "commit", overtaken)
+
+
+@pytest.mark.parametrize(
+    ("path", "outrun"),
+    [
+        (Path("support") / STAGING / overlays.SERVER, True),
+        (Path("writer") / STAGING / overlays.SERVER, False),
+        (Path("writer") / STAGING / layout.POINTER, True),
+        (Path("writer") / STAGING / overlays.ADAPTER, True),
+    ],
+)
+def test_a_move_is_outrun_by_what_it_was_decided_on_and_by_nothing_else_of_another_adapter(
+    top: Path, place: str, monkeypatch: pytest.MonkeyPatch, path: Path, outrun: bool
+) -> None:
+    router = top / "router"
+    released(router, place, 8)
+    overtake(top, path, monkeypatch)
     expected: AbstractContextManager[Any] = pytest.raises(Outrun) if outrun else nullcontext()
     with expected:
         assert move(router, "staging").done == "moved"
+
+
+def test_a_move_of_a_server_that_another_project_lists_is_outrun_by_one_of_its_adapters(
+    top: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed_too(top, "support")
+    released(top / "support", place, 8)
+    overtake(top, Path("router") / STAGING / layout.POINTER, monkeypatch)
+    with pytest.raises(Outrun):
+        move(top / "support", "staging")
