@@ -41,7 +41,7 @@ class Origin(Record):
 
 
 class Review(Record):
-    """What a person signs before the rows are trained on.
+    """The review of a source, which a person signs before its rows are trained on.
 
     ``uri``, ``sha256``: the source, as params.yaml pins it. ``consent``: what allows training on these requests.
     ``compared``: the splits from which near-duplicates were kept out. ``labelled``: requests with a label, of

@@ -1,6 +1,6 @@
 """The pull request that `lockstep harvest --pr` opens: the review of the rows, and their pin in params.yaml.
 
-It has counts, and only those requests that several people sent. The rows themselves stay with the captures.
+It has counts, and of the requests only those that at least five users sent. The rows stay with the captures.
 """
 
 from collections.abc import Sequence

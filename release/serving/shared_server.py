@@ -71,7 +71,7 @@ class OnServer(Record):
 
 
 class ListedAdapter(NamedTuple):
-    """What a commit has of a project that an environment lists. ``release``: None if nothing runs or can be read.
+    """A project that an environment lists, as a commit has it. ``release``: None if nothing runs or can be read.
 
     ``problem``: why its files cannot be part of the server; empty if they can.
     """
@@ -186,9 +186,9 @@ class SharedServer(NamedTuple):
         if project.parts[:1] == ("..",):  # Git reads nothing there.
             return ListedAdapter(project, None, "is outside of the repository")
         file = self.file(project)
-        where = project / environment_file.path(self.environment)
+        file_path = project / environment_file.path(self.environment)
         if file is None or file.variant != "adapter":
-            return ListedAdapter(project, None, f"{where}: is not of the variant adapter")
+            return ListedAdapter(project, None, f"{file_path}: is not of the variant adapter")
         try:
             release = self.release(project)
         except (EvidenceRefused, ParamsRefused) as refused:

@@ -18,8 +18,9 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Erasure(Record):
-    """What was erased. ``lines``: of captures, labels and sources. ``versions``: releases whose training data had it.
+    """The result of an erasure. ``lines``: of captures, labels and sources that are gone.
 
+    ``versions``: releases whose training data had the request, and those whose training went on from them.
     ``outputs``: names of DVC's objects of these releases with the rows, which caches and remotes may still have.
     ``queued``: files in git that `lockstep watch --pr` queued, whose earlier versions still have its text.
     """
