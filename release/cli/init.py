@@ -415,9 +415,7 @@ def _show_next(
     """The next commands."""
     from release.verbs import init as verb
 
-    plan = folder.plan
-
-    commit = "git add -A && git commit"
+    plan, commit = folder.plan, "git add -A && git commit"
     # Each of these steps is shown if it applies.
     steps = [
         (

@@ -113,4 +113,4 @@ def _needed(suite: str, plan: "LabelPlan", drawn: int) -> str:
 
 
 def _line(name: str, cells: list[str]) -> str:
-    return f"  {name:<40}" + "".join(f"{cell:>10}" for cell in cells)
+    return f"  {name:<36}" + "".join(f"{cell:>10}" for cell in cells)
