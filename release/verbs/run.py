@@ -51,8 +51,8 @@ def run(
             f"{layout.NOISE}: is missing, and the stage gate reads it",
             f"run `git checkout HEAD -- {layout.NOISE}`",
         )
-    harvest_reviews.check_work_tree(root, params_file.load(root / layout.PARAMS))
     shared = remote and dvc.has_remote(root)
+    harvest_reviews.check_work_tree(root, params_file.load(root / layout.PARAMS))
     python("sources", ["-m", "stages.still_pinned"], "the look at local sources")
     _ask_git(root)
     wanted = [*(["--with-deps"] if targets else []), "--", *targets]

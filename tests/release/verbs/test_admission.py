@@ -542,7 +542,7 @@ def emptied(root: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], object], type[Refusal], str]] = {
     "an empty environment": (emptied, PromotionRefused, "staging runs nothing"),
     "a release in quarantine": (held_back, PromotionRefused, "which is in quarantine: answers in French"),
-    "no namespace": (no_namespace, EvidenceRefused, "namespace: Field required"),
+    "no namespace": (no_namespace, EvidenceRefused, "namespace: is missing: name one that is this environment's own"),
     "another namespace than it has": (another_namespace, EvidenceRefused, "run `lockstep render staging`"),
     "a signer who was removed": (another_signer, EvidenceRefused, "that is unknown here"),
     "fewer signers than must sign": (two_signatures, EvidenceRefused, "takes 2 signatures, and only ada may release"),
