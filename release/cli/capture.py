@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from release.cli.common import FILE, Number, refusing
+from release.cli.common import FILE, SINCE, UNTIL, Number, refusing
 from release.cli.tables import one_line
 
 
@@ -22,13 +22,8 @@ from release.cli.tables import one_line
     "--sample", type=Number(0, 1, min_open=True), default=1.0, show_default=True,
     help="Share of the requests that the other tool recorded.",
 )  # fmt: skip
-@click.option(
-    "--from",
-    "since",
-    metavar="TIME",
-    help="Only requests from this time on: 2026-03-14 or 2026-03-14T15:09+01:00.",
-)
-@click.option("--to", "until", metavar="TIME", help="Only requests before this time.")
+@SINCE
+@UNTIL
 @click.option(
     "--user-secret", type=FILE, metavar="FILE",
     help="The gateway's secret, by which stored rows get a key of their user. Default: they have none.",

@@ -59,6 +59,13 @@ OTLP = click.option(
     "--otlp", metavar="URL",
     help="An OpenTelemetry collector that gets the result as events, by OTLP over HTTP. Default: none.",
 )  # fmt: skip
+SINCE = click.option(
+    "--from",
+    "since",
+    metavar="TIME",
+    help="Only requests from this time on: 2026-03-14 or 2026-03-14T15:09+01:00.",
+)
+UNTIL = click.option("--to", "until", metavar="TIME", help="Only requests before this time.")
 CAPTURES = click.option(
     "--captures",
     metavar="FOLDER",

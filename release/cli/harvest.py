@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from release.cli.common import CAPTURES, JSON, KEY, exclusive, refusing, show
+from release.cli.common import CAPTURES, JSON, KEY, SINCE, UNTIL, exclusive, refusing, show
 from release.cli.tables import one_line
 
 if TYPE_CHECKING:
@@ -16,13 +16,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("environment", metavar="ENV")
-@click.option(
-    "--from",
-    "since",
-    metavar="TIME",
-    help="Only requests from this time on: 2026-03-14 or 2026-03-14T15:09+01:00.",
-)
-@click.option("--to", "until", metavar="TIME", help="Only requests before this time.")
+@SINCE
+@UNTIL
 @CAPTURES
 @click.option(
     "--license", "license_name", metavar="NAME",
