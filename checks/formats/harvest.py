@@ -44,9 +44,9 @@ class Review(Record):
     """The review of a source, which a person signs before its rows are trained on.
 
     ``uri``, ``sha256``: the source, as params.yaml pins it. ``consent``: what allows training on these requests.
-    ``compared``: the splits from which near-duplicates were kept out. ``labelled``: requests with a label, of
-    ``requests``. ``refused``: how many of them are not in the source, by reason. ``as_answered``: rows whose label is
-    what the model answered.
+    ``compared``: the splits whose rows, and rows nearly like them, were kept out. ``requests``: how many were captured;
+    ``labelled``: how many of these have a label; ``refused``: how many labelled ones did not become rows, by reason.
+    ``as_answered``: how many rows have the label that the model answered.
     """
 
     environment: CapturedName

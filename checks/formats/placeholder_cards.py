@@ -6,6 +6,7 @@ from pathlib import Path
 from checks.process.errors import EvidenceRefused
 
 MODEL, DATA = Path("docs/cards/model.md"), Path("docs/cards/data.md")
+# What a person has not written yet begins so. `build` and `card` refuse a card that still has such a line.
 _TODO = "TODO:"
 PLACEHOLDERS = {
     MODEL: f"""{_TODO} what this model does, in one or two sentences.

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @click.option(
     "--erase",
     metavar="REQUEST",
-    help="Erase a request, by its X-Request-Id or its digest in a review.",
+    help="Erase a request, of whichever environment, by its X-Request-Id or its digest in a review.",
 )
 @JSON
 @click.pass_obj

@@ -416,6 +416,18 @@ def _show_next(
     from release.verbs import init as verb
 
     plan, commit = folder.plan, "git add -A && git commit"
+    tools = (
+        (
+            ("./lockstep --version", "makes .venv"),
+            (f".venv/bin/python -m stages.tools.gguf {verb.CONVERTER}", "llama.cpp's converter"),
+            (
+                f".venv/bin/python -m stages.tools.llamacpp {verb.llamacpp_version(folder.root)}",
+                "llama.cpp's server, which answers the test rows too",
+            ),
+        )
+        if server == "llamacpp"
+        else ()
+    )
     # Each of these steps is shown if it applies.
     steps = [
         (
@@ -423,20 +435,7 @@ def _show_next(
             commit,
             "on main, and push it: main's model is what gates compare with",
         ),
-        *(
-            (server == "llamacpp", command, why)
-            for command, why in (
-                ("./lockstep --version", "makes .venv"),
-                (
-                    f".venv/bin/python -m stages.tools.gguf {verb.CONVERTER}",
-                    "llama.cpp's converter",
-                ),
-                (
-                    f".venv/bin/python -m stages.tools.llamacpp {verb.llamacpp_version(folder.root)}",
-                    "llama.cpp's server, which answers the test rows too",
-                ),
-            )
-        ),
+        *((True, command, why) for command, why in tools),
         (
             True,
             "./lockstep run",

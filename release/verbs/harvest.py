@@ -36,14 +36,14 @@ def harvest(
     Raises ParamsRefused for an unknown environment, or without a licence or consent; EvidenceRefused without a row, or
     if the splits are not here; RemoteRefused as ``proposals.propose``.
     """
-    parsed = (root / layout.PARAMS).read_text(encoding="utf-8")
+    text = (root / layout.PARAMS).read_text(encoding="utf-8")
     params = params_file.load(root / layout.PARAMS)
     releases.check_known(params, environment)
-    name, _ = harvest_pull.source_name(parsed, environment)
-    known = (params.data.sources or {}).get(name)
+    name, _ = harvest_pull.source_name(text, environment)
+    source = (params.data.sources or {}).get(name)
     path = formats.review_path(environment)
     before = files.read_json(root / path, Review) if (root / path).is_file() else None
-    license_name = license_name or (known.license if known else None)
+    license_name = license_name or (source.license if source else None)
     consent = consent or (before.consent if before else None)
     if license_name is None or consent is None:
         raise ParamsRefused(
@@ -79,7 +79,7 @@ def harvest(
     if pr:
         train = len(splits.train)
         return review, harvest_pull.propose(root, review, chosen.examples, train, now.date())
-    written = harvest_pull.files_of(review, parsed, harvest_reviews.in_work_tree(root)(path))
+    written = harvest_pull.files_of(review, text, harvest_reviews.in_work_tree(root)(path))
     for place, content in written.items():
         if content is None:
             (root / place).unlink(missing_ok=True)
