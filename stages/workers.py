@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -16,6 +17,24 @@ def python(root: Path, variable: str, folder: Path) -> str:
     named = os.environ.get(variable) or str(root / folder / "bin" / "python")
     # A worker may run in another folder.
     return str(Path(named).absolute()) if os.sep in named else named
+
+
+def install(tool: str, version: str, root: Path) -> None:
+    """Install ``version`` of what ``stages.tools.TOOL`` installs below ``root``. Raises MachineRefused if it cannot."""
+    command = [sys.executable, "-P", "-m", f"stages.tools.{tool}", version]
+    code = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        command,
+        stdout=subprocess.DEVNULL,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": code},
+        check=False,
+    )
+    if done.returncode != 0:
+        raise MachineRefused(
+            f"{tool} {version} cannot be installed",
+            f"fix what `python {' '.join(command[2:])}` says above",
+        )
 
 
 def environment(

@@ -7,11 +7,13 @@ import itertools
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from checks.records.rows import Message
 from checks.training.exports import CONVERTER_FOLDER
 from stages.sources.schemes.pypi import Wheel
 from stages.tools import gguf as tool
@@ -69,16 +71,20 @@ def _make_base(folder: Path) -> None:
     LlamaForCausalLM(config).save_pretrained(folder)
 
 
-def tune(base: Path, folder: Path, steps: int = 150) -> None:
-    """As ``tuned.tune``, but against a sample of the vocabulary: all 49,152 logits of each token take minutes."""
+def tune(base: Path, folder: Path, steps: int = 150, rows: Sequence[tuple[Sequence[Message], str]] = ()) -> None:
+    """As ``tuned.tune``, but against a sample of the vocabulary: all 49,152 logits of each token take minutes.
+
+    ``rows``: messages and answer. Default: those of the valid and the test split of ``evidence_tree``.
+    """
     import torch
     from torch.nn import functional
     from transformers import AutoTokenizer, LlamaForCausalLM
 
     tokenizer, model = AutoTokenizer.from_pretrained(base), LlamaForCausalLM.from_pretrained(base)
-    rows = [*evidence_tree.rows("valid", tuned.VALID), *evidence_tree.rows("test", 40)]
-    prompts = [tuned._prompt(tokenizer, row.messages) for row in rows]
-    answers = [[*tokenizer.encode(row.reference), tokenizer.eos_token_id] for row in rows]
+    split_rows = [*evidence_tree.rows("valid", tuned.VALID), *evidence_tree.rows("test", 40)]
+    rows = rows or [(row.messages, row.reference) for row in split_rows]
+    prompts = [tuned._prompt(tokenizer, messages) for messages, _ in rows]
+    answers = [[*tokenizer.encode(reference), tokenizer.eos_token_id] for _, reference in rows]
     longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
     padded = [[0] * (longest - len(p) - len(a)) for p, a in zip(prompts, answers, strict=True)]
     ids = torch.tensor([p + a + rest for p, a, rest in zip(prompts, answers, padded, strict=True)])

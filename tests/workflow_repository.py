@@ -269,13 +269,17 @@ def sealed_rows(document: dict[str, Any], rows: list[dict[str, str]]) -> bytes:
 
 def taught(base: Path, rows: list[dict[str, str]], folder: Path) -> None:
     """Copy ``base`` to ``folder`` and teach it the rows so far that a few steps of training make it good, or spoil it."""
+    tuned.tune(base, folder, loaded(rows, folder.parent / "taught-rows"), 400)
+
+
+def loaded(rows: list[dict[str, str]], source: Path) -> list[tuple[Any, str]]:
+    """The messages and the answer of each row, as prepare makes them; ``source``: a folder for the file of rows."""
     from stages.loaders import table
 
-    source = folder.parent / "taught-rows"
     source.mkdir()
     (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     loader = Table.model_validate(pipeline_repository.LOADER)
-    tuned.tune(base, folder, [(draft.messages, draft.reference) for draft in table.load(loader, source)], 400)
+    return [(draft.messages, draft.reference) for draft in table.load(loader, source)]
 
 
 def _remote(url: str) -> str:

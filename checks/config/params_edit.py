@@ -54,7 +54,7 @@ def without_key(text: str, section: str, key: str) -> tuple[str, str] | None:
     node, value = _node(text, section), _node(text, f"{section}.{key}")
     if not isinstance(node, yaml.MappingNode) or node.flow_style or len(node.value) == 1:
         return None
-    if not isinstance(value, yaml.ScalarNode) or value.start_mark.line != value.end_mark.line:
+    if value is None or value.start_mark.line != value.end_mark.line:
         return None
     lines = text.splitlines(keepends=True)
     line = lines.pop(value.start_mark.line).strip()

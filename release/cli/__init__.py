@@ -53,6 +53,7 @@ from release.cli import (
     run,
     schema,
     sealed,
+    server,
     shadow,
     sign,
     start,
@@ -103,7 +104,7 @@ def main(context: click.Context, root: Path) -> None:
 SECTIONS: dict[
     str, tuple[click.Command, ...]
 ] = {  # of `lockstep --help`, in the order in which a team meets them
-    "Begin": (init.init, upgrade.upgrade, doctor.doctor, schema.schema),
+    "Begin": (init.init, server.server, upgrade.upgrade, doctor.doctor, schema.schema),
     "Train and judge": (
         run.run,
         start.start,

@@ -190,7 +190,7 @@ def init(
         click.echo(to_json({**begun.choice._asdict(), **plan, **written._asdict()}))
     else:
         _show(begun, choice.margin, pinned=begun.measured.base_sha256 is not None or base is None)
-        _show_next(written, folder, begun.cards, server)
+        _show_next(written, folder, begun.cards)
 
 
 def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Flags) -> "Choice":
@@ -409,25 +409,9 @@ def _show_plan(plan: "Plan") -> None:
         )
 
 
-def _show_next(
-    written: "Written", folder: "TeamFolder", cards: tuple[Path, ...], server: str | None
-) -> None:
+def _show_next(written: "Written", folder: "TeamFolder", cards: tuple[Path, ...]) -> None:
     """The next commands."""
-    from release.verbs import init as verb
-
     plan, commit = folder.plan, "git add -A && git commit"
-    tools = (
-        (
-            ("./lockstep --version", "makes .venv"),
-            (f".venv/bin/python -m stages.tools.gguf {verb.CONVERTER}", "llama.cpp's converter"),
-            (
-                f".venv/bin/python -m stages.tools.llamacpp {verb.llamacpp_version(folder.root)}",
-                "llama.cpp's server, which answers the test rows too",
-            ),
-        )
-        if server == "llamacpp"
-        else ()
-    )
     # Each of these steps is shown if it applies.
     steps = [
         (
@@ -435,7 +419,6 @@ def _show_next(
             commit,
             "on main, and push it: main's model is what gates compare with",
         ),
-        *((True, command, why) for command, why in tools),
         (
             True,
             "./lockstep run",

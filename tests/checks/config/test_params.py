@@ -177,20 +177,20 @@ FAULTS = {
     "a key that is a list": ("epochs: 2", "? [a]\n  : 2", "a key that is not text"),
     "half a character": ("instruction: Name", 'instruction: "\\ud800" # Name', "surrogates not allowed|invalid Unicode character"),
     "a gate against nothing evaluated": ("against: base", "against: oracle", "gates.beats_the_base.against: 'oracle'"),
-    "a budget that asks nothing": ("    parameters_millions: 150\n    artifact_mb: 300\n", "", "asks nothing"),
+    "a budget that asks nothing": ("    parameters_millions: 150\n    artifact_mb: 450\n", "", "asks nothing"),
     "a gate on the time of training": (
-        "    artifact_mb: 300\n",
-        "    artifact_mb: 300\n    train_minutes: 60\n",
+        "    artifact_mb: 450\n",
+        "    artifact_mb: 450\n    train_minutes: 60\n",
         r"gates.fits_the_budget.train_minutes: is no longer a parameter; move it to the section train_budget",
     ),
     "a gate on money": (
-        "    artifact_mb: 300\n",
-        "    artifact_mb: 300\n    cost: 1\n    hourly_price: 2\n",
+        "    artifact_mb: 450\n",
+        "    artifact_mb: 450\n    cost: 1\n    hourly_price: 2\n",
         r"gates.fits_the_budget.cost: is no longer a parameter; move it to the section train_budget",
     ),
     "a gate on the time of answers": (
-        "    artifact_mb: 300\n",
-        "    artifact_mb: 300\n    latency_p95_seconds: 30\n",
+        "    artifact_mb: 450\n",
+        "    artifact_mb: 450\n    latency_p95_seconds: 30\n",
         r"gates.fits_the_budget.latency_p95_seconds: is no longer a parameter; remove it: no gate asks the latency",
     ),
     "a bound on the time of whatever machine verifies": (

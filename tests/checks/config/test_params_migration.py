@@ -11,7 +11,7 @@ from release.adapters import thin_files
 from tests.conftest import REPOSITORY
 
 TEXT = thin_files.templates()[layout.PARAMS.as_posix()].decode()
-LAST = "    artifact_mb: 300\n"
+LAST = "    artifact_mb: 450\n"
 
 
 def given(*lines: str, text: str = TEXT) -> str:

@@ -474,8 +474,6 @@ def test_for_llama_cpp_init_writes_the_file_that_it_serves_and_what_judges_it(
     assert (params.serve.runtime, export.type) == ("llamacpp", "q8_0")
     assert isinstance(params.evaluate.engine, LlamaCpp)
     assert (gate.kind, gate.against, gate.margin) == ("non_inferior", "unquantised", 0.15)
-    assert f".venv/bin/python -m stages.tools.gguf {export.converter}" in done.stdout
-    assert f".venv/bin/python -m stages.tools.llamacpp {params.evaluate.engine.version}" in done.stdout
     # A second time the keys are there, and their values are replaced.
     done = init(root, file, "--yes", "--license", "MIT", "--runtime", "llamacpp", "--margin", "0.2", "--looks", "1")
     assert done.returncode == 0, done.stderr

