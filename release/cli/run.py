@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Fetch existing outputs from the DVC remote, and push new ones to it.",
 )
+@click.option(
+    "--calibrate",
+    "calibrates",
+    is_flag=True,
+    help="If the noise of evaluations is not known yet, measure it as `lockstep calibrate` does, and judge again.",
+)
 @VERBOSE
 @click.option(
     "--launcher",
@@ -41,8 +47,8 @@ if TYPE_CHECKING:
 @click.pass_obj
 @refusing
 def run(
-    root: Path, targets: tuple[str, ...], force: bool, remote: bool, verbose: bool, launcher: Path | None,
-    job: str | None, artifact: Path | None,
+    root: Path, targets: tuple[str, ...], force: bool, remote: bool, calibrates: bool, verbose: bool,
+    launcher: Path | None, job: str | None, artifact: Path | None,
 ) -> None:  # fmt: skip
     """Run the pipeline, or the part up to STAGE.
 
@@ -58,13 +64,13 @@ def run(
     from checks.decision.held import refusal as verdict_refusal
     from release.adapters.folder_lock import alone
     from release.record import hand_over, refusals
+    from release.verbs import calibrate, launch
     from release.verbs import gate as verb
-    from release.verbs import launch
     from release.verbs import run as pipeline
 
-    if force and (launcher or job):
+    if (force or calibrates) and (launcher or job):
         raise click.UsageError(
-            "--force excludes --launcher and --hand-over: a cluster runs what changed"
+            "--force and --calibrate exclude --launcher and --hand-over: a cluster runs what changed"
         )
     if job:
         with alone(root, "lockstep run"):
@@ -79,6 +85,9 @@ def run(
                 launch.launch(root, launcher, targets, listener(root, "run", verbose))
             else:
                 pipeline.run(root, targets, force, remote, listener(root, "run", verbose))
+                if calibrates and pipeline.is_noise_unknown(root):
+                    calibrate.calibrate(root, listener(root, "calibrate", verbose))
+                    pipeline.run(root, targets, False, remote, listener(root, "run", verbose))
         if targets and "gate" not in targets:
             click.echo("next: ./lockstep run   (the rest, up to the verdict)")
             return

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from checks.config import params_file
-from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.evaluation_reports import EvaluationReport, NoiseReport
 from checks.process.errors import EvidenceRefused, RemoteRefused
 from checks.storage import files, layout
 from release.adapters import dvc
@@ -87,6 +87,19 @@ def _lacks_noise(root: Path) -> bool:
         pipeline.is_file()
         and noise in pipeline.read_text(encoding="utf-8")
         and not (root / noise).is_file()
+    )
+
+
+def is_noise_unknown(root: Path) -> bool:
+    """Whether reports/noise.json is not about the base, the scorers and the prompt format of the last evaluation."""
+    evaluation = evaluated(root)
+    try:
+        noise = files.read_json(root / layout.NOISE, NoiseReport)
+    except EvidenceRefused:
+        return evaluation is not None
+    return evaluation is not None and any(
+        getattr(noise, field) != getattr(evaluation, field)
+        for field in ("base", "scorers", "prompt_format")
     )
 
 
