@@ -207,9 +207,8 @@ class ServerComparison(Sparse):
     environment: str
     version: str  # of the release that it runs
     server: PinnedImage  # what runs there: the server of weights alone, else the image
-    process: str | None = (
-        None  # The package and version of a process that stood for it; None: the image itself ran.
-    )
+    # The package and version of a process that stood for it; None: the image itself ran.
+    process: str | None = None
     metric: str
     rows: Annotated[int, Field(ge=1)]
     differ: Count  # rows whose answers differ

@@ -66,9 +66,8 @@ SERVING_STATEMENT = REPORTS / "serving.intoto.json"
 ROLLOUT = REPORTS / "rollout"
 MONITORING = REPORTS / "monitoring"  # `lockstep monitor rules`: a folder for each environment
 WATCH = REPORTS / "watch"  # `lockstep watch`: ENV.json and ENV.svg
-HARVESTS = Path(
-    "labels/harvest"
-)  # `lockstep harvest`: ENV.json, its signature, and what was erased
+# `lockstep harvest`: ENV.json, its signature, and what was erased.
+HARVESTS = Path("labels/harvest")
 QUEUED = Path("labels/watch")  # requests that `lockstep watch --pr` queues: ENV-DATE.jsonl
 
 # The only folders that DVC may write (stages.tools.guarded_dvc): cached outputs, and in datasets what was imported.
