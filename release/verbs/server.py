@@ -76,7 +76,8 @@ def _file_and_judges(root: Path, document: dict[str, Any]) -> dict[str, JsonValu
             "kind": "gguf", "type": "q8_0", "converter": CONVERTER,
             "parity": {"max_logprob_diff": 1.0, "min_top1": 0.95},
         }],
-        "evaluate.engine": {"kind": LLAMACPP, "version": _version(root), "threads": 2},
+        # With more threads the busy ones wait for those that got no core: ten times slower where others work, too.
+        "evaluate.engine": {"kind": LLAMACPP, "version": _version(root), "threads": 1},
         _GATE: {
             "kind": "non_inferior", "metric": metric, "against": UNQUANTISED,
             "margin": next(margins, starting.MARGIN), "confidence": starting.CONFIDENCE,
