@@ -161,6 +161,21 @@ FAULTS = {
         "max_rows: 8, kv_cache_gb: 1, gpus: 1, compiled: false, batch_invariant: false}\n"),
         "evaluate: decoding: engine vllm cannot draw the same answers again; remove engine .transformers can., or decoding",
     ),
+    "an answer's schema that is no JSON": (
+        "  batch_tokens: 2048\n",
+        "  batch_tokens: 2048\n  json_schema: 'type: object'\n",
+        r"evaluate: json_schema: is no JSON object; write the schema as JSON text, such as '{\"type\": \"object\"}'",
+    ),
+    "an answer's schema that is none": (
+        "  batch_tokens: 2048\n",
+        "  batch_tokens: 2048\n  json_schema: '{\"type\": 3}'\n",
+        r"evaluate: json_schema: \$\.type: 3 is not valid",
+    ),
+    "an answer's schema that the server does not promise": (
+        "  batch_tokens: 2048\n",
+        "  batch_tokens: 2048\n  json_schema: '{}'\n",
+        "evaluate.json_schema: the server is asked for it, and serve.json_schema is null; write it there",
+    ),
     "a temperature of nothing": (
         "  batch_tokens: 2048\n",
         "  batch_tokens: 2048\n  decoding: {temperature: 0, top_p: 1, draws: 2, seed: 1}\n",
