@@ -266,6 +266,36 @@ def test_an_adapter_that_no_server_could_add_is_refused(beside: dict[str, Any], 
     assert any(words in line for line in (str(caught.value), *caught.value.others)), caught.value
 
 
+BY_VLLM = {
+    "kind": "vllm", "version": "0.32.0", "max_rows": 8, "kv_cache_gb": 1, "gpus": 1, "compiled": False,
+    "batch_invariant": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "words"),
+    [
+        ("evaluate", {"engine": BY_VLLM}, "evaluate.json_schema: only transformers answers by one; remove it, or evaluate.engine"),
+        ("base", {"thinking": {"mode": "mixed"}}, "evaluate.json_schema: a thought is no JSON; remove it, or set base.thinking"),
+        ("serve", {"json_schema": {"type": "array"}}, "evaluate.json_schema: is not serve.json_schema, so gates would judge"),
+        ("base", {"thinking": {"mode": "never"}}, None),
+    ],
+)  # fmt: skip
+def test_answers_under_a_schema_are_those_that_clients_get(
+    section: str, change: dict[str, Any], words: str | None
+) -> None:
+    document = read_yaml(TEXT)
+    document["evaluate"]["json_schema"] = '{"type": "object"}'
+    document["serve"] |= {"runtime": "vllm", "json_schema": {"type": "object"}}
+    document[section] |= change
+    if words is None:
+        assert params_file.parse(json.dumps(document)).evaluate.json_schema
+        return
+    with pytest.raises(ParamsRefused) as caught:
+        params_file.parse(json.dumps(document))
+    assert any(words in line for line in (str(caught.value), *caught.value.others)), caught.value
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_refused_on_one_line(fault: str) -> None:
     before, after, message = FAULTS[fault]

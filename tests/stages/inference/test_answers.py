@@ -159,7 +159,9 @@ def test_what_misses_is_answered_by_the_model_and_kept_beside(
     assert len(loads) == 2
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "tokenizers", "jinja2", "compressed-tensors", "llguidance"])
+@pytest.mark.parametrize(
+    "package", ["torch", "transformers", "tokenizers", "jinja2", "compressed-tensors", "llguidance"]
+)
 def test_another_version_of_a_package_misses(
     asked_before: Path, tiny_base: Path, settings: Evaluate, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
