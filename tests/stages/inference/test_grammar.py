@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import torch
 
@@ -16,7 +16,8 @@ from checks.records.rows import Message, Row
 from checks.scorers.json_schema import JsonSchema
 from stages.inference import answers, generate, grammar
 from tests import tuned
-from tests.conftest import as_params, once, scaled_down
+from tests.conftest import as_params, scaled_down
+from tests.once import once
 
 pytest.importorskip("llguidance", reason="pip install -c constraints.txt -e '.[grammar]'")
 pytestmark = pytest.mark.slow
