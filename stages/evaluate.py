@@ -144,7 +144,7 @@ def evaluate(params: Params, root: Path) -> str:
         confidence=settings.confidence, references=uses, models=models, unquantised=full,
         summary=(*summary, *(draws.sentence(name, part, times) for name, part in spread.items())),
         engine=settings.engine, gguf=file, decoding=settings.decoding, spread=spread,
-        thinking=marked,
+        thinking=marked, json_schema=settings.json_schema,
     )  # fmt: skip
     speeds = {
         name: speed

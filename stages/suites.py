@@ -72,7 +72,8 @@ def suites(params: Params, root: Path) -> str:
             rated = answered.rated_suite(suite)
             about = _about(params.suites, rated, made, models.digests) if rated else test
             started = time.perf_counter()
-            questions = SuiteQuestions(models, params.evaluate, name)
+            asked = params.evaluate.model_copy(update={"json_schema": suite.answer_schema})
+            questions = SuiteQuestions(models, asked, name)
             with _files(name, suite, root) as paths:
                 material = Material(
                     name=name,

@@ -1,6 +1,7 @@
 """params.yaml as strict, frozen models; ``checks.config.params_file`` reads the file into them."""
 
 import functools
+import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -222,6 +223,7 @@ class Params(Section):
         """Yield each contradiction, as "problem|remedy"."""
         yield from self._contradicting_numbers()
         yield from self._contradicting_adapter()
+        yield from self._contradicting_schemas()
         yield from filter(None, self._impossible())
         yield from self._contradicting_environments()
 
@@ -325,6 +327,35 @@ class Params(Section):
                     lora.r > room.max_rank,
                     f"serve.adapter.max_rank: {room.max_rank} is below train.lora.r|raise it to {lora.r} or more",
                 ),
+            )
+
+    def _contradicting_schemas(self) -> Iterator[str]:
+        """Yield why answers cannot be made to fit a JSON Schema, or would not be those that clients get."""
+        schema, promised = self.evaluate.json_schema, self.serve.json_schema
+        thinks = self.base.thinking is not None and self.base.thinking.mode != "never"
+        served = {"evaluate": True} if schema is not None else {}
+        for name, suite in self.suites.items():
+            if suite.answer_schema is not None:
+                served[f"suites.{name}"] = suite.served_tokens is not None
+        for place, is_served in served.items():
+            yield from problems(
+                (
+                    self.evaluate.engine,
+                    f"{place}.json_schema: only transformers answers by one|remove it, or evaluate.engine",
+                ),
+                (
+                    thinks,
+                    f"{place}.json_schema: a thought is no JSON|remove it, or set base.thinking.mode to never",
+                ),
+                (
+                    is_served and promised is None,
+                    f"{place}.json_schema: the server is asked for it, and serve.json_schema is null|write it there",
+                ),
+            )
+        if schema is not None and promised is not None and json.loads(schema) != promised:
+            yield (
+                "evaluate.json_schema: is not serve.json_schema, so gates would judge other answers than clients get|"
+                "write the same schema in both"
             )
 
     def _impossible(self) -> Iterator[str | None]:

@@ -11,6 +11,7 @@ from checks.evaluation.baselines import Baseline
 from checks.evaluation.encoder import Vectors
 from checks.formats.decoding import Decoding
 from checks.formats.engines import Engine, Vllm
+from checks.formats.json_schema import text_problem
 from checks.formats.thinking import Thinking
 from checks.kinds.chat_template import TEMPLATES
 from checks.kinds.loader import LOADERS, Loader
@@ -464,6 +465,13 @@ class Evaluate(Section):
             description="how answers to the test rows are sampled; null: the most likely token each time"
         ),
     ] = None
+    json_schema: Annotated[
+        str | None,
+        Field(
+            description="a JSON Schema, as JSON text, that answers are made to fit: docs/how-to/serving.md; "
+            "needs the extra grammar"
+        ),
+    ] = None
     confidence: Annotated[
         Fraction,
         Field(description="confidence level of the intervals in the report"),
@@ -481,6 +489,7 @@ class Evaluate(Section):
         kinds = [scorer.kind for scorer in self.scorers]
         kind = self.engine.kind if self.engine else ""
         most = self.engine.max_rows if isinstance(self.engine, Vllm) else 0
+        unusable = text_problem(self.json_schema)
         return problems(
             (
                 len(set(kinds)) < len(kinds),
@@ -493,6 +502,7 @@ class Evaluate(Section):
                     "remove engine (transformers can), or decoding"
                 ),
             ),
+            (unusable, f"json_schema: {unusable}"),
             (
                 self.engine and self.stable_batches,
                 (

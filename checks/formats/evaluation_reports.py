@@ -130,7 +130,7 @@ class EvaluationReport(Report, Sparse):
     """The candidate (the merged directory) beside references and baselines, on one test split."""
 
     sparse: ClassVar[frozenset[str]] = frozenset(
-        {"unquantised", "engine", "gguf", "decoding", "spread", "thinking"}
+        {"unquantised", "engine", "gguf", "decoding", "spread", "thinking", "json_schema"}
     )
 
     merged: Digest
@@ -138,7 +138,7 @@ class EvaluationReport(Report, Sparse):
     test: Digest
     rows: Count
     scorers: Digest  # The digest of evaluate.scorers as canonical JSON.
-    # Covers the candidate's chat template, the generation settings, the engine and the decoding.
+    # Covers the candidate's chat template, the generation settings, the engine, the decoding and the JSON Schema.
     prompt_format: Digest
     base_prompt: Digest  # The digest of the messages that the base was asked.
     confidence: float
@@ -158,6 +158,8 @@ class EvaluationReport(Report, Sparse):
     spread: dict[str, Spread] = Field(default_factory=dict)
     # The marks and the mode that divided thoughts from answers and references; None: the model does not think.
     thinking: Thinking | None = None
+    # What all models but baselines had to answer; None: they answered freely.
+    json_schema: str | None = None
 
     @property
     def draws(self) -> int:

@@ -1,4 +1,8 @@
-"""JSON Schemas (draft 2020-12) that answers must fit: ``serve.json_schema`` and the scorer json-schema."""
+"""JSON Schemas (draft 2020-12) that answers must fit: ``serve.json_schema`` and the scorer json-schema.
+
+A schema under which models answer is a text, because they write keys in the order in which it names them: no digest
+and no comparison of parameters sees the order of a mapping.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -7,6 +11,7 @@ from pydantic import JsonValue
 
 from checks.process import distribution
 from checks.process.text import escape
+from checks.records import json_values
 
 
 class Validator(Protocol):
@@ -33,6 +38,19 @@ def problem(schema: Mapping[str, JsonValue]) -> str | None:
         return None
     bar = "\\x7c"  # a bar would end the problem
     return f"{why.replace('|', bar)}|write a JSON Schema of draft 2020-12"
+
+
+def text_problem(text: str | None) -> str | None:
+    """Return why this text cannot be used as a JSON Schema, as ``problem`` does; None: it can, or there is none."""
+    if text is None:
+        return None
+    try:
+        schema = json_values.read(text)
+    except ValueError:
+        schema = None
+    if not isinstance(schema, dict):
+        return """is no JSON object|write the schema as JSON text, such as '{"type": "object"}'"""
+    return problem(schema)
 
 
 def validator(schema: Mapping[str, JsonValue]) -> Validator:

@@ -196,6 +196,11 @@ class SuiteKind(Section, abc.ABC):
         """Most tokens of an answer, where `lockstep verify` asks the server, too; None: it does not."""
         return None
 
+    @property
+    def answer_schema(self) -> str | None:
+        """Return the JSON Schema, as text, that models' answers are made to fit; None: they answer freely."""
+        return None
+
     def chance_of(self, metric: str, references: Sequence[str]) -> float | None:
         """Return the mean, as a share, of a model that knows nothing; None: it is not known.
 

@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, JsonValue, RootModel, TypeAdapter, ValidationError
 
 from checks.evaluation import scoring
+from checks.formats.json_schema import text_problem
 from checks.formats.suite_report import (
     Reading,
     Role,
@@ -74,6 +75,14 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
         tuple[Scorer, ...], Field(strict=False, min_length=1, description="how answers are scored")
     ]
     max_new_tokens: Annotated[Positive, Field(description="most tokens of an answer")]
+    # A suite without it has the digest that it had before there was this key.
+    json_schema: Annotated[
+        str | None,
+        Field(
+            exclude_if=lambda schema: schema is None,
+            description="as evaluate.json_schema, of these answers; null: none, also with evaluate.json_schema",
+        ),
+    ] = None
     chance: Annotated[
         Share | None,
         Field(
@@ -89,11 +98,18 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
         yield from super().contradictions()
         if len(set(self.scored_by)) < len(self.scorers):
             yield f"scorers: {', '.join(self.scored_by)} has one twice|name each scorer once"
+        if unusable := text_problem(self.json_schema):
+            yield f"json_schema: {unusable}"
 
     @property
     def scored_by(self) -> Sequence[str]:
         """Return the kinds of ``scorers``."""
         return tuple(scorer.kind for scorer in self.scorers)
+
+    @property
+    def answer_schema(self) -> str | None:
+        """As declared."""
+        return self.json_schema
 
     @property
     def served_tokens(self) -> int | None:

@@ -207,12 +207,13 @@ class Speech:
 def chat(
     client: Client, speech: Speech, model: str, messages: Sequence[Message], limit: int, ends: Sequence[int] = (),
     tools: Sequence[dict[str, JsonValue]] = (), reasoning: Reasoning | None = None,
+    schema: Mapping[str, JsonValue] | None = None,
 ) -> Answer:  # fmt: skip
     """Request the greedy answer of at most ``limit`` tokens, without the tokens ``ends``. Raises NoAnswer.
 
-    ``reasoning``: the marks of thoughts, if the server takes them out of answers.
+    ``reasoning``: the marks of thoughts, if the server takes them out of answers. ``schema``: what it must fit.
     """
-    body = request(model, messages, limit)
+    body = request(model, messages, limit) | response_format(schema)
     body |= speech.for_text(tools, reasoning) | speech.without(ends, limit)
     reply = client.post(CHAT, body | (speech.logprobs or {})).good()
     answer = _read(_Chat, reply.body)
@@ -314,6 +315,14 @@ def _joined(thought: str, content: str, reasoning: Reasoning | None) -> str:
 def request(model: str, messages: Sequence[Message], limit: int) -> dict[str, Any]:
     """A request for a greedy answer. TGI samples unless the temperature is present and zero."""
     return {"model": model, "messages": _plain(messages), "max_tokens": limit, "temperature": 0}
+
+
+def response_format(schema: Mapping[str, JsonValue] | None) -> dict[str, Any]:
+    """Return the field of a request for JSON that fits ``schema``; none without a schema."""
+    if schema is None:
+        return {}
+    named = {"name": "answer", "schema": schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": named}}
 
 
 def tokenize(

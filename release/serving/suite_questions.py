@@ -13,7 +13,7 @@ from checks.storage import layout
 
 class Served(NamedTuple):
     """``answers``: the merged model's, offline. ``score``: of an answer and a reference, by ``metric``. ``limit``: most
-    tokens of an answer.
+    tokens of an answer. ``json_schema``: what the answers were made to fit, offline.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Served(NamedTuple):
     answers: Sequence[SuiteAnswer]
     score: Callable[[str, str], float]
     limit: int
+    json_schema: str | None = None
 
 
 def served(suites: Mapping[str, SuiteKind], evidence: Evidence, model: str) -> tuple[Served, ...]:
@@ -35,5 +36,6 @@ def served(suites: Mapping[str, SuiteKind], evidence: Evidence, model: str) -> t
                 f"{layout.suite_answers(name)}: has no answers of {model}", "run `./lockstep run`"
             )
         metric = next(iter(suite.scales))
-        suites_served.append(Served(name, metric, answers, partial(suite.score, metric), limit))
+        score = partial(suite.score, metric)
+        suites_served.append(Served(name, metric, answers, score, limit, suite.answer_schema))
     return tuple(suites_served)

@@ -145,6 +145,7 @@ def _context(
         limit=params.evaluate.max_new_tokens,
         sampled=params.evaluate.decoding is not None,
         thinking=params.base.thinking,
+        json_schema=params.evaluate.json_schema,
         suites=record.suites,
         gpus=chosen_server.gpus(server, options),
         sustained=any(rule.budget is not None for rule in params.promote.environments.values()),

@@ -37,13 +37,13 @@ from stages.inference.kept_batches import KeptBatches
 
 _STAGES = Path(__file__).parents[1]
 _TEST = layout.SPLITS / "test.jsonl"
-# The last package comes with an extra.
-_PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors")
+# The last two packages come with extras.
+_PACKAGES = ("torch", "transformers", "tokenizers", "jinja2", "compressed-tensors", "llguidance")
 CODE = (
     "cpu_arithmetic.py", "inference/answers.py", "inference/batches.py", "inference/generate.py",
-    "inference/kept_batches.py", "inference/llamacpp.py", "inference/llamacpp_worker.py", "inference/prompts.py",
-    "inference/sampling.py", "inference/shipped_adapter.py", "inference/unpacking.py", "inference/vllm.py",
-    "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py", "workers.py",
+    "inference/grammar.py", "inference/kept_batches.py", "inference/llamacpp.py", "inference/llamacpp_worker.py",
+    "inference/prompts.py", "inference/sampling.py", "inference/shipped_adapter.py", "inference/unpacking.py",
+    "inference/vllm.py", "inference/vllm_process.py", "inference/vllm_worker.py", "threads.py", "workers.py",
 )  # fmt: skip
 
 NotNegative = Annotated[float, Field(ge=0)]
@@ -86,6 +86,7 @@ class Key(Record):
     precision: str
     engine: Engine | None
     decoding: Decoding | None
+    json_schema: str | None
     device: str
     threads: Count
     versions: dict[str, str]
@@ -219,17 +220,19 @@ def answer(
     The speed counts the time that ``kept`` batches took then.
     """
     from stages.inference import generate
+    from stages.inference.grammar import Grammar
 
     positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     room = None if positions is None else positions - settings.max_new_tokens
     asked = prompts.tokens(tokenizer, conversations, rows, room, rows_name)
     started = time.perf_counter()
     ends, decoding = generate.end_tokens(model, tokenizer), settings.decoding
-    times = draws(decoding)
+    times, schema = draws(decoding), settings.json_schema
     generated = generate.generate(
         model, asked * times, ends, settings.max_new_tokens, settings.batch_tokens, label,
         stable=settings.stable_batches, kept=kept, decoding=decoding,
         streams=[decoding.stream(row.id, draw) for draw in range(times) for row in rows] if decoding else (),
+        grammar=None if schema is None else Grammar(tokenizer, schema, ends),
     )  # fmt: skip
     seconds = time.perf_counter() - started
     if kept is not None and kept.rows:
@@ -270,6 +273,7 @@ def key_of(
         precision=settings.precision,
         engine=settings.engine,
         decoding=settings.decoding,
+        json_schema=settings.json_schema,
         device=computes(root, settings.engine),
         threads=torch.get_num_threads(),
         versions=versions,
@@ -302,8 +306,8 @@ def asked(rows: Sequence[Row], conversations: Sequence[Sequence[Message]]) -> st
 def prompt_format(folder: Path, settings: Evaluate) -> str:
     """Return the digest of how a model is asked: chat template, length of answers, precision and so on.
 
-    So answers, noise and sweeps of one engine, of one decoding, or of stable batches, are not compared with those of
-    another. What params.yaml does not name adds nothing.
+    So answers, noise and sweeps of one engine, decoding or JSON Schema, or of stable batches, are not compared
+    with those of another. What params.yaml does not name adds nothing.
     """
     from transformers import AutoTokenizer
 
@@ -311,6 +315,7 @@ def prompt_format(folder: Path, settings: Evaluate) -> str:
     engine = {"engine": settings.engine.model_dump(mode="json")} if settings.engine else {}
     stable = {"stable_batches": True} if settings.stable_batches else {}
     decoding = {"decoding": settings.decoding.model_dump(mode="json")} if settings.decoding else {}
+    schema = {"json_schema": settings.json_schema} if settings.json_schema is not None else {}
     marked = thinking.of_model(folder)
     thoughts = {"thinking": marked.model_dump(mode="json")} if marked else {}
     return digest.of_json(
@@ -322,6 +327,7 @@ def prompt_format(folder: Path, settings: Evaluate) -> str:
         | engine
         | stable
         | decoding
+        | schema
         | thoughts
     )
 

@@ -33,6 +33,7 @@ from checks.process.errors import EvaluationRefused
 from stages import cpu_arithmetic
 from stages.inference import sampling, shipped_adapter
 from stages.inference.batches import Answer, Asked, Kept, Prompt, cut
+from stages.inference.grammar import Grammar, constrained
 from stages.inference.prompts import end_tokens as end_tokens_of
 from stages.inference.unpacking import unpacked
 from stages.threads import one_thread
@@ -105,14 +106,16 @@ def generate(
     kept: Kept | None = None,
     decoding: Decoding | None = None,
     streams: Sequence[str] = (),
+    grammar: Grammar | None = None,
 ) -> list[Answer]:
     """Answer every prompt, with a progress bar called ``label``.
 
     ``prompts``: token ids, none empty. ``ends``: ids that end an answer. ``batch_tokens``: prompt tokens that are read
     at a time, padding included, by all batches together; what all prompts share is read once. ``stable``: see
     ``batches``. ``kept``: answers of before, which gets those of each batch as soon as it ends. ``decoding``: how
-    answers are sampled, each with its own random numbers of ``streams``; None: greedily. Returns one answer per
-    prompt, in order. Raises EvaluationRefused when a logit is not finite.
+    answers are sampled, each with its own random numbers of ``streams``; None: greedily. ``grammar``: the
+    JSON that answers must be; None: they are free. Returns one answer per prompt, in order. Raises EvaluationRefused
+    when a logit is not finite, or the grammar is too complex.
     """
     if any(not prompt for prompt in prompts):
         raise ValueError("a prompt has no tokens")
@@ -148,8 +151,10 @@ def generate(
 
         def answer(batch: Sequence[Asked]) -> dict[Asked, Answer]:
             tokens_by_place = dict(
-                _answer(model, batch, begin, prefix, ends, max_new_tokens, decoding, stop, bar)
-            )
+                _answer(
+                    model, batch, begin, prefix, ends, max_new_tokens, decoding, grammar, stop, bar
+                )
+            )  # fmt: skip
             # Fewer tokens mean that another batch failed.
             if kept is not None and len(tokens_by_place) == len(batch):
                 kept.keep(prefix, batch, [tokens_by_place[prompt] for prompt in batch])
@@ -196,7 +201,7 @@ def _read(model: Any, prefix: Prompt) -> Any:
 @torch.inference_mode()  # Each thread has this mode for itself.
 def _answer(
     model: Any, prompts: Sequence[Asked], begin: Any, prefix: int, ends: frozenset[int], new: int,
-    decoding: Decoding | None, stop: threading.Event, bar: Any,
+    decoding: Decoding | None, grammar: Grammar | None, stop: threading.Event, bar: Any,
 ) -> list[tuple[Asked, Answer]]:  # fmt: skip
     """Answers to the prompts of one batch, whose first ``prefix`` tokens are in the cache ``begin``."""
     started, device = time.perf_counter(), model.device
@@ -210,6 +215,7 @@ def _answer(
     if prefix:
         cache.batch_repeat_interleave(len(prompts))
     rows, written = list(range(len(prompts))), [list[int]() for _ in prompts]
+    states = [grammar.begin() for _ in prompts] if grammar else []
     answers = list[tuple[Asked, Answer]]()
     while rows and not stop.is_set():
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
@@ -222,6 +228,9 @@ def _answer(
             raise EvaluationRefused(
                 "a logit is not finite", "train with a lower train.learning_rate"
             )
+        if states:
+            logits = constrained(logits, [states[row] for row in rows])
+            chosen = logits.max(dim=-1).indices
         if decoding is not None:
             asked = [prompts[row].stream for row in rows]
             chosen = sampling.choose(logits, decoding, asked, len(written[rows[0]]))
@@ -229,6 +238,8 @@ def _answer(
         for place, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
             if token not in ends:
                 written[row].append(token)
+                if states:
+                    states[row].consume_token(token)
             if token in ends or len(written[row]) == new:
                 answers.append(
                     (prompts[row], Answer(tuple(written[row]), time.perf_counter() - started))

@@ -106,6 +106,8 @@ def _lines(report: EvaluationReport, candidate: Sequence[Prediction]) -> Iterato
     by = f" Answered by {report.engine.named}." if report.engine else ""
     if report.decoding:
         by += f" Answers are sampled: {report.decoding.named}, {report.decoding.draws} of each row."
+    if report.json_schema is not None:
+        by += " Answers are made to fit a JSON Schema, where the token limit does not cut them."
     yield f"{report.rows} test rows, {report.confidence:.0%} intervals.{by}\n"
     yield f"| model | {' | '.join(scorers)} |"
     yield f"| --- |{' ---: |' * len(scorers)}"

@@ -151,6 +151,31 @@ def test_the_same_draws_come_again_and_are_another_evaluation_than_greedy_answer
     )
 
 
+def test_answers_under_a_schema_are_another_evaluation_and_the_page_says_so(
+    tmp_path: Path, tiny_base: Path, done: tuple[Path, Params, str]
+) -> None:
+    pytest.importorskip("llguidance", reason="pip install -c constraints.txt -e '.[grammar]'")
+    document = scaled_down()
+    document["evaluate"] |= {
+        "scorers": [{"kind": "exact-match"}, {"kind": "json-valid"}],
+        "json_schema": '{"type": "boolean"}',
+    }
+    document["serve"] |= {"runtime": "vllm", "json_schema": {"type": "boolean"}}
+    params = as_params(document)
+    lay_out(tmp_path, tiny_base, split(1000, 60), split(0, 36))
+    stage.evaluate(params, tmp_path)
+    report = read((tmp_path, params, ""))
+    assert {name: model.metrics["json-valid"].value for name, model in report.models.items()} == {
+        "candidate": 1.0, "base": 1.0, "majority": 0.0, "naive-bayes": 0.0,
+    }  # fmt: skip
+    assert report.json_schema == '{"type": "boolean"}'
+    assert report.prompt_format != read(done).prompt_format
+    sentence = "Answers are made to fit a JSON Schema"
+    assert sentence in (tmp_path / layout.SUMMARY).read_text()
+    assert sentence not in (done[0] / layout.SUMMARY).read_text()
+    assert "json_schema" not in json.loads((done[0] / layout.EVALUATION).read_text())
+
+
 @pytest.mark.parametrize("change", [{"further": ("vm",)}, {"further": ()}])
 def test_an_answer_with_another_number_of_draws_is_no_evidence(
     drawn: tuple[Path, Params, str], tmp_path: Path, change: dict[str, Any]

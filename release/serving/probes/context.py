@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, TypeVar
@@ -50,8 +50,8 @@ class ProbeContext:
     ``model``: the model's name in requests; ``limit``: most new tokens of an answer to a row; ``suites``: what is asked
     beside the rows. ``gpus``: those that serve, as ``checks.machine.meters`` takes them; None: it is not known which
     machine serves. ``sampled``: whether ``offline`` was sampled; a server is asked greedily. ``thinking``: how the
-    model thinks, so only answers are scored. ``sustained``: whether to measure the throughput for ``LONG_ENOUGH`` even
-    without energy counters.
+    model thinks, so only answers are scored. ``json_schema``: what the answers to rows were made to fit, offline.
+    ``sustained``: whether to measure the throughput for ``LONG_ENOUGH`` even without energy counters.
 
     The latency check sets ``load``, ``throughput`` and ``streamed`` (streamed answers by probe id); the parity check
     sets ``unended`` (answers without an end, by probe id); the score check sets ``served`` (the answers to all rows).
@@ -72,6 +72,7 @@ class ProbeContext:
     sustained: bool = False
     sampled: bool = False
     thinking: Thinking | None = None
+    json_schema: str | None = None
     load: tuple[Load, ...] = ()
     throughput: Throughput | None = None
     streamed: dict[str, str] = field(default_factory=dict)
@@ -115,11 +116,17 @@ class ProbeContext:
         """The server's answer to one of ``long_probes``. Raises NoAnswer."""
         return self.chat(probe, len(probe.tokens), self.probes.ends)
 
-    def chat(self, asked: Chat, limit: int, ends: Sequence[int] = ()) -> Answer:
+    def chat(
+        self,
+        asked: Chat,
+        limit: int,
+        ends: Sequence[int] = (),
+        schema: Mapping[str, JsonValue] | None = None,
+    ) -> Answer:
         """One complete answer. Raises NoAnswer."""
         return dialects.chat(
             self.client, self.speech, self.model, asked.messages, limit, ends, asked.tools,
-            self.serve.reasoning,
+            self.serve.reasoning, schema,
         )  # fmt: skip
 
     def tidy(self, text: str) -> str:

@@ -181,13 +181,10 @@ def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[lis
     validator = json_schema.validator(schema)
     probes = context.probes.probes[:_JSON]
     limit = context.serve.max_total_tokens - context.serve.max_input_tokens
-    form = {
-        "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": schema, "strict": True},
-    }
 
     def ask(probe: Probe) -> list[str]:
-        body = dialects.request(context.model, probe.messages, limit) | {"response_format": form}
+        body = dialects.request(context.model, probe.messages, limit)
+        body |= dialects.response_format(schema)
         return [
             f"probe {probe.id}{how}: {complaint}"
             for streamed, how in _WAYS.items()

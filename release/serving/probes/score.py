@@ -1,5 +1,6 @@
 """score: sends the test rows, and the questions of served suites, to the server and scores the answers as offline."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -53,14 +54,23 @@ def score(context: ProbeContext) -> ServingCheck:
     def of_rows(answer: str, reference: str) -> float:
         return scoring.score(context.scorer, answer, answer_in(reference, context.thinking))
 
-    compared = [_compare(context, rows, context.scorer.kind, of_rows, context.limit, "test rows")]
+    kind, schema = context.scorer.kind, context.json_schema
+    compared = [_compare(context, rows, kind, of_rows, context.limit, schema, "test rows")]
     for suite in context.suites:
         asked = [
             _Question(answer.sample, answer.messages, answer.reference, answer.answer)
             for answer in suite.answers
         ]
         compared.append(
-            _compare(context, asked, suite.metric, suite.score, suite.limit, f"suite {suite.name}")
+            _compare(
+                context,
+                asked,
+                suite.metric,
+                suite.score,
+                suite.limit,
+                suite.json_schema,
+                f"suite {suite.name}",
+            )
         )
     summary = "; ".join(comparison.said for comparison in compared)
     if any(comparison.apart is None for comparison in compared):
@@ -80,12 +90,14 @@ def _compare(
     metric: str,
     scored: Callable[[str, str], float],
     limit: int,
+    json_schema: str | None,
     what: str,
 ) -> _Compared:
-    """Ask the questions and compare the means."""
+    """Ask the questions, for JSON that fits ``json_schema`` if there is one, and compare the means."""
+    schema = None if json_schema is None else json.loads(json_schema)
 
     def ask(question: _Question) -> Answer:
-        return context.chat(question, limit)
+        return context.chat(question, limit, schema=schema)
 
     count = len(questions)
     at_once = min(context.runtime.concurrency, context.serve.max_concurrent_requests)

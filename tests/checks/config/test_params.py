@@ -161,6 +161,21 @@ FAULTS = {
         "max_rows: 8, kv_cache_gb: 1, gpus: 1, compiled: false, batch_invariant: false}\n"),
         "evaluate: decoding: engine vllm cannot draw the same answers again; remove engine .transformers can., or decoding",
     ),
+    "an answer's schema that is no JSON": (
+        "  batch_tokens: 2048\n",
+        "  batch_tokens: 2048\n  json_schema: 'type: object'\n",
+        r"evaluate: json_schema: is no JSON object; write the schema as JSON text, such as '{\"type\": \"object\"}'",
+    ),
+    "an answer's schema that is none": (
+        "  batch_tokens: 2048\n",
+        "  batch_tokens: 2048\n  json_schema: '{\"type\": 3}'\n",
+        r"evaluate: json_schema: \$\.type: 3 is not valid",
+    ),
+    "an answer's schema that the server does not promise": (
+        "  batch_tokens: 2048\n",
+        "  batch_tokens: 2048\n  json_schema: '{}'\n",
+        "evaluate.json_schema: the server is asked for it, and serve.json_schema is null; write it there",
+    ),
     "a temperature of nothing": (
         "  batch_tokens: 2048\n",
         "  batch_tokens: 2048\n  decoding: {temperature: 0, top_p: 1, draws: 2, seed: 1}\n",
@@ -246,6 +261,36 @@ def test_an_adapter_that_no_server_could_add_is_refused(beside: dict[str, Any], 
             document[section][key] = old | value if isinstance(old, dict) and isinstance(value, dict) else value
     if "full" in beside.get("train", {}):
         del document["train"]["lora"]
+    with pytest.raises(ParamsRefused) as caught:
+        params_file.parse(json.dumps(document))
+    assert any(words in line for line in (str(caught.value), *caught.value.others)), caught.value
+
+
+BY_VLLM = {
+    "kind": "vllm", "version": "0.32.0", "max_rows": 8, "kv_cache_gb": 1, "gpus": 1, "compiled": False,
+    "batch_invariant": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "words"),
+    [
+        ("evaluate", {"engine": BY_VLLM}, "evaluate.json_schema: only transformers answers by one; remove it, or evaluate.engine"),
+        ("base", {"thinking": {"mode": "mixed"}}, "evaluate.json_schema: a thought is no JSON; remove it, or set base.thinking"),
+        ("serve", {"json_schema": {"type": "array"}}, "evaluate.json_schema: is not serve.json_schema, so gates would judge"),
+        ("base", {"thinking": {"mode": "never"}}, None),
+    ],
+)  # fmt: skip
+def test_answers_under_a_schema_are_those_that_clients_get(
+    section: str, change: dict[str, Any], words: str | None
+) -> None:
+    document = read_yaml(TEXT)
+    document["evaluate"]["json_schema"] = '{"type": "object"}'
+    document["serve"] |= {"runtime": "vllm", "json_schema": {"type": "object"}}
+    document[section] |= change
+    if words is None:
+        assert params_file.parse(json.dumps(document)).evaluate.json_schema
+        return
     with pytest.raises(ParamsRefused) as caught:
         params_file.parse(json.dumps(document))
     assert any(words in line for line in (str(caught.value), *caught.value.others)), caught.value

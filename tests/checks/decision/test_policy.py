@@ -317,6 +317,27 @@ def test_what_cannot_be_compared_counts_as_changed(path: str, value: Any) -> Non
     assert (change.path, change.kind, change.needs_approval) == (path, "changed", True)
 
 
+def test_a_schema_of_answers_is_policy_and_so_is_the_order_of_its_keys() -> None:
+    before = _document()
+    before["evaluate"] |= {"engine": None, "json_schema": '{"required": [], "type": "object"}'}
+    before["base"]["thinking"] = {"mode": "never"}
+    before["serve"] |= {"runtime": "vllm", "json_schema": {"required": [], "type": "object"}}
+    after = copy.deepcopy(before)
+    after["evaluate"]["json_schema"] = '{"type": "object", "required": []}'
+    (change,) = policy.changes(_policy(before), _policy(after))
+    assert (change.path, change.kind, change.needs_approval) == ("evaluate.json_schema", "changed", True)
+
+
+def test_the_mid_p_test_waits_for_code_owners_whether_it_is_switched_on_or_off() -> None:
+    name = next(name for name, gate in GATES.items() if gate["kind"] == "improves" and gate["margin"] == 0)
+    on = _document()
+    on["gates"][name]["mid_p"] = True
+    for before, after, kind in ((_document(), on, "changed"), (on, _document(), "changed")):
+        (change,) = policy.changes(_policy(before), _policy(after))
+        assert (change.path, change.kind, change.needs_approval) == (f"gates.{name}.mid_p", kind, True)
+        assert change.is_judged
+
+
 @pytest.mark.parametrize(("field", "value"), [("temperature", 0.8), ("top_p", 1.0), ("draws", 2), ("seed", 18)])
 def test_other_draws_count_as_changed(field: str, value: float) -> None:
     before = _document()

@@ -16,6 +16,9 @@ from tests.conftest import REPOSITORY
 from tests.suite_tree import OTHER, Run, ask_of_log, pin_document, pinned, suite_lines
 from tests.suite_tree import run as run  # a fixture
 
+AGENT = (
+    REPOSITORY / "tests" / "logs" / "inspect_agent.json"
+)  # the agent react with a tool, in two epochs, as it wrote it
 INSPECT = json.loads((REPOSITORY / "tests" / "logs" / "inspect.json").read_text())  # as Inspect AI 0.3.285 wrote it
 
 
@@ -131,6 +134,21 @@ def test_epochs_are_no_further_samples_and_a_sample_can_be_asked_to_be_right_in_
     assert means == {line.sample: line.value / 2 for line in once}
     assert {line.value for line in scored if line.metric == "match-in-all-draws"} == {0.0}
     assert len(scored) == 2 * len(once)
+
+
+def test_an_agent_that_calls_tools_has_the_mean_of_its_epochs(inspected: Run) -> None:
+    log = json.loads(AGENT.read_text())
+    assert all("tool" in [message["role"] for message in sample["messages"]] for sample in log["samples"])
+    log["eval"]["metadata"]["lockstep_model"] = inspected.merged
+    metrics = ("includes", "includes-in-all-draws", "includes-in-any-draw")
+    inspected.suite.update(samples=2, metrics={metric: {"low": 0.0, "high": 1.0} for metric in metrics})
+    inspected.document["gates"] = {"sound": {"kind": "data"}}
+    pin_document(inspected, log)
+    values = {(line.sample, line.metric): line.value for line in suite_lines(inspected)}
+    assert values == {
+        **{("one", metric): 1.0 for metric in metrics},
+        ("two", "includes"): 0.5, ("two", "includes-in-all-draws"): 0.0, ("two", "includes-in-any-draw"): 1.0,
+    }  # fmt: skip
 
 
 def test_a_file_that_is_no_json_is_no_log_of_inspect(inspected: Run) -> None:

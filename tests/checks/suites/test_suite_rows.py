@@ -246,6 +246,20 @@ def test_what_was_answered_before_is_not_asked_again(tree: Tree, monkeypatch: py
         suites(tree.params(), tree.root)
 
 
+def test_a_second_suite_of_the_same_file_shows_what_a_schema_gives(tree: Tree) -> None:
+    pytest.importorskip("llguidance", reason="pip install -c constraints.txt -e '.[grammar]'")
+    tree.document["gates"] = {"sound": {"kind": "data"}}
+    tree.suite.update(max_new_tokens=8, scorers=[{"kind": "json-valid"}])
+    tree.document["suites"]["chat_as_json"] = {**tree.suite, "json_schema": '{"type": "boolean"}'}
+    suites(tree.params(), tree.root)
+    results = files.read_json(tree.root / layout.SUITES_REPORT, SuitesReport).suites
+    assert {name: result.means["candidate"]["json-valid"] for name, result in results.items()} == {
+        "chat": 0.0, "chat_as_json": 1.0,
+    }  # fmt: skip
+    assert results["chat"].asked != results["chat_as_json"].asked
+    assert "json_schema" not in tree.params().suites["chat"].model_dump()  # so its digest is that of before
+
+
 def _edit(path: Path, change: Callable[[str], str]) -> str:
     path.write_text(change(path.read_text()))
     return digest.of_file(path).sha256
@@ -420,6 +434,7 @@ def test_a_server_is_asked_what_the_merged_model_answered(tree: Tree) -> None:
     tree.suite["served"] = True
     (found,) = expected(merged)
     assert (found.name, found.metric, found.limit, len(found.answers)) == ("chat", "exact-match", 4, COUNT)
+    assert found.json_schema is None
     assert {each.model for each in found.answers} == {merged}
     assert (found.score("a", "a"), found.score("a", "b")) == (1.0, 0.0)
     with pytest.raises(EvidenceRefused, match=r"data/suites/chat\.answers\.jsonl: has no answers of sha256:9+; run"):
@@ -443,6 +458,13 @@ PARAMS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda s: s.update(scorers=[{"kind": "token-f1"}]), "suite chat has no 'exact-match'; use one of token-f1",
     ),
     "too few rows": (lambda s: s.update(samples=10), "10 samples of suite chat cannot give ±0.2; widen it"),
+    "a schema that is none": (
+        lambda s: s.update(json_schema="[]"), "suites.chat: json_schema: is no JSON object; write the schema as JSON text",
+    ),
+    "a schema that no server is asked for": (
+        lambda s: s.update(json_schema="{}", served=True),
+        "suites.chat.json_schema: the server is asked for it, and serve.json_schema is null; write it there",
+    ),
     "a chance that is no share": (lambda s: s.update(chance=25), "suites.chat.chance"),
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The check contract of `lockstep verify`, against labelled stand-ins for vLLM and SGLang."""
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,10 +11,13 @@ import pytest
 from checks.config.params import Params
 from checks.config.release_params import Reasoning, Tools
 from checks.formats.serving import CheckName, Probe, ServingCheck, combine
+from checks.formats.suite_report import SuiteAnswer
 from checks.records.rows import Message
 from release.serving import examine
+from release.serving.probes import score
 from release.serving.probes.context import ProbeContext, failed
-from tests.release.serving.test_verify_checks import END, PROBES, ask, probe, talking, token
+from release.serving.suite_questions import Served
+from tests.release.serving.test_verify_checks import DIGEST, END, PROBES, ask, probe, talking, token
 from tests.vllm_standin import VllmStandIn
 
 pytestmark = pytest.mark.slow
@@ -91,6 +95,30 @@ def test_a_server_that_keeps_its_promises_passes_every_check(
     assert not [check for check in found.values() if check.status != "pass"]
     assert says in found["contract"].reason
     assert combine(tuple(found.values())) == "pass"
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang"])
+def test_rows_and_questions_are_asked_under_the_schema_of_the_offline_answers(name: str, params: Params) -> None:
+    text, other = json.dumps(SCHEMA), {"type": "object"}
+    with serving(params, PROBES, "json_schema", name=name) as (context, server):
+        context.offline = [row.model_copy(update={"prediction": server.json}) for row in context.offline]
+        answer = SuiteAnswer(
+            sample="one", model=DIGEST, messages=context.rows[0].messages, reference="", answer=server.json
+        )
+        context.suites = tuple(
+            Served(suite, "contains", [answer], lambda *_: 0.0, 8, schema)
+            for suite, schema in (("bound", json.dumps(other)), ("free", None))
+        )
+        free = score.score(context).reason
+        server.bodies.clear()
+        context.json_schema = text
+        bound = score.score(context).reason
+    rows = len(context.rows)
+    assert (f"on {rows} rows, {rows} texts differ" in free, f"on {rows} rows, 0 texts differ" in bound) == (True, True)
+    assert "1 rows of suite bound, 0 texts differ" in bound
+    assert "1 rows of suite free, 1 texts differ" in bound
+    asked = [body.get("response_format", {}).get("json_schema", {}).get("schema") for body in server.bodies]
+    assert asked == [*([SCHEMA] * rows), other, None]
 
 
 def test_sglang_keeps_thoughts_apart_for_clients_and_whole_for_the_other_checks(params: Params) -> None:

@@ -131,6 +131,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "other batches": {"batch_tokens": 2047},
     "another precision": {"precision": "bf16"},
     "sampled answers": {"decoding": Decoding(temperature=1.0, top_p=1.0, draws=1, seed=1)},
+    "answers that fit a schema": {"json_schema": '{"type": "object"}'},
 }
 
 
@@ -158,7 +159,9 @@ def test_what_misses_is_answered_by_the_model_and_kept_beside(
     assert len(loads) == 2
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "tokenizers", "jinja2", "compressed-tensors"])
+@pytest.mark.parametrize(
+    "package", ["torch", "transformers", "tokenizers", "jinja2", "compressed-tensors", "llguidance"]
+)
 def test_another_version_of_a_package_misses(
     asked_before: Path, tiny_base: Path, settings: Evaluate, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
