@@ -33,6 +33,11 @@ from release.cli.report import LINKS, NUMBER, pairs
     help="Name of the check; `none` sets no check.",
 )
 @click.option(
+    "--close",
+    metavar="ACCOUNT",
+    help="Close a pull request of `lockstep harvest --pr` that ACCOUNT opened, if its model is not better than main's.",
+)
+@click.option(
     "--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed."
 )
 @PROJECTS
@@ -48,6 +53,7 @@ def comment(
     author: str | None,
     title: str,
     check: str,
+    close: str | None,
     no_cml: bool,
     projects: tuple[str, ...],
     as_json: bool,
@@ -71,6 +77,7 @@ def comment(
         title=title,
         check=None if check == "none" else check,
         author=author,
+        close=close,
         use_cml=not no_cml,
         projects=checked_projects(root, projects),
     )
