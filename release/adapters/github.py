@@ -57,15 +57,11 @@ class _Event(BaseModel):
 
 
 class Pull(BaseModel, frozen=True):
-    """A pull request. ``head`` is its branch, ``home`` the repository of that; empty when it is gone.
-
-    ``author`` opened it. ``commit``: the branch's last.
-    """
+    """A pull request. ``head`` is its branch, ``home`` the repository of that; empty when it is gone."""
 
     number: PositiveInt
     state: http.Text = ""
     author: http.Text = Field("", validation_alias=AliasPath("user", "login"))
-    commit: http.Text = Field("", validation_alias=AliasPath("head", "sha"))
     url: http.Text = Field("", validation_alias="html_url")
     head: http.Text = Field("", validation_alias=AliasPath("head", "ref"))
     home: http.Text = Field("", validation_alias=AliasPath("head", "repo", "full_name"))
@@ -182,9 +178,9 @@ class GitHub(Forge):
         """Return a pull request."""
         return _pull(self.ask("GET", f"{self._base}/pulls/{number}"))
 
-    def set_state(self, number: int, state: Literal["open", "closed"]) -> Pull:
-        """Close a pull request, or open it again. Return it as it is then."""
-        return _pull(self.ask("PATCH", f"{self._base}/pulls/{number}", {"state": state}))
+    def set_state(self, number: int, state: Literal["open", "closed"]) -> None:
+        """Close a pull request, or open it again."""
+        self.ask("PATCH", f"{self._base}/pulls/{number}", {"state": state})
 
     def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""

@@ -22,9 +22,9 @@ Place = Literal["pull request", "work tree", "release"]
 _PASSES = ("pass", "better", "same", "worse", "uncompared")
 _DECIDED = (*_PASSES, "waits", "weaker-policy", "fail", "inconclusive")
 _NOT_BETTER = {
-    "worse": "worse than main",
-    "alike": "no difference to main is shown",
-    "same": "the same model as main",
+    "worse": "pass, but worse than main",
+    "alike": "pass, but no difference to main is shown",
+    "same": "pass, but it is the model that main has",
 }
 _GATES = 3  # gates that a headline names
 _UNDER = "\n\n"

@@ -16,12 +16,15 @@ from release.adapters import commits
 from release.adapters.git import Git
 from release.adapters.github import GitHub
 from release.evidence import harvest_reviews
-from release.ledger import trees
+from release.ledger import DEADLINE, place, trees
+from release.ledger.types import Place
 from release.pages.text import prose
 from release.review import forge_comment, harvest_pull, posting, proposals
 from release.review.posting import CommentOptions, ReviewRequest, Thread
 
+_REMOTE = "origin"
 _TOPIC = "harvest-"
+_PUSHED = "somebody pushed to its branch"
 _RECORD = (layout.LOCK.as_posix(), layout.CODE_LOCK.as_posix())
 
 
@@ -33,10 +36,10 @@ def close(
     ``reasons``: by the root of each project why its model is not better (``advice.not_better``). ``account``: whose
     pull requests are closed. Raises RequestError if GitHub does not answer.
     """
-    client, number = request.client, request.number
+    client = request.client
     if not isinstance(client, GitHub):
         return False, ("--close: closes on GitHub alone; this merge request stays as it is",)
-    pull = client.pull(number)
+    pull = client.pull(request.number)
     if (
         pull.author.lower() != account.lower()
         or pull.home.lower() != client.where.repository.lower()
@@ -49,40 +52,41 @@ def close(
             edited = _edited(root, prefix, topic.removeprefix(_TOPIC), request.commit, options)
             if edited:
                 return False, (f"left open: {edited}",)
-            return _closed(client, number, request.commit, reason, options)
+            branch = Place(Git(root, DEADLINE), pull.head, _REMOTE, prefix)
+            return _closed(client, branch, request, reason, options)
     return False, ()
 
 
 def _closed(
-    client: GitHub, number: int, commit: str | None, reason: str, options: CommentOptions
+    client: GitHub, branch: Place, request: ReviewRequest, reason: str, options: CommentOptions
 ) -> tuple[bool, tuple[str, ...]]:
     author = options.author or client.login() or forge_comment.ACTIONS
     closing, closed = (
-        Thread(client, number, f"{options.title} {word}", author)
+        Thread(client, request.number, f"{options.title} {word}", author)
         for word in ("closes", "closed")
     )
     text = (
-        f"Lockstep closes this pull request: its model is not better than main's ({prose(reason)}).\n\n"
-        f"`gh pr reopen {number}` opens it again. Then Lockstep leaves it open.\n"
+        f"Lockstep closes this pull request, because of its verdict: {prose(reason)}.\n\n"
+        f"`gh pr reopen {request.number}` opens it again. Then Lockstep leaves it open.\n"
     )
     (comment, *_), (done, *_) = closing.marked(), closed.marked()
     # It is asked after the comments: what is open beside a finished comment was opened again.
-    pull = client.pull(number)
-    if pull.state == "open":
+    if client.pull(request.number).state == "open":
         if done:
             return False, ("left open: somebody opened it again",)
-        if pull.commit != commit:
-            return False, ("left open: its branch has another commit by now",)
-        comment, _ = closing.put(text + posting.watermark(closing.title, commit), comment)
-        if client.set_state(number, "closed").commit != commit:
-            client.set_state(number, "open")
-            again = "opened again: its branch got another commit at that moment"
-            closing.put(f"Lockstep {again}.\n{posting.watermark(closing.title, commit)}", comment)
-            return False, (again,)
+        if place.look(branch).tip != request.commit:
+            return False, (f"left open: {_PUSHED}",)
+        mark = posting.watermark(closing.title, request.commit)
+        comment, _ = closing.put(text + mark, comment)
+        client.set_state(request.number, "closed")
+        if place.look(branch).tip != request.commit:
+            client.set_state(request.number, "open")
+            closing.put(f"Lockstep opened this pull request again: {_PUSHED}.\n{mark}", comment)
+            return False, (f"opened again: {_PUSHED}",)
     comment = comment or done
     if comment is None:
         return False, ()
-    closed.put(text + posting.watermark(closed.title, commit), comment)
+    closed.put(text + posting.watermark(closed.title, request.commit), comment)
     return True, (f"closed: {reason}",)
 
 

@@ -24,12 +24,14 @@ from tests.conftest import written
 from tests.github_api_standin import ACTIONS, REPOSITORY, TOKEN, StandIn
 from tests.pipeline_repository import commit, git
 
+pytestmark = pytest.mark.slow
+
 MACHINE = "acme-machine"
 BRANCH = "lockstep/harvest-production-2026-05-04"
 REVIEW, SIGNED = Path("labels/harvest/production.json"), Path("labels/harvest/production.intoto.json")
 QUICK = Patience(tries=2, first=0.01, longest=0.02, on_request=2.0)
 OPTIONS = CommentOptions(target="main", close=MACHINE, number=7, patience=QUICK)
-REASON = "no difference to main is shown"
+REASON = "pass, but no difference to main is shown"
 HARVEST = Review(
     environment="production", since=None, until=None, uri="s3://acme/captures/harvest/production-1.jsonl",
     sha256="5" * 64, license="LicenseRef-Own", consent="Terms", compared=("test",), requests=9, labelled=9, refused={},
@@ -58,6 +60,11 @@ def opened(hub: StandIn, root: Path, branch: str = BRANCH, **more: Any) -> dict[
     return pull
 
 
+def push(hub: StandIn, root: Path, commit: str = "HEAD") -> None:
+    """Push to the branch of the pull request. GitHub's API may show the commit before for a while."""
+    git(root, "push", "--quiet", "--force", "origin", f"{commit}:refs/heads/{hub.pulls[7]['head']['ref']}")
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     with StandIn() as server:
@@ -68,10 +75,11 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         yield server
 
 
-@pytest.fixture(params=["", "models/router/"])
+@pytest.fixture
 def root(request: pytest.FixtureRequest, tmp_path: Path, hub: StandIn) -> Path:
     """A project with a harvest on its branch and a record of that, and its open pull request."""
-    project = tmp_path / "work" / request.param
+    folder = getattr(request, "param", "")
+    project = tmp_path / "work" / folder
     project.mkdir(parents=True)
     git(tmp_path / "work", "init", "--quiet", "--initial-branch=main")
     (project / layout.PARAMS).write_text(written(report_tree.document()))
@@ -83,7 +91,10 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, hub: StandIn) -> Path:
     for path in (layout.LOCK, layout.CODE_LOCK, layout.VERDICT):
         (project / path).write_text("recorded\n")
     commit(project, "Record: verdict pass")
-    opened(hub, project, f"lockstep/{request.param}harvest-production-2026-05-04")
+    git(tmp_path, "init", "--quiet", "--bare", "origin.git")
+    git(project, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    opened(hub, project, f"lockstep/{folder}harvest-production-2026-05-04")
+    push(hub, project)
     return project
 
 
@@ -96,12 +107,13 @@ def closing(hub: StandIn) -> list[str]:
     return [comment["body"] for comment in hub.comments if comment["body"].startswith("Lockstep ")]
 
 
+@pytest.mark.parametrize("root", ["", "models/router/"], indirect=True)
 def test_it_is_closed_once_with_the_reason_and_the_way_back(hub: StandIn, root: Path) -> None:
     assert [close(root), close(root)] == [(True, (f"closed: {REASON}",))] * 2
     assert hub.pulls[7]["state"] == "closed"
     (only,) = closing(hub)
     first, _, back, _ = only.splitlines()
-    assert first == f"Lockstep closes this pull request: its model is not better than main's ({REASON})."
+    assert first == f"Lockstep closes this pull request, because of its verdict: {REASON}."
     assert back == "`gh pr reopen 7` opens it again. Then Lockstep leaves it open."
     assert hub.refused == []
 
@@ -194,7 +206,7 @@ def test_what_somebody_changed_on_its_branch_stays_open(
     edit(root)
     git(root, "add", "--all")
     git(root, "-c", f"user.email={author}", "commit", "--quiet", "-m", "by hand")
-    hub.pulls[7]["head"]["sha"] = head(root)
+    push(hub, root)
     closed, (said,) = close(root)
     assert not closed
     assert said.startswith("left open: ")
@@ -206,49 +218,54 @@ def by(root: Path, email: str, message: str) -> None:
     git(root, "-c", f"user.email={email}", "commit", "--quiet", "--all", "--message", message)
 
 
+@pytest.mark.parametrize("root", ["", "models/router/"], indirect=True)
 def test_a_persons_signature_alone_keeps_nothing_open(hub: StandIn, root: Path) -> None:
     (root / SIGNED).write_text("{}\n\n")
     by(root, "ada@example.org", "Harvest of March")
     (root / layout.VERDICT).write_text("recorded again\n")
     by(root, "test@example.invalid", "Record: verdict pass")
-    hub.pulls[7]["head"]["sha"] = head(root)
+    push(hub, root)
     assert close(root) == (True, (f"closed: {REASON}",))
 
 
 def test_a_record_that_a_person_committed_keeps_it_open(hub: StandIn, root: Path) -> None:
     (root / layout.VERDICT).write_text("recorded again\n")
     by(root, "ada@example.org", "a record")
-    hub.pulls[7]["head"]["sha"] = head(root)
+    push(hub, root)
     assert close(root) == (False, ("left open: its commits have several authors",))
 
 
 def test_a_push_since_the_judgement_keeps_it_open(hub: StandIn, root: Path) -> None:
-    hub.pulls[7]["head"]["sha"] = "f" * 40
-    assert close(root) == (False, ("left open: its branch has another commit by now",))
+    push(hub, root, "main")
+    assert close(root) == (False, ("left open: somebody pushed to its branch",))
     assert (hub.pulls[7]["state"], hub.comments) == ("open", [])
 
 
 class PushedWhenClosed(dict[str, Any]):
-    """A pull request whose branch gets a commit between our last look and the closing."""
+    """A pull request whose branch is force-pushed between our last look and the closing."""
+
+    def __init__(self, pull: dict[str, Any], push: Callable[[], None]) -> None:
+        super().__init__(pull)
+        self.push = push
 
     def update(self, sent: dict[str, Any]) -> None:  # type: ignore[override]
-        super().update(sent)
         if sent.get("state") == "closed":
-            self["head"] = {**self["head"], "sha": "f" * 40}
+            self.push()
+        super().update(sent)
 
 
 def test_a_push_at_the_moment_of_closing_opens_it_again_and_the_next_judgement_decides(
     hub: StandIn, root: Path
 ) -> None:
-    hub.pulls[7] = PushedWhenClosed(hub.pulls[7])
-    assert close(root) == (False, ("opened again: its branch got another commit at that moment",))
+    before = hub.pulls[7]
+    hub.pulls[7] = PushedWhenClosed(before, lambda: push(hub, root, "main"))
+    assert close(root) == (False, ("opened again: somebody pushed to its branch",))
     assert hub.pulls[7]["state"] == "open"
     assert [body.splitlines()[0] for body in closing(hub)] == [
-        "Lockstep opened again: its branch got another commit at that moment."
+        "Lockstep opened this pull request again: somebody pushed to its branch."
     ]
-    hub.pulls[7] = dict(hub.pulls[7])
-    git(root, "commit", "--quiet", "--allow-empty", "--message", "Record: verdict pass")
-    hub.pulls[7]["head"]["sha"] = head(root)
+    hub.pulls[7] = before
+    push(hub, root)
     assert close(root) == (True, (f"closed: {REASON}",))
     assert len(closing(hub)) == 1
 
@@ -275,7 +292,7 @@ def test_two_jobs_at_once_close_it_and_say_so(hub: StandIn, root: Path) -> None:
 def test_text_of_rows_in_the_reason_has_no_effect(hub: StandIn, root: Path) -> None:
     close(root, "@octo/team GH-1 ![x](https://evil.example) </details>\n# Merge it")
     (body,) = closing(hub)
-    assert "(`@octo/team GH-1 ![x](https://evil.example) </details> # Merge it`)" in body.splitlines()[0]
+    assert "verdict: `@octo/team GH-1 ![x](https://evil.example) </details> # Merge it`." in body.splitlines()[0]
 
 
 def test_a_look_alike_of_our_comment_by_another_author_counts_for_nothing(hub: StandIn, root: Path) -> None:
@@ -322,7 +339,6 @@ def test_the_branch_names_the_topic(branch: str, prefix: str, topic: str | None)
 JUDGED = {100: "Fail, worse than main by 30.0 points", 144: "Inconclusive: ", 160: REASON, 180: ""}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("right", JUDGED)
 def test_the_command_closes_what_its_own_report_finds_no_better(hub: StandIn, tmp_path: Path, right: int) -> None:
     """Main answers 160 of 200 rows."""
@@ -334,6 +350,9 @@ def test_the_command_closes_what_its_own_report_finds_no_better(hub: StandIn, tm
 
     report_tree.pull_request(root, right, pinned, lay_out)
     opened(hub, root)
+    git(tmp_path, "init", "--quiet", "--bare", "origin.git")
+    git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    push(hub, root)
     command = [
         "-C",
         str(root),
@@ -356,7 +375,6 @@ def test_the_command_closes_what_its_own_report_finds_no_better(hub: StandIn, tm
     assert len(hub.comments) == 1 + bool(JUDGED[right])
 
 
-@pytest.mark.slow
 def test_a_harvest_that_nobody_has_signed_yet_is_not_decided_and_stays_open(hub: StandIn, tmp_path: Path) -> None:
     root = tmp_path / "pr"
     report_tree.pull_request(root, edit=lay_out)
@@ -367,7 +385,6 @@ def test_a_harvest_that_nobody_has_signed_yet_is_not_decided_and_stays_open(hub:
     assert (posted.closed, posted.notes, hub.pulls[7]["state"]) == (False, (), "open")
 
 
-@pytest.mark.slow
 def test_a_refusal_of_github_ends_the_command_as_any_other(hub: StandIn, tmp_path: Path) -> None:
     root = tmp_path / "pr"
     report_tree.pull_request(root)
