@@ -35,7 +35,7 @@ from release.cli.report import LINKS, NUMBER, pairs
 @click.option(
     "--close",
     metavar="ACCOUNT",
-    help="Close a pull request of `lockstep harvest --pr` that ACCOUNT opened, if its model is no better. Default: none.",
+    help="Close a pull request of `lockstep harvest --pr` that ACCOUNT opened, if its model is no better.",
 )
 @click.option(
     "--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed."
