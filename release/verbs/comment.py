@@ -47,7 +47,7 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     draft = _of_projects(reports) if options.projects else _draft(reports[""])
     try:
         posted = forge_comment.post(request, draft, options)
-        if options.close is None:
+        if not options.close:
             return posted
         reasons = {root / folder: report.not_better for folder, report in reports.items()}
         closed, notes = harvest_close.close(request, reasons, options, options.close)
