@@ -19,6 +19,7 @@ from tests.http_standin import StandIn as Base
 TOKEN, REPOSITORY = "ghs_token-of-a-test-0123456789", "octo/router"
 READ_ONLY = "ghs_token-of-a-fork-0123456789"  # as a fork's run has
 ACTIONS = "github-actions[bot]"
+FORCED = "state cannot be changed. The {} branch was force-pushed or recreated."
 Answer = tuple[int, Any]
 
 
@@ -214,10 +215,21 @@ class _Handler(Handler):
         return 201, made
 
     def _pull(self, at: tuple[str, ...], sent: dict[str, Any] | None) -> Answer:
-        found = self.server.pulls.get(int(at[0]))
-        return (
-            (200, found if sent is None else found.update(sent) or found) if found else (404, {"message": "Not Found"})
-        )
+        pull = self.server.pulls.get(int(at[0]))
+        if pull is None:
+            return 404, {"message": "Not Found"}
+        wanted = (sent or {}).get("state", pull["state"])
+        if pull.get("merged") and wanted == "open":
+            return 422, {
+                "message": "Validation Failed",
+                "errors": [{"message": "state cannot be changed. It is merged."}],
+            }
+        if (pull["state"], wanted) == ("closed", "open") and pull.get("closed_at_commit") != pull["head"]["sha"]:
+            return 422, {"message": "Validation Failed", "errors": [{"message": FORCED.format(_head(pull))}]}
+        pull.update(sent or {})
+        if sent and wanted == "closed":
+            pull["closed_at_commit"] = pull["head"]["sha"]
+        return 200, pull
 
     def _page(self, many: list[dict[str, Any]]) -> list[dict[str, Any]]:
         query = parse_qs(urlsplit(self.path).query)

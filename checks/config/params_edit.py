@@ -26,10 +26,15 @@ def with_values(text: str, values: Mapping[str, JsonValue]) -> str:
                 f"params.yaml: {path} is written over several lines",
                 f"change it by hand, to {value!r}",
             )
-        replacements.append((node.start_mark.index, node.end_mark.index, plain_yaml.inline(value)))
+        replacements.append((node.start_mark.index, node.end_mark.index, in_flow(value)))
     for start, end, written in sorted(replacements, reverse=True):
         text = text[:start] + written + text[end:]
     return text
+
+
+def in_flow(value: JsonValue) -> str:
+    """Return a value as YAML that may stand between braces too: DVC refuses `{uri: s3://…}` without quotes there."""
+    return plain_yaml.inline([value])[1:-1]
 
 
 def with_key(text: str, section: str, line: str) -> str | None:

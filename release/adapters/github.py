@@ -60,6 +60,8 @@ class Pull(BaseModel, frozen=True):
     """A pull request. ``head`` is its branch, ``home`` the repository of that; empty when it is gone."""
 
     number: PositiveInt
+    state: http.Text = ""
+    author: http.Text = Field("", validation_alias=AliasPath("user", "login"))
     url: http.Text = Field("", validation_alias="html_url")
     head: http.Text = Field("", validation_alias=AliasPath("head", "ref"))
     home: http.Text = Field("", validation_alias=AliasPath("head", "repo", "full_name"))
@@ -168,14 +170,17 @@ class GitHub(Forge):
         of_branch = f"&head={quote(owner)}:{quote(head)}" if head else ""
         query = f"state={state}{of_branch}&base={quote(base)}"
         for value in self.pages(f"{self._base}/pulls?{query}", "pull requests"):
-            try:
-                pull = Pull.model_validate(value)
-            except ValidationError as error:
-                raise RequestError(
-                    f"answers with a pull request of another shape: {files.first(error)}"
-                ) from None
+            pull = _pull(value)
             if pull.home.lower() == self.where.repository.lower():
                 yield pull
+
+    def pull(self, number: int) -> Pull:
+        """Return a pull request."""
+        return _pull(self.ask("GET", f"{self._base}/pulls/{number}"))
+
+    def set_state(self, number: int, state: Literal["open", "closed"]) -> None:
+        """Close a pull request, or open it again."""
+        self.ask("PATCH", f"{self._base}/pulls/{number}", {"state": state})
 
     def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
@@ -251,6 +256,15 @@ class GitHub(Forge):
                 todo="give the token what docs/reference/comment.md says it needs",
             )
         return RequestError(what, temporary=status in TEMPORARY, status=status, wait=wait)
+
+
+def _pull(value: Any) -> Pull:
+    try:
+        return Pull.model_validate(value)
+    except ValidationError as error:
+        raise RequestError(
+            f"answers with a pull request of another shape: {files.first(error)}"
+        ) from None
 
 
 def _event(path: str | None) -> _Event:

@@ -33,6 +33,11 @@ from release.cli.report import LINKS, NUMBER, pairs
     help="Name of the check; `none` sets no check.",
 )
 @click.option(
+    "--close",
+    metavar="ACCOUNT",
+    help="Close a pull request of `lockstep harvest --pr` that ACCOUNT opened, if its model is no better.",
+)
+@click.option(
     "--no-cml", is_flag=True, help="Post through GitHub's API even if the command cml is installed."
 )
 @PROJECTS
@@ -48,6 +53,7 @@ def comment(
     author: str | None,
     title: str,
     check: str,
+    close: str | None,
     no_cml: bool,
     projects: tuple[str, ...],
     as_json: bool,
@@ -57,7 +63,13 @@ def comment(
     The check follows from the verdict. Several projects are one comment and one check. Reads GITHUB_TOKEN,
     GITHUB_REPOSITORY and GITHUB_API_URL. In a GitLab pipeline it is a note of the merge request and a commit status; it
     reads GITLAB_TOKEN, CI_API_V4_URL, CI_PROJECT_ID and CI_MERGE_REQUEST_IID. Elsewhere, post what `lockstep report`
-    prints. Exits with 0 once it is posted, whatever the verdict.
+    prints.
+
+    With --close, the pull request of a harvest is closed on GitHub if its verdict is no pass, or shows no gain over
+    main. A comment has the reason. It stays open without a verdict or a comparison with main, if its branch has more
+    than the harvest, its signature and the record, or several authors, and if somebody opened it again.
+
+    Exits with 0 once it is posted, whatever the verdict.
     """
     from release.adapters import commits
     from release.review.posting import CommentOptions
@@ -71,6 +83,7 @@ def comment(
         title=title,
         check=None if check == "none" else check,
         author=author,
+        close=close,
         use_cml=not no_cml,
         projects=checked_projects(root, projects),
     )

@@ -20,6 +20,12 @@ Name = Literal[
 ]  # fmt: skip
 Place = Literal["pull request", "work tree", "release"]
 _PASSES = ("pass", "better", "same", "worse", "uncompared")
+_DECIDED = (*_PASSES, "waits", "weaker-policy", "fail", "inconclusive")
+_NOT_BETTER = {
+    "worse": "pass, but worse than main",
+    "alike": "pass, but no difference to main is shown",
+    "same": "pass, but it is the model that main has",
+}
 _GATES = 3  # gates that a headline names
 _UNDER = "\n\n"
 
@@ -223,6 +229,16 @@ def advise(situation: Situation) -> Advice:
         Words(text, values) if text else Words("") for text in (row.headline, row.why, todo)
     )
     return Advice(name, mark, headline, why, last, name in _PASSES)
+
+
+def not_better(situation: Situation, advice: Advice) -> str:
+    """Return why the model is not better than main's. Empty if it is, or if that is not decided on this commit."""
+    if advice.name not in _DECIDED or situation.off_branch:
+        return ""
+    if advice.name != "waits" and situation.status != "pass":
+        return advice.headline.plain
+    main = _standing(situation, "main")
+    return _NOT_BETTER.get(main.how, "") if main else ""
 
 
 def _name(situation: Situation) -> Name:

@@ -10,7 +10,7 @@ from pathlib import Path
 from checks.config import params_edit, params_file
 from checks.formats.harvest import Review, review_path
 from checks.process.errors import ParamsRefused
-from checks.storage import layout, plain_yaml
+from checks.storage import layout
 from release.evidence import harvest_reviews
 from release.ledger import Change, trees
 from release.ledger.types import Place
@@ -38,8 +38,8 @@ def with_pin(text: str, review: Review) -> str:
             text, {f"{section}.{key}": value for key, value in pins.items()}
         )
     line = (
-        f"{name}: {{uri: {plain_yaml.inline(review.uri)}, sha256: {plain_yaml.inline(review.sha256)}, "
-        f"license: {plain_yaml.inline(review.license)}, splits: [train], "
+        f"{name}: {{uri: {params_edit.in_flow(review.uri)}, sha256: {params_edit.in_flow(review.sha256)}, "
+        f"license: {params_edit.in_flow(review.license)}, splits: [train], "
         f"review: {review_path(review.environment)}, "
         'loader: {kind: table, files: "*.jsonl", columns: {messages: messages, id: id}}}'
     )

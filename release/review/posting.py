@@ -84,7 +84,7 @@ class CommentOptions(NamedTuple):
     ``commit``: the commit that gets the check; None: from the workflow's environment. ``title`` distinguishes the
     comment from others; ``projects``: folders below the root, each a part of the comment; none: the root itself.
     ``check`` names the check, None sets none. ``author``: the account of the token; None: ask the
-    API, or GitHub Actions if the token may not ask.
+    API, or GitHub Actions if the token may not ask. ``close``: as ``account`` of ``harvest_close.close``.
     """
 
     target: str | None = None
@@ -97,10 +97,14 @@ class CommentOptions(NamedTuple):
     use_cml: bool = True
     patience: Patience = PATIENCE
     projects: tuple[str, ...] = ()
+    close: str | None = None
 
 
 class Posted(Record):
-    """``check``: how the check was set; ``conclusion``: its value. ``notes``: what went unusually, one line each."""
+    """``check``: how the check was set; ``conclusion``: its value. ``notes``: what went unusually, one line each.
+
+    ``closed``: whether the pull request was closed, because it is a harvest that makes no better model.
+    """
 
     state: State
     status: Status | None
@@ -111,6 +115,7 @@ class Posted(Record):
     check: Literal["check-run", "status"] | None
     check_url: str | None
     notes: tuple[str, ...]
+    closed: bool = False
 
 
 def hold_title(title: str) -> None:

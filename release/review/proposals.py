@@ -58,15 +58,23 @@ def propose(root: Path, topic: str, date: str, draft: Callable[[str], Draft]) ->
         ) from None
 
 
+def topic_of(branch: str, prefix: str) -> str | None:
+    """Return the topic of a branch that ``propose`` pushed, such as `harvest-production`; None for another branch.
+
+    ``prefix``: the project's folder in the repository, with a final slash, empty for the root.
+    """
+    match = re.fullmatch(
+        rf"lockstep/{re.escape(prefix)}([^/]+)-\d{{4}}-\d\d-\d\d", branch, re.ASCII
+    )
+    return match[1] if match else None
+
+
 def _proposed(
     client: github.GitHub, trunk: Place, topic: str, date: str, draft: Draft
 ) -> Proposal | None:
-    prefix = f"lockstep/{trunk.prefix}{topic}-"
-    ours = re.compile(rf"{re.escape(prefix)}\d{{4}}-\d\d-\d\d", re.ASCII)
-    open_pull = next(
-        (pull for pull in client.pulls("open", trunk.branch) if ours.fullmatch(pull.head)), None
-    )
-    branch = open_pull.head if open_pull else f"{prefix}{date}"
+    pulls = client.pulls("open", trunk.branch)
+    open_pull = next((pull for pull in pulls if topic_of(pull.head, trunk.prefix) == topic), None)
+    branch = open_pull.head if open_pull else f"lockstep/{trunk.prefix}{topic}-{date}"
     if open_pull is None and (closed := next(client.pulls("closed", trunk.branch, branch), None)):
         return Proposal("closed", closed.url)
     tip = _fetched(trunk if open_pull is None else trunk._replace(branch=branch))

@@ -8,7 +8,7 @@ from pathlib import Path
 from release.adapters.github import Conclusion, GitHub
 from release.adapters.retries import RequestError
 from release.pages.text import cell, prose
-from release.review import forge_comment, posting
+from release.review import forge_comment, harvest_close, posting
 from release.review.posting import CommentOptions, Draft, Posted
 from release.verbs import report as renderer
 from release.verbs.report import Report
@@ -22,8 +22,8 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
 
     Of several projects it is one comment and one check, which passes if each of them does. The check is ``success``
     only for a pass that still holds, on a commit with its record byte for byte. Otherwise it is ``failure``: GitHub
-    accepts a neutral result for a required check. Raises RemoteRefused if the forge refuses or does not answer, and as
-    ``report.report``.
+    accepts a neutral result for a required check. With ``options.close``, a harvest that makes no better model is
+    closed (``harvest_close``). Raises RemoteRefused if the forge refuses or does not answer, and as ``report.report``.
     """
     options = options or CommentOptions()
     posting.hold_title(options.title)
@@ -46,7 +46,12 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     }
     draft = _of_projects(reports) if options.projects else _draft(reports[""])
     try:
-        return forge_comment.post(request, draft, options)
+        posted = forge_comment.post(request, draft, options)
+        if not options.close:
+            return posted
+        reasons = {root / folder: report.not_better for folder, report in reports.items()}
+        closed, notes = harvest_close.close(request, reasons, options, options.close)
+        return posted.model_copy(update={"closed": closed, "notes": (*posted.notes, *notes)})
     except RequestError as trouble:
         raise request.client.refused(trouble) from None
 

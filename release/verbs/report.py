@@ -26,9 +26,9 @@ _RESERVED = 1_000  # Characters for the watermark, and for saying what was left 
 class Report(Record):
     """``status``: the verdict; None if no verdict holds.
 
-    ``situation``, ``mark``, ``headline``, ``why`` and ``todo``: as ``release.review.advice`` has them. ``passes``: the
-    value of the check. ``whole``: the full Markdown; ``markdown``: what fits GitHub's limit, that is ``parts`` without
-    ``left_out``.
+    ``situation``, ``mark``, ``headline``, ``why``, ``todo`` and ``not_better``: as ``release.review.advice`` has them.
+    ``passes``: the value of the check. ``whole``: the full Markdown; ``markdown``: what fits GitHub's limit, that is
+    ``parts`` without ``left_out``.
     """
 
     state: State
@@ -38,6 +38,7 @@ class Report(Record):
     headline: str
     why: str
     todo: str
+    not_better: str
     passes: bool
     title: str
     markdown: str
@@ -78,7 +79,8 @@ def report(
         kept.append(sections.left_out(left_out))
     return Report(
         state=facts.state, status=facts.status if facts.state in ("held", "recorded") else None,
-        situation=advised.name, **dict(advised.plain), passes=advised.success, title=advised.title,
+        situation=advised.name, **dict(advised.plain), not_better=advice.not_better(situation, advised),
+        passes=advised.success, title=advised.title,
         markdown="\n\n".join(section.markdown for section in kept) + "\n",
         whole="\n\n".join(section.markdown for section in every) + "\n",
         parts=tuple(kept), left_out=left_out,

@@ -51,6 +51,7 @@ elif verb == "-C":
         sys.exit(words == [os.environ.get("REFUSES"), "build"])
     sys.exit(words[1] == os.environ.get("REFUSES"))
 elif verb in ("record", "comment"):
+    print("CLOSES", os.environ.get("LOCKSTEP_COMMENT_CLOSE"), file=sys.stderr)
     print("HAS", *sorted(map(str, Path().glob("projects/*/reports/*"))), file=sys.stderr)
 """
 
@@ -145,6 +146,16 @@ def test_a_weekly_run_is_of_every_project(act: Act, name: str) -> None:
     for job, verbs in WEEKLY[name].items():
         asked = [words for words in _said(done, job, "LOCKSTEP") if words.startswith("-C")]
         assert asked == [f"-C {folder} {verb}" for folder in BOTH for verb in verbs]
+
+
+@pytest.mark.parametrize("account", ["", "acme-machine"])
+def test_only_the_job_that_comments_is_told_whose_harvests_to_close(
+    act: Act, run: Callable[..., Run], account: str
+) -> None:
+    act.variables["LOCKSTEP_HARVEST_CLOSE"] = account
+    done = run()
+    assert set(done.conclusions().values()) == {"success"}, done.text
+    assert _said(done, "verdict", "CLOSES") == sorted(["None", account])
 
 
 def test_a_harvest_fetches_the_splits_and_is_made_even_where_the_week_shows_an_alarm(act: Act) -> None:

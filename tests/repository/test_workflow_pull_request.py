@@ -15,12 +15,18 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from checks.formats.harvest import HarvestedRow, Origin, Review, request_digest, source_bytes
 from checks.formats.pointer import Pointer
-from checks.storage import layout
+from checks.records.rows import Message
+from checks.storage import digest, layout
+from release.evidence import harvest_reviews, keys
+from release.evidence.trust import Signatory
+from release.review import harvest_pull
+from release.verbs import keys as key_verbs
 from tests import programs, workflow_repository
 from tests.act_service import Run
 from tests.github_api_standin import ACTIONS, StandIn
-from tests.pipeline_repository import git
+from tests.pipeline_repository import SERVICES, VERBS, git
 from tests.registry_service import registry
 from tests.workflow_repository import SECOND, Pull, Team
 
@@ -219,6 +225,61 @@ def test_why_a_stage_refused_travels_with_the_record_and_no_other_hidden_file(te
         str(path.relative_to(record)) for path in record.rglob("*") if "/." in str(path.relative_to(record.parent))
     }
     assert hidden == {".lockstep", str(layout.REFUSAL)}
+
+
+@pytest.fixture(scope="module")
+def harvested(team: Team, merged: str) -> Pull:
+    """A harvest that a machine account opened, signed by a person: every label in it is that of another service."""
+    key_verbs.new(team.work, "ada", ("harvest",), team.store.parent / "ada.key")
+    git(team.work, "fetch", "--quiet", "origin")
+    git(team.work, "switch", "--quiet", "--force-create", "main", "origin/main")
+    key_verbs.add_signer(team.work, "ada", ("harvest",), team.store.parent / "ada.pub")
+    team.push("main", "Ada reads harvests")
+    rows = [
+        HarvestedRow(
+            id=request_digest(f"{verb} {thing} {number}"),
+            messages=(
+                Message(role="user", content=f"{verb} {thing} which costs {number} euros"),
+                Message(role="assistant", content=list(SERVICES)[list(SERVICES).index(service) - 1]),
+            ),
+            environment="production", release=None,
+        )
+        for service, things in SERVICES.items() for thing in things for verb in VERBS for number in (7, 95, 318)
+    ]  # fmt: skip
+    data, path = source_bytes(rows), team.store.parent / "harvest.jsonl"
+    path.write_bytes(data)
+    review = Review(
+        environment="production", since=None, until=None, uri=path.as_uri(),
+        sha256=digest.of_bytes(data).removeprefix("sha256:"), license="MIT", consent="Terms",
+        compared=("test", "valid"), requests=len(rows), labelled=len(rows), refused={}, as_answered=0,
+        origins=tuple(Origin(request=name, release=None) for name in sorted(row.id for row in rows)),
+    )  # fmt: skip
+    branch = "lockstep/harvest-production-2026-05-04"
+    git(team.work, "switch", "--quiet", "--create", branch)
+    for name, content in harvest_pull.files_of(review, (team.work / layout.PARAMS).read_text(), None).items():
+        (team.work / name).parent.mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            (team.work / name).write_bytes(content)
+    git(team.work, "add", "--all")
+    bot = f"{ACTIONS} <41898282+{ACTIONS}@users.noreply.github.com>"
+    git(team.work, "commit", "--quiet", "--author", bot, "--message", "Harvest production")
+    signer = Signatory(keys.load(team.store.parent / "ada.key"), ())
+    harvest_reviews.sign(team.work, review, data, signer)
+    team.push(branch, "Signed")
+    team.hub.pull(branch, number=8)["user"] = {"login": "acme-machine", "type": "User"}
+    team.act.variables["LOCKSTEP_HARVEST_CLOSE"] = "acme-machine"
+    done = team.judged(8, action="opened")
+    del team.act.variables["LOCKSTEP_HARVEST_CLOSE"]
+    return done
+
+
+def test_a_harvest_whose_model_does_not_pass_is_closed_with_the_reason(team: Team, harvested: Pull) -> None:
+    assert harvested.run.conclusions()["verdict"] == "success", harvested.run.text
+    report, closing = (comment["body"] for comment in team.hub.on(8))
+    assert not report.startswith(PASS)
+    assert re.match(r"Lockstep closes this pull request, because of its verdict: (Fail|Inconclusive)\b", closing)
+    assert team.hub.pulls[8]["state"] == "closed"
+    assert "closed: " in harvested.run.jobs["verdict"].log
 
 
 class Fork(NamedTuple):
