@@ -34,7 +34,7 @@ def gate(
 
     Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 the verdict does not hold.
 
-    The verdict is about these weights. For the parameters that made them: `lockstep recipe`.
+    The verdict is about these weights. For the parameters that made them: `lockstep sweep`.
 
     Hashes everything that was judged again, weights included, looks up the reference models in git again, and
     evaluates every gate again. With --explain the exit code is 0 whatever the gate says.
