@@ -57,33 +57,32 @@ def of_difference(difference: Difference) -> Bar:
 
 def of_scores(scores: Sequence[Interval | float], line: Interval | float) -> list[Bar]:
     """Return the bars of ``scores`` beside ``line``, on one scale."""
-    rows = [_ends(score) for score in scores]
-    (bound, *_), places = _ends(line), [place for row in rows for place in row]
-    return [_bar(*row, bound, signed(row[0], ".3f"), False, places) for row in rows]
-
-
-def _ends(score: Interval | float) -> tuple[float, float, float]:
-    """Return value, low and high: for a figure without an interval the value itself."""
-    return (score.value, score.low, score.high) if isinstance(score, Interval) else (score,) * 3
+    return _together(scores, _ends(line)[0], ".3f")
 
 
 def of_gains(trade: Trade) -> list[Bar]:
     """Return the bars of what the releases gained, on one scale."""
-    return _together([point.gain for point in trade.points])
+    return _together([point.gain for point in trade.points], 0.0, "+.3f")
 
 
 def of_changes(trade: Trade) -> list[Bar]:
     """Return the bars of what the releases changed elsewhere, on one scale."""
-    return _together([point.change for point in trade.points])
+    return _together([point.change for point in trade.points], 0.0, "+.3f")
 
 
-def _together(changes: Sequence[Far]) -> list[Bar]:
-    rows = []
-    for change in changes:
-        low, high = (change.value if end is None else end for end in (change.low, change.high))
-        rows.append((change.value, low, high))
+def _together(figures: Sequence[Interval | Far | float], bound: float, how: str) -> list[Bar]:
+    """Return the bars of ``figures`` on one scale, beside ``bound``."""
+    rows = [_ends(figure) for figure in figures]
     ends = [end for row in rows for end in row]
-    return [_bar(*row, 0.0, signed(row[0], "+.3f"), False, ends) for row in rows]
+    return [_bar(*row, bound, signed(row[0], how), False, ends) for row in rows]
+
+
+def _ends(figure: Interval | Far | float) -> tuple[float, float, float]:
+    """Return value, low and high: for a figure without an interval the value itself."""
+    if isinstance(figure, float | int) or figure.low is None or figure.high is None:
+        value = figure if isinstance(figure, float | int) else figure.value
+        return value, value, value
+    return figure.value, figure.low, figure.high
 
 
 def _bar(

@@ -17,7 +17,6 @@ from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.storage import layout
 from release.cards import card_record, commands, production, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
-from release.cards.released import Released
 from release.evidence import freshness, trust
 from release.ledger import Ledger, Move
 from release.ledger.moves import ran
@@ -41,7 +40,7 @@ class _SiteFacts(NamedTuple):
     """The common facts of all pages. ``releases``: the last that came first. ``moves``: of each environment."""
 
     records: Records
-    releases: tuple[Released, ...]
+    releases: tuple[released.Released, ...]
     moves: Mapping[str, tuple[Move, ...]]
     held: quarantine.Entries
     known: Signers | str  # the signers that count, or why that is not known
@@ -112,7 +111,7 @@ def gather(root: Path, name: str | None) -> Site:
     )  # fmt: skip
 
 
-def file(releases: Sequence[Released], release: Released) -> str:
+def file(releases: Sequence[released.Released], release: released.Released) -> str:
     """The name of its file. A version that two images have, which no move of Lockstep makes, has the image's too."""
     pointer = release.pointer
     same = [other for other in releases if other.pointer.version == pointer.version]
@@ -120,7 +119,7 @@ def file(releases: Sequence[Released], release: Released) -> str:
     return f"{pointer.version}{image}.html"
 
 
-def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
+def _page(facts: _SiteFacts, release: released.Released, name: str) -> ReleasePage:
     stated = released.stated(facts.records, release)
     pointer = release.pointer
     side = facts.side(pointer)
@@ -153,7 +152,7 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
         against=against, suites=suites, before=before.version if before else None,
         comparison=compared,
         policy=None if before is None else _policy(facts, before, pointer, stated, notes),
-        cost=compared.cost if compared else tuple(_alone(side)), image=stated.image, serving=stated.serving,
+        cost=compared.cost if compared else _alone(side), image=stated.image, serving=stated.serving,
         tries=() if entry else commands.tries(
             facts.records.root, pointer, stated.image, facts.records.at(pointer.commit).serve, environment,
             answers[0].prompt if answers else None,
@@ -169,7 +168,7 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
     )
 
 
-def _before(facts: _SiteFacts, release: Released) -> Pointer | None:
+def _before(facts: _SiteFacts, release: released.Released) -> Pointer | None:
     """The release of another model that came first, the last before ``release``."""
     at = facts.releases.index(release)
     return next(
@@ -215,22 +214,15 @@ def _against(
     if side.evaluation is None or side.candidate is None:
         return
     metric = next(iter(side.candidate.metrics))
-    scores = {
-        each: result.metrics[metric].value
-        for each, result in side.evaluation.models.items()
-        if each in baselines.NAMES and metric in result.metrics
-    }
-    models = {"base": "the base model"}
-    if scores:
-        best = max(scores, key=scores.__getitem__)
-        models = {best: f"{_called(best)}, the best cheap baseline"} | models
-    for each, what in models.items():
-        if each in side.evaluation.models:
-            yield _model(side, each, what, metric)
-
-
-def _called(name: str) -> str:
-    return next(words for baseline, words in baselines.NAMES.items() if baseline == name)
+    asked = side.evaluation.models
+    cheap = [key for key in baselines.NAMES if key in asked and metric in asked[key].metrics]
+    models: dict[str, str] = {"base": "the base model"}
+    if cheap:
+        best = max(cheap, key=lambda key: asked[key].metrics[metric].value)
+        models = {best: f"{baselines.NAMES[best]}, the best cheap baseline"} | models
+    for model, what in models.items():
+        if model in asked:
+            yield _model(side, model, what, metric)
 
 
 def _first(what: str, metrics: Sequence[Metric]) -> Against:
@@ -319,7 +311,7 @@ def _policy(
     return policy.changes(old, new)
 
 
-def _cards(facts: _SiteFacts, release: Released, notes: list[str]) -> dict[str, str]:
+def _cards(facts: _SiteFacts, release: released.Released, notes: list[str]) -> dict[str, str]:
     """The cards of the model and of its data. Empty, with a reason in ``notes``, if its commit lacks a part."""
     try:
         return writing.readable(card_record.of_release(facts.records, release, facts.every_move))
@@ -328,10 +320,9 @@ def _cards(facts: _SiteFacts, release: Released, notes: list[str]) -> dict[str, 
         return {}
 
 
-def _alone(side: Side) -> Iterator[Cost]:
+def _alone(side: Side) -> tuple[Cost, ...]:
     """Return what the first release took, beside nothing."""
-    for cost in making.costs(side, side, []):
-        yield cost.model_copy(update={"a": None})
+    return tuple(cost.model_copy(update={"a": None}) for cost in making.costs(side, side, []))
 
 
 def _archived(root: Path, image: ImageReport) -> str:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 from checks.formats.evaluation_reports import Interval
 from checks.formats.watch_report import WatchReport
 from release.cards import bars
-from release.cards.bars import Bar
 from release.cards.release_page import ReleasePage, Site
 
 
@@ -18,7 +17,7 @@ class ReleaseScore(NamedTuple):
 
     page: ReleasePage
     score: Interval | float
-    bar: Bar
+    bar: bars.Bar
     unlike: str
     window: WatchReport | None
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from checks.config import params_file
 from checks.config.params import Params, ReleaseParams
-from checks.config.params_file import Parsed
 from checks.config.release_params import Serve
 from checks.decision import policy
 from checks.formats.evidence import Evidence
@@ -25,7 +24,6 @@ from checks.storage import files, layout
 from release.adapters import commits, merge_conflicts
 from release.adapters.git import Git
 from release.record import pipeline_lock
-from release.record.pipeline_lock import Stages
 
 M = TypeVar("M", bound=BaseModel)
 # Files of a commit that are read together with the first of them.
@@ -60,7 +58,7 @@ class WorkTree:
         self._evidence: dict[str, Evidence] = {}
 
     @functools.cached_property
-    def _parsed(self) -> Parsed:
+    def _parsed(self) -> params_file.Parsed:
         return params_file.read(self.root / layout.PARAMS)
 
     @property
@@ -79,7 +77,7 @@ class WorkTree:
         return params_file.check_release(self._parsed)
 
     @functools.cached_property
-    def pipeline(self) -> Stages:
+    def pipeline(self) -> pipeline_lock.Stages:
         """The stages of dvc.yaml. Raises EvidenceRefused if it is missing or invalid."""
         return pipeline_lock.stages(self._bytes(layout.PIPELINE), str(layout.PIPELINE))
 
@@ -89,7 +87,7 @@ class WorkTree:
         return True
 
     @functools.cached_property
-    def lock(self) -> Stages:
+    def lock(self) -> pipeline_lock.Stages:
         """The stages of dvc.lock. Raises EvidenceRefused if it is missing or invalid."""
         assert self._is_merged
         return pipeline_lock.stages(self._bytes(layout.LOCK), str(layout.LOCK))
@@ -136,9 +134,9 @@ class Commit:
         self._read: dict[Path, bytes | None] = {}
         self._brought = False
         self._models: dict[tuple[Path, type[BaseModel]], BaseModel | None] = {}
-        self._parsed: Parsed | None = None
+        self._parsed: params_file.Parsed | None = None
         self._params: Params | None = None
-        self._lock: Stages | None = None
+        self._lock: pipeline_lock.Stages | None = None
 
     def data(self, path: Path) -> bytes | None:
         """The bytes of ``path``; None if the commit has no such file. Raises EvidenceRefused for a link."""
@@ -216,7 +214,7 @@ class Commit:
             "fetch the commit that made the model, and use the version that wrote it",
         ).serve
 
-    def lock(self, called: str) -> Stages:
+    def lock(self, called: str) -> pipeline_lock.Stages:
         """The stages of dvc.lock; empty if there is no such file. Raises EvidenceRefused if it is invalid."""
         if self._lock is None:
             data = self.data(layout.LOCK)
@@ -231,6 +229,13 @@ class Commit:
         report = self._models[path, model]
         assert report is None or isinstance(report, model)
         return report
+
+    def readable(self, path: Path, model: type[M]) -> M | None:
+        """As ``report``; None also if it is not a valid ``model``, or a link."""
+        try:
+            return self.report(path, model)
+        except (EvidenceRefused, ValidationError):
+            return None
 
     def needed(self, path: Path, model: type[M], unfit: str, missing: str) -> M:
         """As ``report``. Raises EvidenceRefused, with what fixes it, if it is not valid (``unfit``) or ``missing``."""

@@ -2,25 +2,24 @@
 
 from release.pages import html, templates
 from release.review import comparison
-from release.review.comparison import Comparison
 
 SECTIONS = ("metrics", "slices", "parameters", "data", "cost")
 _FIRST_ANSWERS = 5
 
 
-def sections(compared: Comparison, a: str = "A", b: str = "B") -> dict[str, str]:
+def sections(compared: comparison.Comparison, a: str = "A", b: str = "B") -> dict[str, str]:
     """Return the Markdown of each section of a page, by name. ``a`` and ``b``: what the two sides are called."""
     return _markdown(compared, SECTIONS, {"a": a, "b": b, "whole": True})
 
 
-def text_sections(compared: Comparison, all_answers: bool) -> dict[str, str]:
+def text_sections(compared: comparison.Comparison, all_answers: bool) -> dict[str, str]:
     """Return the Markdown of each section for a terminal, which shows the largest slices and the first answers."""
     answers = compared.answers if all_answers else compared.answers[:_FIRST_ANSWERS]
     names = ("sides", *SECTIONS, "answers")
     return _markdown(compared, names, {"a": "A", "b": "B", "whole": False, "answers": answers})
 
 
-def render(compared: Comparison) -> str:
+def render(compared: comparison.Comparison) -> str:
     """Return the page."""
     (sides,) = _markdown(compared, ("sides",), {"a": "A", "b": "B"}).values()
     return html.render(
@@ -30,7 +29,7 @@ def render(compared: Comparison) -> str:
 
 
 def _markdown(
-    compared: Comparison, names: tuple[str, ...], values: dict[str, object]
+    compared: comparison.Comparison, names: tuple[str, ...], values: dict[str, object]
 ) -> dict[str, str]:
     values = {"found": compared, "verdict": comparison.verdict, "who": comparison.who} | values
     return templates.sections("release.review", "comparison.md.jinja", names, values)

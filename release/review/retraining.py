@@ -19,7 +19,6 @@ from release.monitoring.store import Task
 from release.monitoring.window import Traffic
 from release.pages.text import prose
 from release.review import proposals
-from release.review.proposals import Draft, Proposal
 
 # A service that fails is for the alerts: another model would not mend it.
 _KINDS = ("drift", "proxy", "quality")
@@ -41,7 +40,9 @@ def failing(report: WatchReport) -> list[WatchFinding]:
     ]
 
 
-def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Proposal | None:
+def propose(
+    root: Path, report: WatchReport, traffic: Traffic, rows: int
+) -> proposals.Proposal | None:
     """Open the pull request of ``report``, or update the one that is open; None if no finding proposes retraining.
 
     ``rows``: how many requests to queue at most. Raises RemoteRefused if the remote or GitHub refuses or does not
@@ -52,8 +53,8 @@ def propose(root: Path, report: WatchReport, traffic: Traffic, rows: int) -> Pro
     queue = layout.QUEUED / f"{report.environment}-{report.since:%Y-%m-%d}.jsonl"
     tasks = list(_sample(traffic, rows))
 
-    def draft(prefix: str) -> Draft:
-        return Draft(
+    def draft(prefix: str) -> proposals.Draft:
+        return proposals.Draft(
             _title(report, prefix), _body(report, queue if tasks else None),
             lambda trunk, tip: _change(trunk, tip, report, queue, tasks),
         )  # fmt: skip

@@ -12,7 +12,6 @@ from release.evidence import harvest_reviews
 from release.monitoring.store import CaptureStore, is_about
 from release.record.records import Records
 from release.review import learned_requests
-from release.review.learned_requests import Learned
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -49,7 +48,11 @@ def erase(root: Path, request: str, captures: str | None = None) -> Erasure:
             f"{request[:80]}: no capture, label or source has this request",
             "give the answer's X-Request-Id",
         )
-    learned = learned_requests.find(Records(root), sources) if sources else Learned((), ())
+    learned = (
+        learned_requests.find(Records(root), sources)
+        if sources
+        else learned_requests.Learned((), ())
+    )
     # First what keeps the request out of later sources: if this is killed, the same command ends it.
     files.write_jsonl(root / ERASED, (Erased(request=digest) for digest in sorted({*known, name})))
     for path, (_, left) in queued.items():

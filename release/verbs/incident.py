@@ -31,7 +31,6 @@ from release.monitoring.store import CaptureStore
 from release.promotion import context, environment, image_checks, incident_report, scratch
 from release.promotion.checklist import PromotionContext
 from release.promotion.incident_replay import Scene, draw_requests, replay_requests
-from release.promotion.incident_report import Back, Incident, IncidentOptions
 from release.runtimes import Runtime, lookup
 from release.serving import behind_gateway, processes, weights
 from release.serving.server import unwinding
@@ -41,8 +40,11 @@ _WHY = "a drill"
 
 
 def incident(
-    root: Path, name: str, options: IncidentOptions, tell: Callable[[str], None] = lambda _: None
-) -> Incident:
+    root: Path,
+    name: str,
+    options: incident_report.IncidentOptions,
+    tell: Callable[[str], None] = lambda _: None,
+) -> incident_report.Incident:
     """Run the drill; ``tell`` gets a line for each step and each decision. ``refusal`` says whether it was detected.
 
     Raises whatever ``rollback`` would raise; EvidenceRefused also if the worse model is production's or rows are few,
@@ -83,7 +85,7 @@ def incident(
     return incident_report.report(name, before, worse, params.monitor, options, replayed)
 
 
-def refusal(done: Incident) -> Refusal | None:
+def refusal(done: incident_report.Incident) -> Refusal | None:
     """Return the refusal of a drill in which no decision was `roll back`; None if the worse model was rolled back."""
     if done.back is not None:
         return None
@@ -102,7 +104,9 @@ def _are_installed(runtime: Runtime, root: Path) -> None:
     processes.program(runtime, root)
 
 
-def _roll_back(there: PromotionContext, remote: Path, name: str, report: RolloutReport) -> Back:
+def _roll_back(
+    there: PromotionContext, remote: Path, name: str, report: RolloutReport
+) -> incident_report.Back:
     began = time.monotonic()
     there = there._replace(tip=there.ledger.tip())
     done = rollback.move(there, name, why=canary.why(report), runs=report.candidate)
@@ -113,7 +117,9 @@ def _roll_back(there: PromotionContext, remote: Path, name: str, report: Rollout
             f"the drill: {name} went back to another release", "report this as a bug"
         )
     commit = Git(remote, DEADLINE).line("cat-file", "commit", done.commit or "")
-    return Back(to=done.after, seconds=seconds, signed="\ngpgsig" in commit.partition("\n\n")[0])
+    return incident_report.Back(
+        to=done.after, seconds=seconds, signed="\ngpgsig" in commit.partition("\n\n")[0]
+    )
 
 
 def _worse_weights(root: Path, folder: Path | None, before: Pointer) -> tuple[Path, Digest]:

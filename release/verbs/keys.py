@@ -9,7 +9,6 @@ from typing import NamedTuple
 import yaml
 
 from checks.formats import signers
-from checks.formats.signers import Role
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import files, layout, plain_yaml
 from release.adapters import ignored, thin_files
@@ -24,7 +23,7 @@ class New(NamedTuple):
     entry: str
 
 
-def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None) -> New:
+def new(root: Path, name: str, roles: Sequence[signers.Role], output: Path | None = None) -> New:
     """Create a private key in ``output`` (default: ``KEY`` below ``root``), with the public key beside it as .pub.
 
     The private key is encrypted if LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused if a file exists or git would
@@ -47,7 +46,9 @@ def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None
     return New(private, public, entry)
 
 
-def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None = None) -> Path:
+def add_signer(
+    root: Path, name: str, roles: Sequence[signers.Role], public: Path | None = None
+) -> Path:
     """Add the owner of a public key to release/policy/signers.yaml in the work tree. Returns its path below ``root``.
 
     The signer counts once the file is on the target branch. ``public`` is by default the public half of ``KEY``. Raises
@@ -114,7 +115,7 @@ def _append(root: Path, entries: str) -> Path:
     return layout.SIGNERS
 
 
-def _entry(name: str, roles: Sequence[Role], pem: str) -> str:
+def _entry(name: str, roles: Sequence[signers.Role], pem: str) -> str:
     """The entry as YAML. Raises EvidenceRefused if it is invalid."""
     if not re.fullmatch(signers.NAME, name):
         raise EvidenceRefused(

@@ -9,7 +9,6 @@ from checks.formats.training_reports import TrainReport
 from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused, RemoteRefused
 from checks.storage import digest, files, layout
 from release.adapters import commits, dvc, skypilot
-from release.adapters.dvc import StageRefused
 from release.adapters.listening import Listener
 from release.record import hand_over as handed
 from release.record.records import Records
@@ -51,7 +50,7 @@ def launch(
             todo = "read its lines above; run the same command again, and training goes on from its last checkpoint"
         raise MachineRefused(what, todo)
     if unpacked.refused:
-        raise StageRefused(unpacked.refused)
+        raise dvc.StageRefused(unpacked.refused)
     _take_outputs(root, targets, listener)
 
 
@@ -70,7 +69,7 @@ def hand_over(
     commit, word = _head(root), None
     try:
         run.run(root, targets, force=False, remote=True, listener=listener)
-    except StageRefused as refusal:
+    except dvc.StageRefused as refusal:
         word = refusal.word
     with tempfile.TemporaryDirectory(prefix="lockstep-job-") as scratch:
         handed.pack(Records(root).work_tree, Path(scratch), commit, word)

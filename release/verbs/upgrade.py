@@ -16,7 +16,6 @@ from checks.process import distribution
 from checks.process.errors import ParamsRefused, Refusal
 from checks.storage import files, layout
 from release.adapters import pin, thin_files, workflow_pin
-from release.adapters.pin import Pin
 from release.record import stale_code
 
 
@@ -35,13 +34,13 @@ class Upgraded(NamedTuple):
     problems: tuple[str, ...]
 
 
-def pinned(top: Path) -> Pin | None:
+def pinned(top: Path) -> pin.Pin | None:
     """Return the pin of a repository; None if it has none. Raises ParamsRefused as ``pin.read``."""
     data = _read(top / pin.PATH)
     return None if data is None else pin.read(data.decode(errors="replace"))
 
 
-def repin(top: Path, version: str | None, workflows: str | None = None) -> Pin:
+def repin(top: Path, version: str | None, workflows: str | None = None) -> pin.Pin:
     """Pin a version of Lockstep, the newest if None, and return the pin. ``workflows``: as for ``upgrade``.
 
     Its own packages that an extra installs, such as lockstep-lake, are pinned at the same version.

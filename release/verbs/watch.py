@@ -16,7 +16,6 @@ from release.evidence.trust import Signatory
 from release.ledger import Ledger
 from release.monitoring import evidently_page, picture, reference, releases, window, window_report
 from release.monitoring.store import CaptureStore
-from release.monitoring.window import TimeSpan
 from release.promotion import emergency
 from release.record.records import Records
 from release.review import retraining
@@ -93,14 +92,14 @@ def page(environment: str) -> Path:
     return layout.STATE / "watch" / f"{environment}.html"
 
 
-def _span(since: str | None, until: str | None, params: Params, now: datetime) -> TimeSpan:
+def _span(since: str | None, until: str | None, params: Params, now: datetime) -> window.TimeSpan:
     if since is None and until is None:
         return window.last_whole(now, params.monitor.window_days)
     if since is None or until is None:
         raise EvidenceRefused(
             "--from and --to: one is missing", "give both, or none for the last whole window"
         )
-    span = TimeSpan(moment(since, now).start, moment(until, now).start)
+    span = window.TimeSpan(moment(since, now).start, moment(until, now).start)
     if span.since >= span.until:
         raise EvidenceRefused(f"--to {until}: is not after --from {since}", "swap them")
     return span
