@@ -24,7 +24,7 @@ from release.cli.wrapping import hanging, wrapped
 from release.doctor import machine
 from release.doctor.check import walk
 from tests.conftest import REPOSITORY
-from tests.pipeline_repository import commit, git, write_params
+from tests.pipeline_repository import write_params
 from tests.terminal import on_terminal
 
 
@@ -77,29 +77,6 @@ def test_a_stage_outside_a_repository_refuses_with_its_code(tmp_path: Path) -> N
     assert done.stderr.splitlines() == [
         "gate: params.yaml: No such file or directory; run inside the repository, restore the file from git, or begin with `lockstep init FILE`"
     ]
-
-
-@pytest.mark.slow
-def test_references_says_which_earlier_models_git_names_and_records_them_once(tmp_path: Path, document: dict) -> None:
-    write_params(tmp_path, document)
-    git(tmp_path, "init", "--quiet", "--initial-branch=main")
-    commit(tmp_path, "parameters")
-    code, output = _lockstep("-C", str(tmp_path), "references")
-    assert code == 0
-    assert output.splitlines() == [
-        "main        none: no model was recorded where this branch left the target branch",
-        "production  none: nothing has been promoted to production yet",
-        "target branch main; reports/references.json was written; reports/looks.json was written",
-    ]
-    assert _lockstep("-C", str(tmp_path), "references")[1].endswith(
-        "json is up to date; reports/looks.json is up to date\n"
-    )
-    code, output = _lockstep("-C", str(tmp_path), "references", "--json", "--target", "main")
-    assert code == 0
-    assert json.loads(output) == json.loads((tmp_path / "reports/references.json").read_text())
-    code, output = _lockstep("-C", str(tmp_path), "references", "--target", "no-such-branch")
-    assert code == 8
-    assert "git knows no such commit" in output
 
 
 @pytest.mark.slow
