@@ -25,7 +25,6 @@ from release.record.records import Named, Records
 from release.review import (
     advice,
     kept_abilities,
-    making,
     same_rows,
     same_samples,
     side_by_side,
@@ -103,8 +102,10 @@ def gather(root: Path, name: str | None) -> Site:
             f"{ledger.shown}: nothing was promoted yet, so no release has a page",
             "promote one: `lockstep promote ENVIRONMENT`",
         )
-    last = {place: history[0].after if history else None for place, history in moves.items()}
-    runs = {place: pointer.version if pointer else None for place, pointer in last.items()}
+    runs = {
+        place: history[0].after.version if history and history[0].after else None
+        for place, history in moves.items()
+    }
     return Site(
         name=params.serve.name, branch=ledger.shown, tip=tip, alone=name is not None, environments=runs,
         pages=tuple(pages), left_out=tuple(left_out), trades=tuple(trade.of(paged)) if name is None else (),
@@ -322,7 +323,7 @@ def _cards(facts: _SiteFacts, release: released.Released, notes: list[str]) -> d
 
 def _alone(side: Side) -> tuple[Cost, ...]:
     """Return what the first release took, beside nothing."""
-    return tuple(cost.model_copy(update={"a": None}) for cost in making.costs(side, side, []))
+    return tuple(cost.model_copy(update={"a": None}) for cost in side_by_side.costs(side, side, []))
 
 
 def _archived(root: Path, image: ImageReport) -> str:

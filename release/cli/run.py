@@ -59,24 +59,22 @@ def run(
     from release.adapters.folder_lock import alone
     from release.record import hand_over, refusals
     from release.verbs import gate as verb
-    from release.verbs import launch
     from release.verbs import run as pipeline
 
     if force and (launcher or job):
         raise click.UsageError(
             "--force excludes --launcher and --hand-over: a cluster runs what changed"
         )
-    if job:
-        with alone(root, "lockstep run"):
-            launch.hand_over(root, job, targets, listener(root, "run", verbose))
-        return
     with alone(root, "lockstep run"):
+        if job:
+            pipeline.hand_over(root, job, targets, listener(root, "run", verbose))
+            return
         if artifact:
             hand_over.take(root, artifact)
         before = pipeline.evaluated(root)
         with refusals.recorded(root, "run"):
             if launcher:
-                launch.launch(root, launcher, targets, listener(root, "run", verbose))
+                pipeline.launch(root, launcher, targets, listener(root, "run", verbose))
             else:
                 pipeline.run(root, targets, force, remote, listener(root, "run", verbose))
         if targets and "gate" not in targets:

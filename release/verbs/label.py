@@ -19,8 +19,14 @@ from checks.formats.suite_report import Who
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import digest, files, layout
 from release.review import label_plan
-from release.review.answer_pairs import AnswerPairs, read_pairs
-from release.review.label_tasks import LabelTasks, draw_tasks, render, studio_task
+from release.review.label_tasks import (
+    AnswerPairs,
+    LabelTasks,
+    draw_tasks,
+    read_pairs,
+    render,
+    studio_task,
+)
 
 PLACE = layout.STATE / "label"
 
