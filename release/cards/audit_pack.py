@@ -43,13 +43,6 @@ _QUOTES = (
 )
 
 
-class Pack(NamedTuple):
-    """The files of a pack by path, in the order of the archive, and what ``INDEX``, one of them, says."""
-
-    listing: AuditIndex
-    files: Mapping[str, bytes]
-
-
 class _Facts(NamedTuple):
     """A release in the ledger at the commit ``tip``. ``signed``: what its statement says."""
 
@@ -72,8 +65,10 @@ class _Facts(NamedTuple):
         return None if None in ends else max(filter(None, ends))
 
 
-def collect(root: Path, name: str) -> Pack:
+def collect(root: Path, name: str) -> tuple[AuditIndex, Mapping[str, bytes]]:
     """Collect the pack of the release that ``name`` means: an environment, a version, or the digest of an image.
+
+    Return its index, and its files by path in the order of the archive; ``INDEX`` is one of them.
 
     Raises EvidenceRefused if there is no such release, or if a part of its evidence is missing, is another one, is not
     signed by a signer who counts, or is older than what this version reads; RegistryRefused if its image is not in its
@@ -230,7 +225,7 @@ def _indexed(
     facts: _Facts,
     moves: Sequence[Move],
     entries: Sequence[quarantine.Entry],
-) -> Pack:
+) -> tuple[AuditIndex, Mapping[str, bytes]]:
     pointer = facts.release.pointer
     assert facts.release.envelope is not None  # its signature was checked
     index = AuditIndex(
@@ -245,9 +240,8 @@ def _indexed(
     overview = f"{text}\n".encode()
     listed = audit_parts.packed(OVERVIEW, overview, "all of the index for a reader", "pack")
     index = index.model_copy(update={"files": (listed, *index.files)})
-    return Pack(
-        index, {OVERVIEW: overview, INDEX: _json(index.model_dump(mode="json"))} | parts.files
-    )
+    data = {OVERVIEW: overview, INDEX: _json(index.model_dump(mode="json"))}
+    return index, data | parts.files
 
 
 def _json(value: Any) -> bytes:

@@ -134,12 +134,10 @@ def stated(records: Records, release: Released) -> Release:
             "git fetch the branch that it was merged to",
         )
     statement = release.envelope.statement.predicate
-    if lines := list(_differences(records, pointer, statement)):
-        first, *others = lines
-        raise EvidenceRefused(
-            f"{name}: {first}", "do not trust it: `lockstep status` and `lockstep history` say more",
-            tuple(f"{name}: {line}" for line in others),
-        )  # fmt: skip
+    EvidenceRefused.raise_for(
+        (f"{name}: {line}" for line in _differences(records, pointer, statement)),
+        "do not trust it: `lockstep status` and `lockstep history` say more",
+    )
     return statement
 
 

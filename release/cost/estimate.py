@@ -210,13 +210,11 @@ def _bounds(
     if commit:
         policy = f"{name}:{layout.PARAMS}"
         try:
-            if records.at(commit).data(layout.PARAMS) is None:
-                notes = (f"{policy}: missing; only the budget of the work tree applies",)
-            else:
-                budgets[policy] = records.at(commit).params(policy).train_budget
-        except ParamsRefused:
+            budgets[policy] = records.at(commit).params(policy).train_budget
+        except ParamsRefused as refused:
+            why = refused.what.removeprefix(f"{policy}: ")
             notes = (
-                f"{policy}: this version cannot read it; only the budget of the work tree applies",
+                f"{policy}: this version cannot read it ({why}); only the budget of the work tree applies",
             )
     bounds: dict[tuple[object, ...], BudgetBound] = {}
     for policy, budget in budgets.items():

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from urllib.error import HTTPError
@@ -58,9 +59,7 @@ def _python(_: Path) -> str:
 
 def _git(root: Path) -> str:
     want(shutil.which("git"), "no git on the path", "install git")
-    head = None
-    if commits.has_repository(root):
-        head = commits.resolve(root, "HEAD")
+    head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
     merge_conflicts.check(root)
     fix = "git init && git add . && git commit"
     return f"at {want(head, 'not a repository with a commit', fix)[:7]}"
@@ -143,9 +142,8 @@ def _dvc_remote(root: Path) -> str:
 
 
 def _mlflow(root: Path) -> str:
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        uri = params_file.load(root / layout.PARAMS).tracking.uri
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = named or params_file.load(root / layout.PARAMS).tracking.uri
     if urlsplit(uri).scheme not in ("http", "https"):
         return f"{redact(uri)}, in this repository"
     state = _http(uri.rstrip("/") + "/health")
@@ -160,11 +158,8 @@ def _docker(_: Path) -> str:
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env(timeout=DEADLINE)
-        try:
+        with closing(docker.from_env(timeout=DEADLINE)) as client:
             return f"engine {client.version()['Version']}"
-        finally:
-            client.close()
     except (DockerException, OSError) as error:
         reason = str(error).splitlines()[0][:100]
         raise Lesser(

@@ -59,7 +59,9 @@ class _Mean(BaseModel):
     value: float
 
 
-class _Rules(BaseModel):
+class Rules(BaseModel):
+    """The section of params.yaml about environments; the others may be invalid or of another version."""
+
     promote: Promote
 
 
@@ -289,7 +291,7 @@ def _rules(records: Records, branch: TargetBranch) -> Promote | None:
     """The target's environments; None if this version cannot read them, which means that nothing is promoted."""
     called = f"{branch.target}:{layout.PARAMS}"
     try:
-        return records.at(branch.tip).sections(_Rules, called, "fix it").promote
+        return records.at(branch.tip).sections(Rules, called, "fix it").promote
     except ParamsRefused:
         return None
 

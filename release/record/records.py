@@ -132,7 +132,6 @@ class Commit:
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name = root, name
         self._read: dict[Path, bytes | None] = {}
-        self._brought = False
         self._models: dict[tuple[Path, type[BaseModel]], BaseModel | None] = {}
         self._parsed: params_file.Parsed | None = None
         self._params: Params | None = None
@@ -140,8 +139,7 @@ class Commit:
 
     def data(self, path: Path) -> bytes | None:
         """The bytes of ``path``; None if the commit has no such file. Raises EvidenceRefused for a link."""
-        if path not in self._read and path in _TOGETHER and not self._brought:
-            self._brought = True
+        if path not in self._read and path in _TOGETHER:
             with contextlib.suppress(EvidenceRefused):  # a clone may lack one that nobody asks for
                 self.bring(_TOGETHER)
         if path not in self._read:
@@ -156,6 +154,9 @@ class Commit:
 
     def document(self, called: str) -> Mapping[str, Any]:
         """The plain values of params.yaml, named ``called`` in refusals. Raises ParamsRefused, also if missing."""
+        return self._parse(called).value
+
+    def _parse(self, called: str) -> params_file.Parsed:
         if self._parsed is None:
             text = self.data(layout.PARAMS)
             if text is None:
@@ -168,28 +169,25 @@ class Commit:
                 raise ParamsRefused(
                     f"{called}: is not UTF-8", "restore the file from git"
                 ) from error
-        return self._parsed.value
+        return self._parsed._replace(name=called)
 
     def params(self, called: str) -> Params:
         """The parameters. Raises as ``document``, and ParamsRefused with every problem."""
         if self._params is None:
-            self.document(called)
-            assert self._parsed is not None
-            self._params = params_file.check(self._parsed._replace(name=called))
+            self._params = params_file.check(self._parse(called))
         return self._params
 
     def params_with(self, called: str, defaults: Mapping[str, JsonValue]) -> Params:
         """The parameters, with other defaults, by path, where params.yaml writes nothing. Raises as ``params``."""
-        self.document(called)
-        assert self._parsed is not None
+        parsed = self._parse(called)
         try:
-            value = policy.with_defaults(self._parsed.value, defaults)
+            value = policy.with_defaults(parsed.value, defaults)
         except (ValueError, LookupError) as error:
             raise ParamsRefused(
                 f"{called}: has no place for the defaults in {layout.CODE_LOCK}: {error}",
                 "run `lockstep run` there, and commit the record",
             ) from error
-        return params_file.check(self._parsed._replace(name=called, value=value))
+        return params_file.check(parsed._replace(value=value))
 
     def sections(self, kind: type[M], called: str, todo: str) -> M:
         """The sections of params.yaml that ``kind`` has; the others may be invalid or of another version.

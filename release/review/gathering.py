@@ -269,18 +269,13 @@ def _unrun(records: Records) -> Iterator[str]:
     recorded = {
         key: value for ran in lock.values() for key, value in pipeline_lock.parameters(ran).items()
     }
-    for key, value in recorded.items():
-        ours = at(document, *key.split("."))
-        if isinstance(value, Mapping) and isinstance(ours, Mapping):
-            yield from (changed.what for changed in details.differing(value, ours, f"{key}."))
-        elif ours != value:
-            yield key
+    ours = {key: at(document, *key.split(".")) for key in recorded}
+    yield from (changed.what for changed in details.differing(recorded, ours))
 
 
 def _runs(there: Commit, document: object) -> dict[str, pointer.Pointer]:
     """Return what each environment of ``document`` runs, if its pointer can be read."""
-    promote = document.get("promote") if isinstance(document, dict) else None
-    names = promote.get("environments") if isinstance(promote, dict) else None
+    names = at(document, "promote", "environments")
     pointers = {}
     for name in [key for key in names if isinstance(key, str)] if isinstance(names, dict) else []:
         path = layout.ENVIRONMENTS / name / layout.POINTER
