@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.formats import quarantine
-from checks.formats.quarantine import Entry
 from checks.formats.statement import APPROVAL, PREDICATE, SEALED_LOOK, VERIFICATION, Release
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
@@ -20,9 +19,7 @@ from checks.storage import layout
 from release.adapters.registry import reference
 from release.cards import audit_parts, card_record, released, writing
 from release.cards.audit_index import INDEX, AuditIndex, LeftOut
-from release.cards.audit_parts import IMAGE, Parts
 from release.cards.audit_questions import Part
-from release.cards.released import Released
 from release.evidence import attached_statements, freshness, slsa, statement, trust, verification
 from release.image import stores
 from release.ledger import Ledger, Move
@@ -46,13 +43,6 @@ _QUOTES = (
 )
 
 
-class Pack(NamedTuple):
-    """The files of a pack by path, in the order of the archive, and what ``INDEX``, one of them, says."""
-
-    listing: AuditIndex
-    files: Mapping[str, bytes]
-
-
 class _Facts(NamedTuple):
     """A release in the ledger at the commit ``tip``. ``signed``: what its statement says."""
 
@@ -60,7 +50,7 @@ class _Facts(NamedTuple):
     ledger: Ledger
     tip: str
     environments: tuple[str, ...]
-    release: Released
+    release: released.Released
     signed: Release
 
     @property
@@ -75,8 +65,10 @@ class _Facts(NamedTuple):
         return None if None in ends else max(filter(None, ends))
 
 
-def collect(root: Path, name: str) -> Pack:
+def collect(root: Path, name: str) -> tuple[AuditIndex, Mapping[str, bytes]]:
     """Collect the pack of the release that ``name`` means: an environment, a version, or the digest of an image.
+
+    Return its index, and its files by path in the order of the archive; ``INDEX`` is one of them.
 
     Raises EvidenceRefused if there is no such release, or if a part of its evidence is missing, is another one, is not
     signed by a signer who counts, or is older than what this version reads; RegistryRefused if its image is not in its
@@ -88,7 +80,7 @@ def collect(root: Path, name: str) -> Pack:
     tip, environments = freshness.tip(root, ledger, promote), promote.ordered
     release = released.at(ledger, tip, environments, name)
     facts = _Facts(records, ledger, tip, environments, release, released.stated(records, release))
-    parts = Parts(trust.known(root))
+    parts = audit_parts.Parts(trust.known(root))
     _add_statements(parts, facts)
     _add_image(parts, facts)
     _add_record(parts, facts)
@@ -105,7 +97,7 @@ def collect(root: Path, name: str) -> Pack:
     return _indexed(parts, facts, moves, entries)
 
 
-def _add_statements(parts: Parts, facts: _Facts) -> None:
+def _add_statements(parts: audit_parts.Parts, facts: _Facts) -> None:
     """Add the signed statements about the release; ``_add_image`` adds its provenance."""
     known, signed, release = tuple(parts.signers.values()), facts.signed, facts.release
     signer = released.signed_by(release, known)
@@ -115,7 +107,7 @@ def _add_statements(parts: Parts, facts: _Facts) -> None:
         verifier = verification.check_verifier(signed, known, offline=True, at=facts.at)
         parts.sign(
             "verification", "statements/verification.json", signed.verification.encode(), verifier, VERIFICATION,
-            IMAGE if signed.serving.image else None,
+            audit_parts.IMAGE if signed.serving.image else None,
         )  # fmt: skip
     for environment, path, data, at in _approvals(facts):
         try:
@@ -158,11 +150,11 @@ def _approvals(facts: _Facts) -> Iterator[tuple[str, Path, bytes, datetime | Non
                     yield environment, path, data, at
 
 
-def _add_image(parts: Parts, facts: _Facts) -> None:
+def _add_image(parts: audit_parts.Parts, facts: _Facts) -> None:
     """Add the manifest of the image, and what is attached to it."""
     pointer, signed = facts.release.pointer, facts.signed
     store = stores.open_store(reference.parse(pointer.image), facts.records.root)
-    parts.add("image", IMAGE, store.document(pointer.digest).data, "statement")
+    parts.add("image", audit_parts.IMAGE, store.document(pointer.digest).data, "statement")
     bill = attached_statements.bill_of_materials(store, pointer.digest, signed.sbom)
     if bill is None:
         raise EvidenceRefused(
@@ -176,7 +168,7 @@ def _add_image(parts: Parts, facts: _Facts) -> None:
         parts.sign("provenance", "statements/provenance.json", data, signer, slsa.PREDICATE)
 
 
-def _add_record(parts: Parts, facts: _Facts) -> None:
+def _add_record(parts: audit_parts.Parts, facts: _Facts) -> None:
     """Add the cards and the files of the record, and say whether energy was measured."""
     moves = released.moves(facts.ledger, facts.tip, facts.environments)
     cards = card_record.of_release(facts.records, facts.release, moves)
@@ -220,7 +212,7 @@ def _moves(facts: _Facts) -> Iterator[Move]:
             yield move
 
 
-def _is_about(entry: Entry, move: Move) -> bool:
+def _is_about(entry: quarantine.Entry, move: Move) -> bool:
     return any(
         quarantine.find((entry,), pointer.digest, pointer.model)
         for pointer in (move.before, move.after)
@@ -228,7 +220,12 @@ def _is_about(entry: Entry, move: Move) -> bool:
     )
 
 
-def _indexed(parts: Parts, facts: _Facts, moves: Sequence[Move], entries: Sequence[Entry]) -> Pack:
+def _indexed(
+    parts: audit_parts.Parts,
+    facts: _Facts,
+    moves: Sequence[Move],
+    entries: Sequence[quarantine.Entry],
+) -> tuple[AuditIndex, Mapping[str, bytes]]:
     pointer = facts.release.pointer
     assert facts.release.envelope is not None  # its signature was checked
     index = AuditIndex(
@@ -243,9 +240,8 @@ def _indexed(parts: Parts, facts: _Facts, moves: Sequence[Move], entries: Sequen
     overview = f"{text}\n".encode()
     listed = audit_parts.packed(OVERVIEW, overview, "all of the index for a reader", "pack")
     index = index.model_copy(update={"files": (listed, *index.files)})
-    return Pack(
-        index, {OVERVIEW: overview, INDEX: _json(index.model_dump(mode="json"))} | parts.files
-    )
+    data = {OVERVIEW: overview, INDEX: _json(index.model_dump(mode="json"))}
+    return index, data | parts.files
 
 
 def _json(value: Any) -> bytes:

@@ -1,11 +1,13 @@
-"""Places figures on a line: a bound, the value, and the interval of the value."""
+"""Places figures on a line: a bound, the value, and the interval of the value; and lists the scores of releases so."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding
+from checks.formats.watch_report import WatchReport
 from checks.stats.paired import Difference
+from release.cards.release_page import ReleasePage, Site
 from release.cards.trade import Far, Trade
 from release.pages.figures import signed
 
@@ -57,33 +59,32 @@ def of_difference(difference: Difference) -> Bar:
 
 def of_scores(scores: Sequence[Interval | float], line: Interval | float) -> list[Bar]:
     """Return the bars of ``scores`` beside ``line``, on one scale."""
-    rows = [_ends(score) for score in scores]
-    (bound, *_), places = _ends(line), [place for row in rows for place in row]
-    return [_bar(*row, bound, signed(row[0], ".3f"), False, places) for row in rows]
-
-
-def _ends(score: Interval | float) -> tuple[float, float, float]:
-    """Return value, low and high: for a figure without an interval the value itself."""
-    return (score.value, score.low, score.high) if isinstance(score, Interval) else (score,) * 3
+    return _together(scores, _ends(line)[0], ".3f")
 
 
 def of_gains(trade: Trade) -> list[Bar]:
     """Return the bars of what the releases gained, on one scale."""
-    return _together([point.gain for point in trade.points])
+    return _together([point.gain for point in trade.points], 0.0, "+.3f")
 
 
 def of_changes(trade: Trade) -> list[Bar]:
     """Return the bars of what the releases changed elsewhere, on one scale."""
-    return _together([point.change for point in trade.points])
+    return _together([point.change for point in trade.points], 0.0, "+.3f")
 
 
-def _together(changes: Sequence[Far]) -> list[Bar]:
-    rows = []
-    for change in changes:
-        low, high = (change.value if end is None else end for end in (change.low, change.high))
-        rows.append((change.value, low, high))
+def _together(figures: Sequence[Interval | Far | float], bound: float, how: str) -> list[Bar]:
+    """Return the bars of ``figures`` on one scale, beside ``bound``."""
+    rows = [_ends(figure) for figure in figures]
     ends = [end for row in rows for end in row]
-    return [_bar(*row, 0.0, signed(row[0], "+.3f"), False, ends) for row in rows]
+    return [_bar(*row, bound, signed(row[0], how), False, ends) for row in rows]
+
+
+def _ends(figure: Interval | Far | float) -> tuple[float, float, float]:
+    """Return value, low and high: for a figure without an interval the value itself."""
+    if isinstance(figure, float | int) or figure.low is None or figure.high is None:
+        value = figure if isinstance(figure, float | int) else figure.value
+        return value, value, value
+    return figure.value, figure.low, figure.high
 
 
 def _bar(
@@ -107,3 +108,69 @@ def _bar(
     if passed and value != bound:
         passes = (place(bound), 100.0) if value > bound else (0.0, place(bound))
     return Bar(place(value), place(low), place(high), place(bound), passes, words)
+
+
+class ReleaseScore(NamedTuple):
+    """The score of one release by its first metric.
+
+    ``unlike``: why it cannot be compared with the newest release; empty: it can. ``window``: the latest window of
+    production that a current signer signed.
+    """
+
+    page: ReleasePage
+    score: Interval | float
+    bar: Bar
+    unlike: str
+    window: WatchReport | None
+
+
+class ScoreTable(NamedTuple):
+    """The releases with a score, the newest first. ``line``: which score the thick line shows."""
+
+    metric: str
+    line: str
+    releases: tuple[ReleaseScore, ...]
+
+
+def score_table(site: Site) -> ScoreTable | None:
+    """Return the scores of the releases of ``site`` on one scale; None if no release has a score."""
+    pairs = [(page, score) for page in site.pages if (score := _first(page))]
+    if not pairs:
+        return None
+    newest, newest_score = pairs[0]
+    environment, version = list(site.environments.items())[-1]
+    running = next((score for page, score in pairs if page.version == version), None)
+    places = of_scores([score.value for _, score in pairs], (running or newest_score).value)
+    return ScoreTable(
+        metric=newest_score.metric,
+        line=f"{version}, which {environment} runs" if running else f"{newest.version}, the newest",
+        releases=tuple(
+            ReleaseScore(
+                page=page,
+                score=score.value,
+                bar=bar,
+                unlike=_unlike(newest, newest_score, page, score),
+                window=next(iter(page.production.windows), None),
+            )
+            for (page, score), bar in zip(pairs, places, strict=True)
+        ),
+    )
+
+
+class _Scored(NamedTuple):
+    metric: str
+    value: Interval | float
+
+
+def _first(page: ReleasePage) -> _Scored | None:
+    """Return the score by the first metric, which every comparison of the page has; None if no evaluation has it."""
+    return next(
+        (_Scored(beside.metric, beside.ours) for beside in page.against if beside.ours is not None),
+        None,
+    )
+
+
+def _unlike(newest: ReleasePage, newest_score: _Scored, page: ReleasePage, score: _Scored) -> str:
+    if score.metric != newest_score.metric:
+        return f"scored by {score.metric}"
+    return "" if page.test == newest.test else "another test split"

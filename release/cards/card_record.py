@@ -7,8 +7,6 @@ from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, layout
 from release.cards import card_facts, production, released
-from release.cards.card_facts import DATA, MODEL, CardFacts
-from release.cards.released import Released
 from release.evidence import freshness, trust
 from release.image import image as images
 from release.ledger import Ledger, Move
@@ -21,11 +19,11 @@ _REPORTS = (
 )  # fmt: skip
 
 
-def gather(root: Path, name: str | None) -> CardFacts:
+def gather(root: Path, name: str | None) -> card_facts.CardFacts:
     """The facts of the work tree, or of the release that ``name`` means: an environment, a version, or an image.
 
     Raises EvidenceRefused if the verdict does not hold, if the release's evidence does not, or if prose is missing;
-    as ``released.find`` for a name.
+    as ``released.at`` for a name.
     """
     records = Records(root)
     if name is None:
@@ -39,7 +37,9 @@ def gather(root: Path, name: str | None) -> CardFacts:
     return of_release(records, release, moves)
 
 
-def of_release(records: Records, release: Released, moves: Iterable[Move]) -> CardFacts:
+def of_release(
+    records: Records, release: released.Released, moves: Iterable[Move]
+) -> card_facts.CardFacts:
     """Return the facts of a release, of which ``moves`` of all environments may have moved away.
 
     Raises EvidenceRefused if its evidence does not hold, or if prose is missing.
@@ -49,8 +49,8 @@ def of_release(records: Records, release: Released, moves: Iterable[Move]) -> Ca
 
 
 def _facts(
-    records: Records, release: Released | None, rollbacks: Iterable[Move] | None = None
-) -> CardFacts:
+    records: Records, release: released.Released | None, rollbacks: Iterable[Move] | None = None
+) -> card_facts.CardFacts:
     its = release.pointer if release else None
     commit = records.at(its.commit) if its else None
     side = Side(
@@ -81,13 +81,13 @@ def _facts(
         *([layout.TRAIN_MEASURED] if side.took else []),
     )
     digests = {str(path): digest.of_bytes(text) for path in named if (text := side.read(path))}
-    prose = card_facts.prose(MODEL, side.read(MODEL))
-    return CardFacts(
+    prose = card_facts.prose(card_facts.MODEL, side.read(card_facts.MODEL))
+    return card_facts.CardFacts(
         name=params.serve.name, version=its.version if its else None, image=its.image if its else None,
         license=images.spdx(params), params=params, fetch=fetch, prepare=prepare, data=checked, train=train,
         took=side.took, evaluation=evaluation, suites=side.suites, verdict=verdict, digests=digests,
         sizes={} if its else {split.name: split.stat().st_size for split in (records.root / layout.SPLITS).glob("*")},
-        model_prose=prose, data_prose=card_facts.prose(DATA, side.read(DATA)),
-        carbon=card_facts.carbon_of(prose.front, MODEL, side.took.energy if side.took else None),
+        model_prose=prose, data_prose=card_facts.prose(card_facts.DATA, side.read(card_facts.DATA)),
+        carbon=card_facts.carbon_of(prose.front, card_facts.MODEL, side.took.energy if side.took else None),
         production=production.gather(records.root, trust.signers_or_why(records.root), evaluation.merged, rollbacks)[0],
     )  # fmt: skip

@@ -17,7 +17,6 @@ from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
 from checks.storage import layout
 from release.cards import card_record, commands, production, released, trade, writing
 from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
-from release.cards.released import Released
 from release.evidence import freshness, trust
 from release.ledger import Ledger, Move
 from release.ledger.moves import ran
@@ -26,7 +25,6 @@ from release.record.records import Named, Records
 from release.review import (
     advice,
     kept_abilities,
-    making,
     same_rows,
     same_samples,
     side_by_side,
@@ -41,7 +39,7 @@ class _SiteFacts(NamedTuple):
     """The common facts of all pages. ``releases``: the last that came first. ``moves``: of each environment."""
 
     records: Records
-    releases: tuple[Released, ...]
+    releases: tuple[released.Released, ...]
     moves: Mapping[str, tuple[Move, ...]]
     held: quarantine.Entries
     known: Signers | str  # the signers that count, or why that is not known
@@ -104,15 +102,17 @@ def gather(root: Path, name: str | None) -> Site:
             f"{ledger.shown}: nothing was promoted yet, so no release has a page",
             "promote one: `lockstep promote ENVIRONMENT`",
         )
-    last = {place: history[0].after if history else None for place, history in moves.items()}
-    runs = {place: pointer.version if pointer else None for place, pointer in last.items()}
+    runs = {
+        place: history[0].after.version if history and history[0].after else None
+        for place, history in moves.items()
+    }
     return Site(
         name=params.serve.name, branch=ledger.shown, tip=tip, alone=name is not None, environments=runs,
         pages=tuple(pages), left_out=tuple(left_out), trades=tuple(trade.of(paged)) if name is None else (),
     )  # fmt: skip
 
 
-def file(releases: Sequence[Released], release: Released) -> str:
+def file(releases: Sequence[released.Released], release: released.Released) -> str:
     """The name of its file. A version that two images have, which no move of Lockstep makes, has the image's too."""
     pointer = release.pointer
     same = [other for other in releases if other.pointer.version == pointer.version]
@@ -120,7 +120,7 @@ def file(releases: Sequence[Released], release: Released) -> str:
     return f"{pointer.version}{image}.html"
 
 
-def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
+def _page(facts: _SiteFacts, release: released.Released, name: str) -> ReleasePage:
     stated = released.stated(facts.records, release)
     pointer = release.pointer
     side = facts.side(pointer)
@@ -153,7 +153,7 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
         against=against, suites=suites, before=before.version if before else None,
         comparison=compared,
         policy=None if before is None else _policy(facts, before, pointer, stated, notes),
-        cost=compared.cost if compared else tuple(_alone(side)), image=stated.image, serving=stated.serving,
+        cost=compared.cost if compared else _alone(side), image=stated.image, serving=stated.serving,
         tries=() if entry else commands.tries(
             facts.records.root, pointer, stated.image, facts.records.at(pointer.commit).serve, environment,
             answers[0].prompt if answers else None,
@@ -169,7 +169,7 @@ def _page(facts: _SiteFacts, release: Released, name: str) -> ReleasePage:
     )
 
 
-def _before(facts: _SiteFacts, release: Released) -> Pointer | None:
+def _before(facts: _SiteFacts, release: released.Released) -> Pointer | None:
     """The release of another model that came first, the last before ``release``."""
     at = facts.releases.index(release)
     return next(
@@ -215,22 +215,15 @@ def _against(
     if side.evaluation is None or side.candidate is None:
         return
     metric = next(iter(side.candidate.metrics))
-    scores = {
-        each: result.metrics[metric].value
-        for each, result in side.evaluation.models.items()
-        if each in baselines.NAMES and metric in result.metrics
-    }
-    models = {"base": "the base model"}
-    if scores:
-        best = max(scores, key=scores.__getitem__)
-        models = {best: f"{_called(best)}, the best cheap baseline"} | models
-    for each, what in models.items():
-        if each in side.evaluation.models:
-            yield _model(side, each, what, metric)
-
-
-def _called(name: str) -> str:
-    return next(words for baseline, words in baselines.NAMES.items() if baseline == name)
+    asked = side.evaluation.models
+    cheap = [key for key in baselines.NAMES if key in asked and metric in asked[key].metrics]
+    models: dict[str, str] = {"base": "the base model"}
+    if cheap:
+        best = max(cheap, key=lambda key: asked[key].metrics[metric].value)
+        models = {best: f"{baselines.NAMES[best]}, the best cheap baseline"} | models
+    for model, what in models.items():
+        if model in asked:
+            yield _model(side, model, what, metric)
 
 
 def _first(what: str, metrics: Sequence[Metric]) -> Against:
@@ -319,7 +312,7 @@ def _policy(
     return policy.changes(old, new)
 
 
-def _cards(facts: _SiteFacts, release: Released, notes: list[str]) -> dict[str, str]:
+def _cards(facts: _SiteFacts, release: released.Released, notes: list[str]) -> dict[str, str]:
     """The cards of the model and of its data. Empty, with a reason in ``notes``, if its commit lacks a part."""
     try:
         return writing.readable(card_record.of_release(facts.records, release, facts.every_move))
@@ -328,10 +321,9 @@ def _cards(facts: _SiteFacts, release: Released, notes: list[str]) -> dict[str, 
         return {}
 
 
-def _alone(side: Side) -> Iterator[Cost]:
+def _alone(side: Side) -> tuple[Cost, ...]:
     """Return what the first release took, beside nothing."""
-    for cost in making.costs(side, side, []):
-        yield cost.model_copy(update={"a": None})
+    return tuple(cost.model_copy(update={"a": None}) for cost in side_by_side.costs(side, side, []))
 
 
 def _archived(root: Path, image: ImageReport) -> str:

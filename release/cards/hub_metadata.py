@@ -10,7 +10,6 @@ from checks.formats.evaluation_reports import Interval
 from checks.process.errors import EvidenceRefused
 from release.adapters.hub import library
 from release.cards import card_facts
-from release.cards.card_facts import CATALOGUE, CardFacts
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -33,7 +32,7 @@ _OTHERWISE = {  # SPDX's names, in small letters, that the hub spells otherwise
 }  # fmt: skip
 
 
-def model(facts: CardFacts, body: str) -> str:
+def model(facts: card_facts.CardFacts, body: str) -> str:
     """The model card: metadata with a ``model-index``, then ``body``. Raises as ``_checked``."""
     hub = library()
     base = _HUB.match(facts.fetch.base.uri)
@@ -54,7 +53,7 @@ def model(facts: CardFacts, body: str) -> str:
     return _checked(hub.ModelCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
 
 
-def dataset(facts: CardFacts, body: str) -> str:
+def dataset(facts: card_facts.CardFacts, body: str) -> str:
     """The dataset card: metadata, then ``body``. Raises as ``_checked``."""
     hub = library()
     rows = facts.prepare.kept_rows
@@ -65,7 +64,9 @@ def dataset(facts: CardFacts, body: str) -> str:
         ]}
     ]  # fmt: skip
     stated = {
-        name: value for name, value in facts.data_prose.front.items() if name not in CATALOGUE
+        name: value
+        for name, value in facts.data_prose.front.items()
+        if name not in card_facts.CATALOGUE
     }
     front = {"pretty_name": f"Data of {facts.name}", **stated}
     metadata = hub.DatasetCardData(
@@ -75,7 +76,7 @@ def dataset(facts: CardFacts, body: str) -> str:
     return _checked(hub.DatasetCard, f"---\n{metadata.to_yaml()}\n---\n{body}\n")
 
 
-def _emissions(facts: CardFacts) -> dict[str, Any]:
+def _emissions(facts: card_facts.CardFacts) -> dict[str, Any]:
     """Grams of CO2 of the training; empty if they are not known. https://huggingface.co/docs/hub/model-cards-co2"""
     if facts.carbon is None or facts.took is None:
         return {}
@@ -86,7 +87,7 @@ def _emissions(facts: CardFacts) -> dict[str, Any]:
     return {"co2_eq_emissions": emissions}
 
 
-def _results(facts: CardFacts) -> "list[EvalResult]":
+def _results(facts: card_facts.CardFacts) -> "list[EvalResult]":
     """The candidate's means on the test split, each with its interval."""
     evaluation = facts.evaluation
     return [

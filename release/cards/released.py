@@ -15,7 +15,7 @@ from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.records.record import Digest
 from checks.storage import digest, layout
 from release.adapters import commits
-from release.evidence import freshness, trust
+from release.evidence import trust
 from release.ledger import Ledger, Move, released_pointers
 from release.ledger.moves import ran, recorded
 from release.record.records import Records
@@ -76,17 +76,11 @@ def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Rele
     )
 
 
-def find(records: Records, ledger: Ledger, name: str) -> Released:
-    """The release that ``name`` means: an environment, a version, or the digest of an image.
+def at(ledger: Ledger, tip: str, environments: tuple[str, ...], name: str) -> Released:
+    """The release that ``name`` means at the commit ``tip``: an environment, a version, or the digest of an image.
 
     Raises EvidenceRefused if there is none, or more than one.
     """
-    promote = records.work_tree.params.promote
-    return at(ledger, freshness.tip(records.root, ledger, promote), promote.ordered, name)
-
-
-def at(ledger: Ledger, tip: str, environments: tuple[str, ...], name: str) -> Released:
-    """As ``find``, of the ledger at the commit ``tip``."""
     by_environment = {place: ran(ledger.moves(tip, place)) for place in environments}
     return named(every(ledger, tip, environments), by_environment, name)
 
@@ -96,7 +90,7 @@ def named(
 ) -> Released:
     """The one of ``releases`` that ``name`` means.
 
-    ``by_environment``: the moves of each environment, newest first. Raises as ``find``.
+    ``by_environment``: the moves of each environment, newest first. Raises as ``at``.
     """
     if name in by_environment:
         last = by_environment[name][0].after if by_environment[name] else None
@@ -140,12 +134,10 @@ def stated(records: Records, release: Released) -> Release:
             "git fetch the branch that it was merged to",
         )
     statement = release.envelope.statement.predicate
-    if lines := list(_differences(records, pointer, statement)):
-        first, *others = lines
-        raise EvidenceRefused(
-            f"{name}: {first}", "do not trust it: `lockstep status` and `lockstep history` say more",
-            tuple(f"{name}: {line}" for line in others),
-        )  # fmt: skip
+    EvidenceRefused.raise_for(
+        (f"{name}: {line}" for line in _differences(records, pointer, statement)),
+        "do not trust it: `lockstep status` and `lockstep history` say more",
+    )
     return statement
 
 

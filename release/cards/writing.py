@@ -47,17 +47,11 @@ def check(folder: Path, cards: dict[str, str]) -> list[Path]:
     wrong = []
     for name, text in cards.items():
         path = folder / name
-        try:
-            here = path.read_bytes()
-        except OSError:
+        if not path.is_file():
             wrong.append(f"{path}: is missing")
-            continue
-        if here != text.encode():
+        elif path.read_bytes() != text.encode():
             wrong.append(f"{path}: is older than its record or its prose, or was changed by hand")
-    if wrong:
-        raise EvidenceRefused(
-            wrong[0], "run `lockstep card`, and commit what it writes", tuple(wrong[1:])
-        )
+    EvidenceRefused.raise_for(wrong, "run `lockstep card`, and commit what it writes")
     return [folder / name for name in cards]
 
 

@@ -38,15 +38,15 @@ def compare(
     or B is not known here or has no record.
     """
     from release.pages import html
-    from release.review import page as pages
+    from release.review import comparison
     from release.verbs import compare as verb
 
     compared = verb.compare(root, a, b, search)
     if page is not None:
-        html.write(page, pages.render(compared))
+        html.write(page, comparison.render(compared))
         show(compared, as_json, f"{one_line(compared.headline)}\n{one_line(str(page))}")
         return
-    sections = pages.text_sections(compared, all_answers=search is not None)
+    sections = comparison.text_sections(compared, all_answers=search is not None)
     lines = [
         click.style(one_line(compared.headline), bold=True),
         *(f"note: {one_line(note)}" for note in compared.notes),

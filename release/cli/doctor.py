@@ -5,13 +5,12 @@ from pathlib import Path
 import click
 
 from release.cli import tables
-from release.cli.common import exclusive, refusing, to_json
+from release.cli.common import refusing, to_json
 from release.cli.wrapping import hanging
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-@click.option("--registry", metavar="HOST", help="Also check the login to this container registry.")
 @click.option(
     "--github",
     is_flag=True,
@@ -19,7 +18,7 @@ from release.cli.wrapping import hanging
 )
 @click.pass_obj
 @refusing
-def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> None:
+def doctor(root: Path, as_json: bool, github: bool) -> None:
     """Check what this machine lacks, and print the fixes.
 
     Checks what each stage and command needs. Exits with 9 if the pipeline cannot run here. What only some commands
@@ -30,8 +29,7 @@ def doctor(root: Path, as_json: bool, registry: str | None, github: bool) -> Non
     from checks.process.errors import MachineRefused
     from release import doctor as verb
 
-    exclusive({"--registry": registry, "--github": github})
-    checks = verb.on_github(root) if github else verb.doctor(root, registry)
+    checks = verb.on_github(root) if github else verb.doctor(root)
     missing, unknown = (
         [check.name for check in checks if check.status == status]
         for status in ("missing", "unknown")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from checks.process.text import escape
 from release.cli.common import FILE, JSON, TARGET, Number, refuse, refusing, show
 from release.cli.tables import one_line
 
@@ -78,13 +79,19 @@ def drill(
     `roll back`, the rollback is committed in the clone. Prints how long that took, and how long smaller losses would
     take. Exit codes: 0 rolled back, 11 not detected within --requests.
     """
-    root: Path = ctx.obj
-    if incident:
-        _incident(root, environment, as_json, options | {"target": target})
-        return
     from checks.process.errors import PromotionRefused
+    from release.promotion.incident_report import IncidentOptions
     from release.verbs import drill as verb
 
+    root: Path = ctx.obj
+    if incident:
+        chosen = IncidentOptions(**options, target=target)
+        rehearsed = verb.incident(
+            root, environment, chosen, lambda line: click.echo(escape(line), err=True)
+        )
+        show(rehearsed, as_json, lambda rehearsed: "\n".join(_shown(rehearsed)))
+        refuse(verb.refusal(rehearsed))
+        return
     for name in options:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise PromotionRefused(
@@ -97,21 +104,6 @@ def drill(
         f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back",
     ]
     show(done, as_json, "\n".join(lines))
-
-
-def _incident(root: Path, environment: str, as_json: bool, options: dict[str, Any]) -> None:
-    from checks.process.text import escape
-    from release.promotion.incident_report import IncidentOptions
-    from release.verbs import incident as verb
-
-    done = verb.incident(
-        root,
-        environment,
-        IncidentOptions(**options),
-        lambda line: click.echo(escape(line), err=True),
-    )
-    show(done, as_json, lambda done: "\n".join(_shown(done)))
-    refuse(verb.refusal(done))
 
 
 def _shown(done: "Incident") -> Iterator[str]:

@@ -10,7 +10,6 @@ from release.cli.tables import one_line
 
 if TYPE_CHECKING:
     from release.cost.estimate import Estimate
-    from release.cost.forecast import Range
 
 _COLOURS = {"within": "green", "may exceed": "yellow", "likely exceeds": "yellow", "exceeds": "red"}
 _NAMES = {"train_minutes": "minutes of training", "gpu_hours": "GPU hours", "cost": "cost"}
@@ -50,7 +49,7 @@ def _table(result: "Estimate") -> str:
     rows: list[tuple[str, str, str, str]] = [
         (
             _NAMES[bound.metric],
-            _range(bound.estimate) if bound.estimate else "no estimate",
+            bound.estimate.text if bound.estimate else "no estimate",
             f"at most {bound.at_most:,.6g} ({bound.policy})",
             bound.status,
         )
@@ -59,7 +58,7 @@ def _table(result: "Estimate") -> str:
     with_bound = {bound.metric for bound in result.bounds}
     figures = {"train_minutes": result.minutes, "gpu_hours": result.gpu_hours, "cost": result.cost}
     rows += [
-        (_NAMES[name], _range(figure), "no bound", "")
+        (_NAMES[name], figure.text, "no bound", "")
         for name, figure in figures.items()
         if figure is not None and name not in with_bound
     ]
@@ -75,7 +74,7 @@ def _table(result: "Estimate") -> str:
         thoughts = answering.thought_tokens
         after = f", each after {shown(thoughts)} tokens of thought" if thoughts else ""
         lines.append(
-            f"answers: {_range(answering.minutes)} min for {answering.rows:,} rows x {answering.draws} draws{after}"
+            f"answers: {answering.minutes.text} min for {answering.rows:,} rows x {answering.draws} draws{after}"
         )
     if basis := result.basis:
         tokens = "" if basis.tokens is None else f", {basis.tokens:,} tokens"
@@ -89,9 +88,3 @@ def _table(result: "Estimate") -> str:
             for factor, error in zip(basis.factors, errors, strict=True)
         ]
     return "\n".join([*lines, *(f"note: {one_line(note)}" for note in result.notes)])
-
-
-def _range(figure: "Range") -> str:
-    from release.cost.forecast import shown
-
-    return f"{shown(figure.middle)} ({shown(figure.low)} to {shown(figure.high)})"

@@ -5,19 +5,18 @@ from pathlib import Path
 import click
 
 from release.cli import common, tables
-from release.cli.common import JSON, Group, refusing
 
 
-@click.group(cls=Group)
+@click.group(cls=common.Group)
 def evidence() -> None:
     """Inspect the signed evidence of a release."""
 
 
 @evidence.command("recheck")
 @click.argument("names", metavar="[COMMIT]...", nargs=-1)
-@JSON
+@common.JSON
 @click.pass_obj
-@refusing
+@common.refusing
 def recheck(root: Path, names: tuple[str, ...], as_json: bool) -> None:
     """Check whether fetching the data of a release could have written files beside data and models.
 
@@ -40,7 +39,7 @@ def recheck(root: Path, names: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the provenance as JSON.")
 @click.pass_obj
-@refusing
+@common.refusing
 def show(root: Path, image: str, target: str | None, as_json: bool) -> None:
     """Trace IMAGE back to the rows it was trained on, and say of each step how it was checked.
 

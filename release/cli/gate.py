@@ -34,38 +34,27 @@ def gate(
 
     Exit codes: 0 pass, 10 fail, 11 inconclusive, 8 the verdict does not hold.
 
-    The verdict is about these weights. For the parameters that made them: `lockstep recipe`.
+    The verdict is about these weights. For the parameters that made them: `lockstep sweep`.
 
     Hashes everything that was judged again, weights included, looks up the reference models in git again, and
     evaluates every gate again. With --explain the exit code is 0 whatever the gate says.
     """
+    from checks.decision import held, policy_judgement
+    from release.verbs import gate as verb
+
     exclusive({"--policy-from": policy_from, "--explain": explain})
     if explain is not None:
-        _explain(root, explain, as_json)
+        explained = verb.explain(root, explain)._asdict()
+        lines = (
+            f"{click.style(f'{what:<9}', bold=True)}{line}" for what, line in explained.items()
+        )
+        show(explained, as_json, "\n".join(lines))
     elif policy_from is not None:
-        _judge_from(root, policy_from, as_json)
+        judgement = verb.judge_from(root, policy_from)
+        show(judgement, as_json, tables.policy)
+        refuse(policy_judgement.refusal(judgement))
     else:
-        from checks.decision.held import refusal as verdict_refusal
-        from release.verbs import gate as verb
-
         verdict = verb.gate(root)
         whole = verbose or not is_terminal(sys.stdout)
         show(verdict, as_json, lambda verdict: tables.verdict(verdict, whole))
-        refuse(verdict_refusal(verdict))
-
-
-def _explain(root: Path, name: str, as_json: bool) -> None:
-    from release.verbs import explain as verb
-
-    explained = verb.explain(root, name)._asdict()
-    lines = (f"{click.style(f'{what:<9}', bold=True)}{line}" for what, line in explained.items())
-    show(explained, as_json, "\n".join(lines))
-
-
-def _judge_from(root: Path, ref: str, as_json: bool) -> None:
-    from checks.decision import policy_judgement
-    from release.verbs import gate as verb
-
-    judgement = verb.judge_from(root, ref)
-    show(judgement, as_json, tables.policy)
-    refuse(policy_judgement.refusal(judgement))
+        refuse(held.refusal(verdict))

@@ -10,7 +10,6 @@ of Lockstep, which none can replace. ``context.obj`` is the repository's folder,
 """
 
 from importlib import metadata
-from importlib.metadata import EntryPoint
 
 import click
 
@@ -42,7 +41,7 @@ class WithPackages(Group):
                 )
 
 
-def _entry_points() -> tuple[EntryPoint, ...]:
+def _entry_points() -> tuple[metadata.EntryPoint, ...]:
     """Return the verbs of packages, in order. ``checks.kinds`` takes a while to import, and not without need."""
     if not metadata.entry_points(group=_GROUP):
         return ()
@@ -51,7 +50,7 @@ def _entry_points() -> tuple[EntryPoint, ...]:
     return plugins.entry_points(_GROUP)
 
 
-def _loaded(points: list[EntryPoint]) -> click.Command:
+def _loaded(points: list[metadata.EntryPoint]) -> click.Command:
     from checks.kinds import plugins
     from checks.process.errors import MachineRefused
 

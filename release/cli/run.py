@@ -64,7 +64,7 @@ def run(
     from checks.decision.held import refusal as verdict_refusal
     from release.adapters.folder_lock import alone
     from release.record import hand_over, refusals
-    from release.verbs import calibrate, launch
+    from release.verbs import calibrate
     from release.verbs import gate as verb
     from release.verbs import run as pipeline
 
@@ -72,17 +72,16 @@ def run(
         raise click.UsageError(
             "--force and --calibrate exclude --launcher and --hand-over: a cluster runs what changed"
         )
-    if job:
-        with alone(root, "lockstep run"):
-            launch.hand_over(root, job, targets, listener(root, "run", verbose))
-        return
     with alone(root, "lockstep run"):
+        if job:
+            pipeline.hand_over(root, job, targets, listener(root, "run", verbose))
+            return
         if artifact:
             hand_over.take(root, artifact)
         before = pipeline.evaluated(root)
         with refusals.recorded(root, "run"):
             if launcher:
-                launch.launch(root, launcher, targets, listener(root, "run", verbose))
+                pipeline.launch(root, launcher, targets, listener(root, "run", verbose))
             else:
                 pipeline.run(root, targets, force, remote, listener(root, "run", verbose))
                 if calibrates and pipeline.is_noise_unknown(root):

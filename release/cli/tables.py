@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -162,11 +161,6 @@ def _since(before: "EvaluationReport | None", now: "EvaluationReport") -> str:
     return (
         f"model {short(before.merged)}: {changes} since; more than noise? ./lockstep compare HEAD"
     )
-
-
-def recorded(path: Path, changed: bool) -> str:
-    """Whether the report at ``path`` was written or was up to date."""
-    return f"{path} {'was written' if changed else 'is up to date'}"
 
 
 def plan(found: "Plan") -> str:

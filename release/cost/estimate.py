@@ -26,7 +26,6 @@ from checks.records.rows import Record
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.cost import forecast, training_record
-from release.cost.forecast import MOST, Factor, Forecast, Range, RecordedTraining, Unscalable, shown
 from release.record import lock_check
 from release.record.records import Records, WorkTree
 
@@ -48,7 +47,7 @@ class BudgetBound(Record):
     policy: str
     metric: str
     at_most: float
-    estimate: Range | None = None
+    estimate: forecast.Range | None = None
     status: Status = "not estimated"
     fits: float | None = None
 
@@ -63,7 +62,7 @@ class Basis(Record):
     rows: Count
     epochs: float
     tokens: Count | None
-    factors: tuple[Factor, ...]
+    factors: tuple[forecast.Factor, ...]
 
 
 class Answering(Record):
@@ -72,7 +71,7 @@ class Answering(Record):
     ``thought_tokens``: the mean length of the recorded thoughts, whose time is a part of ``minutes``.
     """
 
-    minutes: Range
+    minutes: forecast.Range
     rows: Count
     draws: Count
     thought_tokens: float | None
@@ -83,10 +82,10 @@ class Estimate(Record):
 
     status: Literal["estimated", "nothing to train", "no estimate"]
     headline: str
-    minutes: Range | None = None
+    minutes: forecast.Range | None = None
     answering: Answering | None = None
-    gpu_hours: Range | None = None
-    cost: Range | None = None
+    gpu_hours: forecast.Range | None = None
+    cost: forecast.Range | None = None
     hourly_price: float | None = None
     bounds: tuple[BudgetBound, ...] = ()
     basis: Basis | None = None
@@ -124,7 +123,7 @@ def estimate(root: Path, ref: str | None = None, device: str | None = None) -> E
                 notes,
                 (data.rows.get("test", 0), times),
             )
-        except Unscalable as unscalable:
+        except forecast.Unscalable as unscalable:
             reasons.append(str(unscalable))
     if bounds:
         reasons.append("without an estimate no training is refused")
@@ -149,8 +148,7 @@ def bound_line(bound: BudgetBound) -> str:
     name, span = f"{bound.policy}: train_budget.{bound.metric}", bound.estimate
     if span is None:
         return f"{name} at most {bound.at_most:,.6g}, {bound.status}"
-    figure = f"{shown(span.middle)} ({shown(span.low)} to {shown(span.high)})"
-    return f"{name} {figure} {bound.status} {bound.at_most:,.6g}"
+    return f"{name} {span.text} {bound.status} {bound.at_most:,.6g}"
 
 
 def _less(bounds: Sequence[BudgetBound]) -> str:
@@ -188,16 +186,18 @@ def _places(root: Path, ref: str | None) -> dict[str, str]:
     return places | {"HEAD": head} if head is not None and head != commit else places
 
 
-def _record(records: Records, name: str, commit: str, device: str | None) -> RecordedTraining:
+def _record(
+    records: Records, name: str, commit: str, device: str | None
+) -> forecast.RecordedTraining:
     """Read the record at ``commit``; with ``device``, the latest record up to it of a training on that device."""
     if device is None:
         return training_record.read(records.at(commit), name)
     for earlier in commits.touching(records.root, commit, layout.TRAIN_MEASURED):
-        with suppress(Unscalable):
+        with suppress(forecast.Unscalable):
             recorded = training_record.read(records.at(earlier), name)
             if device.lower() in recorded.measured.device.lower():
                 return recorded
-    raise Unscalable(f"{name} has no record of a training on {device}")
+    raise forecast.Unscalable(f"{name} has no record of a training on {device}")
 
 
 def _bounds(
@@ -210,13 +210,11 @@ def _bounds(
     if commit:
         policy = f"{name}:{layout.PARAMS}"
         try:
-            if records.at(commit).data(layout.PARAMS) is None:
-                notes = (f"{policy}: missing; only the budget of the work tree applies",)
-            else:
-                budgets[policy] = records.at(commit).params(policy).train_budget
-        except ParamsRefused:
+            budgets[policy] = records.at(commit).params(policy).train_budget
+        except ParamsRefused as refused:
+            why = refused.what.removeprefix(f"{policy}: ")
             notes = (
-                f"{policy}: this version cannot read it; only the budget of the work tree applies",
+                f"{policy}: this version cannot read it ({why}); only the budget of the work tree applies",
             )
     bounds: dict[tuple[object, ...], BudgetBound] = {}
     for policy, budget in budgets.items():
@@ -243,8 +241,8 @@ def _is_trained(tree: WorkTree, data: DataReport, base: str) -> bool:
 
 
 def _estimated(
-    recorded: RecordedTraining,
-    seconds: Forecast,
+    recorded: forecast.RecordedTraining,
+    seconds: forecast.Forecast,
     bounds: tuple[BudgetBound, ...],
     prices: Mapping[str, float],
     notes: tuple[str, ...],
@@ -284,7 +282,7 @@ def _estimated(
     )
     return Estimate(
         status="estimated",
-        headline=f"training: {shown(minutes.middle)} min ({shown(minutes.low)} to {shown(minutes.high)})",
+        headline=f"training: {forecast.shown(minutes.middle)} min {minutes.text.partition(' ')[2]}",
         minutes=minutes,
         answering=answering,
         gpu_hours=hours.times(on_gpu),
@@ -299,17 +297,18 @@ def _estimated(
     )  # fmt: skip
 
 
-def _compared(bound: BudgetBound, span: Range, evaluation: float) -> BudgetBound:
+def _compared(bound: BudgetBound, span: forecast.Range, evaluation: float) -> BudgetBound:
     """Return the bound with its estimate and status. ``evaluation``: its part of ``span``, which cannot shrink."""
-    status: Status = "within"
-    if span.low > bound.at_most:
-        status = "exceeds"
-    elif span.middle > bound.at_most:
-        status = "likely exceeds"
-    elif span.high > bound.at_most:
-        status = "may exceed"
+    parts: dict[Status, float] = {
+        "exceeds": span.low, "likely exceeds": span.middle, "may exceed": span.high
+    }  # fmt: skip
+    status = next((name for name, part in parts.items() if part > bound.at_most), "within")
     training = span.middle - evaluation
     fits = (bound.at_most - evaluation) / training if training > 0 else 1.0
     return bound.model_copy(
-        update={"estimate": span, "status": status, "fits": min(fits, MOST) if fits > 0 else None}
+        update={
+            "estimate": span,
+            "status": status,
+            "fits": min(fits, forecast.MOST) if fits > 0 else None,
+        }
     )

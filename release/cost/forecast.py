@@ -65,6 +65,11 @@ class Range(Record):
     middle: float
     high: float
 
+    @property
+    def text(self) -> str:
+        """Return the figure and its bounds for people, such as 3.9 (2.6 to 5.8)."""
+        return f"{shown(self.middle)} ({shown(self.low)} to {shown(self.high)})"
+
     def times(self, factor: float) -> "Range":
         """Return the figure in another unit."""
         return Range(low=self.low * factor, middle=self.middle * factor, high=self.high * factor)

@@ -6,10 +6,8 @@ Prices are those of the work tree's params.yaml: ``train_budget.hourly_price`` a
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from checks.config.params import Params, ReleaseParams
 from checks.formats.data_reports import DataReport
@@ -24,11 +22,8 @@ from checks.records.rows import Record
 from checks.storage import files, layout
 from checks.training import steps
 from release.cost import forecast
-from release.cost.forecast import MOST, Forecast, RecordedStep, RecordedTraining, Unscalable
 from release.record import pipeline_lock
 from release.record.records import Commit, Records
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Took(Record):
@@ -40,17 +35,19 @@ class Took(Record):
     price_per_1000_requests: float | None
 
 
-def read(record: Commit, ref: str) -> RecordedTraining:
+def read(record: Commit, ref: str) -> forecast.RecordedTraining:
     """Read the training in the record of the commit that ``ref`` names. Raises Unscalable if it has none."""
     at = f"{ref} ({record.name[:12]})"
     try:
         return _read(record, ref, at)
     except (EvidenceRefused, ParamsRefused) as refused:
-        raise Unscalable(refused.what) from None
+        raise forecast.Unscalable(refused.what) from None
     except ValidationError as error:
-        raise Unscalable(f"{at}: its record cannot be read: {files.first(error)}") from None
+        raise forecast.Unscalable(
+            f"{at}: its record cannot be read: {files.first(error)}"
+        ) from None
     except (ValueError, RecursionError):
-        raise Unscalable(f"{at}: its record cannot be read") from None
+        raise forecast.Unscalable(f"{at}: its record cannot be read") from None
 
 
 def estimate_again(
@@ -60,7 +57,7 @@ def estimate_again(
     commit: str,
     report: TrainReport,
     measured: TrainMeasured,
-) -> Forecast | None:
+) -> forecast.Forecast | None:
     """Return the estimate that the record at ``commit`` gives for the finished training of ``report``. Decides nothing.
 
     None if nothing was trained since that record, or if there is nothing to scale from.
@@ -73,28 +70,30 @@ def estimate_again(
         plan = forecast.planned(records.root, params.training, data)
         times = draws(params.evaluate.decoding)
         return forecast.forecast(plan, data, report.base, recorded, times, params.base.thinking)
-    except (EvidenceRefused, Unscalable):
+    except (EvidenceRefused, forecast.Unscalable):
         return None
 
 
-def _read(record: Commit, ref: str, at: str) -> RecordedTraining:
+def _read(record: Commit, ref: str, at: str) -> forecast.RecordedTraining:
     report = record.report(layout.TRAIN_REPORT, TrainReport)
     if report is None:
-        raise Unscalable(f"{at} has no {layout.TRAIN_REPORT}")
+        raise forecast.Unscalable(f"{at} has no {layout.TRAIN_REPORT}")
     measured = record.report(layout.TRAIN_MEASURED, TrainMeasured)
     if measured is None:
-        raise Unscalable(f"{at}: {layout.TRAIN_MEASURED} is not there")
+        raise forecast.Unscalable(f"{at}: {layout.TRAIN_MEASURED} is not there")
     if measured.adapter != report.adapter:
-        raise Unscalable(
+        raise forecast.Unscalable(
             f"{at}: {layout.TRAIN_MEASURED} is about another training than {layout.TRAIN_REPORT}"
         )
     trains = _parameters(record, ref, at)
     reported: Sequence[TrainReport | TrainedStep] = report.chain or (report,)
     durations: Sequence[TrainMeasured | MeasuredStep] = measured.chain or (measured,)
     if not len(trains) == len(reported) == len(durations):
-        raise Unscalable(f"{at}: its reports do not say what each of its {len(trains)} steps took")
+        raise forecast.Unscalable(
+            f"{at}: its reports do not say what each of its {len(trains)} steps took"
+        )
     recorded = tuple(
-        RecordedStep(train, step.rows, step.epochs, step.sequences, duration.seconds)
+        forecast.RecordedStep(train, step.rows, step.epochs, step.sequences, duration.seconds)
         for train, step, duration in zip(trains, reported, durations, strict=True)
     )
     for step in recorded:
@@ -104,8 +103,10 @@ def _read(record: Commit, ref: str, at: str) -> RecordedTraining:
             "seconds": step.seconds,
         }.items():
             if not _is_measure(value):
-                raise Unscalable(f"{at}: {name} of its training cannot be scaled from")
-    return RecordedTraining(ref, record.name, report, measured, recorded, *_answering(record))
+                raise forecast.Unscalable(f"{at}: {name} of its training cannot be scaled from")
+    return forecast.RecordedTraining(
+        ref, record.name, report, measured, recorded, *_answering(record)
+    )
 
 
 def _parameters(record: Commit, ref: str, at: str) -> tuple[Train, ...]:
@@ -116,12 +117,12 @@ def _parameters(record: Commit, ref: str, at: str) -> tuple[Train, ...]:
             record.data(layout.TRAIN_REPORT) or b"", usedforsecurity=False
         ).hexdigest()
         if dict(pipeline_lock.files(stage)).get(layout.TRAIN_REPORT.as_posix(), digest) != digest:
-            raise Unscalable(
+            raise forecast.Unscalable(
                 f"{at}: {layout.TRAIN_REPORT} does not match train in its {layout.LOCK}"
             )
         return steps.of(steps.read(pipeline_lock.parameters(stage).get("train")))
     if record.data(layout.PARAMS) is None:
-        raise Unscalable(f"{at} has neither {layout.LOCK} nor {layout.PARAMS}")
+        raise forecast.Unscalable(f"{at} has neither {layout.LOCK} nor {layout.PARAMS}")
     return steps.of(record.params(f"{ref}:{layout.PARAMS}").training)
 
 
@@ -130,8 +131,8 @@ def _answering(record: Commit) -> tuple[float | None, Thinking | None, float | N
 
     None if they are not known.
     """
-    report = _readable(record, layout.EVALUATION, EvaluationReport)
-    measured = _readable(record, layout.EVALUATE_MEASURED, EvaluateMeasured)
+    report = record.readable(layout.EVALUATION, EvaluationReport)
+    measured = record.readable(layout.EVALUATE_MEASURED, EvaluateMeasured)
     if report is None or measured is None or measured.merged != report.merged:
         return None, None, None
     candidate = measured.models.get("candidate")
@@ -142,15 +143,7 @@ def _answering(record: Commit) -> tuple[float | None, Thinking | None, float | N
 
 def _is_measure(value: float) -> bool:
     """Whether a figure can be scaled from: positive, finite and neither too small nor too large."""
-    return 1 / MOST <= value < MOST
-
-
-def _readable(record: Commit, path: Path, model: type[Model]) -> Model | None:
-    """Read a report of the commit; None if it is missing or cannot be read."""
-    try:
-        return record.report(path, model)
-    except ValidationError:
-        return None
+    return 1 / forecast.MOST <= value < forecast.MOST
 
 
 def took(records: Records, params: ReleaseParams, commit: str, requests: Throughput | None) -> Took:
@@ -173,11 +166,8 @@ def took(records: Records, params: ReleaseParams, commit: str, requests: Through
 
 def _training(records: Records, commit: str) -> tuple[TrainMeasured | None, int]:
     """Read the measurements of the training in a commit, and its number of devices."""
-    try:
-        report = records.at(commit).report(layout.TRAIN_REPORT, TrainReport)
-        measured = records.at(commit).report(layout.TRAIN_MEASURED, TrainMeasured)
-    except (EvidenceRefused, ValidationError):
-        return None, 1
+    report = records.at(commit).readable(layout.TRAIN_REPORT, TrainReport)
+    measured = records.at(commit).readable(layout.TRAIN_MEASURED, TrainMeasured)
     if report is None or measured is None or measured.adapter != report.adapter:
         return None, 1
     return measured, report.devices or 1

@@ -17,7 +17,6 @@ from checks.process.text import redact
 from release.adapters import github
 from release.adapters.deadline import within
 from release.adapters.git import Git
-from release.adapters.github import Forbidden, GitHub, Place
 from release.adapters.retries import Patience, RequestError
 from release.doctor.check import Unseen
 from release.doctor.machine import ask
@@ -32,8 +31,8 @@ T = TypeVar("T")
 class Session:
     """One repository's settings, as far as the token may read them."""
 
-    def __init__(self, place: Place, token: str, deadline: float = DEADLINE) -> None:
-        self._client = GitHub(place, token, _PATIENCE)
+    def __init__(self, place: github.Place, token: str, deadline: float = DEADLINE) -> None:
+        self._client = github.GitHub(place, token, _PATIENCE)
         self._deadline = deadline
         self._answers: dict[str, Any] = {}
         self._stopped: Unseen | None = None  # Why no more requests are made.
@@ -96,7 +95,7 @@ class Session:
             )
         elif error.status is None and error.temporary:
             self._stopped = Unseen(f"GitHub {error.what}", _LATER)
-        elif isinstance(error, Forbidden) or error.status == 404:
+        elif isinstance(error, github.Forbidden) or error.status == 404:
             return hidden(permission)
         return self._stopped or Unseen(f"GitHub: {error.what}", _LATER)
 
@@ -135,7 +134,7 @@ def shown(name: object) -> str:
     return redact(str(name), 80)
 
 
-def place(root: Path) -> Place:
+def place(root: Path) -> github.Place:
     """Return GITHUB_REPOSITORY, else the remote origin. Raises RemoteRefused if neither is on GitHub."""
     env = {name: os.environ.get(name, "") for name in ("GITHUB_API_URL", "GITHUB_SERVER_URL")}
     done = Git(root, DEADLINE).run("remote", "get-url", "--", "origin")
@@ -154,13 +153,13 @@ def place(root: Path) -> Place:
     return github.place({**env, "GITHUB_REPOSITORY": name})
 
 
-def on_github_com(place: Place) -> bool:
+def on_github_com(place: github.Place) -> bool:
     """Tell whether it is github.com: an enterprise server has another issuer of identities."""
     server = os.environ.get("GITHUB_SERVER_URL") or github.SERVER
     return github.host_of(server) == "github.com" and not urlsplit(place.api).path
 
 
-def token(place: Place) -> str | None:
+def token(place: github.Place) -> str | None:
     """Return GITHUB_TOKEN, else the token that gh has for this host; None if there is none."""
     if (given := os.environ.get("GITHUB_TOKEN")) or not shutil.which("gh"):
         return given or None

@@ -6,9 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -46,44 +46,33 @@ _PACKAGED = {name: name for name in ("s3", "gs", "azure", "gdrive", "hdfs", "oss
 DEADLINE = 5  # seconds for anything that answers over a network
 
 
-class Machine(NamedTuple):
-    """The questions about the repository at ``root``, and about the login to ``registry`` if that is given."""
-
-    root: Path
-    registry: str | None = None
-
-
-def doctor(root: Path, registry: str | None = None) -> list[Check]:
+def doctor(root: Path) -> list[Check]:
     """Run all checks. Missing things are findings, so nothing is raised for them."""
-    return list(walk(WANTED, Machine(root, registry)))
+    return list(walk(WANTED, root))
 
 
-def _python(_: Machine) -> str:
+def _python(_: Path) -> str:
     version = ".".join(map(str, sys.version_info[:3]))
     want(sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
     return version
 
 
-def _git(machine: Machine) -> str:
+def _git(root: Path) -> str:
     want(shutil.which("git"), "no git on the path", "install git")
-    head = None
-    if commits.has_repository(machine.root):
-        head = commits.resolve(machine.root, "HEAD")
-    merge_conflicts.check(machine.root)
+    head = commits.resolve(root, "HEAD") if commits.has_repository(root) else None
+    merge_conflicts.check(root)
     fix = "git init && git add . && git commit"
     return f"at {want(head, 'not a repository with a commit', fix)[:7]}"
 
 
-def _params(machine: Machine) -> str:
-    params_file.load(machine.root / layout.PARAMS)
+def _params(root: Path) -> str:
+    params_file.load(root / layout.PARAMS)
     return "reads well"
 
 
-def _server(machine: Machine) -> str:
+def _server(root: Path) -> str:
     """The runtime that params.yaml names. Raises Finding if there is none, Lesser if it is archived."""
-    runtime = lookup.here(
-        machine.root, params_file.load(machine.root / layout.PARAMS).serve.runtime
-    )
+    runtime = lookup.here(root, params_file.load(root / layout.PARAMS).serve.runtime)
     if runtime.archived:
         raise Lesser(
             f"{runtime.name}: archived {runtime.archived}",
@@ -92,7 +81,7 @@ def _server(machine: Machine) -> str:
     return runtime.name
 
 
-def _packages(_: Machine) -> str:
+def _packages(_: Path) -> str:
     """Check all packages of the extra ``pipeline``. Raises Finding with those that are missing or out of range."""
     wrong = []
     for text in metadata.requires(distribution.NAME) or []:
@@ -110,7 +99,7 @@ def _packages(_: Machine) -> str:
     return "all of the extra pipeline"
 
 
-def _torch(_: Machine) -> str:
+def _torch(_: Path) -> str:
     """Query torch in a separate process, because the release tool never imports it."""
     probe = (
         "import torch, json; g = torch.cuda.is_available(); print(json.dumps([torch.__version__, "
@@ -123,15 +112,15 @@ def _torch(_: Machine) -> str:
     return f"{version} on {gpu or f'the CPU, {threads} threads'}"
 
 
-def _disk(machine: Machine) -> str:
-    free = shutil.disk_usage(machine.root).free / 1e9
+def _disk(root: Path) -> str:
+    free = shutil.disk_usage(root).free / 1e9
     fix = f"free {DISK_GB} GB, or `./lockstep dvc gc -w`"
     want(free >= DISK_GB, f"{free:.0f} GB free", fix)
     return f"{free:.0f} GB free"
 
 
-def _dvc_remote(machine: Machine) -> str:
-    config = dvc.settings(machine.root)
+def _dvc_remote(root: Path) -> str:
+    config = dvc.settings(root)
     addresses = [
         value for key, value in config.items() if key.startswith("remote.") and key.endswith(".url")
     ]
@@ -152,10 +141,9 @@ def _dvc_remote(machine: Machine) -> str:
     return "; ".join(map(redact, addresses))
 
 
-def _mlflow(machine: Machine) -> str:
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        uri = params_file.load(machine.root / layout.PARAMS).tracking.uri
+def _mlflow(root: Path) -> str:
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = named or params_file.load(root / layout.PARAMS).tracking.uri
     if urlsplit(uri).scheme not in ("http", "https"):
         return f"{redact(uri)}, in this repository"
     state = _http(uri.rstrip("/") + "/health")
@@ -165,16 +153,13 @@ def _mlflow(machine: Machine) -> str:
     return redact(uri)
 
 
-def _docker(_: Machine) -> str:
+def _docker(_: Path) -> str:
     import docker
     from docker.errors import DockerException
 
     try:
-        client = docker.from_env(timeout=DEADLINE)
-        try:
+        with closing(docker.from_env(timeout=DEADLINE)) as client:
             return f"engine {client.version()['Version']}"
-        finally:
-            client.close()
     except (DockerException, OSError) as error:
         reason = str(error).splitlines()[0][:100]
         raise Lesser(
@@ -182,23 +167,10 @@ def _docker(_: Machine) -> str:
         ) from None
 
 
-def _registry(machine: Machine) -> str:
-    host = machine.registry
-    if host is None:
-        raise Lesser(
-            "none named: images go to an OCI layout directory", "./lockstep doctor --registry HOST"
-        )
-    is_local = urlsplit(f"//{host}").hostname in ("localhost", "127.0.0.1", "::1")
-    state = _http(f"{'http' if is_local else 'https'}://{host}/v2/")
-    if state not in ("200", "401"):
-        raise Lesser(f"{host}: {state}", f"check the name, then docker login {host}")
-    return f"{host} answers{' and asks for a login' if state == '401' else ''}"
-
-
 def _http(url: str) -> str:
     """Return the status of a GET as text, or the reason why there is none."""
     try:
-        with urlopen(url, timeout=DEADLINE) as answer:  # noqa: S310 - the scheme is http or https, checked by the callers
+        with urlopen(url, timeout=DEADLINE) as answer:  # noqa: S310 - the scheme is http or https, checked by the caller
             return str(answer.status)
     except HTTPError as error:
         return str(error.code)
@@ -217,7 +189,6 @@ WANTED = (
     Wanted("MLflow", ("train", "evaluate", "promote"), _mlflow),
     Wanted("server", ("build", "verify"), _server),
     Wanted("docker", ("verify", "build with a daemon"), _docker),
-    Wanted("registry", ("build --push", "promote"), _registry),
 )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from checks.process.errors import Refusal, RemoteRefused
 from release.doctor import github, rulesets, settings, tree
 from release.doctor.check import Check, Unseen, Wanted, walk, want
-from release.doctor.github import DEADLINE, Session, shown
 from release.doctor.repository import EVERYBODY, Repository, Target
 
 _BRANCH = "main"  # The workflows are written for it.
@@ -19,7 +18,7 @@ _ALL = (
 )
 
 
-def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
+def on_github(root: Path, deadline: float = github.DEADLINE) -> list[Check]:
     """Run all checks. Missing or hidden settings are findings, so nothing is raised for them.
 
     ``deadline``: seconds for one request.
@@ -36,7 +35,7 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
             fix = f"gh auth login as an administrator, or GITHUB_TOKEN=… of {_ALL}"
             unknown = "needs a token: there is no GITHUB_TOKEN and no login of gh"
             return [Check("repository", "unknown", unknown, _EVERY, fix), *local]
-        session = Session(place, token, deadline)
+        session = github.Session(place, token, deadline)
         first, *others = _checks(session, target, github.on_github_com(place))
     except RemoteRefused as refused:
         return [Check("repository", "missing", refused.what, _EVERY, refused.todo), *local]
@@ -46,7 +45,7 @@ def on_github(root: Path, deadline: float = DEADLINE) -> list[Check]:
     ]
 
 
-def _checks(session: Session, target: Target, public: bool) -> list[Check]:
+def _checks(session: github.Session, target: Target, public: bool) -> list[Check]:
     """Return the checks of the repository, then of all tables, in the order in which a new repository is set up."""
     try:
         answer = session.one("", EVERYBODY, "full_name", "default_branch", "private", "archived")
@@ -55,7 +54,7 @@ def _checks(session: Session, target: Target, public: bool) -> list[Check]:
             Check(
                 "repository",
                 "unknown",
-                f"{shown(session.repository)}: {unseen.found}",
+                f"{github.shown(session.repository)}: {unseen.found}",
                 _EVERY,
                 unseen.fix,
             )
@@ -65,7 +64,7 @@ def _checks(session: Session, target: Target, public: bool) -> list[Check]:
 
 
 def _repository(repository: Repository) -> str:
-    name, branch = shown(repository.answer["full_name"]), shown(repository.branch)
+    name, branch = github.shown(repository.answer["full_name"]), github.shown(repository.branch)
     want(
         repository.branch == _BRANCH,
         f"{name}: the default branch is {branch}, not {_BRANCH}",

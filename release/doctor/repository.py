@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checks.process.errors import BuildRefused, EvidenceRefused
+from checks.process.errors import BuildRefused
 from checks.process.text import redact
 from release.adapters import commits, projects
 from release.adapters.registry import reference
@@ -67,13 +67,7 @@ class Target:
     def _read(self, root: Path, path: Path) -> bytes | None:
         if self._commit is not None:
             return commits.read(root, self._commit, path)
-        file = root / path
-        try:
-            return file.read_bytes() if file.is_file() else None
-        except OSError as error:
-            raise EvidenceRefused(
-                f"{path}: {error.strerror or error}", "make it readable"
-            ) from error
+        return (root / path).read_bytes() if (root / path).is_file() else None
 
 
 class Repository(NamedTuple):

@@ -16,7 +16,7 @@ from release.doctor.repository import (
     differences,
 )
 
-STORAGE, REGISTRY, RUNTIME = "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY", "LOCKSTEP_VERIFY_RUNTIME"
+STORAGE, REGISTRY = "LOCKSTEP_STORAGE", "LOCKSTEP_REGISTRY"
 PIPELINE = "pipeline"  # Jobs that move nothing run in it, of any branch.
 PUSHING = "registry"  # The job that pushes images runs in it.
 # Variables LOCKSTEP_STAGING and LOCKSTEP_PRODUCTION may name others.
@@ -225,20 +225,6 @@ def _storage(repository: Repository) -> str:
     return extra
 
 
-def _server(repository: Repository) -> str:
-    runtime, serving = repository.variable(RUNTIME), tree.serving(repository.target)
-    strict = f"{RUNTIME} is set: {shown(runtime)} is verified as a process, which production does not take"
-    fix = f"gh variable delete {RUNTIME} (the GPU runner needs Docker), or set served_as_verified: false"
-    want(not (runtime and serving.strict), strict, fix)
-    fix = f"name one in serve.base or serve.server; or gh variable set {RUNTIME}"
-    want(
-        runtime or serving.server,
-        f"no server's image is named and {RUNTIME} is not set: nothing can be started",
-        fix,
-    )
-    return f"{shown(runtime)}, as a process" if runtime else shown(serving.server)
-
-
 _STAGING_TOKEN = Secret("LOCKSTEP_TOKEN", (STAGING,))
 _CREDENTIALS = Secret(
     "DVC_CONFIG_LOCAL", tuple(_EXPECTED), guarded=False, source="< .dvc/config.local"
@@ -268,7 +254,6 @@ WANTED = (
     Wanted("login of the registry", (*_RELEASE, *_PROMOTE), partial(_secret, _PULL)),
     Wanted("login that may push", _RELEASE, partial(_secret, _PUSH)),
     Wanted(f"variable {STORAGE}", _EVERY, _storage),
-    Wanted("server to verify", _RELEASE, _server),
     Wanted("Actions", _EVERY, _actions),
     Wanted("workflow token", _EVERY, TOKEN.hold),
     Wanted("pull requests of forks", ("pr.yml",), _forks),

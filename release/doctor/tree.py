@@ -8,12 +8,10 @@ import configparser
 import re
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
 from codeowners import CodeOwners
 
-from checks.config import params_file
 from checks.formats.signers import Role
 from checks.process.errors import Refusal
 from checks.storage import layout
@@ -22,7 +20,6 @@ from release.doctor.check import Finding, Unseen, Wanted, want
 from release.doctor.github import parsed, shown
 from release.doctor.repository import CONTENTS, Repository, Target
 from release.evidence import trust, workflow_signers
-from release.overlay import environment_file, named_server
 
 WORKFLOWS = ("pr.yml", "release.yml", "verify.yml", "promote.yml", "scheduled.yml")
 _DVC = Path(".dvc/config")
@@ -127,33 +124,6 @@ def _remote(target: Target) -> str:
     if versioned:
         raise Finding(*dvc.unfit(name, *versioned))
     return f"{name}, {scheme}://"
-
-
-class Serving(NamedTuple):
-    """``server``: the image that serves the weights, None if none is named; ``strict``: production requires it."""
-
-    server: str | None
-    strict: bool
-
-
-def serving(target: Target) -> Serving:
-    """Return the server on the target branch: that of the section serve, else the one that its environments name."""
-    try:
-        text = target.read(layout.PARAMS)
-        params = params_file.parse(text.decode()) if text is not None else None
-        if params is None:
-            return Serving(None, False)
-        names = params.promote.environments
-        files = {path: target.read(path) for path in map(environment_file.path, names)}
-    except (Refusal, UnicodeDecodeError):
-        return Serving(None, False)
-    named = {named_server.named(name, files) for name in names}
-    alone = next(iter(named)) if len(named) == 1 else None
-    production = params.promote.environments.get("production")
-    return Serving(
-        params.serve.base or params.serve.server or alone,
-        production is not None and production.served_as_verified,
-    )
 
 
 def _called(repository: Repository) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from checks.code import lock, modules
-from checks.code.modules import Code
 from checks.config.params import Params
 from checks.process import distribution
 from checks.process.text import redact
@@ -12,11 +11,14 @@ from checks.storage import layout
 from release.adapters import commits, projects
 from release.adapters.git import Git
 from release.record import pipeline_lock
-from release.record.pipeline_lock import Stages
 
 
 def differences(
-    root: Path, commit: str, params: Params, stages: Stages, deadline: float | None = None
+    root: Path,
+    commit: str,
+    params: Params,
+    stages: pipeline_lock.Stages,
+    deadline: float | None = None,
 ) -> list[str]:
     """Return a line for each stage of a dvc.lock that ran other code than ``commit`` has.
 
@@ -35,12 +37,12 @@ def differences(
     ]
 
 
-def of(root: Path, commit: str, deadline: float | None = None) -> Code:
+def of(root: Path, commit: str, deadline: float | None = None) -> modules.Code:
     """Read the code of the stages in a commit; empty where it has none. Raises EvidenceRefused as ``differences``."""
     return _below(root, commit, modules.PACKAGES, deadline)
 
 
-def _below(root: Path, commit: str, folders: Iterable[str], deadline: float | None) -> Code:
+def _below(root: Path, commit: str, folders: Iterable[str], deadline: float | None) -> modules.Code:
     below = [path for folder in folders for path in commits.below(root, commit, Path(folder))]
     paths = [path.as_posix() for path in below if path.suffix == ".py"]
     contents = Git(root, deadline).named([f"{commit}:./{path}" for path in paths])

@@ -59,7 +59,9 @@ class _Mean(BaseModel):
     value: float
 
 
-class _Rules(BaseModel):
+class Rules(BaseModel):
+    """The section of params.yaml about environments; the others may be invalid or of another version."""
+
     promote: Promote
 
 
@@ -199,15 +201,10 @@ def _mains(records: Records, branch: TargetBranch) -> Iterator[_Main]:
 
 def _mains_then(records: Records, commit: str) -> Iterator[str | None]:
     """Yield what the record in ``commit`` was compared with as main; empty if it does not say."""
-    try:
-        then = records.at(commit).report(layout.REFERENCES, ReferencesReport)
-    except ValidationError:
-        return
-    if then is None:
-        return
-    if "main" in then.absent:
+    then = records.at(commit).readable(layout.REFERENCES, ReferencesReport)
+    if then and "main" in then.absent:
         yield None
-    elif "main" in then.found:
+    elif then and "main" in then.found:
         yield then.found["main"].merged
 
 
@@ -235,10 +232,8 @@ def _highest(records: Records, releases: Iterable[Pointer]) -> Reference | None:
     best: tuple[float, str] | None = None
     newest: _Record | None = None
     for release in releases:
-        try:
-            evaluated = records.at(release.commit).report(layout.EVALUATION, _Record)
-        except (ValidationError, EvidenceRefused):
-            continue  # Another version of Lockstep recorded it otherwise.
+        # None where another version of Lockstep recorded it otherwise.
+        evaluated = records.at(release.commit).readable(layout.EVALUATION, _Record)
         if (
             evaluated is None
             or evaluated.merged != release.model
@@ -296,7 +291,7 @@ def _rules(records: Records, branch: TargetBranch) -> Promote | None:
     """The target's environments; None if this version cannot read them, which means that nothing is promoted."""
     called = f"{branch.target}:{layout.PARAMS}"
     try:
-        return records.at(branch.tip).sections(_Rules, called, "fix it").promote
+        return records.at(branch.tip).sections(Rules, called, "fix it").promote
     except ParamsRefused:
         return None
 

@@ -9,7 +9,6 @@ from checks.decision import policy
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.record import folder_lists, pipeline_lock
-from release.record.pipeline_lock import Stages
 from release.record.records import Commit, WorkTree
 
 _MAKING = ("fetch", "prepare", "validate", "train", "merge")  # the stages that decide the model
@@ -70,7 +69,7 @@ def of_commit(tree: WorkTree, commit: Commit) -> dict[str, list[str]]:
     return differing
 
 
-def other_code(tree: WorkTree, lock: Stages) -> list[str]:
+def other_code(tree: WorkTree, lock: pipeline_lock.Stages) -> list[str]:
     """Return a line for each stage in ``lock`` that ran other code than it would run now. Raises as ``differences``."""
     digests = code_lock.of(tree.params, code_lock.at(tree.root))
     stages = pipeline_lock.other_code(digests, lock)
@@ -99,7 +98,7 @@ def makes_another_model(tree: WorkTree) -> bool:
     return bool(differences(tree, _MAKING))
 
 
-def _only(found: Stages, stages: Collection[str]) -> Stages:
+def _only(found: pipeline_lock.Stages, stages: Collection[str]) -> pipeline_lock.Stages:
     return {name: stage for name, stage in found.items() if name in stages} if stages else found
 
 

@@ -11,7 +11,6 @@ from checks.formats.verdict import Verdict
 from checks.process.errors import RemoteRefused
 from checks.storage import files, layout
 from release.record import judged_models, lock_check, looks_branch
-from release.record.judged_models import Known, Look, Split
 from release.record.records import Records
 
 _FIX = "run `lockstep run`"
@@ -43,7 +42,9 @@ def write(records: Records) -> bool:
     if own is not None:
         split = _own_split(records, own)
         splits = known.splits | ({split} if split else frozenset())
-        known = Known(known.looks | {own} if replaced else known.looks - {own}, splits)
+        known = judged_models.Known(
+            known.looks | {own} if replaced else known.looks - {own}, splits
+        )
     if known.report == stored:
         return False
     files.write_json(records.root / layout.LOOKS, known.report)
@@ -75,7 +76,12 @@ def current(records: Records, *, reached: bool = False) -> list[str]:
     return _lacking(known, stored, own, _own_split(records, own))
 
 
-def _lacking(known: Known, stored: LooksReport, own: Look, split: Split | None) -> list[str]:
+def _lacking(
+    known: judged_models.Known,
+    stored: LooksReport,
+    own: judged_models.Look,
+    split: judged_models.Split | None,
+) -> list[str]:
     """A line on each part of ``known`` that counts for the split of ``own`` and that ``stored`` lacks."""
     shares = known.report.shares(own.test, split.rows if split else None)
     listed = judged_models.listed(stored)
@@ -99,19 +105,19 @@ def _first_three(digests: set[str]) -> str:
     return ", ".join(f"{digest[:19]}…" for digest in sorted(digests)[:3])
 
 
-def _merged(records: Records, own: Look) -> bool:
+def _merged(records: Records, own: judged_models.Look) -> bool:
     """Whether the target branch has the record of this model."""
     tip = records.target()[1]
     return tip is not None and own in judged_models.recorded(records.root, tip)
 
 
-def _own(records: Records) -> Look | None:
+def _own(records: Records) -> judged_models.Look | None:
     """Return what the record in this work tree is about; None if there is none."""
     evaluated = records.work_tree.readable(layout.EVALUATION, judged_models.Evaluation)
-    return Look(evaluated.test, evaluated.merged) if evaluated else None
+    return judged_models.Look(evaluated.test, evaluated.merged) if evaluated else None
 
 
-def _own_split(records: Records, own: Look) -> Split | None:
+def _own_split(records: Records, own: judged_models.Look) -> judged_models.Split | None:
     """The test split of ``own`` with its rows; None if the verdict in this work tree does not have them."""
     verdict = records.work_tree.readable(layout.VERDICT, Verdict)
     if (
@@ -120,4 +126,4 @@ def _own_split(records: Records, own: Look) -> Split | None:
         or verdict.judged.get(judged_models.TEST) != own.test
     ):
         return None
-    return Split(own.test, verdict.rows)
+    return judged_models.Split(own.test, verdict.rows)

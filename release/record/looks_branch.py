@@ -14,7 +14,6 @@ from release.adapters.git import Git
 from release.ledger import DEADLINE, place, push, write
 from release.ledger.types import Change, Place
 from release.record import judged_models
-from release.record.judged_models import Known, Look
 from release.record.records import Records
 
 BRANCH = "lockstep/looks"
@@ -85,14 +84,14 @@ def bring(records: Records, *, reached: bool = False) -> Sequence[str]:
     return (tip,)
 
 
-def before(root: Path, tips: Sequence[str], own: Look) -> Known:
+def before(root: Path, tips: Sequence[str], own: judged_models.Look) -> judged_models.Known:
     """The looks of the branch, and rows of their splits, without those that came after ``own``.
 
     A commit came after ``own`` only if it descends from a commit with that look. So nobody hides looks by a merge with
     a history that begins with their own.
     """
     if not tips:
-        return Known()
+        return judged_models.Known()
     git = Git(root, DEADLINE)
     listed = git.line(
         "rev-list", "--full-history", *tips, "--", *(path.as_posix() for path in _KEPT)

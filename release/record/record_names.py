@@ -45,11 +45,7 @@ def find(records: Records, name: str) -> Named:
         if commit is None:
             raise
         is_of_ledger = False  # git's own names work while params.yaml is being written
-    if not is_of_ledger:
-        if commit is None:
-            raise _unknown(name)
-        return Named(name, commit)
-    pointers, known = _released(records, name)
+    pointers, known = _released(records, name) if is_of_ledger else (None, None)
     if pointers is None:
         if commit is None:
             raise _unknown(name, known)
@@ -114,7 +110,7 @@ def _released(records: Records, name: str) -> tuple[Pointer | None, list[Pointer
     return next(iter(matching), None), list(known.values())
 
 
-def _unknown(name: str, known: list[Pointer] | None = None) -> EvidenceRefused:
+def _unknown(name: str, known: list[Pointer] | None) -> EvidenceRefused:
     todo = "name a commit, branch or tag, an environment, or a release of `lockstep history`"
     if known:
         versions = dict.fromkeys(pointer.version for pointer in known[:_SHOWN])

@@ -14,7 +14,6 @@ from pydantic import BaseModel, JsonValue, ValidationError
 
 from checks.config import params_file
 from checks.config.params import Params, ReleaseParams
-from checks.config.params_file import Parsed
 from checks.config.release_params import Serve
 from checks.decision import policy
 from checks.formats.evidence import Evidence
@@ -25,7 +24,6 @@ from checks.storage import files, layout
 from release.adapters import commits, merge_conflicts
 from release.adapters.git import Git
 from release.record import pipeline_lock
-from release.record.pipeline_lock import Stages
 
 M = TypeVar("M", bound=BaseModel)
 # Files of a commit that are read together with the first of them.
@@ -60,7 +58,7 @@ class WorkTree:
         self._evidence: dict[str, Evidence] = {}
 
     @functools.cached_property
-    def _parsed(self) -> Parsed:
+    def _parsed(self) -> params_file.Parsed:
         return params_file.read(self.root / layout.PARAMS)
 
     @property
@@ -79,7 +77,7 @@ class WorkTree:
         return params_file.check_release(self._parsed)
 
     @functools.cached_property
-    def pipeline(self) -> Stages:
+    def pipeline(self) -> pipeline_lock.Stages:
         """The stages of dvc.yaml. Raises EvidenceRefused if it is missing or invalid."""
         return pipeline_lock.stages(self._bytes(layout.PIPELINE), str(layout.PIPELINE))
 
@@ -89,7 +87,7 @@ class WorkTree:
         return True
 
     @functools.cached_property
-    def lock(self) -> Stages:
+    def lock(self) -> pipeline_lock.Stages:
         """The stages of dvc.lock. Raises EvidenceRefused if it is missing or invalid."""
         assert self._is_merged
         return pipeline_lock.stages(self._bytes(layout.LOCK), str(layout.LOCK))
@@ -134,16 +132,14 @@ class Commit:
     def __init__(self, root: Path, name: str) -> None:
         self.root, self.name = root, name
         self._read: dict[Path, bytes | None] = {}
-        self._brought = False
         self._models: dict[tuple[Path, type[BaseModel]], BaseModel | None] = {}
-        self._parsed: Parsed | None = None
+        self._parsed: params_file.Parsed | None = None
         self._params: Params | None = None
-        self._lock: Stages | None = None
+        self._lock: pipeline_lock.Stages | None = None
 
     def data(self, path: Path) -> bytes | None:
         """The bytes of ``path``; None if the commit has no such file. Raises EvidenceRefused for a link."""
-        if path not in self._read and path in _TOGETHER and not self._brought:
-            self._brought = True
+        if path not in self._read and path in _TOGETHER:
             with contextlib.suppress(EvidenceRefused):  # a clone may lack one that nobody asks for
                 self.bring(_TOGETHER)
         if path not in self._read:
@@ -158,6 +154,9 @@ class Commit:
 
     def document(self, called: str) -> Mapping[str, Any]:
         """The plain values of params.yaml, named ``called`` in refusals. Raises ParamsRefused, also if missing."""
+        return self._parse(called).value
+
+    def _parse(self, called: str) -> params_file.Parsed:
         if self._parsed is None:
             text = self.data(layout.PARAMS)
             if text is None:
@@ -170,28 +169,25 @@ class Commit:
                 raise ParamsRefused(
                     f"{called}: is not UTF-8", "restore the file from git"
                 ) from error
-        return self._parsed.value
+        return self._parsed._replace(name=called)
 
     def params(self, called: str) -> Params:
         """The parameters. Raises as ``document``, and ParamsRefused with every problem."""
         if self._params is None:
-            self.document(called)
-            assert self._parsed is not None
-            self._params = params_file.check(self._parsed._replace(name=called))
+            self._params = params_file.check(self._parse(called))
         return self._params
 
     def params_with(self, called: str, defaults: Mapping[str, JsonValue]) -> Params:
         """The parameters, with other defaults, by path, where params.yaml writes nothing. Raises as ``params``."""
-        self.document(called)
-        assert self._parsed is not None
+        parsed = self._parse(called)
         try:
-            value = policy.with_defaults(self._parsed.value, defaults)
+            value = policy.with_defaults(parsed.value, defaults)
         except (ValueError, LookupError) as error:
             raise ParamsRefused(
                 f"{called}: has no place for the defaults in {layout.CODE_LOCK}: {error}",
                 "run `lockstep run` there, and commit the record",
             ) from error
-        return params_file.check(self._parsed._replace(name=called, value=value))
+        return params_file.check(parsed._replace(value=value))
 
     def sections(self, kind: type[M], called: str, todo: str) -> M:
         """The sections of params.yaml that ``kind`` has; the others may be invalid or of another version.
@@ -216,7 +212,7 @@ class Commit:
             "fetch the commit that made the model, and use the version that wrote it",
         ).serve
 
-    def lock(self, called: str) -> Stages:
+    def lock(self, called: str) -> pipeline_lock.Stages:
         """The stages of dvc.lock; empty if there is no such file. Raises EvidenceRefused if it is invalid."""
         if self._lock is None:
             data = self.data(layout.LOCK)
@@ -231,6 +227,13 @@ class Commit:
         report = self._models[path, model]
         assert report is None or isinstance(report, model)
         return report
+
+    def readable(self, path: Path, model: type[M]) -> M | None:
+        """As ``report``; None also if it is not a valid ``model``, or a link."""
+        try:
+            return self.report(path, model)
+        except (EvidenceRefused, ValidationError):
+            return None
 
     def needed(self, path: Path, model: type[M], unfit: str, missing: str) -> M:
         """As ``report``. Raises EvidenceRefused, with what fixes it, if it is not valid (``unfit``) or ``missing``."""

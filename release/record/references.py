@@ -13,7 +13,6 @@ from checks.storage import files, layout
 from checks.training import steps
 from release.adapters import commits
 from release.record import earlier_models, judged_models, lock_check
-from release.record.earlier_models import TargetBranch
 from release.record.records import Records
 
 PRODUCTION = earlier_models.PRODUCTION
@@ -86,7 +85,7 @@ def _hold_start(records: Records, target: str | None) -> None:
 
 def resolve(
     records: Records, target: str | None = None
-) -> tuple[str, ReferencesReport, TargetBranch | None]:
+) -> tuple[str, ReferencesReport, earlier_models.TargetBranch | None]:
     """The target branch's name, the reference models from git, and the branch, if there is one to compare with.
 
     The models are main, and those that a gate names: the gates of params.yaml here and on the target count, because
@@ -132,7 +131,10 @@ def _named(records: Records, tip: str | None) -> tuple[Earlier, ...]:
 
 
 def _differences(
-    records: Records, stored: ReferencesReport, now: ReferencesReport, place: TargetBranch | None
+    records: Records,
+    stored: ReferencesReport,
+    now: ReferencesReport,
+    place: earlier_models.TargetBranch | None,
 ) -> list[str]:
     """One line for each reference model for which ``stored`` does not hold.
 
@@ -168,7 +170,7 @@ def _same(old: Reference | None, new: Reference | None) -> bool:
 
 def _was_replaced(
     records: Records,
-    place: TargetBranch,
+    place: earlier_models.TargetBranch,
     name: Earlier,
     old: Reference | None,
     new: Reference | None,

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from checks.formats import refused
-from checks.formats.refused import Refused
 from checks.process.errors import Refusal
 from release.adapters import commits
 from release.adapters.dvc import StageRefused
@@ -32,7 +31,7 @@ def recorded(root: Path, verb: str) -> Iterator[None]:
         refused.forget(root)
 
 
-def current(root: Path, commit: str | None) -> Refused | None:
+def current(root: Path, commit: str | None) -> refused.Refused | None:
     """The last refusal, if it is about ``commit`` and the current params.yaml."""
     last = refused.read(root)
     return last if last and (last.commit, last.params) == (commit, refused.params(root)) else None

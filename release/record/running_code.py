@@ -53,15 +53,11 @@ def check(root: Path, committed: bool = False) -> None:
         return
     commit = "HEAD" if committed else None
     differences = sorted({*_changed(root, paths, commit), *_foreign(root, paths, commit)})
-    if differences:
-        todo = f"commit it, or restore it: `git status --ignored -- {' '.join(paths)}`"
-        if not committed:
-            todo = todo.replace("commit it", "`git add` it")
-        raise EvidenceRefused(
-            f"{differences[0]}: is not the code that git has",
-            todo,
-            tuple(f"{path}: is not the code that git has" for path in differences[1:]),
-        )
+    keep = "commit it" if committed else "`git add` it"
+    EvidenceRefused.raise_for(
+        (f"{path}: is not the code that git has" for path in differences),
+        f"{keep}, or restore it: `git status --ignored -- {' '.join(paths)}`",
+    )
 
 
 def check_target(root: Path, branch: str, commit: str, *, earlier: bool = False) -> None:

@@ -20,8 +20,6 @@ from checks.code import lock
 from checks.config.params import Params
 from checks.decision import judging, policy, policy_judgement
 from checks.decision.held import HeldVerdict
-from checks.decision.policy import Change, Policy
-from checks.decision.policy_judgement import Approval, PolicyJudgement
 from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict, combine
 from checks.kinds.gate import Reads, policy_digest
@@ -54,7 +52,7 @@ class _Theirs(NamedTuple):
 
     params: Params | None
     test: Digest | None
-    unreadable: tuple[Change, ...]
+    unreadable: tuple[policy.Change, ...]
 
 
 def judge_from(
@@ -64,7 +62,7 @@ def judge_from(
     *,
     merging: bool = True,
     excepted: Collection[str] = (),
-) -> PolicyJudgement:
+) -> policy_judgement.PolicyJudgement:
     """Judge the evidence of ``held``, the verdict of the work tree, under the policy of ``ref`` too.
 
     ``merging``: the work tree's policy is proposed for ``ref``; False: only its model is. ``excepted``: the gates that
@@ -112,13 +110,13 @@ def judge_from(
         ref, held.verdict, target, changes, approval, adopted, unused, excepted
     )
     headline = policy_judgement.headline(ref, changes, why)
-    return PolicyJudgement(
+    return policy_judgement.PolicyJudgement(
         ref=ref, commit=commit, status=status, headline=headline, policy=mine.digest,
         changes=changes, notes=tuple(notes), approval=approval, own=held.verdict, target=target,
     )  # fmt: skip
 
 
-def approvals(root: Path) -> Sequence[Approval]:
+def approvals(root: Path) -> Sequence[policy_judgement.Approval]:
     """The entries of release/policy/approved.yaml, of the project and of the git root; empty if there is no such file.
 
     Raises EvidenceRefused if it is not a list of entries {policy, by, why}.
@@ -136,7 +134,7 @@ def unmerged_approvals(root: Path, commit: str) -> list[Path]:
     ]
 
 
-def _approvals(root: Path) -> Sequence[Approval]:
+def _approvals(root: Path) -> Sequence[policy_judgement.Approval]:
     todo = "write a list of entries, each with policy (sha256:…), by and why"
     try:
         for path in (
@@ -148,7 +146,9 @@ def _approvals(root: Path) -> Sequence[Approval]:
                     f"{path.relative_to(root)}: is a link", "replace it with what it points at"
                 )
         value = plain_yaml.load((root / layout.APPROVALS).read_text(encoding="utf-8"))
-        return TypeAdapter(tuple[Approval, ...]).validate_python([] if value is None else value)
+        return TypeAdapter(tuple[policy_judgement.Approval, ...]).validate_python(
+            [] if value is None else value
+        )
     except FileNotFoundError:
         return ()
     except OSError as error:
@@ -166,7 +166,7 @@ def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
             f"{ref} ({commit[:12]}) has no {layout.PARAMS}",
             "name a commit of a repository that Lockstep runs in",
         )
-    params, test, unreadable = None, None, list[Change]()
+    params, test, unreadable = None, None, list[policy.Change]()
     try:
         params, unreadable = _resolved(there, called, ref)
     except ParamsRefused as refused:
@@ -184,14 +184,14 @@ def _theirs(records: Records, ref: str, commit: str) -> _Theirs:
     ):
         what = f"{ref}:{layout.PREPARE_REPORT}: is missing, and {ref} once had {had}: its test set is not known"
         unreadable.append(
-            Change(
+            policy.Change(
                 path=layout.PREPARE_REPORT.as_posix(), old=None, new=None, kind="removed", text=what
             )
         )
     return _Theirs(params, test, tuple(unreadable))
 
 
-def _resolved(there: Commit, called: str, ref: str) -> tuple[Params, list[Change]]:
+def _resolved(there: Commit, called: str, ref: str) -> tuple[Params, list[policy.Change]]:
     """Return the parameters of a commit with the defaults of the version that ran there.
 
     The changes are defaults that this version does not have, or that are not known. Raises ParamsRefused if this
@@ -220,13 +220,13 @@ def _resolved(there: Commit, called: str, ref: str) -> tuple[Params, list[Change
     return there.params_with(called, differing) if differing else params, gone
 
 
-def _unknown(ran: lock.Installed, ref: str) -> list[Change]:
+def _unknown(ran: lock.Installed, ref: str) -> list[policy.Change]:
     """Return that the defaults of the version that ``ref`` ran are not known, unless it is this version."""
     here = lock.installed()
     if ran == here:
         return []
     return [
-        Change(
+        policy.Change(
             path=layout.CODE_LOCK.as_posix(),
             old=ran.version,
             new=here.version,
@@ -237,7 +237,7 @@ def _unknown(ran: lock.Installed, ref: str) -> list[Change]:
     ]
 
 
-def _is_proposed(records: Records, commit: str, mine: Policy) -> bool:
+def _is_proposed(records: Records, commit: str, mine: policy.Policy) -> bool:
     """Whether this branch itself asks for less than where it left the target: only that is what a merge brings.
 
     True if that cannot be told.
@@ -256,7 +256,7 @@ def _is_proposed(records: Records, commit: str, mine: Policy) -> bool:
 
 
 def _since_production(
-    records: Records, ref: str, commit: str, mine: Policy, changes: Collection[Change]
+    records: Records, ref: str, commit: str, mine: policy.Policy, changes: Collection[policy.Change]
 ) -> Iterator[str]:
     """A sentence on how much less this policy asks than the one that production's release was judged by.
 
@@ -287,8 +287,8 @@ def _since_production(
         yield f"{since}: {weaker[0].text}{more}"
 
 
-def _cannot_be_read(path: Path, what: str) -> Change:
-    return Change(
+def _cannot_be_read(path: Path, what: str) -> policy.Change:
+    return policy.Change(
         path=path.as_posix(),
         old=None,
         new=None,

@@ -3,10 +3,7 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from checks.config.params import Params
-from checks.config.release_params import Promote
 from checks.decision import judging
 from checks.decision.held import HeldVerdict, refusal
 from checks.evaluation import scoring
@@ -16,13 +13,8 @@ from checks.kinds import plugins
 from checks.kinds.gate import policy_digest
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import layout
-from release.record import lock_check, looks, references, running_code
+from release.record import earlier_models, lock_check, looks, references, running_code
 from release.record.records import Records
-
-
-class _Rules(BaseModel):
-    promote: Promote
-
 
 # The weights, large and named by digest: what needs only the reports on them trusts these paths.
 WEIGHTS = (layout.BASE, layout.RAW, layout.ADAPTER, layout.MERGED)
@@ -123,6 +115,10 @@ def _excusable(records: Records, target: str | None) -> frozenset[str]:
     if commit is None:
         return frozenset()
     called = f"{name}:{layout.PARAMS}"
-    rules = records.at(commit).sections(_Rules, called, "fix it on the target branch").promote
+    rules = (
+        records.at(commit)
+        .sections(earlier_models.Rules, called, "fix it on the target branch")
+        .promote
+    )
     policies = [environment.emergency for environment in rules.environments.values()]
     return frozenset(gate for policy in policies if policy for gate in policy.gates)

@@ -1,4 +1,4 @@
-"""The comparison of two records as values, for the terminal, JSON and the page.
+"""The comparison of two records as values for JSON, as Markdown for a terminal, and as one page of HTML.
 
 A is the earlier side and B the later: a difference is B minus A, and a parameter goes from A's value to B's. Nothing in
 it decides anything.
@@ -12,7 +12,10 @@ from checks.formats.verdict import Status
 from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.stats.paired import Difference
+from release.pages import html, templates
 
+SECTIONS = ("metrics", "slices", "parameters", "data", "cost")
+_FIRST_ANSWERS = 5
 Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown"]
 # What a reader looks for first: what was lost, what was gained, then the rest.
 ORDER: tuple[Right, ...] = ("A", "B", "A closer", "B closer", "neither", "both", "unknown")
@@ -148,3 +151,31 @@ def standing(
 def who(right: Right, a: str, b: str) -> str:
     """Say who is right about a row. ``a`` and ``b``: what the two sides are called."""
     return _WHO[right].format(a=a, b=b)
+
+
+def sections(compared: Comparison, a: str = "A", b: str = "B") -> dict[str, str]:
+    """Return the Markdown of each section of a page, by name. ``a`` and ``b``: what the two sides are called."""
+    return _markdown(compared, SECTIONS, {"a": a, "b": b, "whole": True})
+
+
+def text_sections(compared: Comparison, all_answers: bool) -> dict[str, str]:
+    """Return the Markdown of each section for a terminal, which shows the largest slices and the first answers."""
+    answers = compared.answers if all_answers else compared.answers[:_FIRST_ANSWERS]
+    names = ("sides", *SECTIONS, "answers")
+    return _markdown(compared, names, {"a": "A", "b": "B", "whole": False, "answers": answers})
+
+
+def render(compared: Comparison) -> str:
+    """Return the page."""
+    (sides,) = _markdown(compared, ("sides",), {"a": "A", "b": "B"}).values()
+    return html.render(
+        "release.review", "comparison.html.jinja", found=compared, sides=sides, sections=sections(compared),
+        answers=compared.answers[: html.ANSWERS], who=who,
+    )  # fmt: skip
+
+
+def _markdown(
+    compared: Comparison, names: tuple[str, ...], values: dict[str, object]
+) -> dict[str, str]:
+    values = {"found": compared, "verdict": verdict, "who": who} | values
+    return templates.sections("release.review", "comparison.md.jinja", names, values)

@@ -1,15 +1,11 @@
-"""Gathers details for a reviewer: changed parameters, what seeds tell of them, changed rows, and offending rows."""
+"""Gathers details for a reviewer: changed parameters, changed rows, and offending rows."""
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from checks.formats.data_reports import Expectation
-from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.rows import Prediction
-from checks.storage import layout
-from release.record import recipes
-from release.record.records import Records
 from release.review.comparison import Changed
 from release.review.facts import EARLIER, Facts
 
@@ -44,24 +40,10 @@ def needs_approval(facts: Facts, path: str) -> bool:
     return f"{path}.".startswith(judged)
 
 
-def recipe(records: Records, facts: Facts) -> list[str] | None:
-    """Return what several seeds tell of the parameters, or why that does not count; empty without a sweep.
-
-    None if there is no verdict, or the training is as in the target branch and there is no sweep.
-    """
-    if facts.evidence is None:
-        return None
-    if not (records.root / layout.SWEEP_REPORT).exists():
-        changed = any(parameter.what.startswith("train.") for parameter in parameters(facts) or ())
-        return [] if changed else None
-    try:
-        claim = recipes.claim(records, facts.target.ref if facts.target.commit else None)
-    except (EvidenceRefused, ParamsRefused) as refusal:
-        reasons = (
-            reason.removeprefix(f"{records.root}/") for reason in (refusal.what, *refusal.others)
-        )
-        return [f"Does not count: {reason}" for reason in reasons]
-    return [f"{claim.scorer} on {claim.rows} valid rows: {claim.lines[0]}", *claim.lines[1:]]
+def needs_seeds(facts: Facts) -> bool:
+    """Tell whether a parameter of training changed: one verdict does not say that the new value is better."""
+    changed = parameters(facts) or ()
+    return facts.evidence is not None and any(row.what.startswith("train.") for row in changed)
 
 
 def differing(

@@ -18,10 +18,8 @@ from urllib.parse import urlsplit
 
 from checks.process.errors import RemoteRefused
 from release.adapters import github, gitlab, process
-from release.adapters.github import Forbidden, GitHub, Place
 from release.adapters.rest import Comment
 from release.review import posting
-from release.review.posting import CommentOptions, Draft, Posted, ReviewRequest, Thread
 
 ACTIONS = "github-actions[bot]"  # A workflow's own token writes as this account. No person can have the name.
 
@@ -33,14 +31,14 @@ _KEPT = (
 )  # fmt: skip
 
 
-def request(options: CommentOptions) -> ReviewRequest:
+def request(options: posting.CommentOptions) -> posting.ReviewRequest:
     """Return the request that the options, or the workflow or pipeline, name. In a pipeline of GitLab it is GitLab's.
 
     Raises RemoteRefused if something is missing.
     """
     place = gitlab.place() if gitlab.is_here() else github.place()
     number, commit = options.number or place.number, options.commit or place.commit
-    is_github = isinstance(place, Place)
+    is_github = isinstance(place, github.Place)
     if number is None:
         kind = "pull request" if is_github else "merge request"
         variable = "" if is_github else " pipeline (CI_MERGE_REQUEST_IID)"
@@ -50,27 +48,33 @@ def request(options: CommentOptions) -> ReviewRequest:
         check, of = ("check", "pull request") if is_github else ("status", "branch")
         todo = f"give the whole hash of the {of}'s last commit"
         raise RemoteRefused(f"no commit is named for the {check}", todo)
-    client: GitHub | gitlab.GitLab
-    if isinstance(place, Place):
+    client: github.GitHub | gitlab.GitLab
+    if isinstance(place, github.Place):
         place = place._replace(number=number, commit=commit)
-        client, run, web = GitHub(place, patience=options.patience), "Workflow run", place.web
+        client, run, web = (
+            github.GitHub(place, patience=options.patience),
+            "Workflow run",
+            place.web,
+        )
     else:
         client, run = gitlab.GitLab(place, patience=options.patience), "Pipeline"
         web = f"{place.page}/-" if place.page else None
     links = posting.with_link(options.links, run, place.run)
-    return ReviewRequest(client, number, commit, links, web)
+    return posting.ReviewRequest(client, number, commit, links, web)
 
 
-def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Posted:
+def post(
+    request: posting.ReviewRequest, draft: posting.Draft, options: posting.CommentOptions
+) -> posting.Posted:
     """Post ``draft``, with CML if that would take our comment. Raises RequestError if the forge does not take it."""
     client = request.client
-    comments = Thread(
+    comments = posting.Thread(
         client, request.number, options.title, options.author or client.login() or ACTIONS
     )
     body = f"{draft.markdown}\n{posting.watermark(options.title, request.commit)}"
     ours, others, known = comments.marked()
     why: str | None = ""
-    if isinstance(client, GitHub):
+    if isinstance(client, github.GitHub):
         notes = posting.left_alone(others, "comment")
         if options.use_cml:
             given = (known, ours)
@@ -79,7 +83,7 @@ def post(request: ReviewRequest, draft: Draft, options: CommentOptions) -> Poste
         notes, body = posting.left_alone(others, "note"), without_actions(body)
     comment, created, by = _posted(comments, body, ours, why, notes)
     check, address = _checked(client, request.commit, draft, options.check, notes)
-    return Posted(
+    return posting.Posted(
         state=draft.state, status=draft.status, conclusion=draft.conclusion, comment=comment.url, created=created,
         by=by, check=check, check_url=address or None, notes=tuple(notes),
     )  # fmt: skip
@@ -91,7 +95,7 @@ def without_actions(text: str) -> str:
 
 
 def _posted(
-    comments: Thread, body: str, ours: Comment | None, why: str | None, notes: list[str]
+    comments: posting.Thread, body: str, ours: Comment | None, why: str | None, notes: list[str]
 ) -> tuple[Comment, bool, Literal["rest", "cml"]]:
     """Return the comment, whether it is new, and who posted it. ``why``: as of ``cml.post``."""
     if why is None:
@@ -106,9 +110,9 @@ def _posted(
 
 
 def _checked(
-    client: GitHub | gitlab.GitLab,
+    client: github.GitHub | gitlab.GitLab,
     commit: str | None,
-    draft: Draft,
+    draft: posting.Draft,
     name: str | None,
     notes: list[str],
 ) -> tuple[Literal["check-run", "status"] | None, str | None]:
@@ -119,14 +123,18 @@ def _checked(
         return "status", client.status(name, commit, draft.conclusion, draft.title)
     try:
         address = client.check(name, commit, draft.conclusion, draft.title, draft.summary)
-    except Forbidden:
+    except github.Forbidden:
         notes.append("check runs are for the tokens of apps: a commit status was set in its place")
         return "status", client.status(name, commit, draft.conclusion, draft.title)
     return "check-run", address
 
 
 def post_by_cml(
-    place: Place, title: str, markdown: str, comments: Sequence[Comment], ours: Comment | None
+    place: github.Place,
+    title: str,
+    markdown: str,
+    comments: Sequence[Comment],
+    ours: Comment | None,
 ) -> str | None:
     """Post a comment on the pull request of ``place``, whose comments are known, and which of them is ours.
 
@@ -176,7 +184,7 @@ def _takes(title: str, comments: Sequence[Comment], ours: Comment | None) -> boo
     return bool(seen) and seen[-1].id == ours.id
 
 
-def server(place: Place) -> str | None:
+def server(place: github.Place) -> str | None:
     """Return the server address that CML would derive from this API's address; None if that would be another API."""
     parts = urlsplit(place.api)
     if parts.scheme != "https":

@@ -8,9 +8,7 @@ count.
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, ValidationError
+from typing import Any
 
 from checks.config.params import Params
 from checks.decision import policy
@@ -37,7 +35,7 @@ from release.record import (
     refusals,
     target_policy,
 )
-from release.record.records import Commit, Records, WorkTree
+from release.record.records import Commit, Records
 from release.record.verdict_check import WEIGHTS, hold, other_policy, refuse
 from release.review import details
 from release.review.facts import Facts, Target
@@ -47,7 +45,6 @@ _DATA = ("fetch", "prepare", "validate")
 _DECIDE = tuple(
     path.as_posix() for path in (layout.PARAMS, layout.PIPELINE, layout.CODE_LOCK, layout.LOCK)
 )
-M = TypeVar("M", bound=BaseModel)
 
 
 def gather(records: Records, ref: str | None) -> Facts:
@@ -72,8 +69,8 @@ def gather(records: Records, ref: str | None) -> Facts:
             refusal=ParamsRefused(lines[0], why.todo, tuple(lines[1:])),
             refused=refused,
         )
-    data = _report(records.work_tree, layout.DATA_REPORT, DataReport)
-    prepare = _report(records.work_tree, layout.PREPARE_REPORT, PrepareReport)
+    data = records.work_tree.readable(layout.DATA_REPORT, DataReport)
+    prepare = records.work_tree.readable(layout.PREPARE_REPORT, PrepareReport)
     prefix = commits.prefix(records.root).as_posix() if commit else "."
     common: dict[str, Any] = {
         "data": data, "prepare": prepare, "params": params, "behind": _behind(records, target),
@@ -149,16 +146,16 @@ def _judged(
     if judgement and target.base == target.commit:
         changes = judgement.changes
     evidence = records.work_tree.evidence(scoring.digest_of(params.evaluate.scorers))
-    training = _report(records.work_tree, layout.TRAIN_MEASURED, TrainMeasured)
-    answering = _report(records.work_tree, layout.EVALUATE_MEASURED, EvaluateMeasured)
-    suites = _report(records.work_tree, layout.SUITES_MEASURED, SuitesMeasured)
+    training = records.work_tree.readable(layout.TRAIN_MEASURED, TrainMeasured)
+    answering = records.work_tree.readable(layout.EVALUATE_MEASURED, EvaluateMeasured)
+    suites = records.work_tree.readable(layout.SUITES_MEASURED, SuitesMeasured)
     about = evidence.judged
     return Facts(
         "held" if set(missing) <= heavy else "recorded", target, commit, document, verdict=verdict,
         judgement=judgement, changes=changes, missing=tuple(missing), evidence=evidence,
         training=training if training and training.adapter == about.get(layout.ADAPTER.as_posix()) else None,
         answering=answering if answering and answering.merged == about.get(layout.MERGED.as_posix()) else None,
-        scores=_report(records.work_tree, layout.METRICS, ValidScores),
+        scores=records.work_tree.readable(layout.METRICS, ValidScores),
         suites=suites if suites and suites.merged == about.get(layout.MERGED.as_posix()) else None,
         quarantine=_quarantine(records, target),
         **common,
@@ -234,18 +231,18 @@ def _target(records: Records, ref: str | None) -> Target:
         document = {}
     runs = _runs(records.at(commit), document)
     verdicts = {
-        environment: _report(records.at(release.commit), layout.VERDICT, Verdict)
+        environment: records.at(release.commit).readable(layout.VERDICT, Verdict)
         for environment, release in runs.items()
     }
     return Target(
         name,
         commit,
         document,
-        _report(there, layout.PREPARE_REPORT, PrepareReport),
-        _report(there, layout.TRAIN_MEASURED, TrainMeasured),
-        _report(there, layout.VERDICT, Verdict),
+        there.readable(layout.PREPARE_REPORT, PrepareReport),
+        there.readable(layout.TRAIN_MEASURED, TrainMeasured),
+        there.readable(layout.VERDICT, Verdict),
         runs,
-        _report(there, layout.METRICS, ValidScores),
+        there.readable(layout.METRICS, ValidScores),
         base or commit,
         {
             environment: verdict
@@ -272,18 +269,13 @@ def _unrun(records: Records) -> Iterator[str]:
     recorded = {
         key: value for ran in lock.values() for key, value in pipeline_lock.parameters(ran).items()
     }
-    for key, value in recorded.items():
-        ours = at(document, *key.split("."))
-        if isinstance(value, Mapping) and isinstance(ours, Mapping):
-            yield from (changed.what for changed in details.differing(value, ours, f"{key}."))
-        elif ours != value:
-            yield key
+    ours = {key: at(document, *key.split(".")) for key in recorded}
+    yield from (changed.what for changed in details.differing(recorded, ours))
 
 
 def _runs(there: Commit, document: object) -> dict[str, pointer.Pointer]:
     """Return what each environment of ``document`` runs, if its pointer can be read."""
-    promote = document.get("promote") if isinstance(document, dict) else None
-    names = promote.get("environments") if isinstance(promote, dict) else None
+    names = at(document, "promote", "environments")
     pointers = {}
     for name in [key for key in names if isinstance(key, str)] if isinstance(names, dict) else []:
         path = layout.ENVIRONMENTS / name / layout.POINTER
@@ -291,11 +283,3 @@ def _runs(there: Commit, document: object) -> dict[str, pointer.Pointer]:
             if (data := there.data(path)) is not None:
                 pointers[name] = pointer.parse(data, str(path))
     return pointers
-
-
-def _report(record: Commit | WorkTree, path: Path, model: type[M]) -> M | None:
-    """Return a report; None if the record lacks it, or has it in a format that this version cannot read."""
-    try:
-        return record.report(path, model)
-    except (EvidenceRefused, ValidationError):
-        return None

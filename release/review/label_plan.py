@@ -5,6 +5,7 @@ their groups, and which answers differ, are the real ones. People are supposed t
 differ. Where they call some a tie, fewer labels show as much.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from statistics import fmean
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from checks.gating.assisted_gate import AssistedGate
 from checks.kinds.suite import Draw
 from checks.records.rows import Record
 from checks.stats.assisted import LEAST_LABELS, Assisted, rows_to_see
-from release.review.answer_pairs import AnswerPairs
+from release.review.label_tasks import AnswerPairs
 
 JUDGES = (0.8, 0.9, 0.95)  # Shares of the rows on which a judge says what people say.
 _GAINS = (0.05, 0.1)  # How much better the candidate of a gate `improves` is supposed to be.
@@ -106,13 +107,11 @@ def _needed(
     """Return the fewest labels, in steps of ten, that have the power; None: all rows are too few."""
     if len(rows.differ) < least or abs(gain) > rows.differ.mean():
         return None
+
+    def has_power(labels: int) -> bool:
+        tests = simulated(rows, gain, right, labels, _RUNS)
+        return fmean(test.detectable(level) for test in tests) <= gain - limit
+
     counts = [*range(least, len(rows.differ), _STEP), len(rows.differ)]
-    first, last = 0, len(counts)
-    while first < last:
-        middle = (first + last) // 2
-        tests = simulated(rows, gain, right, counts[middle], _RUNS)
-        if fmean(test.detectable(level) for test in tests) <= gain - limit:
-            last = middle
-        else:
-            first = middle + 1
+    first = bisect_left(counts, True, key=has_power)
     return counts[first] if first < len(counts) else None

@@ -1,4 +1,4 @@
-"""Draws the tasks of a person who labels, and renders them as a page.
+"""Reads the rows that people label with the answers of both models, draws the tasks of a person, and renders the page.
 
 A task does not say which model gave which answer. A hash decides which answer is on the left. The page is one file that
 loads nothing from elsewhere. It can be sent, and works offline and on a phone.
@@ -6,18 +6,106 @@ loads nothing from elsewhere. It can be sent, and works offline and on a phone.
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from checks.evaluation import comparisons
-from checks.formats import judgements
+from checks.config import params_file
+from checks.evaluation import answered, comparisons
+from checks.formats import judgements, labels
+from checks.formats.evaluation_reports import EvaluationReport
+from checks.formats.labels import Label
+from checks.formats.suite_report import Role, SuiteAnswer, SuiteLine, SuitesReport
+from checks.kinds.suite import SuiteKind
+from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.record import Digest
 from checks.records.rows import Message, Record, Row
-from checks.storage import digest
+from checks.storage import digest, files, layout
+from checks.suites.pairwise import Pairwise
 from release.pages import html
-from release.review.answer_pairs import AnswerPairs
+
+
+class AnswerPairs(NamedTuple):
+    """The rows of a suite with the answers of both models by the rows' ids, and the ``labels`` in the file ``path``."""
+
+    suite: Pairwise
+    rows: Sequence[Row]
+    ours: Mapping[str, str]
+    theirs: Mapping[str, str]
+    labels: list[Label]
+    path: Path
+
+    def about(self, given: Sequence[Label]) -> list[Label]:
+        """Return those of ``given`` that are about answers that the models give."""
+        sha = judgements.answer_sha
+        pairs = {row.id: {sha(self.ours[row.id]), sha(self.theirs[row.id])} for row in self.rows}
+        return [
+            label for label in given if {label.left_sha, label.right_sha} == pairs.get(label.row)
+        ]
+
+
+def read_pairs(root: Path, name: str) -> AnswerPairs:
+    """Return what there is to label.
+
+    Raises ParamsRefused for no such suite, EvidenceRefused for answers that are gone.
+    """
+    suites = params_file.load(root / layout.PARAMS).suites
+    suite = suites.get(name)
+    if not isinstance(suite, Pairwise):
+        known = [name for name, kind in suites.items() if isinstance(kind, Pairwise)]
+        raise ParamsRefused(
+            f"{layout.PARAMS}: {name!r} is no suite of kind pairwise",
+            f"name one of {', '.join(known)}" if known else "add one: docs/how-to/judge.md",
+        )
+    about, role = _answers(root, name, suite, suites)
+    path = Path(suite.labels.uri if suite.labels else f"labels/{name}.jsonl")
+    if "://" in str(suite.labels.uri if suite.labels else "") or path.is_absolute():
+        raise ParamsRefused(
+            f"{layout.PARAMS}: suites.{name}.labels.uri: is no path in this repository",
+            f"pin labels/{name}.jsonl, with the labels that are there",
+        )
+    known_labels = labels.read(root / path, str(path)) if (root / path).exists() else []
+    return AnswerPairs(
+        suite, about.rows, about.answers["candidate"], about.answers[role], known_labels, path
+    )
+
+
+def _answers(
+    root: Path, name: str, suite: Pairwise, suites: Mapping[str, SuiteKind]
+) -> tuple[answered.AnsweredRows, Role]:
+    """Return the answers of the candidate, and of the model that it is compared with."""
+    other = answered.rated_suite(suite)
+    source = layout.EVALUATION if other is None else layout.SUITES_REPORT
+    report = files.read_json(root / layout.EVALUATION, EvaluationReport)
+    about = None if other is None else _answers_of(root, other, suites[other])
+    if (role := suite.other(about.answers if about else report.models)) is None:
+        raise EvidenceRefused(
+            f"{source}: there are no answers of {suite.against} to compare with",
+            f"set suites.{name}.against to base, or label once there is a {suite.against}",
+        )
+    return about or answered.test_answers(root, report, ("candidate", role)), role
+
+
+def _answers_of(root: Path, name: str, suite: SuiteKind) -> answered.AnsweredRows:
+    """Return the answers to the suite of that name. Raises EvidenceRefused for answers to another one."""
+    todo = "run `./lockstep run suites`"
+    result = files.read_json(root / layout.SUITES_REPORT, SuitesReport).suites.get(name)
+    if result is None or result.asked != digest.of_json(suite.model_dump(mode="json")):
+        raise EvidenceRefused(
+            f"{layout.SUITES_REPORT}: is about another section suites.{name}", todo
+        )
+    lines, given = layout.SUITES / f"{name}.jsonl", layout.suite_answers(name)
+    for path, expected in ((lines, result.lines), (given, result.given)):
+        if digest.of_file(root / path).sha256 != expected:
+            raise EvidenceRefused(f"{path}: is not what {layout.SUITES_REPORT} is about", todo)
+    return answered.suite_answers(
+        suite,
+        files.read_jsonl(root / given, SuiteAnswer),
+        files.read_jsonl(root / lines, SuiteLine),
+        result.models,
+    )
 
 
 class Task(Record):

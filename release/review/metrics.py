@@ -29,7 +29,7 @@ class Score(NamedTuple):
     name: str
     how: str
     figure: Interval | None = None
-    difference: Interval | None = None
+    difference: Difference | Interval | None = None
     of_gate: Interval | None = None
     note: str = "–"
 
@@ -256,7 +256,7 @@ def slices(facts: Facts) -> tuple[str, list[Slice]]:
 
 def paired(
     ours: Sequence[Prediction], theirs: Sequence[Prediction], scorer: str, confidence: float
-) -> Interval | None:
+) -> Difference | None:
     """The mean difference on the same rows, without those that ``theirs`` learned.
 
     None if the rows differ or lack the score, or none is left.
@@ -264,13 +264,7 @@ def paired(
     if [answer.id for answer in ours] != [answer.id for answer in theirs]:
         return None
     paired_rows = same_rows.pair([answer for answer in theirs if not answer.learned], ours)
-    rows = range(len(paired_rows.new))
-    difference = same_rows.difference(paired_rows, rows, scorer, confidence)
-    if difference is None:
-        return None
-    return Interval(
-        value=difference.value, low=difference.low, high=difference.high, n=difference.n
-    )
+    return same_rows.difference(paired_rows, range(len(paired_rows.new)), scorer, confidence)
 
 
 def _first(evaluation: EvaluationReport) -> str:

@@ -67,7 +67,7 @@ def sections(
         "export": export(facts), "quantised": export_table(facts, compared, suites),
         "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,
         "parameters": details.parameters(facts), "needs_approval": details.needs_approval,
-        "recipe": details.recipe(records, facts), "flips": details.flips(facts),
+        "needs_seeds": details.needs_seeds(facts), "flips": details.flips(facts),
         "columns": details.columns, "shown": details.shown, "short": chain.short, "losses": training.loss(records.root),
         "sparkline": training.sparkline, "confusions": training.confusions(records.root),
         "cost": training.cost(facts, records), "figures": training.figures(facts), **training.rewards(facts),

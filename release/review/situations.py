@@ -8,6 +8,7 @@ from checks.decision.policy_judgement import PolicyJudgement
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding, Status, Verdict
 from checks.process.errors import MachineRefused, ParamsRefused
+from checks.stats.paired import Difference
 from release.adapters import merge_conflicts
 from release.pages.words import Prose, Words
 from release.review import kept_abilities
@@ -23,6 +24,7 @@ _NAMED = 6  # files that a sentence lists
 def of_facts(facts: Facts, against: "Sequence[Score]", uncompared: str) -> Situation:
     """The situation of a pull request. ``against``, ``uncompared``: of ``metrics``."""
     judgement, verdict = facts.judgement, facts.verdict
+    kind, refused = _refused(facts)
     scorer = next(iter(facts.evaluation.models["candidate"].metrics)) if facts.evaluation else None
     return Situation(
         target=facts.target.ref, held=facts.state == "held", status=facts.status,
@@ -30,7 +32,7 @@ def of_facts(facts: Facts, against: "Sequence[Score]", uncompared: str) -> Situa
         failing=failing(facts), standings=tuple(_standing(score, verdict, scorer) for score in against),
         uncompared=uncompared,
         quarantined=None if facts.held_back is None else (facts.held_back.name, facts.held_back.why),
-        refused=_refused(facts), of=_kind(facts), behind=facts.behind, unrun=facts.unrun, void=_void(facts),
+        refused=refused, of=kind, behind=facts.behind, unrun=facts.unrun, void=_void(facts),
         missing=facts.missing, off_branch=off_branch(facts), weaker=becomes(facts.changes),
         waits=bool(judgement and judgement.waits),
         change=_first(facts.changes), why_policy=judgement.headline if judgement else "",
@@ -125,30 +127,22 @@ def failing(facts: Facts) -> tuple[Finding, ...]:
     )
 
 
-def _refused(facts: Facts) -> Refused | None:
+def _refused(facts: Facts) -> tuple[Literal["data", "parameters", ""], Refused | None]:
+    """Return what was refused before a verdict, and the refusal: of the data, the parameters, or anything else."""
     if facts.state == "bad-data" and facts.data:
         undone = sum(not expectation.success for expectation in facts.data.expectations)
-        return Refused(
-            "validate", f"{undone} of {len(facts.data.expectations)} expectations fail", ""
-        )
+        what = f"{undone} of {len(facts.data.expectations)} expectations fail"
+        return "data", Refused("validate", what, "")
     if facts.state == "refused" and facts.refused:
-        word = facts.refused
+        word, by = facts.refused, stage_refused(facts)
         machine = word.exit_code == MachineRefused.exit_code and word.stage != "run"
-        return Refused(stage_refused(facts), word.what, word.todo, machine)
+        kind: Literal["parameters", ""] = "parameters" if by == "Parameters" else ""
+        return kind, Refused(by, word.what, word.todo, machine)
     if facts.state == "not-held" and facts.params is None and facts.refusal:
-        return Refused("Parameters", facts.refusal.what, facts.refusal.todo)
+        return "parameters", Refused("Parameters", facts.refusal.what, facts.refusal.todo)
     if facts.refusal and merge_conflicts.HAS in facts.refusal.what:
-        return Refused("Record", facts.refusal.what, facts.refusal.todo)
-    return None
-
-
-def _kind(facts: Facts) -> Literal["data", "parameters", ""]:
-    if facts.state == "bad-data":
-        return "data"
-    is_refused = facts.state == "refused" and stage_refused(facts) == "Parameters"
-    return (
-        "parameters" if is_refused or (facts.state == "not-held" and facts.params is None) else ""
-    )
+        return "", Refused("Record", facts.refusal.what, facts.refusal.todo)
+    return "", None
 
 
 def _void(facts: Facts) -> str:
@@ -188,7 +182,9 @@ def _standing(score: "Score", verdict: Verdict | None, scorer: str | None) -> St
     )
 
 
-def _compared(name: str, figures: Finding | Interval, gate: Finding | None) -> Standing:
+def _compared(
+    name: str, figures: Finding | Interval | Difference, gate: Finding | None
+) -> Standing:
     value, low, high = figures.value or 0.0, figures.low or 0.0, figures.high or 0.0
     allowed = -gate.bound if gate and gate.bound is not None and gate.bound <= 0 else None
     how: Literal["better", "worse", "alike"] = (

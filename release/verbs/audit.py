@@ -36,14 +36,13 @@ def audit(root: Path, name: str, out: Path) -> Audited:
     """
     if out.exists() or out.is_symlink():
         raise MachineRefused(f"{out}: exists", "name a new file, or take that one away")
-    pack = audit_pack.collect(root, name)
-    index = pack.listing
+    index, packed = audit_pack.collect(root, name)
     folder = f"audit-{index.version}"
-    data = tar.archive({f"{folder}/{path}": content for path, content in pack.files.items()})
+    data = tar.archive({f"{folder}/{path}": content for path, content in packed.items()})
     with files.replacing(out) as stream:
         stream.write(data)
     return Audited(
         file=str(out), sha256=digest.of_bytes(data), size=len(data), version=index.version, image=index.image,
-        files=len(pack.files), statements=len(index.statements), asked=len(index.answers),
+        files=len(packed), statements=len(index.statements), asked=len(index.answers),
         unanswered=sum(not answer.files for answer in index.answers), left_out=index.left_out,
     )  # fmt: skip

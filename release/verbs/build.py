@@ -9,7 +9,7 @@ from pathlib import Path
 from checks.config.release_params import Promote
 from checks.formats.decoding import Decoding
 from checks.formats.serving import ImageReport
-from checks.process.errors import EvidenceRefused, MachineRefused, Refusal
+from checks.process.errors import EvidenceRefused, Refusal
 from checks.storage import files, layout
 from release.image import assembly
 from release.image import recipe as recipes
@@ -56,13 +56,7 @@ def build(root: Path, options: BuildOptions) -> ImageReport:
                 recipe.target.keep(report.image, *needed)
     else:
         report = assembly.assemble(recipe, cache)
-    try:
-        files.write_json(root / layout.IMAGE_REPORT, report)
-    except OSError as error:
-        raise MachineRefused(
-            f"{root / layout.IMAGE_REPORT}: {error.strerror or error}",
-            f"make it writable; the image {report.image} is built",
-        ) from error
+    files.write_json(root / layout.IMAGE_REPORT, report)
     return report
 
 

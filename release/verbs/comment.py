@@ -9,15 +9,13 @@ from release.adapters.github import Conclusion, GitHub
 from release.adapters.retries import RequestError
 from release.pages.text import cell, prose
 from release.review import forge_comment, harvest_close, posting
-from release.review.posting import CommentOptions, Draft, Posted
 from release.verbs import report as renderer
-from release.verbs.report import Report
 
 # Characters for a project's row, its heading, and its folder in commands.
 _HEADING = 2_000
 
 
-def comment(root: Path, options: CommentOptions | None = None) -> Posted:
+def comment(root: Path, options: posting.CommentOptions | None = None) -> posting.Posted:
     """Post the report of ``root``, whatever its verdict: on GitLab in a pipeline of GitLab, else on GitHub.
 
     Of several projects it is one comment and one check, which passes if each of them does. The check is ``success``
@@ -25,7 +23,7 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
     accepts a neutral result for a required check. With ``options.close``, a harvest that makes no better model is
     closed (``harvest_close``). Raises RemoteRefused if the forge refuses or does not answer, and as ``report.report``.
     """
-    options = options or CommentOptions()
+    options = options or posting.CommentOptions()
     posting.hold_title(options.title)
     request = forge_comment.request(options)
     limit = renderer.LIMIT
@@ -56,14 +54,14 @@ def comment(root: Path, options: CommentOptions | None = None) -> Posted:
         raise request.client.refused(trouble) from None
 
 
-def _draft(report: Report) -> Draft:
+def _draft(report: renderer.Report) -> posting.Draft:
     conclusion: Conclusion = "success" if report.passes else "failure"
-    return Draft(
+    return posting.Draft(
         report.markdown, report.title, _summary(report), report.state, report.status, conclusion
     )
 
 
-def _of_projects(reports: Mapping[str, Report]) -> Draft:
+def _of_projects(reports: Mapping[str, renderer.Report]) -> posting.Draft:
     """Return one draft of the reports of projects, by folder. What does not pass comes first, and decides."""
     ordered = sorted(reports.items(), key=lambda item: item[1].passes)
     folder, first = ordered[0]
@@ -90,7 +88,7 @@ def _with_folder(text: str, folder: str) -> str:
     return text.replace("./lockstep dvc ", f"./lockstep dvc --cd {name} ")
 
 
-def _summary(report: Report) -> str:
+def _summary(report: renderer.Report) -> str:
     """Return the verdict and the gates for the page of the check, as far as they fit there."""
     summary = report.parts[0].markdown
     gates = next((part.markdown for part in report.parts if part.name == "gates"), "")

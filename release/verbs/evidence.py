@@ -25,7 +25,6 @@ from release.evidence import (
     verification,
     weights,
 )
-from release.evidence.attached_statements import Released
 from release.evidence.origin import Origin, Step
 from release.image import stores
 
@@ -90,7 +89,7 @@ def _place(root: Path, text: str) -> tuple[Store, str, str | None]:
     return stores.open_store(named, root), named.digest, evidence
 
 
-def _image(store: Store, digest: str, release: Released) -> Iterator[Step]:
+def _image(store: Store, digest: str, release: attached_statements.Released) -> Iterator[Step]:
     """Yield the image and its layers, read from the store."""
     report = release.statement.predicate.image
     if not attach.has_layers(store, digest, report):
@@ -109,7 +108,9 @@ def _image(store: Store, digest: str, release: Released) -> Iterator[Step]:
         yield Step(what=f"layer {number}", digest=layer.digest, checked="follows", note=note)
 
 
-def _attached(store: Store, image: str, signed: Released, known: Signers) -> Iterator[Step]:
+def _attached(
+    store: Store, image: str, signed: attached_statements.Released, known: Signers
+) -> Iterator[Step]:
     """Yield the signature of the weights and the bill of materials, if they are attached and valid."""
     release = signed.statement.predicate
     files = weights.of_image(release.image)

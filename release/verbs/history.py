@@ -5,7 +5,7 @@ from its move until the next one. A date or a time without a zone is read as UTC
 """
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,19 +71,11 @@ def moment(text: str, now: datetime | None = None) -> Span:
     """The time that ``text`` names; a date is the whole day in UTC. Raises EvidenceRefused if it is neither."""
     shown = escape(text[:60])
     try:
-        if _DATE.fullmatch(text):
-            start = datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
-            span = Span(start, start + timedelta(days=1))
-        elif _DATE.match(text):
-            moment_named = datetime.fromisoformat(text)
-            at = (
-                moment_named.replace(tzinfo=UTC)
-                if moment_named.tzinfo is None
-                else moment_named.astimezone(UTC)
-            )
-            span = Span(at, at)
-        else:
+        if not _DATE.match(text):
             raise ValueError
+        named = datetime.fromisoformat(text)
+        start = named.replace(tzinfo=UTC) if named.tzinfo is None else named.astimezone(UTC)
+        span = Span(start, start + timedelta(days=1) if _DATE.fullmatch(text) else start)
     except (ValueError, OverflowError) as error:
         raise EvidenceRefused(f"{shown!r}: is neither a date nor a time", _SHAPE) from error
     if span.start > (now or datetime.now(UTC)):

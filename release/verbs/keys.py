@@ -1,6 +1,5 @@
 """keys: creates a key for signing, and adds its owner to the signers."""
 
-import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import NamedTuple
 import yaml
 
 from checks.formats import signers
-from checks.formats.signers import Role
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import files, layout, plain_yaml
 from release.adapters import ignored, thin_files
@@ -24,7 +22,7 @@ class New(NamedTuple):
     entry: str
 
 
-def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None) -> New:
+def new(root: Path, name: str, roles: Sequence[signers.Role], output: Path | None = None) -> New:
     """Create a private key in ``output`` (default: ``KEY`` below ``root``), with the public key beside it as .pub.
 
     The private key is encrypted if LOCKSTEP_KEY_PASSWORD is set. Raises MachineRefused if a file exists or git would
@@ -47,12 +45,13 @@ def new(root: Path, name: str, roles: Sequence[Role], output: Path | None = None
     return New(private, public, entry)
 
 
-def add_signer(root: Path, name: str, roles: Sequence[Role], public: Path | None = None) -> Path:
+def add_signer(
+    root: Path, name: str, roles: Sequence[signers.Role], public: Path | None = None
+) -> Path:
     """Add the owner of a public key to release/policy/signers.yaml in the work tree. Returns its path below ``root``.
 
     The signer counts once the file is on the target branch. ``public`` is by default the public half of ``KEY``. Raises
-    EvidenceRefused if the file or key is invalid or the name or key is already listed, MachineRefused if the file
-    cannot be written.
+    EvidenceRefused if the file or key is invalid or the name or key is already listed.
     """
     source = public or root / keys.KEY.with_suffix(".pub")
     try:
@@ -97,24 +96,17 @@ def _append(root: Path, entries: str) -> Path:
             f"{layout.SIGNERS}: is a symbolic link or below one",
             "replace it with what it points at",
         )
-    text = ""
-    with contextlib.suppress(FileNotFoundError):
-        text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
     if not signers.parse(text, str(layout.SIGNERS)):
         text = "\n".join(line for line in text.splitlines() if line.lstrip().startswith("#"))
     text = text.rstrip("\n") + "\n" if text.strip() else ""
     text += entries
     keys.known(signers.parse(text, str(layout.SIGNERS)))
-    try:
-        files.write_text(path, text)
-    except OSError as error:
-        raise MachineRefused(
-            f"{layout.SIGNERS}: {error.strerror or error}", "make it writable"
-        ) from error
+    files.write_text(path, text)
     return layout.SIGNERS
 
 
-def _entry(name: str, roles: Sequence[Role], pem: str) -> str:
+def _entry(name: str, roles: Sequence[signers.Role], pem: str) -> str:
     """The entry as YAML. Raises EvidenceRefused if it is invalid."""
     if not re.fullmatch(signers.NAME, name):
         raise EvidenceRefused(

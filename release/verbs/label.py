@@ -15,14 +15,18 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 from checks.config import params_edit, params_file
 from checks.evaluation import comparisons
 from checks.formats import judgements, labels
-from checks.formats.labels import Anchor, Verdict
 from checks.formats.suite_report import Who
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import digest, files, layout
 from release.review import label_plan
-from release.review.answer_pairs import AnswerPairs, read_pairs
-from release.review.label_plan import LabelPlan
-from release.review.label_tasks import LabelTasks, draw_tasks, render, studio_task
+from release.review.label_tasks import (
+    AnswerPairs,
+    LabelTasks,
+    draw_tasks,
+    read_pairs,
+    render,
+    studio_task,
+)
 
 PLACE = layout.STATE / "label"
 
@@ -43,7 +47,9 @@ class Imported(NamedTuple):
     pinned: bool
 
 
-def tasks(root: Path, name: str, annotator: str) -> tuple[Path, Path, LabelTasks, LabelPlan]:
+def tasks(
+    root: Path, name: str, annotator: str
+) -> tuple[Path, Path, LabelTasks, label_plan.LabelPlan]:
     """Write the page of ``annotator``, and the tasks as a file; return both paths, and what there is to label.
 
     The plan says how many labels the gates need.
@@ -119,15 +125,19 @@ def anchor(root: Path, name: str, target: Path) -> tuple[int, str]:
     return len(lines), digest.of_file(target).sha256.removeprefix("sha256:")
 
 
-def labelled_pairs(pairs: AnswerPairs) -> list[Anchor]:
+def labelled_pairs(pairs: AnswerPairs) -> list[labels.Anchor]:
     """Return the labelled pairs with their texts, for a judge to answer from now on. The most frequent label counts."""
-    votes: dict[str, Counter[Verdict]] = defaultdict(Counter)
-    turned: Mapping[Verdict, Verdict] = {"left": "right", "right": "left", "tie": "tie"}
+    votes: dict[str, Counter[labels.Verdict]] = defaultdict(Counter)
+    turned: Mapping[labels.Verdict, labels.Verdict] = {
+        "left": "right",
+        "right": "left",
+        "tie": "tie",
+    }
     for label in pairs.about(pairs.labels):
         is_left = label.left_sha == judgements.answer_sha(pairs.ours[label.row])
         votes[label.row][label.label if is_left else turned[label.label]] += 1
     return [
-        Anchor(
+        labels.Anchor(
             id=row.id, prompt=row.transcript, reference=row.reference, left=pairs.ours[row.id],
             right=pairs.theirs[row.id], label=votes[row.id].most_common(1)[0][0],
         )

@@ -13,7 +13,6 @@ from checks.process.text import redact
 from checks.storage import files, layout, plain_yaml
 from release.monitoring import component, local, releases, rules
 from release.monitoring.gateway.options import ENVIRONMENT
-from release.monitoring.local import LocalOptions
 from release.monitoring.objectives import Scope
 from release.overlay import environment_file, kustomization, scaling
 
@@ -66,7 +65,7 @@ def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
     return Scope(params.serve.name, environment), params.monitor
 
 
-def up(root: Path, options: LocalOptions, say: Callable[[str], None]) -> None:
+def up(root: Path, options: local.LocalOptions, say: Callable[[str], None]) -> None:
     """Run Prometheus and Alertmanager with the rules until a signal comes; ``say`` gets a line now and then.
 
     Raises ServingRefused for options that cannot be, ParamsRefused as ``write_rules``, MachineRefused as ``local.run``.

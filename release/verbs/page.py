@@ -1,20 +1,19 @@
 """page: a page of HTML for each release, and an index. Reads git, DVC's outputs and the ledger; decides nothing."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from release.adapters.registry import reference
-from release.cards import bars, gathering, production, scores
+from release.cards import bars, gathering, production
 from release.cards.release_page import NoPages, ReleasePage, Site
 from release.evidence import attach
 from release.image import stores
 from release.image.layout import Layout
 from release.pages import html
 from release.review import comparison
-from release.review import page as comparisons
 
 # The folder of the pages of a project at the git root, where the index over all models is.
 ROOT = "root"
@@ -65,7 +64,8 @@ def of_projects(
             continue
         sites[place] = pages.site
         files += pages.files
-    return sites, [models(folder, sites), *files]
+    html.write(folder / INDEX, html.render("release.cards", "models.html.jinja", sites=sites))
+    return sites, [folder / INDEX, *files]
 
 
 def _attach(root: Path, its: ReleasePage, tip: str, html: bytes) -> str:
@@ -84,7 +84,7 @@ def release(page: ReleasePage, site: Site) -> str:
     compared = page.comparison
     return html.render(
         "release.cards", "release.html.jinja", page=page, site=site, bars=bars, found=compared,
-        sections=comparisons.sections(compared, page.before or "", page.version) if compared else {},
+        sections=comparison.sections(compared, page.before or "", page.version) if compared else {},
         production=production.written(page.production),
         answers=compared.answers[: html.ANSWERS] if compared else (), verdict=comparison.verdict, who=comparison.who,
     )  # fmt: skip
@@ -93,15 +93,8 @@ def release(page: ReleasePage, site: Site) -> str:
 def index(site: Site) -> str:
     """The list of the releases of ``site``."""
     return html.render(
-        "release.cards", "index.html.jinja", site=site, bars=bars, scores=scores.of(site)
+        "release.cards", "index.html.jinja", site=site, bars=bars, scores=bars.score_table(site)
     )
-
-
-def models(folder: Path, sites: Mapping[str, Site | NoPages]) -> Path:
-    """Write the index over the projects ``sites``, by their folders below ``folder``. Raises as ``write``."""
-    text = html.render("release.cards", "models.html.jinja", sites=sites)
-    html.write(folder / INDEX, text)
-    return folder / INDEX
 
 
 def write(folder: Path, site: Site) -> list[Path]:

@@ -24,7 +24,6 @@ from release.promotion import (
     promote_checks,
 )
 from release.promotion import emergency as emergencies
-from release.promotion.checklist import Check, PromotionContext
 from release.promotion.environment import Promotion
 from release.record import running_code
 
@@ -42,7 +41,7 @@ class Promoted(Record):
     after: Pointer | None  # None: what it would be is not known, for what is lacking
     commit: str | None  # The ledger's commit.
     tags: tuple[str, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[checklist.Check, ...]
     diff: str
     notes: tuple[str, ...]
     url: str | None
@@ -122,7 +121,11 @@ def refusal(promoted: Promoted) -> Refusal | None:
 
 
 def _again(
-    promotion_context: PromotionContext, name: str, runs: Pointer, dry_run: bool, began: float
+    promotion_context: checklist.PromotionContext,
+    name: str,
+    runs: Pointer,
+    dry_run: bool,
+    began: float,
 ) -> Promoted:
     """Restore release files that were changed, and create missing tags: the environment already runs the image.
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from checks.formats import quarantine
-from checks.formats.quarantine import Entries, Entry
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Record
 from checks.storage import layout
@@ -20,26 +19,26 @@ class Added(Record):
     ``runs``: environments that run it; they are not changed.
     """
 
-    entry: Entry
+    entry: quarantine.Entry
     done: Literal["held", "already"]
     commit: str
     runs: tuple[str, ...]
-    left: tuple[Entry, ...]
+    left: tuple[quarantine.Entry, ...]
 
 
 class Freed(Record):
     """The entries that a commit of the ledger removed, and those left. ``signed``: a person signed the removal."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[quarantine.Entry, ...]
     commit: str
     signed: bool
-    left: tuple[Entry, ...]
+    left: tuple[quarantine.Entry, ...]
 
 
 class Listed(NamedTuple):
     """The current quarantine. ``note``: that nobody may sign a removal from it; empty if somebody may."""
 
-    entries: Entries
+    entries: quarantine.Entries
     note: str
 
 
@@ -124,7 +123,7 @@ def free(
     return Freed(entries=freed, commit=commit, signed=signed is not None, left=left)
 
 
-def _change(entries: Entries, message: str) -> Change:
+def _change(entries: quarantine.Entries, message: str) -> Change:
     return Change({layout.QUARANTINE: quarantine.write(entries)}, message)
 
 

@@ -12,10 +12,7 @@ from checks.formats.quarantine import Entries
 from checks.process.errors import Drifted, Refusal
 from checks.records.rows import Record
 from release.ledger import DEADLINE, Ledger, released_pointers
-from release.ledger.released_pointers import Released
 from release.mirrors import cluster, compare, desired, mlflow, registry, tags
-from release.mirrors.desired import Desired
-from release.mirrors.registry import Image
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
 from release.promotion import emergency, quarantined, rollback_targets
 
@@ -103,8 +100,8 @@ def _mlflow(
     root: Path,
     params: Params,
     store: mlflow.Address,
-    known: Released,
-    environments: Mapping[str, Desired],
+    known: released_pointers.Released,
+    environments: Mapping[str, desired.Desired],
     fix: bool,
 ) -> list[MirrorFinding]:
     runs = released_pointers.runs(root, [pointer.commit for pointer, _ in known.values()], DEADLINE)
@@ -132,13 +129,13 @@ def _mlflow(
 def _images(
     ledger: Ledger,
     tip: str,
-    known: Released,
-    environments: Mapping[str, Desired],
+    known: released_pointers.Released,
+    environments: Mapping[str, desired.Desired],
     known_bad: Entries,
-) -> list[Image]:
+) -> list[registry.Image]:
     """The images that run, and for each environment the one that a rollback would return to."""
     images = [
-        Image(state.pointer, state.envelope, f"{name} runs it")
+        registry.Image(state.pointer, state.envelope, f"{name} runs it")
         for name, state in environments.items()
         if state.pointer
     ]
@@ -146,5 +143,7 @@ def _images(
         earlier = rollback_targets.earlier(ledger.moves(tip, name), state.pointer, known_bad)
         if state.pointer and earlier:
             back = earlier[0].pointer
-            images.append(Image(back, known[back.image][1], f"a rollback of {name} goes to it"))
+            images.append(
+                registry.Image(back, known[back.image][1], f"a rollback of {name} goes to it")
+            )
     return list({image.pointer.image: image for image in reversed(images)}.values())[::-1]

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from checks.formats.verdict import Status, Verdict
-from checks.process.errors import EvidenceRefused
+from checks.process.errors import EvidenceRefused, Outrun, ParamsRefused, RemoteRefused
+from checks.process.text import redact
 from checks.records.rows import Record
 from release.adapters import commits, dvc
 from release.adapters.git import Git
 from release.adapters.projects import top
-from release.ledger import DEADLINE, Change
+from release.ledger import DEADLINE, Change, place
+from release.ledger.types import Place
 from release.ledger.write import commit_of
-from release.record import committed, committed_code, hand_over, record_push, running_code
+from release.record import committed, committed_code, hand_over, looks_branch, running_code
 from release.record.records import Records
 from release.review import gathering
 
@@ -73,7 +75,7 @@ def commit_record(
     kept = {path: data for record in records for path, data in record.files.items()}
     made = commit_of(git, head, Change(kept, _message(records, head)))
     if branch is not None:
-        made = record_push.push(git, [record.root for record in records], branch, head, made)
+        made = _push(git, [record.root for record in records], branch, head, made)
     if made != head:
         git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
         # Reset the index of these files alone.
@@ -111,6 +113,52 @@ def refusal(made: CommittedRecord) -> EvidenceRefused | None:
         "run `lockstep -C FOLDER run` to its verdict, then record it",
         made.missing[1:],
     )
+
+
+def _push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) -> str:
+    """Move the remote branch from ``head`` to ``made``. Returns the commit that the branch then has.
+
+    The looks of the projects ``roots`` are pushed before.
+    If the branch already has a commit on ``head`` with the same record, that commit is used: the run was repeated.
+    """
+    ref = f"refs/heads/{branch}"
+    shown = f"{redact(branch, 100)} of {looks_branch.REMOTE}"
+    if git.run("check-ref-format", ref).code != 0:
+        raise ParamsRefused(
+            f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch"
+        )
+    # This comes first: the test split was asked, whatever becomes of the branch.
+    for root in roots:
+        looks_branch.add(git._replace(root=root), looks_branch.REMOTE)
+    remote = Place(git, branch, looks_branch.REMOTE, "")
+    now = place.look(remote).tip
+    if now == head and made != head:
+        answer = git.run(
+            "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
+            f"--force-with-lease={ref}:{head}", "--", looks_branch.REMOTE, f"{made}:{ref}",
+        )  # fmt: skip
+        now = place.look(remote).tip
+        if now == head:  # The remote shows the push, so git's words do not count.
+            raise RemoteRefused(
+                f"{shown}: {answer.why()}: nothing was pushed",
+                "do what the remote requires, then run it again",
+            )
+    if now == made:
+        return made
+    if now is not None and _is_here(git, now, ref) and place.same_change(git, now, made):
+        return now
+    state = f"is at {now[:12]}" if now else "is gone"
+    raise Outrun(
+        f"{shown}: {state}, and this is the record of {head[:12]}: nothing was pushed",
+        "nothing needs to be done where its new commit has a run of its own; else pull, and run it again",
+    )
+
+
+def _is_here(git: Git, commit: str, ref: str) -> bool:
+    """Whether the commit is in this clone, after fetching it."""
+    options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--")
+    git.run("fetch", *options, looks_branch.REMOTE, ref)
+    return place.has(git, commit)
 
 
 def _record(root: Path, head: str, target: str | None) -> _ProjectRecord:

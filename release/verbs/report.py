@@ -17,7 +17,6 @@ from release.record import committed
 from release.record.records import Records
 from release.review import advice, gathering, metrics, sections, situations
 from release.review.facts import State
-from release.review.sections import Section
 
 LIMIT = 65_536  # characters of a comment, https://docs.github.com/rest/issues/comments
 _RESERVED = 1_000  # Characters for the watermark, and for saying what was left out.
@@ -43,7 +42,7 @@ class Report(Record):
     title: str
     markdown: str
     whole: str
-    parts: tuple[Section, ...]
+    parts: tuple[sections.Section, ...]
     left_out: tuple[str, ...]
 
 
@@ -106,7 +105,7 @@ def size(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
-def _fitting(every: Sequence[Section], room: int) -> list[Section]:
+def _fitting(every: Sequence[sections.Section], room: int) -> list[sections.Section]:
     """The sections that fit, in order; the verdict is always among them."""
     kept = list(every)
     for section in sorted(every, key=lambda section: section.keep)[:-1]:

@@ -14,7 +14,6 @@ from checks.records.rows import Record
 from checks.storage import layout
 from release.adapters import merge_conflicts
 from release.adapters.git import Git, has_repository
-from release.adapters.merge_conflicts import RECORD
 from release.record import lock_check
 from release.record.records import Commit, Records
 
@@ -68,7 +67,7 @@ def resolve(root: Path) -> ResolvedMerge:
 
 def _settled(git: Git) -> None:
     """Check that every conflict left is one of the record. Raises EvidenceRefused with the others."""
-    record = tuple(map(Path, RECORD))
+    record = tuple(map(Path, merge_conflicts.RECORD))
     sources = [
         path
         for path in merge_conflicts.unsettled(git)
@@ -93,14 +92,14 @@ def _no_run_since(records: Records, commits: list[Commit]) -> None:
     if is_new:
         raise EvidenceRefused(
             f"{layout.LOCK}: is of neither side and fits what is here: a run made it anew",
-            f"keep it: `git add {' '.join(RECORD)}`; or drop it: `git checkout HEAD -- {layout.LOCK}`",
+            f"keep it: `git add {' '.join(merge_conflicts.RECORD)}`; or drop it: `git checkout HEAD -- {layout.LOCK}`",
         )
 
 
 def _side(records: Records, git: Git, commit: Commit) -> _Side:
     """Return how far the record of a commit fits the merged parameters, pipeline and code."""
     tree = records.work_tree
-    content = git.ask("ls-tree", "-r", commit.name, "--", *RECORD)
+    content = git.ask("ls-tree", "-r", commit.name, "--", *merge_conflicts.RECORD)
     pipeline = tuple(tree.pipeline)
     try:
         differing = lock_check.of_commit(tree, commit)

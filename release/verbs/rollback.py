@@ -14,8 +14,6 @@ from checks.process.errors import Refusal
 from release.ledger import released_pointers
 from release.mirrors import update
 from release.promotion import checklist, context, move_commit, rollback_plan
-from release.promotion.checklist import PromotionContext
-from release.promotion.rollback_plan import RolledBack
 
 
 def rollback(
@@ -28,7 +26,7 @@ def rollback(
     dry_run: bool = False,
     target: str | None = None,
     runs: str | None = None,
-) -> RolledBack:
+) -> rollback_plan.RolledBack:
     """Move the environment ``name`` back. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
 
     ``why``: the reason, for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or
@@ -60,14 +58,14 @@ def rollback(
     return done.model_copy(update={"notes": (*done.notes, *late)})
 
 
-def refusal(rolled: RolledBack) -> Refusal | None:
+def refusal(rolled: rollback_plan.RolledBack) -> Refusal | None:
     """The refusal with the failures of a dry run; None if there are none."""
     to = rolled.after.version if rolled.after else "nothing"
     return checklist.refusal(f"{rolled.environment} is not rolled back to {to}", rolled.checks)
 
 
 def move(
-    promotion_context: PromotionContext,
+    promotion_context: checklist.PromotionContext,
     name: str,
     *,
     why: str,
@@ -75,7 +73,7 @@ def move(
     ask: bool = False,
     dry_run: bool = False,
     runs: str | None = None,
-) -> RolledBack:
+) -> rollback_plan.RolledBack:
     """As ``rollback``, in a given context; mirrors are not updated."""
     began = time.perf_counter()
     promotion_context.rule(name)

@@ -62,16 +62,14 @@ def ask(
     signer = trust.signatory(key, before.signers, "sealed")
     context.whoami(root)  # a bit that cannot be counted is not asked for
     model = sealed.recorded(before, wanted)
-    known = _known(before, wanted, model)
-    if known is not None:
+    if known := _known(before, wanted, model):
         return known
     passed = _passed(root, listener)
     # The target branch is read again, because the answers may have taken hours.
     now = context.deciding(root, target, earlier=True)
     if sealed.split(now) != wanted:
         raise EvidenceRefused(f"{now.target}: sealed changed meanwhile", "ask again from its tip")
-    known = _known(now, wanted, model)
-    if known is not None:
+    if known := _known(now, wanted, model):
         return known
     number = sealed.count(now, wanted) + 1
     looked = Looked(

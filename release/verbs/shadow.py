@@ -16,7 +16,6 @@ from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, Verdi
 from checks.storage import files, layout
 from release.monitoring import releases
 from release.monitoring import shadow as shadowed
-from release.monitoring.shadow import PairFile, Prompt, ShadowPair
 from release.monitoring.store import CaptureStore
 from release.record.records import Records
 from release.serving.traffic import Endpoint, Said
@@ -47,7 +46,7 @@ def shadow(
     sides = releases.both(root, params, environment, release)
     store = CaptureStore(captures or str(root / layout.CAPTURES))
     prompts, notes = _prompts(store, environment, params, now or datetime.now(UTC))
-    kept = PairFile(
+    kept = shadowed.PairFile(
         root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl"
     )
     servers = (
@@ -100,7 +99,7 @@ def refusal(report: RolloutReport) -> Refusal | None:
 
 def _prompts(
     store: CaptureStore, environment: str, params: Params, now: datetime
-) -> tuple[list[Prompt], list[str]]:
+) -> tuple[list[shadowed.Prompt], list[str]]:
     since = now - timedelta(days=params.monitor.window_days)
     prompts, left_out = shadowed.prompts(store.requests(environment, since, now))
     notes = (
@@ -118,14 +117,17 @@ def _prompts(
 
 
 def _pair(
-    threads: ThreadPoolExecutor, servers: tuple[Endpoint, Endpoint], prompt: Prompt, limit: int
-) -> ShadowPair:
+    threads: ThreadPoolExecutor,
+    servers: tuple[Endpoint, Endpoint],
+    prompt: shadowed.Prompt,
+    limit: int,
+) -> shadowed.ShadowPair:
     """Ask both at the same time. Raises ServingRefused if one is gone: that says nothing about its answers."""
     answers = tuple(threads.map(lambda server: server.ask(prompt.messages, limit), servers))
     if any(answer.lost for answer in answers):
         for server in servers:
             server.identify()
-    return ShadowPair(
+    return shadowed.ShadowPair(
         time=datetime.now(UTC), arrived=prompt.arrived, request_id=prompt.request_id, prompt=prompt.digest,
         production=_redacted(answers[0]), candidate=_redacted(answers[1]),
     )  # fmt: skip

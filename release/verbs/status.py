@@ -11,14 +11,10 @@ from checks.process.errors import Contradicted, Refusal
 from checks.records.record import problems
 from checks.records.rows import Record
 from release.mirrors import desired, tags
-from release.mirrors.desired import Desired
 from release.mirrors.types import MirrorFinding
 from release.promotion import emergency, quarantined, running
-from release.promotion.emergency import Exemption
-from release.promotion.running import Next, Runs, Wait
 from release.review import environment_advice
 from release.review.advice import Advised
-from release.review.environment_advice import Situation
 from release.serving.shared_server import OnServer
 
 
@@ -32,15 +28,15 @@ class State(Record):
     """
 
     environment: str
-    runs: Runs | None
-    exemption: Exemption | None = None
+    runs: running.Runs | None
+    exemption: emergency.Exemption | None = None
     drift: tuple[MirrorFinding, ...]
     older: str = ""
     stuck: tuple[str, ...] = ()
     gap: str = ""
     adapters: tuple[OnServer, ...] = ()
     server: str | None = None
-    next: Next | None
+    next: running.Next | None
     advice: Advised
 
     @property
@@ -80,7 +76,7 @@ def status(root: Path) -> Status:
     quarantine = quarantined.here(root, ledger, tip, promote)
     seen = desired.verifications(root, ledger, tip, promote, environments)
     standings = emergency.here(records, ledger, tip, promote)
-    runs: dict[str, Runs | None] = {}
+    runs: dict[str, running.Runs | None] = {}
     states = []
     for name in promote.ordered:
         rules = promote.environments[name]
@@ -114,16 +110,19 @@ def status(root: Path) -> Status:
 
 
 def _state(
-    environment: Desired,
-    runs: Runs | None,
+    environment: desired.Desired,
+    runs: running.Runs | None,
     drift: tuple[MirrorFinding, ...],
-    following: tuple[Next, Mapping[Wait, str]] | None,
+    following: tuple[running.Next, Mapping[running.Wait, str]] | None,
     after: str | None,
-    exemption: Exemption | None,
+    exemption: emergency.Exemption | None,
 ) -> State:
     release, waits = following or (None, {})
-    of_files: dict[Wait, str] = {"render": environment.older, "room": "; ".join(environment.stuck)}
-    situation = Situation(
+    of_files: dict[running.Wait, str] = {
+        "render": environment.older,
+        "room": "; ".join(environment.stuck),
+    }
+    situation = environment_advice.Situation(
         environment.environment,
         version=runs.pointer.version if runs else None,
         quarantined=runs.quarantined if runs else None,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from checks.config import sweeps
-from checks.config.sweeps import SweepReport
 from checks.storage import files, layout
 from release.adapters import dvc
 from release.adapters.listening import Listener
@@ -16,7 +15,7 @@ def sweep(
     seeds: Sequence[int],
     most: int,
     listener: Listener | None = None,
-) -> SweepReport:
+) -> sweeps.SweepReport:
     """Run ``python -m stages.sweep`` in ``root``, after the stages up to validate, and read its report.
 
     What DVC and the stages print is given to ``listener``; without one it is printed on standard error.
@@ -32,4 +31,4 @@ def sweep(
     python("", [*dvc.MODULE, "repro", "validate"], "dvc repro")
     seeded = [f"--seed={seed}" for seed in seeds]
     python("sweep", ["-m", "stages.sweep", f"--most={most}", *seeded, "--", *specs], "sweep")
-    return files.read_json(root / layout.SWEEP_REPORT, SweepReport)
+    return files.read_json(root / layout.SWEEP_REPORT, sweeps.SweepReport)

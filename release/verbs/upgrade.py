@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.config import params_migration
+from checks.code import lock
+from checks.config import params_file, params_migration
+from checks.config.params import Params
+from checks.decision import policy
 from checks.formats import signers
 from checks.process import distribution
 from checks.process.errors import ParamsRefused, Refusal
 from checks.storage import files, layout
 from release.adapters import pin, thin_files, workflow_pin
-from release.adapters.pin import Pin
-from release.record import stale_code
 
 
 class Upgraded(NamedTuple):
@@ -35,13 +36,13 @@ class Upgraded(NamedTuple):
     problems: tuple[str, ...]
 
 
-def pinned(top: Path) -> Pin | None:
+def pinned(top: Path) -> pin.Pin | None:
     """Return the pin of a repository; None if it has none. Raises ParamsRefused as ``pin.read``."""
     data = _read(top / pin.PATH)
     return None if data is None else pin.read(data.decode(errors="replace"))
 
 
-def repin(top: Path, version: str | None, workflows: str | None = None) -> Pin:
+def repin(top: Path, version: str | None, workflows: str | None = None) -> pin.Pin:
     """Pin a version of Lockstep, the newest if None, and return the pin. ``workflows``: as for ``upgrade``.
 
     Its own packages that an extra installs, such as lockstep-lake, are pinned at the same version.
@@ -93,7 +94,7 @@ def upgrade(top: Path, workflows: str | None, replace: frozenset[str], *, write:
     diffs = {name: _diff(name, _read(top / name), data) for name, data in new.items()}
     for name, data in new.items() if write else ():
         _write(top / name, data)
-    stale, problems = stale_code.stale(top, roots, new, write=write)
+    stale, problems = _stale_stages(top, roots, new, write=write)
     differences = {name: _diff(name, _read(top / name), other[name]) for name in kept}
     return Upgraded(version, diffs, differences, stale, problems)
 
@@ -130,6 +131,44 @@ def places(
         elif not name.startswith(".github/") or adds_workflows or (top / name).exists():
             places[name] = data
     return places
+
+
+def _stale_stages(
+    top: Path, roots: list[Path], new: dict[str, bytes], *, write: bool
+) -> tuple[dict[str, list[str]], tuple[str, ...]]:
+    """Return the stages that run again, by the folder of their project, and what the new params.yaml cannot say.
+
+    ``new``: the files that an upgrade writes, by path below ``top``. Writes code.lock with ``write``.
+    """
+    stages, problems = dict[str, list[str]](), list[str]()
+    for root in roots:
+        folder, path = root.relative_to(top).as_posix(), root / layout.PARAMS
+        data = new.get(path.relative_to(top).as_posix())
+        try:
+            params = params_file.parse(data.decode(), str(path)) if data else params_file.load(path)
+            stages[folder] = _stale(root, params, write=write)
+        except Refusal as refused:
+            problems += [f"{folder}: {line}" for line in (str(refused), *refused.others)]
+    return stages, tuple(problems)
+
+
+def _stale(root: Path, params: Params, *, write: bool) -> list[str]:
+    """Return the stages whose code is another one in this version; writes code.lock. Raises as ``lock.of``.
+
+    The stage ``code`` is among them if the policy's defaults in code.lock are others. Where nothing ran yet, as after
+    ``init``, the first run writes code.lock, and nothing runs again.
+    """
+    new, defaults = lock.of(params, lock.at(root)), policy.defaults(params)
+    old, recorded = dict[str, str](), None
+    with contextlib.suppress(Refusal):
+        committed = lock.read(root)
+        old, recorded = committed.stages, committed.defaults
+    if write:
+        lock.write(root, params, defaults)
+    if not old and not (root / layout.LOCK).exists():
+        return []
+    first = [] if recorded == defaults else [lock.STAGE]
+    return first + [stage for stage, digest in new.items() if old.get(stage) != digest]
 
 
 def _read(path: Path) -> bytes | None:

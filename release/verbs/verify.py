@@ -16,9 +16,7 @@ from release import runtimes
 from release.evidence import verification
 from release.evidence.trust import Signatory
 from release.promotion import compared_server, context
-from release.runtimes import Runtime
 from release.serving import against, chosen_server, examine
-from release.serving.against import RunningServer
 from release.serving.client import Client
 from release.serving.expected import Expected, expected
 from release.serving.options import VerifyOptions, check_options
@@ -72,7 +70,7 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     record = expected(root, image=options.how == "container" or options.against is not None)
     runtime = chosen_server.runtime(root, record, options)
     server_image = chosen_server.server_image(root, record, options)
-    running: RunningServer | None = None
+    running: against.RunningServer | None = None
     if options.against:
         running = compared_server.find(context.find(root), record, server_image, options)
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
@@ -111,7 +109,7 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     )
 
 
-def _compared(root: Path, running: RunningServer, new: ProbeContext) -> ServerComparison:
+def _compared(root: Path, running: against.RunningServer, new: ProbeContext) -> ServerComparison:
     """Start the server that runs, and compare. Raises ServingRefused if it does not start or answer here."""
     record, options = running.expected, running.options
     try:
@@ -129,7 +127,7 @@ def _compared(root: Path, running: RunningServer, new: ProbeContext) -> ServerCo
 
 
 def _context(
-    record: Expected, runtime: Runtime, server: Server, options: VerifyOptions
+    record: Expected, runtime: runtimes.Runtime, server: Server, options: VerifyOptions
 ) -> ProbeContext:
     params = record.params
     return ProbeContext(

@@ -2,26 +2,51 @@
 
 Objectives, drift of prompts and answers, proxies of quality, quality where labels came, cost. It reads captures and the
 release's record; it changes nothing but its own report, unless it is to open a pull request.
+
+With `--pr` it opens one where a window shows that the model no longer fits its traffic: with the window's report,
+requests queued for labelling, and which parameters to change. Nothing is trained or merged: people label, change the
+parameters on its branch, and the pipeline and the gates decide as for any other change. While it is open, a later
+window is one more commit on its branch, on top of what people wrote there.
 """
 
+import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from checks.config.params import Params
-from checks.formats.watch_report import WatchReport
+from checks.formats.watch_report import WatchFinding, WatchReport
 from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
 from checks.storage import files, layout
 from release.evidence import windows
 from release.evidence.trust import Signatory
-from release.ledger import Ledger
-from release.monitoring import evidently_page, picture, reference, releases, window, window_report
-from release.monitoring.store import CaptureStore
-from release.monitoring.window import TimeSpan
+from release.ledger import Change, Ledger, trees
+from release.ledger.types import Place
+from release.monitoring import (
+    advice,
+    evidently_page,
+    picture,
+    reference,
+    releases,
+    window,
+    window_report,
+)
+from release.monitoring.store import CaptureStore, Task
+from release.pages.text import prose
 from release.promotion import emergency
 from release.record.records import Records
-from release.review import retraining
-from release.review.proposals import Proposal
+from release.review import proposals
 from release.verbs.history import moment
+
+# A service that fails is for the alerts: another model would not mend it.
+_KINDS = ("drift", "proxy", "quality")
+_DATA = "`data.uri`, `data.sha256`"
+_PARAMETERS = {
+    "prompts": f"{_DATA}: train and test rows like these requests",
+    "valid labels": f"`monitor.labels` and `validate.labels` if the labels are new; else {_DATA}",
+    "quality": f"{_DATA}: the rows that were labelled; then `train`",
+}
+_OTHERWISE = f"{_DATA}: rows with the answers that are wanted now; then `train`"
 
 
 def watch(
@@ -33,7 +58,7 @@ def watch(
     evidently: Path | None = None,
     rows: int | None = None,
     signatory: Signatory | None = None,
-) -> tuple[WatchReport, Proposal | None, Refusal | None]:
+) -> tuple[WatchReport, proposals.Proposal | None, Refusal | None]:
     """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
 
     Return the report, the pull request if one was asked for, and the refusal if the release may not run there any more.
@@ -46,7 +71,7 @@ def watch(
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, no request to its release
     was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused; and as
-    ``retraining.propose``.
+    ``proposals.propose``.
     """
     records = Records(root)
     params = records.work_tree.params
@@ -71,7 +96,7 @@ def watch(
         windows.write(root, report, signatory)
     if evidently is not None:
         evidently_page.write(evidently, root / page(environment), served, offline)
-    proposal = None if rows is None else retraining.propose(root, report, traffic, rows)
+    proposal = None if rows is None else _propose(root, report, traffic, rows)
     return report, proposal, standing.refusal(environment)
 
 
@@ -93,14 +118,122 @@ def page(environment: str) -> Path:
     return layout.STATE / "watch" / f"{environment}.html"
 
 
-def _span(since: str | None, until: str | None, params: Params, now: datetime) -> TimeSpan:
+def _span(since: str | None, until: str | None, params: Params, now: datetime) -> window.TimeSpan:
     if since is None and until is None:
         return window.last_whole(now, params.monitor.window_days)
     if since is None or until is None:
         raise EvidenceRefused(
             "--from and --to: one is missing", "give both, or none for the last whole window"
         )
-    span = TimeSpan(moment(since, now).start, moment(until, now).start)
+    span = window.TimeSpan(moment(since, now).start, moment(until, now).start)
     if span.since >= span.until:
         raise EvidenceRefused(f"--to {until}: is not after --from {since}", "swap them")
     return span
+
+
+def _failing(report: WatchReport) -> list[WatchFinding]:
+    """The findings by which retraining is proposed; empty: nothing is proposed."""
+    return [
+        finding
+        for finding in report.findings
+        if finding.status == "fail" and finding.kind in _KINDS
+    ]
+
+
+def _propose(
+    root: Path, report: WatchReport, traffic: window.Traffic, rows: int
+) -> proposals.Proposal | None:
+    """Open the pull request of ``report``, or update the one that is open; None if no finding proposes retraining.
+
+    ``rows``: how many requests to queue at most. Raises RemoteRefused if the remote or GitHub refuses or does not
+    answer, EvidenceRefused without a remote, PromotionRefused if git does not know who commits.
+    """
+    if not _failing(report):
+        return None
+    queue = layout.QUEUED / f"{report.environment}-{report.since:%Y-%m-%d}.jsonl"
+    tasks = list(_sample(traffic, rows))
+
+    def draft(prefix: str) -> proposals.Draft:
+        return proposals.Draft(
+            _title(report, prefix), _body(report, queue if tasks else None),
+            lambda trunk, tip: _change(trunk, tip, report, queue, tasks),
+        )  # fmt: skip
+
+    topic = f"watch-{report.environment}"
+    return proposals.propose(root, topic, f"{report.since:%Y-%m-%d}", draft)
+
+
+def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: list[Task]) -> Change:
+    """The files of the window. A queue that is there already is left alone: people write their labels into it."""
+    reports, signed = layout.WATCH / report.environment, windows.path(report)
+    paths = [reports.with_suffix(".json"), reports.with_suffix(".svg")]
+    paths += [signed] if (trunk.git.root / signed).is_file() else []
+    written: dict[Path, bytes | None] = {
+        path: (trunk.git.root / path).read_bytes() for path in paths
+    }
+    if tasks and trees.read(trunk.git, tip, f"{trunk.prefix}{queue.as_posix()}") is None:
+        written[queue] = "".join(f"{task.model_dump_json()}\n" for task in tasks).encode()
+    return Change(
+        written,
+        f"{_title(report, trunk.prefix)}\n\nWhat `lockstep watch` found; requests to label.\n",
+    )
+
+
+def _sample(traffic: window.Traffic, rows: int) -> Iterator[Task]:
+    """Requests with an answer and without a label, one for each prompt, chosen by chance: by the hash of their ids."""
+    seen = set[str]()
+    for request in sorted(
+        traffic.requests, key=lambda request: hashlib.sha256(request.request_id.encode()).digest()
+    ):
+        answered = (
+            request.error is None
+            and request.answer
+            and request.prompt
+            and request.request_id not in traffic.labels
+        )
+        if answered and request.prompt not in seen and len(seen) < rows:
+            seen.add(request.prompt)
+            yield Task(
+                request_id=request.request_id,
+                label=None,
+                prompt=request.prompt,
+                answer=request.answer or "",
+            )
+
+
+def _title(report: WatchReport, prefix: str) -> str:
+    names = ", ".join(finding.name for finding in _failing(report))
+    project = f" of {prefix.rstrip('/')}" if prefix else ""
+    return f"Watch {report.environment}{project} {report.since:%Y-%m-%d}: {names}"
+
+
+def _body(report: WatchReport, queue: Path | None) -> str:
+    reports = layout.WATCH / report.environment
+    days = f"{report.since:%Y-%m-%d} to {report.until:%Y-%m-%d}"
+    rows = "\n".join(
+        f"| {finding.name} | {prose(finding.reason)} | {_PARAMETERS.get(finding.name, _OTHERWISE)} |"
+        for finding in _failing(report)
+    )
+    return f"""\
+`./lockstep watch {report.environment}` judged {report.requests:,} requests to {report.version} from {days}:
+{advice.advise(report).headline}. {advice.advise(report).step}. Nothing was trained, and nothing is merged by itself.
+
+| finding | reason | parameters to change |
+| --- | --- | --- |
+{rows}
+
+The report is `{reports}.json`, its picture `{reports}.svg`. At most {report.alpha:.2%} of such windows fail by chance.
+
+What to do:
+
+{_label(queue) if queue else ""}1. Change the parameters on this branch. The pipeline then trains, and the gates decide.
+1. Or close this pull request. It is not opened again for this window.
+"""
+
+
+def _label(queue: Path) -> str:
+    return f"""\
+1. Label the requests in `{queue}`, which were chosen by chance: write into `label` what the answer should have been.
+1. `./lockstep feedback {queue}` stores the labels, and the next window says how good the answers are.
+1. Add the labelled rows to the training and test data.
+"""

@@ -16,7 +16,7 @@ from checks.records.rows import Prediction
 from checks.storage import digest, files, layout
 from release.record.records import Records
 from release.record.verdict_check import hold
-from release.verbs import explain
+from release.verbs import gate as verb
 from stages.suites import suites
 from tests import evidence_tree
 from tests.conftest import as_params
@@ -48,7 +48,7 @@ def test_a_gate_asks_the_samples_of_a_suite_and_says_that_they_are_witnessed(run
 def test_an_explanation_says_of_which_samples_it_is_and_what_they_are_worth(run: Run) -> None:
     verdict = run.judged()
     for name, gate in run.params().gates.items():
-        said = explain.of(name, gate, verdict)
+        said = verb.of(name, gate, verdict)
         assert "samples of suite chat" in said.asks
         assert "(witnessed, by suite chat), on 60 rows" in said.found
         assert "data/suites/chat.jsonl" in said.look

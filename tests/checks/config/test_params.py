@@ -429,7 +429,7 @@ def test_parameters_are_frozen() -> None:
 @pytest.mark.slow
 def test_the_schema_for_editors_is_current() -> None:
     kept = json.loads((REPOSITORY / "docs" / "params.schema.json").read_text())
-    assert kept == params_file.schema(), "run `lockstep schema --write`"
+    assert kept == params_file.schema(), "run `lockstep schema > docs/params.schema.json`"
 
 
 _leaves = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(string.printable, max_size=8))

@@ -99,14 +99,15 @@ def test_where_git_cannot_write_its_objects_the_disk_is_named(root: Path, small:
 
 
 def test_the_folder_of_an_atomic_write_is_named(root: Path, small: Path) -> None:
-    """As those of the record, of a build's report, of the references."""
+    """As those of the record, of a build's report, of an environment."""
     shutil.copytree(root, small / "work", symlinks=True, ignore=shutil.ignore_patterns("image"))
     work = small / "work"
-    (work / layout.REFERENCES).unlink(missing_ok=True)
+    folder = work / layout.ENVIRONMENTS / "production"
+    (folder / "kustomization.yaml").unlink()
     with full(small):
-        refused(run(work, "references"), work / "reports")
-    assert not [path for path in (work / "reports").iterdir() if path.name.startswith(".")]
-    assert run(work, "references").exit_code == 0
+        refused(run(work, "render", "production"), folder)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    assert run(work, "render", "production").exit_code == 0
 
 
 def test_a_stage_ends_with_the_same_line(small: Path) -> None:

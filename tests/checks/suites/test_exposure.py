@@ -20,7 +20,7 @@ from checks.kinds.suite import Answered
 from checks.process.errors import DataRefused, EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
 from checks.records.rows import Message, Row
 from checks.storage import digest, files, layout
-from release.verbs import explain
+from release.verbs import gate as verb
 from stages.inference import likelihood
 from stages.prepare import prepare
 from stages.suites import suites
@@ -355,7 +355,7 @@ def test_a_model_that_learnt_the_canaries_gives_them_away_and_one_that_did_not_r
     assert (ours[0].sample, ours[0].slice, ours[0].source) == ("disk-1", "planted 3 times", "pure")
     result = files.read_json(tree.root / layout.SUITES_REPORT, SuitesReport).suites["canaries"]
     assert result.means["candidate"]["exposure"] == pytest.approx(np.mean([line.value for line in ours]), abs=1e-5)
-    said = explain.of(
+    said = verb.of(
         "keeps_secrets", tree.params().gates["keeps_secrets"], evidence_tree.judged(tree.root, tree.params())
     )
     assert "gates.keeps_secrets.at_most" in said.change

@@ -19,7 +19,7 @@ from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefu
 from checks.stats.paired_mean import LEAST_GROUPS, MeanDifference
 from checks.storage import digest, files, layout
 from checks.suites.loss import Piece
-from release.verbs import explain
+from release.verbs import gate as verb
 from stages.inference import loss
 from stages.suites import suites
 from tests import evidence_tree, model_tree
@@ -149,7 +149,7 @@ def test_a_candidate_that_lost_little_passes_and_one_that_lost_much_fails(tree: 
     tree.document["gates"]["remembers"]["allowance"] = 1e-6
     lost = tree.found()
     assert lost.status == ("fail" if lost.low is not None and lost.low > 1e-6 else "inconclusive")
-    said = explain.of("remembers", tree.params().gates["remembers"], evidence_tree.judged(tree.root, tree.params()))
+    said = verb.of("remembers", tree.params().gates["remembers"], evidence_tree.judged(tree.root, tree.params()))
     assert "gates.remembers.allowance" in said.change
     assert "data/suites/english.jsonl" in said.look
 

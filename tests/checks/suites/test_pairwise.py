@@ -20,7 +20,7 @@ from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
 from release import runtimes
 from release.serving import processes, server
-from release.verbs import explain
+from release.verbs import gate as verb
 from stages.suites import suites
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
@@ -184,7 +184,7 @@ def test_a_gate_that_asks_people_decides_by_their_labels(case: Case, how: str) -
     assert reason in found.reason
     write_params(case.root, case.document)
     evidence_tree.judged(case.root, case.params())
-    lines = explain.explain(case.root, "people_prefer_it")
+    lines = verb.explain(case.root, "people_prefer_it")
     assert "prefer the candidate's answers to those of base by more than" in lines.asks
 
 
@@ -401,7 +401,7 @@ def test_a_judge_is_held_to_people_on_the_anchor(anchored: Case, endpoint: Endpo
     assert line in found.reason
     write_params(anchored.root, anchored.document)
     evidence_tree.judged(anchored.root, anchored.params())
-    assert "agree with people on 80%" in explain.explain(anchored.root, "judge_is_sound").asks
+    assert "agree with people on 80%" in verb.explain(anchored.root, "judge_is_sound").asks
 
 
 def test_a_judge_that_changed_since_the_last_record_is_seen(anchored: Case, endpoint: Endpoint) -> None:

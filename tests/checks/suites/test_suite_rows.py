@@ -24,7 +24,7 @@ from checks.storage import digest, files, layout
 from release.record.records import Records
 from release.record.verdict_check import hold
 from release.serving.suite_questions import Served, served
-from release.verbs import explain
+from release.verbs import gate as verb
 from stages.inference import answers, generate
 from stages.suites import _files, suites
 from tests import evidence_tree, model_tree
@@ -143,7 +143,7 @@ def test_models_answer_the_rows_and_gates_score_the_answers_again(tree: Tree) ->
     paths = {"data/suites/chat.jsonl", "data/suites/chat.answers.jsonl", "reports/suites.json"}
     assert paths <= set(verdict.judged)
     assert hold(Records(tree.root)).verdict == verdict
-    said = explain.of("knows", tree.params().gates["knows"], verdict)
+    said = verb.of("knows", tree.params().gates["knows"], verdict)
     assert "samples of suite chat" in said.asks
 
 

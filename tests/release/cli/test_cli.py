@@ -24,8 +24,7 @@ from release.cli.wrapping import hanging, wrapped
 from release.doctor import machine
 from release.doctor.check import walk
 from tests.conftest import REPOSITORY
-from tests.http_standin import Handler, StandIn
-from tests.pipeline_repository import commit, git, write_params
+from tests.pipeline_repository import write_params
 from tests.terminal import on_terminal
 
 
@@ -81,29 +80,6 @@ def test_a_stage_outside_a_repository_refuses_with_its_code(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_references_says_which_earlier_models_git_names_and_records_them_once(tmp_path: Path, document: dict) -> None:
-    write_params(tmp_path, document)
-    git(tmp_path, "init", "--quiet", "--initial-branch=main")
-    commit(tmp_path, "parameters")
-    code, output = _lockstep("-C", str(tmp_path), "references")
-    assert code == 0
-    assert output.splitlines() == [
-        "main        none: no model was recorded where this branch left the target branch",
-        "production  none: nothing has been promoted to production yet",
-        "target branch main; reports/references.json was written; reports/looks.json was written",
-    ]
-    assert _lockstep("-C", str(tmp_path), "references")[1].endswith(
-        "json is up to date; reports/looks.json is up to date\n"
-    )
-    code, output = _lockstep("-C", str(tmp_path), "references", "--json", "--target", "main")
-    assert code == 0
-    assert json.loads(output) == json.loads((tmp_path / "reports/references.json").read_text())
-    code, output = _lockstep("-C", str(tmp_path), "references", "--target", "no-such-branch")
-    assert code == 8
-    assert "git knows no such commit" in output
-
-
-@pytest.mark.slow
 def test_calibrate_without_an_evaluation_passes_on_what_the_stage_refused(tmp_path: Path, document: dict) -> None:
     write_params(tmp_path, document)
     done = subprocess.run(
@@ -153,9 +129,8 @@ def _remote_check(root: Path) -> doctor.Check:
     return _one_check("DVC remote", root)
 
 
-def _one_check(name: str, root: Path, registry: str | None = None) -> doctor.Check:
-    rows = [row for row in machine.WANTED if row.name == name]
-    return next(walk(rows, machine.Machine(root, registry)))
+def _one_check(name: str, root: Path) -> doctor.Check:
+    return next(walk([row for row in machine.WANTED if row.name == name], root))
 
 
 def test_doctor_says_that_a_server_is_archived_and_since_when(tmp_path: Path) -> None:
@@ -167,20 +142,10 @@ def test_doctor_says_that_a_server_is_archived_and_since_when(tmp_path: Path) ->
         assert check.found.startswith(says)
 
 
-class _Login(Handler):
-    """Answers GET /v2/ with 401, as a registry with a login does, and everything else with 404."""
-
-    def do_GET(self) -> None:
-        self.reply(401 if self.path == "/v2/" else 404)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("forking")
-def test_doctor_finds_this_machine_able_asks_the_registry_that_is_named_and_names_who_needs_what() -> None:
-    with StandIn(_Login) as server:
-        checks = doctor.doctor(REPOSITORY, server.host)
-    check = _check("registry", checks)
-    assert (check.status, check.found) == ("ok", f"{server.host} answers and asks for a login")
+def test_doctor_finds_this_machine_able_and_names_who_needs_what() -> None:
+    checks = doctor.doctor(REPOSITORY)
     assert _check("packages", checks).status == "ok", _check("packages", checks)
     assert "on the CPU" in _check("torch", checks).found or "NVIDIA" in _check("torch", checks).found
     assert all(check.needed_by for check in checks)
@@ -202,9 +167,9 @@ def test_doctor_says_that_a_server_does_not_answer(monkeypatch: pytest.MonkeyPat
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
-    checks = [_one_check(name, REPOSITORY, f"127.0.0.1:{port}") for name in ("MLflow", "registry")]
-    assert [check.status for check in checks] == ["missing", "optional"]
-    assert "secret" not in repr(checks)
+    check = _one_check("MLflow", REPOSITORY)
+    assert check.status == "missing"
+    assert "secret" not in repr(check)
 
 
 @pytest.mark.slow

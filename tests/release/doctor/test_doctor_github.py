@@ -16,12 +16,10 @@ import yaml
 from click.testing import CliRunner
 
 from checks.formats import signers
-from checks.storage import layout
 from release import doctor
 from release.cli import main
 from release.doctor import rulesets, tree
 from release.doctor.check import Check
-from tests import overlay_sample
 from tests.conftest import REPOSITORY as ROOT
 from tests.github_settings_standin import HIDDEN, NOT_FOUND, REPOSITORY, TOKEN, Refusal, StandIn
 
@@ -155,7 +153,6 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
     ("no variable", _answer("/actions/variables", variables=[]), "variable LOCKSTEP_IMAGE", "is not set"),
     ("an image with a tag", lambda api: api.at("/actions/variables")["variables"][0].update(value="ghcr.io/octo/router:latest"), "variable LOCKSTEP_IMAGE", "a tag"),
     ("another storage", lambda api: api.at("/actions/variables")["variables"][1].update(value="gs"), "variable LOCKSTEP_STORAGE", "lacks s3"),
-    ("nothing that verify could start", lambda api: api.at("/actions/variables")["variables"].pop(2), "server to verify", "no server's image is named"),
     ("no environment to push from", lambda api: api.at("/environments")["environments"].pop(2), "environment registry", "there is none"),
     ("images pushed from any branch", _environment(2, deployment_branch_policy=None), "environment registry", "deployment_branch_policy is null"),
     ("a login that pushes, for every branch", lambda api: api.at("/environments/pipeline/secrets")["secrets"].append({"name": "LOCKSTEP_REGISTRY_TOKEN"}), "login that may push", "can be read by the workflow of any branch"),
@@ -215,22 +212,6 @@ def test_environments_have_the_names_that_variables_give_them(api: StandIn, clon
     found = _look(clone)
     assert found["environment production"].status == found["LOCKSTEP_TOKEN of production"].status == "ok"
     assert "set in live" in found["LOCKSTEP_TOKEN of production"].found
-
-
-def test_a_process_is_not_verified_where_production_takes_what_serves_alone(api: StandIn, clone: Path) -> None:
-    """And where nothing is set, the server that the environments name for weights is what is verified."""
-    (clone / layout.PARAMS).write_text((ROOT / layout.PARAMS).read_text())
-    shutil.copytree(ROOT / layout.ENVIRONMENTS, clone / layout.ENVIRONMENTS)
-    for name in ("staging", "production"):
-        overlay_sample.pin(clone / layout.ENVIRONMENTS, name)
-    _commit(clone)
-    found = _look(clone)["server to verify"]
-    assert (found.status, "which production does not take" in found.found) == ("missing", True)
-    assert "gh variable delete LOCKSTEP_VERIFY_RUNTIME" in found.fix
-    api.at("/actions/variables")["variables"].pop(2)
-    found = _look(clone)["server to verify"]
-    assert found.status == "ok"
-    assert found.found.startswith(f"{overlay_sample.SERVER}@sha256:eee")
 
 
 def test_a_runner_that_is_online_is_not_said_to_hold_forks(api: StandIn, clone: Path) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from checks.storage import layout, plain_yaml
 from release.cost import estimate
 from release.record.records import Commit, Records
-from release.verbs import build, explain, gate, page, promote, record, report, rollback, sign, status
+from release.verbs import build, gate, page, promote, record, report, rollback, sign, status
 from tests import promotion_tree as tree
 from tests.ledger_tree import packed
 
@@ -79,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 COMMANDS: dict[str, Callable[[Path], object]] = {
     "gate": gate.gate,
     "gate --policy-from": lambda root: gate.judge_from(root, "main"),
-    "gate --explain": lambda root: explain.explain(root, "routes_well"),
+    "gate --explain": lambda root: gate.explain(root, "routes_well"),
     "report": lambda root: report.report(root),
     "estimate": estimate.estimate,
     "record": record.commit_record,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from release.pages import html as pages
-from release.review import page
+from release.review import comparison
 from release.verbs.compare import compare
 from tests import browser, compare_tree
 from tests.release.verbs.test_report_picture import colours
@@ -30,7 +30,7 @@ document.title = `seen=${seen} count=${document.getElementById("count").textCont
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     root = tmp_path_factory.mktemp("showy") / "pr"
     compare_tree.showy(root)
-    return page.render(compare(root, "before"))
+    return comparison.render(compare(root, "before"))
 
 
 def test_text_of_rows_and_models_is_text_and_nothing_is_loaded_from_elsewhere(html: str) -> None:

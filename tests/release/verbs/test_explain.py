@@ -13,7 +13,7 @@ from checks.kinds import gate as gate_kinds
 from checks.kinds.gate import Gate
 from checks.storage import files, layout
 from release.cli import main
-from release.verbs import explain
+from release.verbs import gate as verb
 from tests import evidence_tree, gate_samples
 from tests.conftest import as_params
 from tests.pipeline_repository import write_params
@@ -41,10 +41,10 @@ def _finding(gate: Gate, **figures: Any) -> Finding:
     return Finding(**values | figures)
 
 
-def _explained(gate: Gate, finding: Finding) -> explain.Explanation:
+def _explained(gate: Gate, finding: Finding) -> verb.Explanation:
     digest = "sha256:" + "0" * 64
     verdict = Verdict(status=finding.status, model=digest, policy=digest, judged={}, findings=(finding,))
-    return explain.of("it", gate, verdict)
+    return verb.of("it", gate, verdict)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def _lockstep(root: Path, *args: str) -> tuple[int, str]:
 def test_every_kind_is_explained_with_its_numbers_and_its_finding(run: Path) -> None:
     verdict = files.read_json(run / layout.VERDICT, Verdict)
     for finding in verdict.findings:
-        lines = explain.explain(run, finding.gate)
+        lines = verb.explain(run, finding.gate)
         assert len(lines) == 5
         assert all(line and "\n" not in line and "None" not in line for line in lines), lines
         assert all(number in lines.asks for number in SAYS[finding.gate]), lines.asks
@@ -145,7 +145,7 @@ def test_the_command_prints_five_lines_and_exits_with_0_whatever_the_gate_says(t
     assert "fail: exact-match 0.1250" in output
     code, output = _lockstep(tmp_path, "--explain", "routes", "--json")
     assert code == 0
-    assert json.loads(output)["decided"] == explain.explain(tmp_path, "routes").decided
+    assert json.loads(output)["decided"] == verb.explain(tmp_path, "routes").decided
     assert _lockstep(tmp_path)[0] == 10
 
 

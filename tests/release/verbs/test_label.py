@@ -19,7 +19,7 @@ from checks.formats.labels import Label
 from checks.records.rows import Message
 from checks.storage import layout
 from release.cli import main
-from release.review import label_plan, page
+from release.review import label_plan
 from release.review.label_tasks import Task, render
 from stages.suites import suites
 from tests import browser, evidence_tree, programs
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 __all__ = ["case", "endpoint"]  # fixtures
 
-STYLE = Path(page.__file__).with_name("label.css").read_text()
+STYLE = Path(label_plan.__file__).with_name("label.css").read_text()
 
 
 def _label(case: Case, *arguments: str) -> Result:

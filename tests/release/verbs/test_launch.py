@@ -20,7 +20,7 @@ from release.adapters import dvc, skypilot
 from release.record import hand_over
 from release.record.hand_over import HandOver
 from release.record.records import Records
-from release.verbs import launch
+from release.verbs import run
 from tests import pipeline_repository as repository
 from tests import sky_standin
 from tests.conftest import REPOSITORY, scaled_down
@@ -224,12 +224,12 @@ def test_a_record_of_something_else_is_refused_and_writes_nothing(
 
 def test_a_folder_that_is_no_clone_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MachineRefused, match=r"has no \.git folder with a commit; run it at the top of a clone"):
-        launch.launch(tmp_path, TASK, ())
+        run.launch(tmp_path, TASK, ())
 
 
 def test_a_job_is_named_by_its_launcher(tmp_path: Path) -> None:
     with pytest.raises(ParamsRefused, match=r"--hand-over '\.\./x': is no name of a job"):
-        launch.hand_over(tmp_path, "../x", ())
+        run.hand_over(tmp_path, "../x", ())
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_a_job_without_a_record_is_refused(
     with pytest.raises(
         MachineRefused, match="sky launch ended with 100: the job failed, was preempted or ran out of time"
     ):
-        launch.launch(clone, Path("task.yaml"), ())
+        run.launch(clone, Path("task.yaml"), ())
     assert [path.name for path in sky.iterdir()] == ["asked"]
 
 
@@ -284,7 +284,7 @@ def test_a_run_on_a_cluster_is_taken_from_the_remote(tmp_path: Path, tiny_base: 
     shutil.rmtree(root / ".dvc" / "cache")
     shutil.rmtree(store / "files")
     with pytest.raises(RemoteRefused, match="the DVC remote does not have what the record names"):
-        launch._take_outputs(root, ("fetch",))
+        run._take_outputs(root, ("fetch",))
     text = (root / layout.PARAMS).read_text()
     (root / layout.PARAMS).write_text(text.replace("base:\n", "base:\n  notice: x\n", 1))
     assert "params.yaml" in (dvc.stale(root, ("fetch",)) or "")
@@ -294,7 +294,7 @@ def test_what_is_not_of_the_record_is_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(dvc, "dvc", lambda *_, **__: 0)
     monkeypatch.setattr(dvc, "stale", lambda *_: '{"train": []}')
     with pytest.raises(EvidenceRefused, match=r"the record is not of what lies here: .*train"):
-        launch._take_outputs(tmp_path, ())
+        run._take_outputs(tmp_path, ())
 
 
 def test_an_adapter_that_is_not_the_jobs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,4 +305,4 @@ def test_an_adapter_that_is_not_the_jobs_is_refused(tmp_path: Path, monkeypatch:
     (tmp_path / layout.ADAPTER / "adapter_model.safetensors").write_bytes(b"others")
     named = files.read_json(tmp_path / layout.TRAIN_REPORT, TrainReport).adapter
     with pytest.raises(EvidenceRefused, match=f"models/adapter: is sha256:.*, and reports/train.json names {named}"):
-        launch._take_outputs(tmp_path, ())
+        run._take_outputs(tmp_path, ())

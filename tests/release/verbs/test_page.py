@@ -14,7 +14,7 @@ from checks.formats import pointer
 from checks.formats.evaluation_reports import Interval
 from checks.process.errors import EvidenceRefused, MachineRefused, ParamsRefused
 from checks.storage import digest, layout
-from release.cards import bars, card_facts, gathering, scores
+from release.cards import bars, card_facts, gathering
 from release.cards.release_page import ReleasePage, Site
 from release.cli import main
 from release.pages import html
@@ -253,7 +253,7 @@ def test_the_index_shows_the_score_of_each_release_beside_what_production_runs(s
             update={"against": tuple(each.model_copy(update={"ours": score}) for each in page.against)}
         )
 
-    table = scores.of(site.model_copy(update={"pages": tuple(map(of_four_rows, site.pages))}))
+    table = bars.score_table(site.model_copy(update={"pages": tuple(map(of_four_rows, site.pages))}))
     assert table is not None
     assert (table.metric, table.line) == ("exact-match", "v0.2.0, which production runs")
     assert [release.page.version for release in table.releases] == ["v0.3.0", "v0.2.0", "v0.1.0"]
@@ -278,14 +278,14 @@ def test_scores_on_another_test_split_or_by_another_metric_say_so(site: Site) ->
     asked_anew = newest.model_copy(update={"test": digest.of_bytes(b"other rows")})
     unlike = [beside.model_copy(update={"metric": "f1"}) for beside in first.against]
     other_metric = first.model_copy(update={"against": tuple(unlike)})
-    table = scores.of(site.model_copy(update={"pages": (asked_anew, second, other_metric)}))
+    table = bars.score_table(site.model_copy(update={"pages": (asked_anew, second, other_metric)}))
     assert table is not None
     assert [release.unlike for release in table.releases] == ["", "another test split", "scored by f1"]
     nowhere = site.model_copy(update={"environments": {"staging": None, "production": None}})
-    table = scores.of(nowhere)
+    table = bars.score_table(nowhere)
     assert table is not None
     assert table.line == "v0.3.0, the newest"
-    assert scores.of(site.model_copy(update={"pages": ()})) is None
+    assert bars.score_table(site.model_copy(update={"pages": ()})) is None
 
 
 def _another_model(root: Path) -> str:
