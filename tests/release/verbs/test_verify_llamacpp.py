@@ -7,6 +7,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from release import runtimes
 from release.promotion import compared_server, context
 from release.serving import against, processes, server
 from release.serving.against import RunningServer
+from release.serving.client import Client
 from release.serving.expected import Expected, expected
-from release.serving.probes import life
+from release.serving.probes import endpoints, life
 from release.serving.probes.score import score
 from release.serving.starting import started
 from release.verbs import build
@@ -91,8 +93,30 @@ def test_the_file_serves_as_the_offline_model_answers(run: Path) -> None:
     assert "gguf/model.gguf in the folder that it was given" in seen["identity"].reason
     assert "nats apart" in seen["parity"].reason
     assert "where nothing ends an answer" in seen["parity"].reason
-    assert "llamacpp:tokens_predicted_total" in seen["metrics"].reason
+    assert "llamacpp:tokens_predicted_total" in seen["metrics"].reason  # and what alerts ask for is there, too
     assert seen["drain"].status == "pass"
+
+
+def test_the_metrics_of_alerts_and_scaling_count_requests_of_the_real_server(finished: Path) -> None:
+    """More requests than slots: four are answered, and the others wait."""
+    assert RUNTIME.metrics is not None
+    watched, path = RUNTIME.metrics.watched, RUNTIME.metrics.path
+    assert (watched.waiting, watched.running) == ("llamacpp:requests_deferred", "llamacpp:requests_processing")
+    serve = as_params(tuned.document()).serve
+    with closing(processes.start(RUNTIME, serve, finished / layout.MERGED)) as started:
+        server.wait_until(started, lambda: healthy(started), 60)
+        client, most = Client(started.url), dict.fromkeys(watched.names, 0.0)
+        text = client.get(path).good().body.decode()
+        assert "kv_cache" not in text  # or `cache` has a name again
+        body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 100, "ignore_eos": True}
+        with ThreadPoolExecutor(12) as pool:
+            answers = [pool.submit(client.post, "/v1/chat/completions", body) for _ in range(48)]
+            while not all(answer.done() for answer in answers):
+                figures = endpoints.samples(client.get(path).good().body)
+                most = {name: max(number, figures[name]) for name, number in most.items()}
+        assert {answer.result().status for answer in answers} == {200}
+    assert most[watched.running] == RUNTIME.concurrency
+    assert most[watched.waiting] >= 1
 
 
 def _other_template(merged: Path) -> None:
