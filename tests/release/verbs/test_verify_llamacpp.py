@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from checks.formats.serving import ServingCheck, ServingReport
+from checks.machine import meters
 from checks.process.errors import ServingRefused
 from checks.storage import layout
 from checks.training.exports import Export
@@ -190,6 +191,7 @@ def upgrade(run: Path, patch: pytest.MonkeyPatch, older: Path) -> ServingReport:
 def test_a_newer_version_with_the_same_answers_is_no_worse(
     run: Path, older: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bound_slower(monkeypatch, 1000.0)
     report = upgrade(run, monkeypatch, older)
     assert report.status == "pass", report
     assert report.how == "process"
@@ -197,6 +199,31 @@ def test_a_newer_version_with_the_same_answers_is_no_worse(
     assert (report.against.server, report.against.process) == (RUNS, f"xllamacpp {OLDER}")
     assert report.against.lower > -report.against.margin
     assert f"a process of xllamacpp {OLDER} stood for it" in report.against.reason
+    assert report.against.slower_on == meters.machine()
+    assert report.against.slower_low is not None
+    assert f"timed by turns on {meters.machine()}, requests take" in report.against.reason
+
+
+def test_a_newer_version_that_takes_longer_is_refused(run: Path, older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is a hundred times as fast as another version of it."""
+    bound_slower(monkeypatch, 0.01)
+    report = upgrade(run, monkeypatch, older)
+    assert (report.status, report.against and report.against.status) == ("fail", "fail")
+    refusal = verb.refusal(report)
+    assert refusal is not None
+    assert "at most 0.01 were allowed" in refusal.what
+
+
+def bound_slower(patch: pytest.MonkeyPatch, times: float) -> None:
+    """Write ``serve.verify.slower`` into the parameters that are verified."""
+
+    def bounded(root: Path, *, image: bool) -> Expected:
+        record = expected(root, image=image)
+        verify = record.params.serve.verify.model_copy(update={"slower": times})
+        serve = record.params.serve.model_copy(update={"verify": verify})
+        return record._replace(params=record.params.model_copy(update={"serve": serve}))
+
+    patch.setattr(verb, "expected", bounded)
 
 
 # What a new server's own chat template is.
