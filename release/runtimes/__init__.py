@@ -166,7 +166,8 @@ class Runtime(Section):
         """Check that everything left out has a reason, and every reason is for something that exists."""
         parts = {f"errors.{name}": getattr(self.errors, name) for name in Errors.model_fields}
         watched = self.metrics.watched if self.metrics else Watched()
-        parts |= {f"metrics.{name}": getattr(watched, name) for name in watched.model_fields_set}
+        named = watched.model_dump(exclude_unset=True)
+        parts |= {f"metrics.{name}": metric for name, metric in named.items()}
         given = {"identity": self.identity, "metrics": self.metrics, **parts}
         if silent := [
             name for name, value in given.items() if value is None and not self.cannot.get(name)
