@@ -112,17 +112,19 @@ def timed(
     """
     bound, counts = verify.slower, verify.slower_machine
     assert bound is not None
-    where = machine or "a machine that is not known"
+    machine_name = machine or "a machine that is not known"
     in_time = False
     if pace is None:
-        said = "a request was not answered while both servers were timed by turns"
+        judged = "a request was not answered while both servers were timed by turns"
     elif counts not in (None, machine):
-        said = f"both servers were timed on {where}, and serve.verify.slower counts on {counts}"
+        judged = (
+            f"both servers were timed on {machine_name}, and serve.verify.slower counts on {counts}"
+        )
     else:
         in_time = pace.low <= bound
-        said = (
-            f"timed by turns on {where}, requests take {pace.ratio:.2f} times as long at {pace.level} at a time, "
-            f"{PACE_CONFIDENCE:.0%} interval {pace.low:.2f} to {pace.high:.2f}: at most {bound:g} "
+        judged = (
+            f"timed by turns on {machine_name}, requests take {pace.ratio:.2f} times as long at {pace.level} at a "
+            f"time, {PACE_CONFIDENCE:.0%} interval {pace.low:.2f} to {pace.high:.2f}: at most {bound:g} "
             f"{'are' if in_time else 'were'} allowed"
         )
     figures = {} if pace is None else {"slower_low": pace.low, "slower_high": pace.high}
@@ -131,7 +133,7 @@ def timed(
         | {
             "slower": pace and pace.ratio, "slower_bound": bound, "slower_on": machine,
             "status": "pass" if in_time and comparison.status == "pass" else "fail",
-            "reason": f"{comparison.reason}; {said}",
+            "reason": f"{comparison.reason}; {judged}",
         }
     )  # fmt: skip
 

@@ -213,7 +213,9 @@ def test_another_server_alone_trains_nothing_and_the_comment_says_what_compares_
     report_tree.commit(root, "Update the server's digest")
     found = report(root, **FOR)
     assert (found.state, found.situation, found.passes) == ("held", "waits", False)
-    assert found.markdown.startswith("### ⚠️ Pass, but the policy changes in 1 place for everybody after this: a code owner")
+    assert found.markdown.startswith(
+        "### ⚠️ Pass, but the policy changes in 1 place for everybody after this: a code owner"
+    )
     assert "The weights stay those of main, in another server." in found.markdown
     assert "`./lockstep verify --against ENV` compare it with the one that runs." in found.markdown
     assert "serve.server" in found.markdown
