@@ -6,7 +6,7 @@ checked at its URL. The result is written to reports/serving.json, whatever it i
 
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -136,9 +136,7 @@ def _compared(
             if new.gpus == ():
                 # An idle server takes no time of a processor, so both stay up.
                 with again() as beside:
-                    measured = pace.by_turns(
-                        partial(nullcontext, beside), partial(nullcontext, old)
-                    )
+                    measured = pace.by_turns(pace.running(beside), pace.running(old))
         if new.gpus != ():
             # One GPU has no room for two servers, so each is started in its turn.
             measured = pace.by_turns(again, opened, pace.RESTARTS)

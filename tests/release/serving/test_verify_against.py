@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -82,7 +82,7 @@ def by_turns(params: Params, seconds: float) -> pace.Pace | None:
     """Time a server that needs ``seconds`` more than its equal by turns with that."""
     with talking(params) as (new, server), talking(params) as (old, _):
         delayed(seconds)(server)
-        return pace.by_turns(partial(nullcontext, new), partial(nullcontext, old))
+        return pace.by_turns(pace.running(new), pace.running(old))
 
 
 def timed(params: Params, measured: pace.Pace | None, slower: float, machine: str | None = None) -> ServerComparison:
@@ -149,7 +149,7 @@ def test_the_level_that_is_slower_for_certain_is_told() -> None:
 def test_a_time_with_a_bound_must_be_measured(params: Params) -> None:
     with talking(params) as (new, _), talking(params) as (old, server):
         server.faults.most_at_once, server.faults.seconds = 4, 0.05
-        assert pace.by_turns(partial(nullcontext, new), partial(nullcontext, old)) is None
+        assert pace.by_turns(pace.running(new), pace.running(old)) is None
     found = timed(params, None, 1000.0)
     assert (found.status, found.slower, found.differ) == ("fail", None, 0)
     assert found.reason.endswith("a request was not answered while both servers were timed by turns")
