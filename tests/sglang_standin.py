@@ -38,8 +38,11 @@ class SglangStandIn(VllmStandIn):
                 f"sglang:num_requests_total{{{model}}} {count}.0\n"
                 f"sglang:generation_tokens_total{{{model}}} {count * 3}.0\n"
                 f'sglang:cached_tokens_total{{cache_source="device",{model}}} {self.hits}.0\n'
+                f"sglang:num_queue_reqs{{{model}}} 0.0\nsglang:num_running_reqs{{{model}}} 1.0\n"
+                f"sglang:token_usage{{{model}}} 0.25\n"
+                f'sglang:time_to_first_token_seconds_bucket{{{model},le="0.1"}} {count}.0\n'
             )
-            return 200, metrics
+            return 200, self.renamed(metrics)
         return 404, self.error("Not Found")
 
     def unknown(self, body: dict[str, Any]) -> bool:

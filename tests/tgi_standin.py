@@ -73,6 +73,7 @@ class Faults:
     frozen: bool = False  # metrics
     cache: str | None = "auto"  # the type of keys and values, as vLLM's metrics have it; None: they do not have it
     without_metrics: bool = False
+    renamed: str | None = None  # a metric that has another name
     model: str | None = None  # what /info says
     takes_anything: bool = False  # and answers wrong requests
     traceback: bool = False  # in the body of an error
@@ -153,11 +154,15 @@ class StandIn(http_standin.StandIn):
             metrics = (
                 "# TYPE tgi_request_count counter\n"
                 f'tgi_request_count{{le="a}} 9"}} {count}\n'
-                f"tgi_request_success {count}\ntgi_queue_size NaN\nnonsense\n"
+                f"tgi_request_success {count}\ntgi_queue_size NaN\nnonsense\ntgi_batch_current_size 0\n"
                 f"tgi_request_skipped_tokens_sum {self.skipped}\ntgi_request_skipped_tokens_count {count}\n"
             )
-            return 200, metrics
+            return 200, self.renamed(metrics)
         return 404, ""
+
+    def renamed(self, metrics: str) -> str:
+        """The metrics, one of them under another name."""
+        return metrics.replace(f"{self.faults.renamed}", "another_name")
 
     def tokenized(self, probe: Probe) -> Any:
         ids = [*([1] if self.faults.extra_prompt_token else []), *probe.prompt_tokens]

@@ -85,8 +85,11 @@ class VllmStandIn(StandIn):
                 f"vllm:spec_decode_num_draft_tokens_total{{{model}}} {self.skipped * 2}.0\n"
                 f"vllm:spec_decode_num_accepted_tokens_total{{{model}}} {self.skipped}.0\n"
                 f"vllm:e2e_request_latency_seconds_count{{{model}}} {count}.0\n"
+                f"vllm:num_requests_waiting{{{model}}} 0.0\nvllm:num_requests_running{{{model}}} 1.0\n"
+                f"vllm:kv_cache_usage_perc{{{model}}} 0.25\n"
+                f'vllm:time_to_first_token_seconds_bucket{{{model},le="0.1"}} {count}.0\n'
             )
-            return 200, metrics
+            return 200, self.renamed(metrics)
         return 404, self.error("Not Found")
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:

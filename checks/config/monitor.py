@@ -81,7 +81,7 @@ class Cost(Section):
 
 
 class Scaling(Section):
-    """How KEDA scales the servers of an environment by the requests in flight at its gateway."""
+    """How KEDA scales the servers of an environment: by requests at its gateway, and in the servers' own queues."""
 
     least: Annotated[Positive, Field(description="fewest servers")] = 1
     most: Annotated[Positive, Field(description="most servers")]
@@ -91,6 +91,13 @@ class Scaling(Section):
             description="requests in flight for each server, answered or queued; above that one is added"
         ),
     ] = 8
+    waiting: Annotated[
+        Positive | None,
+        Field(
+            description="requests in the queue of each server, if its runtime counts them; above that one is added; "
+            "null: they do not count"
+        ),
+    ] = 4
     prometheus: Annotated[
         str,
         Field(
@@ -163,6 +170,12 @@ class Monitor(Section):
             description="address of the page that says what to do about each alert; #NAME is added, in lower case",
         ),
     ] = "docs/how-to/alerts.md"
+    prometheus_namespace: Annotated[
+        SecretName,
+        Field(
+            description="namespace of the cluster's Prometheus, which may ask servers for metrics"
+        ),
+    ] = "monitoring"
     drift: Drift = Drift()
     margin: Annotated[
         Share,

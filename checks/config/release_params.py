@@ -79,10 +79,17 @@ class Verify(Section):
     slower: Annotated[
         Bound,
         Field(
-            description="with `verify --against`: how many times as long as before the slowest twentieth of requests "
-            "may take; null: no limit",
+            description="with `verify --against`: how many times as long as before requests may take, timed by turns; "
+            "a server is refused if the whole interval of the ratio lies above; null: no limit",
         ),
         stricter("lower"),
+    ] = None
+    slower_machine: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="the class of machines on which `slower` counts, as `lockstep verify` names it; null: any",
+        ),
     ] = None
 
 

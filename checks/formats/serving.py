@@ -199,10 +199,13 @@ class ServerComparison(Sparse):
     """A server beside the one that an environment runs: with the same weights, asked the same rows.
 
     ``lower``: one-sided bound, at ``confidence``, of the mean of the differences row by row. A loss of ``margin`` is
-    too much. ``slower``: the largest ratio of the 95th percentiles of latency, over the levels of concurrency.
+    too much. ``slower``: the largest ratio of the 95th percentiles of latency, over the levels of concurrency; with a
+    bound the ratio of mean times by turns, with its interval, at the level that is slowest for certain.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"process"})
+    sparse: ClassVar[frozenset[str]] = frozenset(
+        {"process", "slower_low", "slower_high", "slower_on"}
+    )
 
     environment: str
     version: str  # of the release that it runs
@@ -219,6 +222,9 @@ class ServerComparison(Sparse):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     slower: Annotated[float, Field(gt=0)] | None  # None: a load was not measured
     slower_bound: Annotated[float, Field(gt=0)] | None  # serve.verify.slower
+    slower_low: Annotated[float, Field(gt=0)] | None = None
+    slower_high: Annotated[float, Field(gt=0)] | None = None
+    slower_on: str | None = None  # the class of the machine that timed both; None: not known
     status: Literal["pass", "fail"]
     reason: str  # one sentence for a person
 

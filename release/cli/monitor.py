@@ -64,6 +64,10 @@ def component(root: Path, environment: str) -> None:
 @monitor.command()
 @click.argument("targets", metavar="[TARGET]...", nargs=-1)
 @click.option(
+    "--server", "servers", metavar="TARGET", multiple=True,
+    help="A server that is scraped too. Can be repeated.",
+)  # fmt: skip
+@click.option(
     "--environment", default="local", show_default=True, help="What the gateway was started with."
 )
 @click.option(

@@ -231,6 +231,7 @@ def _monitoring(
     """
     from release.monitoring import component
     from release.monitoring.objectives import Scope
+    from release.runtimes import lookup
 
     given = [records.work_tree.release_params]
     with contextlib.suppress(EvidenceRefused, ParamsRefused):
@@ -241,7 +242,10 @@ def _monitoring(
     versions = list[Mapping[Path, bytes | None]]()
     for params in given:
         with contextlib.suppress(ParamsRefused):
-            versions.append(component.committed(Scope(params.serve.name, name), params.monitor))
+            metrics = lookup.at(records.root, tip, params.serve.runtime).metrics
+            versions.append(
+                component.committed(Scope(params.serve.name, name), params.monitor, metrics)
+            )
     return versions
 
 

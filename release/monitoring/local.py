@@ -36,12 +36,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class LocalOptions(NamedTuple):
-    """``targets``: HOST:PORT of each /metrics. ``environment``: as the gateway was told.
+    """``targets``: HOST:PORT of each gateway's /metrics, ``servers``: of each server's. ``environment``: as the gateway
+    was told.
 
     ``webhook``: where alerts are sent; None: they are only shown. ``interval``: seconds between two scrapes.
     """
 
     targets: tuple[str, ...]
+    servers: tuple[str, ...]
     environment: str
     webhook: str | None
     port: int
@@ -89,7 +91,9 @@ def run(folder: Path, scope: Scope, options: LocalOptions, say: Callable[[str], 
         for program in programs:
             if not _is_ready(program, running, folder, ended):
                 return
-        say(f"prometheus: http://{HOST}:{options.port}/alerts, of {', '.join(options.targets)}")
+        say(
+            f"prometheus: http://{HOST}:{options.port}/alerts, of {', '.join((*options.targets, *options.servers))}"
+        )
         sent = "sends alerts nowhere: no --webhook"
         if options.webhook:
             # The host alone: the path is often a secret.

@@ -12,21 +12,25 @@ from checks.config.monitor import Monitor
 from release.monitoring import objectives, templates
 from release.monitoring.gateway.outcomes import FAILURES
 from release.monitoring.objectives import FAST, SLOW, Burn, Objective, Scope
+from release.runtimes import Metrics, Watched
 
 RULES = "rules.yaml"
 
 
-def rules(scope: Scope, monitor: Monitor) -> dict[str, Any]:
-    """Return the rule file. Raises ParamsRefused as ``objectives.from_params``."""
-    filled: dict[str, Any] = templates.fill("rules.yaml.jinja", **_values(scope, monitor))
+def rules(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, Any]:
+    """Return the rule file. ``metrics``: those of the server; None: it has none.
+
+    Raises ParamsRefused as ``objectives.from_params``.
+    """
+    filled: dict[str, Any] = templates.fill("rules.yaml.jinja", **_values(scope, monitor, metrics))
     return filled
 
 
-def tests(scope: Scope, monitor: Monitor) -> dict[str, Any]:
+def tests(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, Any]:
     """Return the test file of the rules in ``RULES``: each alert fires where it must, and else is silent."""
     alerts = [
         rule
-        for group in rules(scope, monitor)["groups"]
+        for group in rules(scope, monitor, metrics)["groups"]
         for rule in group["rules"]
         if "alert" in rule
     ]
@@ -46,7 +50,7 @@ def tests(scope: Scope, monitor: Monitor) -> dict[str, Any]:
 
     filled: dict[str, Any] = templates.fill(
         "rules_test.yaml.jinja",
-        **_values(scope, monitor),
+        **_values(scope, monitor, metrics),
         other=scope._replace(model=f"other-{scope.model}"),
         file=RULES,
         fast=FAST,
@@ -57,8 +61,9 @@ def tests(scope: Scope, monitor: Monitor) -> dict[str, Any]:
     return filled
 
 
-def _values(scope: Scope, monitor: Monitor) -> dict[str, Any]:
+def _values(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, Any]:
     return {
+        "server": metrics.watched if metrics else Watched(),
         "scope": scope,
         "monitor": monitor,
         "objectives": objectives.from_params(monitor.objectives),
@@ -85,7 +90,7 @@ def _counters(scope: Scope, objective: Objective, good: int, bad: int) -> dict[s
     }
 
 
-def dashboard(scope: objectives.Scope, monitor: Monitor) -> dict[str, Any]:
+def dashboard(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, Any]:
     """The dashboard, for `POST /api/dashboards/db` or a folder that Grafana watches.
 
     Raises ParamsRefused as ``objectives.from_params``.
@@ -95,9 +100,7 @@ def dashboard(scope: objectives.Scope, monitor: Monitor) -> dict[str, Any]:
     gpus = ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in labels)
     filled: dict[str, Any] = templates.fill(
         "dashboard.yaml.jinja",
-        scope=scope,
-        monitor=monitor,
-        objectives=objectives.from_params(monitor.objectives),
+        **_values(scope, monitor, metrics),
         gpus=f"{{{gpus}}}" if gpus else "",
         # Grafana takes at most 40 characters. A digest, because two long names can begin alike.
         uid=f"lockstep-{hashlib.sha256('/'.join(scope).encode()).hexdigest()[:12]}",

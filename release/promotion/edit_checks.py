@@ -21,6 +21,7 @@ from release.overlay import edits, environment_file, kustomization, namespaces, 
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, rendered
+from release.runtimes import lookup
 from release.serving import shared_server
 from release.serving.shared_server import SharedServer
 
@@ -120,10 +121,13 @@ def _wanted(case: Case) -> dict[Path, bytes]:
 
 def _from_section(case: Case) -> Mapping[Path, bytes | None]:
     context = case.context
-    section = context.records.at(context.trunk).sections(
+    commit = context.records.at(context.trunk)
+    section = commit.sections(
         _MonitorSection, f"{context.target}:{layout.PARAMS}", "fix it on the target branch"
     )
-    return component.committed(Scope(context.name, case.environment), section.monitor)
+    runtime = lookup.at(context.root, context.trunk, commit.serve.runtime)
+    scope = Scope(context.name, case.environment)
+    return component.committed(scope, section.monitor, runtime.metrics)
 
 
 def repaired(

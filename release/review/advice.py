@@ -63,7 +63,7 @@ class Situation(NamedTuple):
     of ``target`` that this branch lacks, if they change what decides. ``unrun``: parameters that no run had.
     ``void``: why the verdict does not hold. ``missing``: files that are needed to judge again. ``off_branch``: what the
     judged commit lacks. ``weaker``: what a merge does to the policy; ``waits``: both policies pass, an owner has not
-    approved. ``change``: the first change of policy.
+    approved. ``new_server``: main's weights get another one. ``change``: the first change of policy.
     """
 
     place: Place = "pull request"
@@ -84,6 +84,7 @@ class Situation(NamedTuple):
     off_branch: Words | None = None
     weaker: str = ""
     waits: bool = False
+    new_server: bool = False
     change: str = ""
     why_policy: str = ""
 
@@ -136,6 +137,10 @@ class Row(NamedTuple):
 
 _RUN = "run `./lockstep run`, commit `code.lock`, `dvc.lock` and `reports/`, and push."
 _SHIPS = "These weights are released as they are: nothing is trained again."
+_SERVER = (
+    " The weights stay those of main, in another server. After the merge, `./lockstep build` and `./lockstep verify "
+    "--against ENV` compare it with the one that runs."
+)
 TABLE: dict[Name, Row] = {
     "quarantined": Row(
         "🚫", "Quarantined: {reason}",
@@ -170,7 +175,7 @@ TABLE: dict[Name, Row] = {
     "waits": Row(
         "⚠️", "Pass, but {weaker} after this: a code owner decides", "{change}",
         "let a code owner decide, since later pull requests are judged by this policy too: {approve}. Or restore "
-        "the policy of {target}.",
+        "the policy of {target}.{server}",
     ),
     "weaker-policy": Row(
         "❌", "{Status} under the policy of {target}",
@@ -199,7 +204,7 @@ TABLE: dict[Name, Row] = {
     "worse": Row(
         "⚠️", "Pass, and worse than {worse}", "The gates allow this loss.", "merge it only if a worse model is intended."
     ),
-    "same": Row("✅", "Pass · the same model as {main}", "", "merge it. Nothing that is released changes."),
+    "same": Row("✅", "Pass · the same model as {main}", "", "merge it.{released}{server}"),
     "better": Row("✅", "Pass · better than {better}", "", f"merge it. {_SHIPS}"),
     "pass": Row("✅", "Pass{beside}", "", f"merge it. {_SHIPS}"),
 }  # fmt: skip
@@ -309,6 +314,8 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
         "newly_wrong": Words("the answers that became wrong" if worse else "the answers that are wrong"),
         "worse_than": Words(", worse than {by}", {"by": _by(worse)}) if worse else named, "worse": _by(worse),
         "better": Words(" and ".join(better)), "beside": _beside(situation),
+        "server": Words(_SERVER * situation.new_server),
+        "released": Words(" Nothing that is released changes." * (not situation.new_server)),
     }  # fmt: skip
 
 

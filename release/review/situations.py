@@ -35,6 +35,8 @@ def of_facts(facts: Facts, against: "Sequence[Score]", uncompared: str) -> Situa
         refused=refused, of=kind, behind=facts.behind, unrun=facts.unrun, void=_void(facts),
         missing=facts.missing, off_branch=off_branch(facts), weaker=becomes(facts.changes),
         waits=bool(judgement and judgement.waits),
+        new_server=facts.same_as_main
+        and any(change.path in ("serve.server", "serve.base") for change in facts.changes),
         change=_first(facts.changes), why_policy=judgement.headline if judgement else "",
     )  # fmt: skip
 

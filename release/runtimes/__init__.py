@@ -34,6 +34,29 @@ _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 Dialect = Literal["tgi", "vllm", "sglang", "llamacpp", "openai"]
 
 
+class Watched(Section):
+    """The metrics that alerts, the dashboard and scaling of a cluster ask for; null if the server has none.
+
+    A file of a team may leave them out.
+    """
+
+    waiting: Annotated[str | None, Field(description="gauge: requests in the server's queue")] = (
+        None
+    )
+    running: Annotated[str | None, Field(description="gauge: requests that are answered")] = None
+    cache: Annotated[
+        str | None, Field(description="gauge: share of the room for keys and values in use")
+    ] = None
+    first_token: Annotated[
+        str | None, Field(description="histogram: seconds to the first token")
+    ] = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics that the server has."""
+        return tuple(name for name in self.model_dump().values() if name is not None)
+
+
 class Metrics(Section):
     """Prometheus metrics at ``path``; every counter of ``counters`` must grow with requests.
 
@@ -42,6 +65,7 @@ class Metrics(Section):
 
     path: str
     counters: Strings
+    watched: Watched = Watched()
     labels: dict[str, dict[str, str]] = Field(default_factory=dict)
 
 
@@ -74,7 +98,9 @@ class OwnEnvironment(Section):
 
 
 class Runtime(Section):
-    """One server. ``cannot`` names what it does not support, with reasons: a check, or ``errors.`` and a field of it.
+    """One server. ``cannot`` names what it does not support, with reasons.
+
+    That is a check, or a field of ``errors`` or of ``metrics.watched``, as ``errors.too_long`` or ``metrics.cache``.
 
     A check ``read-only`` in ``cannot`` means that the root file system is writable. ``rope``: kinds of rotary embedding
     that it computes as transformers does, each with the values that it assumes. ``heads``: supported sizes of an
@@ -138,13 +164,16 @@ class Runtime(Section):
     @model_validator(mode="after")
     def _says_why(self) -> Self:
         """Check that everything left out has a reason, and every reason is for something that exists."""
-        errors = {f"errors.{name}": getattr(self.errors, name) for name in Errors.model_fields}
-        given = {"identity": self.identity, "metrics": self.metrics, **errors}
+        parts = {f"errors.{name}": getattr(self.errors, name) for name in Errors.model_fields}
+        watched = self.metrics.watched if self.metrics else Watched()
+        named = watched.model_dump(exclude_unset=True)
+        parts |= {f"metrics.{name}": metric for name, metric in named.items()}
+        given = {"identity": self.identity, "metrics": self.metrics, **parts}
         if silent := [
             name for name, value in given.items() if value is None and not self.cannot.get(name)
         ]:
             raise ValueError(f"cannot: gives no reason for {', '.join(silent)}")
-        if stray := sorted(set(self.cannot) - set(get_args(CheckName)) - set(errors)):
+        if stray := sorted(set(self.cannot) - set(get_args(CheckName)) - set(parts)):
             raise ValueError(f"cannot: {', '.join(stray)}: there is no such check")
         if denied := [
             name for name, value in given.items() if value is not None and name in self.cannot

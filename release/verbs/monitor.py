@@ -15,6 +15,7 @@ from release.monitoring import component, local, releases, rules
 from release.monitoring.gateway.options import ENVIRONMENT
 from release.monitoring.objectives import Scope
 from release.overlay import environment_file, kustomization, scaling
+from release.runtimes import Metrics, lookup
 
 HAND_OVER_PAGE = scaling.PAGE
 _WRITTEN = re.compile(
@@ -56,13 +57,14 @@ def write_component(root: Path, environment: str) -> tuple[Path, str | None]:
     return folder, command
 
 
-def _settings(root: Path, environment: str) -> tuple[Scope, Monitor]:
+def _settings(root: Path, environment: str) -> tuple[Scope, Monitor, Metrics | None]:
     params = params_file.load(root / layout.PARAMS)
     releases.check_known(params, environment)
     for key in ("scaling", "alerts", "gpus"):
         for name in getattr(params.monitor, key):
             releases.check_known(params, name, f"monitor.{key}: ")
-    return Scope(params.serve.name, environment), params.monitor
+    metrics = lookup.here(root, params.serve.runtime).metrics
+    return Scope(params.serve.name, environment), params.monitor, metrics
 
 
 def up(root: Path, options: local.LocalOptions, say: Callable[[str], None]) -> None:
@@ -78,7 +80,7 @@ def up(root: Path, options: local.LocalOptions, say: Callable[[str], None]) -> N
                 not _TARGET.fullmatch(target), f"TARGET: {redact(target)!r} is no HOST:PORT",
                 "name where /metrics is, without a path",
             )
-            for target in options.targets
+            for target in (*options.targets, *options.servers)
         ),
         (
             options.webhook is not None and not _is_address(options.webhook), "--webhook: is no address",
@@ -94,7 +96,8 @@ def up(root: Path, options: local.LocalOptions, say: Callable[[str], None]) -> N
     folder = (root / layout.LOCAL_MONITOR).resolve()
     params = params_file.load(root / layout.PARAMS)
     scope = Scope(params.serve.name, options.environment)
-    _write(folder, scope, params.monitor)
+    metrics = lookup.here(root, params.serve.runtime).metrics if options.servers else None
+    _write(folder, scope, params.monitor, metrics)
     local.run(folder, scope, options, say)
 
 
@@ -109,11 +112,13 @@ def _is_address(text: str) -> bool:
         return False
 
 
-def _write(folder: Path, scope: Scope, monitor: Monitor) -> tuple[Path, ...]:
+def _write(
+    folder: Path, scope: Scope, monitor: Monitor, metrics: Metrics | None
+) -> tuple[Path, ...]:
     texts = {
-        rules.RULES: plain_yaml.dump(rules.rules(scope, monitor)),
-        "rules_test.yaml": plain_yaml.dump(rules.tests(scope, monitor)),
-        "dashboard.json": json.dumps(rules.dashboard(scope, monitor), indent=2) + "\n",
+        rules.RULES: plain_yaml.dump(rules.rules(scope, monitor, metrics)),
+        "rules_test.yaml": plain_yaml.dump(rules.tests(scope, monitor, metrics)),
+        "dashboard.json": json.dumps(rules.dashboard(scope, monitor, metrics), indent=2) + "\n",
     }
     for name, text in texts.items():
         files.write_text(folder / name, text)

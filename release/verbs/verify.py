@@ -5,10 +5,13 @@ checked at its URL. The result is written to reports/serving.json, whatever it i
 """
 
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from checks.formats.serving import Load, ServerComparison, ServingReport, Throughput, combine
+from checks.machine import meters
 from checks.process import distribution
 from checks.process.errors import Refusal, ServingRefused
 from checks.storage import files, layout
@@ -16,10 +19,12 @@ from release import runtimes
 from release.evidence import verification
 from release.evidence.trust import Signatory
 from release.promotion import compared_server, context
-from release.serving import against, chosen_server, examine
+from release.serving import against, chosen_server, examine, pace
 from release.serving.client import Client
 from release.serving.expected import Expected, expected
 from release.serving.options import VerifyOptions, check_options
+from release.serving.pace import Opener
+from release.serving.probes import life
 from release.serving.probes.context import ProbeContext, failed
 from release.serving.server import Server, unwinding
 from release.serving.starting import LOG, NotStarted, started
@@ -87,7 +92,8 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
                 checks = examine.examine(new, began)
             load, throughput = new.load, new.throughput
         if running is not None and combine(checks) == "pass":
-            comparison = _compared(root, running, new)
+            again = partial(_opened, root, record, runtime, options, server_image)
+            comparison = _compared(root, running, new, again)
     except NotStarted as reason:
         start = failed("start", str(reason), None, record.params.serve.verify.start_seconds)
         checks = examine.nothing(start, record.params.serve)
@@ -109,21 +115,56 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     )
 
 
-def _compared(root: Path, running: against.RunningServer, new: ProbeContext) -> ServerComparison:
-    """Start the server that runs, and compare. Raises ServingRefused if it does not start or answer here."""
-    record, options = running.expected, running.options
+def _compared(
+    root: Path, running: against.RunningServer, new: ProbeContext, again: Opener
+) -> ServerComparison:
+    """Start the server that runs, and compare. ``again`` starts the new one again, to time both by turns.
+
+    Raises ServingRefused if one does not start or answer here.
+    """
+    opened = partial(
+        _opened, root, running.expected, running.runtime, running.options, running.server_image,
+        running.python,
+    )  # fmt: skip
     try:
-        with started(
-            root, record, running.runtime, options, running.server_image, running.python
-        ) as (server, _):
-            old = _context(record, running.runtime, server, options)
-            with closing(old.client):
-                return against.compare(running, new, old)
+        with opened() as old:
+            comparison = against.compare(running, new, old)
+            if new.serve.verify.slower is None:
+                return comparison
+            if new.gpus == ():
+                # An idle server takes no time of a processor, so both stay up.
+                with again() as beside:
+                    measured = pace.by_turns(pace.running(beside), pace.running(old))
+        if new.gpus != ():
+            # One GPU has no room for two servers, so each is started in its turn.
+            measured = pace.by_turns(again, opened, pace.RESTARTS)
+        machine = None if new.gpus is None else meters.machine(new.gpus)
+        return against.timed(comparison, measured, machine, new.serve.verify)
     except NotStarted as reason:
         raise ServingRefused(
-            f"--against: the server of {running.environment} does not start here: {reason}",
+            f"--against: the server of {running.environment}, or the new one a second time, does not start here: "
+            f"{reason}",
             f"read its log in {LOG}; verify on a machine where it runs, or without --against",
         ) from reason
+
+
+@contextmanager
+def _opened(
+    root: Path,
+    record: Expected,
+    runtime: runtimes.Runtime,
+    options: VerifyOptions,
+    server_image: str | None,
+    python: Path | None = None,
+) -> Iterator[ProbeContext]:
+    """Start a server, and yield what it is asked with once it has answered. Raises NotStarted if it does not."""
+    with started(root, record, runtime, options, server_image, python) as (server, _):
+        context = _context(record, runtime, server, options)
+        with closing(context.client):
+            answered = life.start(context, time.monotonic())
+            if answered.status != "pass":
+                raise NotStarted(ServingRefused(answered.reason, "read its log"))
+            yield context
 
 
 def _context(

@@ -51,7 +51,10 @@ def _entry(listed: list[Any], key: str, wanted: str) -> dict[str, Any] | None:
 
 
 def metrics(context: ProbeContext) -> ServingCheck:
-    """Every counter that the runtime names grows with requests, and its labels have the values that it names."""
+    """Every counter that the runtime names grows with requests, and its labels have the values that it names.
+
+    Every metric that alerts, the dashboard and scaling ask for is there.
+    """
     exposed = context.runtime.metrics
     if exposed is None:
         return unavailable("metrics", context.runtime.cannot["metrics"])
@@ -81,6 +84,16 @@ def metrics(context: ProbeContext) -> ServingCheck:
             else f"{', '.join(still)} did not grow with requests"
         )
         return failed("metrics", why)
+    text = context.client.get(exposed.path).good().body.decode(errors="replace")
+    unseen = [
+        name
+        for name in exposed.watched.names
+        if not re.search(rf"^{re.escape(name)}(_bucket)?[ {{]", text, re.MULTILINE)
+    ]
+    if unseen:
+        return failed(
+            "metrics", f"{', '.join(unseen)} not at {exposed.path}: an alert on it would be silent"
+        )
     return passed("metrics", f"{', '.join(exposed.counters)} at {exposed.path} grew with requests")
 
 

@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from checks.config.monitor import Monitor
 from checks.process.errors import ParamsRefused
 from checks.storage import plain_yaml
+from release import runtimes
 from release.cli import main
 from release.monitoring import component, rules
 from release.monitoring.objectives import Scope
@@ -41,12 +42,15 @@ MONITORS: dict[str, dict[str, Any]] = {
     "all": {"objectives": ALL, "cost": COST, "gpus": {"production": {"namespace": "router-production"}}},
     "none": {"objectives": NONE},
 }
+METRICS = runtimes.load("vllm").metrics
 
 
-def _made(tmp_path: Path, monitor: dict[str, Any], environment: str = "production") -> Path:
+def _made(tmp_path: Path, monitor: dict[str, Any], environment: str = "production", runtime: str = "tgi") -> Path:
     root, folder = tmp_path / "root", tmp_path / "rules"
     root.mkdir(exist_ok=True)
-    write_params(root, read_yaml((REPOSITORY / "params.yaml").read_text()) | {"monitor": monitor})
+    document = read_yaml((REPOSITORY / "params.yaml").read_text())
+    document["serve"]["runtime"] = runtime
+    write_params(root, document | {"monitor": monitor})
     done = CliRunner().invoke(main, ["-C", str(root), "monitor", "rules", environment, "--output", str(folder)])
     assert done.exit_code == 0, done.output
     assert [line.rpartition("/")[2] for line in done.output.splitlines()] == [
@@ -71,10 +75,19 @@ def _holds(folder: Path, number: int) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "environment"), [("default", "production"), ("all", "staging"), ("none", "production")]
+    ("name", "environment", "runtime"),
+    [
+        ("default", "production", "tgi"),
+        ("all", "staging", "vllm"),
+        ("none", "production", "transformers"),
+        ("none", "production", "sglang"),
+        ("none", "staging", "llamacpp"),
+    ],
 )
-def test_promtool_accepts_the_rules_and_their_tests_hold(tmp_path: Path, name: str, environment: str) -> None:
-    folder = _made(tmp_path, MONITORS[name], environment)
+def test_promtool_accepts_the_rules_and_their_tests_hold(
+    tmp_path: Path, name: str, environment: str, runtime: str
+) -> None:
+    folder = _made(tmp_path, MONITORS[name], environment, runtime)
     for command in (("check", "rules", "rules.yaml"), ("test", "rules", "rules_test.yaml")):
         done = _promtool(folder, *command)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -85,7 +98,7 @@ def test_promtool_accepts_the_rules_and_their_tests_hold(tmp_path: Path, name: s
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rules of all objectives. Read-only by custom."""
-    return _made(tmp_path_factory.mktemp("watched"), MONITORS["all"])
+    return _made(tmp_path_factory.mktemp("watched"), MONITORS["all"], runtime="vllm")
 
 
 @pytest.mark.slow
@@ -109,6 +122,14 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ('le=~"1.5', 'le=~"2', 17),
         (f'model="{MODEL}",', "", 15),
         ("by (model, environment)", "by (environment)", 15),
+        ("num_requests_waiting", "num_request_waiting", -6),
+        ("waiting{", "running{", -6),
+        ("} > 0\n    for: 10m", "} > 5\n    for: 10m", -6),
+        ("for: 10m", "for: 1m", -5),
+        ("for: 10m", "for: 1h", -3),
+        ("kv_cache_usage_perc", "gpu_cache_usage_perc", -2),
+        ("max by", "min by", -2),
+        ("> 0.95", "> 0.9", -1),
     ],
 )
 def test_a_rule_that_is_changed_by_hand_fails_its_test(
@@ -187,6 +208,33 @@ def gpus() -> Iterator[str]:
 
 
 @contextmanager
+def _server(waiting: int) -> Iterator[str]:
+    """Where a STAND-IN for vLLM says how many requests wait, and the rest of what ``METRICS`` names."""
+
+    class Served(Handler):
+        def do_GET(self) -> None:
+            model = 'model_name="x",engine="0"'
+            first, requests = "vllm:time_to_first_token_seconds", int(100 * time.monotonic())
+            lines = [
+                f"vllm:num_requests_waiting{{{model}}} {waiting}",
+                f"vllm:num_requests_running{{{model}}} 4",
+                f"vllm:kv_cache_usage_perc{{{model}}} 0.5",
+                *(f'{first}_bucket{{{model},le="{le}"}} {requests}' for le in ("0.1", "1.0", "+Inf")),
+            ]
+            self.reply(200, "\n".join([f"# TYPE {first} histogram", *lines[3:], *lines[:3], ""]))
+
+    with StandIn(Served) as server:
+        yield server.host
+
+
+@pytest.fixture
+def servers() -> Iterator[tuple[str, str]]:
+    """A server of each of two models."""
+    with _server(3) as ours, _server(50) as others:
+        yield ours, others
+
+
+@contextmanager
 def _scraped(release: str) -> Iterator[Any]:
     """The gateway's own metrics, of requests of each kind."""
     pytest.importorskip("prometheus_client", reason="pip install -c constraints.txt -e '.[gateway]'")
@@ -227,11 +275,11 @@ def _scraped(release: str) -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
-    tmp_path: Path, scraped: Any, other: Any, gpus: str
+    tmp_path: Path, scraped: Any, other: Any, gpus: str, servers: tuple[str, str]
 ) -> None:
     require("prometheus")
     other.metrics.entered("b" * 12, 7)
-    folder = _made(tmp_path, MONITORS["all"])
+    folder = _made(tmp_path, MONITORS["all"], runtime="vllm")
     text = (folder / "rules.yaml").read_text()
     (folder / "rules.yaml").write_text(text.replace("[5m]", "[10s]"))  # a shorter window, so that a test need not wait
     config = {
@@ -240,6 +288,10 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
         "scrape_configs": [
             _scrape(PRODUCTION, scraped.host),
             _scrape(OTHER, other.host),
+            *(
+                _scrape(of, host, "serverpodmonitor.yaml")
+                for of, host in zip((PRODUCTION, OTHER), servers, strict=True)
+            ),
             {"job_name": "gpus", "static_configs": [{"targets": [gpus]}]},
         ],
     }
@@ -253,7 +305,7 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
         )  # fmt: skip
     try:
         queries = rules.expressions(json.loads((folder / "dashboard.json").read_text()), "10s")
-        queries.append(_scaling_query())
+        queries += [trigger["query"] for trigger in _triggers("vllm")]
         queries = [each for each in queries if "silent_requests" not in each]  # none is silent here
         deadline, unanswered = time.monotonic() + 120, queries
         while unanswered and time.monotonic() < deadline:
@@ -272,7 +324,9 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
         assert share["lockstep:whole_answers:error_ratio_rate5m"] == pytest.approx(1 / 2, abs=0.15)
         assert share["lockstep:latency:error_ratio_rate5m"] == 0
         assert [each["value"][1] for each in _asked(url, "sum(lockstep_gateway_in_flight)")] == ["7"]
-        assert [each["value"][1] for each in _asked(url, _scaling_query())] == ["0"]
+        assert [_asked(url, trigger["query"])[0]["value"][1] for trigger in _triggers("vllm")] == ["0", "3"]
+        assert [each["value"][1] for each in _asked(url, "lockstep:server:cache")] == ["0.5"]
+        assert [each["value"][1] for each in _asked(url, "sum(vllm:num_requests_waiting)")] == ["53"]
         seen = {each["metric"].get("release") for query in queries for each in _asked(url, query)}
         assert seen == {None, "a" * 12}
         loaded = requests.get(f"{url}/rules", timeout=10).json()["data"]["groups"]
@@ -284,22 +338,49 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
         process.wait(30)
 
 
-def _scrape(of: Scope, host: str) -> dict[str, Any]:
+def _scrape(of: Scope, host: str, file: str = "podmonitor.yaml") -> dict[str, Any]:
     """Of a PodMonitor what the operator makes of its labels: relabel_configs, whose keys have underscores."""
-    pods = plain_yaml.load(component.files(of, Monitor())["podmonitor.yaml"].decode())
+    pods = plain_yaml.load(component.files(of, Monitor(), METRICS)[file].decode())
     (endpoint,) = pods["spec"]["podMetricsEndpoints"]
     relabelings = [
         {"target_label": each["targetLabel"], "replacement": each["replacement"]} for each in endpoint["relabelings"]
     ]
-    return {"job_name": of.model, "static_configs": [{"targets": [host]}], "relabel_configs": relabelings}
+    return {"job_name": f"{of.model} {file}", "static_configs": [{"targets": [host]}], "relabel_configs": relabelings}
 
 
 def _scaling_query() -> str:
     """What KEDA asks of Prometheus."""
-    monitor = Monitor.model_validate({"scaling": {"production": {"most": 2}}})
-    scaler = plain_yaml.load(component.files(PRODUCTION, monitor)[component.SCALER].decode())
-    query: str = scaler["spec"]["triggers"][0]["metadata"]["query"]
-    return query
+    return _triggers("transformers")[0]["query"]
+
+
+def _triggers(runtime: str, **scaling: Any) -> list[dict[str, str]]:
+    """What each trigger of the ScaledObject says, with this runtime."""
+    monitor = Monitor.model_validate({"scaling": {"production": {"most": 2} | scaling}})
+    files = component.files(PRODUCTION, monitor, runtimes.load(runtime).metrics)
+    return [each["metadata"] for each in plain_yaml.load(files[component.SCALER].decode())["spec"]["triggers"]]
+
+
+@pytest.mark.parametrize("runtime", [name for name in runtimes.names() if name != "transformers"])
+def test_servers_are_added_where_requests_wait_in_their_queues(runtime: str) -> None:
+    metrics = runtimes.load(runtime).metrics
+    assert metrics is not None
+    gateway, queue = _triggers(runtime, waiting=3)
+    assert "lockstep_gateway_in_flight" in gateway["query"]
+    assert (queue["query"], queue["threshold"]) == (f"sum({metrics.watched.waiting}{{{PRODUCTION.labels}}})", "3")
+    assert _triggers(runtime, waiting=None) == _triggers("transformers")
+
+
+@pytest.mark.parametrize("runtime", runtimes.names())
+def test_the_dashboard_shows_what_the_runtime_measures(runtime: str) -> None:
+    metrics = runtimes.load(runtime).metrics
+    panels = [each["title"] for each in rules.dashboard(PRODUCTION, Monitor(), metrics)["panels"]]
+    shown = [title for title in panels if title.startswith("servers: ")]
+    watched = [] if metrics is None else metrics.watched.names
+    wanted = {0: 0, 2: 1, 4: 3}  # panels, by the number of metrics
+    assert len(shown) == wanted[len(watched)]
+    text = json.dumps([rules.rules(PRODUCTION, Monitor(), metrics), rules.dashboard(PRODUCTION, Monitor(), metrics)])
+    assert [name for name in watched if name not in text] == []
+    assert len(set(panels)) == len(panels)
 
 
 def _asked(url: str, expression: str) -> list[Any]:
@@ -318,7 +399,9 @@ def _asked(url: str, expression: str) -> list[Any]:
 def test_the_energy_of_1000_requests_is_what_their_gpus_used(tmp_path: Path) -> None:
     """Two GPUs of 300 watts, another model's beside them, and two requests a second."""
     monitor = Monitor.model_validate({"gpus": {"production": {"namespace": "router-production"}}})
-    (energy,) = [each for each in rules.expressions(rules.dashboard(PRODUCTION, monitor), "5m") if "ENERGY" in each]
+    (energy,) = [
+        each for each in rules.expressions(rules.dashboard(PRODUCTION, monitor, None), "5m") if "ENERGY" in each
+    ]
 
     def counter(gpu: int, namespace: str) -> dict[str, str]:
         series = f'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{{gpu="{gpu}",namespace="{namespace}"}}'
@@ -350,15 +433,15 @@ def test_labels_of_gpus_that_no_series_can_have_are_refused(labels: dict[str, st
 
 def test_a_label_of_gpus_is_quoted_as_prometheus_reads_it() -> None:
     monitor = Monitor.model_validate({"gpus": {"production": {"namespace": 'a"b\\c', "cluster": "ü😀"}}})
-    queries = rules.expressions(rules.dashboard(PRODUCTION, monitor), "5m")
+    queries = rules.expressions(rules.dashboard(PRODUCTION, monitor, None), "5m")
     assert 'DCGM_FI_DEV_FB_USED{namespace="a\\"b\\\\c",cluster="ü😀"}' in queries
-    elsewhere = rules.dashboard(PRODUCTION._replace(environment="staging"), monitor)
+    elsewhere = rules.dashboard(PRODUCTION._replace(environment="staging"), monitor, None)
     assert not [each for each in rules.expressions(elsewhere, "5m") if "DCGM" in each]
 
 
 def test_every_alert_has_a_section_in_the_runbook() -> None:
     monitor = Monitor.model_validate({"objectives": ALL})
-    alerts = [rule for rule in rules.rules(PRODUCTION, monitor)["groups"][0]["rules"] if "alert" in rule]
+    alerts = [rule for rule in rules.rules(PRODUCTION, monitor, METRICS)["groups"][0]["rules"] if "alert" in rule]
     page = (REPOSITORY / monitor.runbook).read_text()
     sections = set(re.findall(r"^## (Lockstep\w+)$", page, re.MULTILINE))
     assert sections == {rule["alert"] for rule in alerts}
@@ -366,7 +449,7 @@ def test_every_alert_has_a_section_in_the_runbook() -> None:
         f"docs/how-to/alerts.md#{name.lower()}" for name in sections
     }
     elsewhere = Monitor.model_validate({"runbook": "https://docs.example.org/alerts"})
-    last = rules.rules(PRODUCTION, elsewhere)["groups"][0]["rules"][-1]
+    last = rules.rules(PRODUCTION, elsewhere, METRICS)["groups"][0]["rules"][-1]
     assert last["annotations"]["runbook_url"] == f"https://docs.example.org/alerts#{last['alert'].lower()}"
 
 
@@ -380,7 +463,7 @@ def test_an_address_of_the_runbook_that_is_none_is_refused(runbook: str, documen
 def test_every_metric_that_a_rule_or_a_panel_names_is_one_of_the_gateways(scraped: Any) -> None:
     scraped.request()
     monitor = Monitor.model_validate({"objectives": ALL})
-    text = json.dumps([rules.rules(PRODUCTION, monitor), rules.dashboard(PRODUCTION, monitor)])
+    text = json.dumps([rules.rules(PRODUCTION, monitor, None), rules.dashboard(PRODUCTION, monitor, None)])
     named = set(re.findall(r"lockstep_gateway_[a-z_]+", text + _scaling_query()))
     there = set(re.findall(r"^(lockstep_gateway_[a-z_]+)", scraped.metrics.text().decode(), re.MULTILINE))
     assert named <= there

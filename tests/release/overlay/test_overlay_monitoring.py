@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from checks.config.monitor import Monitor
 from checks.storage import layout
+from release import runtimes
 from release.cli import main
 from release.monitoring import component, rules
 from release.monitoring.objectives import Scope
@@ -30,7 +31,8 @@ ALERTS = {
 }
 SCALING = {"scaling": {"staging": {"most": 4, "requests": 16}}}
 HOME = "staging/monitoring"
-STAGING = Scope(read_yaml((REPOSITORY / "params.yaml").read_text())["serve"]["name"], "staging")
+SERVE = read_yaml((REPOSITORY / "params.yaml").read_text())["serve"]
+STAGING, METRICS = Scope(SERVE["name"], "staging"), runtimes.load(SERVE["runtime"]).metrics
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def failures(root: Path, monitor: dict[str, Any] | None = None) -> list[str]:
     tree, found = root / layout.ENVIRONMENTS, monitor
     if found is None:
         found = read_yaml((root / layout.PARAMS).read_text())["monitor"]
-    wanted = component.committed(STAGING, Monitor.model_validate(found))
+    wanted = component.committed(STAGING, Monitor.model_validate(found), METRICS)
     return edits.failures("staging", lying(tree), rendered(), lambda: (wanted,))
 
 
@@ -75,20 +77,22 @@ def test_it_builds_to_what_promote_accepts(root: Path, monitor: dict[str, Any]) 
         kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[0])
     found = {item["kind"]: item for item in items if item["metadata"]["name"] not in ("server-pods",)}
     assert ("ScaledObject" in found, "AlertmanagerConfig" in found) == (monitor is SCALING, monitor is ALERTS)
-    pods = next(item for item in items if item["kind"] == "Deployment" and item["metadata"]["name"] == gateway.NAME)
-    selected = found["PodMonitor"]["spec"]["selector"]["matchLabels"]
-    assert selected.items() <= pods["spec"]["template"]["metadata"]["labels"].items()
-    ports = {port["name"] for port in pods["spec"]["template"]["spec"]["containers"][0]["ports"]}
-    assert {each["port"] for each in found["PodMonitor"]["spec"]["podMetricsEndpoints"]} <= ports
+    of = {(item["kind"], item["metadata"]["name"]): item["spec"] for item in items if "spec" in item}
+    for name in (gateway.NAME, overlays.CONTAINER):
+        pods, scraped = of["Deployment", name]["template"], of["PodMonitor", name]
+        assert scraped["selector"]["matchLabels"].items() <= pods["metadata"]["labels"].items()
+        ports = {port["name"] for port in pods["spec"]["containers"][0]["ports"]}
+        assert {each["port"] for each in scraped["podMetricsEndpoints"]} <= ports
     if monitor is SCALING:
-        server = next(item for item in items if item["kind"] == "Deployment" and item["metadata"]["name"] == "server")
-        assert "replicas" not in server["spec"]
-    assert found["PrometheusRule"]["spec"] == rules.rules(STAGING, Monitor.model_validate(monitor))
+        assert "replicas" not in of["Deployment", "server"]
+    assert found["PrometheusRule"]["spec"] == rules.rules(STAGING, Monitor.model_validate(monitor), METRICS)
 
 
 def test_alertmanager_sends_each_alert_to_its_receiver_and_those_of_another_environment_to_none(tmp_path: Path) -> None:
     programs.require("amtool")
-    spec = read_yaml(component.files(STAGING, Monitor.model_validate(ALERTS))["alertmanagerconfig.yaml"])["spec"]
+    spec = read_yaml(component.files(STAGING, Monitor.model_validate(ALERTS), METRICS)["alertmanagerconfig.yaml"])[
+        "spec"
+    ]
     receivers = {each["name"]: {**each, "name": None} for each in spec["receivers"]}
     secret = {"name": "oncall", "key": "key"}
     assert receivers["page"] == {"name": None, "pagerdutyConfigs": [{"sendResolved": True, "routingKey": secret}]}
@@ -101,7 +105,7 @@ def test_alertmanager_sends_each_alert_to_its_receiver_and_those_of_another_envi
     (tmp_path / "alertmanager.yaml").write_text(dumped(written))
     alerts = [
         each["labels"]
-        for group in rules.rules(STAGING, Monitor())["groups"]
+        for group in rules.rules(STAGING, Monitor(), METRICS)["groups"]
         for each in group["rules"]
         if "alert" in each
     ]

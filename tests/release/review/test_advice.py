@@ -39,6 +39,15 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str, bool]] = {
         _PASS._replace(standings=(Standing("main", "same"), Standing("production", "better", 0.1, 0.05, 0.2))),
         "same", "✅ Pass · the same model as main", "merge it. Nothing that is released changes.", True,
     ),
+    "the same model in another server": (
+        _PASS._replace(standings=(Standing("main", "same"),), new_server=True), "same",
+        "✅ Pass · the same model as main", "merge it. The weights stay those of main, in another server. ", True,
+    ),
+    "another server, before a code owner approves": (
+        _PASS._replace(waits=True, weaker="the policy changes in 1 place for everybody", new_server=True), "waits",
+        "⚠️ Pass, but the policy changes in 1 place for everybody after this: a code owner decides",
+        "let a code owner decide, ", False,
+    ),
     "worse by 30 points": (
         Situation(status="fail", own="fail", failing=(_finding(),), standings=(_WORSE,)), "fail",
         "❌ Fail, worse than main by 30.0 points (23.3 to 36.1; 10 allowed)",

@@ -288,11 +288,14 @@ def test_a_runtimes_name_is_no_path(name: str) -> None:
         runtimes.load(name)
 
 
+CANNOT = dict.fromkeys(("errors.unknown_model", "metrics.cache", "metrics.first_token"), "x")
 BROKEN = {
     "no reason for metrics": ({"metrics": None}, "no reason for metrics"),
     "no reason for an error": ({"errors": {"too_long": None, "malformed": [400], "unknown_model": None}}, "errors.too_long"),
-    "a reason for no check": ({"cannot": {"errors.unknown_model": "x", "tempalte": "y"}}, "tempalte: there is no such"),
-    "a reason for what is told": ({"cannot": {"errors.unknown_model": "x", "identity": "y"}}, "identity: the file says"),
+    "no reason for a metric": ({"cannot": {"errors.unknown_model": "x"}}, "no reason for metrics.cache, metrics.first_token"),
+    "a reason for a metric that is named": ({"cannot": CANNOT | {"metrics.waiting": "y"}}, "metrics.waiting: the file says"),
+    "a reason for no check": ({"cannot": CANNOT | {"tempalte": "y"}}, "tempalte: there is no such"),
+    "a reason for what is told": ({"cannot": CANNOT | {"identity": "y"}}, "identity: the file says"),
     "an unknown key": ({"gpus": 1}, "gpus"),
     "a privileged port": ({"port": 80}, "port"),
     "a number as a variable": ({"environment": {"PORT": 80}}, "environment.PORT"),

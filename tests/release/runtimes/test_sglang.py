@@ -106,12 +106,12 @@ def test_an_argument_or_a_choice_that_it_does_not_have_is_found(source: Mapping[
             parser(source).parse_args([*command, wrong])
 
 
-def test_it_has_the_metrics_that_verify_and_the_page_of_alerts_name(source: Mapping[str, str]) -> None:
+def test_it_has_the_metrics_that_verify_alerts_and_scaling_name(source: Mapping[str, str]) -> None:
     text = source["sglang/srt/observability/metrics_collector.py"]
     assert RUNTIME.metrics is not None
     cached = RUNTIME.settings.prefix_caching
     assert cached is not None
-    for name in (*RUNTIME.metrics.counters, *cached.enabled.counters, "sglang:num_queue_reqs"):
+    for name in (*RUNTIME.metrics.counters, *cached.enabled.counters, *RUNTIME.metrics.watched.names):
         assert f'"{name}"' in text, name
 
 

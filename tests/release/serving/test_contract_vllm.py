@@ -71,6 +71,7 @@ def test_the_parser_must_fit_what_the_model_writes(
 ) -> None:
     template, probes, promises, status, words = CASES[case]
     folder, runtime = model(tmp_path_factory, tmp_path / "model", template), runtimes.load("vllm")
+    assert runtime.metrics is not None
     plain = as_params(tuned.document()).serve
     rooms = {"runtime": "vllm", "dtype": "bf16", "max_input_tokens": 512, "max_total_tokens": 640}
     kept = {"verify": plain.verify, "probes": plain.probes}
@@ -87,5 +88,7 @@ def test_the_parser_must_fit_what_the_model_writes(
                     rows=(), offline=(), scorer=ExactMatch(kind="exact-match"), limit=60,
                 )
             )  # fmt: skip
+            exposed = client.get(runtime.metrics.path).good().body.decode()
+    assert [name for name in runtime.metrics.watched.names if f"\n{name}" not in exposed] == []
     assert result.status == status, result
     assert words in result.reason

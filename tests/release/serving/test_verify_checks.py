@@ -253,6 +253,8 @@ FAULTS = [
     ("metrics are frozen", "vllm", fault(frozen=True), "metrics", "did not grow"),
     ("keys and values in 8 bits", "vllm", fault(cache="fp8"), "metrics", "says cache_dtype=“fp8”, and auto is expected"),
     ("the cache is not named", "vllm", fault(cache=None), "metrics", "with the label cache_dtype is not at /metrics"),
+    ("a metric of an alert has another name", "tgi", fault(renamed="tgi_queue_size"), "metrics", "tgi_queue_size not at /metrics"),
+    ("a histogram has another name", "vllm", fault(renamed="vllm:time_to_first"), "metrics", "seconds not at /metrics: an alert"),
     ("metrics are not there", "tgi", fault(without_metrics=True), "metrics", "HTTP 404"),
     ("it says that it serves another folder", "tgi", fault(model="/models/x"), "identity", "“/models/x”, not"),
     ("it says that it serves another folder", "vllm", fault(model="/models/x"), "identity", "“/models/x”, not"),

@@ -203,6 +203,24 @@ def test_an_outcome_reads_as_it_always_did(name: str, made: dict[str, Report]) -
         assert now == path.read_text(), f"set {WRITE}=1 to write it anew"
 
 
+def test_another_server_alone_trains_nothing_and_the_comment_says_what_compares_it(tmp_path: Path) -> None:
+    """What a bot's pull request changes: the digest of ``serve.server``."""
+    root, server = tmp_path / "pr", f"registry.example/servers/server:2@sha256:{'7' * 64}"
+    report_tree.unchanged(root)
+    value = report_tree.document()
+    value["serve"]["server"] = server
+    write_params(root, value)
+    report_tree.commit(root, "Update the server's digest")
+    found = report(root, **FOR)
+    assert (found.state, found.situation, found.passes) == ("held", "waits", False)
+    assert found.markdown.startswith(
+        "### ⚠️ Pass, but the policy changes in 1 place for everybody after this: a code owner"
+    )
+    assert "The weights stay those of main, in another server." in found.markdown
+    assert "`./lockstep verify --against ENV` compare it with the one that runs." in found.markdown
+    assert "serve.server" in found.markdown
+
+
 @pytest.mark.parametrize("about", ["this model", "another"])
 def test_what_each_suite_took_is_shown_for_this_model(copy: Path, about: str) -> None:
     merged = files.read_json(copy / layout.EVALUATION, EvaluationReport).merged

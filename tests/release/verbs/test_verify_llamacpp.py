@@ -7,12 +7,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from checks.formats.serving import ServingCheck, ServingReport
+from checks.machine import meters
 from checks.process.errors import ServingRefused
 from checks.storage import layout
 from checks.training.exports import Export
@@ -20,8 +22,9 @@ from release import runtimes
 from release.promotion import compared_server, context
 from release.serving import against, processes, server
 from release.serving.against import RunningServer
+from release.serving.client import Client
 from release.serving.expected import Expected, expected
-from release.serving.probes import life
+from release.serving.probes import endpoints, life
 from release.serving.probes.score import score
 from release.serving.starting import started
 from release.verbs import build
@@ -91,8 +94,31 @@ def test_the_file_serves_as_the_offline_model_answers(run: Path) -> None:
     assert "gguf/model.gguf in the folder that it was given" in seen["identity"].reason
     assert "nats apart" in seen["parity"].reason
     assert "where nothing ends an answer" in seen["parity"].reason
-    assert "llamacpp:tokens_predicted_total" in seen["metrics"].reason
+    assert "llamacpp:tokens_predicted_total" in seen["metrics"].reason  # and what alerts ask for is there, too
     assert seen["drain"].status == "pass"
+
+
+def test_the_metrics_of_alerts_and_scaling_count_requests_of_the_real_server(finished: Path) -> None:
+    """More requests than slots: four are answered, and the others wait."""
+    assert RUNTIME.metrics is not None
+    watched, path = RUNTIME.metrics.watched, RUNTIME.metrics.path
+    assert watched.waiting is not None
+    assert watched.running is not None
+    serve = as_params(tuned.document()).serve
+    with closing(processes.start(RUNTIME, serve, finished / layout.MERGED)) as started:
+        server.wait_until(started, lambda: healthy(started), 60)
+        client, most = Client(started.url), dict.fromkeys(watched.names, 0.0)
+        text = client.get(path).good().body.decode()
+        assert "kv_cache" not in text  # or `cache` has a name again
+        body = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 100, "ignore_eos": True}
+        with ThreadPoolExecutor(12) as pool:
+            answers = [pool.submit(client.post, "/v1/chat/completions", body) for _ in range(48)]
+            while not all(answer.done() for answer in answers):
+                figures = endpoints.samples(client.get(path).good().body)
+                most = {name: max(number, figures[name]) for name, number in most.items()}
+        assert {answer.result().status for answer in answers} == {200}
+    assert most[watched.running] == RUNTIME.concurrency
+    assert most[watched.waiting] >= 1
 
 
 def _other_template(merged: Path) -> None:
@@ -166,6 +192,7 @@ def upgrade(run: Path, patch: pytest.MonkeyPatch, older: Path) -> ServingReport:
 def test_a_newer_version_with_the_same_answers_is_no_worse(
     run: Path, older: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    bound_slower(monkeypatch, 1000.0)
     report = upgrade(run, monkeypatch, older)
     assert report.status == "pass", report
     assert report.how == "process"
@@ -173,6 +200,31 @@ def test_a_newer_version_with_the_same_answers_is_no_worse(
     assert (report.against.server, report.against.process) == (RUNS, f"xllamacpp {OLDER}")
     assert report.against.lower > -report.against.margin
     assert f"a process of xllamacpp {OLDER} stood for it" in report.against.reason
+    assert report.against.slower_on == meters.machine()
+    assert report.against.slower_low is not None
+    assert f"timed by turns on {meters.machine()}, requests take" in report.against.reason
+
+
+def test_a_newer_version_that_takes_longer_is_refused(run: Path, older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server is a hundred times as fast as another version of it."""
+    bound_slower(monkeypatch, 0.01)
+    report = upgrade(run, monkeypatch, older)
+    assert (report.status, report.against and report.against.status) == ("fail", "fail")
+    refusal = verb.refusal(report)
+    assert refusal is not None
+    assert "at most 0.01 were allowed" in refusal.what
+
+
+def bound_slower(patch: pytest.MonkeyPatch, times: float) -> None:
+    """Write ``serve.verify.slower`` into the parameters that are verified."""
+
+    def bounded(root: Path, *, image: bool) -> Expected:
+        record = expected(root, image=image)
+        verify = record.params.serve.verify.model_copy(update={"slower": times})
+        serve = record.params.serve.model_copy(update={"verify": verify})
+        return record._replace(params=record.params.model_copy(update={"serve": serve}))
+
+    patch.setattr(verb, "expected", bounded)
 
 
 # What a new server's own chat template is.
