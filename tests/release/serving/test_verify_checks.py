@@ -23,10 +23,10 @@ from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine
 from release.serving.client import Client
+from release.serving.expected import Served
 from release.serving.probes import life, load, score
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.endpoints import samples
-from release.serving.suite_questions import Served
 from tests import energy_standin
 from tests.release.adapters.test_children import until
 from tests.sglang_standin import SglangStandIn
@@ -335,7 +335,7 @@ def test_equal_answers_count_only_where_the_server_used_the_settings_that_are_on
     name: str, on: dict[str, Any], wrong: dict[str, Any], status: str, word: str, params: Params,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("release.serving.probes.setting_use.METRIC_SECONDS", 0.3)
+    monkeypatch.setattr("release.serving.probes.endpoints.METRIC_SECONDS", 0.3)
     monkeypatch.setattr(examine, "CHECKS", {"parity": examine.CHECKS["parity"]})
     with talking(params, name) as (context, server):
         context.serve = context.serve.model_copy(update=on)
