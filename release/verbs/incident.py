@@ -30,8 +30,14 @@ from release.monitoring import canary, releases
 from release.monitoring.store import CaptureStore
 from release.promotion import context, environment, image_checks, incident_report, scratch
 from release.promotion.checklist import PromotionContext
-from release.promotion.incident_replay import Scene, draw_requests, replay_requests
-from release.promotion.incident_report import Back, Incident, IncidentOptions
+from release.promotion.incident_report import (
+    Back,
+    Incident,
+    IncidentOptions,
+    Scene,
+    draw_requests,
+    replay_requests,
+)
 from release.runtimes import Runtime, lookup
 from release.serving import behind_gateway, processes, weights
 from release.serving.server import unwinding
