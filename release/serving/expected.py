@@ -1,35 +1,20 @@
 """The evidence that a server is compared with: verdict, offline answers and image, checked against one another."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.config.params import Params
-from checks.formats.evidence import Evidence
 from checks.formats.serving import ImageReport, ProbeReport
-from checks.formats.suite_report import SuiteAnswer
-from checks.kinds.suite import SuiteKind
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
 from release.image import weights
 from release.record.records import Records
 from release.record.verdict_check import WEIGHTS, passing
+from release.serving.suite_questions import Served, served
 
 _AGAIN = "run `./lockstep run`, then ask again"
-
-
-class Served(NamedTuple):
-    """``answers``: the merged model's, offline. ``score``: of an answer and a reference, by ``metric``. ``limit``: most
-    tokens of an answer.
-    """
-
-    name: str
-    metric: str
-    answers: Sequence[SuiteAnswer]
-    score: Callable[[str, str], float]
-    limit: int
 
 
 class Expected(NamedTuple):
@@ -122,19 +107,3 @@ def _same(path: Path, what: str, said: str, there: str, todo: str = _AGAIN) -> N
         raise EvidenceRefused(
             f"{path}: is about another digest of {what}, {said} and not {there}", todo
         )
-
-
-def served(suites: Mapping[str, SuiteKind], evidence: Evidence, model: str) -> tuple[Served, ...]:
-    """The suites that a server is asked, by their first metric. Raises EvidenceRefused without answers."""
-    suites_served = []
-    for name, suite in suites.items():
-        if (limit := suite.served_tokens) is None:
-            continue
-        answers = [answer for answer in evidence.given.get(name, ()) if answer.model == model]
-        if not answers:
-            raise EvidenceRefused(
-                f"{layout.suite_answers(name)}: has no answers of {model}", "run `./lockstep run`"
-            )
-        metric = next(iter(suite.scales))
-        suites_served.append(Served(name, metric, answers, partial(suite.score, metric), limit))
-    return tuple(suites_served)

@@ -21,10 +21,10 @@ from release.runtimes.settings import Identity
 from release.serving import dialects
 from release.serving.client import Client, NoAnswer
 from release.serving.dialects import Answer, Speech, Streamed
-from release.serving.expected import Served
 from release.serving.probes import agreement
 from release.serving.progress import progress
 from release.serving.server import Server
+from release.serving.suite_questions import Served
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -26,7 +26,7 @@ from checks.storage import digest, files, layout
 from release.record.records import Records
 from release.record.verdict_check import hold
 from release.review.same_rows import pair_samples, together
-from release.serving.expected import served
+from release.serving.suite_questions import served
 from stages.inference.encoders import embed
 from stages.suites import _files, suites
 from tests import model_tree

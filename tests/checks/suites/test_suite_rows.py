@@ -23,7 +23,7 @@ from checks.records.rows import Learned, Row
 from checks.storage import digest, files, layout
 from release.record.records import Records
 from release.record.verdict_check import hold
-from release.serving.expected import Served, served
+from release.serving.suite_questions import Served, served
 from release.verbs import explain
 from stages.inference import answers, generate
 from stages.suites import _files, suites

@@ -23,10 +23,10 @@ from release import runtimes
 from release.runtimes import Runtime
 from release.serving import examine
 from release.serving.client import Client
-from release.serving.expected import Served
 from release.serving.probes import life, load, score
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.endpoints import samples
+from release.serving.suite_questions import Served
 from tests import energy_standin
 from tests.release.adapters.test_children import until
 from tests.sglang_standin import SglangStandIn
