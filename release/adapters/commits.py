@@ -234,9 +234,14 @@ def _changes(root: Path, paths: Sequence[Path], revisions: Sequence[str]) -> lis
 
 
 def _blobs(lines: Iterable[str]) -> set[str]:
-    """Return the objects after each change; whatever was there before came with another change."""
-    fields = (line.split(" ") for line in lines)
-    return {name for _, mode, _, name, *_ in fields if mode in REGULAR}
+    return {name for line in lines for mode, name in _sides(line) if mode in REGULAR}
+
+
+def _sides(line: str) -> list[tuple[str, str]]:
+    """Mode and object before and after a change, from a line of ``git log --raw``."""
+    modes, _, rest = line.removeprefix(":").partition(" ")
+    after, old, new, *_ = rest.split(" ")
+    return [(modes, old), (after, new)]
 
 
 def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
@@ -251,10 +256,14 @@ def last_touching(root: Path, tip: str, paths: Sequence[Path]) -> str | None:
 
 def committed_at(root: Path, commit: str) -> datetime:
     """When a commit was made (not when its change was written), in UTC."""
-    seconds = _git(root).line("log", "--max-count=1", "--format=%ct", commit)
-    if not re.fullmatch(r"\d{1,10}", seconds, re.ASCII):
+    git_object = _git(root).object(commit)
+    text = (
+        git_object.data.partition(b"\n\n")[0] if git_object and git_object.kind == "commit" else b""
+    )
+    match = re.search(rb"^committer .*> (\d{1,10}) [+-]\d{4}$", text, re.MULTILINE)
+    if match is None:
         raise EvidenceRefused(f"commit {commit[:12]}: has no time", "make the commit again")
-    return datetime.fromtimestamp(int(seconds), UTC)
+    return datetime.fromtimestamp(int(match[1]), UTC)
 
 
 def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
@@ -262,16 +271,27 @@ def uncommitted(root: Path, commit: str, paths: Sequence[Path]) -> list[Path]:
 
     git's index is not asked: it can be told to overlook a change.
     """
-    blobs = read_many(root, commit, paths)
-    there = {path for path in paths if (root / path).is_file() and not (root / path).is_symlink()}
-    return [
-        path for path in paths if path not in there or blobs.get(path) != (root / path).read_bytes()
-    ]
+    entries = _entries(root, commit, paths)
+    blobs = {name: entry.name for name, entry in entries.items() if entry.regular}
+    there = [path for path in paths if (root / path).is_file() and not (root / path).is_symlink()]
+    hashed = (
+        _git(root)
+        .ask("hash-object", "--no-filters", "--", *(path.as_posix() for path in there))
+        .decode()
+        .split()
+    )
+    here = dict(zip(there, hashed, strict=True)) if there else {}
+    return [path for path in paths if path not in here or blobs.get(path.as_posix()) != here[path]]
 
 
 def below(root: Path, commit: str, folder: Path) -> list[Path]:
     """The files of ``commit`` below ``folder``, all relative to ``root``."""
-    return [Path(name) for name in _git(root).entries("-r", commit, "--", f"{folder}/")]
+    entry = _entries(root, commit, [folder]).get(folder.as_posix())
+    return (
+        [folder / name for name in _git(root).below(entry.name)]
+        if entry and entry.kind == "tree"
+        else []
+    )
 
 
 def same(root: Path, commit: str, paths: tuple[str, ...], other: str | None = None) -> bool:
@@ -312,11 +332,18 @@ def read_many(root: Path, commit: str, paths: Sequence[Path]) -> dict[Path, byte
 
 def _entries(root: Path, commit: str, paths: Iterable[Path]) -> dict[str, Entry]:
     """Return what a commit holds at paths relative to ``root``. Raises EvidenceRefused when it is not here."""
-    named = [path.as_posix() for path in paths]
-    for name in named:
-        if ".." in name and posixpath.normpath(posixpath.join(prefix(root), name))[:2] == "..":
+    git, named = _git(root), [path.as_posix() for path in paths]
+    here = git.object(f"{commit}:./") if has_repository(root) else None
+    if here and here.kind == "tree" and not any(".." in Path(name).parts for name in named):
+        return git.at(here.name, named)
+    # From the top: this refuses where the clone lacks a folder, and finds nothing where the commit has none.
+    top = prefix(root).as_posix()
+    paths_there = {name: posixpath.normpath(posixpath.join(top, name)) for name in named}
+    for name, there in paths_there.items():
+        if there.split("/")[0] == "..":
             raise EvidenceRefused(f"{name}: leads out of the repository", "name a file in it")
-    return _git(root).at(commit, named)
+    entries = git.at(f"{commit}^{{tree}}", paths_there.values())
+    return {name: entries[there] for name, there in paths_there.items() if there in entries}
 
 
 def _git(root: Path) -> Git:

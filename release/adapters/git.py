@@ -4,17 +4,18 @@ Hooks of this clone (``pre-push``, ``reference-transaction``) are not run: what 
 they judge, and whoever pushes could leave them out. The remote's hooks and rules decide, and their words are shown.
 Nothing opens a terminal or a window to ask for a password; credential helpers, SSH agents and GIT_ASKPASS work.
 
-All of ``release`` asks git through here. The stages use GitPython, for what decides nothing: where the work tree lies,
-and the commit that a run of MLflow is tagged with. Releases are decided on what is read here, and there GitPython 3.2
-fails open, each time without an error: its processes take over GIT_DIR, as a hook of another repository sets it;
-``Repo`` opens a bare repository that lies in the work tree as files; ``Git`` of a folder that is gone asks that of the
-current directory; ``cat-file --batch`` that is killed gives the part of the object that came. It also reads no SHA-256
-repository, and at a deadline ends git by SIGKILL, which leaves its lock files.
+All of ``release`` asks git through here; objects come from a process that stays (``git_objects``). The stages use
+GitPython, for what decides nothing: where the work tree lies, and the commit that a run of MLflow is tagged with.
+Releases are decided on what is read here, and there GitPython 3.2 fails open, each time without an error: its processes
+take over GIT_DIR, as a hook of another repository sets it; ``Repo`` opens a bare repository that lies in the work tree
+as files; ``Git`` of a folder that is gone asks that of the current directory; ``cat-file --batch`` that is killed gives
+the part of the object that came. It also reads no SHA-256 repository, and at a deadline ends git by SIGKILL, which
+leaves its lock files.
 """
 
-import base64
 import os
 import re
+import stat
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,8 +24,8 @@ from typing import NamedTuple
 from checks.machine import disk
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.process.text import redact
-from release.adapters import process
-from release.adapters.registry import addresses
+from release.adapters import git_login, git_objects, process
+from release.adapters.git_objects import Object
 
 # A caller's own repository must not leak in: lockstep may run inside a hook. Of git's --local-env-vars all but those
 # that carry configuration, by which CI hands over credentials; and what opens windows.
@@ -50,8 +51,6 @@ _CONFIG = (
 )  # fmt: skip
 REGULAR = ("100644", "100755")  # modes of files that are no links
 _OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # Lines that the other machine prints.
-# How ``cat-file --batch`` begins the answer for an object that is here.
-_HEADER = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (commit|tree|blob|tag) ([0-9]+)")
 
 
 class Said(NamedTuple):
@@ -76,17 +75,9 @@ class Said(NamedTuple):
         return redact(reason)
 
 
-class Object(NamedTuple):
-    """An object of git. ``name`` is its hash, ``kind`` commit, tree, blob or tag."""
-
-    name: str
-    kind: str
-    data: bytes
-
-
 def has_repository(root: Path) -> bool:
     """Whether ``root`` lies in a git work tree."""
-    return any((folder / ".git").exists() for folder in (root, *root.resolve().parents))
+    return git_objects.repository(root) is not None
 
 
 class Entry(NamedTuple):
@@ -120,30 +111,25 @@ class Git(NamedTuple):
         Raises MachineRefused when there is no git, or a disk of this machine is full.
         """
         folder = at or self.root
-        # Files of a work tree may look like a bare repository, which git would ask before the one that holds them.
-        bare = f"safe.bareRepository={'explicit' if has_repository(folder) else 'all'}"
-        options = [part for value in (*_CONFIG, bare) for part in ("-c", value)]
+        command = [*self._command(folder), *args]
         try:
             done = process.run(
-                ["git", *options, *args],
-                given,
-                self.deadline,
-                cwd=folder,
-                env=_environment(env or {}),
+                command, given, self.deadline, cwd=folder, env=_environment(env or {})
             )
         except OSError as error:
-            todo = (
-                "install git"
-                if isinstance(error, FileNotFoundError)
-                else "see to it, then run it again"
-            )
-            raise MachineRefused(f"git: {error.strerror}", todo) from error
+            raise _absent(error) from error
         except subprocess.TimeoutExpired:
             return Said(None, b"", "")
         text = done.stderr.decode(errors="replace")
         if done.returncode and disk.said(_OF_REMOTE.sub("", text)):
             raise disk.refusal(f"git {args[0]}", [folder, self._home(folder)])
         return Said(done.returncode, done.stdout, text)
+
+    @staticmethod
+    def _command(folder: Path) -> list[str]:
+        # Files of a work tree may look like a bare repository, which git would ask before the one that holds them.
+        bare = f"safe.bareRepository={'explicit' if has_repository(folder) else 'all'}"
+        return ["git", *(part for value in (*_CONFIG, bare) for part in ("-c", value))]
 
     def _home(self, folder: Path) -> Path:
         """The folder of the repository's objects: with a work tree apart it may lie on another disk."""
@@ -181,7 +167,7 @@ class Git(NamedTuple):
         return self.read([name])[0]
 
     def read(self, names: Sequence[str]) -> list[Object | None]:
-        """Return what each name means; None for what is not here, or not one object. A link is a blob with its path.
+        """Return what each name means, by a process that stays. A link is a blob that holds the path.
 
         Raises EvidenceRefused when git cannot read here, or does not answer before the deadline; MachineRefused as
         ``run``.
@@ -190,31 +176,44 @@ class Git(NamedTuple):
             raise EvidenceRefused(
                 "the name of a file or folder has a line break", "rename it, and commit that"
             )
-        given = "".join(f"{name}\n" for name in names).encode(errors="surrogateescape")
-        out = self.ask("cat-file", "--batch", given=given) if names else b""
-        return list(_answers(out, len(names)))
+        command, environment = [*self._command(self.root), "cat-file", "--batch"], _environment({})
+        try:
+            return git_objects.read(command, self.root, environment, names, self.deadline)
+        except TimeoutError:
+            raise _refused("cat-file", Said(None, b"", "")) from None
+        except OSError as error:
+            raise _absent(error) from error
+        except git_objects.EndedError as ended:
+            raise _refused("cat-file", Said(-1, b"", ended.said)) from ended
 
-    def entries(self, *arguments: str) -> dict[str, Entry]:
-        """Return what ``git ls-tree`` lists with these arguments, by path. Raises EvidenceRefused when it cannot."""
-        answer = self.run("ls-tree", "-z", *arguments, env={"GIT_LITERAL_PATHSPECS": "1"})
-        if answer.code != 0:
-            tree = next(part for part in arguments if not part.startswith("-"))
-            raise EvidenceRefused(
-                f"tree {tree[:12]}: is damaged, or is not in this clone: {answer.why()}",
-                "git fetch; if it stays so, fix the repository (a clone with its whole history)",
-            )
-        lines = answer.out.decode(errors="surrogateescape").split("\0")
-        pairs = (line.partition("\t") for line in lines if line)
-        return {path: Entry(*fields.split(" ")) for fields, _, path in pairs}
+    def below(self, name: str) -> dict[str, Entry]:
+        """Return what lies in a folder and in those below it, by path; no folders. ``name`` as for ``tree``."""
+        entries = dict[str, Entry]()
+        for path, entry in self.tree(name).items():
+            if entry.kind == "tree":
+                entries |= {
+                    f"{path}/{rest}": inner for rest, inner in self.below(entry.name).items()
+                }
+            else:
+                entries[path] = entry
+        return entries
 
-    def at(self, tree: str, paths: Iterable[str], *options: str) -> dict[str, Entry]:
-        """Return what a commit or tree holds at these paths below ``root``, by path. Nothing lies below a link.
+    def at(self, name: str, paths: Iterable[str]) -> dict[str, Entry]:
+        """Return what a tree holds at these paths, by path. Nothing lies below a link. ``name`` as for ``tree``.
 
-        ``options``: of ls-tree, such as --full-tree for paths from the top of the repository.
+        No path may have a part ``.`` or ``..``.
         """
-        wanted = list(paths)
-        listed = self.entries(*options, "-t", tree, "--", *wanted) if wanted else {}
-        return {path: listed[path] for path in wanted if path in listed}
+        trees, entries = {"": self.tree(name)}, dict[str, Entry]()
+        for path in paths:
+            above, entry = "", None
+            for part in path.split("/"):
+                if above not in trees:
+                    trees[above] = self.tree(entry.name) if entry and entry.kind == "tree" else {}
+                entry = trees[above].get(part)
+                above = f"{above}{part}/"
+            if entry:
+                entries[path] = entry
+        return entries
 
     def objects(self, hashes: Sequence[str]) -> dict[str, bytes]:
         """The contents of many objects. Raises EvidenceRefused when one is not here."""
@@ -222,10 +221,7 @@ class Git(NamedTuple):
         by_name = dict(zip(wanted, self.read(wanted), strict=True))
         for name, git_object in by_name.items():
             if git_object is None or git_object.name != name:
-                raise EvidenceRefused(
-                    f"object {name[:12]}: is not in this clone",
-                    "git fetch; if it stays away, fix the repository (a clone with its whole history)",
-                )
+                raise _missing(name)
         return {name: git_object.data for name, git_object in by_name.items() if git_object}
 
     def named(self, names: Sequence[str]) -> list[bytes | None]:
@@ -238,20 +234,52 @@ class Git(NamedTuple):
             for git_object in self.read(names)
         ]
 
+    def tree(self, name: str) -> dict[str, Entry]:
+        """Return what a folder holds, by name. ``name`` means a tree, such as COMMIT^{tree}.
 
-def _answers(out: bytes, count: int) -> Iterator[Object | None]:
-    """Yield the objects that ``cat-file --batch`` printed for ``count`` names."""
-    start = 0
-    for _ in range(count):
-        end = out.index(b"\n", start)
-        header = _HEADER.fullmatch(out, start, end)
-        start = end + 1
-        if header:
-            end = start + int(header[3])
-            yield Object(header[1].decode(), header[2].decode(), out[start:end])
-            start = end + 1
-        else:  # Git says missing, ambiguous and the like.
-            yield None
+        Raises EvidenceRefused when it is not here.
+        """
+        git_object = self.object(name)
+        if git_object is None or git_object.kind != "tree":
+            raise _missing(name)
+        return dict(_entries(git_object))
+
+
+def _entries(tree: Object) -> Iterator[tuple[str, Entry]]:
+    """The entries of a tree with the modes that git takes them for. Raises EvidenceRefused when the tree is damaged."""
+    rest, size = tree.data, len(tree.name) // 2  # The length of a hash in bytes.
+    while rest:
+        head, _, rest = rest.partition(b"\0")
+        mode, _, name = head.partition(b" ")
+        if not (mode.isdigit() and set(mode) <= set(b"01234567") and name and len(rest) >= size):
+            raise EvidenceRefused(
+                f"tree {tree.name[:12]}: is damaged", "fix the repository: git fsck says where"
+            )
+        yield name.decode(errors="surrogateescape"), Entry(*_kind(int(mode, 8)), rest[:size].hex())
+        rest = rest[size:]
+
+
+def _kind(mode: int) -> tuple[str, str]:
+    """Mode and kind of an entry, as git reads old or odd modes."""
+    if stat.S_ISREG(mode):
+        return REGULAR[bool(mode & 0o100)], "blob"
+    if stat.S_ISLNK(mode):
+        return "120000", "blob"
+    return ("040000", "tree") if stat.S_ISDIR(mode) else ("160000", "commit")
+
+
+def _missing(name: str) -> EvidenceRefused:
+    return EvidenceRefused(
+        f"object {name[:12]}: is not in this clone",
+        "git fetch; if it stays away, fix the repository (a clone with its whole history)",
+    )
+
+
+def _absent(error: OSError) -> MachineRefused:
+    return MachineRefused(
+        f"git: {error.strerror}",
+        "install git" if isinstance(error, FileNotFoundError) else "see to it, then run it again",
+    )
 
 
 def _refused(verb: str, said: Said) -> EvidenceRefused:
@@ -264,31 +292,4 @@ def _refused(verb: str, said: Said) -> EvidenceRefused:
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     kept.setdefault("GIT_ALLOW_PROTOCOL", _PROTOCOLS)
-    return {**kept, **login(kept), **_SET, **extra}
-
-
-def login(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return variables that make git log in; none outside of GitHub Actions, or without a token.
-
-    So no job needs to leave a token in .git/config, and no argument, file or address ever holds it. It is sent to the
-    server that the workflow runs on and to no other.
-
-    LOCKSTEP_TOKEN is taken before GITHUB_TOKEN: a token that may push where the workflow's own may not.
-    """
-    token = environment.get("LOCKSTEP_TOKEN") or environment.get("GITHUB_TOKEN")
-    server = (environment.get("GITHUB_SERVER_URL") or "https://github.com").rstrip("/")
-    count = environment.get("GIT_CONFIG_COUNT", "0")
-    if (
-        environment.get("GITHUB_ACTIONS") != "true"
-        or not token
-        or not addresses.is_private_way(server)
-        or not count.isdecimal()
-    ):
-        return {}
-    login = base64.b64encode(b"x-access-token:" + os.fsencode(token)).decode()
-    # The empty value takes away what was set before: actions/checkout sets the same header, and git would send both.
-    values = [f"http.{server}/.extraheader"] * 2, ["", f"Authorization: Basic {login}"]
-    named = dict[str, str]()
-    for place, (key, value) in enumerate(zip(*values, strict=True), int(count)):
-        named |= {f"GIT_CONFIG_KEY_{place}": key, f"GIT_CONFIG_VALUE_{place}": value}
-    return {**named, "GIT_CONFIG_COUNT": str(int(count) + 2)}
+    return {**kept, **git_login.configured(kept), **_SET, **extra}

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from checks.process.errors import EvidenceRefused
 from checks.process.text import redact
 from release.adapters.git import Git
-from release.ledger.trees import ABSENT
 
+ABSENT = "0" * 40
 _DATE = re.compile(r"[0-9]{1,18}")
 _PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from release.adapters import git as adapters_git
+from release.adapters import git_login
 from release.adapters.git import Git
 from tests.git_service import Service
 from tests.ledger_tree import git
@@ -72,9 +72,9 @@ def test_no_other_server_is_told_the_token(repositories: Path, tmp_path: Path, m
     ],
 )
 def test_outside_of_a_workflow_or_without_safety_git_logs_in_as_ever(environment: dict[str, str]) -> None:
-    assert adapters_git.login(environment) == {}
+    assert git_login.configured(environment) == {}
 
 
 def test_a_token_that_is_no_text_is_passed_on_byte_for_byte() -> None:
-    made = adapters_git.login({"GITHUB_ACTIONS": "true", "GITHUB_TOKEN": os.fsdecode(b"t\xe9")})
+    made = git_login.configured({"GITHUB_ACTIONS": "true", "GITHUB_TOKEN": os.fsdecode(b"t\xe9")})
     assert base64.b64decode(made["GIT_CONFIG_VALUE_1"].rpartition(" ")[2]) == b"x-access-token:t\xe9"

@@ -125,7 +125,7 @@ def test_a_link_below_a_folder_of_data_or_reports_is_refused(root: Path, committ
     [
         ("checks/process/errors.py", "checks.process.errors"),
         ("checks/storage/layout.py", "layout"),
-        ("release/adapters/process.py", "process"),
+        ("release/adapters/git_objects.py", "git_objects"),
     ],
 )
 def test_a_module_that_the_check_itself_imports_is_missing_in_one_line(root: Path, path: str, name: str) -> None:
