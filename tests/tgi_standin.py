@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from checks.formats.serving import Probe
-from release.serving.server import Ended
+from release.serving.server import Ended, Server
 from tests import http_standin
 
 # What TGI's document says of a chat request, as far as it is used. Its server ignores keys that it does not know, so
@@ -92,8 +92,8 @@ class Faults:
     never_starts: bool = False  # 503 for ever
 
 
-class StandIn(http_standin.StandIn):
-    """A server in threads of this process; it is a ``release.serving.server.Server`` too."""
+class StandIn(http_standin.StandIn, Server):
+    """A server in threads of this process."""
 
     how: Literal["container", "process", "url"] = "container"
     isolated: bool | None = True

@@ -9,11 +9,14 @@ T = TypeVar("T")
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """Return the result of ``ask``. Raises TimeoutError if it takes too long, and abandons its thread."""
+    """Return the result of ``ask``.
+
+    Raises TimeoutError, which says so, if it takes too long; its thread is abandoned then.
+    """
     pool = ThreadPool(1)
     try:
         return pool.apply_async(ask).get(seconds)
     except PoolTimeoutError:
-        raise TimeoutError from None
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
     finally:
         pool.terminate()

@@ -31,36 +31,24 @@ _OWN = "lockstep-"
 _VERSION = re.compile(r"[0-9][\w.!+-]{0,50}")
 
 
-class Package(NamedTuple):
-    """A package of Lockstep's own that extras install, such as lockstep-lake. ``hashes``: the SHA-256 of its wheel."""
-
-    name: str
-    version: str
-    hashes: tuple[str, ...]
-
-    def line(self) -> str:
-        """Return the line of the file."""
-        return f"{self.name}=={self.version} {_options(self.hashes)}"
-
-
 class Pin(NamedTuple):
-    """A version of Lockstep. ``extras``: as the file has them. ``hashes``: the SHA-256 of its wheel, among others.
+    """A version of Lockstep, or of a package of Lockstep's own that extras install, such as lockstep-lake.
 
-    ``packages``: those that the extras install; ``read`` leaves them out.
+    ``extras``: as the file has them. ``hashes``: the SHA-256 of its wheel, among others. ``packages``: those that the
+    extras install; ``read`` leaves them out.
     """
 
     extras: str
     version: str
     hashes: tuple[str, ...]
-    packages: tuple[Package, ...] = ()
+    packages: "tuple[Pin, ...]" = ()
+    name: str = distribution.NAME
 
     def line(self) -> str:
         """Return the line of the file."""
-        return f"{distribution.NAME}[{self.extras}]=={self.version} {_options(self.hashes)}"
-
-
-def _options(hashes: Iterable[str]) -> str:
-    return " ".join(f"--hash=sha256:{sha256}" for sha256 in hashes)
+        extras = f"[{self.extras}]" if self.extras else ""
+        options = " ".join(f"--hash=sha256:{sha256}" for sha256 in self.hashes)
+        return f"{self.name}{extras}=={self.version} {options}"
 
 
 def written(pin: Pin) -> str:
@@ -148,7 +136,7 @@ def of(version: str | None, extras: str = EXTRAS, named: Collection[str] = ()) -
     requirements = metadata.get("requires_dist", [])
     extra = own_packages(requirements, {part.strip() for part in extras.split(",")})
     wanted = sorted(extra | own_packages(requirements).intersection(named))
-    packages = (Package(package, version, (_wheel(package, version)[0],)) for package in wanted)
+    packages = (Pin("", version, (_wheel(name, version)[0],), name=name) for name in wanted)
     return Pin(extras, version, (wheel,), tuple(packages))
 
 

@@ -63,13 +63,11 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         document = plain_yaml.load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no YAML"
+        document = error.strerror if isinstance(error, OSError) else "is no YAML"
+    if not isinstance(document, dict):
+        why = document if isinstance(document, str) else "is no task of SkyPilot"
         raise ParamsRefused(
             f"{path}: {why}", "name a task of SkyPilot, such as docs/clusters/launcher.yaml"
-        ) from error
-    if not isinstance(document, dict):
-        raise ParamsRefused(
-            f"{path}: is no task of SkyPilot", "name one, such as docs/clusters/launcher.yaml"
         )
     return document
 

@@ -181,45 +181,41 @@ def install(its: Plan, more: Mapping[str, str]) -> tuple[str, ...]:
     MachineRefused if another call works there, or if the disk has no hard links.
     """
     with alone(its.folder, "lockstep init"):
-        return _install(its, {name: text.encode() for name, text in more.items()})
-
-
-def _install(its: Plan, more: Mapping[str, bytes]) -> tuple[str, ...]:
-    staged = its.folder / _STAGED
-    placed = _placed(its.top, its.folder, more)
-    contents = {
-        **its.contents,
-        **{name: data for name, data in placed.items() if name not in its.kept},
-    }
-    if not has_repository(its.folder):
-        Git(its.folder, None).ask("init", "--quiet", "--initial-branch=main")
-    for name, lines in its.added.items():
-        content = _with_lines(its.top / name, lines)
-        with files.replacing(its.top / name) as stream:
-            stream.write(content)
-    for name, data in contents.items():
-        (staged / name).parent.mkdir(parents=True, exist_ok=True)
-        (staged / name).write_bytes(data)
-        (staged / name).chmod(0o755 if name == LAUNCHER else 0o644)
-    for name in sorted(contents, key=lambda name: name == LAUNCHER):
-        (its.top / name).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(staged / name, its.top / name)
-        except FileExistsError:
-            if not _same(its.top / name, contents[name]):
+        staged = its.folder / _STAGED
+        placed = _placed(its.top, its.folder, {name: text.encode() for name, text in more.items()})
+        contents = {
+            **its.contents,
+            **{name: data for name, data in placed.items() if name not in its.kept},
+        }
+        if not has_repository(its.folder):
+            Git(its.folder, None).ask("init", "--quiet", "--initial-branch=main")
+        for name, lines in its.added.items():
+            content = _with_lines(its.top / name, lines)
+            with files.replacing(its.top / name) as stream:
+                stream.write(content)
+        for name, data in contents.items():
+            (staged / name).parent.mkdir(parents=True, exist_ok=True)
+            (staged / name).write_bytes(data)
+            (staged / name).chmod(0o755 if name == LAUNCHER else 0o644)
+        for name in sorted(contents, key=lambda name: name == LAUNCHER):
+            (its.top / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(staged / name, its.top / name)
+            except FileExistsError:
+                if not _same(its.top / name, contents[name]):
+                    _remove_partial(its.folder)
+                    raise _in_the_way([name]) from None
+            except OSError as error:
                 _remove_partial(its.folder)
-                raise _in_the_way([name]) from None
-        except OSError as error:
-            _remove_partial(its.folder)
-            raise MachineRefused(
-                f"{name}: {error.strerror}",
-                "use a disk with a file system that supports hard links",
-            ) from error
-    done = its.folder / _DONE
-    shutil.rmtree(done, ignore_errors=True)
-    staged.rename(done)  # at once: a call that is killed among the removals has done its work
-    shutil.rmtree(done)
-    return tuple(sorted(contents))
+                raise MachineRefused(
+                    f"{name}: {error.strerror}",
+                    "use a disk with a file system that supports hard links",
+                ) from error
+        done = its.folder / _DONE
+        shutil.rmtree(done, ignore_errors=True)
+        staged.rename(done)  # at once: a call that is killed among the removals has done its work
+        shutil.rmtree(done)
+        return tuple(sorted(contents))
 
 
 def _remove_partial(folder: Path) -> None:
@@ -274,7 +270,9 @@ def _placed(top: Path, folder: Path, contents: Mapping[str, bytes]) -> dict[str,
     """Return the contents by path below ``top``. The folder of a project holds what is about its model alone."""
     if folder == top:
         return dict(contents)
-    shared = {name for name in contents if _is_shared(name)}
+    # All models of a repository share these files.
+    files = (LAUNCHER, pin.PATH.as_posix(), *MERGED)
+    shared = {name for name in contents if name in files or name.startswith((".github/", ".dvc/"))}
     here = {
         f"{folder.relative_to(top).as_posix()}/{name}": contents[name]
         for name in contents
@@ -285,15 +283,13 @@ def _placed(top: Path, folder: Path, contents: Mapping[str, bytes]) -> dict[str,
     return here | {name: contents[name] for name in shared}
 
 
-def _is_shared(name: str) -> bool:
-    """Return whether all models of a repository share the file."""
-    shared = (LAUNCHER, pin.PATH.as_posix(), *MERGED)
-    return name in shared or name.startswith((".github/", ".dvc/"))
-
-
 def _check_free(top: Path, contents: Mapping[str, bytes]) -> None:
     """Refuse if a path of ``contents`` is taken by another file or passes through one, or if git ignores it."""
-    taken = {name for name, data in contents.items() if not _free(top / name, data)}
+    taken = {
+        name
+        for name, data in contents.items()
+        if os.path.lexists(top / name) and not _same(top / name, data)
+    }
     for parent in sorted(
         {parent for name in contents for parent in PurePosixPath(name).parents} - {PurePosixPath()}
     ):
@@ -313,10 +309,6 @@ def _check_free(top: Path, contents: Mapping[str, bytes]) -> None:
                 f"{top}: git ignores files of Lockstep: {_listed(ignored)}",
                 "change .gitignore, then run this again",
             )
-
-
-def _free(path: Path, data: bytes) -> bool:
-    return not os.path.lexists(path) or _same(path, data)
 
 
 def _same(path: Path, data: bytes) -> bool:

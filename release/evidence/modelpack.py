@@ -50,10 +50,13 @@ def make(store: Store, subject: Descriptor, report: ImageReport) -> ModelPack:
     """Return the ModelPack of the image ``subject``, which has the layers of ``report``. Raises as the store does."""
     image = documents.read(store.document(subject.digest), f"{store.name}@{subject.digest}")
     labels = (image.annotations if isinstance(image, documents.Manifest) else None) or {}
+    has_shards = any(
+        path.endswith(weights.SHARD) for layer in report.layers for path in layer.files
+    )
     config = digest.canonical_json(
         {
             "descriptor": _descriptor(labels),
-            "config": {"format": "safetensors" if _has(weights.SHARD, report) else "gguf"},
+            "config": {"format": "safetensors" if has_shards else "gguf"},
             "modelfs": {"type": "layers", "diffIds": [layer.digest for layer in report.layers]},
         }
     )
@@ -89,10 +92,6 @@ def _descriptor(labels: Mapping[str, str]) -> dict[str, Any]:
     if spdx := labels.get(f"{OCI}licenses"):
         described["licenses"] = [spdx]
     return described
-
-
-def _has(suffix: str, report: ImageReport) -> bool:
-    return any(path.endswith(suffix) for layer in report.layers for path in layer.files)
 
 
 def _layer(layer: Layer, path: str) -> dict[str, Any]:

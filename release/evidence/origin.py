@@ -57,6 +57,7 @@ class Origin:
         fetch = self._report(layout.FETCH_REPORT, FetchReport)
         prepare = self._report(layout.PREPARE_REPORT, PrepareReport)
         _agree(release, parity, train, fetch, prepare)
+        absent = "" if self._commit else ", which this clone does not have"
         model = release.image.model
         base = fetch.base.uri if fetch else ""
         data = fetch.data.uri if fetch else ""
@@ -76,17 +77,13 @@ class Origin:
             ),
             self._file("probes", layout.PROBES, made.probes, "what the model answers offline"),
             self._file("verdict", layout.VERDICT, made.verdict, f"policy {release.policy[7:19]}"),
-            self._commit_step(),
+            Step(
+                what="commit",
+                digest=None,
+                checked="commit" if self._commit else "signed",
+                note=f"{release.commit}{absent}",
+            ),
         ]
-
-    def _commit_step(self) -> Step:
-        absent = "" if self._commit else ", which this clone does not have"
-        return Step(
-            what="commit",
-            digest=None,
-            checked="commit" if self._commit else "signed",
-            note=f"{self._release.commit}{absent}",
-        )
 
     def _split(self, name: str, value: str, prepare: PrepareReport | None) -> Step:
         counted = prepare.splits.get(name) if prepare else None

@@ -68,6 +68,7 @@ _S = TypeVar(
     Window,
     Harvest,
 )
+_A = TypeVar("_A", Approval, GateException)
 
 
 def make(
@@ -164,15 +165,8 @@ def parse_approval(
     payload: bytes, environment: str, image: str, where: str = "the approval"
 ) -> Approval:
     """Parse an approval whose signature was checked. It must be of this image and environment."""
-    approval = parse_as(payload, where, Approval)
     todo = "let it be approved again: `lockstep approve`"
-    if approval.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
-        raise EvidenceRefused(f"{where}: is about another image", todo)
-    if approval.predicate.environment != environment:
-        raise EvidenceRefused(
-            f"{where}: is for {approval.predicate.environment!r}, not {environment!r}", todo
-        )
-    return approval
+    return _parse_for(payload, Approval, environment, image, where, todo)
 
 
 def except_gates(image: str, model: str, excepted: Excepted) -> bytes:
@@ -189,15 +183,20 @@ def parse_exception(
     payload: bytes, environment: str, image: str, where: str = "the exception"
 ) -> GateException:
     """Parse an exception whose signature was checked. It must be of this image and environment."""
-    exception = parse_as(payload, where, GateException)
-    if exception.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
-        raise EvidenceRefused(f"{where}: is about another image", "sign one about this image")
-    if exception.predicate.environment != environment:
-        raise EvidenceRefused(
-            f"{where}: is for {exception.predicate.environment!r}, not {environment!r}",
-            "sign one for this environment",
-        )
-    return exception
+    todo = "sign one about this image and for this environment"
+    return _parse_for(payload, GateException, environment, image, where, todo)
+
+
+def _parse_for(
+    payload: bytes, kind: type[_A], environment: str, image: str, where: str, todo: str
+) -> _A:
+    parsed = parse_as(payload, where, kind)
+    stated = parsed.predicate.environment
+    if parsed.subject[0].digest != {"sha256": image.removeprefix("sha256:")}:
+        raise EvidenceRefused(f"{where}: is about another image", todo)
+    if stated != environment:
+        raise EvidenceRefused(f"{where}: is for {stated!r}, not {environment!r}", todo)
+    return parsed
 
 
 def free(images: Iterable[str], parent: str, why: str) -> bytes:

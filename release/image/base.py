@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from checks.formats.serving import BaseImage
-from checks.process.errors import BuildRefused, Refusal, RegistryRefused
+from checks.process.errors import BuildRefused, RegistryRefused
 from checks.records.record import Digest
 from checks.storage import files
 from release.adapters.registry import documents
@@ -65,7 +65,9 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
     StoreUnavailable if it cannot be had, RegistryRefused if it is malformed or has other bytes.
     """
     if reference.digest is None:
-        raise _unpinned(store, reference, name)
+        tag = reference.tag or ("latest" if reference.host else None)
+        pinned = str(reference._replace(tag=tag, digest=store.document(tag or "").digest))
+        raise BuildRefused(f"{name}: is not pinned: a tag moves", f"write serve.base: {pinned}")
     document = store.document(reference.digest)
     manifest = documents.read(document, name)
     index = None
@@ -102,13 +104,6 @@ def resolve(store: Store, reference: Reference, platform: str, name: str) -> Bas
         size=sum(layer.size for layer in layers),
     )
     return Base(image, reference, layers, plain)
-
-
-def _unpinned(store: Store, reference: Reference, name: str) -> Refusal:
-    """The refusal of a tag, with the digest that it has now."""
-    tag = reference.tag or ("latest" if reference.host else None)
-    pinned = str(reference._replace(tag=tag, digest=store.document(tag or "").digest))
-    return BuildRefused(f"{name}: is not pinned: a tag moves", f"write serve.base: {pinned}")
 
 
 def _choose(index: Index, platform: str, name: str) -> Entry:

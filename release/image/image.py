@@ -90,7 +90,9 @@ def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, ad
 
     Raises BuildRefused if a volume of the base would hide the weights.
     """
-    document = _base_config(base) if base else _bare(filled.platform)
+    # Without a base it is a volume of weights, which is not started.
+    bare = dict(zip(("os", "architecture", "variant"), filled.platform.split("/"), strict=False))
+    document: dict[str, Any] = _base_config(base) if base else bare
     settings = dict(document.get("config") or {})
     kept = {
         key: value
@@ -100,7 +102,12 @@ def config(about: About, runtime: Runtime, filled: Filled, base: Base | None, ad
     settings["Labels"] = dict(sorted((kept | labels).items()))
     if base:
         settings |= _server(runtime, filled, settings)
-        _no_volume_over(about.path, settings, base)
+        for volume in settings.get("Volumes") or {}:
+            if PurePosixPath(about.path).is_relative_to(posixpath.normpath(volume)):
+                raise BuildRefused(
+                    f"{base.image.name}: declares a volume at {volume}, over the weights at {about.path}",
+                    "pin another image",
+                )
     diff_ids = [
         *(document.get("rootfs") or {}).get("diff_ids", ()),
         *(layer.digest for layer in added),
@@ -143,11 +150,6 @@ def manifest(
     )
 
 
-def _bare(platform: str) -> dict[str, Any]:
-    """A config without a base: a volume of weights, which is not started."""
-    return dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))
-
-
 def _base_config(base: Base) -> dict[str, Any]:
     """The base's config with a history for all its layers: some readers refuse an incomplete one."""
     history = base.config.get("history") or []
@@ -184,15 +186,6 @@ def _environment(theirs: Sequence[str], ours: dict[str, str]) -> list[str]:
         *kept,
         *(f"{name}={value}" for name, value in sorted(ours.items()) if name not in names),
     ]
-
-
-def _no_volume_over(path: str, settings: dict[str, Any], base: Base) -> None:
-    for volume in settings.get("Volumes") or {}:
-        if PurePosixPath(path).is_relative_to(posixpath.normpath(volume)):
-            raise BuildRefused(
-                f"{base.image.name}: declares a volume at {volume}, over the weights at {path}",
-                "pin another image",
-            )
 
 
 def _identifier(name: str) -> str:

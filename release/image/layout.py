@@ -22,7 +22,6 @@ from checks.process.errors import BuildRefused, Refusal, RegistryRefused
 from checks.storage import files
 from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
-from release.adapters.registry.checked_blob import checked
 from release.adapters.registry.documents import (
     INDEX,
     Blob,
@@ -33,6 +32,7 @@ from release.adapters.registry.documents import (
     Manifest,
     Seen,
     StoreUnavailable,
+    checked,
 )
 from release.image.hash_cache import Known, state
 

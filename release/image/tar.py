@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest
-from release.adapters.registry.checked_blob import checked
+from release.adapters.registry.documents import checked
 
 BLOCK = 1 << 20  # bytes read at once
 _RECORD = 512

@@ -32,19 +32,13 @@ _VERSION = re.compile(
 _MOVE = re.compile(rf"^({_MODEL})#({_NAME})(!?)#([1-9]\d{{0,8}})$", re.ASCII)
 
 
-class Registered(NamedTuple):
-    """NAME@VERSION."""
+class TagName(NamedTuple):
+    """NAME@VERSION; or NAME#ENVIRONMENT#NUMBER, without ``version``; ``emptied``: NAME#ENVIRONMENT!#NUMBER."""
 
     name: str
-    version: str
-
-
-class Assigned(NamedTuple):
-    """NAME#ENVIRONMENT#NUMBER; ``emptied``: NAME#ENVIRONMENT!#NUMBER."""
-
-    name: str
-    environment: str
-    number: int
+    version: str = ""
+    environment: str = ""
+    number: int = 0
     emptied: bool = False
 
 
@@ -82,12 +76,12 @@ def model_name(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}={name}" if folder else name
 
 
-def parse(tag: str) -> Registered | Assigned | None:
+def parse(tag: str) -> TagName | None:
     """Return what a tag's name says; None if it has none of these forms."""
     if match := _VERSION.match(tag):
-        return Registered(match[1], match[2])
+        return TagName(match[1], match[2])
     if match := _MOVE.match(tag):
-        return Assigned(match[1], match[2], int(match[4]), bool(match[3]))
+        return TagName(match[1], "", match[2], int(match[4]), bool(match[3]))
     return None
 
 
@@ -112,7 +106,7 @@ def next_version(
     taken += [
         registered.version
         for tag in tags
-        if isinstance(registered := parse(tag), Registered) and registered.name == name
+        if (registered := parse(tag)) and registered.version and registered.name == name
     ]
     numbers = [tuple(map(int, version[1:].split("."))) for version in taken]
     # Anyone who may push can create a tag, so a version with no larger number after it is ignored.
@@ -151,8 +145,8 @@ def _next(
     past = _Past(tags, moves)
     for tag in _tags(name, past, environment, number, pointer):
         there = tags.get(tag.name)
-        is_version = isinstance(parse(tag.name), Registered)
-        if is_version and there and there.annotated and there.commit == tag.commit:
+        parsed = parse(tag.name)
+        if parsed and parsed.version and there and there.annotated and there.commit == tag.commit:
             continue
         yield _unless(tag, past)
 
@@ -237,7 +231,7 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
             continue
         if not there.annotated:
             lines.append(f"tag {tag}: is not annotated, so GTO does not see it")
-        if isinstance(parsed, Registered):
+        if parsed.version:
             if there.commit not in made.get(parsed.version, []):
                 lines.append(
                     f"tag {tag}: {_FOREIGN}: commit {there.commit[:12]} moved nothing to {parsed.version}"

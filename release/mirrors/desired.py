@@ -20,7 +20,7 @@ from checks.storage import layout
 from release.evidence import freshness, trust, verification
 from release.ledger import Ledger, Move, released_pointers
 from release.mirrors.types import MirrorFinding
-from release.overlay import edits, environment_file, overlays, updates
+from release.overlay import edits, environment_file, overlays, scaling
 from release.record.records import Records
 from release.runtimes import lookup
 from release.serving import shared_server
@@ -140,7 +140,7 @@ def _gap(environment: Desired, files: Mapping[Path, bytes]) -> str:
     if environment.pointer is None or environment.envelope is None or environment.files is None:
         return ""
     report = environment.envelope.statement.predicate.serving
-    return updates.gap(environment.environment, environment.pointer, report, files)
+    return scaling.gap(environment.environment, environment.pointer, report, files)
 
 
 def lapsed(name: str, problem: str, todo: str) -> list[MirrorFinding]:

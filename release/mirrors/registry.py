@@ -5,9 +5,9 @@ A missing image cannot be made from git. Its evidence can be attached again, bec
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from checks.formats.pointer import Pointer
 from checks.formats.statement import ENVELOPE
@@ -25,7 +25,6 @@ from release.mirrors.types import MirrorFinding, MirrorUnavailable
 DEADLINE = 30.0  # seconds for the answers about one image
 _NOTHING = digest.of_bytes(b"a blob that no image has")
 _TITLE = "release.json"
-_T = TypeVar("_T")
 
 
 class Image(NamedTuple):
@@ -49,13 +48,13 @@ def _image(root: Path, image: Image, fix: bool) -> list[MirrorFinding]:
         if place.host is None and not (root / place.name).is_dir():
             raise MirrorUnavailable(f"{place.name} is not on this machine")
         store = stores.open_store(place, root)
-        failures = _within(DEADLINE, lambda: _failures(store, pointer.digest))
+        failures = deadline.within(DEADLINE, lambda: _failures(store, pointer.digest))
         if failures:
             git = f"{pointer.image}: {image.why}"
             todo = "push it again (`lockstep build --push`), or restore the registry"
             return [_drift(what, git, failure, todo=todo) for failure in failures]
         return _evidence(root, store, place, image, fix)
-    except (MirrorUnavailable, BuildRefused) as trouble:
+    except (MirrorUnavailable, BuildRefused, TimeoutError) as trouble:
         return [MirrorFinding(
             where="registry", what=what, git=f"{pointer.image}: {image.why}", mirror=str(trouble),
             severity="unreachable", todo="ask again where it can be reached",
@@ -84,7 +83,7 @@ def _evidence(
     root: Path, store: Store, where: reference.Reference, image: Image, fix: bool
 ) -> list[MirrorFinding]:
     pointer = image.pointer
-    if _within(DEADLINE, lambda: _attached(store, pointer)):
+    if deadline.within(DEADLINE, lambda: _attached(store, pointer)):
         return []
     envelope = image.envelope
     finding = _drift(
@@ -97,7 +96,7 @@ def _evidence(
         _attach(stores.open_store(where, root, push=True), pointer.digest, envelope.data)
         return [
             finding.model_copy(
-                update={"fixed": _within(DEADLINE, lambda: _attached(store, pointer))}
+                update={"fixed": deadline.within(DEADLINE, lambda: _attached(store, pointer))}
             )
         ]
     except Refusal as refused:
@@ -136,14 +135,6 @@ def _answers(store: Store) -> None:
         store.has(_NOTHING, 1)
     except RegistryRefused as refused:
         raise MirrorUnavailable(refused.what) from None
-
-
-def _within(seconds: float, ask: Callable[[], _T]) -> _T:
-    """Return the result of ``ask``. Raises MirrorUnavailable if it takes too long."""
-    try:
-        return deadline.within(seconds, ask)
-    except TimeoutError:
-        raise MirrorUnavailable(f"no answer within {seconds:g} s") from None
 
 
 def _drift(what: str, git: str, mirror: str, *, fix: str = "", todo: str = "") -> MirrorFinding:

@@ -11,7 +11,7 @@ def check(
     ledger: Ledger, tip: str, name: str, environments: tuple[str, ...], fix: bool
 ) -> list[MirrorFinding]:
     """Return where the tags disagree with the moves. ``fix`` creates missing tags; a wrong tag is never deleted."""
-    findings = _differences(ledger, tip, name, environments)
+    findings = [_finding(line) for line in lines(ledger, tip, name, environments)]
     absent = missing(name, ledger.tags(), _moves(ledger, tip, environments))
     if not fix or not absent:
         return findings
@@ -27,7 +27,7 @@ def check(
             where="tags", what="making tags", git=f"{len(absent)} are missing", mirror="; ".join(ledger.untagged),
             severity="unreachable", todo="do what the remote asks for, then run it again",
         )]  # fmt: skip
-    left = {finding.what for finding in _differences(ledger, ledger.tip(), name, environments)}
+    left = {_finding(line).what for line in lines(ledger, ledger.tip(), name, environments)}
     return [
         finding.model_copy(update={"fixed": bool(finding.fix) and finding.what not in left})
         for finding in findings
@@ -37,12 +37,6 @@ def check(
 def lines(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) -> list[str]:
     """Return the same, one line each, for `lockstep status`."""
     return disagreements(name, ledger.tags(), _moves(ledger, tip, environments))
-
-
-def _differences(
-    ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]
-) -> list[MirrorFinding]:
-    return [_finding(line) for line in lines(ledger, tip, name, environments)]
 
 
 def _moves(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> list[Move]:

@@ -66,11 +66,12 @@ def failures(
         ]
     workload = marked[0]
     name = called(workload)
-    pod = _pod(workload)
+    pod = at(workload, *_PODS.get(workload["kind"], ("spec", "template", "spec")))
     intended = dict(patch["spec"]["template"]["spec"])
     (server,) = intended.pop("containers")
     server_name = _CONTAINERS[workload["kind"]]
-    container = _server(pod, server_name)
+    named = (entry for entry in dicts(pod, "containers") if entry.get("name") == server_name)
+    container = next(named, None)
     if container is None:
         return [f"{name}: has no container {server_name}"]
     annotations = patch["metadata"]["annotations"]
@@ -111,14 +112,6 @@ def _is_server(item: Mapping[str, Any]) -> bool:
         return False
     annotations, labels = at(item, "metadata", "annotations"), at(item, "metadata", "labels")
     return any(str(key).startswith(PREFIX) for key in annotations) or labels.get(LABEL) == CONTAINER
-
-
-def _pod(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    return at(item, *_PODS.get(str(item.get("kind")), ("spec", "template", "spec")))
-
-
-def _server(pod: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    return next((entry for entry in dicts(pod, "containers") if entry.get("name") == name), None)
 
 
 def _image(server: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any
 from checks.process.errors import ParamsRefused
 from checks.records.record import problems
 from checks.storage import digest, layout, plain_yaml
-from release.overlay import environment_file, kustomization, scaling, updates
+from release.overlay import environment_file, kustomization, scaling
 from release.overlay.environment_file import EnvironmentFile
 from release.overlay.overlays import FOLDER, GPU, SERVER, SHARED
 
@@ -84,7 +84,7 @@ def stuck(
     if file is None:
         return []
     gpus = file.gpus or _gpus(_patch(environment, wanted) if wanted else None)
-    failing = updates.failures(file, scaling.servers(environment, file, committed), gpus)
+    failing = scaling.failures(file, scaling.servers(environment, file, committed), gpus)
     return [f"{environment_file.path(environment)}: {failure}" for failure in failing]
 
 

@@ -77,22 +77,29 @@ def read(
 
 
 def payload(
-    context: PromotionContext, environment: str, image: str, data: bytes, where: str
+    context: PromotionContext,
+    environment: str,
+    image: str,
+    data: bytes,
+    where: str,
+    parse: Callable[[bytes, str, str, str], object] = statement.parse_approval,
 ) -> bytes | None:
-    """The signed payload of an approval; None if it does not count, as when its signer is gone."""
+    """The signed payload of an approval, or of what else ``parse`` reads; None if it does not count."""
     try:
-        return read(context, environment, image, data, where).payload
+        verified = trust.verify(data, context.signers, "approve", where)
+        parse(verified.payload, environment, image, where)
     except EvidenceRefused:
         return None
+    return verified.payload
 
 
 def used_up(
     context: PromotionContext,
     environment: str,
     image: str,
-    payload: Callable[[PromotionContext, str, str, bytes, str], bytes | None] = payload,
+    parse: Callable[[bytes, str, str, str], object] = statement.parse_approval,
 ) -> set[bytes]:
-    """The payloads of approvals of this image that are used up; or of other statements that ``payload`` reads.
+    """The payloads of approvals of this image that are used up; or of other statements that ``parse`` reads.
 
     An approval is used up once a commit that moved the environment to the image contains it. The parents of that commit
     are read as well: a move by hand may delete the approvals in the same commit, or in the merge.
@@ -105,7 +112,7 @@ def used_up(
                 commits |= {move.landed, f"{move.landed}^1"}
     folder = approvals_folder(environment, image)
     payloads = (
-        payload(context, environment, image, data, str(path))
+        payload(context, environment, image, data, str(path), parse)
         for commit in commits
         for path, data in context.ledger.regular(commit, folder).items()
     )

@@ -17,7 +17,7 @@ from checks.storage import layout, plain_yaml
 from release.ledger import Change
 from release.monitoring import component
 from release.monitoring.objectives import Scope
-from release.overlay import edits, environment_file, kustomization, namespaces, overlays, updates
+from release.overlay import edits, environment_file, kustomization, namespaces, overlays, scaling
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, rendered
@@ -32,44 +32,35 @@ class _MonitorSection(BaseModel):
     monitor: Monitor = Monitor()
 
 
-def unedited(case: Case, result: checklist.CheckResult) -> None:
+def unedited(
+    case: Case, result: checklist.CheckResult, *, rollback: bool = False, last: str | None = None
+) -> None:
     """Check the environment's files, among them the rules that the target's section monitor gives.
 
-    No project beside this one may have an environment in the same namespace.
+    No project beside this one may have an environment in the same namespace. Another environment or older alerts stop
+    no ``rollback``: its rules may also be those of the last move (commit ``last``), which compared them.
 
-    Raises ParamsRefused if that section is needed and cannot be rules.
-    """
-    failures = edits.failures(
-        case.environment, case.present.files, _wanted(case), lambda: (_from_section(case),)
-    )
-    result.fail_each(failures, _TODO)
-    todo = "give each environment its own, run `lockstep render`, and commit"
-    result.fail_each(_of_other_projects(case), todo)
-    rule = case.context.rule(case.environment)
-    for what, fix in _on_one_server(case, as_verified=rule.served_as_verified):
-        result.fail(what, fix)
-
-
-def unedited_since(case: Case, last: str | None, result: checklist.CheckResult) -> None:
-    """Check as ``unedited``, for a rollback, which another environment or older alerts should not stop.
-
-    The rules may also be those of the last move (commit ``last``), which compared them.
+    Raises ParamsRefused if that section is needed and cannot be rules, and it is no rollback.
     """
 
     def versions() -> Sequence[Mapping[Path, bytes | None]]:
         folder = layout.ENVIRONMENTS / case.environment / kustomization.MONITORING
         accepted = list[Mapping[Path, bytes | None]]()
-        with contextlib.suppress(ParamsRefused):
+        with contextlib.suppress(*([ParamsRefused] if rollback else [])):
             accepted.append(_from_section(case))
         if last is not None:
             accepted.append(dict(case.context.ledger.files(last, folder)))
         return accepted
 
     failures = edits.failures(
-        case.environment, case.present.files, _wanted(case), versions, rollback=True
+        case.environment, case.present.files, _wanted(case), versions, rollback=rollback
     )
     result.fail_each(failures, _TODO)
-    for what, fix in _on_one_server(case, as_verified=False, rollback=True):
+    if not rollback:
+        todo = "give each environment its own, run `lockstep render`, and commit"
+        result.fail_each(_of_other_projects(case), todo)
+    as_verified = not rollback and case.context.rule(case.environment).served_as_verified
+    for what, fix in _on_one_server(case, as_verified=as_verified, rollback=rollback):
         result.fail(what, fix)
 
 
@@ -79,7 +70,7 @@ def gap(case: Case) -> list[str]:
     if case.present.pointer is None or after is None or released is None:
         return []
     report = released.statement.predicate.serving
-    line = updates.gap(case.environment, after, report, case.present.files)
+    line = scaling.gap(case.environment, after, report, case.present.files)
     return [line] if line else []
 
 

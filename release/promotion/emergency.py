@@ -112,7 +112,7 @@ def sign(
     _refuse_a_second(context, environment)
     release = _release(context, image)
     gates = _gates(context, environment, release)
-    used = approvals.used_up(context, environment, image.digest, payload)
+    used = approvals.used_up(context, environment, image.digest, statement.parse_exception)
     stored = _files(context.ledger, context.tip, environment, image.digest)
     exceptions, _ = _read(stored, environment, image.digest, context.signers)
     opened = [
@@ -148,7 +148,7 @@ def find(promotion: Promotion, release: Release) -> Exemption:
     exceptions, reasons = _read(
         promotion.present.files, environment, promotion.digest, context.signers
     )
-    used = approvals.used_up(context, environment, promotion.digest, payload)
+    used = approvals.used_up(context, environment, promotion.digest, statement.parse_exception)
     allowed = _allowed(context, environment, release.commit)
     for signed in exceptions:
         names = f"the exception of {', '.join(sorted(signed.signers))}"
@@ -229,18 +229,6 @@ def here(records: Records, ledger: Ledger, tip: str, promote: Promote) -> dict[s
     except EvidenceRefused:
         signers = ()
     return {name: running(records, ledger, tip, promote, signers, name) for name in promote.ordered}
-
-
-def payload(
-    context: PromotionContext, environment: str, image: str, data: bytes, where: str
-) -> bytes | None:
-    """Return the signed payload of an exception; None if it does not count, as when its signer is gone."""
-    try:
-        verified = trust.verify(data, context.signers, "approve", where)
-        statement.parse_exception(verified.payload, environment, image, where)
-    except EvidenceRefused:
-        return None
-    return verified.payload
 
 
 def _policy(context: PromotionContext, environment: str) -> Emergency:

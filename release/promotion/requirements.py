@@ -8,7 +8,6 @@ statements.
 from datetime import UTC, datetime, timedelta
 
 from checks.formats import quarantine
-from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport
 from release.promotion import environment as environments
 from release.promotion import quarantined
@@ -30,9 +29,8 @@ def previous(promotion: Promotion, result: CheckResult) -> None:
     present = environments.look(context, name)
     runs = present.pointer
     if runs is None or runs.image != image:
-        result.fail(
-            f"{name} runs {_shown(runs)}, not {image}", f"`lockstep promote {name}` it first"
-        )
+        there = f"{runs.version} ({runs.image})" if runs else "nothing"
+        result.fail(f"{name} runs {there}, not {image}", f"`lockstep promote {name}` it first")
         return
     environments.intact(context, name, present, result)
     last = context.ledger.moves(context.tip, name)[0]
@@ -101,7 +99,3 @@ def based(context: PromotionContext, image: ImageReport, result: CheckResult) ->
                 f"it {how} {made or f'no {name}'}; serve.{name} of {context.target} is {wanted or 'null: none'}",
                 f"build on that, or let its owners merge this {name} to {context.target}",
             )
-
-
-def _shown(pointer: Pointer | None) -> str:
-    return f"{pointer.version} ({pointer.image})" if pointer else "nothing"

@@ -113,7 +113,11 @@ def make(
     entry = _entry(promotion_context, running, target.pointer, why)
     entries = _added(known.entries, entry)
     case = Rollback(promotion_context, name, present, target, given_why, known.entries, entries)
-    checks = run_checks(case, ask)
+    checks = tuple(
+        checklist.run(about, partial(check, case))
+        for about, check in CHECKS.items()
+        if ask or check is not _serving
+    )
     after = case.after.get()
     notes += _also(promotion_context, name, entry)
     notes += move_commit.untagged(promotion_context, name, after)
@@ -192,15 +196,6 @@ def _also(promotion_context: PromotionContext, name: str, entry: Entry | None) -
     ]
 
 
-def run_checks(rollback: Rollback, ask: bool) -> tuple[Check, ...]:
-    """Run the checks; with ``ask`` also the one that starts the image. Raises as ``promote_checks.run``."""
-    return tuple(
-        checklist.run(about, partial(check, rollback))
-        for about, check in CHECKS.items()
-        if ask or check is not _serving
-    )
-
-
 def _quarantine(rollback: Rollback, result: CheckResult) -> None:
     pointer = rollback.target.pointer
     if entry := quarantine.find(rollback.entries, pointer.digest, pointer.model):
@@ -276,7 +271,7 @@ def _serving(rollback: Rollback, result: CheckResult) -> None:
 def _edits(rollback: Rollback, result: CheckResult) -> None:
     moves = rollback_targets.moves(rollback.context, rollback.environment)
     last = next((move.commit for move in moves if move.kind != "other"), None)
-    edit_checks.unedited_since(rollback, last, result)
+    edit_checks.unedited(rollback, result, rollback=True, last=last)
 
 
 CHECKS: Mapping[About, Callable[[Rollback, CheckResult], None]] = {

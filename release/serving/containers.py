@@ -10,9 +10,8 @@ Elsewhere (Docker Desktop, a rootless engine) its port is published on 127.0.0.1
 import contextlib
 import secrets
 import sys
-import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import docker
@@ -23,12 +22,11 @@ from checks.process.errors import MachineRefused, ServingRefused
 from checks.process.text import redact
 from release.runtimes import Filled, Runtime
 from release.serving import owners
-from release.serving.progress import Progress
-from release.serving.server import Ended, ending, last
+from release.serving.progress import progress
+from release.serving.server import Server, last
 
 VERIFY = "lockstep.verify"  # labels of containers and networks
 OWNER = "lockstep.owner"
-_PAUSE = 0.05
 _LINES = 20_000  # Lines of a log.
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -41,49 +39,36 @@ class Mounted(NamedTuple):
     filled: Filled
 
 
-class Container:
-    """A Server in a container with a network of its own; see ``release.serving.server``."""
+class Container(Server):
+    """A server in a container with a network of its own."""
 
-    how: Literal["container"] = "container"
+    how = "container"
 
     def __init__(self, engine: Any, name: str, model: str) -> None:
-        self.url, self.model, self.name = "", model, name
-        self.isolated: bool | None = None
-        self.sealed: bool | None = None
+        super().__init__("", model)
+        self.name = name
         self._engine = engine
         self._container: Any = None
 
-    def gone(self) -> str | None:
-        """None while it runs; else its exit code and the reason from its log."""
-        code = self._code()
-        return None if code is None else ending(code, self.log())
-
     def log(self) -> bytes:
-        """The end of its log."""
-        if self._container is None:
-            return b""
-        try:
-            return bytes(self._container.logs(tail=_LINES))
-        except (DockerException, OSError):
-            return b""
+        """Return the end of its log."""
+        with contextlib.suppress(DockerException, OSError):
+            if self._container is not None:
+                return bytes(self._container.logs(tail=_LINES))
+        return b""
 
-    def terminate(self, deadline: float) -> Ended | None:
-        """Send SIGTERM and wait; None if it still runs after ``deadline`` seconds."""
-        began = time.monotonic()
+    def stop(self) -> None:
+        """Send SIGTERM."""
         with contextlib.suppress(APIError):  # it ended by itself: its exit code tells
             self._container.kill("SIGTERM")
-        while (code := self._code()) is None:
-            if time.monotonic() - began > deadline:
-                return None
-            time.sleep(_PAUSE)
-        return Ended(code, time.monotonic() - began)
 
     def close(self) -> None:
         """Remove the container, its volumes and its network. Raises MachineRefused if the engine fails."""
         self._container = None
         _remove(self._engine, self.name)
 
-    def _code(self) -> int | None:
+    def code(self) -> int | None:
+        """Return its exit code, -1 if the container is gone; None while it runs."""
         if self._container is None:
             return -1
         try:
@@ -166,8 +151,11 @@ def _image(engine: Any, image: str, *, started: bool) -> Any:
             name, _, digest = image.rpartition("@")
             if not name:
                 raise
-            with Progress(f"pull {name}", unit="B") as bar:
-                _watch(engine.api.pull(name, tag=digest, stream=True, decode=True), bar)
+            with progress(f"pull {name}") as bar:
+                for event in engine.api.pull(name, tag=digest, stream=True, decode=True):
+                    if "error" in event:
+                        raise DockerException(event["error"]) from None
+                    bar.update(0)
             image_found = engine.images.get(image)
     except (DockerException, OSError) as error:
         raise ServingRefused(
@@ -180,18 +168,6 @@ def _image(engine: Any, image: str, *, started: bool) -> Any:
             "name a server's image in serve.base, or verify a folder or a URL",
         )
     return image_found
-
-
-def _watch(events: Any, bar: Any) -> None:
-    """Update the bar with the bytes downloaded. Raises DockerException if the engine reports an error."""
-    seen: dict[str, int] = {}
-    for event in events:
-        if "error" in event:
-            raise DockerException(event["error"])
-        detail, layer = event.get("progressDetail") or {}, event.get("id", "")
-        if event.get("status") == "Downloading" and "current" in detail:
-            bar.update(max(0, detail["current"] - seen.get(layer, 0)))
-            seen[layer] = detail["current"]
 
 
 def _run(

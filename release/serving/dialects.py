@@ -16,7 +16,7 @@ A server that takes thoughts out of answers is asked to leave them in. vLLM cann
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
@@ -77,6 +77,7 @@ class Streamed(NamedTuple):
     tokens: int
     first: float | None
     seconds: float
+    parts: Parsed
 
 
 class _Loose(BaseModel):
@@ -242,52 +243,33 @@ def stream(
 
     Raises NoAnswer, also if the stream ends before the answer does.
     """
-    began = monotonic()
-    first: float | None = None
-    thoughts, pieces = list[str](), list[str]()
-    usage: _Usage | None = None
-    for chunk in _chunks(client, request(model, messages, limit) | dict(fields or {})):
-        usage = chunk.usage or usage
-        for choice in chunk.choices[:1]:
-            thoughts.append(choice.delta.thought)
-            pieces.append(choice.delta.content or "")
-            if first is None and (thoughts[-1] or pieces[-1]):
-                first = monotonic() - began
-                spoke()
-    tokens = usage.completion_tokens if usage else sum(map(bool, (*thoughts, *pieces)))
-    text = _joined("".join(thoughts), "".join(pieces), reasoning)
-    return Streamed(text, tokens, first, monotonic() - began)
+    return _streamed(client, request(model, messages, limit) | dict(fields or {}), spoke, reasoning)
 
 
 def parsed(client: Client, body: Mapping[str, Any], streamed: bool) -> Parsed:
     """Ask as a client does, and return the parts of the answer. Raises NoAnswer."""
-    if not streamed:
-        choice = _read(_Chat, client.post(CHAT, body).good().body).choices[0]
-        calls = [call.function for call in choice.message.tool_calls or ()]
-        named = tuple((call.name or "", call.arguments or "") for call in calls)
-        message = choice.message
-        return Parsed(message.content or "", message.thought, named, choice.finish_reason)
+    if streamed:
+        return _streamed(client, body).parts
+    choice = _read(_Chat, client.post(CHAT, body).good().body).choices[0]
+    calls = [call.function for call in choice.message.tool_calls or ()]
+    named = tuple((call.name or "", call.arguments or "") for call in calls)
+    message = choice.message
+    return Parsed(message.content or "", message.thought, named, choice.finish_reason)
+
+
+def _streamed(
+    client: Client,
+    body: Mapping[str, Any],
+    spoke: Callable[[], object] = lambda: None,
+    reasoning: Reasoning | None = None,
+) -> Streamed:
+    """Request a stream, and put its parts together. Raises NoAnswer, also if it ends before the answer does."""
+    began = monotonic()
+    first: float | None = None
+    usage: _Usage | None = None
     content, thought, finish = "", "", ""
-    pieces: dict[int, tuple[str, str]] = {}
-    for chunk in _chunks(client, body):
-        for part in chunk.choices[:1]:
-            content += part.delta.content or ""
-            thought += part.delta.thought
-            finish = part.finish_reason or finish
-            for call in part.delta.tool_calls or ():
-                name, arguments = pieces.get(call.index, ("", ""))
-                pieces[call.index] = (
-                    name or call.function.name or "",
-                    arguments + (call.function.arguments or ""),
-                )
-    return Parsed(content, thought, tuple(pieces[place] for place in sorted(pieces)), finish)
-
-
-def _chunks(client: Client, body: Mapping[str, Any]) -> Iterator[_Chunk]:
-    """Request a stream and yield its parts. Raises NoAnswer, also if it ends before the answer does."""
-    finish: str | None = None
-    done = False
-    text = ""
+    done, spoken = False, 0
+    calls: dict[int, tuple[str, str]] = {}
     streaming = {"stream": True, "stream_options": {"include_usage": True}}
     for data in client.events(CHAT, {**body, **streaming}):
         if data == b"[DONE]":
@@ -296,13 +278,29 @@ def _chunks(client: Client, body: Mapping[str, Any]) -> Iterator[_Chunk]:
         chunk = _read(_Chunk, data)
         if chunk.error is not None:
             raise NoAnswer(f"the stream broke off with {shown(data)}")
+        usage = chunk.usage or usage
         for choice in chunk.choices[:1]:
+            delta = choice.delta
             finish = choice.finish_reason or finish
-            text += choice.delta.content or ""
-        yield chunk
-    if finish is None:
+            content += delta.content or ""
+            thought += delta.thought
+            spoken += bool(delta.content) + bool(delta.thought)
+            for call in delta.tool_calls or ():
+                name, arguments = calls.get(call.index, ("", ""))
+                calls[call.index] = (
+                    name or call.function.name or "",
+                    arguments + (call.function.arguments or ""),
+                )
+            if first is None and spoken:
+                first = monotonic() - began
+                spoke()
+    if not finish:
         how = "was called done" if done else "ended"
-        raise NoAnswer(f"the stream {how} before the answer did, after {shown(text)}")
+        raise NoAnswer(f"the stream {how} before the answer did, after {shown(content)}")
+    parts = Parsed(content, thought, tuple(calls[place] for place in sorted(calls)), finish)
+    tokens = usage.completion_tokens if usage else spoken
+    text = _joined(thought, content, reasoning)
+    return Streamed(text, tokens, first, monotonic() - began, parts)
 
 
 def _joined(thought: str, content: str, reasoning: Reasoning | None) -> str:

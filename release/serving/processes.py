@@ -12,11 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 from packaging.requirements import Requirement
 
@@ -27,34 +25,32 @@ from checks.storage import layout
 from release import runtimes
 from release.runtimes import Runtime
 from release.serving import logs, owners
-from release.serving.server import Ended, ending
+from release.serving.server import Server
 
 HOST = "127.0.0.1"
 _PREFIX, _SCRATCH = "lockstep-serve-", "lockstep-drill-"
 _PASSED_ON = ("PATH", "LANG")
 _LOG, _OWNER, _SERVER = "log", "owner", "server"
-_PAUSE = 0.05
 
 
-class Process:
-    """A Server in a process with a session of its own; see ``release.serving.server``."""
+class Process(Server):
+    """A server in a process with a session of its own."""
 
-    how: Literal["process"] = "process"
-    isolated: bool | None = None
-    sealed: bool | None = None
+    how = "process"
 
     def __init__(
         self, process: "subprocess.Popen[bytes]", url: str, model: str, folder: Path
     ) -> None:
-        self.url, self.model = url, model
+        super().__init__(url, model)
         self._process, self._folder = process, folder
 
-    def gone(self) -> str | None:
-        """None while it runs; else its exit code and the reason from its log."""
-        return None if self._process.poll() is None else ending(_code(self._process), self.log())
+    def code(self) -> int | None:
+        """Return its exit code as a shell and Docker report it: 128 plus the signal that ended it; None: it runs."""
+        code = self._process.poll()
+        return 128 - code if code is not None and code < 0 else code
 
     def log(self) -> bytes:
-        """The end of its log."""
+        """Return the end of its log."""
         try:
             with (self._folder / _LOG).open("rb") as stream:
                 stream.seek(max(0, stream.seek(0, os.SEEK_END) - logs.KEPT))
@@ -62,15 +58,9 @@ class Process:
         except OSError:
             return b""
 
-    def terminate(self, deadline: float) -> Ended | None:
-        """Send SIGTERM and wait; None if it still runs after ``deadline`` seconds."""
-        began = time.monotonic()
+    def stop(self) -> None:
+        """Send SIGTERM."""
         self._process.terminate()
-        while self._process.poll() is None:
-            if time.monotonic() - began > deadline:
-                return None
-            time.sleep(_PAUSE)
-        return Ended(_code(self._process), time.monotonic() - began)
 
     def close(self) -> None:
         """Kill it and its children, and remove its folder."""
@@ -303,9 +293,3 @@ def _kill(pid: int) -> None:
     """Kill the process and its session's group."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
-
-
-def _code(process: "subprocess.Popen[bytes]") -> int:
-    """An exit code as a shell and Docker report it: 128 plus the signal that ended the process."""
-    code = process.returncode
-    return 128 - code if code < 0 else code

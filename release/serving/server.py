@@ -1,4 +1,4 @@
-"""The interface of a running server for `lockstep verify`, however it was started."""
+"""A running server for `lockstep verify`, however it was started."""
 
 import signal
 import threading
@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Literal, NamedTuple, NoReturn, Protocol
+from typing import Literal, NamedTuple, NoReturn
+from urllib.parse import urlsplit
 
 from checks.process.errors import ServingRefused
 from release.serving import logs
-from release.serving.progress import Progress
+from release.serving.progress import progress
 
 LAST_LINES = 20
-_PAUSE = 0.2
+_PAUSE = 0.05
+_TICK = 0.2
 
 
 class Ended(NamedTuple):
@@ -23,32 +25,48 @@ class Ended(NamedTuple):
     seconds: float
 
 
-class Server(Protocol):
-    """One server of one model. ``url`` has no final slash; ``model`` is the folder that it serves.
+class Server:
+    """One server of one model: one that was started elsewhere, which gets requests and is never stopped.
 
-    ``isolated``: it has no way out of its network. ``sealed``: its root file system is read-only. None: unknown.
+    ``url`` has no final slash; ``model`` is the folder that it serves. ``isolated``: it has no way out of its network.
+    ``sealed``: its root file system is read-only. None: unknown. ``how``: how it was started.
     """
 
-    url: str
-    model: str
-    isolated: bool | None
-    sealed: bool | None
+    how: Literal["container", "process", "url"] = "url"
+    isolated: bool | None = None
+    sealed: bool | None = None
 
-    @property
-    def how(self) -> Literal["container", "process", "url"]:
-        """How it was started."""
+    def __init__(self, url: str, model: str) -> None:
+        self.url, self.model = url, model
 
-    def gone(self) -> str | None:
-        """None while it runs; else its exit code and the reason from its log."""
+    def code(self) -> int | None:
+        """Return its exit code; None while it runs, or if its state is unknown."""
+        return None
 
     def log(self) -> bytes:
-        """The last megabytes of its log; empty if it cannot be read."""
+        """Return the last megabytes of its log; empty if it cannot be read."""
+        return b""
 
-    def terminate(self, deadline: float) -> Ended | None:
-        """Send SIGTERM and wait. None if it still runs after ``deadline`` seconds, or cannot be stopped from here."""
+    def stop(self) -> None:
+        """Send SIGTERM."""
 
     def close(self) -> None:
         """Stop it and remove its container, network, process and folder. Can be called twice."""
+
+    def gone(self) -> str | None:
+        """Return None while it runs; else its exit code and the reason from its log."""
+        code = self.code()
+        return None if code is None else ending(code, self.log())
+
+    def terminate(self, deadline: float) -> Ended | None:
+        """Send SIGTERM and wait. None if it still runs after ``deadline`` seconds, or cannot be stopped from here."""
+        began = time.monotonic()
+        self.stop()
+        while (code := self.code()) is None:
+            if time.monotonic() - began > deadline:
+                return None
+            time.sleep(_PAUSE)
+        return Ended(code, time.monotonic() - began)
 
 
 def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> float:
@@ -57,7 +75,7 @@ def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> fl
     Raises ServingRefused with the last lines of the log when the server has ended or after ``deadline`` seconds.
     """
     began = time.monotonic()
-    with Progress("the server starts") as bar:
+    with progress("the server starts") as bar:
         while True:
             if gone := server.gone():
                 raise ServingRefused(
@@ -73,8 +91,8 @@ def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> fl
                     "raise serve.verify.start_seconds, or fix what its log says",
                     last(server),
                 )
-            bar.tick()
-            time.sleep(_PAUSE)
+            bar.update(0)
+            time.sleep(_TICK)
 
 
 def last(server: Server) -> tuple[str, ...]:
@@ -83,7 +101,7 @@ def last(server: Server) -> tuple[str, ...]:
 
 
 def ending(code: int, log: bytes) -> str:
-    """The result of ``Server.gone`` on one line."""
+    """Say on one line how a server ended."""
     return f"exit code {code}{logs.why(log)}"
 
 
@@ -115,3 +133,24 @@ def unwinding() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def attach(url: str, model: str) -> Server:
+    """The server at ``url`` (http or https; a path is kept) that serves ``model``, the folder as it sees it.
+
+    Raises ServingRefused if the URL is invalid or contains a password, which would end up in reports.
+    """
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid or parts.query or parts.fragment:
+        raise ServingRefused(
+            f"{url!r:.200}: is not an address of a server", "write it as http://HOST:PORT"
+        )
+    if "@" in parts.netloc:
+        raise ServingRefused(
+            f"{parts.scheme}://…@{parts.hostname}: holds a password", "write it without one"
+        )
+    return Server(url.rstrip("/"), model)

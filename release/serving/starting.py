@@ -21,13 +21,13 @@ from release.image import stores
 from release.image.layout import Layout
 from release.record.records import Records
 from release.runtimes import Runtime, lookup
-from release.serving import containers, dialects, images, processes, remote_server, weights
+from release.serving import containers, dialects, images, processes, weights
 from release.serving.client import PASSING, Client, NoAnswer
 from release.serving.containers import Mounted
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
-from release.serving.progress import Progress
-from release.serving.server import Server, unwinding, wait_until
+from release.serving.progress import progress
+from release.serving.server import Server, attach, unwinding, wait_until
 
 LOG = layout.STATE / "serving.log"  # The log of the server that was started last.
 _QUESTION = (Message(role="user", content="hello"),)
@@ -57,7 +57,7 @@ def started(
     Raises NotStarted if it does not start.
     """
     if options.url is not None:
-        yield remote_server.attach(options.url, expected.mounted), None
+        yield attach(options.url, expected.mounted), None
         return
     serve = expected.params.serve
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ def _weights(root: Path, expected: Expected, options: VerifyOptions) -> Iterator
             yield folder
         return
     folder = root / layout.MERGED
-    with Progress(f"hash {layout.MERGED}", unit="B") as bar:
+    with progress(f"hash {layout.MERGED}", unit="B") as bar:
         actual = digest.of_tree(folder, bar.update).digest
     if actual != expected.model:
         raise EvidenceRefused(
@@ -167,10 +167,10 @@ def ask(root: Path, store: Store, named: reference.Reference, release: Release) 
     runtime = lookup.at(root, report.commit, report.runtime)
     with unwinding(), _old_image(root, store, named, report, runtime, serve) as server:
         model = runtimes.fill(runtime, serve, server.model).model_field
-        with closing(Client(server.url)) as client:
-            seconds = wait_until(
-                server, lambda: _answers(client, runtime, model), serve.verify.start_seconds
-            )
+        client = Client(server.url)
+        seconds = wait_until(
+            server, lambda: _answers(client, runtime, model), serve.verify.start_seconds
+        )
     return f"it answered after {seconds:.1f} s, as a {server.how}"
 
 

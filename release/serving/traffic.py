@@ -3,13 +3,13 @@
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from multiprocessing.pool import ThreadPool
 from typing import Any, NamedTuple
 
 from checks.formats.captures import ID_HEADER, RELEASE_HEADER, SHADOW_ID, release_of
 from checks.process.errors import ServingRefused
 from checks.records.rows import Message
-from release.serving import dialects, remote_server
+from release.serving import dialects, server
 from release.serving.client import Client, NoAnswer
 
 
@@ -59,59 +59,42 @@ class Replay:
         self._sides = (production, candidate)
         self._limit = limit
         self._rate = rate
-        self._lock = threading.Lock()
-        self._stop, self._done = threading.Event(), threading.Event()
-        self._next = 0
-        self._began = 0.0
+        self._stop = threading.Event()
         self._answered: list[Answered] = []
-        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(at_once)]
+        self._pool = ThreadPool(at_once)
 
     def __enter__(self) -> "Replay":
         self._began = time.monotonic()
-        for thread in self._threads:
-            thread.start()
+        self._all = self._pool.map_async(self._ask, enumerate(self._requests), chunksize=1)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        self._pool.terminate()
 
     def wait(self, seconds: float) -> bool:
         """Wait so long, or until every request was answered; return whether all were."""
-        return self._done.wait(seconds)
+        self._all.wait(seconds)
+        return self._all.ready()
 
     @property
     def answered(self) -> list[Answered]:
         """Return what has ended by now."""
-        with self._lock:
-            return list(self._answered)
+        return list(self._answered)
 
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            with self._lock:
-                number = self._next
-                self._next += 1
-            if number >= len(self._requests):
-                return
-            due = self._began + number / self._rate
-            if self._stop.wait(max(0.0, due - time.monotonic())):
-                return
-            reply = self._ask(self._requests[number])
-            with self._lock:
-                self._answered.append(reply)
-                if len(self._answered) == len(self._requests):
-                    self._done.set()
-
-    def _ask(self, request: Request) -> Answered:
+    def _ask(self, numbered: tuple[int, Request]) -> None:
+        number, request = numbered
+        due = self._began + number / self._rate
+        if self._stop.wait(max(0.0, due - time.monotonic())):
+            return
         side, sent = self._sides[request.candidate], time.monotonic()
-        with closing(Client(side.url, headers={ID_HEADER: request.id})) as client:
-            try:
-                speech = dialects.SPEECHES["openai"]
-                answer = dialects.chat(
-                    client, speech, side.model, request.messages, self._limit
-                ).text
-            except NoAnswer:
-                answer = None
-        return Answered(request, answer, sent, time.monotonic())
+        client = Client(side.url, headers={ID_HEADER: request.id})
+        try:
+            speech = dialects.SPEECHES["openai"]
+            answer = dialects.chat(client, speech, side.model, request.messages, self._limit).text
+        except NoAnswer:
+            answer = None
+        self._answered.append(Answered(request, answer, sent, time.monotonic()))
 
 
 _MODELS = "/v1/models"
@@ -131,7 +114,7 @@ class Endpoint:
 
     def __init__(self, url: str, release: str, role: str) -> None:
         self._client = Client(
-            remote_server.attach(url, "").url, direct=False, headers={ID_HEADER: SHADOW_ID}
+            server.attach(url, "").url, direct=False, headers={ID_HEADER: SHADOW_ID}
         )
         self._release, self._role = release, role
         self._model = ""
@@ -177,8 +160,7 @@ class Endpoint:
         return Said(answer.text, None, time.monotonic() - began, False)
 
     def close(self) -> None:
-        """Close its connections."""
-        self._client.close()
+        """Do nothing: no connection is kept."""
 
     @property
     def _shown(self) -> str:

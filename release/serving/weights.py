@@ -1,12 +1,14 @@
 """Extracts the weights from an image's layers, for a server process where there is no Docker."""
 
-import io
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Never
+
+from tqdm import tqdm
 
 from checks.formats.serving import ImageReport, Layer
 from checks.process.errors import EvidenceRefused, MachineRefused, RegistryRefused
@@ -15,7 +17,7 @@ from checks.storage.digest import FileDigest
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest, Store
 from release.image import weights as oci
-from release.serving.progress import Progress
+from release.serving.progress import progress
 
 _BLOCK = 1 << 20
 _AGAIN = "run `lockstep build` again"
@@ -60,7 +62,7 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
     unpacked: dict[str, FileDigest] = {}
     try:
         folder.mkdir(parents=True)
-        with Progress("unpack", sum(layer.size for layer in report.layers), "B") as bar:
+        with progress("unpack", sum(layer.size for layer in report.layers), "B") as bar:
             for layer in report.layers:
                 if sizes.get(layer.digest) != layer.size:
                     raise EvidenceRefused(
@@ -85,7 +87,8 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
     wanted = {f"{oci.behind(path).lstrip('/')}/{name}": name for name in layer.files}
     unpacked: dict[str, FileDigest] = {}
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as archive:
+        # It only calls ``read``.
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=_BLOCK) as archive:  # type: ignore[call-overload]
             for member in archive:
                 if member.isdir() or (member.issym() and f"/{member.name}" == path):
                     continue
@@ -105,7 +108,8 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
                 unpacked[name] = digest.of_file(target)
     except tarfile.TarError as error:
         raise RegistryRefused(f"layer {layer.digest}: is not a tar: {error}", _AGAIN) from error
-    stream.drain()
+    while stream.read(_BLOCK):  # The last block verifies the blob.
+        pass
     if wrong := [
         name
         for name in layer.files
@@ -117,27 +121,14 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
     return unpacked
 
 
-class _Stream(io.RawIOBase):
-    """Blocks as a file that is read once; ``bar`` counts the bytes."""
+class _Stream:
+    """Blocks as what tarfile reads once; ``bar`` counts the bytes."""
 
-    def __init__(self, blocks: Iterator[bytes], bar: Progress) -> None:
-        self._blocks, self._rest, self._bar = blocks, b"", bar
+    def __init__(self, blocks: Iterator[bytes], bar: "tqdm[Never]") -> None:
+        self._blocks, self._bar = blocks, bar
 
-    def read(self, size: int = -1) -> bytes:
-        """At most ``size`` bytes (all if negative); fewer only at the end."""
-        parts, left = [], size
-        while left:
-            block = self._rest or next(self._blocks, b"")
-            if not block:
-                break
-            part, self._rest = (block, b"") if size < 0 else (block[:left], block[left:])
-            left -= len(part) if size > 0 else 0
-            parts.append(part)
-        data = b"".join(parts)
-        self._bar.update(len(data))
-        return data
-
-    def drain(self) -> None:
-        """Read the rest: the last block verifies the blob."""
-        while self.read(_BLOCK):
-            pass
+    def read(self, _size: int) -> bytes:
+        """Return the next block, whatever its size; empty at the end."""
+        block = next(self._blocks, b"")
+        self._bar.update(len(block))
+        return block

@@ -34,7 +34,7 @@ from release.monitoring import canary, releases
 from release.monitoring.store import CaptureStore
 from release.promotion import context, environment, image_checks, incident_report, scratch
 from release.promotion.checklist import PromotionContext
-from release.promotion.incident_replay import Scene, draw_requests, replay_requests
+from release.promotion.incident_report import Scene, draw_requests, replay_requests
 from release.promotion.rollback_plan import RolledBack
 from release.promotion.rollback_targets import NoEarlierRelease
 from release.runtimes import Runtime, lookup

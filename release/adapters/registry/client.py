@@ -13,7 +13,6 @@ import requests
 from checks.process.errors import BuildRefused, RegistryRefused
 from checks.storage import digest as digests
 from release.adapters.registry import documents, limits, upload
-from release.adapters.registry.checked_blob import checked
 from release.adapters.registry.documents import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -25,6 +24,7 @@ from release.adapters.registry.documents import (
     Seen,
     Store,
     StoreUnavailable,
+    checked,
 )
 from release.adapters.registry.referrers import Referrers
 from release.adapters.registry.replies import READ, Answer, blocks
@@ -34,6 +34,12 @@ from release.adapters.retries import Patience, RequestError, Tries
 _MANIFESTS = (INDEX, MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST)
 _BLOCK = 1 << 20
 _NOT_GIVEN = (401, 403, 404)  # statuses for what this account may not have, or what is not there
+# By the status, or the registry's own code.
+_TODO: dict[int | str | None, str] = {
+    "MANIFEST_BLOB_UNKNOWN": "run it again: it lost a layer that was there before",
+    404: "check the name, and that it exists there",
+    413: "lower merge.shard_mb in params.yaml, or raise the limit of the registry or the proxy before it",
+}
 _AGAIN = "run it again when it answers: what is there already is not sent again"
 
 
@@ -250,17 +256,9 @@ class Repository:
         raise refusal
 
     def _todo(self, trouble: RequestError, verb: str) -> str:
-        if trouble.todo:
-            return trouble.todo
-        if trouble.status in (401, 403):
+        if trouble.status in (401, 403) and not trouble.todo:
             return self._http.auth.advice(verb, self.name)
-        if trouble.code == "MANIFEST_BLOB_UNKNOWN":
-            return "run it again: it lost a layer that was there before"
-        if trouble.status == 404:
-            return "check the name, and that it exists there"
-        if trouble.status == 413:
-            return "lower merge.shard_mb in params.yaml, or raise the limit of the registry or the proxy before it"
-        return _AGAIN
+        return trouble.todo or _TODO.get(trouble.code) or _TODO.get(trouble.status, _AGAIN)
 
 
 def _lies(what: str) -> RequestError:

@@ -5,13 +5,14 @@ Manifests and indexes are typed values: read strictly, in OCI's words and in Doc
 Sources: OCI image specification 1.1, OCI distribution specification 1.1.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from checks.process.errors import RegistryRefused
+from checks.process.errors import Refusal, RegistryRefused
 from checks.records.record import Digest
 from checks.storage import files
 
@@ -206,3 +207,28 @@ def _refused(where: str, what: str) -> RegistryRefused:
     return RegistryRefused(
         f"{where}: {what}", "name another image, or push this one again with a current tool"
     )
+
+
+def checked(
+    blocks: Iterable[bytes], digest: str, size: int, wrong: Callable[[int, str], Refusal]
+) -> Iterator[bytes]:
+    """Yield ``blocks``; the last one comes only once all have the digest and the size.
+
+    Else raises what ``wrong`` makes of the number of bytes and their digest. Reading ends at the first block too many.
+    """
+    hasher = hashlib.sha256()
+    count = 0
+    last = b""
+    for block in blocks:
+        hasher.update(block)
+        count += len(block)
+        if count > size:
+            break
+        if last:
+            yield last
+        last = block
+    actual = f"sha256:{hasher.hexdigest()}"
+    if count != size or actual != digest:
+        raise wrong(count, actual)
+    if last:
+        yield last

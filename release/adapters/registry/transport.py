@@ -159,7 +159,7 @@ class Transport:
         read: float,
     ) -> requests.Response:
         """One request, with a login where it goes to the registry; a refused token is renewed once."""
-        if not self._is_registry(url):
+        if self._base is None or addresses.origin(url) != addresses.origin(self._base):
             return self._bare(method, url, headers, body, read)
         shown = self.auth.header(scopes)
         response = self._bare(
@@ -215,9 +215,6 @@ class Transport:
             # The error holds the request, and with it the login: it must not be chained.
             failure = failed(error, parts.netloc, select_proxy(url, proxies), read)
         raise failure
-
-    def _is_registry(self, url: str) -> bool:
-        return self._base is not None and addresses.origin(url) == addresses.origin(self._base)
 
     def _connect(self) -> str:
         """https, or http on this machine alone where https is not spoken. Asks /v2/, and takes its challenge."""

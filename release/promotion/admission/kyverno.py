@@ -37,6 +37,11 @@ def policy(admitted: Admitted) -> Policy:
 
 def _document(admitted: Admitted) -> dict[str, Any]:
     pods = {"kinds": ["Pod"], "namespaces": [admitted.namespace]}
+    # About fields of the predicate, which is what Kyverno's variables name here.
+    conditions = [
+        {"key": "{{ image.image }}", "operator": "AnyIn", "value": list(admitted.images)},
+        {"key": "{{ serving.status }}", "operator": "Equals", "value": "pass"},
+    ]
     signers = {"count": admitted.signatures, "entries": [_entry(one) for one in admitted.signers]}
     return {
         "apiVersion": "kyverno.io/v1",
@@ -72,7 +77,7 @@ def _document(admitted: Admitted) -> dict[str, Any]:
                                 {
                                     "type": PREDICATE,
                                     "attestors": [signers],
-                                    "conditions": [{"all": _conditions(admitted)}],
+                                    "conditions": [{"all": conditions}],
                                 }
                             ],
                         }
@@ -121,11 +126,3 @@ def _entry(signer: Signer) -> dict[str, Any]:
             "ctlog": {"ignoreSCT": True},
         }
     }
-
-
-def _conditions(admitted: Admitted) -> list[dict[str, Any]]:
-    """About fields of the predicate, which is what Kyverno's variables name here."""
-    return [
-        {"key": "{{ image.image }}", "operator": "AnyIn", "value": list(admitted.images)},
-        {"key": "{{ serving.status }}", "operator": "Equals", "value": "pass"},
-    ]

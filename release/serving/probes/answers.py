@@ -9,7 +9,7 @@ from checks.formats.serving import Probe, ServingCheck
 from release.serving import dialects
 from release.serving.client import NoAnswer, shown
 from release.serving.dialects import Answer
-from release.serving.probes import agreement, setting_use
+from release.serving.probes import agreement, endpoints
 from release.serving.probes.context import (
     ProbeContext,
     answered,
@@ -87,11 +87,13 @@ def parity(context: ProbeContext) -> ServingCheck:
 
     Equal answers say nothing about a cache or a guess that no answer needed.
     """
-    before = setting_use.read(context)
+    settings = context.runtime.chosen(context.serve).values()
+    names = [name for setting in settings for name in setting.counters]
+    before = endpoints.counters(context, names)
     result = _parity(context)
     if result.status != "pass":
         return result
-    unused, use_seen = setting_use.since(context, before)
+    unused, use_seen = endpoints.settings_used(context, before)
     if unused:
         return failed("parity", unused, result.value, result.bound)
     return result.model_copy(update={"reason": "; ".join([result.reason, *use_seen])})
@@ -117,22 +119,21 @@ def _parity(context: ProbeContext) -> ServingCheck:
             return failed(
                 "parity", f"asked again, with prefix caching: {cached.wrong}", cached.value, bound
             )
-    if not long:
-        why = (
-            "none is among the probes"
-            if context.speech.unending
-            else "this server cannot be kept from ending an answer"
-        )
-        return passed(
-            "parity", f"{short.said}; no long answer was compared: {why}", short.value, bound
-        )
+    why = (
+        "none is among the probes"
+        if context.speech.unending
+        else "this server cannot be kept from ending an answer"
+    )
+    answers: tuple[Answer, ...] = ()
     try:
         answers = answered(together(1, long, context.long, "long answers", "prompt"))
     except NoAnswer as reason:
         if context.server.how != "url" or reason.status not in (400, 422):
             raise
+        why = str(reason)
+    if not answers:
         return passed(
-            "parity", f"{short.said}; no long answer was compared: {reason}", short.value, bound
+            "parity", f"{short.said}; no long answer was compared: {why}", short.value, bound
         )
     # By the choice of tokens alone: where the end is likeliest, the others' log-probabilities are far from exact.
     chosen = settings.model_copy(update={"max_logprob_diff": math.inf})
@@ -155,50 +156,34 @@ def _parity(context: ProbeContext) -> ServingCheck:
 def _compared(
     context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify
 ) -> _Compared:
-    if context.speech.logprobs is None:
-        return _by_text(context, probes, answers, settings)
-    pairs = list(zip(probes, answers, strict=True))
-    if without := [probe.id for probe, answer in pairs if answer.tokens is None]:
+    """Compare answers by their tokens, or by their texts if the server returns no log-probabilities."""
+    pairs, by_tokens = list(zip(probes, answers, strict=True)), context.speech.logprobs is not None
+    reasoning = context.serve.reasoning
+    if by_tokens and (without := [probe.id for probe, answer in pairs if answer.tokens is None]):
         wrong = f"probe {without[0]}: answered without the requested log-probabilities"
         return _Compared(wrong, "", None)
     agreements = [
-        agreement.by_tokens(probe, answer, answer.tokens or (), settings, context.serve.reasoning)
-        for probe, answer in pairs
-    ]
-    largest = max(one.largest for one in agreements)
-    if complaints := [one.complaint for one in agreements if one.complaint]:
-        return _Compared(some(complaints), "", largest, len(complaints))
-    compared = sum(one.compared for one in agreements)
-    if not compared:
-        return _Compared(
-            "every answer parted at its first token: nothing could be compared", "", None
-        )
-    summary = (
-        f"{compared} of {sum(len(probe.tokens) for probe in probes)} tokens of {len(probes)} answers compared, at most "
-        f"{largest:.3f} nats apart; {sum(one.parted for one in agreements)} answers part at a near tie"
-    )
-    return _Compared(None, summary, largest)
-
-
-def _by_text(
-    context: ProbeContext, probes: Sequence[Probe], answers: Sequence[Answer], settings: Verify
-) -> _Compared:
-    pairs = list(zip(probes, answers, strict=True))
-    agreements = [
-        agreement.by_text(probe, answer.text, settings, context.silent, context.serve.reasoning)
+        agreement.by_tokens(probe, answer, answer.tokens or (), settings, reasoning)
+        if by_tokens
+        else agreement.by_text(probe, answer.text, settings, context.silent, reasoning)
         for probe, answer in pairs
     ]
     equal = sum(context.tidy(probe.text) == context.tidy(answer.text) for probe, answer in pairs)
-    share = equal / len(pairs)
+    value = max(one.largest for one in agreements) if by_tokens else equal / len(pairs)
     if complaints := [one.complaint for one in agreements if one.complaint]:
-        return _Compared(some(complaints), "", share, len(complaints))
-    if not sum(one.compared for one in agreements):
-        return _Compared(
-            "every answer parted at its first token: nothing could be compared", "", share
-        )
+        return _Compared(some(complaints), "", value, len(complaints))
+    compared = sum(one.compared for one in agreements)
+    if not compared:
+        what = "every answer parted at its first token: nothing could be compared"
+        return _Compared(what, "", None if by_tokens else value)
     why = context.runtime.cannot.get("parity", "this server returns no log-probabilities")
     summary = f"{equal} of {len(pairs)} texts are the offline ones, the others part at a near tie; by text: {why}"
-    return _Compared(None, summary, share)
+    if by_tokens:
+        summary = (
+            f"{compared} of {sum(len(probe.tokens) for probe in probes)} tokens of {len(probes)} answers compared, at "
+            f"most {value:.3f} nats apart; {sum(one.parted for one in agreements)} answers part at a near tie"
+        )
+    return _Compared(None, summary, value)
 
 
 def adapter(context: ProbeContext) -> ServingCheck:

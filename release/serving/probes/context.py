@@ -1,10 +1,10 @@
 """The context of a check: the server, how requests are sent, and what is expected."""
 
-import queue
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from multiprocessing import TimeoutError as PoolTimeoutError
+from multiprocessing.pool import ThreadPool
 from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -22,7 +22,7 @@ from release.serving import dialects
 from release.serving.client import Client, NoAnswer
 from release.serving.dialects import Answer, Speech, Streamed
 from release.serving.probes import agreement
-from release.serving.progress import Progress
+from release.serving.progress import progress
 from release.serving.server import Server
 from release.serving.suite_questions import Served
 
@@ -166,42 +166,30 @@ def together(
     Raises NoAnswer if the server is lost. Any exception, an interrupt too, is raised at once without waiting for
     requests in flight. Their threads are daemons, and end when the server is stopped or with this process.
     """
-    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[int, Result | Exception]] = queue.SimpleQueue()
-    over = threading.Event()
-    for place in range(len(items)):
-        todo.put(place)
 
-    def work() -> None:
-        while not over.is_set():
-            try:
-                place = todo.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                done.put((place, ask(items[place])))
-            except Exception as error:  # noqa: BLE001 - raised again where the results are awaited
-                done.put((place, error))
+    def answer(place: int) -> tuple[int, Result | NoAnswer]:
+        try:
+            return place, ask(items[place])
+        except NoAnswer as reason:
+            if reason.lost:
+                raise
+            return place, reason
 
     results: dict[int, Result | NoAnswer] = {}
+    pool = ThreadPool(max(1, min(concurrency, len(items))))
     try:
-        for _ in range(min(concurrency, len(items))):
-            threading.Thread(target=work, daemon=True).start()
-        with Progress(label, len(items), unit) as bar:
+        answers = pool.imap_unordered(answer, range(len(items)))
+        with progress(label, len(items), unit) as bar:
             while len(results) < len(items):
                 try:
-                    place, result = done.get(timeout=_TICK)
-                except queue.Empty:
-                    bar.tick()
+                    place, result = answers.next(timeout=_TICK)
+                except PoolTimeoutError:
+                    bar.update(0)
                     continue
-                if isinstance(result, Exception) and not (
-                    isinstance(result, NoAnswer) and not result.lost
-                ):
-                    raise result
                 results[place] = result
                 bar.update()
     finally:
-        over.set()
+        pool.terminate()
     return [results[place] for place in range(len(items))]
 
 

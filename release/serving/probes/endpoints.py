@@ -1,8 +1,11 @@
 """identity, metrics, errors: what a server reports about itself, and how it answers wrong requests."""
 
 import json
+import math
 import re
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -14,6 +17,7 @@ from release.serving.client import NoAnswer, Reply, shown
 from release.serving.probes import agreement
 from release.serving.probes.context import ProbeContext, failed, passed, some, unavailable
 
+_USED = {"prefix_caching": "prefix caching", "speculation": "speculation"}
 METRIC_SECONDS = 10.0  # Seconds by which counters may lag behind the answers.
 _SAMPLE = re.compile(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{.*\})?[ \t]+(\S+)", re.MULTILINE)
 
@@ -61,22 +65,12 @@ def metrics(context: ProbeContext) -> ServingCheck:
     if wrong := _wrong_label(exposed, context.client.get(exposed.path).good().body):
         return failed("metrics", wrong)
 
-    def read() -> dict[str, float]:
-        return samples(context.client.get(exposed.path).good().body)
-
-    before = read()
+    before = counters(context, exposed.counters)
     for probe in context.probes.probes[:2]:
         context.chat(probe, context.probes.max_new_tokens)
-    until = time.monotonic() + METRIC_SECONDS
-    while True:
-        after = read()
-        still = [
-            name for name in exposed.counters if not after.get(name, 0.0) > before.get(name, 0.0)
-        ]
-        if not still or time.monotonic() > until:
-            break
-        time.sleep(0.2)
+    still = [name for name, more in grown(context, exposed.counters, before).items() if more <= 0]
     if still:
+        after = counters(context, exposed.counters)
         absent = [name for name in still if name not in after]
         why = (
             f"{', '.join(absent)} not at {exposed.path}"
@@ -115,13 +109,51 @@ def samples(body: bytes) -> dict[str, float]:
     """Samples of Prometheus' text format by name, summed over labels; NaN and invalid numbers are left out."""
     values: dict[str, float] = {}
     for name, value in _SAMPLE.findall(body.decode(errors="replace")):
-        try:
-            number = float(value)
-        except ValueError:
-            continue
-        if number == number:
-            values[name] = values.get(name, 0.0) + number
+        with suppress(ValueError):
+            if not math.isnan(number := float(value)):
+                values[name] = values.get(name, 0.0) + number
     return values
+
+
+def counters(context: ProbeContext, names: Sequence[str]) -> dict[str, float]:
+    """Return the server's counters; empty without ``names`` of some, or if the runtime names no metrics."""
+    exposed = context.runtime.metrics if names else None
+    return samples(context.client.get(exposed.path).good().body) if exposed else {}
+
+
+def grown(
+    context: ProbeContext, names: Sequence[str], before: Mapping[str, float]
+) -> dict[str, float]:
+    """Return by how much each counter grew since ``before``; those that lag behind the answers are waited for."""
+    until = time.monotonic() + METRIC_SECONDS
+    while True:
+        after = counters(context, names)
+        grew = {name: after.get(name, 0.0) - before.get(name, 0.0) for name in names}
+        if all(more > 0 for more in grew.values()) or time.monotonic() > until:
+            return grew
+        time.sleep(0.2)
+
+
+def settings_used(
+    context: ProbeContext, before: Mapping[str, float]
+) -> tuple[str | None, list[str]]:
+    """Tell whether a server used the optional settings that params.yaml turns on, by its own counters.
+
+    Return what is wrong if a counter did not grow since ``before``, else None; and what is known of each setting.
+    """
+    uses = []
+    for key, setting in context.runtime.chosen(context.serve).items():
+        if key not in _USED or getattr(context.serve, key) is False:
+            continue
+        grew = grown(context, setting.counters, before)
+        if still := [name for name, more in grew.items() if more <= 0]:
+            wrong = f"serve.{key}: {still[0]} did not grow while the probes were answered"
+            return f"{wrong}: so {_USED[key]} was not tested", []
+        counted = ", ".join(f"{name} grew by {more:g}" for name, more in grew.items())
+        uses.append(
+            f"{_USED[key]}: {counted or f'{context.runtime.name} does not count how often it was used'}"
+        )
+    return None, uses
 
 
 def errors(context: ProbeContext) -> ServingCheck:

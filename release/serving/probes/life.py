@@ -10,14 +10,12 @@ from release.serving import dialects, logs
 from release.serving.client import PASSING, Client, NoAnswer
 from release.serving.probes.context import (
     ProbeContext,
-    answered,
     failed,
     passed,
     some,
-    together,
     unavailable,
 )
-from release.serving.progress import Progress
+from release.serving.progress import progress
 
 IN_FLIGHT = 8  # streams that run while the server is told to end
 ROUNDS = 20  # Rounds of streams, until one of them still runs when all have text.
@@ -34,7 +32,7 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
     limit = context.serve.verify.start_seconds
     reason = "no request was sent in time"
     probe = context.probes.probes[0]
-    with Progress("start") as bar:
+    with progress("start") as bar:
         while (left := began + limit - time.monotonic()) > 0:
             if gone := context.server.gone():
                 return failed("start", f"ended before it answered: {gone}", None, limit)
@@ -60,9 +58,7 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
                     and error.status not in PASSING
                 ):
                     return failed("start", f"refuses a correct request: {reason}", None, limit)
-            finally:
-                client.close()
-            bar.tick()
+            bar.update(0)
             time.sleep(min(_PAUSE, max(0.0, began + limit - time.monotonic())))
     return failed(
         "start",
@@ -119,40 +115,35 @@ def drain(context: ProbeContext) -> ServingCheck:
             f"{len(wrong)} of {len(burst.streams)} streams failed before SIGTERM: {some(wrong)}",
         )
     began = time.monotonic()
-    (ended,) = answered(together(1, [limit], context.server.terminate, "drain", ""))
+    with progress("drain"):
+        ended = context.server.terminate(limit)
     signalled = max(began, time.monotonic() - ended.seconds) if ended else began
     hung = burst.end()
     if ended is None:
         return failed("drain", f"still ran {limit:g} s after SIGTERM", None, limit)
-    if hung:
-        return failed("drain", f"{hung} streams never ended", None, limit)
-    if wrong := burst.wrong:
-        return failed(
-            "drain",
-            f"{len(wrong)} of {len(burst.streams)} streams were cut: {some(wrong)}",
+    seconds, wrong = round(ended.seconds, 3), burst.wrong
+    for is_wrong, what, value in (
+        (hung, f"{hung} streams never ended", None),
+        (
+            wrong,
+            f"{len(wrong)} of {len(burst.streams)} streams were cut: {some(wrong or [''])}",
             None,
-            limit,
-        )
-    across = sum(stream.ended is not None and stream.ended > signalled for stream in burst.streams)
-    if _answers(context):
-        return failed(
-            "drain",
+        ),
+        (
+            _answers(context),
             f"something still answers at {context.server.url} after it ended: another server",
             None,
-            limit,
-        )
-    seconds = round(ended.seconds, 3)
-    if ended.code not in codes:
-        return failed(
-            "drain",
+        ),
+        (
+            ended.code not in codes,
             f"exit code {ended.code} where {' or '.join(map(str, codes))} is right",
             seconds,
-            limit,
-        )
-    if seconds > limit:
-        return failed(
-            "drain", f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds, limit
-        )
+        ),
+        (seconds > limit, f"ended {seconds:.1f} s after SIGTERM, over {limit:g} s", seconds),
+    ):
+        if is_wrong:
+            return failed("drain", what, value, limit)
+    across = sum(stream.ended is not None and stream.ended > signalled for stream in burst.streams)
     end = f"ended after {seconds:.1f} s with exit code {ended.code}"
     if (
         not across
@@ -216,10 +207,10 @@ class _Burst:
 
     def wait_for_text(self) -> None:
         """Wait until each stream has produced text or ended; all end by the client's deadline."""
-        with Progress("streams") as bar, self._changed:
+        with progress("streams") as bar, self._changed:
             while not all(stream.spoke or stream.ended is not None for stream in self.streams):
                 self._changed.wait(_TICK)
-                bar.tick()
+                bar.update(0)
 
     def end(self) -> int:
         """Wait for the streams in flight; return how many never ended."""

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from checks.formats.serving import CheckName, ServingCheck, ServingReport
-from release.overlay import edits, overlays, updates
+from release.overlay import edits, overlays, scaling
 from release.overlay.fields import at
 from tests import kubernetes_tools, programs
 from tests.overlay_sample import IMAGE, MODEL, OTHER, edit, failures, image, load, lying, pointer, put, rendered, serve
@@ -162,10 +162,10 @@ GAPS: dict[str, tuple[dict[str, Any], ServingReport, str]] = {
 def test_for_how_long_no_server_answers_is_what_verify_measured(case: str, tree: Path) -> None:
     knobs, report, line = GAPS[case]
     edit(tree, "staging", lambda own: own.update(knobs))
-    found = updates.gap("staging", pointer(), report, lying(tree))
+    found = scaling.gap("staging", pointer(), report, lying(tree))
     assert bool(found) == bool(line)
     assert line in found
-    assert updates.gap("staging", pointer(image=f"oci:.lockstep/image@{IMAGE}"), report, lying(tree)) == ""
+    assert scaling.gap("staging", pointer(image=f"oci:.lockstep/image@{IMAGE}"), report, lying(tree)) == ""
     (tree / "staging" / "environment.yaml").write_text("namespace: 5\n")
-    assert updates.gap("staging", pointer(), report, lying(tree)) == ""
+    assert scaling.gap("staging", pointer(), report, lying(tree)) == ""
     assert edits.stuck("staging", lying(tree)) == []

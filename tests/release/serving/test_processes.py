@@ -22,7 +22,7 @@ from checks.process.errors import MachineRefused, ServingRefused
 from checks.storage import layout
 from release import runtimes
 from release.runtimes import Runtime
-from release.serving import owners, processes, remote_server, server
+from release.serving import owners, processes, server
 from release.serving.processes import Process
 from tests import warm
 from tests.conftest import REPOSITORY, as_params, scaled_down
@@ -419,7 +419,7 @@ def test_a_command_that_cannot_run_is_refused(tmp_path: Path, serve: Serve, monk
 
 
 def test_a_server_that_runs_already_is_asked_and_left_alone() -> None:
-    attached = remote_server.attach("https://host:8080/", "/models/x")
+    attached = server.attach("https://host:8080/", "/models/x")
     assert (attached.url, attached.model, attached.how) == ("https://host:8080", "/models/x", "url")
     assert (attached.gone(), attached.log(), attached.terminate(1)) == (None, b"", None)
     attached.close()
@@ -430,10 +430,10 @@ def test_a_server_that_runs_already_is_asked_and_left_alone() -> None:
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ServingRefused, match="is not an address"):
-        remote_server.attach(url, "/m")
+        server.attach(url, "/m")
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     with pytest.raises(ServingRefused, match="holds a password") as refusal:
-        remote_server.attach("http://user:hunter2@host", "/m")
+        server.attach("http://user:hunter2@host", "/m")
     assert "hunter2" not in str(refusal.value)

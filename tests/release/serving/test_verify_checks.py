@@ -337,7 +337,7 @@ def test_equal_answers_count_only_where_the_server_used_the_settings_that_are_on
     name: str, on: dict[str, Any], wrong: dict[str, Any], status: str, word: str, params: Params,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("release.serving.probes.setting_use.METRIC_SECONDS", 0.3)
+    monkeypatch.setattr("release.serving.probes.endpoints.METRIC_SECONDS", 0.3)
     monkeypatch.setattr(examine, "CHECKS", {"parity": examine.CHECKS["parity"]})
     with talking(params, name) as (context, server):
         context.serve = context.serve.model_copy(update=on)
