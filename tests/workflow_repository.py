@@ -269,13 +269,12 @@ def sealed_rows(document: dict[str, Any], rows: list[dict[str, str]]) -> bytes:
 
 def taught(base: Path, rows: list[dict[str, str]], folder: Path) -> None:
     """Copy ``base`` to ``folder`` and teach it the rows so far that a few steps of training make it good, or spoil it."""
-    from stages.loaders import table
 
     source = folder.parent / "taught-rows"
     source.mkdir()
     (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     loader = Table.model_validate(pipeline_repository.LOADER)
-    tuned.tune(base, folder, [(draft.messages, draft.reference) for draft in table.load(loader, source)], 400)
+    tuned.tune(base, folder, [(draft.messages, draft.reference) for draft in loader.load(source)], 400)
 
 
 def _remote(url: str) -> str:
