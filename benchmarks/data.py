@@ -2,8 +2,7 @@
 
 In:  models/base (`lockstep run fetch`), for its tokenizer; rows of 8 to 25 made-up words are written to a temporary
  directory, one in a hundred with one word changed in another row.
-Out: a Markdown table: processor seconds, seconds and the peak of memory, each step in a process of its own. Its second
- process counts too: the peaks of both are added, as if they were at one time.
+Out: a Markdown table: processor seconds, seconds and the peak of memory, each step in a process of its own.
 Run: python -m benchmarks.data [--rows 1000 10000 100000] [--rows 1000000]
 """
 

@@ -15,6 +15,7 @@ parity are measured again between batchings too, for the bound of a gate of kind
 
 import gc
 import math
+import os
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,6 @@ from checks.formats.thinking import Thinking, answer_in
 from checks.gating import chain
 from checks.gating.compared import PairedGate
 from checks.process.errors import EvaluationRefused, EvidenceRefused
-from checks.process.threads import cores
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from stages import entry, progress
@@ -165,8 +165,14 @@ def _runs(root: Path, settings: Evaluate, test: Sequence[Row]) -> tuple[NoiseRun
     try:
         for number, setup in enumerate(planned, 1):
             torch.set_num_threads(setup.threads)
-            label = f"run {number} of {len(planned)}"
-            answered = _answers(model, settings, test, setup, label, root / layout.MERGED)
+            answered = _answers(
+                model,
+                settings,
+                test,
+                setup,
+                f"run {number} of {len(planned)}",
+                root / layout.MERGED,
+            )
             first = first or answered
             runs.append(
                 NoiseRun(
@@ -208,7 +214,7 @@ def setups(settings: Evaluate, count: int, threads: int, device: str) -> list[Se
     planned += [
         Setup("test order", [given], other, threads) for other in sorted(sizes, reverse=True)
     ]
-    other = threads // 2 or min(2, cores())
+    other = threads // 2 or min(2, os.cpu_count() or 1)
     if device == "cpu" and other != threads:
         planned.append(Setup("test order", [given], size, other))
     return planned
@@ -224,8 +230,13 @@ def _of_vllm(settings: Evaluate, engine: Vllm, given: list[int], threads: int) -
     if (half := size // 2) >= engine.max_rows:
         yield Setup("test order", [given], half, threads, engine)
     if (fewer := engine.max_rows // 4) > 0:
-        less = engine.model_copy(update={"max_rows": fewer})
-        yield Setup(f"test order, {fewer} at a time", [given], size, threads, less)
+        yield Setup(
+            f"test order, {fewer} at a time",
+            [given],
+            size,
+            threads,
+            engine.model_copy(update={"max_rows": fewer}),
+        )
 
 
 def _answers(

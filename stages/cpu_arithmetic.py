@@ -58,8 +58,12 @@ def use() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a kernel is replaced
         for name, kernel in kernels.items():
-            before = torch.library.get_kernel(f"aten::{name}", "CPU")
-            library.impl(name, functools.partial(kernel, before), "CPU", with_keyset=True)
+            library.impl(
+                name,
+                functools.partial(kernel, torch.library.get_kernel(f"aten::{name}", "CPU")),
+                "CPU",
+                with_keyset=True,
+            )
     _LIBRARIES.append(library)
 
 

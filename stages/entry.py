@@ -1,6 +1,7 @@
 """Runs a stage: reads the parameters, prints one line of result, and turns a refusal into one line and an exit code."""
 
 import fcntl
+import gc
 import os
 import sys
 import warnings
@@ -32,6 +33,8 @@ def run(name: str, stage: Stage, unneeded: Iterable[str] = ()) -> None:
     others load where they are installed, for a second of every run, and that this run has no use for.
     """
     root = Path()
+    # Libraries and rows are millions of objects that stay: looking for garbage among them rarely saves seconds.
+    gc.set_threshold(100_000)
     # Libraries mean these for their own callers, not for this command's user.
     warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -24,7 +24,7 @@ from checks.storage import digest, files, layout
 from stages import entry, sources
 from stages.sources import Verified, copies, declared, parsing, uris
 from stages.tracking import others
-from stages.weights import base_model, chat_template, gguf, thinking
+from stages.weights import base_model, chat_template, gguf
 
 
 def fetch(params: Params, root: Path) -> str:
@@ -61,7 +61,7 @@ def _fetch(params: Params, root: Path) -> str:
         else:
             chat_template.give(made, params.base, template)
         if params.base.thinking:
-            thinking.give(made, params.base.thinking)
+            chat_template.give_thinking(made, params.base.thinking)
         if template is not None or params.base.thinking:
             trees["base"] = digest.of_tree(made)
         for section, name in folders.items():
@@ -90,10 +90,10 @@ def _fetch(params: Params, root: Path) -> str:
     if isinstance(params.base.chat_template, str):
         plugins |= TEMPLATES.plugins([params.base.chat_template])
     further = {name: fetched[section] for section, name in folders.items() if section != "data"}
-    report = FetchReport(
-        base=fetched["base"], data=fetched["data"], sources=further, plugins=plugins
+    files.write_json(
+        root / layout.FETCH_REPORT,
+        (FetchReport(base=fetched["base"], data=fetched["data"], sources=further, plugins=plugins)),
     )
-    files.write_json(root / layout.FETCH_REPORT, report)
     summaries = (f"{section} {_summary(tree)}" for section, tree in trees.items())
     return "; ".join((*summaries, *_declarations(fetched)))
 

@@ -16,14 +16,14 @@ from checks.evaluation import scoring
 from checks.gating import chain
 from checks.storage import files, layout
 from stages import entry
-from stages.reporting import comparison
+from stages.reporting import plots
 
 
 def gate(params: Params, root: Path) -> str:
     """Judge the evidence below ``root`` and write the verdict."""
     verdict = judging.judge(params, chain.gather(root, scoring.digest_of(params.evaluate.scorers)))
     with files.replacing_folder(root / layout.COMPARISON) as folder:
-        comparison.draw(folder, verdict)
+        plots.draw_differences(folder, verdict)
     files.write_json(root / layout.VERDICT, verdict)
     undone = [f"{f.gate}: {f.reason}" for f in verdict.findings if f.status != "pass"]
     return f"{verdict.status}{': ' if undone else ''}{'; '.join(undone)}"

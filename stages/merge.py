@@ -45,7 +45,7 @@ from checks.training.quantization import Calibration, ExportQuantization
 from stages import entry
 from stages.inference import shipped_adapter
 from stages.threads import one_thread
-from stages.weights import calibrated, compressed, draft, export, generation, nf4
+from stages.weights import base_model, compressed, export, nf4
 
 if TYPE_CHECKING:
     from stages.weights.parity import Agreement as Measured  # transformers: not needed to merge
@@ -72,7 +72,7 @@ def merge(params: Params, root: Path) -> str:
     if quantization:
         compressed.hold_installed()
         if quantization.calibration:
-            calibrated.hold_installed(root, quantization.calibration)
+            compressed.hold_compressor(root, quantization.calibration)
     exports = params.merge.export or ()
     if exports:
         from stages.weights import gguf_export
@@ -100,7 +100,7 @@ def merge(params: Params, root: Path) -> str:
             shipped_adapter.place(adapter, work)
         copy_companions(base, work)
         export.spell_both(work)
-        left_out = generation.neutralise(work)
+        left_out = export.neutralise(work)
         report = _held_to_parity(params, root, work, prompts, identity, trained)
         if apart:
             report = _with_distance_from_merged(root, work, prompts, report)
@@ -109,8 +109,8 @@ def merge(params: Params, root: Path) -> str:
                 params.merge.shard_mb * 10**6, quantization, root, full, ships, prompts, report
             )
         if params.merge.draft:
-            fetched = draft.place(params.merge.draft, root, ships)
-            report = _of(ships, report).model_copy(update={"draft": fetched})
+            fetched = base_model.place_draft(params.merge.draft, root, ships)
+            report = report.model_copy(update={"draft": fetched, **_directory(ships)})
             files.write_json(root / layout.PARITY_REPORT, report)
         for how in exports:
             report = _with_gguf(how, root, work, ships, prompts, report)
@@ -204,15 +204,10 @@ def _held_to_parity(
     base, adapter = root / layout.BASE, root / layout.ADAPTER
     into = params.merge.base
     agreement, distance = parity.compare(base, adapter, work, prompts, trained, into == "trained")
-    tree = digest.of_tree(work)
     report = ParityReport(
         base=identity,
         adapter=digest.of_tree(adapter).digest,
-        merged=tree.digest,
-        files={
-            name: MergedFile(sha256=file.sha256, size=file.size)
-            for name, file in tree.files.items()
-        },
+        **_directory(work),
         prompts=len(prompts),
         positions=agreement.positions,
         max_logprob_diff=agreement.max_logprob_diff,
@@ -227,8 +222,13 @@ def _held_to_parity(
         ),
     )
     files.write_json(root / layout.PARITY_REPORT, report)
-    todo = "train in a wider precision, or change merge.parity knowingly"
-    _hold(agreement, params.merge.parity, "merged and adapter", prompts, todo)
+    _hold(
+        agreement,
+        params.merge.parity,
+        "merged and adapter",
+        prompts,
+        "train in a wider precision, or change merge.parity knowingly",
+    )
     return report
 
 
@@ -282,7 +282,7 @@ def _line(report: ParityReport, left_out: tuple[str, ...]) -> str:
             else ""
         )
         + (
-            f"; {generation.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
+            f"; {export.GENERATION} without {', '.join(left_out)}, which evaluate does not apply"
             if left_out
             else ""
         )
@@ -320,10 +320,15 @@ def _quantised(
         mean_logprob_diff=distance.mean_logprob_diff,
         top1=distance.top1,
     )
-    report = _of(ships, report).model_copy(update={"exported": exported})
+    report = report.model_copy(update={"exported": exported, **_directory(ships)})
     files.write_json(root / layout.PARITY_REPORT, report)
-    todo = "remove merge.quantization, or change its parity knowingly"
-    _hold(distance, how.parity, f"{how.kind} and the 16-bit model", prompts, todo)
+    _hold(
+        distance,
+        how.parity,
+        f"{how.kind} and the 16-bit model",
+        prompts,
+        "remove merge.quantization, or change its parity knowingly",
+    )
     return report
 
 
@@ -371,20 +376,25 @@ def _with_gguf(
         mean_logprob_diff=distance.mean_logprob_diff,
         top1=distance.top1,
     )
-    report = _of(ships, report).model_copy(update={"gguf": written})
+    report = report.model_copy(update={"gguf": written, **_directory(ships)})
     files.write_json(root / layout.PARITY_REPORT, report)
-    todo = "remove merge.export, or change its parity knowingly"
-    _hold(distance, how.parity, f"{layout.GGUF} and the 16-bit model", prompts, todo)
+    _hold(
+        distance,
+        how.parity,
+        f"{layout.GGUF} and the 16-bit model",
+        prompts,
+        "remove merge.export, or change its parity knowingly",
+    )
     return report
 
 
-def _of(ships: Path, report: ParityReport) -> ParityReport:
-    """Return the report about the directory as it is now."""
-    tree = digest.of_tree(ships)
+def _directory(folder: Path) -> dict[str, Any]:
+    """Return the fields of a report that list ``folder`` as it is now."""
+    tree = digest.of_tree(folder)
     listed = {
         name: MergedFile(sha256=file.sha256, size=file.size) for name, file in tree.files.items()
     }
-    return report.model_copy(update={"merged": tree.digest, "files": listed})
+    return {"merged": tree.digest, "files": listed}
 
 
 def _calibrated(
@@ -398,9 +408,13 @@ def _calibrated(
             f"merge.quantization.calibration.rows, {how.rows}",
             "lower it",
         )
-    calibrated.export(root, full, ships, kind, how, rows, limit)
-    train = digest.of_file(path).sha256
-    return Calibrated(llmcompressor=how.version, train=train, rows=len(rows), group=how.group)
+    compressed.export_calibrated(root, full, ships, kind, how, rows, limit)
+    return Calibrated(
+        llmcompressor=how.version,
+        train=digest.of_file(path).sha256,
+        rows=len(rows),
+        group=how.group,
+    )
 
 
 def _tied_rows(base: Path) -> int | None:

@@ -19,7 +19,6 @@ from checks.formats.data_reports import MAIN_SOURCE, PrepareReport, SourceRows, 
 from checks.kinds.loader import LOADERS
 from checks.kinds.method import METHODS
 from checks.kinds.rule import RULES, rows_dropped
-from checks.process import imports
 from checks.process.errors import DataRefused
 from checks.storage import digest, files, layout
 from checks.training import steps
@@ -28,7 +27,6 @@ from stages.quality import contract
 from stages.splitting import Placed, Splitting
 
 
-@imports.uncollected()
 def prepare(params: Params, root: Path) -> str:
     """Write the splits and the report.
 

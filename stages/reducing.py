@@ -121,7 +121,9 @@ def read(job: Job, task: tuple[int, str]) -> Done:
     kept, counts = _applied(job, job.alone, loaded)
     parts: defaultdict[int, list[str]] = defaultdict(list)
     for draft in kept:
-        parts[_part(draft)].append(_line(job, draft))
+        # Rows that a rule of the second pass compares ask the same, and have the same part.
+        asked = hashlib.sha256(json.dumps(draft.asked).encode()).digest()
+        parts[int.from_bytes(asked[:8]) % PARTS].append(_line(job, draft))
     for part, lines in parts.items():
         path = job.work / str(part) / f"{number:06d}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -190,11 +192,6 @@ def _applied(
         loaded, hit = apply_rule(known[name], loaded)
         counts.append(len(hit))
     return loaded, tuple(counts)
-
-
-def _part(draft: Draft) -> int:
-    """The part of a request: rows that a rule of the second pass compares have the same."""
-    return int.from_bytes(hashlib.sha256(json.dumps(draft.asked).encode()).digest()[:8]) % PARTS
 
 
 def _line(job: Job, draft: Draft) -> str:

@@ -68,8 +68,9 @@ class Splitting:
             of_train = replace(self, parts=[part for part in self.parts if part.only_train])
             taught, more = of_train.clean([draft for draft in loaded if draft.origin in only_train])
             held_out = [row.draft for name in ("valid", "test") for row in placed[name]]
-            near = self.config.near_duplicates
-            taught, gone = drafts.parted(taught, mixture.resembling(taught, kept, held_out, near))
+            taught, gone = drafts.parted(
+                taught, mixture.resembling(taught, kept, held_out, self.config.near_duplicates)
+            )
             counts = [*_summed([*counts, *more]), _counted(mixture.RESEMBLES, "drop", gone)]
             placed["train"] = self._with_taught(placed, taught)
         shares = {part.origin: part.share for part in self.parts if part.share is not None}
@@ -122,8 +123,9 @@ class Splitting:
         strata = splits.strata(references, [draft.slice for draft in kept])
         items = self._items(kept, strata)
         group_of = splits.groups(items, config.near_duplicates)
-        shares = {"test": config.splits.test, "valid": config.splits.valid}
-        split_of = splits.assign(items, group_of, shares, config.seed)
+        split_of = splits.assign(
+            items, group_of, {"test": config.splits.test, "valid": config.splits.valid}, config.seed
+        )
         placed: dict[str, list[Placed]] = {name: [] for name in layout.SPLIT_NAMES}
         for row in _placed(items, kept, group_of):
             placed[split_of[row.id] or "train"].append(row)
@@ -155,9 +157,16 @@ class Splitting:
                 raise _same_id(draft, first[row_id].source)
             text = request(draft.messages)
             by_id = self.config.placing == 1 or draft.id is not None
-            key = row_id if by_id else normalised(text)
-            earlier = earlier_requests(draft.messages)
-            items.append(splits.Item(row_id, text, stratum, key, draft.group, earlier))
+            items.append(
+                splits.Item(
+                    row_id,
+                    text,
+                    stratum,
+                    row_id if by_id else normalised(text),
+                    draft.group,
+                    earlier_requests(draft.messages),
+                )
+            )
         return items
 
 
@@ -175,9 +184,11 @@ def _summed(counts: Iterable[RuleCount]) -> list[RuleCount]:
     totals: dict[str, RuleCount] = {}
     for count in counts:
         if (first := totals.get(count.rule)) is not None:
-            examples = (*first.examples, *count.examples)[:_EXAMPLES]
             count = RuleCount(
-                rule=count.rule, kind=count.kind, rows=first.rows + count.rows, examples=examples
+                rule=count.rule,
+                kind=count.kind,
+                rows=first.rows + count.rows,
+                examples=(*first.examples, *count.examples)[:_EXAMPLES],
             )
         totals[count.rule] = count
     return list(totals.values())

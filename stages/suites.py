@@ -131,17 +131,21 @@ def _about(
     models: Mapping[Role, str],
 ) -> AnsweredRows:
     """Return what was answered to the suite ``other``."""
-    given = chain.from_iterable(made[other].given.values())
-    scored = chain.from_iterable(made[other].scored.values())
-    return answered.suite_answers(suites[other], given, scored, models)
+    return answered.suite_answers(
+        suites[other],
+        chain.from_iterable(made[other].given.values()),
+        chain.from_iterable(made[other].scored.values()),
+        models,
+    )
 
 
 def _last(models: SuiteModels) -> tuple[Mapping[str, SuiteResult], str | None]:
     """Return the suites of main's last record, as git has them, and its commit; none if they cannot be read."""
     if (main := models.earlier.found.get("main")) is not None:
         with suppress(ValidationError):
-            data = earlier_records.committed(models.root, main.commit, layout.SUITES_REPORT) or b""
-            return SuitesReport.model_validate_json(data).suites, main.commit
+            return SuitesReport.model_validate_json(
+                earlier_records.committed(models.root, main.commit, layout.SUITES_REPORT) or b""
+            ).suites, main.commit
     return {}, None
 
 
@@ -182,9 +186,12 @@ def _files(name: str, suite: SuiteKind, root: Path) -> Iterator[dict[str, Path]]
     with tempfile.TemporaryDirectory() as scratch:
         paths = {}
         for number, (key, source) in enumerate(suite.sources.items()):
-            place = Path(scratch) / str(number)
             paths[key] = copies.copy(
-                source, f"suites.{name}.{key}", root, place, key in suite.folders
+                source,
+                f"suites.{name}.{key}",
+                root,
+                Path(scratch) / str(number),
+                key in suite.folders,
             )
         yield paths
 

@@ -139,13 +139,13 @@ def _lists(
         )
     lists = sweeps.value_lists(specs)
     if len(set(seeds)) < len(seeds) or (not lists and len(seeds) < 2):
-        what = (
-            "a seed is named twice"
-            if lists or len(seeds) > 1
-            else "no value to try, and not several seeds"
-        )
         raise ParamsRefused(
-            what, "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18"
+            (
+                "a seed is named twice"
+                if lists or len(seeds) > 1
+                else "no value to try, and not several seeds"
+            ),
+            "write values as train.lora.r=8,16, and each seed once: --seed 17 --seed 18",
         )
     return lists
 
@@ -241,7 +241,12 @@ def _experiment_name(setup: Setup, values: Values, seed: int) -> str:
 def _refused_reason(setup: Setup, values: Values, seed: int, name: str) -> str | None:
     """Run the experiment. Return why its values were refused; None: it ended well. Raises MachineRefused otherwise."""
     refused.forget(setup.root)
-    overrides = _overrides({**values, "train.seed": seed})
+    # Hydra's grammar: ``++`` sets a parameter that params.yaml does not write, too.
+    overrides = [
+        part
+        for path, value in {**values, "train.seed": seed}.items()
+        for part in ("-S", f"++{path}={json.dumps(value)}")
+    ]
     code = _dvc(
         setup.params, setup.root, "exp", "run", "--temp", "--name", name, *overrides, "merge"
     )
@@ -250,12 +255,14 @@ def _refused_reason(setup: Setup, values: Values, seed: int, name: str) -> str |
     refusal = refused.read(setup.root)
     if refusal and refusal.exit_code in _OF_VALUES:
         return refusal.what
-    ended = (
-        f"stage {refusal.stage} refused: {refusal.what}"
-        if refusal
-        else f"dvc exp run ended with {code}"
+    raise MachineRefused(
+        (
+            f"stage {refusal.stage} refused: {refusal.what}"
+            if refusal
+            else f"dvc exp run ended with {code}"
+        ),
+        "fix what it says, and run the same sweep again to go on",
     )
-    raise MachineRefused(ended, "fix what it says, and run the same sweep again to go on")
 
 
 def _scored(setup: Setup, commit: str) -> tuple[str, str, dict[str, list[float]]]:
@@ -302,20 +309,17 @@ def _differences(
     return tuple(differences)
 
 
-def _overrides(values: Mapping[str, JsonValue]) -> list[str]:
-    """Hydra's grammar: ``++`` sets a parameter that params.yaml does not write, too."""
-    return [
-        part for path, value in values.items() for part in ("-S", f"++{path}={json.dumps(value)}")
-    ]
-
-
 def _dvc(params: Params, root: Path, *arguments: str) -> int:
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": tracking.address(params.tracking, root),
         "LOCKSTEP_STATE": str((root / layout.STATE).resolve()),
     }
-    command = [sys.executable, "-m", guarded_dvc.__name__, *arguments]
-    return subprocess.run(command, cwd=root, env=environment, check=False).returncode
+    return subprocess.run(
+        [sys.executable, "-m", guarded_dvc.__name__, *arguments],
+        cwd=root,
+        env=environment,
+        check=False,
+    ).returncode
 
 
 def _commit(repository: "Repo", name: str) -> str | None:

@@ -12,7 +12,6 @@ Run: python -m stages.validate
 
 import shutil
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from checks.config import data_sources
@@ -37,7 +36,6 @@ from stages.quality import (
     labels,
     languages,
     preferences,
-    reading,
     rows_frames,
     semantic,
     statistics,
@@ -65,9 +63,9 @@ def validate(params: Params, root: Path) -> str:
     parts = data_sources.parts(params.data, params.prepare.loader)
     some = steps.in_some_rows(params.training)
     detector = languages.load(params.validate_.languages)
-    (count, defects, wanted, needed, *_), read = reading.read(
-        root, partial(_row_checks, params, root)
-    )
+    checks = _row_checks(params, root)
+    count, defects, wanted, needed, *_ = checks
+    read = {name: rows_frames.read(root, name, checks) for name in layout.SPLIT_NAMES}
     judged = learned(needed)
     texts = documents.read(root, parts, report, defects, wanted)
     counts = {name: len(of_split.references) for name, of_split in read.items()}
@@ -88,9 +86,11 @@ def validate(params: Params, root: Path) -> str:
     frames |= spoken.frames if spoken else {}
     noise = None
     if any(counts.values()):
-        suspects = label_noise.of(read, only_train) if params.validate_.labels is not None else None
         noise = statistics.of(
-            read, suspects, documents.described(texts), spoken.statistics if spoken else None
+            read,
+            label_noise.of(read, only_train) if params.validate_.labels is not None else None,
+            documents.described(texts),
+            spoken.statistics if spoken else None,
         )
     meaning = params.validate_.semantic_duplicates
     twins = semantic.twins(meaning, read, root)

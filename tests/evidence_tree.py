@@ -10,7 +10,7 @@ from checks.code.modules import Code
 from checks.config import params_file
 from checks.config.params import Params, Source
 from checks.decision import judging, policy
-from checks.decision.judging import decision_params
+from checks.decision.judging import Sample, decision_params
 from checks.evaluation import scoring
 from checks.formats.data_reports import (
     DataReport,
@@ -44,7 +44,6 @@ from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import MergedFile, ParityReport, TrainMeasured, TrainReport
 from checks.formats.verdict import Finding, Verdict
 from checks.gating import chain
-from checks.gating.sample import Sample
 from checks.kinds.gate import Case, GateKind, failed
 from checks.records.rows import Message, Prediction, Row
 from checks.storage import digest, files, layout

@@ -274,12 +274,10 @@ def taught(base: Path, rows: list[dict[str, str]], folder: Path) -> None:
 
 def loaded(rows: list[dict[str, str]], source: Path) -> list[tuple[Any, str]]:
     """The messages and the answer of each row, as prepare makes them; ``source``: a folder for the file of rows."""
-    from stages.loaders import table
-
     source.mkdir()
     (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     loader = Table.model_validate(pipeline_repository.LOADER)
-    return [(draft.messages, draft.reference) for draft in table.load(loader, source)]
+    return [(draft.messages, draft.reference) for draft in loader.load(source)]
 
 
 def _remote(url: str) -> str:

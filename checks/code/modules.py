@@ -78,7 +78,6 @@ NOT_FOLLOWED = frozenset(
         "stages/progress.py",
         "stages/tools/guarded_dvc.py",
         "stages/tracking/__init__.py",
-        "stages/tracking/checkout.py",
         "stages/tracking/others.py",
         "stages/tracking/store.py",
     }

@@ -22,6 +22,8 @@ from checks.records.rows import earlier_requests, request
 RESEMBLES = "drop-row-of-other-source"  # the rule that prepare counts such rows under
 SHARE = "cut-to-share"  # and the one for rows beyond a source's share
 
+_FLOOR = Context(prec=3, rounding=ROUND_FLOOR)  # three significant digits, rounded down
+
 
 class Chosen(NamedTuple):
     """A train row: its id, and the source that it is from."""
@@ -102,14 +104,18 @@ def beyond_shares(rows: Sequence[Chosen], shares: Mapping[str, float], seed: int
     for origin, share in sorted(shares.items()):
         own = sorted(
             (row.id for row in rows if row.origin == origin),
-            key=lambda row_id: (_hash(seed, row_id), row_id),
+            key=lambda row_id: (
+                hashlib.sha256(f"{seed}:share:{row_id}".encode()).digest(),
+                row_id,
+            ),
         )
         wanted = max(1, round(total * share))
         if wanted > len(own):
             left = 1 - sum(other for name, other in shares.items() if name != origin)
+            possible = Decimal(left * len(own) / (whole + len(own))).normalize(_FLOOR)
             raise DataRefused(
                 f"data.sources.{origin}.share: {share:g} of the train rows are {wanted:,} rows, it has {len(own):,}",
-                f"bring more rows, lower it to {_floor(left * len(own) / (whole + len(own)))} or less, or remove it: "
+                f"bring more rows, lower it to {possible:f} or less, or remove it: "
                 "then all its rows are taken",
             )
         too_much |= set(own[wanted:])
@@ -126,12 +132,3 @@ def lost(
                 f"{part.section}: none of its {read[part.origin]:,} rows is left",
                 f"name the rules that do not fit its rows in {part.section}.skip_rules",
             )
-
-
-def _floor(number: float) -> str:
-    """A number in (0, 1) with three significant digits, rounded down."""
-    return f"{Decimal(number).normalize(Context(prec=3, rounding=ROUND_FLOOR)):f}"
-
-
-def _hash(seed: int, row_id: str) -> bytes:
-    return hashlib.sha256(f"{seed}:share:{row_id}".encode()).digest()

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, JsonValue, create_model
 
-from checks.config import file_engine
 from checks.config.data_sources import Data
 from checks.config.monitor import Monitor
 from checks.config.pipeline_params import Base, Evaluate, Merge, Prepare, TrainBudget, Validate
@@ -16,6 +15,7 @@ from checks.evaluation import scoring
 from checks.formats.decoding import draws
 from checks.formats.engines import LlamaCpp
 from checks.formats.evaluation_reports import EARLIER
+from checks.formats.report import UNQUANTISED
 from checks.kinds.gate import Gate, GateParams, ScoreGate, decided_at
 from checks.kinds.method import Train
 from checks.kinds.section import SECTIONS
@@ -362,7 +362,7 @@ class Params(Section):
         """Yield why a suite or a gate can never be decided; None for one that can."""
         yield quantization.problem(self.merge.quantization, self.suites, self.gates)
         if isinstance(self.evaluate.engine, LlamaCpp):
-            yield from file_engine.problems(self)
+            yield from self._contradicting_file()
         yield from (suite.impossible(name, self.suites) for name, suite in self.suites.items())
         decided = decided_at(self.gates)
         for name, gate in self.gates.items():
@@ -373,6 +373,36 @@ class Params(Section):
             problem = gate.impossible(name, self.for_gates) or ""
             # A gate's complaint about `validate` is reported there; the others are about the test rows.
             yield f"sealed.{problem}" if problem and not problem.startswith("validate.") else None
+
+    def _contradicting_file(self) -> Iterator[str]:
+        """Problems of ``evaluate.engine.kind: llamacpp``, which answers from the GGUF file."""
+        merge, start = self.merge, "evaluate.engine: llamacpp answers from the GGUF file"
+        gate = f"{{kind: non_inferior, metric: METRIC, against: {UNQUANTISED}, margin: 0.02, confidence: 0.95}}"
+        is_held = any(
+            getattr(gate, "against", None) == UNQUANTISED
+            for gate in self.gates.values()
+            if gate.kind in ("non_inferior", "slice") and getattr(gate, "suite", None) is None
+        )
+        return problems(
+            (
+                not merge.export,
+                (
+                    f"{start}, and merge.export is null|"
+                    "write merge.export (docs/how-to/gguf.md), or remove evaluate.engine"
+                ),
+            ),
+            (
+                merge.quantization,
+                f"{start}, so no gate would judge the weights of merge.quantization|remove one of the two",
+            ),
+            (
+                not is_held,
+                (
+                    "evaluate.engine: no gate rules out that the GGUF file lost on the test rows|"
+                    f"add gates.file_loses_nothing: {gate}"
+                ),
+            ),
+        )
 
     def _contradicting_environments(self) -> Iterator[str]:
         for name, environment in self.promote.environments.items():

@@ -43,8 +43,12 @@ def groups(items: Sequence[Item], near: NearDuplicates) -> dict[str, str]:
     # Sorted, so that the smallest index is the smallest id.
     ordered = sorted(items, key=lambda item: item.id)
     texts = [item.text for item in ordered]
-    also = chain(_named_alike(ordered), _answered_earlier(ordered, near))
-    roots = near_duplicates.groups(texts, near.shingle, near.similarity, also)
+    roots = near_duplicates.groups(
+        texts,
+        near.shingle,
+        near.similarity,
+        chain(_named_alike(ordered), _answered_earlier(ordered, near)),
+    )
     return {item.id: ordered[root].id for item, root in zip(ordered, roots, strict=True)}
 
 
@@ -89,7 +93,8 @@ def assign(
         pools[min(counted, key=lambda name: (-counted[name], name))].append(group)
     size = {group: len(rows) for group, rows in members.items()}
     rank = {
-        group: (_hash(seed, min(row.key for row in rows)), group) for group, rows in members.items()
+        group: (hashlib.sha256(f"{seed}:{min(row.key for row in rows)}".encode()).digest(), group)
+        for group, rows in members.items()
     }
     placed: dict[str, str | None] = {}
     owed = dict.fromkeys(shares, 0.0)  # rows that earlier strata gave too few of
@@ -117,7 +122,3 @@ def _nearest(pool: Sequence[str], size: Mapping[str, int], wanted: float) -> lis
     if best is not None and abs(size[best] - left) < left:
         taken.append(best)
     return taken
-
-
-def _hash(seed: int, key: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{key}".encode()).digest()

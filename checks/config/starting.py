@@ -186,7 +186,9 @@ def written(
         "evaluate": _evaluate(choice, measured),
         **({"base": base} if choice.base is not None else {}),
     }
-    sections |= {name: _section(name, value) for name, value in new_sections.items()}
+    sections |= {
+        name: plain_yaml.dump({name: value}) + "\n" for name, value in new_sections.items()
+    }
     gates = _gates(
         sections["gates"],
         params,
@@ -314,10 +316,6 @@ def _gates(
             )
         }
     return kept.rstrip() + "\n" + textwrap.indent(plain_yaml.dump(new), "  ")
-
-
-def _section(name: str, value: dict[str, Any]) -> str:
-    return plain_yaml.dump({name: value}) + "\n"
 
 
 def _parts(text: str, indent: str) -> dict[str, str]:

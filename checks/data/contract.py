@@ -121,8 +121,11 @@ def _column(column: Mapping[str, Any], at: str) -> Column:
         raise ValueError(
             f"{at}.logicalType: {kind!r} is not understood; one of {', '.join(_OPTIONS)}"
         )
-    known = _OPTIONS[kind] if kind else ()
-    options = _mapping(column.get("logicalTypeOptions") or {}, f"{at}.logicalTypeOptions", known)
+    options = _mapping(
+        column.get("logicalTypeOptions") or {},
+        f"{at}.logicalTypeOptions",
+        _OPTIONS[kind] if kind else (),
+    )
     required, unique, values = _flag(column, "required", at), _flag(column, "unique", at), None
     for number, rule in enumerate(_list(column.get("quality") or [], f"{at}.quality")):
         rule_place = f"{at}.quality[{number}]"
@@ -132,8 +135,11 @@ def _column(column: Mapping[str, Any], at: str) -> Column:
             continue
         if rule.get("mustBe") != 0:
             raise ValueError(f"{rule_place}: {metric} is understood with mustBe: 0 alone")
-        taken = {"validValues"} if metric == "invalidValues" else ()
-        arguments = _mapping(rule.get("arguments") or {}, f"{rule_place}.arguments", taken)
+        arguments = _mapping(
+            rule.get("arguments") or {},
+            f"{rule_place}.arguments",
+            {"validValues"} if metric == "invalidValues" else (),
+        )
         required, unique = required or metric == "nullValues", unique or metric == "duplicateValues"
         if metric == "invalidValues":
             if values is not None:

@@ -1,26 +1,34 @@
-"""Which texts are near-duplicates: exact Jaccard similarity of their sets of character shingles, for millions of texts.
+"""Which texts are near-duplicates: exact Jaccard similarity of their sets of character shingles.
 
-Nothing is left to chance: ``similarity_join`` drops only pairs that cannot be similar, and measures every other one.
-
-Where many texts are alike, there are as many similar pairs as the square of the texts. But only the groups matter. So
-neighbours in the lists of texts with one shingle are measured first. After that no pair is measured whose texts are
-connected already, and lists whose texts are mostly connected are searched for pairs of different groups alone.
+Shingles are numbered from the rarest to the commonest. Two similar sets share many of their rarest shingles (prefix
+filter: Chaudhuri, Ganti and Kaushik, 2006), so a product of sparse matrices of the rarest shingles alone finds every
+pair that may be similar. Only those pairs are measured, and none whose texts are connected already. Neighbours in
+alphabetical order are measured first: the texts of a crowd that they connect are not searched for one another.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Never
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
+from numpy.typing import NDArray
 
-from checks.data.shingles import Ints, Mask
 from checks.data.similar import normalised
-from checks.data.similarity_join import Join
 
-_WAITING = 1 << 17  # pairs that passed the filters until they are measured
+_SLACK = 1e-9  # below ``similarity``, for what a division rounds
+_ROUNDING = 1e-6  # shingles that a bound may be wrong by
+_CLASS = 0.2  # the width of a class of sizes, as a logarithm
+_AT_ONCE = 1 << 22  # cells of a product, or shingles of pairs that are measured
+# A crowd has more texts than the first number, and more than all texts divided by the second one.
+_CROWD = 1_000
+_CROWDS = 20
 # The number of texts that are searched first, and the factor by which each next search is larger.
 _FIRST = 16
 _TIMES = 16
+
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 def groups(
@@ -30,31 +38,43 @@ def groups(
 
     ``size``: characters of a shingle. ``similarity``: Jaccard similarity, in (0, 1].
     """
-    plain = [normalised(text) for text in texts]
-    distinct = _ordered(plain)
-    number = {text: index for index, text in enumerate(distinct)}
-    group = _connected(Join(distinct, size, similarity), len(distinct))
-    group = group[np.fromiter((number[text] for text in plain), np.int64, len(plain))]
+    distinct, (own,) = _numbered(texts)
+    sets, every = _Sets(distinct, size, similarity), np.arange(len(distinct))
+    group = every
+    for step in (1, -1):
+        order = np.array(sorted(every, key=lambda at: distinct[at][::step]), np.int64)
+        group = sets.united(group, order[1:], order[:-1])
+    neighbours = group
+    is_crowd = np.bincount(neighbours)[neighbours] > max(_CROWD, len(distinct) // _CROWDS)
+    group = sets.connected(group, every[~is_crowd], every[~is_crowd])
+    for crowd in np.unique(neighbours[is_crowd]):
+        group = sets.connected(group, every[neighbours == crowd], every[neighbours != crowd])
     one, other = np.array([*also], np.int64).reshape(-1, 2).T
-    first: list[int] = _first(_united(group, one, other)).tolist()
-    return first
+    group = group[own]
+    group = _united(group, group[one], group[other])
+    _, first, place = np.unique(group, return_index=True, return_inverse=True)
+    return [int(index) for index in first[place]]
 
 
 def first_alike(
     texts: Sequence[str], others: Sequence[str], size: int, similarity: float
 ) -> Iterator[tuple[int, int]]:
     """For each of ``texts`` with at least ``similarity`` to one of ``others``: its index, and the first such index."""
-    asked = [normalised(text) for text in texts]
-    known: dict[str, int] = {}
-    for index, text in enumerate(others):
-        known.setdefault(normalised(text), index)
-    distinct = _ordered([*asked, *known])
-    none = len(others)
-    index_of = np.fromiter((known.get(text, none) for text in distinct), np.int64, len(distinct))
-    number = {text: index for index, text in enumerate(distinct)}
-    own = np.fromiter((number[text] for text in asked), np.int64, len(asked))
-    best = _first_indices(Join(distinct, size, similarity), own, index_of, none)[own]
-    yield from ((place, index) for place, index in enumerate(best.tolist()) if index < none)
+    distinct, (known, own) = _numbered(others, texts)
+    known, index = np.unique(known, return_index=True)
+    sets = _Sets(distinct, size, similarity)
+    best = np.full(len(distinct), len(known))
+    low, high = 0, _FIRST
+    while low < len(known):
+        pending = np.unique(own[best[own] == len(known)])
+        for one, other in sets.candidates(pending, known[low:high]):
+            better = other < best[one]
+            one, other = one[better], other[better]
+            close = sets.similar(one, other)
+            np.minimum.at(best, one[close], other[close])
+        low, high = high, high * _TIMES
+    of_text = best[own].tolist()
+    yield from ((place, int(index[at])) for place, at in enumerate(of_text) if at < len(known))
 
 
 def connected(
@@ -64,155 +84,126 @@ def connected(
 
     Two of ``texts``, or two of ``others``, are of one group if they are equal, or connected by such pairs.
     """
-    one, other = ([normalised(text) for text in side] for side in (texts, others))
-    distinct = _ordered([*one, *other])
-    number = {text: index for index, text in enumerate(distinct)}
-    ones, them = (
-        np.fromiter((number[text] for text in side), np.int64, len(side)) for side in (one, other)
-    )
-    join, group = Join(distinct, size, similarity), np.arange(len(distinct))
-
-    def unite(some: Ints, alike: Ints) -> None:
-        nonlocal group
-        group = _united_if_similar(join, group, some, alike)
-
-    waiting = _Waiting(unite)
-    places = np.flatnonzero(np.isin(join.text, them))
-    searched = join.side(places)
-    for entries in join.blocks():
-        asked = entries[np.isin(join.text[entries], ones)]
-        for some, alike in join.candidates(asked, places, searched):
-            waiting.add(some, alike, group[some] != group[alike])
-    waiting.measure()
-    return group[ones].tolist(), group[them].tolist()
+    distinct, (own, their) = _numbered(texts, others)
+    sets = _Sets(distinct, size, similarity)
+    group = sets.connected(np.arange(len(sets)), np.unique(own), np.unique(their))
+    return group[own].tolist(), group[their].tolist()
 
 
-def _ordered(texts: Iterable[str]) -> list[str]:
-    """Distinct texts by length, and those of one length side by side with those that begin alike."""
-    return sorted(sorted(set(texts)), key=len)
+def _numbered(*sides: Sequence[str]) -> tuple[list[str], list[Ints]]:
+    """Number the distinct normalised texts in their order, and return them with the numbers of each side's texts."""
+    number: dict[str, int] = {}
+    numbers = [
+        np.array([number.setdefault(normalised(text), len(number)) for text in side], np.int64)
+        for side in sides
+    ]
+    return list(number), numbers
 
 
 def _united(group: Ints, one: Ints, other: Ints) -> Ints:
-    """The number of each item's group where the items ``one`` and ``other`` are connected too."""
+    """The groups of all texts where the groups ``one`` and ``other`` are connected too."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    edges = (np.ones(len(one), np.int8), (group[one], group[other]))
-    component: Ints = connected_components(
-        coo_array(edges, shape=(len(group),) * 2), directed=False
-    )[1]
+    count = int(group.max(initial=-1)) + 1
+    edges = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
+    component: Ints = connected_components(edges, directed=False)[1]
     return component[group]
 
 
-def _united_if_similar(join: Join, group: Ints, one: Ints, other: Ints) -> Ints:
-    apart = group[one] != group[other]
-    one, other = one[apart], other[apart]
-    close = join.similar(one, other)
-    return _united(group, one[close], other[close]) if close.any() else group
+class _Sets:
+    """The set of shingles of each text, as a row of a sparse matrix.
+
+    A text's shingles are its substrings of ``size`` characters, or the whole text if it is shorter.
+    """
+
+    def __init__(self, texts: Sequence[str], size: int, similarity: float) -> None:
+        number: dict[str, int] = {}
+        shingles = array("i")
+        ends = [0]
+        for text in texts:
+            starts = range(max(1, len(text) - size + 1))
+            shingles.extend({number.setdefault(text[at : at + size], len(number)) for at in starts})
+            ends.append(len(shingles))
+        columns = np.array(shingles, np.int32)
+        order = np.argsort(np.bincount(columns, minlength=len(number)), kind="stable")
+        rank = np.empty(len(number), np.int32)
+        rank[order] = np.arange(len(number))
+        self._bound = similarity - _SLACK
+        self._size = np.diff(ends)
+        self._classes = np.floor(np.log(self._size) / _CLASS).astype(np.int64)
+        self._whole = _matrix(rank[columns], np.array(ends), len(number))
+        self._whole.sort_indices()
+
+    def __len__(self) -> int:
+        return len(self._size)
+
+    def connected(self, group: Ints, ones: Ints, others: Ints) -> Ints:
+        """The groups where the similar pairs of ``ones`` and ``others`` are connected too."""
+        for one, other in self.candidates(ones, others):
+            group = self.united(group, one, other)
+        return group
+
+    def united(self, group: Ints, one: Ints, other: Ints) -> Ints:
+        """The groups where those of the pairs that are similar are connected too."""
+        apart = group[one] != group[other]
+        one, other = one[apart], other[apart]
+        close = self.similar(one, other)
+        return _united(group, group[one[close]], group[other[close]]) if close.any() else group
+
+    def candidates(self, ones: Ints, others: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Yield the pairs of one of ``ones`` and one of ``others`` that may be similar, in parts.
+
+        Where ``others`` is ``ones``, a pair is yielded in one order, or in both.
+        """
+        share = self._bound / (1 + self._bound)
+        for large, small in self._pairs_of_classes(ones, others):
+            least = share * (self._size[large].min() + self._size[small].min()) - _ROUNDING
+            shared = max(1, math.ceil(least))
+            asked, searched = self._rarest(large, shared), self._rarest(small, shared).T.tocsr()
+            for part in _parts(asked @ np.diff(searched.indptr)):
+                product = (asked[part] @ searched).tocoo()
+                one, other = large[part][product.coords[0]], small[product.coords[1]]
+                needed = share * (self._size[one] + self._size[other]) - _ROUNDING
+                may = product.data > needed - shared
+                yield one[may], other[may]
+
+    def _pairs_of_classes(self, ones: Ints, others: Ints) -> Iterator[tuple[Ints, Ints]]:
+        """Part texts by the size of their sets, and yield the parts that may have similar sets."""
+        for one in np.unique(self._classes[ones]):
+            for other in np.unique(self._classes[others]):
+                beyond = (abs(one - other) - 1) * _CLASS > -math.log(self._bound - _SLACK)
+                if not beyond and (other <= one or ones is not others):
+                    yield ones[self._classes[ones] == one], others[self._classes[others] == other]
+
+    def _rarest(self, rows: Ints, shared: int) -> Any:
+        """The rarest shingles of ``rows``: sets with ``shared`` common shingles have one of these in common."""
+        whole, size = self._whole[rows], self._size[rows]
+        kept = np.maximum(size - shared + 1, 0)
+        place = np.arange(whole.nnz) - np.repeat(whole.indptr[:-1], size)
+        columns = whole.indices[place < np.repeat(kept, size)]
+        return _matrix(columns, np.append(0, np.cumsum(kept)), whole.shape[1])
+
+    def similar(self, one: Ints, other: Ints) -> Mask:
+        """Whether each pair has at least ``similarity``."""
+        both = self._size[one] + self._size[other]
+        shared = np.zeros(len(one))
+        for part in _parts(both):
+            same = self._whole[one[part]].multiply(self._whole[other[part]])
+            shared[part] = same.sum(axis=1)
+        close: Mask = shared / (both - shared) >= self._bound
+        return close
 
 
-def _first(group: Ints) -> Ints:
-    """For each item the first item of its group."""
-    _, first, place = np.unique(group, return_index=True, return_inverse=True)
-    firsts: Ints = first[place]
-    return firsts
+def _matrix(columns: NDArray[np.int32], starts: Ints, width: int) -> Any:
+    """Make a sparse matrix of ones."""
+    from scipy.sparse import csr_array
+
+    ones = np.ones(len(columns), np.int32)
+    return csr_array((ones, columns, starts), shape=(len(starts) - 1, width))
 
 
-def _connected(join: Join, count: int) -> Ints:
-    """The number of each text's group."""
-    group = np.arange(count)
-
-    def unite(one: Ints, other: Ints) -> None:
-        nonlocal group
-        group = _united_if_similar(join, group, one, other)
-
-    waiting = _Waiting(unite)
-    every = join.side(slice(None))
-    with _bar("near-duplicates: neighbours", len(join)) as bar:
-        for entries in join.blocks():
-            at = entries[(entries > 0) & (join.list_of(entries) == join.list_of(entries - 1))]
-            for one, other in join.passing(join.side(at), at - 1, at, every):
-                waiting.add(one, other, group[one] != group[other])
-            bar.update(len(entries))
-    waiting.measure()
-    grouped = join.of_one_group(group)
-    # Only these entries can have the smaller set of a pair.
-    least = np.flatnonzero(every.size <= every.limit)
-    smaller = join.side(least)
-    with _bar("near-duplicates", len(join)) as bar:
-        for entries in join.blocks():
-            asked = entries[~grouped[entries]]
-            for one, other in join.candidates(asked, least, smaller, before=True):
-                waiting.add(one, other, group[one] != group[other])
-            bar.update(len(entries))
-    at = np.flatnonzero(grouped)
-    at = at[np.lexsort((group[join.text[at]], join.list_of(at)))]
-    lists, groups_at = join.list_of(at), group[join.text[at]]
-    new_list = np.append(True, lists[1:] != lists[:-1])
-    starts, runs = (
-        np.maximum.accumulate(np.where(new, np.arange(len(at)), 0))
-        for new in (
-            new_list[: len(at)],
-            (new_list | np.append(True, groups_at[1:] != groups_at[:-1]))[: len(at)],
-        )
-    )
-    members = join.side(at)
-    for one, other in join.passing(members, starts, runs, members):
-        waiting.add(one, other, group[one] != group[other])
-    waiting.measure()
-    return group
-
-
-def _first_indices(join: Join, wanted: Ints, index_of: Ints, none: int) -> Ints:
-    """For each of the texts ``wanted`` the lowest index of a similar text; ``none`` is no index."""
-    best = np.full(len(index_of), -1)
-    best[wanted] = index_of[wanted]  # a text is similar to itself
-
-    def improve(one: Ints, other: Ints) -> None:
-        better = index_of[other] < best[one]
-        one, other = one[better], other[better]
-        close = join.similar(one, other)
-        np.minimum.at(best, one[close], index_of[other[close]])
-
-    waiting = _Waiting(improve)
-    low, high = 0, _FIRST
-    with _bar("near-duplicates of other splits", none) as bar:
-        while low < none:
-            places = np.flatnonzero(((index_of >= low) & (index_of < high))[join.text])
-            searched = join.side(places)
-            for entries in join.blocks():
-                asked = entries[best[join.text[entries]] >= low]
-                for one, other in join.candidates(asked, places, searched):
-                    waiting.add(one, other, index_of[other] < best[one])
-            waiting.measure()
-            bar.update(min(high, none) - low)
-            low, high = high, high * _TIMES
-    return best
-
-
-def _bar(what: str, total: int) -> "tqdm[Never]":
-    return tqdm(desc=what, total=total, unit_scale=True, mininterval=1, delay=1, leave=False)
-
-
-class _Waiting:
-    """Pairs that passed the filters, until there are enough to measure them together."""
-
-    def __init__(self, measure: Callable[[Ints, Ints], None]) -> None:
-        self._measure = measure
-        self._pairs: list[Ints] = []
-        self._count = 0
-
-    def add(self, one: Ints, other: Ints, needed: Mask) -> None:
-        """Pairs, of which those ``needed`` are measured some time."""
-        if needed.any():
-            self._pairs.append(np.stack([one[needed], other[needed]]))
-            self._count += int(needed.sum())
-        if self._count >= _WAITING:
-            self.measure()
-
-    def measure(self) -> None:
-        """Measure all that wait."""
-        if self._pairs:
-            one, other = np.unique(np.concatenate(self._pairs, axis=1), axis=1)
-            self._pairs, self._count = [], 0
-            self._measure(one, other)
+def _parts(weights: Ints) -> list[Ints]:
+    """Cut the places of ``weights`` into runs that weigh about ``_AT_ONCE``."""
+    ends = np.cumsum(weights) // _AT_ONCE
+    return np.split(np.arange(len(weights)), np.flatnonzero(np.diff(ends)) + 1)

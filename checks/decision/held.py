@@ -55,8 +55,7 @@ def refusal(verdict: Verdict, excepted: Collection[str] = ()) -> Refusal | None:
         return None
     names = [finding.gate for finding in undone if finding.status == verdict.status]
     kind = VerdictFailed if verdict.status == "fail" else VerdictInconclusive
-    what = f"verdict {verdict.status}: {', '.join(names) or 'no gate was evaluated'}"
     return kind(
-        what,
+        f"verdict {verdict.status}: {', '.join(names) or 'no gate was evaluated'}",
         f"read the reasons in {layout.VERDICT}, change params.yaml or the data, and run `./lockstep run`",
     )

@@ -149,10 +149,10 @@ def _section(place: Any, key: str) -> Any:
 
 def changes(old: Policy, new: Policy) -> tuple[Change, ...]:
     """Every difference, weaker ones first; empty for equal policies."""
-    changes_found = [*_fields("", old.params, new.params), *_test(old.test, new.test)]
     return tuple(
         sorted(
-            changes_found, key=lambda change: (not change.needs_approval, change.kind == "changed")
+            [*_fields("", old.params, new.params), *_test(old.test, new.test)],
+            key=lambda change: (not change.needs_approval, change.kind == "changed"),
         )
     )
 
@@ -211,10 +211,13 @@ def _scorers(old: tuple[Scorer, ...], new: tuple[Scorer, ...]) -> Iterator[Chang
         elif one != two:
             yield _changed(path, one, two, "changed")
     if old[0].kind != new[0].kind:
-        text = (
-            f"{SCORERS}: the first, which is the score, changed from {old[0].kind} to {new[0].kind}"
+        yield _change(
+            SCORERS,
+            old[0].kind,
+            new[0].kind,
+            "changed",
+            f"{SCORERS}: the first, which is the score, changed from {old[0].kind} to {new[0].kind}",
         )
-        yield _change(SCORERS, old[0].kind, new[0].kind, "changed", text)
 
 
 def _test(old: Digest | None, new: Digest | None) -> Iterator[Change]:
@@ -247,8 +250,13 @@ def _fields(path: str, old: Section, new: Section) -> Iterator[Change]:
     """Yield the differences of two sections, field by field, without exempt ones."""
     if type(old) is not type(new):
         kinds = [getattr(section, "kind", type(section).__name__) for section in (old, new)]
-        text = f"{path}: the kind changed from {kinds[0]} to {kinds[1]}"
-        yield _change(path, _plain(old), _plain(new), "changed", text)
+        yield _change(
+            path,
+            _plain(old),
+            _plain(new),
+            "changed",
+            f"{path}: the kind changed from {kinds[0]} to {kinds[1]}",
+        )
         return
     known = directions(type(old))
     for name, field in type(old).model_fields.items():

@@ -139,7 +139,10 @@ def headline(ref: str, changes: Sequence[Change], why: str) -> str:
     another = replaced(changes)
     in_need = [change for change in changes if change.needs_approval]
     weakened = any(change.kind in ("weaker", "removed") for change in in_need)
-    shown = [f"{some[0].text}{_more(some)}" if some else "" for some in (changes, in_need)]
+    shown = [
+        f"{some[0].text}{f' (and {len(some) - 1} more)' if len(some) > 1 else ''}" if some else ""
+        for some in (changes, in_need)
+    ]
     rows = (
         (another, another),
         (not changes, f"policy as in {ref}"),
@@ -147,7 +150,3 @@ def headline(ref: str, changes: Sequence[Change], why: str) -> str:
         (True, f"policy {'weakened' if weakened else 'changed'}: {shown[1]}"),
     )
     return f"{next(what for holds, what in rows if holds)}: {why}"
-
-
-def _more(changes: Sequence[Change]) -> str:
-    return f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""

@@ -76,10 +76,9 @@ def of(
             theirs.get(judgement.sample),
         }:
             value = None if judgement.value is None else 2 * judgement.value - 1
-            better = (
+            values[judgement.sample, judgement.by].append(
                 value if value is None or judgement.answer_sha == ours[judgement.sample] else -value
             )
-            values[judgement.sample, judgement.by].append(better)
     judged = any(judgement.by == "judge" for judgement in judgements)
     chosen = {row.id for row in drawn(rows, draw)}
     differ = [row.id for row in rows if ours[row.id] != theirs[row.id]]

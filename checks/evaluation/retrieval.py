@@ -8,16 +8,58 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
+import numpy as np
 from pydantic import ConfigDict, Field
 
 from checks.formats.suite_report import Gold, Passage, Reading
+from checks.kinds.retriever import DECIMALS, Relevance, best
 from checks.process.errors import EvidenceRefused
-from checks.records.sections import Positive, Section, problems
+from checks.records.sections import Log, Positive, Section, problems
 from checks.storage import files
+
+
+class Reranker(Section):
+    """A cross-encoder scores question and passage together, and ranks the retriever's first passages by this score."""
+
+    model: Annotated[
+        Log,
+        Field(
+            description="folder of a cross-encoder with one label: config, tokenizer, weights in safetensors"
+        ),
+    ]
+    candidates: Annotated[
+        Positive, Field(description="how many passages of the retriever it reads, at least top_k")
+    ]
+    max_tokens: Annotated[
+        Positive | None,
+        Field(
+            description="most tokens of a pair; the longer text is cut. null: a pair that is too long is refused"
+        ),
+    ] = None
+
+    def ranked(
+        self,
+        passages: Sequence[str],
+        questions: Sequence[str],
+        retrieved: Sequence[Sequence[int]],
+        relevance: Relevance,
+    ) -> Iterator[list[int]]:
+        """For each question the places that the retriever ``retrieved``, best first; equal scores keep its order."""
+        pairs = [
+            (question, passages[place])
+            for question, places in zip(questions, retrieved, strict=True)
+            for place in places
+        ]
+        scores = np.round(relevance(pairs, self.max_tokens), DECIMALS)
+        ends = np.cumsum([0, *(len(places) for places in retrieved)])
+        for places, (start, end) in zip(retrieved, pairwise(ends), strict=True):
+            yield [places[rank] for rank in best(scores[start:end], len(places))]
+
 
 # Numbers, and words of four letters or more, are what a text claims.
 _CLAIMS = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[^\W\d_]{4,}")

@@ -50,11 +50,14 @@ _FOLDER = re.compile(rf".*-([0-9a-f]{{12}})(?:/{layout.SHIPPED_ADAPTER})?/?")
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12})(?:[0-9a-f]{52})?")
 _NAME = re.compile(r"(?:^|/)(\d{4}-\d\d-\d\d)/(\d\d)-[^/]+$")
 # The time of a row is written in UTC, whatever zone it was read in.
-_Time = Annotated[AwareDatetime, BeforeValidator(lambda value: _utc(value))]
-
-
-def _utc(value: Any) -> Any:
-    return value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
+_Time = Annotated[
+    AwareDatetime,
+    BeforeValidator(
+        lambda value: (
+            value.astimezone(UTC) if isinstance(value, datetime) and value.tzinfo else value
+        )
+    ),
+]
 
 
 class Part(Sparse):
@@ -181,8 +184,10 @@ def parse(data: bytes, place: str) -> Iterator[Capture]:
         try:
             yield Capture.model_validate_json(line)
         except ValidationError as error:
-            todo = "move the file out of the captures: only the gateway, or an adapter to its format, writes there"
-            raise EvidenceRefused(f"{place}:{number}: {files.first(error)}", todo) from error
+            raise EvidenceRefused(
+                f"{place}:{number}: {files.first(error)}",
+                "move the file out of the captures: only the gateway, or an adapter to its format, writes there",
+            ) from error
 
 
 def may_hold(name: str, since: datetime, until: datetime) -> bool:

@@ -107,6 +107,8 @@ def refuse_doubles(labels: Sequence[Label], place: str) -> None:
     seen = set[tuple[str, frozenset[str], str]]()
     for number, label in enumerate(labels, 1):
         if label.once in seen:
-            what = f"{place}: {number}: {label.annotator} labels these answers to row {label.row!r} twice"
-            raise EvidenceRefused(what, "keep one of the two labels")
+            raise EvidenceRefused(
+                f"{place}: {number}: {label.annotator} labels these answers to row {label.row!r} twice",
+                "keep one of the two labels",
+            )
         seen.add(label.once)

@@ -40,5 +40,7 @@ def check(cards: Mapping[Path, bytes | None]) -> None:
         }
         lines = enumerate((data or b"").splitlines(), 1)
         if number := next((number for number, line in lines if line in asked), None):
-            todo = f"write {path} and commit it before you release: the card of a release has the text of its commit"
-            raise EvidenceRefused(f"{path}:{number}: is a placeholder of `lockstep init`", todo)
+            raise EvidenceRefused(
+                f"{path}:{number}: is a placeholder of `lockstep init`",
+                f"write {path} and commit it before you release: the card of a release has the text of its commit",
+            )

@@ -61,8 +61,9 @@ class Probe(Sparse):
 
     def without_end(self) -> "Probe":
         """Return the same prompt with the long answers."""
-        long = {"tokens": self.unended, "ended": False, "base_text": self.base_unended}
-        return self.model_copy(update=long)
+        return self.model_copy(
+            update={"tokens": self.unended, "ended": False, "base_text": self.base_unended}
+        )
 
 
 class ProbeReport(Report):

@@ -25,12 +25,11 @@ class DataGate(GateKind):
             more = f" (and {len(broken) - 1} more)" if len(broken) > 1 else ""
             return failed(case.name, self, f"{broken[0].name}: {broken[0].observed}{more}")
         total = len(report.expectations)
-        reason = "its one expectation holds" if total == 1 else f"all {total} expectations hold"
         return Finding(
             gate=case.name,
             kind=self.kind,
             status="pass",
-            reason=reason,
+            reason="its one expectation holds" if total == 1 else f"all {total} expectations hold",
             n=sum(report.rows.values()),
         )
 

@@ -71,8 +71,9 @@ class ImprovesGate(AssistedGate):
             return "pass", f"{summary}, p {p:.2g}): better{by}", None
         if comparison.effect <= self.margin:
             return "fail", f"{summary}): not better{by}", None
-        at = held_back(level, comparison.p, p)
-        needed = planning.needed_as_seen([comparison.pairs], self.margin, at)
+        needed = planning.needed_as_seen(
+            [comparison.pairs], self.margin, held_back(level, comparison.p, p)
+        )
         more = f"; about {needed} would if the true difference is as observed" if needed else ""
         return "inconclusive", f"{summary}, p {p:.2g}): too little to tell{more}", needed
 
@@ -81,12 +82,16 @@ class ImprovesGate(AssistedGate):
         if self.metric == HUMAN:
             return self.explain_people(place, finding, verdict)
         by = f"by more than {self.margin:g}" if self.margin else "at all"
-        asks = (
-            f"on the same {self.asked_of}, is {self.metric} better than that of {self.against} {by}, shown with "
-            f"{percent(self.confidence)} confidence?"
+        return self.explained(
+            (
+                f"on the same {self.asked_of}, is {self.metric} better than that of {self.against} {by}, shown with "
+                f"{percent(self.confidence)} confidence?"
+            ),
+            f"the true difference is {self.margin:g} or less",
+            self._cleared(place, finding),
+            finding,
+            verdict,
         )
-        refuted = f"the true difference is {self.margin:g} or less"
-        return self.explained(asks, refuted, self._cleared(place, finding), finding, verdict)
 
     def _cleared(self, place: str, finding: Finding) -> str:
         if finding.low is None:

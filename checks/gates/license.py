@@ -12,7 +12,6 @@ from pydantic import Field
 
 from checks.data import licenses
 from checks.data.licenses import License
-from checks.formats.data_reports import FetchReport
 from checks.formats.report import Fetched
 from checks.formats.verdict import Finding, Verdict
 from checks.kinds.gate import Case, Explained, GateKind, Reads
@@ -44,6 +43,8 @@ class LicenseGate(GateKind):
     def check(self, case: Case) -> Finding:
         """Pass when all licences are known, allowed and compatible, and the sources do not say otherwise."""
         report = case.evidence.need(case.evidence.reports.fetch, layout.FETCH_REPORT)
+        fetched = {"base": report.base, "data": report.data}
+        fetched |= {f"data.sources.{name}": source for name, source in report.sources.items()}
         sources = case.params.licenses
         stated = {**sources, "adapter": self.adapter}
         train = case.evidence.reports.train
@@ -65,7 +66,7 @@ class LicenseGate(GateKind):
             *(
                 problem
                 for part in sources
-                for problem in _source_problems(part, stated[part], _fetched(report, part))
+                for problem in _source_problems(part, stated[part], fetched.get(part))
             ),
             *(
                 _source_problems(_DRAFT, stated[_DRAFT], parity.draft)
@@ -115,13 +116,6 @@ def _unknown(place: str, stated: str | None) -> Iterator[str]:
             f"{place}: {stated!r} is not in the table of docs/reference/licenses.md"
             + (f", which has {meant}" if meant else f"; what is your own is {licenses.OWN}")
         )
-
-
-def _fetched(report: FetchReport, part: str) -> Fetched | None:
-    """Return what was fetched of a source at its place in params.yaml; None if nothing was."""
-    return {"base": report.base, "data": report.data}.get(part) or report.sources.get(
-        part.rpartition(".")[2]
-    )
 
 
 def _source_problems(part: str, stated: str | None, fetched: Fetched | None) -> Iterator[str]:

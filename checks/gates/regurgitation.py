@@ -21,7 +21,6 @@ from checks.kinds.gate import (
     explain_test,
     percent,
 )
-from checks.records.rows import Row
 from checks.records.sections import stricter
 from checks.stats.intervals import Mean
 from checks.storage import layout
@@ -38,14 +37,6 @@ class _Answer(NamedTuple):
     known: tuple[str, ...]
     name: str
     group: str
-
-
-def _read_before(row: Row) -> tuple[str, ...]:
-    """The texts of its prompt, tools included."""
-    return (
-        *(message.text for message in row.messages),
-        *(text for tool in row.tools for text in strings(tool)),
-    )
 
 
 class RegurgitationGate(ScoreGate):
@@ -123,10 +114,21 @@ class RegurgitationGate(ScoreGate):
 
     def _answers(self, case: Case) -> list[_Answer]:
         if self.suite is None:
-            path = layout.PREDICTIONS / "candidate.jsonl"
-            case.evidence.hold(layout.EVALUATION, layout.SPLITS / "test.jsonl", path)
+            case.evidence.hold(
+                layout.EVALUATION,
+                layout.SPLITS / "test.jsonl",
+                layout.PREDICTIONS / "candidate.jsonl",
+            )
             return [
-                _Answer(given.prediction, _read_before(row), row.id, row.group)
+                _Answer(
+                    given.prediction,
+                    (
+                        *(message.text for message in row.messages),
+                        *(text for tool in row.tools for text in strings(tool)),
+                    ),
+                    row.id,
+                    row.group,
+                )
                 for row, given in zip(
                     case.evidence.test, case.evidence.answers["candidate"], strict=True
                 )

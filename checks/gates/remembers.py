@@ -89,8 +89,12 @@ class RemembersGate(PairedGate):
             )  # fmt: skip
 
         p, beyond = difference.p_at_least(self.allowance), difference.p_at_most(self.allowance)
-        claim = (self.kind, self.suite, self.metric, self.allowance, self.confidence, against.which)
-        return Test(p, beyond, decide, claim)
+        return Test(
+            p,
+            beyond,
+            decide,
+            (self.kind, self.suite, self.metric, self.allowance, self.confidence, against.which),
+        )
 
     def _decided(
         self,

@@ -121,8 +121,9 @@ class SliceGate(PairedGate):
             assert worse_holm is not None  # the kind gives a p_worse
             levels = corrected(level, p, p_holm), corrected(level, alone, worse_holm)
             seen = _Seen(comparisons, detectable, against.shown, levels)
-            at = held_back(level, p, p_holm)
-            status, shown, reason, needed = self._decided(seen, worst, p_holm, worse_holm, at)
+            status, shown, reason, needed = self._decided(
+                seen, worst, p_holm, worse_holm, held_back(level, p, p_holm)
+            )
             about = comparisons[shown]
             rows = labels == shown
             low, high = seen.bounds(shown)
@@ -137,16 +138,20 @@ class SliceGate(PairedGate):
                 groups_needed=needed.groups if needed else None,
             )  # fmt: skip
 
-        claim = (
-            self.kind,
-            self.suite,
-            self.metric,
-            self.margin,
-            self.confidence,
-            self.min_rows,
-            against.which,
+        return Test(
+            p,
+            p_worse,
+            decide,
+            (
+                self.kind,
+                self.suite,
+                self.metric,
+                self.margin,
+                self.confidence,
+                self.min_rows,
+                against.which,
+            ),
         )
-        return Test(p, p_worse, decide, claim)
 
     def _decided(
         self, seen: _Seen, worst: str | None, p: float, p_worse: float, at: float
@@ -189,8 +194,9 @@ class SliceGate(PairedGate):
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """Return the loss that is ruled out in each slice, and the margin that the rows of the lowest clear."""
-        in_slices = f"in each slice (those under {self.min_rows} rows together), "
-        return self.explain_loss(in_slices, place, finding, verdict)
+        return self.explain_loss(
+            f"in each slice (those under {self.min_rows} rows together), ", place, finding, verdict
+        )
 
 
 def _together(gate: SliceGate, sizes: Mapping[str, int]) -> str:

@@ -108,8 +108,15 @@ class ThinkingGate(PairedGate):
         def reason(bound: str) -> str:
             return f"{summary}; {bound}, at most {self.at_most:.2%} may"
 
-        claim = (self.kind, self.metric, self.at_most, self.confidence)
-        return ruled_out(case, self, self.metric, mean, self.at_most, reason, claim)
+        return ruled_out(
+            case,
+            self,
+            self.metric,
+            mean,
+            self.at_most,
+            reason,
+            (self.kind, self.metric, self.at_most, self.confidence),
+        )
 
     def _no_longer(self, case: Case, against: Compared) -> CheckResult:
         pairs = [
@@ -170,8 +177,12 @@ class ThinkingGate(PairedGate):
                 rows_needed=needed and -(-needed * excess.n // excess.groups),
             )  # fmt: skip
 
-        claim = (self.kind, self.metric, self.at_most, self.confidence, against.which)
-        return Test(p, beyond, decide, claim)
+        return Test(
+            p,
+            beyond,
+            decide,
+            (self.kind, self.metric, self.at_most, self.confidence, against.which),
+        )
 
     def explain(self, place: str, finding: Finding, verdict: Verdict) -> Explained:
         """The bound that is asked, and about where it would be met."""

@@ -118,16 +118,20 @@ class AssistedGate(PairedGate, abc.ABC):
             )  # fmt: skip
 
         mid_p = comparison.pairs.mid_p
-        claim = (
-            self.kind,
-            self.suite,
-            self.metric,
-            self.limit,
-            self.confidence,
-            against.which,
-            mid_p,
+        return Test(
+            comparison.p,
+            None if self.better else comparison.p_worse,
+            decide,
+            (
+                self.kind,
+                self.suite,
+                self.metric,
+                self.limit,
+                self.confidence,
+                against.which,
+                mid_p,
+            ),
         )
-        return Test(comparison.p, None if self.better else comparison.p_worse, decide, claim)
 
     def compared(self, ours: Scores, theirs: Scores, groups: Groups) -> Comparison:
         """Compare the scores of both models."""
@@ -175,16 +179,20 @@ class AssistedGate(PairedGate, abc.ABC):
                 gained=int((answers.people > 0).sum()), lost=int((answers.people < 0).sum()), rows_needed=needed,
             )  # fmt: skip
 
-        claim = (
-            self.kind,
-            self.suite,
-            self.metric,
-            self.limit,
-            self.confidence,
-            self.assisted_by,
-            against.which,
+        return Test(
+            p,
+            None if self.better else p_worse,
+            decide,
+            (
+                self.kind,
+                self.suite,
+                self.metric,
+                self.limit,
+                self.confidence,
+                self.assisted_by,
+                against.which,
+            ),
         )
-        return Test(p, None if self.better else p_worse, decide, claim)
 
     def _too_few(
         self, name: str, against: Compared, answers: Comparisons, labelled: int, least: int

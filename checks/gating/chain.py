@@ -108,7 +108,18 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
     The digests of weights are taken from the reports; ``compare`` hashes the weights too.
     """
     disk = _Disk(root, reader)
-    reports = _reports(disk)
+    reports = Reports(
+        fetch=disk.report(layout.FETCH_REPORT, FetchReport),
+        prepare=disk.report(layout.PREPARE_REPORT, PrepareReport),
+        data=disk.report(layout.DATA_REPORT, DataReport),
+        train=disk.report(layout.TRAIN_REPORT, TrainReport),
+        parity=disk.report(layout.PARITY_REPORT, ParityReport),
+        evaluation=disk.report(layout.EVALUATION, EvaluationReport),
+        references=disk.report(layout.REFERENCES, ReferencesReport),
+        noise=disk.report(layout.NOISE, NoiseReport),
+        looks=disk.report(layout.LOOKS, LooksReport),
+        suites=disk.report(layout.SUITES_REPORT, SuitesReport),
+    )
     models = dict.fromkeys(
         ("candidate", *(reports.evaluation.models if reports.evaluation else ()))
     )
@@ -150,21 +161,6 @@ def gather(root: Path, scorers: str, reader: Reader | None = None) -> Evidence:
         {name: disk.lines(path, Judgement) for name, path in judgement_files.items()},
         {name: disk.lines(path, SuiteAnswer) for name, path in given_files.items()},
     )  # fmt: skip
-
-
-def _reports(disk: _Disk) -> Reports:
-    return Reports(
-        fetch=disk.report(layout.FETCH_REPORT, FetchReport),
-        prepare=disk.report(layout.PREPARE_REPORT, PrepareReport),
-        data=disk.report(layout.DATA_REPORT, DataReport),
-        train=disk.report(layout.TRAIN_REPORT, TrainReport),
-        parity=disk.report(layout.PARITY_REPORT, ParityReport),
-        evaluation=disk.report(layout.EVALUATION, EvaluationReport),
-        references=disk.report(layout.REFERENCES, ReferencesReport),
-        noise=disk.report(layout.NOISE, NoiseReport),
-        looks=disk.report(layout.LOOKS, LooksReport),
-        suites=disk.report(layout.SUITES_REPORT, SuitesReport),
-    )
 
 
 def _digests_of_folders(reports: Reports) -> dict[str, str]:

@@ -102,8 +102,13 @@ class PairedGate(ScoreGate, abc.ABC):
             f"{slices}on the same {self.asked_of}, is {self.metric} not lower than that of {self.against} by "
             f"{self.margin:g} or more, shown with {percent(self.confidence)} confidence?"
         )
-        refuted = f"the true loss{' of some slice' if slices else ''} is {self.margin:g} or more"
-        return self.explained(asks, refuted, self._loss_cleared(place, finding), finding, verdict)
+        return self.explained(
+            asks,
+            f"the true loss{' of some slice' if slices else ''} is {self.margin:g} or more",
+            self._loss_cleared(place, finding),
+            finding,
+            verdict,
+        )
 
     def not_asked(self, finding: Finding) -> str:
         """Return what would change a finding of a gate whose test was not run."""

@@ -31,8 +31,9 @@ def ruled_out(
         status: Status = "pass" if p_holm <= level else not_shown
         needed = None
         if status == "inconclusive":
-            mirrored = mean_planning.mirrored(mean)
-            needed = mean_planning.needed(mirrored, 1 - at_most, held_back(level, p, p_holm))
+            needed = mean_planning.needed(
+                mean_planning.mirrored(mean), 1 - at_most, held_back(level, p, p_holm)
+            )
         more = f"; about {needed} would decide if the true share is as observed" if needed else ""
         return Finding(
             gate=case.name, kind=gate.kind, status=status, metric=metric, bound=at_most, n=interval.n,

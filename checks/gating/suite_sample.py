@@ -115,8 +115,13 @@ class SuiteSample:
             for role, texts in self._about.answers.items()
             if role in ("candidate", model)
         }
-        judged = self._evidence.judgements.get(self._name, ())
-        return comparisons.of(self._about.rows, shas["candidate"], shas[model], judged, self._draw)
+        return comparisons.of(
+            self._about.rows,
+            shas["candidate"],
+            shas[model],
+            self._evidence.judgements.get(self._name, ()),
+            self._draw,
+        )
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
         """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none."""

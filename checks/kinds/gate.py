@@ -80,7 +80,7 @@ class Scores(Protocol):
 
 
 class TestScores(Scores, Protocol):
-    """The scores of the test rows (``checks.gating.sample.Sample``)."""
+    """The scores of the test rows (``checks.decision.judging.Sample``)."""
 
     def of(
         self, suite: str | None, metric: str | None = None, against: str | None = None

@@ -91,8 +91,9 @@ def identity(entry: metadata.EntryPoint) -> Plugin:
 @functools.cache
 def entry_points(group: str) -> tuple[metadata.EntryPoint, ...]:
     """Return the entry points of a group in order, read once: sorting parses the metadata of each package."""
-    points = _every_entry_point().select(group=group)
-    return tuple(sorted(points, key=lambda entry: (entry.name, who(entry))))
+    return tuple(
+        sorted(_every_entry_point().select(group=group), key=lambda entry: (entry.name, who(entry)))
+    )
 
 
 @functools.cache

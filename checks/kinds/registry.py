@@ -101,8 +101,9 @@ class Registry(Generic[T]):
         A section that names no kind is of the first kind whose model has a default for ``field``.
         """
         if source is str:
-            names = core_schema.literal_schema(list(self.names))
-            return core_schema.no_info_after_validator_function(self._named, names)
+            return core_schema.no_info_after_validator_function(
+                self._named, core_schema.literal_schema(list(self.names))
+            )
         return _Later(self._validated, self._union).__get_pydantic_core_schema__(source, handler)
 
     @property
@@ -276,9 +277,15 @@ def _of_lockstep(group: str, hyphen: str) -> Iterator[_Added]:
     folder = _own_folder(group)
     for module in pkgutil.iter_modules(folder.__path__):
         if not module.name.startswith("_"):
-            load = partial(_own_module, f"{folder.__name__}.{module.name}")
-            name = module.name.replace("_", hyphen)
-            yield _Added(name, "Lockstep", "", _INSTALL_AGAIN, None, load, own=True)
+            yield _Added(
+                module.name.replace("_", hyphen),
+                "Lockstep",
+                "",
+                _INSTALL_AGAIN,
+                None,
+                partial(_own_module, f"{folder.__name__}.{module.name}"),
+                own=True,
+            )
 
 
 def _of_packages(group: str) -> Iterator[_Added]:
@@ -296,9 +303,14 @@ def _of_packages(group: str) -> Iterator[_Added]:
 
 def _of_team(group: str) -> Iterator[_Added]:
     for path in team_kinds.paths(_folder_name(group)):
-        load = partial(team_kinds.load, path)
-        name = path.stem.replace("_", "-")
-        yield _Added(name, str(path), f"rename {path}", f"repair {path}", None, load)
+        yield _Added(
+            path.stem.replace("_", "-"),
+            str(path),
+            f"rename {path}",
+            f"repair {path}",
+            None,
+            partial(team_kinds.load, path),
+        )
 
 
 _declared: dict[str, Registry[Any]] = {}

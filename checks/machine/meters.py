@@ -175,8 +175,14 @@ def _processors(powercap: Path) -> list[_Meter]:
             name = f"{package}{MEMORY}"
         else:
             continue
-        span = _joules(zone / "max_energy_range_uj")
-        meters.append(_Meter("rapl", name, functools.partial(_joules, zone / "energy_uj"), span))
+        meters.append(
+            _Meter(
+                "rapl",
+                name,
+                functools.partial(_joules, zone / "energy_uj"),
+                _joules(zone / "max_energy_range_uj"),
+            )
+        )
     if not meters:
         raise _Unmeasured(f"no counter below {powercap}; virtual machines have none")
     return meters

@@ -3,11 +3,14 @@
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import checks
+from checks.process.errors import MachineRefused
 
 # The name on the package index. The command is `lockstep`, the packages are checks, release and stages.
 NAME = "lockstep-llm"
@@ -56,6 +59,15 @@ def install(extras: str) -> str:
             return "run ./lockstep in place of lockstep: it installs what this repository pins"
         return f"add {extras} to the extras in {PIN}, then run ./lockstep"
     return f"pip install '{NAME}[{extras}]=={version()}'"
+
+
+@contextmanager
+def needed(what: str, extras: str) -> Iterator[None]:
+    """Raise MachineRefused, which says how to install ``extras``, if an import inside the block fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise MachineRefused(what, install(extras)) from error
 
 
 def linked(text: str) -> str:

@@ -122,8 +122,11 @@ class Row(Sparse):
         """Return the reference as a turn of the assistant."""
         if not self.calls:
             return Message(role="assistant", content=self.reference)
-        content = self.reference.removesuffix(_written(self.calls)).removesuffix("\n")
-        return Message(role="assistant", content=content, tool_calls=self.calls)
+        return Message(
+            role="assistant",
+            content=self.reference.removesuffix(_written(self.calls)).removesuffix("\n"),
+            tool_calls=self.calls,
+        )
 
     def turn(self, text: str) -> Message:
         """Another answer than the reference as a turn: with the calls that it ends in, if the row has tools or calls.

@@ -35,7 +35,19 @@ class DropDuplicates(Rule):
         goes = [False] * len(drafts)
         for several in alike.values():
             if len(several) > 1:
-                best = min(several, key=lambda index: (*_rank(drafts[index]), index))
+                # The first by content is kept, then the first by where it is from.
+                equal = [(drafts[index], index) for index in several]
+                *_, best = min(
+                    (
+                        draft.content,
+                        draft.slice,
+                        draft.group or "",
+                        draft.id or "",
+                        draft.source,
+                        index,
+                    )
+                    for draft, index in equal
+                )
                 for index in several:
                     goes[index] = index != best
         richer = {
@@ -45,11 +57,6 @@ class DropDuplicates(Rule):
             gone or (_lacks_extra(draft) and key[:-1] in richer)
             for gone, draft, key in zip(goes, drafts, keys, strict=True)
         ]
-
-
-def _rank(draft: Draft) -> tuple[str, ...]:
-    """Which of equal drafts is kept: the first by content, then by where it is from."""
-    return draft.content, draft.slice, draft.group or "", draft.id or "", draft.source
 
 
 def _lacks_extra(draft: Draft) -> bool:

@@ -1,15 +1,12 @@
 """Removes control and invisible characters from prompts and references."""
 
+import functools
 import re
 
 from checks.data.drafts import Draft
 from checks.kinds.rule import Rule
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u2060\ufeff]")
-
-
-def _stripped(text: str) -> str:
-    return _CONTROL.sub("", text)
 
 
 class StripControlCharacters(Rule):
@@ -20,6 +17,5 @@ class StripControlCharacters(Rule):
 
     def fix(self, draft: Draft) -> Draft:
         """Return the draft without the defect."""
-        return draft.turns_rewritten(
-            **dict.fromkeys(("system", "user", "assistant", "tool", "call"), _stripped)
-        )
+        roles = ("system", "user", "assistant", "tool", "call")
+        return draft.turns_rewritten(**dict.fromkeys(roles, functools.partial(_CONTROL.sub, "")))

@@ -32,13 +32,10 @@ class Contains(ScorerKind):
         White space counts as one space. An empty reference occurs in no prediction.
         """
         text = _plain(prediction)
-        wanted = [reference] if self.separator is None else reference.split(self.separator)
-        return float(any(_occurs(_plain(fragment), text) for fragment in wanted))
+        parts = [reference] if self.separator is None else reference.split(self.separator)
+        wanted = filter(None, map(_plain, parts))
+        return float(any(re.search(rf"(?<!\w){re.escape(part)}(?!\w)", text) for part in wanted))
 
 
 def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-def _occurs(wanted: str, text: str) -> bool:
-    return bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", text) is not None

@@ -179,8 +179,11 @@ class _Part:
     def covariance(self) -> float:
         """The covariance of the mean with that of the values beside."""
         assert self._beside is not None  # Labelled rows have it.
-        both = self._totals(self._values) * self._totals(self._beside)
-        return self._factor() * math.fsum(both) / self.n**2
+        return (
+            self._factor()
+            * math.fsum(self._totals(self._values) * self._totals(self._beside))
+            / self.n**2
+        )
 
     def _totals(self, values: Values) -> Values:
         if not self.n:

@@ -26,7 +26,6 @@ import scipy  # It loads its parts when they are used.
 from numpy.typing import NDArray
 
 from checks.process import distribution
-from checks.process.errors import MachineRefused
 from checks.stats.planning import POWER
 
 RARE = "(rare)"
@@ -233,14 +232,11 @@ def texts(
     sides have each text once, one that was learned is not ranked: it can only be of the other side. Raises
     MachineRefused without scikit-learn.
     """
-    try:
+    with distribution.needed(
+        "scikit-learn is not installed, and a test of texts needs it", "watch"
+    ):
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        todo = distribution.install("watch")
-        raise MachineRefused(
-            "scikit-learn is not installed, and a test of texts needs it", todo
-        ) from error
     sides = [sorted(side, key=lambda text: _hash(text.id))[:MOST] for side in (window, reference)]
     ours, theirs = ([text for text in side if _half(text.cluster) == 0] for side in sides)
     once = all(len({text.text for text in side}) == len(side) for side in sides)

@@ -47,8 +47,7 @@ class MeanDifference:
         from scipy.special import stdtr
 
         apart = (self.mean - bound) / self._error
-        statistic = max(apart, hall.transformed(apart, self._of_mean))
-        return float(stdtr(self.groups - 1, statistic))
+        return float(stdtr(self.groups - 1, max(apart, hall.transformed(apart, self._of_mean))))
 
     def p_at_most(self, bound: float) -> float:
         """P-value of the hypothesis that the true mean is ``bound`` or less."""

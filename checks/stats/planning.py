@@ -120,8 +120,9 @@ def _spare(pairs: Pairs, margin: float, level: float) -> float:
         p = _unlucky(pairs, luck).p(margin, margin)
         return float(ndtri(min(max(p, 1e-15), 1 - 1e-9)) - ndtri(level))
 
-    ends = (-2 * _MOST_LUCK, 2 * _MOST_LUCK)
-    return crossing(lacks, -_MOST_LUCK, _MOST_LUCK, ends=ends, xtol=1e-3)
+    return crossing(
+        lacks, -_MOST_LUCK, _MOST_LUCK, ends=(-2 * _MOST_LUCK, 2 * _MOST_LUCK), xtol=1e-3
+    )
 
 
 def _unlucky(pairs: Pairs, luck: float) -> Pairs:
@@ -188,8 +189,12 @@ def _gaining(pairs: Pairs, gain: float) -> Pairs:
     gaining = _of(same, min(wins, same.rows), losses)
     if pairs.exact:
         return gaining
-    moved = min(gain * same.rows / pairs.typical, pairs.groups * (1 - 1e-9))
-    return replace(gaining, unseen=pairs.unseen.having_gained(2 * pairs.typical, moved))
+    return replace(
+        gaining,
+        unseen=pairs.unseen.having_gained(
+            2 * pairs.typical, min(gain * same.rows / pairs.typical, pairs.groups * (1 - 1e-9))
+        ),
+    )
 
 
 def _times(pairs: Pairs, times: float) -> Pairs:

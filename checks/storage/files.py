@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -78,8 +78,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: BaseModel | Any) -> None:
     """Write JSON atomically: two-space indent, final newline, NaN refused."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    write_text(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(
+        path,
+        json.dumps(
+            value.model_dump(mode="json") if isinstance(value, BaseModel) else value,
+            indent=2,
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+        + "\n",
+    )
 
 
 def _is_no_device(path: Path) -> None:
@@ -131,26 +139,23 @@ def read_pinned(path: Path, model: type[Model], key: str, todo: str) -> list[Mod
         raise EvidenceRefused(f"{key}: {what}", todo) from refused
 
 
-def each_of_jsonl(
-    path: Path, model: type[Model], wanted: Callable[[int], bool] = lambda _: True
-) -> Iterator[Model]:
-    """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes. ``wanted`` says which lines are
-    parsed, counted from 1.
-    """
+def each_of_jsonl(path: Path, model: type[Model]) -> Iterator[Model]:
+    """Read row by row, as ``read_jsonl``: a million rows at once take gigabytes."""
     try:
         _is_no_device(path)
         with path.open("rb") as stream:
             for number, line in enumerate(iter(lambda: stream.readline(LONGEST + 1), b""), 1):
                 if len(line) > LONGEST:
-                    what = f"{path}:{number}: a line of more than {LONGEST} bytes"
-                    raise EvidenceRefused(what, "run `./lockstep run` to make the file again")
-                if not wanted(number):
-                    continue
+                    raise EvidenceRefused(
+                        f"{path}:{number}: a line of more than {LONGEST} bytes",
+                        "run `./lockstep run` to make the file again",
+                    )
                 try:
                     row = model.model_validate_json(line)
                 except ValidationError as error:
-                    todo = "run `./lockstep run` to make the file again"
-                    raise unfit(f"{path}:{number}", error, todo) from error
+                    raise unfit(
+                        f"{path}:{number}", error, "run `./lockstep run` to make the file again"
+                    ) from error
                 yield row
     except OSError as error:
         raise EvidenceRefused(

@@ -58,15 +58,19 @@ def _logged(of_name: list[dict[str, Any]], epochs: int) -> LoggedSample:
             why = "did not end well" if sample["scores"] else "has no score"
             raise ValueError(f"sample {name!r} {why}")
         for metric, score in sample["scores"].items():
-            scores.setdefault(metric, []).append(_value(score["value"]))
+            scores.setdefault(metric, []).append(_LETTERS.get(str(score["value"]), score["value"]))
     if epochs == 1:
         values = [(metric, value) for metric, (value,) in scores.items()]
     else:
         values = [
             pair for metric, runs in scores.items() for pair in _over(metric, runs, epochs, name)
         ]
-    asked = [first.get("input"), first.get("choices"), first.get("target")]
-    return LoggedSample(str(name), _plain(asked), values, first.get("metadata") or {})
+    return LoggedSample(
+        str(name),
+        _plain([first.get("input"), first.get("choices"), first.get("target")]),
+        values,
+        first.get("metadata") or {},
+    )
 
 
 def _over(metric: str, runs: list[Any], epochs: int, name: Any) -> list[tuple[str, Any]]:
@@ -87,7 +91,3 @@ def _plain(asked: Any) -> Any:
         if isinstance(asked, dict)
         else asked
     )
-
-
-def _value(value: Any) -> Any:
-    return _LETTERS.get(value, value) if isinstance(value, str) else value

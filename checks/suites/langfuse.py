@@ -49,5 +49,9 @@ def _logged(item: dict[str, Any]) -> LoggedSample:
     ):
         raise ValueError(problem)
     values = [(score["name"], score["value"]) for score in scores or ()]
-    asked = [item["input"], item.get("expectedOutput")]
-    return LoggedSample(name, asked, values, item.get("experimentItemMetadata") or {})
+    return LoggedSample(
+        name,
+        [item["input"], item.get("expectedOutput")],
+        values,
+        item.get("experimentItemMetadata") or {},
+    )

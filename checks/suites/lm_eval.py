@@ -142,11 +142,10 @@ def _run(suite: LmEval, material: Material, python: str, model: Path, out: Path)
         "--output_path", str(out), "--log_samples", *(["--apply_chat_template"] if suite.chat else []),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as home:
-        env = _environment() | _OFFLINE | {"HF_HOME": home}
         done = subprocess.run(
             command,
             cwd=material.files["tasks"],
-            env=env,
+            env=_environment() | _OFFLINE | {"HF_HOME": home},
             capture_output=True,
             text=True,
             errors="replace",

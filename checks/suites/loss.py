@@ -76,8 +76,9 @@ class Loss(AskedSuite):
 
 def _pieces(name: str, path: Path) -> list[Piece]:
     key = f"{layout.PARAMS}: suites.{name}.text"
-    todo = "pin JSON lines with id and text: docs/how-to/suites.md"
-    pieces = files.read_pinned(path, Piece, key, todo)
+    pieces = files.read_pinned(
+        path, Piece, key, "pin JSON lines with id and text: docs/how-to/suites.md"
+    )
     if twice := [
         piece_id for piece_id, count in Counter(piece.id for piece in pieces).items() if count > 1
     ]:

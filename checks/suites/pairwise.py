@@ -209,8 +209,11 @@ class Pairwise(RatingSuite):
         self, material: Material, ours: Mapping[str, str], theirs: Mapping[str, str]
     ) -> list[Judgement]:
         """Return the labels that are about these answers. Those of earlier answers count for nothing."""
-        key = f"{self._at(material)}.labels"
-        given = labels.read(material.files["labels"], key) if self.labels else ()
+        given = (
+            labels.read(material.files["labels"], f"{self._at(material)}.labels")
+            if self.labels
+            else ()
+        )
         return [
             label.judgement
             for label in given
@@ -230,9 +233,9 @@ class Pairwise(RatingSuite):
             if (
                 judgement := given.get((question.row.id, question.sha, question.other_sha))
             ) is None:
-                what = f"{self._at(material)}.judge: compares no answers to row {question.row.id!r}"
                 raise EvidenceRefused(
-                    what, "repair the judge: it must return one judgement for each question"
+                    f"{self._at(material)}.judge: compares no answers to row {question.row.id!r}",
+                    "repair the judge: it must return one judgement for each question",
                 )
             judgements.append(judgement.model_copy(update={"by": "judge"}))
         return judgements
@@ -250,8 +253,9 @@ class Pairwise(RatingSuite):
         if self.anchor is None:
             return []
         path, key = material.files["anchor"], f"{self._at(material)}.anchor"
-        todo = "pin lines with id, prompt, left, right and label"
-        lines = files.read_pinned(path, labels.Anchor, key, todo)
+        lines = files.read_pinned(
+            path, labels.Anchor, key, "pin lines with id, prompt, left, right and label"
+        )
         pairs = []
         for number, line in enumerate(lines, 1):
             row = Row(

@@ -44,5 +44,9 @@ def _logged(result: dict[str, Any]) -> LoggedSample:
     ):
         raise ValueError(problem)
     scores = [("score", result["score"]), *result["namedScores"].items()]
-    asked = [result["prompt"]["raw"], test.get("vars"), test.get("assert")]
-    return LoggedSample(name, asked, scores, test.get("metadata") or {})
+    return LoggedSample(
+        name,
+        [result["prompt"]["raw"], test.get("vars"), test.get("assert")],
+        scores,
+        test.get("metadata") or {},
+    )

@@ -27,9 +27,9 @@ from pydantic import (
 )
 
 from checks.evaluation import scoring
-from checks.evaluation.reranker import Reranker
 from checks.evaluation.retrieval import (
     Chunker,
+    Reranker,
     documents,
     first_of,
     fitting,

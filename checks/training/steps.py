@@ -87,8 +87,7 @@ class Steps(Section):
     def __get_pydantic_json_schema__(
         cls, _core: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        schema = handler(_as_written().__pydantic_core_schema__)
-        return handler.resolve_ref_schema(schema)
+        return handler.resolve_ref_schema(handler(_as_written().__pydantic_core_schema__))
 
 
 def _form(value: Any) -> str:

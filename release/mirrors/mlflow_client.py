@@ -13,7 +13,7 @@ from typing import Any
 
 import requests
 
-from checks.process import distribution, imports
+from checks.process import distribution
 from checks.process.text import redact
 from release.adapters import http
 from release.mirrors import mlmodel
@@ -123,10 +123,9 @@ class ModelRegistry:
         """MLflow's client; its errors become MirrorUnavailable."""
         with _saying(self._uri):
             if self._client is None:
-                with imports.uncollected():
-                    from mlflow import MlflowClient
+                from mlflow import MlflowClient
 
-                    self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
+                self._client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
             yield self._client
 
 
@@ -185,8 +184,7 @@ def _file(uri: str) -> Path | None:
 
 def _make(path: Path) -> None:
     """Create a store with its tables, and rename it when complete: MLflow needs many steps and may be killed."""
-    with imports.uncollected():
-        from mlflow import MlflowClient
+    from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")

@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from checks.kinds.retriever import Pooling
-from checks.process import imports
 from checks.process.errors import EvaluationRefused
 from stages import cpu_arithmetic
 from stages.threads import lanes
@@ -77,8 +76,8 @@ def relevance(
 
 def _loaded(folder: Path, of: str, model_name: str) -> tuple[Any, Any]:
     """Tokenizer and model. A cross-encoder without its last layer is refused: transformers would invent one."""
-    with imports.uncollected():
-        import transformers
+    import transformers
+
     cpu_arithmetic.use()
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)

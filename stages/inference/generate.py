@@ -28,7 +28,6 @@ from tqdm import tqdm
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from checks.formats.decoding import Decoding
-from checks.process import imports
 from checks.process.errors import EvaluationRefused
 from stages import cpu_arithmetic
 from stages.inference import sampling, shipped_adapter
@@ -54,8 +53,7 @@ def load(folder: Path, precision: str) -> tuple[Any, Any]:
     ``precision``: of its numbers. Raises EvaluationRefused when the directory holds no causal language model that
     generates from a key-value cache.
     """
-    with imports.uncollected():
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     cpu_arithmetic.use()
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -43,8 +43,12 @@ class Recorded(JudgeKind):
     ) -> Iterable[Judgement]:
         """Read them. Raises EvidenceRefused for a line that is none, or whose value is not on the scale."""
         start = f"{layout.PARAMS}: suites.{material.name}.judge.log"
-        todo = "pin a file of judgements: docs/how-to/suites.md"
-        judgements = files.read_pinned(material.files["judge.log"], Judgement, start, todo)
+        judgements = files.read_pinned(
+            material.files["judge.log"],
+            Judgement,
+            start,
+            "pin a file of judgements: docs/how-to/suites.md",
+        )
         for number, judgement in enumerate(judgements, 1):
             if judgement.value is not None and not scale.low <= judgement.value <= scale.high:
                 outside = f"is not from {scale.low:g} to {scale.high:g}"

@@ -105,19 +105,14 @@ class Table(Loader):
     ] = None
 
     def load(self, folder: Path) -> list[Draft]:
-        """All rows of the files, ordered by path and line."""
-        return load(self, folder)
-
-
-def load(loader: Table, folder: Path) -> list[Draft]:
-    """All rows of the files that match ``loader.files``, ordered by path and line; raise DataRefused as above."""
-    # All rows share this message.
-    system = Message(role="system", content=loader.instruction) if loader.instruction else None
-    return drafts_of(
-        matching(loader.files, folder),
-        folder,
-        lambda source, row: _draft(loader, system, source, row),
-    )
+        """All rows of the files, ordered by path and line. Raises DataRefused for rows and files at fault."""
+        # All rows share this message.
+        system = Message(role="system", content=self.instruction) if self.instruction else None
+        return drafts_of(
+            matching(self.files, folder),
+            folder,
+            lambda source, row: _draft(self, system, source, row),
+        )
 
 
 def drafts_of(

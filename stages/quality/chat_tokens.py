@@ -11,7 +11,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -136,9 +135,10 @@ def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
             ) from error
         fast.no_truncation()
         fast.no_padding()
-        apart = _apart(fast)
         os.environ["TOKENIZERS_PARALLELISM"] = "true"  # validate starts no process afterwards
-        return lambda texts: _lengths(fast, apart, texts)
+        return lambda texts: [
+            len(encoded) for encoded in fast.encode_batch_fast(texts, add_special_tokens=False)
+        ]
     from transformers import AutoTokenizer
 
     try:
@@ -148,33 +148,6 @@ def _encoder(base: Path) -> Callable[[list[str]], list[int]]:
             f"{base}: holds no tokenizer", "run `./lockstep run fetch` to make it again"
         ) from error
     return lambda texts: [len(slow.encode(text, add_special_tokens=False)) for text in texts]
-
-
-def _apart(tokenizer: Any) -> re.Pattern[str] | None:
-    """Finds the tokens that the tokenizer takes out of a text before anything else; None if that is not so simple."""
-    tokens = tokenizer.get_added_tokens_decoder().values()
-    if any(
-        token.normalized or token.lstrip or token.rstrip or token.single_word for token in tokens
-    ):
-        return None
-    longest_first = sorted((token.content for token in tokens), key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, longest_first))})") if longest_first else None
-
-
-def _lengths(tokenizer: Any, apart: re.Pattern[str] | None, texts: list[str]) -> list[int]:
-    """Count the tokens of each text. A piece between two tokens of ``apart`` is encoded once, however often it occurs.
-
-    A prompt and the same prompt with its answer have most of their parts in common.
-    """
-    parts = []
-    for text in texts:
-        # After the first come a token and what follows it, in turn.
-        first, *rest = apart.split(text) if apart else [text]
-        parts.append([*filter(None, (first, *map(str.__add__, rest[::2], rest[1::2])))])
-    distinct = list(dict.fromkeys(chain.from_iterable(parts)))
-    encoded = tokenizer.encode_batch_fast(distinct, add_special_tokens=False)
-    length = {part: len(one) for part, one in zip(distinct, encoded, strict=True)}
-    return [sum(length[part] for part in of_text) for of_text in parts]
 
 
 def _template(base: Path) -> Callable[..., str]:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from checks.config.pipeline_params import Labels, Prepare, Validate
 from checks.formats.data_reports import Expectation, PrepareReport
 from checks.kinds.rule import rows_dropped
-from checks.process import imports
 from checks.storage import layout
 from stages.quality import data_docs
 
@@ -276,9 +275,9 @@ def run(
                 },
             )
         )
-        columns = _columns(frames[frame])
         result = checkpoint.run(
-            batch_parameters={"dataframe": pd.DataFrame(columns, dtype=object)}, run_id=run
+            batch_parameters={"dataframe": pd.DataFrame(_columns(frames[frame]), dtype=object)},
+            run_id=run,
         )
         (one,) = result.run_results.values()
         by_name = {r.expectation_config.meta["name"]: r for r in one.results}
@@ -329,7 +328,6 @@ def _outcome(name: str, result: Any, unit: str) -> Expectation:
 def great_expectations() -> Any:
     """Great Expectations, with its usage statistics off."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with imports.uncollected():
-        import great_expectations
+    import great_expectations
 
     return great_expectations

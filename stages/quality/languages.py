@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from checks.config import pipeline_params
 from checks.formats.data_statistics import Detector, Judged, Languages, OtherLanguage
 from checks.process import distribution
-from checks.process.errors import MachineRefused, ParamsRefused
+from checks.process.errors import ParamsRefused
 from checks.storage import digest, files, layout
 from stages import progress
 from stages.quality.documents import Texts
@@ -78,13 +78,8 @@ def load(config: pipeline_params.Languages | None) -> "Loaded | None":
     """
     if config is None:
         return None
-    try:
+    with distribution.needed(f"{_SECTION} needs {_PACKAGE}, which is not installed", "languages"):
         from py3langid.langid import MODEL_DIR, MODEL_FILE, LanguageIdentifier
-    except ModuleNotFoundError as error:
-        raise MachineRefused(
-            f"{_SECTION} needs {_PACKAGE}, which is not installed",
-            distribution.install("languages"),
-        ) from error
     model = digest.of_file(MODEL_DIR / MODEL_FILE)
     detector = Detector(name=_PACKAGE, version=metadata.version(_PACKAGE), sha256=model.sha256)
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
@@ -102,8 +97,12 @@ def _texts(kind: str, read: Mapping[str, Read], documents: Texts) -> Iterator[_T
         yield from zip(documents.places, documents.ids, documents.texts, strict=True)
         return
     for of_split in read.values():
-        texts = of_split.requests if kind == "request" else of_split.references
-        yield from zip(of_split.columns["where"], of_split.columns["id"], texts, strict=True)
+        yield from zip(
+            of_split.columns["where"],
+            of_split.columns["id"],
+            of_split.requests if kind == "request" else of_split.references,
+            strict=True,
+        )
 
 
 def _judged(
@@ -125,7 +124,6 @@ def _judged(
         if language in config.expected:
             sound.append((place, row_id))
         else:
-            shown = text.strip()[:_CHARACTERS]
             others.append(
                 OtherLanguage(
                     where=place,
@@ -133,7 +131,7 @@ def _judged(
                     text=kind,
                     language=language,
                     probability=probability,
-                    shown=shown,
+                    shown=text.strip()[:_CHARACTERS],
                 )
             )
     others.sort(key=_rank)

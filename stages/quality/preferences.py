@@ -137,10 +137,17 @@ def told_by_words(answers: Sequence[tuple[str, bool, str]]) -> float | None:
     from sklearn.naive_bayes import MultinomialNB
     from sklearn.pipeline import make_pipeline
 
-    words = CountVectorizer(analyzer=str.split, binary=True)
-    model = make_pipeline(words, MultinomialNB(fit_prior=False))
-    by = {"groups": groups, "cv": GroupKFold(_FOLDS), "method": "predict_log_proba"}
-    likelihoods = cross_val_predict(model, list(texts), list(better), **by)
+    model = make_pipeline(
+        CountVectorizer(analyzer=str.split, binary=True), MultinomialNB(fit_prior=False)
+    )
+    likelihoods = cross_val_predict(
+        model,
+        list(texts),
+        list(better),
+        groups=groups,
+        cv=GroupKFold(_FOLDS),
+        method="predict_log_proba",
+    )
     # Rounded, so that another machine's sums give the same value and words that say nothing are ties.
     return round(float(roc_auc_score(better, [round(of[1] - of[0], 9) for of in likelihoods])), 3)
 

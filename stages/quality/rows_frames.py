@@ -3,6 +3,8 @@
 import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import JsonValue
@@ -12,9 +14,12 @@ from checks.data import drafts, near_duplicates
 from checks.formats.data_reports import PrepareReport
 from checks.kinds.rule import Rule
 from checks.records.rows import Row, earlier_requests, request
-from checks.storage import layout
+from checks.storage import files, layout
+from stages import progress
 from stages.quality.chat_tokens import Lengths
 from stages.quality.expectations import CONTROL, COUNTED, ROW, Columns, Frame
+
+_BATCH = 4096  # lines whose tokens are counted at once
 
 
 class Read(NamedTuple):
@@ -62,6 +67,17 @@ class RowChecks(NamedTuple):
     whole: bool
     planted: Container[str]
     control: Callable[[Row], str | None]
+
+
+def read(root: Path, name: str, checks: RowChecks) -> Read:
+    """Read a split as columns. Raises EvidenceRefused or DataRefused for the first line at fault."""
+    numbered = enumerate(files.each_of_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row), 1)
+    split = columns(name, [], checks)
+    with progress.of_rows(f"read {name}", list[Read]()) as bar:
+        while batch := list(islice(numbered, _BATCH)):
+            split.extend(columns(name, batch, checks))
+            bar.update(len(batch))
+    return split
 
 
 def columns(name: str, numbered: Iterable[tuple[int, Row]], checks: RowChecks) -> Read:

@@ -61,10 +61,22 @@ def twins(config: SemanticDuplicates | None, read: Mapping[str, Read], root: Pat
         return []
     texts = list(known)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = copies.copy(
-            config.model, f"{_SECTION}.model", root, Path(scratch) / "model", is_folder=True
+        closest = list(
+            _closest(
+                config,
+                texts,
+                asked,
+                (
+                    copies.copy(
+                        config.model,
+                        f"{_SECTION}.model",
+                        root,
+                        Path(scratch) / "model",
+                        is_folder=True,
+                    )
+                ),
+            )
         )
-        closest = list(_closest(config, texts, asked, folder))
     rows = (
         pair
         for name in _HELD_OUT

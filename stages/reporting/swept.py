@@ -25,8 +25,11 @@ def table(report: Sweep) -> str:
             interval = runs[0].scores[report.scorer]
             shown += f" [{interval.low:.3f}, {interval.high:.3f}]"
         seeds = f"{len(runs)} of {len(runs) + refused}" if refused else str(len(runs))
-        cells = [named(values), shown, seeds, "" if spread is None else f"{spread:.3f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(
+            "| "
+            + " | ".join([named(values), shown, seeds, "" if spread is None else f"{spread:.3f}"])
+            + " |"
+        )
     refusals = [
         f"* {named(run.values)}, seed {run.seed}: refused: {run.refused}"
         for run in report.runs

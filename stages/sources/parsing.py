@@ -40,8 +40,10 @@ def parse(uri: str, field: str, root: Path) -> Location:
     if scheme is None:
         return known[_PATH].parse(uri, uri, field, root)
     if scheme in _OF_LAKE and scheme not in known:
-        what = f"{layout.PARAMS}: {field}: {scheme}:// needs the package lockstep-lake"
-        raise MachineRefused(what, distribution.install(scheme))
+        raise MachineRefused(
+            f"{layout.PARAMS}: {field}: {scheme}:// needs the package lockstep-lake",
+            distribution.install(scheme),
+        )
     return known.get(scheme, known[_ANY]).parse(uri, rest, field, root)
 
 

@@ -22,8 +22,10 @@ def refuse_unfit(folder: Path, variable: str, version: str, pattern: str = _VERS
     if not re.fullmatch(pattern, version):
         raise ParamsRefused(f"{version!r} is no version", "name one, such as 0.32.0")
     if folder.is_symlink():
-        fix = f"remove the link, or set {variable} to the place that it leads to"
-        raise MachineRefused(f"{folder} is a link", fix)
+        raise MachineRefused(
+            f"{folder} is a link",
+            f"remove the link, or set {variable} to the place that it leads to",
+        )
 
 
 def fresh(folder: Path, variable: str, version: str) -> Path:

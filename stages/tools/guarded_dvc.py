@@ -90,10 +90,10 @@ def guard(project: Path) -> None:
     Tree.load = classmethod(  # type: ignore[assignment]
         _guarded(Tree.load.__func__, after=_hold_bytes)  # type: ignore[attr-defined]
     )
-    hold_changes = functools.partial(_hold_changes, project)
-    index_checkout.apply = _guarded(index_checkout.apply, before=hold_changes)
-    hold_output = functools.partial(_hold_output, project)
-    Output._checkout = _guarded(Output._checkout, before=hold_output)
+    index_checkout.apply = _guarded(
+        index_checkout.apply, before=functools.partial(_hold_changes, project)
+    )
+    Output._checkout = _guarded(Output._checkout, before=functools.partial(_hold_output, project))
     Output.ignore = _guarded(Output.ignore, before=_hold_ignore)
 
 
@@ -105,8 +105,7 @@ def problem(project: Path, path: str, allowed: Sequence[Path] = layout.DVC_FOLDE
     below = inside.parts[up:]
     if below[:4] == _EXPERIMENTS and len(below) > 5:
         top = project.parents[up - 1] if up else project
-        copied = top.joinpath(*below[:5]) / project.relative_to(top)
-        return problem(copied, path, allowed)
+        return problem(top.joinpath(*below[:5]) / project.relative_to(top), path, allowed)
     if not any(folder == inside or folder in inside.parents for folder in allowed):
         folders = ", ".join(f"{folder}/" for folder in allowed)
         return f"'{inside}' is outside the folders that DVC may write ({folders}): remove the file that names it"

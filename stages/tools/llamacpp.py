@@ -23,8 +23,9 @@ def make(folder: Path, version: str, beside: bool = False) -> Path:
 
     Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
     """
-    place = folder.parent / f"{folder.name}-{version}" if beside else folder
-    python = environments.fresh(place, LLAMACPP_PYTHON, version)
+    python = environments.fresh(
+        folder.parent / f"{folder.name}-{version}" if beside else folder, LLAMACPP_PYTHON, version
+    )
     environments.install(python, f"xllamacpp=={version}")
     server = python.with_name("llama-server")
     _, text = SERVER.read_text(encoding="utf-8").split("\n", 1)

@@ -91,10 +91,19 @@ def _reduced(params: Params, raw: Path, out: Path, engine: Engine) -> tuple[Job,
             path.relative_to(raw).as_posix() for path in table.matching(job.raw_loader.files, raw)
         ]
         first = _run(engine, partial(reducing.read, job), "read", " files", list(enumerate(names)))
-        second = _run(
-            engine, partial(reducing.compare, job), "compare", " parts", list(range(reducing.PARTS))
+        manifest = reducing.manifest(
+            job,
+            first,
+            (
+                _run(
+                    engine,
+                    partial(reducing.compare, job),
+                    "compare",
+                    " parts",
+                    list(range(reducing.PARTS)),
+                )
+            ),
         )
-        manifest = reducing.manifest(job, first, second)
         if not manifest.kept_rows:
             raise DataRefused(
                 f"{raw}: none of {manifest.input_rows:,} rows is kept", "drop less in prepare.rules"
@@ -127,10 +136,8 @@ def local(workers: int) -> Engine:
 def ray() -> Engine:
     """Tasks of one core each on Ray. Raises MachineRefused without it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
+    with distribution.needed("--engine ray needs Ray", "ray"):
         import ray
-    except ImportError as error:
-        raise MachineRefused("--engine ray needs Ray", distribution.install("ray")) from error
 
     def run(task: Callable[[Any], Done], tasks: Sequence[Any]) -> Iterator[Done]:
         try:
@@ -146,8 +153,10 @@ def ray() -> Engine:
         except ray.exceptions.RayError as error:
             if isinstance(cause := getattr(error, "cause", None), Refusal):
                 raise cause from error
-            todo = "look at Ray's log, and whether its nodes have the same paths"
-            raise MachineRefused(f"Ray: {uris.reason(error, '')}", todo) from error
+            raise MachineRefused(
+                f"Ray: {uris.reason(error, '')}",
+                "look at Ray's log, and whether its nodes have the same paths",
+            ) from error
 
     return run
 
@@ -172,8 +181,12 @@ def main(raw: Path, out: Path, engine: str, workers: int | None) -> None:
     """Write to OUT the rows of RAW that prepare would keep, by prepare.loader and prepare.rules of params.yaml."""
     try:
         params = params_file.load(Path() / layout.PARAMS)
-        chosen = ray() if engine == "ray" else local(workers or os.cpu_count() or 1)
-        job, manifest = reduce(params, raw.resolve(), out.resolve(), chosen)
+        job, manifest = reduce(
+            params,
+            raw.resolve(),
+            out.resolve(),
+            ray() if engine == "ray" else local(workers or os.cpu_count() or 1),
+        )
     except Refusal as refusal:
         click.echo("\n".join([str(refusal), *refusal.others]), err=True)
         raise SystemExit(refusal.exit_code) from refusal

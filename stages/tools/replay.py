@@ -52,8 +52,9 @@ def answered(root: Path, file: Path, max_tokens: int, batch_tokens: int) -> list
     ]
     model, tokenizer = generate.load(root / layout.BASE, "bf16")
     asked = prompts.tokens(tokenizer, [row.messages for row in rows], rows, None, file)
-    ends = generate.end_tokens(model, tokenizer)
-    answers = generate.generate(model, asked, ends, max_tokens, batch_tokens, "base")
+    answers = generate.generate(
+        model, asked, generate.end_tokens(model, tokenizer), max_tokens, batch_tokens, "base"
+    )
     kept = []
     for question, answer in zip(questions, answers, strict=True):
         text = tokenizer.decode(answer.tokens, skip_special_tokens=True).strip()

@@ -6,17 +6,75 @@ Where: MLFLOW_TRACKING_URI, else ``tracking.uri`` (a relative SQLite file lies b
 No message and no report holds a user or password of a URI.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from checks.config.params import Params, Tracking
 from checks.process.errors import Refusal
-from stages.tracking import checkout, others
-from stages.tracking.checkout import Checkout
+from checks.storage import layout
+from checks.training import steps
+from stages.tracking import others
 from stages.tracking.store import Store, address, deadline, opened, public, refusing
+
+# The branch where a machine checks out a commit alone: an experiment of DVC, GitHub's pull request and push, GitLab.
+_BRANCHES = ("DVC_EXP_NAME", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
+# The pipeline writes these itself while it works.
+_WRITTEN = (layout.LOCK, layout.CODE_LOCK, layout.REPORTS)
+_LONGEST_NAME = 250  # characters of a run's name that MLflow's databases take
+
+
+class Checkout(NamedTuple):
+    """``commit``: None outside git and before the first commit. ``branch``: None where nothing names one.
+
+    ``dirty``: tracked files differ from the commit, other than code.lock, dvc.lock and reports/.
+    """
+
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool = False
+
+
+def checkout_of(root: Path) -> Checkout:
+    """Return what is checked out at ``root``. Outside git, and on a machine without git, it is empty."""
+    try:
+        import git
+
+        with git.Repo(root, search_parent_directories=True) as repository:
+            commit = repository.head.commit.hexsha
+            branch = None if repository.head.is_detached else repository.active_branch.name
+            top = Path(str(repository.working_tree_dir))
+            written = [
+                (root.resolve() / path).relative_to(top.resolve()).as_posix() for path in _WRITTEN
+            ]
+            edited = repository.git.diff(
+                "HEAD", "--name-only", "--no-ext-diff", "--ignore-submodules", "--", ".",
+                *(f":(exclude,literal){path}" for path in written),
+            )  # fmt: skip
+    except (ImportError, ValueError):  # no git on this machine; no commit yet
+        return Checkout()
+    except git.GitError:
+        return Checkout()
+    return Checkout(
+        commit, branch or next(filter(None, map(os.environ.get, _BRANCHES)), None), bool(edited)
+    )
+
+
+def name_of_run(params: Params, checkout: Checkout) -> str:
+    """Name a training: branch, commit, and each step's method with its rank, such as ``main 9a126a5 sft r16``.
+
+    A ``+`` behind the commit says that files were edited.
+    """
+    commit = f"{checkout.commit[:7]}{'+' * checkout.dirty}" if checkout.commit else None
+    trained = [
+        f"{train.method} r{train.lora.r}" if train.lora else f"{train.method} full"
+        for train in steps.of(params.training)
+    ]
+    return " ".join([*filter(None, (checkout.branch, commit)), ", ".join(trained)])[:_LONGEST_NAME]
+
 
 __all__ = [
     "ADAPTER_TAG",
@@ -126,20 +184,21 @@ class Run:
 def run(params: Params, root: Path, data: Data, parent: Run | None = None) -> Iterator[Run]:
     """A run of the experiment ``tracking.experiment``, with parameters, git commit and data sets logged.
 
-    It has the name that ``checkout.named`` gives. MLflow shows it below its ``parent``. The run ends FINISHED, or
+    It has the name that ``name_of_run`` gives. MLflow shows it below its ``parent``. The run ends FINISHED, or
     FAILED with the refusal when the block raises, or KILLED on an interrupt.
     Raises MachineRefused when the store cannot be reached or does not take the run, or a tracker of ``tracking.also``
     is not installed; who trains opens those (``others.opened``).
     """
     others.hold_installed(params.tracking)
     store = opened(params.tracking, root)
-    checked_out = checkout.current(root)
+    checked_out = checkout_of(root)
     tags = {"lockstep.stage": "train"} | _tags(checked_out)
     if parent:
         tags[_PARENT_TAG] = parent.id
     with refusing(store.uri), deadline():
-        name = checkout.named(params, checked_out)
-        run_id = store.client.create_run(store.experiment, tags=tags, run_name=name).info.run_id
+        run_id = store.client.create_run(
+            store.experiment, tags=tags, run_name=name_of_run(params, checked_out)
+        ).info.run_id
         _describe(store.client, run_id, params, data)
     current = Run(store, run_id)
     try:
@@ -182,10 +241,11 @@ def annotate(
         if runs:
             run_id = str(runs[0].info.run_id)
         else:
-            current = checkout.current(root)
-            known = {ADAPTER_TAG: adapter_digest} | _tags(current)
+            current = checkout_of(root)
             made = store.client.create_run(
-                store.experiment, tags=known, run_name=checkout.named(params, current)
+                store.experiment,
+                tags={ADAPTER_TAG: adapter_digest} | _tags(current),
+                run_name=name_of_run(params, current),
             )
             run_id = str(made.info.run_id)
             store.client.set_terminated(run_id, "FINISHED")
@@ -202,7 +262,7 @@ def annotate(
 
 def revision(root: Path) -> tuple[str | None, bool]:
     """The checked-out commit at ``root``, and whether files were edited since; None outside git."""
-    current = checkout.current(root)
+    current = checkout_of(root)
     return current.commit, current.dirty
 
 
@@ -236,8 +296,12 @@ def _log_data(client: Any, run_id: str, data: Data) -> None:
         source = CodeDatasetSource({"path": path.as_posix(), "digest": digest})
         # MLflow takes 36 characters at most; the source has all of the digest.
         short = digest.removeprefix("sha256:")[:36]
-        entity = MetaDataset(source, name=path.stem, digest=short)._to_mlflow_entity()
-        inputs.append(DatasetInput(entity, [InputTag("mlflow.data.context", context)]))
+        inputs.append(
+            DatasetInput(
+                MetaDataset(source, name=path.stem, digest=short)._to_mlflow_entity(),
+                [InputTag("mlflow.data.context", context)],
+            )
+        )
     client.log_inputs(run_id, datasets=inputs)
 
 

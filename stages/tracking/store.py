@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 
 from checks.config.params import Tracking
 from checks.machine import disk
-from checks.process import imports
 from checks.process.errors import MachineRefused, Refusal
 from checks.storage import layout
 
@@ -66,14 +65,12 @@ def opened(tracking: Tracking, root: Path) -> Store:
     # A stage calls nobody that it was not told to.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     _probe(uri)
-    with imports.uncollected():
-        from mlflow import MlflowClient
+    from mlflow import MlflowClient
 
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with refusing(uri), deadline():
-        with imports.uncollected():  # it imports what reaches this kind of store
-            client = MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=uri)
         name = tracking.experiment
         if (known := client.get_experiment_by_name(name)) is not None:
             if known.lifecycle_stage == "deleted":

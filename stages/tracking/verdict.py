@@ -33,22 +33,17 @@ def log(params: Params, root: Path) -> str:
             return "no verdict about this model yet"
         scores = files.read_json(root / layout.METRICS, ValidScores).valid
         valid = {f"valid.{scorer}": figures.value for scorer, figures in scores.items()}
-        data = {"test": (layout.SPLITS / "test.jsonl", report.test)}
-        run = tracking.annotate(params, root, made.adapter, valid, _tags(verdict, report), data)
+        run = tracking.annotate(
+            params,
+            root,
+            made.adapter,
+            valid,
+            _tags(verdict, report),
+            {"test": (layout.SPLITS / "test.jsonl", report.test)},
+        )
     except Refusal as refusal:
         return f"verdict not in MLflow: {refusal}"
     return f"verdict {verdict.status} at MLflow's run {run}"
-
-
-def _scores(report: EvaluationReport) -> dict[str, str]:
-    """``lockstep.test.SCORER`` of the candidate, with the model's name before the scorer of every other model."""
-    return {
-        f"lockstep.test.{scorer}" if name == "candidate" else f"lockstep.test.{name}.{scorer}": (
-            f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
-        )
-        for name, model in report.models.items()
-        for scorer, score in model.metrics.items()
-    }
 
 
 def _tags(verdict: Verdict, report: EvaluationReport) -> dict[str, str]:
@@ -60,7 +55,13 @@ def _tags(verdict: Verdict, report: EvaluationReport) -> dict[str, str]:
         "lockstep.base": report.base,
         "lockstep.merged": report.merged,
         "lockstep.test": report.test,
-    } | _scores(report)
+    } | {
+        f"lockstep.test.{scorer}" if name == "candidate" else f"lockstep.test.{name}.{scorer}": (
+            f"{score.value:.3f} [{score.low:.3f}, {score.high:.3f}]"
+        )
+        for name, model in report.models.items()
+        for scorer, score in model.metrics.items()
+    }
 
 
 if __name__ == "__main__":

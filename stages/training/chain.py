@@ -9,17 +9,17 @@ Before the first step trains, the trainers of all later steps are made once, and
 Each step is fitted in this process, or by ranks of its own (``stages.training.ranks``); all of this is of the stage's.
 """
 
+import gc
 import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.config.params import Params
 from checks.kinds.method import Train
-from checks.process import imports
 from checks.process.errors import TrainingRefused
 from checks.records.record import Digest
 from checks.storage import files, layout
@@ -75,7 +75,16 @@ def _fit_steps(
     with ExitStack() as stack:
         # All runs begin before the first step: a store that is lost later costs no training.
         runs = [
-            stack.enter_context(_run_of(params, step, parent)) if several else parent
+            stack.enter_context(
+                tracking.run(
+                    params.model_copy(update={"training": step.train}),
+                    step.root,
+                    _data_sets(step.data),
+                    parent,
+                )
+            )
+            if several
+            else parent
             for step in training
         ]
         adapters = Path(stack.enter_context(tempfile.TemporaryDirectory())).resolve()
@@ -86,8 +95,9 @@ def _fit_steps(
             target.mkdir(exist_ok=True)
             step = step.model_copy(update={"run": run.id, "adapter": target})
             if fitted:
-                start = {"start": adapters / str(number - 1), "started_from": fitted[-1].adapter}
-                step = step.model_copy(update=start)
+                step = step.model_copy(
+                    update={"start": adapters / str(number - 1), "started_from": fitted[-1].adapter}
+                )
             key = step.checkpoint_key()
             store = stack.enter_context(checkpoints.opened(step.root, key, kept))
             stores.append(store)
@@ -124,14 +134,6 @@ def _fit_steps(
         if several and resumed_at is not None:
             parent.tag("lockstep.resumed_at", str(resumed_at))
     return Trained(parent, fitted, runs, stores, resumed_at)
-
-
-def _run_of(
-    params: Params, step: TrainingStep, parent: tracking.Run
-) -> AbstractContextManager[tracking.Run]:
-    """Return the run of one step of several, below that of the whole training."""
-    of_step = params.model_copy(update={"training": step.train})
-    return tracking.run(of_step, step.root, _data_sets(step.data), parent)
 
 
 def _fit(step: TrainingStep, run: tracking.Run, store: Store) -> FittedStep:
@@ -218,5 +220,5 @@ def _release() -> None:
     """Let go of a model that is not used any more: trainers and their callbacks name one another."""
     import torch
 
-    imports.collect()
+    gc.collect()
     torch.cuda.empty_cache()

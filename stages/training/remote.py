@@ -122,9 +122,11 @@ class Upload:
     def start(self, remote: Remote, source: Path, step: int, folder: str, names: list[str]) -> None:
         """Upload the checkpoint of ``step`` in the background; a failure is printed on one line."""
         self._folder = source
-        arguments = (remote, source, step, folder, names)
         self._thread = threading.Thread(
-            target=self._work, args=arguments, name="checkpoint", daemon=True
+            target=self._work,
+            args=(remote, source, step, folder, names),
+            name="checkpoint",
+            daemon=True,
         )
         self._thread.start()
 

@@ -75,8 +75,10 @@ class Keeper(TrainerCallback):
             self._earlier_energy = (checkpoint.known.energy,)
             self._recorder.points += checkpoint.known.points
             if checkpoint.known.order is not None:
-                state = bytearray(base64.b64decode(checkpoint.known.order, validate=True))
-                self._trainer.resumed_order = torch.frombuffer(state, dtype=torch.uint8)
+                self._trainer.resumed_order = torch.frombuffer(
+                    bytearray(base64.b64decode(checkpoint.known.order, validate=True)),
+                    dtype=torch.uint8,
+                )
             if self._trainer.stopper:
                 self._trainer.stopper.load(checkpoint.known.valid, checkpoint.folder)
         return checkpoint

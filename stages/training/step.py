@@ -13,7 +13,6 @@ from typing import Any
 from checks.formats import thinking
 from checks.formats.training_reports import QuantisedBase, TrainMemory
 from checks.kinds.method import Job, Train
-from checks.process import imports
 from checks.process.errors import EvidenceRefused, MachineRefused, TrainingRefused
 from checks.storage import digest, files, layout
 from checks.training import steps
@@ -36,9 +35,9 @@ def fit(
 
     On several ranks each does this. Those without ``run`` and ``store`` write nothing, and return None.
     """
-    with imports.uncollected():  # torch and transformers: when the cheap refusals are past
-        from stages.training import kernels, memory, resuming, stopping
-        from stages.training.trainer import gathered, save
+    # torch and transformers are loaded once the cheap refusals are past.
+    from stages.training import kernels, memory, resuming, stopping
+    from stages.training.trainer import gathered, save
 
     train = step.train
     log = run.metrics if run else _unlogged
@@ -163,8 +162,7 @@ def trainer_of(
         ),
         thinking=thinking.of_model(step.root / layout.BASE),
     )
-    with imports.uncollected():  # TRL; ``chain`` lets go of the model between steps
-        trainer = train.trainer(job)
+    trainer = train.trainer(job)
     if quantised or (train.lora and train.lora.modules_to_save):
         in_float32(trainer.model)
     trainer.remove_callback(ProgressCallback)
@@ -282,11 +280,20 @@ def _on_rank(step: TrainingStep, index: int) -> FittedStep | None:
     if index:
         return fit(step, None, None)
     run = tracking.joined(step.tracking, step.root, step.run)
-    sharded = step.train.shard is not None
-    store = checkpoints.joined(
-        step.root, step.key, step.minutes > 0, step.scratch, step.ranks, sharded
+    fitted = fit(
+        step,
+        run,
+        (
+            checkpoints.joined(
+                step.root,
+                step.key,
+                step.minutes > 0,
+                step.scratch,
+                step.ranks,
+                step.train.shard is not None,
+            )
+        ),
     )
-    fitted = fit(step, run, store)
     run.send_rest()
     return fitted and fitted.model_copy(update={"unsent": run.unsent})
 

@@ -106,8 +106,11 @@ def attach(trainer: Any, train: Train, rows: int, log: Log) -> Stopper | None:
             f"{layout.SPLITS / 'valid.jsonl'}",
             "set train.early_stopping to null, or use another method or a larger prepare.splits.valid",
         )
-    every = max(1, train.steps_of_epoch(rows) // train.early_stopping.per_epoch)
-    trainer.stopper = Stopper(train.early_stopping, every, log)
+    trainer.stopper = Stopper(
+        train.early_stopping,
+        max(1, train.steps_of_epoch(rows) // train.early_stopping.per_epoch),
+        log,
+    )
     trainer.add_callback(trainer.stopper)
     return trainer.stopper
 

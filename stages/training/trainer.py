@@ -75,8 +75,9 @@ class Steady(Base):
         sampler = super()._get_train_sampler(*args, **kwargs)
         if isinstance(sampler, LengthGroupedSampler):
             sampler.batch_size *= self.args.world_size  # the rows of one step, on all ranks
-        shared = of_first if self.args.world_size > 1 else None
-        self.order = Order(sampler, shared, self.args.process_index == 0)
+        self.order = Order(
+            sampler, of_first if self.args.world_size > 1 else None, self.args.process_index == 0
+        )
         if self.resumed_order is not None:
             self.order.again(self.resumed_order)
         return self.order
@@ -214,8 +215,10 @@ def gathered(trainer: Steady) -> dict[str, Any] | None:
         return None
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    return get_model_state_dict(trainer.model, options=options)
+    return get_model_state_dict(
+        trainer.model,
+        options=StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True),
+    )
 
 
 def saved(args: Any, state: TrainerState) -> Path:

@@ -34,8 +34,8 @@ LIBRARIES = ("torch", "transformers", "trl", "peft")
 _BELOW = ("accelerate", "datasets", "numpy", "safetensors", "tokenizers")
 # The modules whose code determines an adapter.
 _TRAINING = (
-    "answers", "chain", "checkpoints", "devices", "kernels", "order", "own_weights", "packing", "preferences", "ranks",
-    "resuming", "step", "stopping", "thoughts", "trainer", "training_steps", "turns", "windows",
+    "answers", "chain", "checkpoints", "devices", "kernels", "order", "own_weights", "packing", "ranks",
+    "resuming", "step", "stopping", "trainer", "training_steps", "turns", "windows",
 )  # fmt: skip
 _MODULES = ("train.py", *(f"training/{name}.py" for name in _TRAINING), "weights/nf4.py")
 _SPLITS = ("train", "valid")
@@ -159,7 +159,9 @@ class Training:
         data = {
             name: self.seal.splits[name]
             if len(rows[name]) == len(self.rows[name])
-            else _digest(rows[name])
+            else digest.of_bytes(
+                b"".join(row.model_dump_json().encode() + b"\n" for row in rows[name])
+            )
             for name in _SPLITS
         }
         step = TrainingStep(
@@ -172,8 +174,9 @@ class Training:
             minutes=self.minutes,
         )
         if self.started and number == 1:
-            start = {"start": self.started.adapter, "started_from": self.started.report.adapter}
-            step = step.model_copy(update=start)
+            step = step.model_copy(
+                update={"start": self.started.adapter, "started_from": self.started.report.adapter}
+            )
         return step.model_copy(update={"rows": rows["train"], "valid": rows["valid"]})
 
 
@@ -220,8 +223,3 @@ def versions(trains: Sequence[Train], libraries: tuple[str, ...]) -> dict[str, s
 def splits(root: Path) -> dict[str, list[Row]]:
     """Read the train and valid splits."""
     return {name: files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in _SPLITS}
-
-
-def _digest(rows: Sequence[Row]) -> Digest:
-    """Return the digest of rows as lines of JSON, as a split has them."""
-    return digest.of_bytes(b"".join(row.model_dump_json().encode() + b"\n" for row in rows))

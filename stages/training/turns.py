@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from checks.kinds.method import Job
 from checks.process.errors import TrainingRefused
 from checks.records.rows import Row
-from checks.training.preferences import address
+from checks.training.preferences import COMPLETION, REJECTED, address
 
 
 class Learned(NamedTuple):
@@ -198,4 +198,46 @@ def tokens(tokenizer: Any, chats: list[Any], tools: list[Any], ask: bool) -> lis
     ids: list[list[int]] = tokenizer.apply_chat_template(
         chats, add_generation_prompt=ask, return_dict=False
     )
+    return ids
+
+
+def random_order(job: Job) -> dict[str, Any]:
+    """The random_order of transformers with rows in a random order: such rows have no one length to group by."""
+    return {**job.settings, "train_sampling_strategy": "random"}
+
+
+def further_answer(row: Row, column: str) -> list[dict[str, Any]]:
+    """The further_answer in a further column as TRL's conversation."""
+    return [row.turn(str(row.extra[column])).model_dump()]
+
+
+def pairs(rows: Sequence[Row]) -> Any:
+    """Pairs as TRL's conversational prompt_tokens, chosen and rejected, and tools where a row has any: a Dataset."""
+    values = [
+        {
+            "prompt": conversation(row),
+            "chosen": [row.answer.model_dump()],
+            "rejected": further_answer(row, REJECTED),
+        }
+        for row in rows
+    ]
+    return dataset(rows, values)
+
+
+def learned_pairs(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
+    """The two answers of each row of a dataset that TRL tokenised; ``prepared`` has one row for each of ``rows``."""
+    for row, tokens_of_row in zip(rows, prepared, strict=True):
+        yield Learned(row, "reference", tokens_of_row["prompt_ids"], tokens_of_row["chosen_ids"])
+        yield Learned(row, REJECTED, tokens_of_row["prompt_ids"], tokens_of_row["rejected_ids"])
+
+
+def learned_answers(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
+    """The judged further_answer of each row, likewise."""
+    for row, tokens_of_row in zip(rows, prepared, strict=True):
+        yield Learned(row, COMPLETION, tokens_of_row["prompt_ids"], tokens_of_row["completion_ids"])
+
+
+def prompt_tokens(job: Job, row: Row) -> list[int]:
+    """The prompt_tokens's token ids at inference."""
+    (ids,) = tokens(job.tokenizer, [conversation(row)], [row.schemas], True)
     return ids

@@ -1,12 +1,72 @@
 """Copies a model directory in Hugging Face layout: only the files that later stages read, and refuses unsafe ones."""
 
+import json
 import shutil
 from pathlib import Path
 
-from checks.process.errors import SourceRefused
+from checks.formats.report import Fetched
+from checks.process.errors import MergeRefused, SourceRefused
+from checks.records.sections import Source
 from checks.storage import layout
-from stages import progress
+from stages import progress, sources
+from stages.sources import Verified, copies, declared, uris
 from stages.weights import model_files
+
+DRAFT = "merge.draft"
+_OTHER_DRAFT = "use a smaller model of the same family, with the same tokenizer"
+
+
+def place_draft(source: Source, root: Path, ships: Path) -> Fetched:
+    """Copy the model that ``source`` pins into ``ships``/draft, beside the model itself.
+
+    Raises SourceRefused if it cannot be had, is not the pinned one or no folder of safetensors, MergeRefused if it has
+    other tokens than the model.
+    """
+    out = ships / layout.DRAFT
+    out.mkdir()
+    with sources.alone(root):
+        brought = sources.bring(source, DRAFT, root)
+        tree = copies.fill(out, brought, DRAFT, _copy_draft)
+        licensed = declared.license_of(brought)
+    _hold_same_tokens(ships, out)
+    return Fetched(
+        uri=uris.redact(source.uri), sha256=brought.sha256, size=brought.size, files=len(tree.files),
+        digest=tree.digest, license=source.license, declared=licensed,
+    )  # fmt: skip
+
+
+def _copy_draft(source: Verified, material: Path, out: Path) -> None:
+    name = source.inside or source.name
+    if not material.is_dir():
+        raise SourceRefused(
+            f"{layout.PARAMS}: {DRAFT}.uri: {name} is a file",
+            "name a folder with config.json, tokenizer.json and safetensors files",
+        )
+    copy(material, out, name, DRAFT)
+
+
+def _hold_same_tokens(model: Path, draft: Path) -> None:
+    """Raise MergeRefused unless both have the same tokens: a guessed token is handed over by its number."""
+    from transformers import AutoTokenizer
+
+    sizes = [
+        json.loads((folder / "config.json").read_bytes()).get("vocab_size")
+        for folder in (model, draft)
+    ]
+    if sizes[0] != sizes[1]:
+        raise MergeRefused(
+            f"{DRAFT}: has a vocab_size of {sizes[1]}, the model of {sizes[0]}", _OTHER_DRAFT
+        )
+    ours, theirs = (
+        AutoTokenizer.from_pretrained(folder, local_files_only=True).get_vocab()
+        for folder in (model, draft)
+    )
+    if ours != theirs:
+        differ = len(dict(ours.items() ^ theirs.items()))
+        raise MergeRefused(
+            f"{DRAFT}: its tokenizer has {differ} other tokens than the model's", _OTHER_DRAFT
+        )
+
 
 _KEPT = (
     "config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*",

@@ -7,11 +7,71 @@ from pathlib import Path
 from typing import Any
 
 from checks.config.pipeline_params import Base, TemplateFile
+from checks.formats.thinking import Thinking
 from checks.kinds.chat_template import TEMPLATES
 from checks.process.errors import SourceRefused
 from checks.storage import digest, files, layout
 from stages import pinned_text
 from stages.weights import model_files
+
+# The variables by which templates are asked: of Qwen3, SmolLM3 and GLM, and of DeepSeek V3.1 and Granite.
+_SWITCHES = ("enable_thinking", "thinking")
+_THINKING = f"{layout.PARAMS}: base.thinking"
+_CHAT = [
+    {"role": "user", "content": "question"},
+    {"role": "assistant", "content": "answer"},
+    {"role": "user", "content": "question"},
+]
+
+
+def give_thinking(folder: Path, thinking: Thinking) -> None:
+    """Write the mode of ``thinking`` into the chat template of the model in ``folder``, and its marks beside it.
+
+    Raises SourceRefused if the template cannot be asked so, or if the tokenizer drops the marks from answers.
+    """
+    tokenizer = tokenizer_in(folder)
+    for mark in thinking.marks:
+        ids = tokenizer.encode(mark, add_special_tokens=False)
+        if mark not in tokenizer.decode(ids, skip_special_tokens=True):
+            raise SourceRefused(
+                f"{_THINKING}.marks: {mark} is a special token of the model, which no answer shows",
+                "use a base whose marks are ordinary tokens, or remove base.thinking",
+            )
+    text = tokenizer.get_chat_template()
+    if thinking.mode != "mixed":
+        text = _in_mode(tokenizer, text, thinking)
+        replace(folder, text.encode())
+    opens = _rendered_chat(tokenizer, text).rstrip().endswith(thinking.marks[0])
+    if opens and thinking.mode != "always":
+        raise SourceRefused(
+            f"{_THINKING}.mode: {thinking.mode}, but the chat template begins every answer with {thinking.marks[0]}",
+            "set it to always, or use a template that can ask for no thought",
+        )
+    files.write_json(folder / layout.THINKING, thinking)
+
+
+def _in_mode(tokenizer: Any, text: str, thinking: Thinking) -> str:
+    """Return the template that asks for thoughts always, or never, whatever a caller passes."""
+    wanted = thinking.mode == "always"
+    for name in _SWITCHES:
+        on, off = (_rendered_chat(tokenizer, text, **{name: value}) for value in (True, False))
+        if on != off:
+            return f"{{%- set {name} = {str(wanted).lower()} %}}{text}"
+    if not wanted:
+        raise SourceRefused(
+            f"{_THINKING}.mode: never, but the chat template reads neither {' nor '.join(_SWITCHES)}",
+            "set it to mixed, or use a template that can ask for no thought",
+        )
+    return text
+
+
+def _rendered_chat(tokenizer: Any, text: str, **switch: bool) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            _CHAT, chat_template=text, add_generation_prompt=True, tokenize=False, **switch
+        )
+    )
+
 
 NAME = "chat_template.jinja"
 FIELD = "base.chat_template"
@@ -174,5 +234,8 @@ def _or(names: list[str]) -> str:
 
 def _mapping(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty if there is no such file."""
-    place = f"{layout.PARAMS}: base.uri: "
-    return model_files.read(path, SourceRefused, place) if path.exists() else {}
+    return (
+        model_files.read(path, SourceRefused, f"{layout.PARAMS}: base.uri: ")
+        if path.exists()
+        else {}
+    )

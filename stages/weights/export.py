@@ -16,6 +16,34 @@ from typing import Any
 from checks.process.errors import MergeRefused
 from stages.weights import model_files
 
+GENERATION, _MODEL_CONFIG = "generation_config.json", "config.json"
+_IDS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
+# What transformers writes beside; none of it reaches the choice of a token.
+_KEPT = (
+    *_IDS,
+    "_from_model_config",
+    "output_attentions",
+    "output_hidden_states",
+    "transformers_version",
+    "use_cache",
+)
+
+
+def neutralise(folder: Path) -> tuple[str, ...]:
+    """Remove from generation_config.json of the model directory ``folder`` everything that can change an answer.
+
+    Returns the removed keys. If there is no such file, one is written with the ids of config.json, because servers
+    would otherwise read the other keys there too. Raises MergeRefused if a file cannot be read.
+    """
+    path = folder / GENERATION
+    before = model_files.read(path if path.exists() else folder / _MODEL_CONFIG, MergeRefused)
+    kept = _KEPT if path.exists() else _IDS
+    after = {key: value for key, value in before.items() if key in kept}
+    if not path.exists() or after != before:
+        model_files.write(path, after)
+    return tuple(sorted(before.keys() - after.keys())) if kept is _KEPT else ()
+
+
 CONFIG, TOKENIZER, TEMPLATE = "config.json", "tokenizer_config.json", "chat_template.jinja"
 _AGREE = "correct the one that is wrong in the base, and pin it again"
 # Where the original length is absent, transformers 5 takes `max_position_embeddings`; others fail.

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from checks.formats import thinking
 from checks.formats.training_reports import QuantisedBase
-from checks.process import imports
 from checks.process.errors import MergeRefused
 from checks.records.rows import Row
 from stages import cpu_arithmetic
@@ -72,28 +71,18 @@ def compare(
     """
     if trained:
         nf4.library()
-    with imports.uncollected():
-        importlib.import_module("peft")
-        from transformers import AutoTokenizer
+    importlib.import_module("peft")
 
     def unmerged() -> torch.nn.Module:
         return _with_adapter(
             _dequantised(base, trained) if trained and dequantise else _loaded(base), adapter
         )
 
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    examples = [encode(tokenizer, row) for row in rows]
-    pad = _pad(tokenizer)
-    with tqdm(total=(3 if trained else 2) * len(examples), unit="prompt", desc="parity") as bar:
-        before = _scored(unmerged, examples, pad, bar)
-        after = _scored(lambda: _loaded(merged), examples, pad, bar)
-        agreement = _agreement(before, after)
-        if not trained:
-            return agreement, None
-        in_4_bits = _scored(
-            lambda: _with_adapter(_quantised(base, trained), adapter), examples, pad, bar
-        )
-    return agreement, _agreement(in_4_bits, after)
+    loads: list[Callable[[], torch.nn.Module]] = [unmerged, partial(_loaded, merged)]
+    if trained:
+        loads.append(lambda: _with_adapter(_quantised(base, trained), adapter))
+    before, after, *in_4_bits = _each_scored(base, rows, loads, "parity")
+    return _agreement(before, after), _agreement(in_4_bits[0], after) if trained else None
 
 
 def _agreement(one: Scores, other: Scores) -> Agreement:
@@ -112,16 +101,8 @@ def distance(full: Path, quantised: Path, rows: Sequence[Row]) -> Agreement:
 
     Raises MergeRefused as ``compare``.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(full)
-    examples = [encode(tokenizer, row) for row in rows]
-    with tqdm(total=2 * len(examples), unit="prompt", desc="parity of the export") as bar:
-        before, after = (
-            _scored(partial(_loaded, weights_folder), examples, _pad(tokenizer), bar)
-            for weights_folder in (full, quantised)
-        )
-    return _agreement(before, after)
+    loads = [partial(_loaded, full), partial(_loaded, quantised)]
+    return _agreement(*_each_scored(full, rows, loads, "parity of the export"))
 
 
 def from_merged(shipped: Path, rows: Sequence[Row]) -> Agreement:
@@ -129,19 +110,11 @@ def from_merged(shipped: Path, rows: Sequence[Row]) -> Agreement:
 
     Raises MergeRefused as ``compare``.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(shipped)
-    examples = [encode(tokenizer, row) for row in rows]
-    with tqdm(total=2 * len(examples), unit="prompt", desc="parity with merged weights") as bar:
-        apart = _scored(lambda: _loaded(shipped), examples, _pad(tokenizer), bar)
-        merged = _scored(
-            lambda: shipped_adapter.merge_in_memory(_loaded(shipped)),
-            examples,
-            _pad(tokenizer),
-            bar,
-        )
-    return _agreement(apart, merged)
+    loads = [
+        lambda: _loaded(shipped),
+        lambda: shipped_adapter.merge_in_memory(_loaded(shipped)),
+    ]
+    return _agreement(*_each_scored(shipped, rows, loads, "parity with merged weights"))
 
 
 def noise(merged: Path, rows: Sequence[Row]) -> float:
@@ -150,18 +123,33 @@ def noise(merged: Path, rows: Sequence[Row]) -> float:
     The same measurement as ``compare``, with only the assignment of prompts to batches changed, and so the padding and
     the order in which numbers are added. Raises MergeRefused as ``compare``.
     """
-    from transformers import AutoTokenizer
-
-    tokenizer, model = AutoTokenizer.from_pretrained(merged), _loaded(merged)
-    examples = [encode(tokenizer, row) for row in rows]
+    model = _loaded(merged)
     sizes = (_BATCH, *_OTHER_BATCHES)
-    with tqdm(total=len(sizes) * len(examples), unit="prompt", desc="log-probabilities") as bar:
-        measured = [
-            _scored(lambda: model, examples, _pad(tokenizer), bar, size).logprobs for size in sizes
-        ]
-    together = torch.stack(measured)
+    loads = [lambda: model] * len(sizes)
+    scores = _each_scored(merged, rows, loads, "log-probabilities", sizes)
+    together = torch.stack([score.logprobs for score in scores])
     _hold_finite(together)
     return float((together.max(0).values - together.min(0).values).max())
+
+
+def _each_scored(
+    folder: Path,
+    rows: Sequence[Row],
+    loads: Sequence[Callable[[], torch.nn.Module]],
+    what: str,
+    batches: Sequence[int] = (),
+) -> list[Scores]:
+    """Score the answers of ``rows``, rendered by the tokenizer in ``folder``, with one model after the other."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    examples = [encode(tokenizer, row) for row in rows]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    with tqdm(total=len(loads) * len(examples), unit="prompt", desc=what) as bar:
+        return [
+            _scored(load, examples, pad, bar, batch)
+            for load, batch in zip(loads, batches or [_BATCH] * len(loads), strict=True)
+        ]
 
 
 def encode(tokenizer: Any, row: Row) -> Example:
@@ -194,7 +182,7 @@ def _scored(
     examples: Sequence[Example],
     pad: int,
     bar: "tqdm[Any]",
-    batch: int = _BATCH,
+    batch: int,
 ) -> Scores:
     """Log-probabilities (float64) and most likely tokens at the answers' positions, in the order of the examples."""
     model = load()
@@ -232,10 +220,6 @@ def _batches(
         bar.update(len(batch))
 
 
-def _pad(tokenizer: Any) -> int:
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-
-
 def _hold_finite(values: torch.Tensor) -> None:
     if not bool(torch.isfinite(values).all()):
         raise MergeRefused(
@@ -244,9 +228,8 @@ def _hold_finite(values: torch.Tensor) -> None:
 
 
 def _loaded(folder: Path) -> torch.nn.Module:
-    with imports.uncollected():
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     logging.set_verbosity_error()
     cpu_arithmetic.use()

@@ -99,7 +99,12 @@ def plan(tensors: Iterable[Tensor], limit: int) -> tuple[Shard, ...]:
     """
     groups: list[list[Tensor]] = []
     room = 0
-    for tensor in sorted(tensors, key=lambda t: _natural(t.name)):
+    for tensor in sorted(
+        tensors,
+        key=lambda t: [
+            (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", t.name)
+        ],
+    ):
         cost = tensor.nbytes + len(json.dumps(tensor.name)) + _ENTRY
         if not groups or cost > room:
             groups.append([])
@@ -112,7 +117,7 @@ def plan(tensors: Iterable[Tensor], limit: int) -> tuple[Shard, ...]:
         else [f"model-{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups))]
     )
     return tuple(
-        Shard(name, tuple(sorted(group, key=lambda t: -_width(t))))
+        Shard(name, tuple(sorted(group, key=lambda t: -(t.nbytes // max(math.prod(t.shape), 1)))))
         for name, group in zip(names, groups, strict=True)
     )
 
@@ -172,13 +177,3 @@ def _put(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _width(tensor: Tensor) -> int:
-    return tensor.nbytes // max(math.prod(tensor.shape), 1)
-
-
-def _natural(name: str) -> tuple[tuple[int, str], ...]:
-    return tuple(
-        (int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)
-    )

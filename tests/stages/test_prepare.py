@@ -55,7 +55,7 @@ def test_rows_of_all_formats_read_alike(tmp_path: Path) -> None:
     raw = _raw(tmp_path, "a/rows.jsonl", "\ufeff" + _lines(rows) + "\n")
     _raw(tmp_path, "b/rows.csv", '\ufeffprompt,reference,n\r\n"Zähle 1,\n2 “x”",sql,1\r\nb,,2\r\n')
     pq.write_table(pa.Table.from_pylist(rows), raw / "rows.parquet")
-    read = [(d.source, d.prompt, d.reference) for d in table.load(_table("**/*.*"), raw)]
+    read = [(d.source, d.prompt, d.reference) for d in _table("**/*.*").load(raw)]
     first, second = ("Zähle 1,\n2 “x”", "sql"), ("b", "")
     assert read == [
         ("a/rows.jsonl:1", *first),
@@ -70,7 +70,7 @@ def test_rows_of_all_formats_read_alike(tmp_path: Path) -> None:
 def test_not_a_number_is_null_in_numbers_and_text_in_csv(tmp_path: Path) -> None:
     raw = _raw(tmp_path, "a.jsonl", '{"prompt": NaN, "reference": "a"}\n')
     _raw(tmp_path, "b.csv", "prompt,reference\nWhich country is NA?,NA\n")
-    assert [(d.prompt, d.reference) for d in table.load(_table(), raw)] == [("", "a"), ("Which country is NA?", "NA")]
+    assert [(d.prompt, d.reference) for d in _table().load(raw)] == [("", "a"), ("Which country is NA?", "NA")]
 
 
 def test_a_chat_keeps_its_turns_and_its_last_answer_is_the_reference(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_chat_keeps_its_turns_and_its_last_answer_is_the_reference(tmp_path: P
     chat = [{"role": role, "content": content} for role, content in turns]
     raw = _raw(tmp_path, "rows.jsonl", _lines([{"messages": chat}, {"messages": chat[1:3]}]))
     _raw(tmp_path, "text.csv", "messages\n" + '"' + json.dumps(chat).replace('"', '""') + '"\n')
-    loaded = table.load(_table(instruction="Route.", messages="messages"), raw)
+    loaded = _table(instruction="Route.", messages="messages").load(raw)
     assert [(m.role, m.content) for m in loaded[0].messages] == turns[:-1]
     assert [(m.role, m.content) for m in loaded[1].messages] == [("system", "Route."), ("user", "hi")]
     assert [d.reference for d in loaded] == ["vm", "yes?", "vm"]
@@ -119,21 +119,21 @@ def test_chats_are_read_as_others_write_them(tmp_path: Path, shape: str, kind: s
         (raw / "rows.jsonl").unlink()
         pq.write_table(pa.Table.from_pylist([row]), raw / "rows.parquet")
     loader = {"kind": "table", "files": "*", "columns": columns, "instruction": "Route."}
-    (draft,) = table.load(table.Table.model_validate(loader), raw)
+    (draft,) = table.Table.model_validate(loader).load(raw)
     assert [(each.role, each.content) for each in draft.messages] == [("system", "Be brief."), ("user", "list")]
     assert (draft.reference, draft.extra) == ("vm", extra)
 
 
 def test_the_instruction_is_the_system_message_of_rows_whose_column_is_null(tmp_path: Path) -> None:
     raw = _raw(tmp_path, "r.jsonl", _lines([{**GOOD, "s": None}, {**GOOD, "s": "Be brief."}]))
-    loaded = table.load(_table(**PAIR, system="s", instruction="Route."), raw)
+    loaded = _table(**PAIR, system="s", instruction="Route.").load(raw)
     assert [draft.before[0].content for draft in loaded] == ["Route.", "Be brief."]
 
 
 def test_id_slice_and_group_come_from_the_columns_that_are_named(tmp_path: Path) -> None:
     row = {"prompt": "a", "reference": "b", "key": 7, "kind": None, "owner": "me"}
     raw = _raw(tmp_path, "rows.jsonl", _lines([row]))
-    (draft,) = table.load(_table(**PAIR, id="key", slice="kind", group="owner"), raw)
+    (draft,) = _table(**PAIR, id="key", slice="kind", group="owner").load(raw)
     assert (draft.id, draft.slice, draft.group) == ("7", "all", "me")
 
 
@@ -143,7 +143,7 @@ def test_every_line_end_ends_a_row_of_csv_and_stays_in_a_quoted_cell(tmp_path: P
     raw = _raw(tmp_path, "r.csv", text)
     with (raw / "r.csv").open(encoding="utf-8-sig", newline="") as stream:
         expected = [row for row in csv.reader(stream) if row][1:]
-    assert [[draft.prompt, draft.reference] for draft in table.load(_table(), raw)] == expected
+    assert [[draft.prompt, draft.reference] for draft in _table().load(raw)] == expected
     assert expected == [["a", "b"], [f"c{end}d", "e\u2028f"]]
 
 
@@ -166,7 +166,7 @@ def test_a_row_that_no_model_reads_is_refused_without_being_held(tmp_path: Path,
     tracemalloc.start()
     try:
         with pytest.raises(DataRefused, match=f"^{re.escape(message)}"):
-            table.load(_table(), raw)
+            _table().load(raw)
         assert tracemalloc.get_traced_memory()[1] < 12 << 20
     finally:
         tracemalloc.stop()
@@ -178,13 +178,13 @@ def test_rows_of_parquet_are_held_to_the_same_size(tmp_path: Path) -> None:
     raw.mkdir()
     pq.write_table(pa.Table.from_pylist(rows), raw / "r.parquet", row_group_size=300)
     with pytest.raises(DataRefused, match=r"^r\.parquet:281: a row of 31457\d\d bytes: rows are at most 1048576"):
-        table.load(_table(), raw)
+        _table().load(raw)
     pq.write_table(pa.Table.from_pylist(rows[280:281]), raw / "r.parquet")
     with pytest.raises(DataRefused, match=r"^r\.parquet:1: 1 rows of 31\d+ bytes from here"):
-        table.load(_table(), raw)
+        _table().load(raw)
     shared = pa.table({"prompt": pa.array(["x" * 9000] * 600).dictionary_encode(), "reference": ["b"] * 600})
     pq.write_table(shared, raw / "r.parquet")
-    assert len(table.load(_table(), raw)) == 600
+    assert len(_table().load(raw)) == 600
 
 
 def test_a_line_of_rows_or_a_report_that_is_too_large_is_refused(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ MALFORMED: dict[str, tuple[str, bytes | str, dict[str, Any], str]] = {
 def test_a_malformed_row_is_refused_with_file_line_column_and_value(tmp_path: Path, fault: str) -> None:
     name, content, columns, message = MALFORMED[fault]
     with pytest.raises(DataRefused, match=message):
-        table.load(_table(**columns), _raw(tmp_path, name, content))
+        _table(**columns).load(_raw(tmp_path, name, content))
 
 
 def test_further_malformed_rows_are_listed(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_further_malformed_rows_are_listed(tmp_path: Path) -> None:
     with pytest.raises(
         DataRefused, match=r"^r\.jsonl:1: column 'prompt': 0 is not text: write it as text, \"0\" \(and 8 more\); fix"
     ) as caught:
-        table.load(_table(), raw)
+        _table().load(raw)
     assert [line.split(": ")[0] for line in caught.value.others] == [f"r.jsonl:{i}" for i in range(2, 7)]
 
 
@@ -309,7 +309,7 @@ def test_further_malformed_rows_are_listed(tmp_path: Path) -> None:
 def test_a_glob_that_finds_nothing_or_leaves_the_data_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
     raw = _raw(tmp_path, "rows.jsonl", _lines([GOOD]))
     with pytest.raises(DataRefused, match=message):
-        table.load(_table(pattern), raw)
+        _table(pattern).load(raw)
 
 
 # --- the stage ---

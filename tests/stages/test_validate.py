@@ -12,11 +12,10 @@ import pytest
 from checks.config.params import Params
 from checks.data.personal_data import PersonalData
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport, RuleCount, Seal, Split
-from checks.process import threads
 from checks.process.errors import DataRefused, EvidenceRefused
 from checks.records.rows import Function, Message, Row, ToolCall
 from checks.storage import digest, files, layout
-from stages.quality import chat_tokens, reading
+from stages.quality import chat_tokens, rows_frames
 from stages.validate import validate
 from tests.conftest import as_params, scaled_down
 
@@ -133,13 +132,13 @@ def in_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     time.tzset()
 
 
-def test_what_validate_writes_is_the_same_bytes_at_any_time_in_any_folder_and_zone_by_two_processes_too(
+def test_what_validate_writes_is_the_same_bytes_at_any_time_in_any_folder_and_zone(
     root: Path,
     tmp_path_factory: pytest.TempPathFactory,
     in_zone: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reading, "_BATCH", 5)
+    monkeypatch.setattr(rows_frames, "_BATCH", 5)
     written = {}
     homes = tmp_path_factory.mktemp("homes")
     stamp = "20250102T030405.060708Z"  # of the data: it stays
@@ -150,8 +149,6 @@ def test_what_validate_writes_is_the_same_bytes_at_any_time_in_any_folder_and_zo
         _put(splits, "test", 3, reference=stamp)
         _write(home, splits)
         in_zone(zone)
-        monkeypatch.setattr(reading, "_LEAST", 0 if name == "there" else 1 << 30)
-        monkeypatch.setattr(threads, "cores", lambda: 2)
         with pytest.raises(DataRefused):
             validate(_params(), home)
         pages = {

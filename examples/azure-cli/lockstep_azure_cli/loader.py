@@ -216,10 +216,9 @@ def _in_helps(loader: AzureCli, tree: ast.Module, name: str, lines: list[str]) -
             examples = list(_examples(yaml.compose(_without_blocks(text), Loader=_Loader)))
         except (yaml.YAMLError, RecursionError) as error:
             mark = getattr(error, "problem_mark", None)
-            line_place = f"{name}:{line_of(lines, start, mark.line if mark else 0)}"
             yield _draft(
                 loader,
-                line_place,
+                f"{name}:{line_of(lines, start, mark.line if mark else 0)}",
                 "",
                 "",
                 unreadable=f"not YAML: {getattr(error, 'problem', error)}",

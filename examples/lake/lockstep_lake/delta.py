@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from checks.process import distribution
-from checks.process.errors import MachineRefused, SourceRefused
+from checks.process.errors import SourceRefused
 from checks.storage import layout
 from lockstep_lake import canonical
 from stages.sources import uris
@@ -45,21 +45,21 @@ class Table(canonical.Rows):
         if uris.split(place)[0] is None:
             place = str(root / place)
         elif uris.redact(place) != place:
-            todo = "leave the credentials to the environment, such as AWS_ACCESS_KEY_ID"
-            raise refused(uri, field, "holds a user, a password or a query", todo)
+            raise refused(
+                uri,
+                field,
+                "holds a user, a password or a query",
+                "leave the credentials to the environment, such as AWS_ACCESS_KEY_ID",
+            )
         return cls(place, int(match[2]))
 
     def rows(self, field: str) -> Iterator[dict[str, Any]]:
         """Yield the rows. Raises SourceRefused if the table cannot be read, MachineRefused without deltalake."""
         place = f"{layout.PARAMS}: {field}"
-        try:
+        with distribution.needed(f"{place}: delta:// needs deltalake", "delta"):
             import pyarrow as pa
             from deltalake import DeltaTable
             from deltalake.exceptions import DeltaError
-        except ImportError as error:
-            raise MachineRefused(
-                f"{place}: delta:// needs deltalake", distribution.install("delta")
-            ) from error
         try:
             table = DeltaTable(self.table)
             if self.version > (latest := table.version()):  # deltalake would search for years

@@ -38,8 +38,12 @@ class Table(canonical.Rows):
         del root
         match = _URI.fullmatch(rest)
         if match is None:
-            todo = "write the catalog's name, /, namespace and table with a dot between, @ and the id of the snapshot"
-            raise refused(uri, field, "is not iceberg://CATALOG/NAMESPACE.TABLE@SNAPSHOT", todo)
+            raise refused(
+                uri,
+                field,
+                "is not iceberg://CATALOG/NAMESPACE.TABLE@SNAPSHOT",
+                "write the catalog's name, /, namespace and table with a dot between, @ and the id of the snapshot",
+            )
         return cls(match[1], match[2], int(match[3]))
 
     def rows(self, field: str) -> Iterator[dict[str, Any]]:
@@ -55,13 +59,13 @@ class Table(canonical.Rows):
             table = catalog.load_table(self.table)
             if table.snapshot_by_id(self.snapshot) is None:
                 newest = table.current_snapshot()
-                todo = (
-                    f"name one that it has; the newest is {newest.snapshot_id}"
-                    if newest
-                    else "the table is empty"
-                )
                 raise SourceRefused(
-                    f"{place}: has no snapshot {self.snapshot}, or it has expired", todo
+                    f"{place}: has no snapshot {self.snapshot}, or it has expired",
+                    (
+                        f"name one that it has; the newest is {newest.snapshot_id}"
+                        if newest
+                        else "the table is empty"
+                    ),
                 )
             for batch in table.scan(snapshot_id=self.snapshot).to_arrow_batch_reader():
                 for start in range(0, batch.num_rows, _BATCH):
@@ -82,14 +86,10 @@ class Table(canonical.Rows):
 def _opened(asked: Table, field: str) -> tuple[Any, str]:
     """The catalog and its address. Nothing is made in it."""
     place = f"{layout.PARAMS}: {field}: catalog {asked.catalog}"
-    try:
+    with distribution.needed(f"{place}: iceberg:// needs PyIceberg", "iceberg"):
         from pyiceberg.catalog import load_catalog
         from pyiceberg.exceptions import NotInstalledError
         from pyiceberg.utils.config import Config
-    except ImportError as error:
-        raise MachineRefused(
-            f"{place}: iceberg:// needs PyIceberg", distribution.install("iceberg")
-        ) from error
     address = ""
     try:
         known = Config().get_catalog_config(asked.catalog)

@@ -47,8 +47,12 @@ class Query(canonical.Rows):
         del root
         match = _URI.fullmatch(rest)
         if match is None:
-            todo = "write the name of an environment variable, key columns and a query; the variable has the address"
-            raise refused(uri, field, f"is not {_FORM}", todo)
+            raise refused(
+                uri,
+                field,
+                f"is not {_FORM}",
+                "write the name of an environment variable, key columns and a query; the variable has the address",
+            )
         query = match[3].strip()
         if ";" in query:
             raise refused(uri, field, "holds a semicolon", "write one query, without a semicolon")
@@ -67,13 +71,9 @@ class Query(canonical.Rows):
                 f"{place}: the variable {self.variable} is not set",
                 f"set it to an address, {example}",
             )
-        try:
+        with distribution.needed(f"{place}: sql:// needs SQLAlchemy", "sql"):
             import sqlalchemy
             from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-        except ImportError as error:
-            raise MachineRefused(
-                f"{place}: sql:// needs SQLAlchemy", distribution.install("sql")
-            ) from error
         try:
             url = sqlalchemy.make_url(address)
             url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))

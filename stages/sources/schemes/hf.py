@@ -12,7 +12,7 @@ from typing import Self
 from urllib.parse import unquote
 
 from checks.process import distribution
-from checks.process.errors import MachineRefused, SourceRefused
+from checks.process.errors import SourceRefused
 from checks.storage import layout
 from stages.sources import uris
 from stages.sources.location import Location, refused
@@ -37,11 +37,12 @@ class Hub(Location):
         """Read repository, revision and path."""
         match = _URI.fullmatch(rest)
         if match is None or (match[4] is not None and not uris.is_safe(match[4])):
-            what = "is not hf://org/model@revision or hf://datasets/org/name@revision"
-            todo = (
-                "write the repository, @ and a commit, tag or branch, then at most a /path/inside"
+            raise refused(
+                uri,
+                field,
+                "is not hf://org/model@revision or hf://datasets/org/name@revision",
+                "write the repository, @ and a commit, tag or branch, then at most a /path/inside",
             )
-            raise refused(uri, field, what, todo)
         return cls(match[2], "dataset" if match[1] else "model", unquote(match[3]), match[4])
 
     @property
@@ -56,12 +57,8 @@ class Hub(Location):
         Raises SourceRefused when the hub cannot be reached, or has no such repository, revision or path;
         MachineRefused without huggingface_hub.
         """
-        try:
+        with distribution.needed("huggingface_hub is not installed", "pipeline"):
             from huggingface_hub import HfApi, snapshot_download
-        except ImportError as error:
-            raise MachineRefused(
-                "huggingface_hub is not installed", distribution.install("pipeline")
-            ) from error
         place = f"{layout.PARAMS}: {field}: {self.holds} {self.repository}@{self.revision}"
         content = work / "content"
         continued = content.exists()

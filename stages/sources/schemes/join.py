@@ -30,8 +30,12 @@ class Joined(Location):
         """Read the URIs of the parts, at least two, each of which is downloaded."""
         parts = tuple(parsing.parse(part, field, root) for part in rest.split())
         if len(parts) < 2 or any(isinstance(part, Joined) for part in parts):
-            todo = "write at least two URIs with spaces between, in the order of the file"
-            raise refused(uri, field, "is not join:// with the URIs of a file's parts", todo)
+            raise refused(
+                uri,
+                field,
+                "is not join:// with the URIs of a file's parts",
+                "write at least two URIs with spaces between, in the order of the file",
+            )
         if local := next((part.local for part in parts if part.local is not None), None):
             raise refused(
                 uri,

@@ -38,8 +38,12 @@ class Artifact(Location):
         """Read the run's id and the path, both."""
         match = _URI.fullmatch(rest)
         if match is None or not uris.is_safe(match[2]):
-            todo = f"write the id of a run and the path of one of its artifacts; {_VARIABLE} has the server's address"
-            raise refused(uri, field, "is not mlflow://RUN/PATH", todo)
+            raise refused(
+                uri,
+                field,
+                "is not mlflow://RUN/PATH",
+                f"write the id of a run and the path of one of its artifacts; {_VARIABLE} has the server's address",
+            )
         return cls(match[1], match[2])
 
     @property
@@ -60,39 +64,38 @@ class Artifact(Location):
                 f"{place}: the variable {_VARIABLE} is not set", f"set it to an address, {example}"
             )
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        try:
+        with distribution.needed(f"{place}: mlflow:// needs MLflow", "pipeline"):
             from mlflow import MlflowClient, artifacts
             from mlflow.exceptions import MlflowException
-        except ImportError as error:
-            raise MachineRefused(
-                f"{place}: mlflow:// needs MLflow", distribution.install("pipeline")
-            ) from error
         with store.refusing(address), store.deadline():
             try:
                 run = MlflowClient(tracking_uri=address).get_run(self.run)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-                todo = f"check its id, and that {_VARIABLE} is the address of its server"
                 raise SourceRefused(
-                    f"{place}: {store.public(address)} has no such run", todo
+                    f"{place}: {store.public(address)} has no such run",
+                    f"check its id, and that {_VARIABLE} is the address of its server",
                 ) from error
         root = run.info.artifact_uri
         try:
             with store.deadline():
-                folder = _below(root, posixpath.dirname(self.path))
-                listed = artifacts.list_artifacts(artifact_uri=folder, tracking_uri=address)
+                listed = artifacts.list_artifacts(
+                    artifact_uri=_below(root, posixpath.dirname(self.path)), tracking_uri=address
+                )
             names = sorted(posixpath.basename(artifact.path) for artifact in listed)
             if self.name not in names:
                 shown = ", ".join(name for name in names[:5] if uris.is_safe(name)) or "nothing"
                 raise SourceRefused(
                     f"{place}: has no artifact {self.path}", f"there, it has {shown}"
                 )
-            content = work / "content"
-            path = artifacts.download_artifacts(
-                artifact_uri=_below(root, self.path), dst_path=str(content), tracking_uri=address
-            )
-            return Path(path), False
+            return Path(
+                artifacts.download_artifacts(
+                    artifact_uri=_below(root, self.path),
+                    dst_path=str(work / "content"),
+                    tracking_uri=address,
+                )
+            ), False
         except Refusal:
             raise
         except Exception as error:  # each store of artifacts raises its own

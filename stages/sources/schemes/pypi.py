@@ -38,8 +38,12 @@ class Wheel(Location):
         """Read package, version and path, all three."""
         match = _URI.fullmatch(rest)
         if match is None or not uris.is_safe(match[3]):
-            todo = "write all three parts, without . or .. in it"
-            raise refused(uri, field, "is not pypi://package==version/path/inside", todo)
+            raise refused(
+                uri,
+                field,
+                "is not pypi://package==version/path/inside",
+                "write all three parts, without . or .. in it",
+            )
         return cls(match[1], match[2], match[3])
 
     @property

@@ -121,13 +121,13 @@ def _file_system(url: str, field: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
-        todo = (
-            distribution.install(extra)
-            if extra
-            else f"install what fsspec needs for it ({uris.reason(error, url)})"
-        )
         raise MachineRefused(
-            f"{layout.PARAMS}: {field}: {scheme}:// needs a package that is absent", todo
+            f"{layout.PARAMS}: {field}: {scheme}:// needs a package that is absent",
+            (
+                distribution.install(extra)
+                if extra
+                else f"install what fsspec needs for it ({uris.reason(error, url)})"
+            ),
         ) from error
     except Exception as error:  # unknown schemes, bad ports, absent credentials
         raise SourceRefused(

@@ -66,24 +66,24 @@ class Dpo(Pairs):
         """TRL's trainer over pairs. Raises TrainingRefused for a row that cannot be learned."""
         from trl import DPOConfig, DPOTrainer
 
-        from stages.training import preferences
+        from stages.training import turns
         from stages.training.trainer import steady
         from stages.training.turns import refuse_unfit
 
         trainer = steady(DPOTrainer)(
             model=job.model,
             args=DPOConfig(
-                **preferences.settings(job),
+                **turns.random_order(job),
                 beta=self.beta,
                 loss_type=list(self.loss_type),
                 loss_weights=None if self.loss_weights is None else list(self.loss_weights),
                 max_length=None,  # nothing is cut or left out: ``refuse_unfit`` sees every row
             ),
-            train_dataset=preferences.pairs(job.rows),
-            eval_dataset=preferences.pairs(job.valid) if job.valid else None,
+            train_dataset=turns.pairs(job.rows),
+            eval_dataset=turns.pairs(job.valid) if job.valid else None,
             processing_class=job.tokenizer,
             peft_config=job.adapter,
             callbacks=list(job.callbacks),
         )
-        refuse_unfit(job, trainer, job.rows, preferences.learned_pairs, self.max_length)
+        refuse_unfit(job, trainer, job.rows, turns.learned_pairs, self.max_length)
         return trainer

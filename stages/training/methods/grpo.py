@@ -97,11 +97,11 @@ class Grpo(NoDropout):
         from datasets import Dataset
         from trl import GRPOConfig
 
-        from stages.training import preferences
+        from stages.training import turns
         from stages.training.turns import conversation
 
         for row in job.rows:
-            self._refuse_unfit(job, row, len(preferences.prompt(job, row)))
+            self._refuse_unfit(job, row, len(turns.prompt_tokens(job, row)))
         thinks = {"thinking": job.thinking.model_dump_json()} if job.thinking else {}
         rows = [
             {
@@ -115,7 +115,7 @@ class Grpo(NoDropout):
             model=job.model,
             reward_funcs=self._reward,
             args=GRPOConfig(
-                **preferences.settings(job),
+                **turns.random_order(job),
                 num_generations=self.num_generations,
                 max_completion_length=self.max_completion_length,
                 temperature=self.temperature,

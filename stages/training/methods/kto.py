@@ -58,7 +58,7 @@ class Kto(Judged):
         """TRL's trainer over judged answers. Raises TrainingRefused for a row that cannot be learned."""
         from trl import KTOConfig, KTOTrainer
 
-        from stages.training import preferences
+        from stages.training import turns
         from stages.training.trainer import steady
         from stages.training.turns import refuse_unfit
 
@@ -79,18 +79,18 @@ class Kto(Judged):
             peft_config=job.adapter,
             callbacks=list(job.callbacks),
         )
-        refuse_unfit(job, trainer, rows, preferences.learned_answers, self.max_length)
+        refuse_unfit(job, trainer, rows, turns.learned_answers, self.max_length)
         return trainer
 
 
 def dataset(rows: Sequence[Row]) -> Any:
     """Rows as TRL's conversational prompt, completion and label, and tools where a row has any: a Dataset."""
-    from stages.training import preferences, turns
+    from stages.training import turns
 
     values = [
         {
             "prompt": turns.conversation(row),
-            "completion": preferences.answer(row, COMPLETION),
+            "completion": turns.further_answer(row, COMPLETION),
             "label": liked(row.extra[LABEL]),
         }
         for row in rows

@@ -7,14 +7,69 @@ The weights that learn are float32: LoRA's, or with ``full`` the base's own. All
 training.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from checks.formats.thinking import Thinking, answer_in
 from checks.kinds.method import Job, Train
+from checks.process.errors import TrainingRefused
 from checks.records.rows import Row
+from checks.training.preferences import address
+
+
+def each_answer(rows: Sequence[Row]) -> Iterator[Row]:
+    """Yield a row for each answer of each row's chat, in order. The last one is the row itself."""
+    for row in rows:
+        answers = [
+            place for place, message in enumerate(row.messages) if message.role == "assistant"
+        ]
+        for number, place in enumerate(answers, 1):
+            if place:  # An answer to nothing is not asked for.
+                message = row.messages[place]
+                yield row.model_copy(
+                    update={
+                        "id": f"{row.id}.{number}",
+                        "messages": row.messages[:place],
+                        "reference": message.text,
+                        "calls": message.tool_calls,
+                    }
+                )
+        yield row
+
+
+def refuse_unasked_thoughts(rows: Sequence[Row], thinking: Thinking) -> None:
+    """Raise TrainingRefused with the first row whose reference has a thought, where the model is never to think."""
+    for row in rows:
+        if thinking.mode == "never" and thinking.marks[1] in row.reference:
+            raise TrainingRefused(
+                f"{address(row)}: its reference has a thought, and base.thinking.mode is never",
+                "set train.thoughts to drop",
+            )
+
+
+def mask_thoughts(prepared: Any, tokenizer: Any, closing: str) -> Any:
+    """Return prepared rows without labels from the beginning of an answer to the mark that closes its thought."""
+
+    def masked(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return {"labels": [_masked(labels, tokenizer, closing) for labels in batch["labels"]]}
+
+    return prepared.map(masked, batched=True)
+
+
+def _masked(labels: Sequence[int], tokenizer: Any, closing: str) -> list[int]:
+    start = next((place for place, label in enumerate(labels) if label != -100), len(labels))
+    answer = list(labels[start:])
+    if closing not in tokenizer.decode(answer):
+        return list(labels)
+    low, high = 1, len(answer)
+    while low < high:  # the fewest tokens that have the whole mark
+        middle = (low + high) // 2
+        enough = closing in tokenizer.decode(answer[:middle])
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return [*labels[:start], *[-100] * low, *answer[low:]]
 
 
 class Sft(Train):
@@ -81,27 +136,31 @@ class Sft(Train):
 
     def _taught(self, job: Job) -> Job:
         """Return the job with the rows that are learned: of a base that thinks, one for each answer."""
-        from stages.training import thoughts
         from stages.training.trainer import log_every
 
         if job.thinking is None:
             return job
         splits = [job.rows, job.valid]
         if self.loss_turns == "all":
-            splits = [list(thoughts.each_answer(rows)) for rows in splits]
+            splits = [list(each_answer(rows)) for rows in splits]
         if self.thoughts == "drop":
-            splits = [thoughts.without(rows, job.thinking) for rows in splits]
+            splits = [
+                [
+                    row.model_copy(update={"reference": answer_in(row.reference, job.thinking)})
+                    for row in rows
+                ]
+                for rows in splits
+            ]
         for rows in splits:
-            thoughts.refuse_unasked(rows, job.thinking)
+            refuse_unasked_thoughts(rows, job.thinking)
         logging = {"logging_steps": log_every(self, len(splits[0]))}
         return replace(job, rows=splits[0], valid=splits[1], settings={**job.settings, **logging})
 
     def _mask_thoughts(self, trainer: Any, job: Job, closing: str) -> None:
-        from stages.training import thoughts
 
-        trainer.train_dataset = thoughts.mask(trainer.train_dataset, job.tokenizer, closing)
+        trainer.train_dataset = mask_thoughts(trainer.train_dataset, job.tokenizer, closing)
         if job.valid:
-            trainer.eval_dataset = thoughts.mask(trainer.eval_dataset, job.tokenizer, closing)
+            trainer.eval_dataset = mask_thoughts(trainer.eval_dataset, job.tokenizer, closing)
 
     def _learn_earlier_answers(self, trainer: Any, job: Job) -> None:
         from stages.training import turns

@@ -7,18 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks.data import near_duplicates, shingles, similarity_join
-from checks.process import threads
+from checks.data import near_duplicates
 from tests import similarity_definition
 
 # Few characters and few words, so that near-duplicates and chains of them are common.
 WORDS = st.lists(st.sampled_from(["list", "all", "vms", "VMs.", "a", "b c", ""]), max_size=6).map(" ".join)
 TEXTS = st.lists(st.text("abc d", max_size=14) | WORDS | st.text(max_size=8), max_size=40)
-SMALL = [
-    (shingles, "_CELLS", 30), (similarity_join, "_AT_ONCE", 7), (similarity_join, "_FILTERED", 5),
-    (similarity_join, "_LONG", 2), (near_duplicates, "_WAITING", 3), (near_duplicates, "_FIRST", 1),
-    (near_duplicates, "_TIMES", 2),
-]  # fmt: skip
+SMALL = [("_AT_ONCE", 7), ("_CROWD", 2), ("_FIRST", 1), ("_TIMES", 2)]
 
 
 def _same(texts: Sequence[str], size: int, similarity: float) -> None:
@@ -37,11 +32,8 @@ def test_the_join_finds_what_comparing_all_pairs_finds(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         if in_parts:  # so that what is done in parts for millions of texts is done in parts here
-            for part in SMALL:
-                patch.setattr(*part)
-            patch.setattr(threads, "cores", lambda: 2)
-        else:
-            patch.setattr(threads, "cores", lambda: 1)
+            for name, value in SMALL:
+                patch.setattr(near_duplicates, name, value)
         _same(texts, size, similarity)
 
 
@@ -59,7 +51,7 @@ def _pattern(rows: int) -> list[str]:
     return [f"{verbs[i % 7]} the resource {i * 2654435761 % 99991} in group {i % 251}" for i in range(rows)]
 
 
-WIDE = "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))  # more characters than five digits below 2^63 can tell apart
+WIDE = "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))
 
 
 @pytest.mark.parametrize(
@@ -82,15 +74,6 @@ WIDE = "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))  # more characters than f
 )  # fmt: skip
 def test_odd_texts_are_joined_as_the_definition_says(texts: list[str], size: int, similarity: float) -> None:
     _same(texts, size, similarity)
-
-
-@pytest.mark.slow
-def test_texts_of_other_characters_have_other_keys() -> None:
-    """A key is one to one where five characters need two steps to become one number."""
-    texts = sorted({WIDE[i : i + 9] for i in range(0, 6900, 23)} | {WIDE}, key=len)
-    made = shingles.Shingles(texts, 5)
-    keys = {key for _, matrix, counts in map(made.chunk, made.parts()) for key in matrix[counts].tolist()}
-    assert len(keys) == len({text[i : i + 5] for text in texts for i in range(len(text) - 4)})
 
 
 def test_equal_requests_are_found_however_often_they_are_repeated() -> None:
@@ -118,14 +101,14 @@ def test_many_texts_that_are_alike_are_not_compared_pair_by_pair(
     texts: list[str], groups: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = 0
-    filtered = similarity_join.Join._filtered
+    measured = near_duplicates._Sets.similar
 
-    def counted(self: object, ones: object, one: Sequence[int], *rest: object) -> object:
+    def counted(self: object, one: Sequence[int], other: Sequence[int]) -> object:
         nonlocal seen
         seen += len(one)
-        return filtered(self, ones, one, *rest)  # type: ignore[arg-type] # as they came
+        return measured(self, one, other)  # type: ignore[arg-type] # as they came
 
-    monkeypatch.setattr(similarity_join.Join, "_filtered", counted)
+    monkeypatch.setattr(near_duplicates._Sets, "similar", counted)
     found = near_duplicates.groups(texts, 5, 0.8)
     assert groups is None or len(set(found)) == groups
     half = len(texts) // 2

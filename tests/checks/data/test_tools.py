@@ -102,7 +102,7 @@ def _loaded(folder: Path, rows: list[Any], kind: str = "jsonl", **columns: Any) 
     else:
         (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     loader = {"kind": "table", "files": "*", "columns": columns or {"messages": "messages", "tools": "tools"}}
-    return table.load(table.Table.model_validate(loader), folder)
+    return table.Table.model_validate(loader).load(folder)
 
 
 def _row(number: int, chat: Sequence[dict[str, Any]] = CHAT, tools: Sequence[Any] = (LOOK, SHUT)) -> Row:

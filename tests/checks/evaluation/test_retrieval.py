@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checks.evaluation.reranker import Reranker
-from checks.evaluation.retrieval import Chunker, documents, grounded
+from checks.evaluation.retrieval import Chunker, Reranker, documents, grounded
 from checks.formats.suite_report import Gold, Passage, Reading
 from checks.records.rows import Message
 

@@ -8,13 +8,12 @@ import pytest
 
 from checks.config.params import Params
 from checks.data import contamination
-from checks.decision.judging import decision_params
+from checks.decision.judging import Sample, decision_params
 from checks.evaluation import scoring
 from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding
 from checks.gates.regurgitation import RegurgitationGate
 from checks.gating import chain
-from checks.gating.sample import Sample
 from checks.kinds.gate import Case
 from checks.process.errors import ParamsRefused
 from checks.records.rows import Learned, Message, Prediction, Row

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from checks.decision import judging
+from checks.decision.judging import Sample
 from checks.evaluation import scoring
 from checks.formats.thinking import Thinking
 from checks.formats.verdict import Finding
 from checks.gating import chain
-from checks.gating.sample import Sample
 from checks.process.errors import ParamsRefused
 from checks.records.rows import Prediction, Row, Thought
 from tests import evidence_tree

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from checks.decision.judging import decision_params
+from checks.decision.judging import Sample, decision_params
 from checks.evaluation import scoring
 from checks.formats.decoding import Decoding
 from checks.formats.evaluation_reports import Spread
@@ -17,7 +17,6 @@ from checks.gates.improves import ImprovesGate
 from checks.gates.non_inferior import NonInferiorGate
 from checks.gates.threshold import ThresholdGate
 from checks.gating.chain import gather
-from checks.gating.sample import Sample
 from checks.kinds.gate import Case, ScoreGate, Test
 from checks.records.rows import Prediction
 from checks.stats import draws, intervals

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from checks.config.params import Params
-from checks.decision.judging import decision_params
+from checks.decision.judging import Sample, decision_params
 from checks.evaluation import scoring
 from checks.formats.engines import LLAMACPP_PYTHON, LlamaCpp
 from checks.formats.evaluation_reports import EvaluationReport, ReferencesReport
@@ -20,7 +20,6 @@ from checks.formats.report import UNQUANTISED
 from checks.formats.training_reports import GgufFile, MergedFile, ParityReport
 from checks.formats.verdict import Finding
 from checks.gating import chain
-from checks.gating.sample import Sample
 from checks.kinds.gate import Case
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused
 from checks.records.rows import Prediction

@@ -18,7 +18,7 @@ from stages.inference import answers, thoughts
 from stages.inference.answers import Answered
 from stages.score import scored
 from stages.suite_models import SuiteModels, SuiteQuestions
-from stages.weights import thinking
+from stages.weights import chat_template
 from tests import tuned
 from tests.conftest import as_params, scaled_down
 from tests.once import once
@@ -47,7 +47,7 @@ def thinker(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
 
     def make(folder: Path) -> None:
         base = _model(tiny_base, folder.parent / "thinking-base", TEMPLATE)
-        thinking.give(base, Thinking(mode="always"))
+        chat_template.give_thinking(base, Thinking(mode="always"))
         known = [(one.messages, said) for one, (_, said) in zip(_rows(), WRITES, strict=True)]
         tuned.tune(base, folder, known, steps=150)
 

@@ -19,7 +19,7 @@ from checks.formats.training_reports import ParityReport
 from checks.process.errors import MachineRefused, TrainingRefused
 from checks.storage import files, layout
 from stages import tracking
-from stages.tracking import checkout, verdict
+from stages.tracking import verdict
 from tests import mlflow_service
 from tests.conftest import REPOSITORY, as_params
 
@@ -142,11 +142,11 @@ def test_a_run_is_named_by_branch_commit_method_and_rank(
     tags = {"mlflow.source.git.commit": commit, "mlflow.source.git.branch": "rank-8", "lockstep.git.dirty": "true"}
     assert tags.items() <= found.data.tags.items()
     _git(repository, "checkout", "-q", "--detach")
-    assert checkout.current(repository).branch is None
+    assert tracking.checkout_of(repository).branch is None
     monkeypatch.setenv("GITHUB_REF_NAME", "12/merge")
     monkeypatch.setenv("GITHUB_HEAD_REF", "theirs")
-    assert checkout.current(repository).branch == "theirs"
-    assert checkout.named(params, checkout.Checkout()) == f"sft r{document['train']['lora']['r']}"
+    assert tracking.checkout_of(repository).branch == "theirs"
+    assert tracking.name_of_run(params, tracking.Checkout()) == f"sft r{document['train']['lora']['r']}"
 
 
 def test_the_verdict_and_what_it_is_about_are_logged_at_the_training(

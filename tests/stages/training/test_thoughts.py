@@ -10,7 +10,7 @@ from checks.kinds.method import Train
 from checks.process.errors import TrainingRefused
 from checks.records.rows import Message, Row
 from checks.storage import files, layout
-from stages.weights import thinking
+from stages.weights import chat_template
 from tests import training_tree
 from tests.conftest import as_params, scaled_down
 from tests.thinking_template import TEMPLATE
@@ -43,7 +43,7 @@ def _root(folder: Path, base: Path, row: Row, mode: Any = "always") -> Path:
         files.write_jsonl(root / layout.SPLITS / f"{name}.jsonl", [row])
     (root / layout.BASE / "chat_template.jinja").write_text(TEMPLATE)
     if mode:
-        thinking.give(root / layout.BASE, Thinking(mode=mode))
+        chat_template.give_thinking(root / layout.BASE, Thinking(mode=mode))
     return root
 
 

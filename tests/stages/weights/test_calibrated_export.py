@@ -24,7 +24,7 @@ from checks.storage import digest, files, layout
 from checks.training.quantization import CALIBRATED, COMPRESSOR_PYTHON, Calibration
 from stages.inference import generate
 from stages.merge import merge
-from stages.weights import calibrated
+from stages.weights import compressed
 from tests import evidence_tree
 from tests.conftest import as_params, scaled_down
 from tests.stages.weights.test_quantised_export import root, with_export  # noqa: F401 - a fixture
@@ -111,7 +111,7 @@ def test_an_environment_that_is_not_there_is_refused_with_the_command_that_makes
 ) -> None:
     monkeypatch.delenv(COMPRESSOR_PYTHON, raising=False)
     with pytest.raises(MachineRefused, match=r"compressor/bin/python: No such .*; run `python -m stages\.tools\.comp"):
-        calibrated.hold_installed(tmp_path, HOW)
+        compressed.hold_compressor(tmp_path, HOW)
 
 
 def test_evidence_of_weights_that_were_calibrated_on_other_rows_does_not_hold(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_python_that_prints_no_text_is_refused_on_one_line(tmp_path: Path, mon
     python.chmod(0o755)
     monkeypatch.setenv(COMPRESSOR_PYTHON, str(python))
     with pytest.raises(MachineRefused, match=r"has LLM Compressor .*0\.1, and ") as found:
-        calibrated.hold_installed(tmp_path, HOW)
+        compressed.hold_compressor(tmp_path, HOW)
     assert len(str(found.value).splitlines()) == 1
 
 
@@ -186,5 +186,5 @@ def test_a_real_compressor_rounds_to_4_bits_that_transformers_computes_with(
     again = tmp_path / "again"
     again.mkdir()
     rows = files.read_jsonl(root / layout.SPLITS / "train.jsonl", Row)
-    calibrated.export(root, root / layout.UNQUANTISED, again, kind, HOW, rows[:16], 10**9)
+    compressed.export_calibrated(root, root / layout.UNQUANTISED, again, kind, HOW, rows[:16], 10**9)
     assert digest.of_tree(again).digest == report.merged

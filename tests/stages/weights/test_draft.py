@@ -12,7 +12,7 @@ from checks.formats.training_reports import ParityReport
 from checks.process.errors import MergeRefused, ParamsRefused, Refusal, SourceRefused
 from checks.storage import digest, files, layout
 from stages.merge import merge
-from stages.weights import draft
+from stages.weights import base_model
 from tests.conftest import as_params, scaled_down
 from tests.stages.test_merge import adapter, base, root, weights_in  # noqa: F401 - fixtures
 
@@ -88,7 +88,7 @@ def test_a_draft_that_cannot_guess_for_the_model_is_refused(
     ships = small.parent / "ships"
     shutil.copytree(base, ships)
     with pytest.raises(refusal, match=word) as found:
-        draft.place(source, small.parent, ships)
+        base_model.place_draft(source, small.parent, ships)
     assert len(str(found.value).splitlines()) == 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from checks.process.errors import MergeRefused
-from stages.weights import generation
+from stages.weights import export
 
 # As published: Qwen2.5-Instruct and Llama 3.1; and every other field that chooses.
 QWEN = {
@@ -37,7 +37,7 @@ def read(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("key", CHOOSING)
 def test_what_chooses_is_taken_out_and_named(key: str, tmp_path: Path) -> None:
     write(tmp_path, config={}, generation_config={"eos_token_id": [2], key: CHOOSING[key]})
-    assert generation.neutralise(tmp_path) == (key,)
+    assert export.neutralise(tmp_path) == (key,)
     assert read(tmp_path) == {"eos_token_id": [2]}
 
 
@@ -45,21 +45,21 @@ def test_what_says_nothing_of_the_choice_stays_to_the_byte(tmp_path: Path) -> No
     plain = {"_from_model_config": True, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "use_cache": True}
     write(tmp_path, config={}, generation_config=plain)
     before = (tmp_path / "generation_config.json").read_bytes()
-    assert generation.neutralise(tmp_path) == ()
+    assert export.neutralise(tmp_path) == ()
     assert (tmp_path / "generation_config.json").read_bytes() == before
 
 
 def test_a_published_file_keeps_its_end_tokens_and_a_second_call_changes_nothing(tmp_path: Path) -> None:
     write(tmp_path, config={}, generation_config=QWEN)
-    left_out = generation.neutralise(tmp_path)
+    left_out = export.neutralise(tmp_path)
     assert left_out == ("do_sample", "repetition_penalty", "temperature", "top_k", "top_p")
     assert read(tmp_path)["eos_token_id"] == [151645, 151643]
-    assert generation.neutralise(tmp_path) == ()
+    assert export.neutralise(tmp_path) == ()
 
 
 def test_without_the_file_servers_read_config_json_so_one_is_written_of_its_ids_alone(tmp_path: Path) -> None:
     write(tmp_path, config={"eos_token_id": 2, "repetition_penalty": 1.2, "hidden_size": 8})
-    assert generation.neutralise(tmp_path) == ()
+    assert export.neutralise(tmp_path) == ()
     assert read(tmp_path) == {"eos_token_id": 2}
 
 
@@ -67,7 +67,7 @@ def test_without_the_file_servers_read_config_json_so_one_is_written_of_its_ids_
 def test_a_file_that_cannot_be_read_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_bytes(text.encode(errors="surrogatepass"))
     with pytest.raises(MergeRefused, match=r"generation_config\.json: "):
-        generation.neutralise(tmp_path)
+        export.neutralise(tmp_path)
 
 
 @pytest.mark.slow
@@ -85,5 +85,5 @@ def test_transformers_answers_as_if_no_base_had_ever_named_a_penalty(tiny_base: 
     named = shutil.copytree(tiny_base, tmp_path / "named")
     (named / "generation_config.json").write_text(json.dumps({"suppress_tokens": [plain[4]]}))
     assert answer(named) != plain
-    generation.neutralise(named)
+    export.neutralise(named)
     assert answer(named) == plain

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from checks.config.params import Params
+from checks.decision.judging import Sample
 from checks.evaluation import scoring
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ReferencesReport
 from checks.formats.evidence import Evidence
@@ -20,7 +21,6 @@ from checks.formats.report import UNQUANTISED
 from checks.formats.suite_report import SuitesReport
 from checks.formats.training_reports import Exported, ParityReport
 from checks.gating import chain, compared
-from checks.gating.sample import Sample
 from checks.process.errors import EvidenceRefused, MachineRefused, MergeRefused, ParamsRefused
 from checks.records.rows import Row
 from checks.storage import digest, files, layout

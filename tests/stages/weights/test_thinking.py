@@ -17,7 +17,7 @@ from stages.fetch import fetch
 from stages.inference import prompts
 from stages.merge import copy_companions
 from stages.quality import chat_tokens
-from stages.weights import parity, thinking
+from stages.weights import chat_template, parity
 from tests.conftest import CHAT_TEMPLATE, as_params
 from tests.stages.sources.test_sources import sha256
 from tests.thinking_template import TEMPLATE
@@ -54,7 +54,7 @@ def _asked(folder: Path, *turns: str) -> str:
 @pytest.mark.parametrize(("mode", "ends"), [("always", ""), ("never", CLOSED), ("mixed", "")])
 def test_the_mode_decides_how_the_model_is_asked(tmp_path: Path, tiny_base: Path, mode: Any, ends: str) -> None:
     folder = _model(tiny_base, tmp_path / "model", TEMPLATE)
-    thinking.give(folder, Thinking(mode=mode))
+    chat_template.give_thinking(folder, Thinking(mode=mode))
     assert _asked(folder, "list vm") == ASKED + ends
     assert formats.of_model(folder) == Thinking(mode=mode)
     assert formats.of_model(tiny_base) is None
@@ -71,7 +71,7 @@ def test_the_mode_decides_how_the_model_is_asked(tmp_path: Path, tiny_base: Path
 @pytest.mark.parametrize("mode", ["always", "never"])
 def test_no_client_can_ask_otherwise(tmp_path: Path, tiny_base: Path, mode: Any) -> None:
     folder = _model(tiny_base, tmp_path / "model", TEMPLATE)
-    thinking.give(folder, Thinking(mode=mode))
+    chat_template.give_thinking(folder, Thinking(mode=mode))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     chat = [{"role": "user", "content": "list vm"}]
     rendered = {
@@ -94,7 +94,7 @@ def test_parity_continues_the_prompt_with_an_answer(
     tmp_path: Path, tiny_base: Path, mode: Any, reference: str, learned: str
 ) -> None:
     folder = _model(tiny_base, tmp_path / "model", TEMPLATE)
-    thinking.give(folder, Thinking(mode=mode))
+    chat_template.give_thinking(folder, Thinking(mode=mode))
     tokenizer = AutoTokenizer.from_pretrained(folder)
     example = parity.encode(tokenizer, _row("list vm", reference=reference))
     assert tokenizer.decode(example.ids[example.start :]) == learned
@@ -113,13 +113,13 @@ def test_a_template_that_cannot_be_asked_so_is_refused(
 ) -> None:
     folder = _model(tiny_base, tmp_path / "model", template)
     with pytest.raises(SourceRefused, match=problem):
-        thinking.give(folder, Thinking(mode=mode))
+        chat_template.give_thinking(folder, Thinking(mode=mode))
 
 
 @pytest.mark.parametrize("template", [CHAT_TEMPLATE, OPENS])
 def test_a_template_without_a_switch_may_always_think(tmp_path: Path, tiny_base: Path, template: str) -> None:
     folder = _model(tiny_base, tmp_path / "model", template)
-    thinking.give(folder, Thinking(mode="always"))
+    chat_template.give_thinking(folder, Thinking(mode="always"))
     assert (folder / "chat_template.jinja").read_text() == template
 
 
@@ -127,7 +127,7 @@ def test_marks_that_decoding_drops_are_refused(tmp_path: Path, tiny_base: Path) 
     folder = _model(tiny_base, tmp_path / "model", TEMPLATE)
     marks = ("<|im_start|>", "<|im_end|>")
     with pytest.raises(SourceRefused, match=r"thinking.marks: <\|im_start\|> is a special token .*, which no answer"):
-        thinking.give(folder, Thinking(mode="mixed", marks=marks))
+        chat_template.give_thinking(folder, Thinking(mode="mixed", marks=marks))
 
 
 def test_fetch_gives_it_to_the_base_and_its_report_has_the_new_digests(
