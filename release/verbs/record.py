@@ -155,7 +155,7 @@ def _push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) ->
 
 
 def _is_here(git: Git, commit: str, ref: str) -> bool:
-    """Whether the commit is in this clone, after fetching it."""
+    """Fetch the commit, and tell whether it is in this clone."""
     options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--")
     git.run("fetch", *options, looks_branch.REMOTE, ref)
     return place.has(git, commit)
