@@ -213,7 +213,9 @@ def install(its: Plan, more: Mapping[str, str]) -> tuple[str, ...]:
                 ) from error
         done = its.folder / _DONE
         shutil.rmtree(done, ignore_errors=True)
-        staged.rename(done)  # at once: a call that is killed among the removals has done its work
+        staged.rename(
+            done
+        )  # First, so that a call killed while it removes files has done its work.
         shutil.rmtree(done)
         return tuple(sorted(contents))
 

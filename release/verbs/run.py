@@ -20,7 +20,7 @@ from release.record import hand_over as handed_over
 from release.record import kept_answers, looks, references
 from release.record.records import Records
 
-_JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # becomes a folder on the DVC remote
+_JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # A job's name becomes a folder on the DVC remote.
 _HEAD = "run it at the top of a clone with a commit: the cluster gets this folder with its .git"
 
 

@@ -28,7 +28,7 @@ from stages import workers
 from stages.weights import compressor_worker, model_files, shards
 from stages.weights.shards import Tensor
 
-LOG = layout.STATE / "compressor.log"  # what LLM Compressor printed in its last run
+LOG = layout.STATE / "compressor.log"  # What LLM Compressor printed in its last run.
 _WORKER = ["-I", compressor_worker.__file__]
 _DROPPED = ("PYTHON", "HF_", "LLM_COMPRESSOR_")
 _OFFLINE = {
