@@ -22,7 +22,7 @@ from checks.process.errors import MachineRefused, ServingRefused
 from checks.process.text import redact
 from release.runtimes import Filled, Runtime
 from release.serving import owners
-from release.serving.progress import progress
+from release.serving.progress import Progress
 from release.serving.server import Server, last
 
 VERIFY = "lockstep.verify"  # labels of containers and networks
@@ -151,11 +151,8 @@ def _image(engine: Any, image: str, *, started: bool) -> Any:
             name, _, digest = image.rpartition("@")
             if not name:
                 raise
-            with progress(f"pull {name}") as bar:
-                for event in engine.api.pull(name, tag=digest, stream=True, decode=True):
-                    if "error" in event:
-                        raise DockerException(event["error"]) from None
-                    bar.update(0)
+            with Progress(f"pull {name}", unit="B") as bar:
+                _watch(engine.api.pull(name, tag=digest, stream=True, decode=True), bar)
             image_found = engine.images.get(image)
     except (DockerException, OSError) as error:
         raise ServingRefused(
@@ -168,6 +165,18 @@ def _image(engine: Any, image: str, *, started: bool) -> Any:
             "name a server's image in serve.base, or verify a folder or a URL",
         )
     return image_found
+
+
+def _watch(events: Any, bar: Progress) -> None:
+    """Update the bar with the bytes downloaded. Raises DockerException if the engine reports an error."""
+    bytes_of_layer: dict[str, int] = {}
+    for event in events:
+        if "error" in event:
+            raise DockerException(event["error"])
+        detail, layer = event.get("progressDetail") or {}, event.get("id", "")
+        if event.get("status") == "Downloading" and "current" in detail:
+            bar.update(max(0, detail["current"] - bytes_of_layer.get(layer, 0)))
+            bytes_of_layer[layer] = detail["current"]
 
 
 def _run(

@@ -14,7 +14,7 @@ from checks.storage.digest import canonical_json
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Descriptor, Document, Manifest, Store
 from release.serving import containers
-from release.serving.progress import progress
+from release.serving.progress import Progress
 
 _RECORD = 512
 _LOADING = 3600  # seconds that the engine may be silent: it unpacks before it answers
@@ -40,7 +40,7 @@ def loaded(store: Store, digest: str) -> Iterator[str]:
     if known is None:
         try:
             size = sum(blob.size for blob in (manifest.config, *manifest.layers))
-            with progress("load", size, "B") as bar:
+            with Progress("load", size, "B") as bar:
                 for event in engine.api.load_image(_archive(store, manifest, document, bar)):
                     if "error" in event:
                         raise DockerException(event["error"])

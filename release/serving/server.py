@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from checks.process.errors import ServingRefused
 from release.serving import logs
-from release.serving.progress import progress
+from release.serving.progress import Progress
 
 LAST_LINES = 20
 _PAUSE = 0.05
@@ -75,7 +75,7 @@ def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> fl
     Raises ServingRefused with the last lines of the log when the server has ended or after ``deadline`` seconds.
     """
     began = time.monotonic()
-    with progress("the server starts") as bar:
+    with Progress("the server starts") as bar:
         while True:
             if gone := server.gone():
                 raise ServingRefused(
@@ -91,7 +91,7 @@ def wait_until(server: Server, ready: Callable[[], bool], deadline: float) -> fl
                     "raise serve.verify.start_seconds, or fix what its log says",
                     last(server),
                 )
-            bar.update(0)
+            bar.tick()
             time.sleep(_TICK)
 
 

@@ -26,7 +26,7 @@ from release.serving.client import PASSING, Client, NoAnswer
 from release.serving.containers import Mounted
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
-from release.serving.progress import progress
+from release.serving.progress import Progress
 from release.serving.server import Server, attach, unwinding, wait_until
 
 LOG = layout.STATE / "serving.log"  # The log of the server that was started last.
@@ -118,7 +118,7 @@ def _weights(root: Path, expected: Expected, options: VerifyOptions) -> Iterator
             yield folder
         return
     folder = root / layout.MERGED
-    with progress(f"hash {layout.MERGED}", unit="B") as bar:
+    with Progress(f"hash {layout.MERGED}", unit="B") as bar:
         actual = digest.of_tree(folder, bar.update).digest
     if actual != expected.model:
         raise EvidenceRefused(

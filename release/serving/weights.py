@@ -6,9 +6,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Never
-
-from tqdm import tqdm
 
 from checks.formats.serving import ImageReport, Layer
 from checks.process.errors import EvidenceRefused, MachineRefused, RegistryRefused
@@ -17,7 +14,7 @@ from checks.storage.digest import FileDigest
 from release.adapters.registry import documents
 from release.adapters.registry.documents import Manifest, Store
 from release.image import weights as oci
-from release.serving.progress import progress
+from release.serving.progress import Progress
 
 _BLOCK = 1 << 20
 _AGAIN = "run `lockstep build` again"
@@ -62,7 +59,7 @@ def unpack(store: Store, report: ImageReport, home: Path) -> Path:
     unpacked: dict[str, FileDigest] = {}
     try:
         folder.mkdir(parents=True)
-        with progress("unpack", sum(layer.size for layer in report.layers), "B") as bar:
+        with Progress("unpack", sum(layer.size for layer in report.layers), "B") as bar:
             for layer in report.layers:
                 if sizes.get(layer.digest) != layer.size:
                     raise EvidenceRefused(
@@ -124,7 +121,7 @@ def _unpack(stream: "_Stream", layer: Layer, path: str, folder: Path) -> dict[st
 class _Stream:
     """Blocks as what tarfile reads once; ``bar`` counts the bytes."""
 
-    def __init__(self, blocks: Iterator[bytes], bar: "tqdm[Never]") -> None:
+    def __init__(self, blocks: Iterator[bytes], bar: Progress) -> None:
         self._blocks, self._bar = blocks, bar
 
     def read(self, _size: int) -> bytes:

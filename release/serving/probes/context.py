@@ -22,7 +22,7 @@ from release.serving import dialects
 from release.serving.client import Client, NoAnswer
 from release.serving.dialects import Answer, Speech, Streamed
 from release.serving.probes import agreement
-from release.serving.progress import progress
+from release.serving.progress import Progress
 from release.serving.server import Server
 from release.serving.suite_questions import Served
 
@@ -179,12 +179,12 @@ def together(
     pool = ThreadPool(max(1, min(concurrency, len(items))))
     try:
         answers = pool.imap_unordered(answer, range(len(items)))
-        with progress(label, len(items), unit) as bar:
+        with Progress(label, len(items), unit) as bar:
             while len(results) < len(items):
                 try:
                     place, result = answers.next(timeout=_TICK)
                 except PoolTimeoutError:
-                    bar.update(0)
+                    bar.tick()
                     continue
                 results[place] = result
                 bar.update()

@@ -15,7 +15,7 @@ from release.serving.probes.context import (
     some,
     unavailable,
 )
-from release.serving.progress import progress
+from release.serving.progress import Progress
 
 IN_FLIGHT = 8  # streams that run while the server is told to end
 ROUNDS = 20  # Rounds of streams, until one of them still runs when all have text.
@@ -32,7 +32,7 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
     limit = context.serve.verify.start_seconds
     reason = "no request was sent in time"
     probe = context.probes.probes[0]
-    with progress("start") as bar:
+    with Progress("start") as bar:
         while (left := began + limit - time.monotonic()) > 0:
             if gone := context.server.gone():
                 return failed("start", f"ended before it answered: {gone}", None, limit)
@@ -58,7 +58,7 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
                     and error.status not in PASSING
                 ):
                     return failed("start", f"refuses a correct request: {reason}", None, limit)
-            bar.update(0)
+            bar.tick()
             time.sleep(min(_PAUSE, max(0.0, began + limit - time.monotonic())))
     return failed(
         "start",
@@ -115,7 +115,7 @@ def drain(context: ProbeContext) -> ServingCheck:
             f"{len(wrong)} of {len(burst.streams)} streams failed before SIGTERM: {some(wrong)}",
         )
     began = time.monotonic()
-    with progress("drain"):
+    with Progress("drain"):
         ended = context.server.terminate(limit)
     signalled = max(began, time.monotonic() - ended.seconds) if ended else began
     hung = burst.end()
@@ -207,10 +207,10 @@ class _Burst:
 
     def wait_for_text(self) -> None:
         """Wait until each stream has produced text or ended; all end by the client's deadline."""
-        with progress("streams") as bar, self._changed:
+        with Progress("streams") as bar, self._changed:
             while not all(stream.spoke or stream.ended is not None for stream in self.streams):
                 self._changed.wait(_TICK)
-                bar.update(0)
+                bar.tick()
 
     def end(self) -> int:
         """Wait for the streams in flight; return how many never ended."""

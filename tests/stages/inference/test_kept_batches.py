@@ -156,7 +156,7 @@ def test_another_model_or_setting_finds_no_batch_and_calibrate_reads_none(
 def key(**change: Any) -> answers.Key:
     value = {
         "model": SAME, "asked": SAME, "rows": 3, "max_new_tokens": 6, "batch_tokens": 120, "stable_batches": False,
-        "precision": "bf16", "engine": None, "decoding": None, "device": "cpu", "threads": 2, "versions": {"torch": "2"},
+        "precision": "bf16", "engine": None, "decoding": None, "json_schema": None, "device": "cpu", "threads": 2, "versions": {"torch": "2"},
         "code": SAME,
     }  # fmt: skip
     return answers.Key.model_validate(value | change)
@@ -168,7 +168,7 @@ def key(**change: Any) -> answers.Key:
         ({"model": OTHER}, True), ({"max_new_tokens": 7}, True), ({"precision": "fp32"}, True), ({"device": "b"}, True),
         ({"threads": 1}, True), ({"versions": {"torch": "3"}}, True), ({"code": OTHER}, True),
         ({"decoding": {"temperature": 1.0, "top_p": 1.0, "draws": 1, "seed": 1}}, True),
-        ({"asked": OTHER, "rows": 4}, False), ({"batch_tokens": 60, "stable_batches": True}, False),
+        ({"json_schema": "{}"}, True), ({"asked": OTHER, "rows": 4}, False), ({"batch_tokens": 60, "stable_batches": True}, False),
     ],
 )  # fmt: skip
 def test_what_decides_the_answers_of_a_batch_beside_its_prompts(change: dict[str, Any], decides: bool) -> None:
