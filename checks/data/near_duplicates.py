@@ -23,7 +23,7 @@ _CLASS = 0.2  # the width of a class of sizes, as a logarithm
 _AT_ONCE = 1 << 22  # cells of a product, or shingles of pairs that are measured
 # A crowd has more texts than the first number, and more than all texts divided by the second one.
 _CROWD = 1_000
-_CROWDS = 20
+_CROWDS = 100
 # The number of texts that are searched first, and the factor by which each next search is larger.
 _FIRST = 16
 _TIMES = 16

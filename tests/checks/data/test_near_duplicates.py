@@ -78,6 +78,20 @@ def test_odd_texts_are_joined_as_the_definition_says(texts: list[str], size: int
     _same(texts, size, similarity)
 
 
+def test_twenty_crowds_are_not_compared_within_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{WIDE[100 * (i % 20) : 100 * (i % 20) + 80]} {i * 7919 % 2003}" for i in range(2000)]
+    weights, parts = list[int](), near_duplicates._parts
+
+    def weighed(some: near_duplicates.Ints) -> list[near_duplicates.Ints]:
+        weights.append(int(some.sum()))
+        return parts(some)
+
+    monkeypatch.setattr(near_duplicates, "_CROWD", 10)
+    monkeypatch.setattr(near_duplicates, "_parts", weighed)
+    assert len(set(near_duplicates.groups(texts, 5, 0.8))) == 20
+    assert sum(weights) < 1_000_000
+
+
 def test_a_search_that_takes_long_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     bars = list[Any]()
 
