@@ -62,8 +62,11 @@ def probe(params: Params, root: Path) -> str:
         ends=tuple(sorted(ends)),
     )
     files.write_json(root / layout.PROBES, report)
-    differ = sum(one.text != one.base_text for one in report.probes)
-    tokens, long = sum(len(one.tokens) for one in ours), sum(len(one.unended) for one in ours)
+    differ = sum(probe.text != probe.base_text for probe in report.probes)
+    tokens, long = (
+        sum(len(probe.tokens) for probe in ours),
+        sum(len(probe.unended) for probe in ours),
+    )
     return f"{len(rows)} prompts, {tokens} tokens, {long} of long answers; the base answers {differ} of them otherwise"
 
 

@@ -22,7 +22,7 @@ from checks.records.rows import earlier_requests, request
 RESEMBLES = "drop-row-of-other-source"  # the rule that prepare counts such rows under
 SHARE = "cut-to-share"  # and the one for rows beyond a source's share
 
-_FLOOR = Context(prec=3, rounding=ROUND_FLOOR)  # three significant digits, rounded down
+_FLOOR = Context(prec=3, rounding=ROUND_FLOOR)  # Three significant digits, rounded down.
 
 
 class Chosen(NamedTuple):

@@ -375,7 +375,7 @@ class Params(Section):
             yield f"sealed.{problem}" if problem and not problem.startswith("validate.") else None
 
     def _contradicting_file(self) -> Iterator[str]:
-        """Problems of ``evaluate.engine.kind: llamacpp``, which answers from the GGUF file."""
+        """Yield the contradictions of ``evaluate.engine.kind: llamacpp``, which answers from the GGUF file."""
         merge, start = self.merge, "evaluate.engine: llamacpp answers from the GGUF file"
         gate = f"{{kind: non_inferior, metric: METRIC, against: {UNQUANTISED}, margin: 0.02, confidence: 0.95}}"
         is_held = any(

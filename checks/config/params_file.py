@@ -135,9 +135,9 @@ class _Place(NamedTuple):
 def _own(details: Sequence[Any]) -> list[Any]:
     """Drop problems that only follow from others: a list whose one item is invalid counts as too short."""
     return [
-        one
-        for one in details
-        if one["type"] != "too_short" or not any(_is_below(two, one) for two in details)
+        detail
+        for detail in details
+        if detail["type"] != "too_short" or not any(_is_below(other, detail) for other in details)
     ]
 
 

@@ -199,9 +199,9 @@ def p_unknown(ranks: Sequence[int], answers: int) -> float:
     # fiftieth of it.
     step = max(0.03 / math.sqrt(len(ranks)), len(ranks) * most / _GRID)
     places = np.ceil(np.log2(answers / np.arange(1, answers + 1)) / step).astype(np.int64)
-    one = np.bincount(places) / answers
-    size = (len(one) - 1) * len(ranks) + 1
+    shares = np.bincount(places) / answers
+    size = (len(shares) - 1) * len(ranks) + 1
     fast = next_fast_len(size, real=True)
-    every = irfft(rfft(one, fast) ** len(ranks), fast)[:size]
+    every = irfft(rfft(shares, fast) ** len(ranks), fast)[:size]
     tail = float(every[math.ceil(total / step - 1e-6) :].clip(min=0).sum())
     return min(1.0, bound, tail + _ROUNDING)

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from checks.data.similar import normalised
 
-_SLACK = 1e-9  # below ``similarity``, for what a division rounds
-_ROUNDING = 1e-6  # shingles that a bound may be wrong by
-_CLASS = 0.2  # the width of a class of sizes, as a logarithm
-_AT_ONCE = 1 << 22  # cells of a product, or shingles of pairs that are measured
+_SLACK = 1e-9  # The threshold is this much below ``similarity``, because a division rounds.
+_ROUNDING = 1e-6  # A bound may be wrong by this many shingles.
+_CLASS = 0.2  # The width of a class of sizes, as a logarithm.
+_AT_ONCE = 1 << 22  # The most cells of a product, or shingles of pairs, that are measured together.
 # A crowd has more texts than the first number, and more than all texts divided by the second one.
 _CROWD = 1_000
 _CROWDS = 100
@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 def groups(
     texts: Sequence[str], size: int, similarity: float, also: Iterable[tuple[int, int]] = ()
 ) -> list[int]:
-    """For each text the first one of its group: texts connected by pairs of at least ``similarity``, or by ``also``.
+    """Return for each text the first of its group: texts joined by pairs of at least ``similarity``, or by ``also``.
 
     ``size``: characters of a shingle. ``similarity``: Jaccard similarity, in (0, 1].
     """
@@ -50,9 +50,9 @@ def groups(
     group = sets.connected(group, every[~is_crowd], every[~is_crowd])
     for crowd in np.unique(neighbours[is_crowd]):
         group = sets.connected(group, every[neighbours == crowd], every[neighbours != crowd])
-    one, other = np.array([*also], np.int64).reshape(-1, 2).T
+    left, right = np.array([*also], np.int64).reshape(-1, 2).T
     group = group[own]
-    group = _united(group, group[one], group[other])
+    group = _united(group, group[left], group[right])
     _, first, place = np.unique(group, return_index=True, return_inverse=True)
     return [int(index) for index in first[place]]
 
@@ -60,7 +60,7 @@ def groups(
 def first_alike(
     texts: Sequence[str], others: Sequence[str], size: int, similarity: float
 ) -> Iterator[tuple[int, int]]:
-    """For each of ``texts`` with at least ``similarity`` to one of ``others``: its index, and the first such index."""
+    """Yield the index of each text with at least ``similarity`` to one of ``others``, and the first such index."""
     distinct, (known, own) = _numbered(others, texts)
     known, index = np.unique(known, return_index=True)
     sets = _Sets(distinct, size, similarity)
@@ -68,11 +68,11 @@ def first_alike(
     low, high = 0, _FIRST
     while low < len(known):
         pending = np.unique(own[best[own] == len(known)])
-        for one, other in sets.candidates(pending, known[low:high]):
-            better = other < best[one]
-            one, other = one[better], other[better]
-            close = sets.similar(one, other)
-            np.minimum.at(best, one[close], other[close])
+        for left, right in sets.candidates(pending, known[low:high]):
+            better = right < best[left]
+            left, right = left[better], right[better]
+            close = sets.similar(left, right)
+            np.minimum.at(best, left[close], right[close])
         low, high = high, high * _TIMES
     of_text = best[own].tolist()
     yield from ((place, int(index[at])) for place, at in enumerate(of_text) if at < len(known))
@@ -81,7 +81,7 @@ def first_alike(
 def connected(
     texts: Sequence[str], others: Sequence[str], size: int, similarity: float
 ) -> tuple[list[int], list[int]]:
-    """The group of each of ``texts`` and of ``others``, which pairs of one and the other connect.
+    """Return the group of each of ``texts`` and of ``others``, which pairs of a text and another join.
 
     Two of ``texts``, or two of ``others``, are of one group if they are equal, or connected by such pairs.
     """
@@ -101,13 +101,13 @@ def _numbered(*sides: Sequence[str]) -> tuple[list[str], list[Ints]]:
     return list(number), numbers
 
 
-def _united(group: Ints, one: Ints, other: Ints) -> Ints:
-    """The groups of all texts where the groups ``one`` and ``other`` are connected too."""
+def _united(group: Ints, left: Ints, right: Ints) -> Ints:
+    """Return the group of each text, with the groups ``left`` and ``right`` joined too."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     count = int(group.max(initial=-1)) + 1
-    edges = coo_array((np.ones(len(one), np.int8), (one, other)), shape=(count, count))
+    edges = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
     component: Ints = connected_components(edges, directed=False)[1]
     return component[group]
 
@@ -140,17 +140,17 @@ class _Sets:
         return len(self._size)
 
     def connected(self, group: Ints, ones: Ints, others: Ints) -> Ints:
-        """The groups where the similar pairs of ``ones`` and ``others`` are connected too."""
-        for one, other in self.candidates(ones, others):
-            group = self.united(group, one, other)
+        """Return the group of each text, with similar texts of ``ones`` and ``others`` joined too."""
+        for left, right in self.candidates(ones, others):
+            group = self.united(group, left, right)
         return group
 
-    def united(self, group: Ints, one: Ints, other: Ints) -> Ints:
-        """The groups where those of the pairs that are similar are connected too."""
-        apart = group[one] != group[other]
-        one, other = one[apart], other[apart]
-        close = self.similar(one, other)
-        return _united(group, group[one[close]], group[other[close]]) if close.any() else group
+    def united(self, group: Ints, left: Ints, right: Ints) -> Ints:
+        """Return the group of each text, with those pairs joined that are similar."""
+        apart = group[left] != group[right]
+        left, right = left[apart], right[apart]
+        close = self.similar(left, right)
+        return _united(group, group[left[close]], group[right[close]]) if close.any() else group
 
     def candidates(self, ones: Ints, others: Ints) -> Iterator[tuple[Ints, Ints]]:
         """Yield the pairs of one of ``ones`` and one of ``others`` that may be similar, in parts.
@@ -174,34 +174,34 @@ class _Sets:
                 asked, searched = self._rarest(large, shared), self._rarest(small, shared).T.tocsr()
                 for part in _parts(asked @ np.diff(searched.indptr)):
                     product = (asked[part] @ searched).tocoo()
-                    one, other = large[part][product.coords[0]], small[product.coords[1]]
-                    needed = share * (self._size[one] + self._size[other]) - _ROUNDING
+                    left, right = large[part][product.coords[0]], small[product.coords[1]]
+                    needed = share * (self._size[left] + self._size[right]) - _ROUNDING
                     may = product.data > needed - shared
-                    yield one[may], other[may]
+                    yield left[may], right[may]
                     bar.update(len(part))
 
     def _pairs_of_classes(self, ones: Ints, others: Ints) -> Iterator[tuple[Ints, Ints]]:
-        """Part texts by the size of their sets, and yield the parts that may have similar sets."""
-        for one in np.unique(self._classes[ones]):
-            for other in np.unique(self._classes[others]):
-                beyond = (abs(one - other) - 1) * _CLASS > -math.log(self._bound - _SLACK)
-                if not beyond and (other <= one or ones is not others):
-                    yield ones[self._classes[ones] == one], others[self._classes[others] == other]
+        """Part texts by the size of their sets, and yield the pairs of parts that may have similar sets."""
+        for left in np.unique(self._classes[ones]):
+            for right in np.unique(self._classes[others]):
+                beyond = (abs(left - right) - 1) * _CLASS > -math.log(self._bound - _SLACK)
+                if not beyond and (right <= left or ones is not others):
+                    yield ones[self._classes[ones] == left], others[self._classes[others] == right]
 
     def _rarest(self, rows: Ints, shared: int) -> Any:
-        """The rarest shingles of ``rows``: sets with ``shared`` common shingles have one of these in common."""
+        """Return the rarest shingles of ``rows``: sets with ``shared`` common shingles have one of these in common."""
         whole, size = self._whole[rows], self._size[rows]
         kept = np.maximum(size - shared + 1, 0)
         place = np.arange(whole.nnz) - np.repeat(whole.indptr[:-1], size)
         columns = whole.indices[place < np.repeat(kept, size)]
         return _matrix(columns, np.append(0, np.cumsum(kept)), whole.shape[1])
 
-    def similar(self, one: Ints, other: Ints) -> Mask:
-        """Whether each pair has at least ``similarity``."""
-        both = self._size[one] + self._size[other]
-        shared = np.zeros(len(one))
+    def similar(self, left: Ints, right: Ints) -> Mask:
+        """Tell for each pair whether it has at least ``similarity``."""
+        both = self._size[left] + self._size[right]
+        shared = np.zeros(len(left))
         for part in _parts(both):
-            same = self._whole[one[part]].multiply(self._whole[other[part]])
+            same = self._whole[left[part]].multiply(self._whole[right[part]])
             shared[part] = same.sum(axis=1)
         close: Mask = shared / (both - shared) >= self._bound
         return close

@@ -68,7 +68,7 @@ class Sample:
     def of(
         self, suite: str | None, metric: str | None = None, against: str | None = None
     ) -> "Sample | SuiteSample":
-        """The samples of ``suite`` that ``metric`` scores (None: all of them); without a suite, these.
+        """Return the sample of ``suite`` that ``metric`` scores (None: all of it); without a suite, the test rows.
 
         ``against``: the reference that they are compared with. Raises NoEvidence where the suite has no scores.
         """
@@ -84,7 +84,7 @@ class Sample:
         return part
 
     def scores(self, model: str, metric: str) -> NDArray[np.float64]:
-        """Scores of ``model`` by ``metric``. Raises NoEvidence where there are none, or a claimed one is wrong."""
+        """Return the scores of ``model`` by ``metric``. Raises NoEvidence if they are missing, or one is wrong."""
         if (model, metric) not in self._scores:
             self._scores[model, metric] = self._scored(model, metric)
         return self._scores[model, metric][self._kept]

@@ -49,7 +49,7 @@ class Reranker(Section):
         retrieved: Sequence[Sequence[int]],
         relevance: Relevance,
     ) -> Iterator[list[int]]:
-        """For each question the places that the retriever ``retrieved``, best first; equal scores keep its order."""
+        """Yield each question's ``retrieved`` places, best first; equal scores keep the retriever's order."""
         pairs = [
             (question, passages[place])
             for question, places in zip(questions, retrieved, strict=True)

@@ -94,7 +94,7 @@ class Reference(Record):
 class ReferencesReport(Report, Consistent):
     """The reference models, as git named them; ``absent`` says why there is none yet.
 
-    ``lockstep references`` writes it. ``main``, and what else a gate names, are in exactly one of the two.
+    `lockstep run` writes it. ``main``, and what else a gate names, are in exactly one of the two.
     """
 
     found: dict[Earlier, Reference]

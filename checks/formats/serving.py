@@ -225,7 +225,7 @@ class ServerComparison(Sparse):
     slower_bound: Annotated[float, Field(gt=0)] | None  # serve.verify.slower
     slower_low: Annotated[float, Field(gt=0)] | None = None
     slower_high: Annotated[float, Field(gt=0)] | None = None
-    slower_on: str | None = None  # the class of the machine that timed both; None: not known
+    slower_on: str | None = None  # The class of the machine that timed both; None: not known.
     status: Literal["pass", "fail"]
     reason: str  # one sentence for a person
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import checks
-from checks.process.errors import MachineRefused
 
 # The name on the package index. The command is `lockstep`, the packages are checks, release and stages.
 NAME = "lockstep-llm"
@@ -64,6 +63,9 @@ def install(extras: str) -> str:
 @contextmanager
 def needed(what: str, extras: str) -> Iterator[None]:
     """Raise MachineRefused, which says how to install ``extras``, if an import inside the block fails."""
+    # The command line reads this module before it can say in one line that another of ours is missing.
+    from checks.process.errors import MachineRefused
+
     try:
         yield
     except ImportError as error:

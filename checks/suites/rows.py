@@ -108,7 +108,7 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
 
     @property
     def answer_schema(self) -> str | None:
-        """As declared."""
+        """Return ``json_schema``."""
         return self.json_schema
 
     @property

@@ -213,7 +213,8 @@ def install(its: Plan, more: Mapping[str, str]) -> tuple[str, ...]:
                 ) from error
         done = its.folder / _DONE
         shutil.rmtree(done, ignore_errors=True)
-        staged.rename(done)  # at once: a call that is killed among the removals has done its work
+        # The rename comes first: a call that is killed while it removes files has then done its work.
+        staged.rename(done)
         shutil.rmtree(done)
         return tuple(sorted(contents))
 

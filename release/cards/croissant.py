@@ -209,24 +209,24 @@ def _tables(facts: CardFacts) -> dict[str, tuple[str, list[dict[str, Any]]]]:
     )
     sources = [
         {
-            "source": name, "address": each.uri, "sha256": each.sha256, "bytes": each.size,
-            "license": each.license or "not stated", "rows_read": rows.read,
+            "source": name, "address": source.uri, "sha256": source.sha256, "bytes": source.size,
+            "license": source.license or "not stated", "rows_read": rows.read,
             **{f"rows_{split}": count for split, count in rows.splits.items()},
         }
-        for name, each in fetched.items()
+        for name, source in fetched.items()
         for rows in [prepare.sources.get(name, whole)]
     ]  # fmt: skip
     return {
         "sources": ("What the rows were read from, pinned by SHA-256", sources),
         "rules": (
             "What each rule did, in their order",
-            [{"rule": each.rule, "does": each.kind, "rows": each.rows} for each in prepare.rules],
+            [{"rule": rule.rule, "does": rule.kind, "rows": rule.rows} for rule in prepare.rules],
         ),
         "splits": (
             f"{prepare.input_rows} rows were read, {prepare.kept_rows} kept and {prepare.dropped_rows} dropped",
             [
-                {"split": name, "rows": each.rows, "groups": each.groups}
-                for name, each in prepare.splits.items()
+                {"split": name, "rows": split.rows, "groups": split.groups}
+                for name, split in prepare.splits.items()
             ],
         ),
         "record": (

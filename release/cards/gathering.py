@@ -294,7 +294,7 @@ def _policy(
     facts: _SiteFacts, before: Pointer, pointer: Pointer, stated: Release, notes: list[str]
 ) -> tuple[policy.Change, ...] | None:
     """Return what changed in the policy since the release before. None: not known, for a reason in ``notes``."""
-    earlier = next(each for each in facts.releases if each.pointer.image == before.image)
+    earlier = next(release for release in facts.releases if release.pointer.image == before.image)
     try:
         tests = [
             released.stated(facts.records, earlier).materials.splits.get("test"),
@@ -302,9 +302,9 @@ def _policy(
         ]
         old, new = (
             policy.of(
-                facts.records.at(each.commit).params(f"{layout.PARAMS} of {each.version}"), test
+                facts.records.at(ran.commit).params(f"{layout.PARAMS} of {ran.version}"), test
             )
-            for each, test in zip((before, pointer), tests, strict=True)
+            for ran, test in zip((before, pointer), tests, strict=True)
         )
     except (ParamsRefused, EvidenceRefused) as refused:
         notes.append(f"the policies are not compared: {refused.what}")

@@ -33,10 +33,12 @@ _OTHERWISE = {  # SPDX's names, in small letters, that the hub spells otherwise
 
 
 def model(facts: card_facts.CardFacts, body: str) -> str:
-    """The model card: metadata with a ``model-index``, then ``body``. Raises as ``_checked``."""
+    """Return the model card: metadata with a ``model-index``, then ``body``. Raises as ``_checked``."""
     hub = library()
     base = _HUB.match(facts.fetch.base.uri)
-    data = [found[2] for each in facts.fetch.all_data.values() if (found := _HUB.match(each.uri))]
+    datasets = [
+        match[2] for data in facts.fetch.all_data.values() if (match := _HUB.match(data.uri))
+    ]
     front = {
         name: value for name, value in facts.model_prose.front.items() if name != card_facts.CARBON
     }
@@ -45,16 +47,16 @@ def model(facts: card_facts.CardFacts, body: str) -> str:
         "lockstep",
         *(tag for tag in _listed(front.pop("tags", [])) if tag not in ("lora", "lockstep")),
     ]
-    found = hub.ModelCardData(
+    front_matter = hub.ModelCardData(
         model_name=facts.name, library_name="transformers", pipeline_tag=_TASK, tags=tags,
-        base_model=base[2] if base else None, datasets=data or None,
+        base_model=base[2] if base else None, datasets=datasets or None,
         eval_results=_results(facts), **_emissions(facts), **license_of(facts.license), **front,
     )  # fmt: skip
-    return _checked(hub.ModelCard, f"---\n{found.to_yaml()}\n---\n{body}\n")
+    return _checked(hub.ModelCard, f"---\n{front_matter.to_yaml()}\n---\n{body}\n")
 
 
 def dataset(facts: card_facts.CardFacts, body: str) -> str:
-    """The dataset card: metadata, then ``body``. Raises as ``_checked``."""
+    """Return the dataset card: metadata, then ``body``. Raises as ``_checked``."""
     hub = library()
     rows = facts.prepare.kept_rows
     configs = [

@@ -77,7 +77,7 @@ def every(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> tuple[Rele
 
 
 def at(ledger: Ledger, tip: str, environments: tuple[str, ...], name: str) -> Released:
-    """The release that ``name`` means at the commit ``tip``: an environment, a version, or the digest of an image.
+    """Return the release that ``name`` means at the commit ``tip``: an environment, a version or an image's digest.
 
     Raises EvidenceRefused if there is none, or more than one.
     """

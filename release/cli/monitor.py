@@ -44,11 +44,11 @@ def rules(root: Path, environment: str, output: Path | None) -> None:
 def component(root: Path, environment: str) -> None:
     """Write the kustomize component of ENV: what Prometheus, Grafana and KEDA read in a cluster.
 
-    The files are release/environments/ENV/monitoring: a PodMonitor, a PrometheusRule, a ConfigMap with the dashboard;
-    if the server has metrics, a PodMonitor and a NetworkPolicy that lets Prometheus in; and if monitor.scaling and
-    monitor.alerts have ENV, a ScaledObject and an AlertmanagerConfig. Commit them, with `monitoring: true` in ENV's
-    environment.yaml. Write them again after a change of monitor: `lockstep promote` refuses edited and outdated files.
-    If the scaler is new, the command that keeps the number of servers is printed too.
+    The files are release/environments/ENV/monitoring: PodMonitors of the gateway and the servers, a PrometheusRule, a
+    ConfigMap with the dashboard and, if monitor.scaling and monitor.alerts have ENV, a ScaledObject and an
+    AlertmanagerConfig. If the servers have metrics, a NetworkPolicy lets Prometheus reach them. Commit them, with
+    `monitoring: true` in ENV's environment.yaml. Write them again after a change of monitor: `lockstep promote` refuses
+    edited and outdated files. If the scaler is new, the command that keeps the number of servers is printed too.
     """
     from release.verbs import monitor as verb
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from checks.process.errors import EvidenceRefused, ParamsRefused
 from release.cli.common import JSON, refusing, to_json
 
 if TYPE_CHECKING:
@@ -51,6 +50,7 @@ def upgrade(
 
     After a pull request of Dependabot or Renovate that changes the pin alone: `./lockstep upgrade --files`.
     """
+    from checks.process.errors import ParamsRefused
     from release.adapters import thin_files, workflow_pin
     from release.verbs import upgrade as verb
 
@@ -80,6 +80,7 @@ def upgrade(
 
 def _top(root: Path) -> Path:
     """Return the top of the repository, in which a launcher can be written."""
+    from checks.process.errors import ParamsRefused
     from release.adapters import thin_files
 
     top = thin_files.top_of(root)
@@ -132,6 +133,8 @@ def _move(
 
 def _refuse(done: "Upgraded", *, check: bool) -> None:
     """Refuse what this version does not take; with ``check`` also what is not of it."""
+    from checks.process.errors import EvidenceRefused, ParamsRefused
+
     if done.problems:
         raise ParamsRefused(done.problems[0], "then run this again", done.problems[1:])
     behind = [

@@ -104,7 +104,7 @@ def _shown(report: "WatchReport") -> Iterator[str]:
     yield f"{when}, {report.requests:,} requests, {report.prompts:,} different prompts, {report.labelled:,} labels"
     width = max((len(finding.name) for finding in report.findings), default=0)
     passed = [finding.name for finding in report.findings if finding.status == "pass"]
-    for finding in sorted(report.findings, key=lambda each: _ORDER.index(each.status)):
+    for finding in sorted(report.findings, key=lambda finding: _ORDER.index(finding.status)):
         if finding.status != "pass":
             yield f"  {mark(finding.status)} {finding.name:<{width}}  {one_line(finding.reason)}"
             if finding.detectable is not None and finding.kind in ("objective", "quality"):

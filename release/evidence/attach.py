@@ -146,8 +146,8 @@ def wrap(signed: bytes, key: CryptoSigner) -> bytes:
 def envelope(data: bytes) -> dict[str, Any]:
     """Return the DSSE envelope in ``data``, which is one or is a bundle of one; its signature was checked."""
     plain: dict[str, Any] = json.loads(data)
-    found: dict[str, Any] = plain.get("dsseEnvelope", plain)
-    return found
+    signed: dict[str, Any] = plain.get("dsseEnvelope", plain)
+    return signed
 
 
 def annotations(bundle: bytes) -> dict[str, str]:
@@ -160,5 +160,5 @@ def annotations(bundle: bytes) -> dict[str, str]:
 
 def predicate_type(data: bytes) -> str:
     """Return the predicate's type of the statement in an envelope or bundle whose signature was checked."""
-    said: str = json.loads(base64.b64decode(envelope(data)["payload"]))["predicateType"]
-    return said
+    statement: dict[str, str] = json.loads(base64.b64decode(envelope(data)["payload"]))
+    return statement["predicateType"]

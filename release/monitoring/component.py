@@ -25,7 +25,7 @@ _HEADER = "# Written by `lockstep monitor component {}` from the section monitor
 
 
 def files(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, bytes]:
-    """The files of the folder, by name. The same arguments give the same bytes. ``metrics``: those of the server.
+    """Return the folder's files by name. The same arguments give the same bytes. ``metrics``: those of the server.
 
     Raises ParamsRefused as ``objectives.from_params``.
     """

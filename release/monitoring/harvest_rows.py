@@ -96,12 +96,12 @@ def choose(
     for reason, rows in (("held out", splits.held_out), ("known", splits.train)):
         alike = _alike(candidates, rows, prepare.near_duplicates)
         refused[reason] += len(alike)
-        candidates = [one for place, one in enumerate(candidates) if place not in alike]
+        candidates = [candidate for place, candidate in enumerate(candidates) if place not in alike]
     kept = list(_single(candidates, refused))
     return Harvested(
-        rows=tuple(one.row for one in kept), requests=len(captures), labelled=len(labelled),
+        rows=tuple(candidate.row for candidate in kept), requests=len(captures), labelled=len(labelled),
         refused={reason: refused[reason] for reason in REASONS if refused[reason]},
-        as_answered=sum(one.label.strip() == (one.capture.answer or "").strip() for one in kept),
+        as_answered=sum(candidate.label.strip() == (candidate.capture.answer or "").strip() for candidate in kept),
         examples=tuple(_examples(kept, candidates)),
     )  # fmt: skip
 
@@ -134,7 +134,8 @@ def _candidate(capture: Capture, label: str | None) -> _Candidate | None:
     if label is None or not is_whole or not is_text or len(asked) % 2 == 0 or asked != in_turn:
         return None
     prompt = [
-        Message.model_validate({"role": one.role, "content": one.text}) for one in messages_sent
+        Message.model_validate({"role": message.role, "content": message.text})
+        for message in messages_sent
     ]
     row = HarvestedRow(
         id=request_digest(capture.request_id), messages=(*prompt, Message(role="assistant", content=label)),
@@ -148,7 +149,9 @@ def _alike(candidates: Sequence[_Candidate], rows: Sequence[Row], near: NearDupl
 
     Alike are near-duplicates, as prepare defines them, and texts with the same words, whatever stands between them.
     """
-    texts = [(place, text) for place, one in enumerate(candidates) for text in one.texts]
+    texts = [
+        (place, text) for place, candidate in enumerate(candidates) for text in candidate.texts
+    ]
     known = [request(row.messages) for row in rows]
     if not texts or not known:
         return set()
@@ -163,14 +166,14 @@ def _alike(candidates: Sequence[_Candidate], rows: Sequence[Row], near: NearDupl
 def _single(candidates: Sequence[_Candidate], refused: Counter[str]) -> Iterator[_Candidate]:
     """Yield one candidate for each request. None of a request with several labels is left."""
     same = defaultdict[str, list[_Candidate]](list)
-    for one in candidates:
-        same[one.key].append(one)
+    for candidate in candidates:
+        same[candidate.key].append(candidate)
     for alike in same.values():
-        if len({one.label.strip() for one in alike}) > 1:
+        if len({candidate.label.strip() for candidate in alike}) > 1:
             refused["contradicted"] += len(alike)
             continue
         refused["repeated"] += len(alike) - 1
-        yield min(alike, key=lambda one: one.row.id)
+        yield min(alike, key=lambda candidate: candidate.row.id)
 
 
 def _examples(
@@ -182,11 +185,11 @@ def _examples(
     is of a user and a release, so that one user has several.
     """
     users = defaultdict[tuple[str, Release | None], set[str]](set)
-    for one in candidates:
-        if one.capture.user_key:
-            users[one.key, one.capture.release].add(one.capture.user_key)
+    for candidate in candidates:
+        if candidate.capture.user_key:
+            users[candidate.key, candidate.capture.release].add(candidate.capture.user_key)
     common_keys = {key for (key, _), keys in users.items() if len(keys) >= _ASKED_BY}
-    common = [one for one in kept if one.key in common_keys]
-    common.sort(key=lambda one: hashlib.sha256(one.row.id.encode()).digest())
-    for one in common[:_EXAMPLES]:
-        yield one.texts[0], one.label
+    common = [candidate for candidate in kept if candidate.key in common_keys]
+    common.sort(key=lambda candidate: hashlib.sha256(candidate.row.id.encode()).digest())
+    for candidate in common[:_EXAMPLES]:
+        yield candidate.texts[0], candidate.label

@@ -72,7 +72,7 @@ def prompts(requests: Iterable[captures.Capture]) -> tuple[list[Prompt], int]:
     """
     by_digest, left_out = dict[str, Prompt](), 0
     for request in sorted(
-        requests, key=lambda each: hashlib.sha256(each.request_id.encode()).digest()
+        requests, key=lambda request: hashlib.sha256(request.request_id.encode()).digest()
     ):
         if (messages := _messages(request)) is None:
             left_out += 1

@@ -103,7 +103,7 @@ class CaptureStore:
         there = self.requests(environment, min(times), max(times) + timedelta(microseconds=1))
         known = {(request.time, request.request_id) for request in there}
         hours = defaultdict[str, list[str]](list)
-        for request in sorted(requests, key=lambda one: (one.time, one.request_id)):
+        for request in sorted(requests, key=lambda request: (request.time, request.request_id)):
             if (key := (request.time, request.request_id)) not in known:
                 known.add(key)
                 hours[f"{request.time:%Y-%m-%d/%H}"].append(f"{request.model_dump_json()}\n")

@@ -84,7 +84,7 @@ def payload(
     where: str,
     parse: Callable[[bytes, str, str, str], object] = statement.parse_approval,
 ) -> bytes | None:
-    """The signed payload of an approval, or of what else ``parse`` reads; None if it does not count."""
+    """Return the payload of an approval, or of another statement that ``parse`` reads; None if it does not count."""
     try:
         verified = trust.verify(data, context.signers, "approve", where)
         parse(verified.payload, environment, image, where)
@@ -99,7 +99,7 @@ def used_up(
     image: str,
     parse: Callable[[bytes, str, str, str], object] = statement.parse_approval,
 ) -> set[bytes]:
-    """The payloads of approvals of this image that are used up; or of other statements that ``parse`` reads.
+    """Return the payloads of used-up approvals of this image, or of other statements that ``parse`` reads.
 
     An approval is used up once a commit that moved the environment to the image contains it. The parents of that commit
     are read as well: a move by hand may delete the approvals in the same commit, or in the merge.

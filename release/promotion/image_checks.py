@@ -269,14 +269,14 @@ def held(promotion: Promotion, result: CheckResult) -> None:
 
 
 def _is_of(root: Path, release: Release) -> bool:
-    """Whether models/merged is meant to be this model: a checkout may have the next one. The bytes are hashed later."""
+    """Tell by its report whether models/merged is this model, not the next one. The bytes are hashed later."""
     path = root / layout.PARITY_REPORT
     signed = release.materials.reports.get(layout.PARITY_REPORT.as_posix())
     return path.is_file() and digest.of_file(path).sha256 == signed
 
 
 def _of_files(planned: weights.Layer, signed: Layer, bar: "tqdm[Never]") -> str:
-    """Why the files of a layer do not give the signed layer; "" if they do."""
+    """Say why the files of a layer do not give the signed layer; "" if they do."""
     hasher = hashlib.sha256()
     for block in _told(planned.tar.blocks(), bar):
         hasher.update(block)
@@ -285,7 +285,7 @@ def _of_files(planned: weights.Layer, signed: Layer, bar: "tqdm[Never]") -> str:
 
 
 def _of_store(store: Store, planned: weights.Layer, signed: Layer, bar: "tqdm[Never]") -> str:
-    """Why the layer in the store does not contain these files; "" if it does."""
+    """Say why the layer in the store does not contain these files; "" if it does."""
     if signed.size != planned.size:
         return f"it has {signed.size:,} bytes, its files give {planned.size:,}"
     blocks = _told(store.blob(signed.digest, signed.size), bar)

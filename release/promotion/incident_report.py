@@ -180,7 +180,7 @@ def _lost(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return round(max(0.0, len(theirs) * sum(ours) / len(ours) - sum(theirs)), 1) if ours else 0.0
 
 
-_LATE = 1.0  # seconds until an answer is surely in the captures
+_LATE = 1.0  # After so many seconds an answer is surely in the captures.
 _SEED = 17
 
 

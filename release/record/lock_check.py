@@ -94,12 +94,12 @@ def other_defaults(tree: WorkTree) -> list[str]:
 
 
 def makes_another_model(tree: WorkTree) -> bool:
-    """Whether the pipeline would make another model than the record's. A changed gate, scorer or server does not."""
+    """Tell whether the pipeline would make another model. A changed gate, scorer or server makes none."""
     return bool(differences(tree, _MAKING))
 
 
-def _only(found: pipeline_lock.Stages, stages: Collection[str]) -> pipeline_lock.Stages:
-    return {name: stage for name, stage in found.items() if name in stages} if stages else found
+def _only(locked: pipeline_lock.Stages, names: Collection[str]) -> pipeline_lock.Stages:
+    return {name: stage for name, stage in locked.items() if name in names} if names else locked
 
 
 def _other_reports(commit: Commit, stage: str, ran: Mapping[str, Any]) -> Iterator[str]:

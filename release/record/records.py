@@ -229,7 +229,7 @@ class Commit:
         return report
 
     def readable(self, path: Path, model: type[M]) -> M | None:
-        """As ``report``; None also if it is not a valid ``model``, or a link."""
+        """Return the report at ``path``; None if it is missing, no valid ``model``, or a link."""
         try:
             return self.report(path, model)
         except (EvidenceRefused, ValidationError):

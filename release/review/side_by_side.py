@@ -175,9 +175,9 @@ def costs(a: Side, b: Side, notes: list[str]) -> Iterator[Cost]:
         ("epochs", "epochs", "epochs"), ("trained parameters", "parameters", "trainable_parameters"),
         ("all parameters", "parameters", "total_parameters"),
     ):  # fmt: skip
-        one, two = (getattr(side.train, field) if side.train else None for side in (a, b))
-        if one is not None or two is not None:
-            yield Cost(what=what, unit=unit, a=one, b=two)
+        of_a, of_b = (getattr(side.train, field) if side.train else None for side in (a, b))
+        if of_a is not None or of_b is not None:
+            yield Cost(what=what, unit=unit, a=of_a, b=of_b)
     sizes = [
         sum(file.size for file in side.parity.files.values()) if side.parity else None
         for side in (a, b)
@@ -193,10 +193,13 @@ def costs(a: Side, b: Side, notes: list[str]) -> Iterator[Cost]:
             a=a.took.seconds,
             b=b.took.seconds,
         )
-        one, two = a.took.energy, b.took.energy
-        if one and two and one.watt_hours and two.watt_hours and one.of == two.of:
+        used_a, used_b = a.took.energy, b.took.energy
+        if used_a and used_b and used_a.watt_hours and used_b.watt_hours and used_a.of == used_b.of:
             yield Cost(
-                what=f"training energy of {one.of}", unit="joules", a=one.joules, b=two.joules
+                what=f"training energy of {used_a.of}",
+                unit="joules",
+                a=used_a.joules,
+                b=used_b.joules,
             )
     else:
         notes.append(

@@ -53,7 +53,7 @@ class Watched(Section):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The metrics that the server has."""
+        """Return the names of the metrics that the server has."""
         return tuple(name for name in self.model_dump().values() if name is not None)
 
 
@@ -250,7 +250,7 @@ def _parse(data: bytes, called: str, name: str) -> Runtime:
 
 
 def _line(node: yaml.Node | None, keys: Sequence[str | int]) -> int:
-    """The line of the value at ``keys``, or of the last of them that the file has."""
+    """Return the line of the value at ``keys``, or of the last of them that the file has."""
     line = 1
     for key in keys:
         if isinstance(node, yaml.SequenceNode) and isinstance(key, int):
@@ -258,10 +258,10 @@ def _line(node: yaml.Node | None, keys: Sequence[str | int]) -> int:
             line = node.start_mark.line + 1
             continue
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
-        found = next((pair for pair in pairs if pair[0].value == key), None)
-        if found is None:
+        entry = next((pair for pair in pairs if pair[0].value == key), None)
+        if entry is None:
             break
-        line, node = found[0].start_mark.line + 1, found[1]
+        line, node = entry[0].start_mark.line + 1, entry[1]
     return line
 
 

@@ -19,12 +19,11 @@ from release.serving.dialects import Streamed
 from release.serving.probes.context import ProbeContext, together
 
 CONFIDENCE = 0.99  # If the bound is 1, an equal server is refused once in a hundred times.
-LEVELS = (1, 8)  # requests in flight
+LEVELS = (1, 8)  # So many requests are in flight.
 ROUNDS = 16
-RESTARTS = (
-    4  # rounds where each server is started in its turn: each takes as long as four of ROUNDS
-)
-_LEAST = 4  # requests at a level, in each round
+# Rounds if only one server fits at a time: each takes as long as four of ROUNDS.
+RESTARTS = 4
+_LEAST = 4  # At least so many requests are sent at a level in each round.
 
 Opener = Callable[[], AbstractContextManager[ProbeContext]]
 

@@ -136,7 +136,7 @@ def unwinding() -> Iterator[None]:
 
 
 def attach(url: str, model: str) -> Server:
-    """The server at ``url`` (http or https; a path is kept) that serves ``model``, the folder as it sees it.
+    """Return the server at ``url`` (http or https; a path is kept). ``model``: the folder, as the server sees it.
 
     Raises ServingRefused if the URL is invalid or contains a password, which would end up in reports.
     """

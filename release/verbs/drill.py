@@ -129,7 +129,7 @@ def incident(
         folders = (_production_weights(promotion_context, name, before, home), worse[0])
         there = scratch.promoted(there, name, before, worse[1], _WHY)
         if refused := rollback.refusal(rollback.move(there, name, why=_WHY, dry_run=True)):
-            raise refused  # before minutes of traffic
+            raise refused  # It is raised before minutes of traffic.
         sides = releases.both(root, params, name, name, there.ledger)
         captures = home / "captures"
         servers = [

@@ -62,7 +62,7 @@ def feedback_from_mlflow(
             "name the assessment whose text is what the answer should have been with --assessment",
         )
     # By request, so that the same labels are the same file whatever the order in which MLflow lists them.
-    labels.sort(key=lambda each: (each.request_id, each.label))
+    labels.sort(key=lambda label: (label.request_id, label.label))
     return _stored(root, labels, captures)._replace(left_out=tuple(left_out.most_common()))
 
 

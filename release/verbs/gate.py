@@ -22,7 +22,7 @@ class Explanation(NamedTuple):
     found: str
     decided: str
     change: str  # Says what would change the answer.
-    look: str  # where
+    look: str  # The files and the page that say more.
 
 
 def gate(root: Path, just_run: bool = False) -> Verdict:
@@ -67,7 +67,7 @@ def of(name: str, gate: Gate, verdict: Verdict) -> Explanation:
 
 
 def _found(finding: Finding) -> str:
-    """The figures of a test; for other gates the reason, which contains them."""
+    """Return the figures of a test; for other gates the reason, which contains them."""
     if finding.p is None:
         return f"{finding.status}: {finding.reason}"
     sign = "+" if finding.against else ""

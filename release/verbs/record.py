@@ -80,7 +80,7 @@ def commit_record(
         git.ask("update-ref", "-m", "lockstep record", "HEAD", made, head)
         # Reset the index of these files alone.
         git.ask("reset", "--quiet", "--", *(path.as_posix() for path in kept))
-    worst = next((one for one in records if one.verdict.status != "pass"), records[0])
+    worst = next((record for record in records if record.verdict.status != "pass"), records[0])
     return CommittedRecord(
         judged=head, commit=made, status=worst.verdict.status, files=tuple(path.as_posix() for path in kept),
         branch=branch, missing=tuple(missing),
@@ -155,7 +155,7 @@ def _push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) ->
 
 
 def _is_here(git: Git, commit: str, ref: str) -> bool:
-    """Whether the commit is in this clone, after fetching it."""
+    """Fetch the commit, and tell whether it is in this clone."""
     options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--")
     git.run("fetch", *options, looks_branch.REMOTE, ref)
     return place.has(git, commit)

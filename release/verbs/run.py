@@ -20,7 +20,7 @@ from release.record import hand_over as handed_over
 from release.record import kept_answers, looks, references
 from release.record.records import Records
 
-_JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # becomes a folder on the DVC remote
+_JOB = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")  # A job's name becomes a folder on the DVC remote.
 _HEAD = "run it at the top of a clone with a commit: the cluster gets this folder with its .git"
 
 
@@ -92,7 +92,7 @@ def run(
 
 
 def _lacks_noise(root: Path) -> bool:
-    """Whether the stage gate would lack reports/noise.json, which no stage makes. DVC gives no remedy."""
+    """Tell whether the stage gate would lack reports/noise.json, which no stage makes. DVC names no remedy."""
     pipeline, noise = root / layout.PIPELINE, layout.NOISE.as_posix()
     return (
         pipeline.is_file()
@@ -102,7 +102,7 @@ def _lacks_noise(root: Path) -> bool:
 
 
 def is_noise_unknown(root: Path) -> bool:
-    """Whether reports/noise.json is not about the base, the scorers and the prompt format of the last evaluation."""
+    """Tell whether reports/noise.json is not about the last evaluation's base, scorers and prompt format."""
     evaluation = evaluated(root)
     try:
         noise = files.read_json(root / layout.NOISE, NoiseReport)

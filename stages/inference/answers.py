@@ -243,10 +243,12 @@ def answer(
         )
         seconds += kept.seconds / generate.lanes(model.device.type)
     speed = len(generated) / seconds
-    texts = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in generated]
+    texts = [
+        tokenizer.decode(answer.tokens, skip_special_tokens=True).strip() for answer in generated
+    ]
     first, *others = (texts[draw * len(rows) : (draw + 1) * len(rows)] for draw in range(times))
     further = tuple(zip(*others, strict=True))
-    return Answered(first, [one.seconds for one in generated], round(speed, 3), further)
+    return Answered(first, [answer.seconds for answer in generated], round(speed, 3), further)
 
 
 def key_of(

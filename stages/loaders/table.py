@@ -105,7 +105,7 @@ class Table(Loader):
     ] = None
 
     def load(self, folder: Path) -> list[Draft]:
-        """All rows of the files, ordered by path and line. Raises DataRefused for rows and files at fault."""
+        """Return all rows of the files, ordered by path and line. Raises DataRefused for rows and files at fault."""
         # All rows share this message.
         system = Message(role="system", content=self.instruction) if self.instruction else None
         return drafts_of(

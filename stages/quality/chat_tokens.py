@@ -154,7 +154,7 @@ def _template(base: Path) -> Callable[..., str]:
     config = _json(base / "tokenizer_config.json")
     text = config.get("chat_template")
     if isinstance(text, list):  # several, by name
-        text = {one["name"]: one["template"] for one in text}.get("default")
+        text = {named["name"]: named["template"] for named in text}.get("default")
     if (own := base / "chat_template.jinja").is_file():
         text = own.read_text(encoding="utf-8")
     if not isinstance(text, str):

@@ -19,7 +19,7 @@ from stages import progress
 from stages.quality.chat_tokens import Lengths
 from stages.quality.expectations import CONTROL, COUNTED, ROW, Columns, Frame
 
-_BATCH = 4096  # lines whose tokens are counted at once
+_BATCH = 4096  # So many lines' tokens are counted at once.
 
 
 class Read(NamedTuple):

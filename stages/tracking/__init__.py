@@ -24,7 +24,7 @@ from stages.tracking.store import Store, address, deadline, opened, public, refu
 _BRANCHES = ("DVC_EXP_NAME", "GITHUB_HEAD_REF", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME")
 # The pipeline writes these itself while it works.
 _WRITTEN = (layout.LOCK, layout.CODE_LOCK, layout.REPORTS)
-_LONGEST_NAME = 250  # characters of a run's name that MLflow's databases take
+_LONGEST_NAME = 250  # MLflow's databases take so many characters of a run's name.
 
 
 class Checkout(NamedTuple):
@@ -54,7 +54,7 @@ def checkout_of(root: Path) -> Checkout:
                 "HEAD", "--name-only", "--no-ext-diff", "--ignore-submodules", "--", ".",
                 *(f":(exclude,literal){path}" for path in written),
             )  # fmt: skip
-    except (ImportError, ValueError):  # no git on this machine; no commit yet
+    except (ImportError, ValueError):  # There is no git on this machine, or no commit yet.
         return Checkout()
     except git.GitError:
         return Checkout()

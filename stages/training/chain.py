@@ -110,25 +110,25 @@ def _fit_steps(
             if checkpoint := finished and finished.newest(read):
                 adapter = f"{checkpoint.known.adapter[:19]}, from {checkpoint.where}"
                 say(f"step {number} of {len(training)}, {_described(step)} is done: {adapter}")
-                one = _again(checkpoint, target, run)
-                hold(step.train, one)
-                resumed_at = before + one.steps
+                fitted_step = _again(checkpoint, target, run)
+                hold(step.train, fitted_step)
+                resumed_at = before + fitted_step.steps
             else:
                 if several:
                     say(f"step {number} of {len(training)}, {_described(step)}")
                 for later in () if trains else training[number:]:
                     _check(later)
                     _release()
-                one = _fit(step, run, store)
-                hold(step.train, one)
-                if not trains and one.resumed_at is not None:
-                    resumed_at = before + one.resumed_at
+                fitted_step = _fit(step, run, store)
+                hold(step.train, fitted_step)
+                if not trains and fitted_step.resumed_at is not None:
+                    resumed_at = before + fitted_step.resumed_at
                 trains = True
                 if finished and kept:
-                    _keep(finished, target, one)
+                    _keep(finished, target, fitted_step)
             if several:
-                run.tag(tracking.STEP_ADAPTER_TAG, one.adapter)
-            fitted.append(one)
+                run.tag(tracking.STEP_ADAPTER_TAG, fitted_step.adapter)
+            fitted.append(fitted_step)
             if several:
                 _release()
         if several and resumed_at is not None:
@@ -157,13 +157,13 @@ def _check(step: TrainingStep) -> None:
             one_step.check(step)
 
 
-def hold(train: Train, one: FittedStep) -> None:
+def hold(train: Train, fitted_step: FittedStep) -> None:
     """Raise TrainingRefused if a step failed by its loss curve, unless ``train.allow`` lets it pass.
 
     With early stopping the curve ends at the step whose weights were kept.
     """
-    last = one.stopping.best_step if one.stopping else one.steps
-    if failure := train.failure([values for step, values in one.points if step <= last]):
+    last = fitted_step.stopping.best_step if fitted_step.stopping else fitted_step.steps
+    if failure := train.failure([values for step, values in fitted_step.points if step <= last]):
         kind, shown = failure
         if kind not in train.allow:
             remedy = "lower train.learning_rate or lengthen train.warmup_ratio"
@@ -186,22 +186,26 @@ def _again(
     shutil.copytree(
         checkpoint.folder, adapter, ignore=beside, copy_function=shutil.copyfile, dirs_exist_ok=True
     )
-    one = checkpoint.known.model_copy(update={"run": run.id, "unsent": 0})
-    run.replay(checkpoint.known.run, one.points, one.stopping.losses if one.stopping else ())
-    if one.valid_loss is not None:
-        run.metrics({"valid_loss": one.valid_loss}, one.steps)
-    return one
+    fitted_step = checkpoint.known.model_copy(update={"run": run.id, "unsent": 0})
+    run.replay(
+        checkpoint.known.run,
+        fitted_step.points,
+        fitted_step.stopping.losses if fitted_step.stopping else (),
+    )
+    if fitted_step.valid_loss is not None:
+        run.metrics({"valid_loss": fitted_step.valid_loss}, fitted_step.steps)
+    return fitted_step
 
 
-def _keep(store: Store, adapter: Path, one: FittedStep) -> None:
+def _keep(store: Store, adapter: Path, fitted_step: FittedStep) -> None:
     """Keep a finished step; where the disk does not take it, training goes on."""
     copy = store.scratch / "finished"
     try:
         shutil.copytree(adapter, copy)
     except OSError as error:
-        say(f"the finished step {one.method} is not kept: {error}")
+        say(f"the finished step {fitted_step.method} is not kept: {error}")
         return
-    store.keep(copy, one.steps, one.model_dump_json(), finished=True)
+    store.keep(copy, fitted_step.steps, fitted_step.model_dump_json(), finished=True)
 
 
 def _data_sets(digests: Mapping[str, Digest]) -> dict[str, tuple[Path, Digest]]:

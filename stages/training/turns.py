@@ -202,17 +202,17 @@ def tokens(tokenizer: Any, chats: list[Any], tools: list[Any], ask: bool) -> lis
 
 
 def random_order(job: Job) -> dict[str, Any]:
-    """The random_order of transformers with rows in a random order: such rows have no one length to group by."""
+    """Return the settings of transformers with rows in random order: pairs have no single length to group by."""
     return {**job.settings, "train_sampling_strategy": "random"}
 
 
 def further_answer(row: Row, column: str) -> list[dict[str, Any]]:
-    """The further_answer in a further column as TRL's conversation."""
+    """Return the answer in a further column as TRL's conversation."""
     return [row.turn(str(row.extra[column])).model_dump()]
 
 
 def pairs(rows: Sequence[Row]) -> Any:
-    """Pairs as TRL's conversational prompt_tokens, chosen and rejected, and tools where a row has any: a Dataset."""
+    """Return TRL's Dataset of pairs: prompt, chosen and rejected as conversations, and tools where a row has any."""
     values = [
         {
             "prompt": conversation(row),
@@ -225,19 +225,19 @@ def pairs(rows: Sequence[Row]) -> Any:
 
 
 def learned_pairs(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
-    """The two answers of each row of a dataset that TRL tokenised; ``prepared`` has one row for each of ``rows``."""
+    """Yield the two answers of each row as TRL tokenised them; ``prepared`` has one row for each of ``rows``."""
     for row, tokens_of_row in zip(rows, prepared, strict=True):
         yield Learned(row, "reference", tokens_of_row["prompt_ids"], tokens_of_row["chosen_ids"])
         yield Learned(row, REJECTED, tokens_of_row["prompt_ids"], tokens_of_row["rejected_ids"])
 
 
 def learned_answers(rows: Sequence[Row], prepared: Any) -> Iterable[Learned]:
-    """The judged further_answer of each row, likewise."""
+    """Yield the judged answer of each row as TRL tokenised it; ``prepared`` has one row for each of ``rows``."""
     for row, tokens_of_row in zip(rows, prepared, strict=True):
         yield Learned(row, COMPLETION, tokens_of_row["prompt_ids"], tokens_of_row["completion_ids"])
 
 
 def prompt_tokens(job: Job, row: Row) -> list[int]:
-    """The prompt_tokens's token ids at inference."""
+    """Return the token ids of the prompt at inference."""
     (ids,) = tokens(job.tokenizer, [conversation(row)], [row.schemas], True)
     return ids

@@ -154,7 +154,8 @@ def digest_in(folder: Path) -> str | None:
         template = _mapping(folder / name).get("chat_template")
         if isinstance(template, list):  # several, by name
             template = next(
-                (one.get("template") for one in template if one.get("name") == "default"), None
+                (entry.get("template") for entry in template if entry.get("name") == "default"),
+                None,
             )
         if isinstance(template, str):
             return digest.of_bytes(template.encode())

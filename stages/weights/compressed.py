@@ -28,7 +28,7 @@ from stages import workers
 from stages.weights import compressor_worker, model_files, shards
 from stages.weights.shards import Tensor
 
-LOG = layout.STATE / "compressor.log"  # what LLM Compressor printed in its last run
+LOG = layout.STATE / "compressor.log"  # What LLM Compressor printed in its last run.
 _WORKER = ["-I", compressor_worker.__file__]
 _DROPPED = ("PYTHON", "HF_", "LLM_COMPRESSOR_")
 _OFFLINE = {
@@ -41,7 +41,7 @@ _PARTS = ("_packed", "_scale", "_shape")
 
 
 def hold_compressor(root: Path, how: Calibration) -> None:
-    """Raises MachineRefused unless the environment has the version of LLM Compressor that params.yaml names."""
+    """Raise MachineRefused unless the environment has the version of LLM Compressor that params.yaml names."""
     python = workers.python(root, COMPRESSOR_PYTHON, COMPRESSOR)
     todo = f"run `python -m stages.tools.compressor {how.version}`, or set {COMPRESSOR_PYTHON} to a Python that has it"
     done = workers.about(
@@ -125,7 +125,7 @@ def _run_compressor(root: Path, job: Path) -> None:
 
 
 def _hold_complete(before: set[str], chosen: frozenset[str], after: set[str]) -> None:
-    """Raises MergeRefused unless exactly the weights ``chosen`` were replaced by their parts."""
+    """Raise MergeRefused unless exactly the weights ``chosen`` were replaced by their parts."""
     wanted = (before - chosen) | {f"{name}{part}" for name in chosen for part in _PARTS}
     if wrong := sorted(wanted ^ after):
         what = "is missing" if wrong[0] in wanted else "is unexpected"

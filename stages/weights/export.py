@@ -132,7 +132,9 @@ def tokenizer_config(
         inline = value.get("chat_template")
         if isinstance(inline, list):  # several, by name
             named = {
-                one.get("name"): one.get("template") for one in inline if isinstance(one, dict)
+                entry.get("name"): entry.get("template")
+                for entry in inline
+                if isinstance(entry, dict)
             }
             inline = named.get("default")
             if inline is None:

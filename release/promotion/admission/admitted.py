@@ -60,11 +60,11 @@ class Admitted(NamedTuple):
     def notes(self) -> tuple[str, ...]:
         """Comments on what no controller can check."""
         notes = [
-            f"{one.name} signs until {one.until}. The cluster knows no dates: apply a new policy after that day."
-            for one in self.signers
-            if one.until and not one.retired()
+            f"{signer.name} signs until {signer.until}. The cluster knows no dates: apply a new policy after that day."
+            for signer in self.signers
+            if signer.until and not signer.retired()
         ]
-        if called := [one.name for one in self.signers if one.source]:
+        if called := [signer.name for signer in self.signers if signer.source]:
             notes.append(
                 f"{', '.join(called)}: identity and issuer are compared. The repository and branch that called the "
                 "workflow are not: only Lockstep compares them."
@@ -134,7 +134,7 @@ def admitted(context: PromotionContext, environment: str) -> Admitted:
     by = _signed_by(context, environment, pointer)
     signers = _signers(context, environment, by, rule.signatures, allowed)
     if len(signers) < rule.signatures:
-        names = ", ".join(one.name for one in signers)
+        names = ", ".join(signer.name for signer in signers)
         raise EvidenceRefused(
             f"{environment} takes {rule.signatures} signatures, and only {names} may release",
             f"let code owners add a signer to {layout.SIGNERS} (`lockstep keys new`)",
@@ -158,7 +158,7 @@ def _signed_by(context: PromotionContext, environment: str, its: Pointer) -> Sig
     name = f"{path} of {context.ledger.shown}"
     envelope = released_pointers.envelope(context.ledger.read(context.tip, path), its, name)
     by = environments.signed(context, environment, its, envelope.data, name).signer
-    return next(one for one in context.signers if one.name == by)
+    return next(signer for signer in context.signers if signer.name == by)
 
 
 def _signers(
@@ -168,11 +168,11 @@ def _signers(
 
     The ledger keeps one signature of each release. If several must sign, all retired signers stay: they may be others.
     """
-    may = [one for one in context.signers if "release" in one.may]
-    retired = {one.name for one in may if one.retired()} - {by.name}
+    may = [signer for signer in context.signers if "release" in signer.may]
+    retired = {signer.name for signer in may if signer.retired()} - {by.name}
     if retired and signatures == 1:
         retired -= _signed(context, environment, images)
-        may = [one for one in may if one.name not in retired]
+        may = [signer for signer in may if signer.name not in retired]
     return tuple(may)
 
 

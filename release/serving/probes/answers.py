@@ -83,7 +83,7 @@ class _Compared(NamedTuple):
 
 
 def parity(context: ProbeContext) -> ServingCheck:
-    """The server answers every probe as the offline model does, and uses the settings that params.yaml turns on.
+    """Check that the server answers each probe as the offline model does, and uses what params.yaml turns on.
 
     Equal answers say nothing about a cache or a guess that no answer needed.
     """
@@ -169,10 +169,10 @@ def _compared(
         for probe, answer in pairs
     ]
     equal = sum(context.tidy(probe.text) == context.tidy(answer.text) for probe, answer in pairs)
-    value = max(one.largest for one in agreements) if by_tokens else equal / len(pairs)
-    if complaints := [one.complaint for one in agreements if one.complaint]:
+    value = max(agreed.largest for agreed in agreements) if by_tokens else equal / len(pairs)
+    if complaints := [agreed.complaint for agreed in agreements if agreed.complaint]:
         return _Compared(some(complaints), "", value, len(complaints))
-    compared = sum(one.compared for one in agreements)
+    compared = sum(agreed.compared for agreed in agreements)
     if not compared:
         what = "every answer parted at its first token: nothing could be compared"
         return _Compared(what, "", None if by_tokens else value)
@@ -181,13 +181,13 @@ def _compared(
     if by_tokens:
         summary = (
             f"{compared} of {sum(len(probe.tokens) for probe in probes)} tokens of {len(probes)} answers compared, at "
-            f"most {value:.3f} nats apart; {sum(one.parted for one in agreements)} answers part at a near tie"
+            f"most {value:.3f} nats apart; {sum(agreed.parted for agreed in agreements)} answers part at a near tie"
         )
     return _Compared(None, summary, value)
 
 
 def adapter(context: ProbeContext) -> ServingCheck:
-    """Where the tuned and the untuned model answer differently, the server answers as the tuned one.
+    """Check that the server answers as the tuned model where the untuned one answers otherwise.
 
     Long answers decide only where both models answer every probe alike: two models that give a prompt the same label
     differ in what they would say after it.

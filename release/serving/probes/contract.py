@@ -74,7 +74,8 @@ def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
             )
         ]
 
-    wrong = [one for each in answered(together(1, asked, ask, "parsers", "prompt")) for one in each]
+    replies = answered(together(1, asked, ask, "parsers", "prompt"))
+    wrong = [complaint for complaints in replies for complaint in complaints]
     parts = [part for probe, _ in asked if (part := _divide(serve, probe, probe.text))]
     counts = {
         "tools": sum(bool(part.calls) for part in parts),
@@ -191,7 +192,8 @@ def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[lis
             if (complaint := _unfit(validator, dialects.parsed(context.client, body, streamed)))
         ]
 
-    wrong = [one for each in answered(together(1, probes, ask, "JSON", "prompt")) for one in each]
+    replies = answered(together(1, probes, ask, "JSON", "prompt"))
+    wrong = [complaint for complaints in replies for complaint in complaints]
     return wrong, [f"{len(probes)} answers fit serve.json_schema, whole and streamed"]
 
 

@@ -55,9 +55,9 @@ def _entry(listed: list[Any], key: str, wanted: str) -> dict[str, Any] | None:
 
 
 def metrics(context: ProbeContext) -> ServingCheck:
-    """Every counter that the runtime names grows with requests, and its labels have the values that it names.
+    """Check that every counter that the runtime names grows with requests, and that its labels have their values.
 
-    Every metric that alerts, the dashboard and scaling ask for is there.
+    Every metric that alerts, the dashboard and scaling ask for must be there.
     """
     exposed = context.runtime.metrics
     if exposed is None:

@@ -65,7 +65,7 @@ def _masked(labels: Sequence[int], tokenizer: Any, closing: str) -> list[int]:
     if closing not in tokenizer.decode(answer):
         return list(labels)
     low, high = 1, len(answer)
-    while low < high:  # the fewest tokens that have the whole mark
+    while low < high:  # This searches the fewest tokens that have the whole mark.
         middle = (low + high) // 2
         enough = closing in tokenizer.decode(answer[:middle])
         low, high = (low, middle) if enough else (middle + 1, high)
