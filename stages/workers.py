@@ -22,14 +22,8 @@ def python(root: Path, variable: str, folder: Path) -> str:
 def install(tool: str, version: str, root: Path) -> None:
     """Install ``version`` of what ``stages.tools.TOOL`` installs below ``root``. Raises MachineRefused if it cannot."""
     command = [sys.executable, "-P", "-m", f"stages.tools.{tool}", version]
-    code = str(Path(__file__).resolve().parents[1])
-    done = subprocess.run(
-        command,
-        stdout=subprocess.DEVNULL,
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": code},
-        check=False,
-    )
+    # Modules are searched where this process searches them: the folder of `stages` has files of a team, too.
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, cwd=root, check=False)
     if done.returncode != 0:
         raise MachineRefused(
             f"{tool} {version} cannot be installed",

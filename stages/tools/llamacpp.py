@@ -26,11 +26,12 @@ def make(folder: Path, version: str, beside: bool = False) -> Path:
     python = environments.fresh(
         folder.parent / f"{folder.name}-{version}" if beside else folder, LLAMACPP_PYTHON, version
     )
-    environments.install(python, f"xllamacpp=={version}")
     server = python.with_name("llama-server")
     _, text = SERVER.read_text(encoding="utf-8").split("\n", 1)
     server.write_text(f"#!{python}\n{text}", encoding="utf-8")
     server.chmod(0o755)
+    # It comes last: an environment with this package is taken for a whole one.
+    environments.install(python, f"xllamacpp=={version}")
     return python
 
 

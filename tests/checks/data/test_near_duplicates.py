@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from checks.data import near_duplicates
 from tests import similarity_definition
@@ -74,6 +76,33 @@ WIDE = "".join(map(chr, range(0x4E00, 0x4E00 + 7000)))
 )  # fmt: skip
 def test_odd_texts_are_joined_as_the_definition_says(texts: list[str], size: int, similarity: float) -> None:
     _same(texts, size, similarity)
+
+
+def test_twenty_crowds_are_not_compared_within_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{WIDE[100 * (i % 20) : 100 * (i % 20) + 80]} {i * 7919 % 2003}" for i in range(2000)]
+    weights, parts = list[int](), near_duplicates._parts
+
+    def weighed(some: near_duplicates.Ints) -> list[near_duplicates.Ints]:
+        weights.append(int(some.sum()))
+        return parts(some)
+
+    monkeypatch.setattr(near_duplicates, "_CROWD", 10)
+    monkeypatch.setattr(near_duplicates, "_parts", weighed)
+    assert len(set(near_duplicates.groups(texts, 5, 0.8))) == 20
+    assert sum(weights) < 1_000_000
+
+
+def test_a_search_that_takes_long_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars = list[Any]()
+
+    def begun(**options: Any) -> Any:
+        bars.append(tqdm(**options))
+        return bars[-1]
+
+    monkeypatch.setattr(near_duplicates, "tqdm", begun)
+    near_duplicates.groups([*_pattern(200), "a"], 5, 0.8)
+    (bar,) = bars
+    assert bar.n == bar.total >= 200
 
 
 def test_equal_requests_are_found_however_often_they_are_repeated() -> None:

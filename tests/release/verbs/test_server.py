@@ -47,6 +47,31 @@ def test_for_llama_cpp_comes_its_file_and_what_judges_it(root: Path) -> None:
     assert (root / layout.PARAMS).read_text() == text
 
 
+def test_what_a_team_wrote_for_llama_cpp_stays(root: Path) -> None:
+    assert server(root, "llamacpp").exit_code == 0
+    path = root / layout.PARAMS
+    own = path.read_text()
+    for ours, theirs in (
+        ("type: q8_0", "type: f16"),
+        ("min_top1: 0.95}}", "min_top1: 0.99}}"),
+        ("threads: 1", "threads: 8"),
+    ):
+        assert ours in own
+        own = own.replace(ours, theirs)
+    own = re.sub(r"(file_loses_nothing: .* margin:) [0-9.]+", r"\1 0.021", own)
+    path.write_text(own)
+    done = server(root, "llamacpp")
+    assert (done.exit_code, done.stdout) == (0, "llamacpp serves, as before\n")
+    assert path.read_text() == own
+
+
+def test_a_params_yaml_that_is_no_text_is_refused_in_one_line(root: Path) -> None:
+    (root / layout.PARAMS).write_bytes(b"\xff\xfe")
+    done = server(root, "vllm")
+    assert done.exit_code == ParamsRefused.exit_code
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_with_another_server_all_of_it_goes(root: Path) -> None:
     before = (root / layout.PARAMS).read_text()
     assert server(root, "llamacpp").exit_code == 0

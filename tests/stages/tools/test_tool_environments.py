@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from checks.process.errors import MachineRefused, ParamsRefused
+from stages import workers
 from stages.tools import compressor, environments, gguf, llamacpp, lm_eval, vllm
 
 TOOLS = [
@@ -61,3 +62,31 @@ def test_another_version_is_made_beside_the_environment(kept: Path, monkeypatch:
     assert python == kept.parent / ".lockstep" / "llamacpp-2026.9.11063" / "bin" / "python"
     assert python.with_name("llama-server").read_text().startswith(f"#!{python}\n")
     assert (kept.parent / ".lockstep" / "llamacpp" / "file").exists()
+
+
+@pytest.mark.parametrize("main", [gguf.main, llamacpp.main])
+def test_what_is_half_installed_is_not_taken_for_a_whole(
+    main: click.Command, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = list[Path]()
+
+    def killed(python: Path, *_: str) -> None:
+        servers.append(python.with_name("llama-server"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(environments, "install", killed)
+    (kept.parent / ".lockstep").mkdir()
+    kept.rename(kept.parent / ".lockstep" / "gguf")
+    assert CliRunner().invoke(main, ["0.1.1"]).exit_code == 1
+    assert [path.name for path in (kept.parent / ".lockstep" / "gguf").iterdir()] == ["file"]
+    assert servers[0].exists() or main is gguf.main  # Nothing is missing once pip ends.
+
+
+def test_an_installation_imports_nothing_from_the_folder_of_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit('a module of the team')")
+    monkeypatch.setattr(workers, "__file__", str(tmp_path / "stages" / "workers.py"))
+    with pytest.raises(MachineRefused, match=r"gguf latest cannot be installed"):
+        workers.install("gguf", "latest", tmp_path)
+    assert capfd.readouterr().err == "'latest' is no version; name one, such as 0.32.0\n"
