@@ -84,7 +84,8 @@ def run(
                 pipeline.launch(root, launcher, targets, listener(root, "run", verbose))
             else:
                 pipeline.run(root, targets, force, remote, listener(root, "run", verbose))
-                if calibrates and pipeline.is_noise_unknown(root):
+                judges = not targets or "gate" in targets
+                if calibrates and judges and pipeline.is_noise_unknown(root):
                     calibrate.calibrate(root, listener(root, "calibrate", verbose))
                     pipeline.run(root, targets, False, remote, listener(root, "run", verbose))
         if targets and "gate" not in targets:
