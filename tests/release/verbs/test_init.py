@@ -498,6 +498,8 @@ def test_nothing_is_missing_in_a_repository_that_init_just_made(tmp_path: Path, 
     start = [sys.executable, "-P", "-m", "release.cli", "-C", str(team)]
     made = lockstep([*start, "init", str(file), "--yes", "--license", "LicenseRef-Own", *workflows])
     assert made.returncode == 0, made.stderr
+    # The server that is proposed.
+    assert params_file.load(team / layout.PARAMS).serve.runtime == "vllm"
     before = repository.git(team, "status", "--short", "--untracked-files=all")
     done = lockstep([*start, "upgrade", "--check"])
     assert (done.returncode, done.stderr) == (0, "")
