@@ -106,7 +106,8 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_release_that_llama_cpp_serves_reaches_staging(laptop: Path, tmp_path: Path) -> None:
     root = Path(shutil.copytree(laptop, tmp_path / "lockstep", symlinks=True))
-    (release,) = all_blocks("docs/how-to/gguf.md")
+    page = (REPOSITORY / "docs/how-to/gguf.md").read_text()
+    (release,) = re.findall(r"^```\n(\./lockstep run .*?)^```", page, re.DOTALL | re.MULTILINE)
     follow(root, "./lockstep server llamacpp\n./lockstep keys new --name ada --add\n")
     assert "staging runs v0.1.0 now" in follow(root, release)
     report = files.read_json(root / layout.SERVING_REPORT, ServingReport)
