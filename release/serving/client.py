@@ -1,9 +1,10 @@
 """An HTTP client for servers under test: everything has a time limit, and replies are not trusted."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -19,7 +20,6 @@ CONNECT_SECONDS = 10.0
 LARGEST = 8 << 20  # bytes of one reply
 PASSING = (408, 425, 429)  # refusals of now, not of the request
 _BLOCK = 1 << 16
-_JSON = {"Content-Type": "application/json"}
 
 
 class NoAnswer(Exception):  # noqa: N818 - an observation about the server, which a check turns into its reason
@@ -54,10 +54,10 @@ class Reply(NamedTuple):
 
 
 class Client:
-    """One server. ``deadline``: seconds for one reply.
+    """One server. Every thread has a connection of its own. ``deadline``: seconds for one reply.
 
-    Every request has a connection of its own: a server may close a kept one whenever it likes (RFC 9112, section 9.3),
-    even while a request is on its way.
+    A server may close a kept connection whenever it likes (RFC 9112, section 9.3), even while a request is on its way.
+    So a request on a kept connection that gets nothing at all is sent once more, on a new one.
 
     ``direct``: ignore proxies, netrc and the like, for a server that was started here. ``headers``: of every request.
     """
@@ -69,8 +69,11 @@ class Client:
         direct: bool = True,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.url, self.deadline, self.direct = url, deadline, direct
-        self._headers = {"Accept-Encoding": "identity", **headers}
+        self.url, self.deadline, self.direct, self._headers = url, deadline, direct, headers
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        self._kept: set[requests.Session] = set()  # those that may hold a connection
+        self._lock = threading.Lock()
 
     def get(self, path: str) -> Reply:
         """GET ``path``. Raises NoAnswer if no complete reply comes in time."""
@@ -101,7 +104,21 @@ class Client:
                         yield line[5:].strip()
 
     def close(self) -> None:
-        """Do nothing: no connection is kept."""
+        """Close every connection. Later requests open new ones."""
+        with self._lock:
+            self._kept.clear()
+            for session in self._sessions:
+                session.close()
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = self._local.session = requests.Session()
+            session.trust_env = not self.direct
+            session.headers.update({"Accept-Encoding": "identity", **self._headers})
+            with self._lock:
+                self._sessions.append(session)
+        return session
 
     def _whole(self, method: str, path: str, data: bytes | None) -> Reply:
         began = time.monotonic()
@@ -116,22 +133,41 @@ class Client:
         until = time.monotonic() + self.deadline
         times = (min(CONNECT_SECONDS, self.deadline), self.deadline)
         try:
-            with requests.Session() as session:
-                session.trust_env = not self.direct
-                with session.request(
-                    method,
-                    self.url + path,
-                    data=data,
-                    headers=self._headers | (_JSON if data is not None else {}),
-                    stream=True,
-                    allow_redirects=False,
-                    timeout=times,
-                ) as response:
-                    yield response, _blocks(response, until, self.deadline)
+            with closing(self._response(method, path, data, times)) as response:
+                yield response, _blocks(response, until, self.deadline)
         except requests.Timeout as error:
             raise NoAnswer(f"no reply within {self.deadline:g} s", lost=True) from error
         except (requests.RequestException, HTTPError, OSError) as error:
             raise NoAnswer(f"the connection was lost: {reason(error, times)}", lost=True) from error
+
+    def _response(
+        self, method: str, path: str, data: bytes | None, times: tuple[float, float]
+    ) -> requests.Response:
+        """The status and the headers of the reply. Raises requests.RequestException."""
+        session = self._session()
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+
+        def send() -> requests.Response:
+            return session.request(
+                method,
+                self.url + path,
+                data=data,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=times,
+            )
+
+        with self._lock:
+            kept = session in self._kept
+            self._kept.add(session)
+        try:
+            return send()
+        except requests.ConnectionError:
+            if not kept:
+                raise
+            session.close()
+            return send()
 
 
 def _blocks(response: requests.Response, until: float, deadline: float) -> Iterator[bytes]:

@@ -55,23 +55,24 @@ def asked(*scripts: list[bytes]) -> Iterator[tuple[Client, Server]]:
 
 
 @pytest.mark.parametrize("path", ["get", "post", "events"])
-def test_every_request_has_a_connection_of_its_own(path: str) -> None:
+def test_a_kept_connection_that_the_server_closed_is_replaced_once(path: str) -> None:
     with asked([WHOLE], [WHOLE]) as (client, server):
         assert client.get("/").status == 200
         if path == "events":
             assert list(client.events("/", {})) == []
         else:
             assert (client.get("/") if path == "get" else client.post("/", {})).status == 200
-        assert server.asked == 2
+        assert server.asked == 3
 
 
 @pytest.mark.parametrize(
     ("scripts", "before", "sent"),
     [
-        ([[]], 0, 1),
-        ([[WHOLE], []], 1, 2),
-        ([[WHOLE]], 1, 1),  # the second connection is refused
+        ([[]], 0, 1),  # a new connection: the server has closed it for a reason
+        ([[WHOLE], []], 1, 3),  # so has it the second
+        ([[WHOLE]], 1, 2),  # the second is refused
         ([[BROKEN]], 0, 1),  # an answer that broke off
+        ([[WHOLE, BROKEN], [WHOLE]], 1, 2),  # on a kept connection, too
     ],
 )
 def test_a_server_that_is_gone_is_said_to_be_gone(scripts: list[list[bytes]], before: int, sent: int) -> None:
@@ -82,3 +83,12 @@ def test_a_server_that_is_gone_is_said_to_be_gone(scripts: list[list[bytes]], be
             client.post("/", {})
         assert reason.value.lost
         assert server.asked == sent
+
+
+def test_after_closing_a_connection_is_new() -> None:
+    with asked([WHOLE], [], [WHOLE]) as (client, server):
+        assert client.get("/").status == 200
+        client.close()
+        with pytest.raises(NoAnswer):
+            client.get("/")
+        assert server.asked == 2
