@@ -39,11 +39,11 @@ class Behind(NamedTuple):
 
     def wait(self, seconds: float) -> None:
         """Wait until the gateway says that the server has generated. Raises ServingRefused."""
-        client = Client(self.gateway.model)
-        wait_until(
-            self.server, lambda: self.gateway.gone() is not None or _is_ready(client), seconds
-        )
-        wait_until(self.gateway, lambda: _is_ready(client), seconds)
+        with closing(Client(self.gateway.model)) as client:
+            wait_until(
+                self.server, lambda: self.gateway.gone() is not None or _is_ready(client), seconds
+            )
+            wait_until(self.gateway, lambda: _is_ready(client), seconds)
 
 
 @contextmanager

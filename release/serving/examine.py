@@ -44,6 +44,8 @@ def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
             done.append(failed(name, "not asked: the server is gone"))
             continue
         try:
+            # A server may close a connection that was idle meanwhile, in the very moment in which it is used again.
+            context.client.close()
             done.append(check(context))
         except NoAnswer as reason:
             gone = reason.lost or context.server.gone() is not None

@@ -167,10 +167,10 @@ def ask(root: Path, store: Store, named: reference.Reference, release: Release) 
     runtime = lookup.at(root, report.commit, report.runtime)
     with unwinding(), _old_image(root, store, named, report, runtime, serve) as server:
         model = runtimes.fill(runtime, serve, server.model).model_field
-        client = Client(server.url)
-        seconds = wait_until(
-            server, lambda: _answers(client, runtime, model), serve.verify.start_seconds
-        )
+        with closing(Client(server.url)) as client:
+            seconds = wait_until(
+                server, lambda: _answers(client, runtime, model), serve.verify.start_seconds
+            )
     return f"it answered after {seconds:.1f} s, as a {server.how}"
 
 

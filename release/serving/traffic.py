@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from multiprocessing.pool import ThreadPool
 from typing import Any, NamedTuple
 
@@ -88,12 +89,13 @@ class Replay:
         if self._stop.wait(max(0.0, due - time.monotonic())):
             return
         side, sent = self._sides[request.candidate], time.monotonic()
-        client = Client(side.url, headers={ID_HEADER: request.id})
-        try:
-            speech = dialects.SPEECHES["openai"]
-            answer = dialects.chat(client, speech, side.model, request.messages, self._limit).text
-        except NoAnswer:
-            answer = None
+        with closing(Client(side.url, headers={ID_HEADER: request.id})) as client:
+            try:
+                speech = dialects.SPEECHES["openai"]
+                reply = dialects.chat(client, speech, side.model, request.messages, self._limit)
+                answer: str | None = reply.text
+            except NoAnswer:
+                answer = None
         self._answered.append(Answered(request, answer, sent, time.monotonic()))
 
 
@@ -160,7 +162,8 @@ class Endpoint:
         return Said(answer.text, None, time.monotonic() - began, False)
 
     def close(self) -> None:
-        """Do nothing: no connection is kept."""
+        """Close its connections."""
+        self._client.close()
 
     @property
     def _shown(self) -> str:

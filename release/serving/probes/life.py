@@ -58,6 +58,8 @@ def start(context: ProbeContext, began: float) -> ServingCheck:
                     and error.status not in PASSING
                 ):
                     return failed("start", f"refuses a correct request: {reason}", None, limit)
+            finally:
+                client.close()
             bar.tick()
             time.sleep(min(_PAUSE, max(0.0, began + limit - time.monotonic())))
     return failed(
