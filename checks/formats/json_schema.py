@@ -41,7 +41,7 @@ def problem(schema: Mapping[str, JsonValue]) -> str | None:
 
 
 def text_problem(text: str | None) -> str | None:
-    """Return why this text cannot be used as a JSON Schema, as ``problem`` does; None: it can, or there is none."""
+    """Return why this text cannot be a JSON Schema, in the form of ``problem``; None if it can be one, or is None."""
     if text is None:
         return None
     try:
