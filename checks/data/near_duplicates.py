@@ -2,8 +2,9 @@
 
 Shingles are numbered from the rarest to the commonest. Two similar sets share many of their rarest shingles (prefix
 filter: Chaudhuri, Ganti and Kaushik, 2006), so a product of sparse matrices of the rarest shingles alone finds every
-pair that may be similar. Only those pairs are measured. A pair is left out if other pairs have put its two texts into one
-group already. Neighbours in alphabetical order are measured first, because they put most texts of a large group together.
+pair that may be similar. Only those pairs are measured. A pair is left out if other pairs have put its two texts into
+one group already. Neighbours in alphabetical order are measured first, because they put most texts of a large group
+together.
 """
 
 import math
