@@ -18,12 +18,11 @@ from release.ledger import Change
 from release.monitoring import component
 from release.monitoring.objectives import Scope
 from release.overlay import edits, environment_file, kustomization, namespaces, overlays, scaling
-from release.promotion import checklist, move_commit, requirements
+from release.promotion import checklist, move_commit, neighbours, requirements
 from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, rendered
 from release.runtimes import lookup
 from release.serving import shared_server
-from release.serving.shared_server import SharedServer
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 
@@ -88,14 +87,11 @@ def _on_one_server(
     case: Case, *, as_verified: bool, rollback: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Yield why the release and other adapters cannot run on one server, each with what to do."""
-    file = environment_file.readable(case.environment, case.present.files)
-    if file is None or not (file.adapters or file.variant == "adapter"):
+    shared = neighbours.shared(case.context, case.environment, case.present.files)
+    if shared is None:
         return
-    context = case.context
-    own = Path(context.ledger.folder)
-    shared = SharedServer(context.records, context.tip, own, case.environment)
-    moving = shared.of(own, case.after.get())
-    if file.variant == "adapter":
+    moving = shared.of(shared.own, case.after.get())
+    if environment_file.read(case.environment, case.present.files).variant == "adapter":
         yield from shared_server.of_adapter(
             shared, moving, as_verified=as_verified, rollback=rollback
         )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from checks.config import params_file
+from checks.formats.serving import Neighbours
 from checks.formats.training_reports import ParityReport, ShippedAdapter
 from checks.process.errors import Outrun, ParamsRefused, Refusal
 from checks.storage import digest, files, layout
@@ -18,12 +19,13 @@ from release.verbs import render
 from release.verbs.build import BuildOptions, build
 from release.verbs.rollback import rollback
 from release.verbs.status import status
-from tests import build_tree, kubernetes_tools, ledger_tree, overlay_sample, programs
+from tests import build_tree, dvc_repository, kubernetes_tools, ledger_tree, overlay_sample, programs
 from tests import promotion_tree as tree
 from tests.conftest import dumped
 from tests.ledger_tree import git, keep
 from tests.promotion_tree import gaps, move
 from tests.registry_service import registry
+from tests.release.serving.test_verify_evidence import probed
 
 pytestmark = pytest.mark.slow
 
@@ -64,15 +66,21 @@ def weighed(root: Path, seed: int, base: int = 1, rank: int = 16) -> None:
     )
     report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
     files.write_json(root / layout.PARITY_REPORT, report.model_copy(update={"shipped_adapter": shipped}))
-    build_tree.judge(root, params_file.load(root / layout.PARAMS))
+    params = params_file.load(root / layout.PARAMS)
+    build_tree.judge(root, params)
+    probed(root, params, seed)
+    for path in (layout.MERGED, layout.PROBES):
+        dvc_repository.cached(root / path, root.parent / ".dvc/cache")
     keep(root, f"adapter {seed} on base {base}")
 
 
-def released(root: Path, place: str, seed: int, server: str = OLD, **facts: int) -> None:
+def released(
+    root: Path, place: str, seed: int, server: str = OLD, beside: Neighbours | None = None, **facts: int
+) -> None:
     """Build and push an adapter, verify it on paper, and sign."""
     weighed(root, seed, **facts)
     report = build(root, BuildOptions(push=f"{place}/team/{root.name}"))
-    tree.served(root, report, runtime="vllm", how="container", server=server)
+    tree.served(root, report, runtime="vllm", how="container", server=server, beside=beside)
     tree.signed(root, report)
 
 
@@ -84,6 +92,9 @@ def promoted(tmp_path_factory: pytest.TempPathFactory, place: str) -> Path:
         tree.leave_alone(patch)
         top.mkdir()
         git(top, "init", "--quiet", "--initial-branch=main")
+        for name, text in {"config": "", ".gitignore": "/cache\n/tmp\n"}.items():
+            (top / ".dvc" / name).parent.mkdir(exist_ok=True)
+            (top / ".dvc" / name).write_text(text)
         for name, knobs in KNOBS.items():
             root = top / name
             tree.prepare(root, lambda plain, name=name: of_adapters(name, plain), base=False)  # type: ignore[misc]
