@@ -53,7 +53,9 @@ def dvc(root: Path, *arguments: str, **environment: str) -> subprocess.Completed
 def cached(path: Path, cache: Path) -> None:
     """Put an output, which dvc.lock names, into a cache as DVC does."""
     whole = folder_lists.list_of(path) if path.is_dir() else None
-    contents = [path.read_bytes()] if whole is None else [(path / name).read_bytes() for name in folder_lists.below(path)]
+    contents = (
+        [path.read_bytes()] if whole is None else [(path / name).read_bytes() for name in folder_lists.below(path)]
+    )
     objects = {folder_lists.md5_of(data): data for data in contents}
     if whole is not None:
         objects[f"{folder_lists.md5_of(whole)}.dir"] = whole

@@ -81,21 +81,18 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
         problem = _since(release.serving.beside, server.others())
     except (EvidenceRefused, ParamsRefused) as refused:
         problem = f"the adapters beside it cannot be read: {refused.what}"
-    if problem is None:
-        result.note += "; verified beside the adapters that run"
-        return
-    result.note += f"; {problem}"
-    if promotion.rule.served_as_verified:
+    result.note += f"; {problem or 'verified beside the adapters that run'}"
+    if problem and promotion.rule.served_as_verified:
         again = f"run `lockstep verify --beside {promotion.environment}`, then `lockstep sign`"
         result.fail(problem, again)
 
 
 def _since(beside: Neighbours | None, others: tuple[AdapterRelease, ...]) -> str | None:
     """Say in what the adapters on the server differ from those of the report; None: in nothing."""
-    if beside is None:
-        return "it was not verified beside the other adapters on its server"
-    before = {adapter.project: adapter.model for adapter in beside.adapters}
     now = {str(other.project): other.pointer.model for other in others}
+    if beside is None:
+        return "it was not verified beside the other adapters on its server" if now else None
+    before = {adapter.project: adapter.model for adapter in beside.adapters}
     changed = [
         f"{project} from {before.get(project, 'nothing')} to {now.get(project, 'nothing')}"
         for project in sorted({*before, *now})

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from checks.config import params_file
-from checks.formats.serving import Neighbours
+from checks.formats import pointer
+from checks.formats.serving import LoadedAdapter, Neighbours
 from checks.formats.training_reports import ParityReport, ShippedAdapter
 from checks.process.errors import Outrun, ParamsRefused, Refusal
 from checks.storage import digest, files, layout
@@ -17,6 +18,7 @@ from release.overlay import overlays
 from release.promotion import move_commit
 from release.verbs import render
 from release.verbs.build import BuildOptions, build
+from release.verbs.promote import Promoted
 from release.verbs.rollback import rollback
 from release.verbs.status import status
 from tests import build_tree, dvc_repository, kubernetes_tools, ledger_tree, overlay_sample, programs
@@ -215,11 +217,68 @@ def test_an_adapter_that_was_verified_in_another_server_image_waits_for_that(top
         router, layout.PARAMS,
         lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
     )  # fmt: skip
-    released(router, place, 6, server=NEW)
+    released(router, place, 6, server=NEW, beside=beside(top, "router"))
     assert f"was verified for the server {NEW}, support v0.1.0 runs in {OLD}" in gaps(router, "staging")
     released(top / "support", place, 7, server=NEW)
     move(top / "support", "staging")
+    released(router, place, 6, server=NEW, beside=beside(top, "router"))
     assert move(router, "staging").done == "moved"
+
+
+def beside(top: Path, project: str) -> Neighbours:
+    """The other adapters, as a verification of ``project`` would name them now."""
+    pointers = {
+        name: pointer.parse((top / name / STAGING / layout.POINTER).read_bytes(), name)
+        for name in KNOBS if name != project
+    }  # fmt: skip
+    adapters = tuple(
+        LoadedAdapter(project=name, version=released.version, model=released.model, probes=released.model)
+        for name, released in pointers.items()
+    )
+    return Neighbours(environment="staging", server="support", adapters=adapters)
+
+
+def served_note(promoted: Promoted) -> str:
+    (note,) = (check.note for check in promoted.checks if check.about == "serving")
+    return note
+
+
+AGAIN = "run `lockstep verify --beside staging`, then `lockstep sign`"
+
+
+def test_a_release_that_was_verified_alone_is_moved_with_a_note_or_refused_as_the_environment_asks(
+    top: Path, place: str
+) -> None:
+    router = top / "router"
+    released(router, place, 7)
+    alone = "it was not verified beside the other adapters on its server"
+    assert served_note(move(router, "staging")).endswith(f"; {alone}")
+    tree.rewrite(
+        router, layout.PARAMS,
+        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
+    )  # fmt: skip
+    released(router, place, 8)
+    assert f"{alone}; {AGAIN}" in gaps(router, "staging")
+    released(router, place, 8, beside=beside(top, "router"))
+    assert served_note(move(router, "staging")).endswith("; verified beside the adapters that run")
+
+
+def test_a_release_is_verified_again_once_an_adapter_beside_it_has_moved(top: Path, place: str) -> None:
+    router, writer = top / "router", top / "writer"
+    tree.rewrite(
+        router, layout.PARAMS,
+        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
+    )  # fmt: skip
+    released(router, place, 7, beside=beside(top, "router"))
+    released(writer, place, 8)
+    move(writer, "staging")
+    assert re.search(
+        r"since it was verified, writer from sha256:\w{64} to sha256:\w{64} moved", gaps(router, "staging")
+    )
+    released(router, place, 7, beside=beside(top, "router"))
+    assert move(router, "staging").done == "moved"
+    # A rollback asks nobody what else runs.
+    rollback(router, "staging", why="worse")
 
 
 def listed_too(top: Path, project: str) -> None:
