@@ -1,6 +1,7 @@
 """Three adapters on one real vLLM: one of them moves while load runs on the other two.
 
     python -m benchmarks.adapters --root FOLDER --venv FOLDER [--prompts NUMBER] [--tokens NUMBER] [--dtype bf16]
+        [--neighbours]
 
 Needs a finished run with ``merge.form: adapter`` in ``--root``, vLLM's build for CPUs in ``--venv``
 (`python -m stages.tools.vllm VERSION --cpu`), two cores and 10 GB of memory.
@@ -14,8 +15,8 @@ when one fails:
 * no request failed, and the tokens of the other two adapters are the same before, during and after the move;
 * ``router`` answers otherwise after it, and its name by digest is that of the release: the old one is unknown;
 * every name reports its own folder, and the server's ``-base`` answers as none of the adapters;
-* the check `neighbours` of `lockstep verify --beside` passes, and fails for each of ``FAULTS``, which the second server
-  has under more names.
+* the check `neighbours` of `lockstep verify --beside` passes on the first server, and fails for each of ``FAULTS``,
+  which that has under more names. ``--neighbours`` asks nothing else, and starts no second server.
 
 In bf16 (vLLM 0.32 on two cores) all checks passed but those of tokens under load: of 200 requests none was lost, and 2
 of 8 prompts had other tokens at times, as had one adapter that was asked by both of its names. So the default is fp32.
@@ -29,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -57,8 +58,8 @@ OTHERS = ("support", "writer")
 # By name: what lora_alpha of the run's adapter is multiplied with.
 SCALES = {"support": 1.0, "router": 0.5, "writer": 0.25}
 MOVED = -0.5  # of router's next release
-# What is in the folder of an adapter that is judged as the new router: other bytes than those that were evaluated.
-FAULTS = {"stale": "router", "another": "writer", "base": "none"}
+# What is in the folder of an adapter that is judged as the router: other bytes than those that were evaluated.
+FAULTS = {"stale": "moved", "another": "writer", "base": "none"}
 
 Answers = dict[tuple[str, int], tuple[str, ...]]
 Messages = list[dict[str, str]]
@@ -72,6 +73,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--neighbours", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lockstep-adapters-") as temporary, unwinding():
         good = _run(options, Path(temporary))
@@ -90,14 +92,16 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
     models = {
         name: _scaled(options.root, temporary / name, scale) for name, scale in scales.items()
     }
-    rows = params.serve.probes.model_copy(update={"rows": options.prompts})
+    rows = params.serve.probes.model_copy(
+        update={"rows": options.prompts, "max_new_tokens": options.tokens}
+    )
     probed = params.model_copy(update={"serve": serve.model_copy(update={"probes": rows})})
-    for name in ("support", "writer", "moved"):
+    for name in ("router", "writer"):
         print(f"{name} offline: {probe.probe(probed, temporary / name)}", flush=True)
-    probes = files.read_json(temporary / "support" / layout.PROBES, ProbeReport).probes
-    prompts = [[message.model_dump() for message in asked.messages] for asked in probes]
+    probes = files.read_json(temporary / "router" / layout.PROBES, ProbeReport)
+    prompts = [[message.model_dump() for message in asked.messages] for asked in probes.probes]
     others = (
-        _beside(serve, "router", models["moved"]),
+        _beside(serve, "router", models["router"]),
         _beside(serve, "writer", models["writer"]),
     )
     old = _modules(models, {"router": "router", "writer": "writer"})
@@ -106,13 +110,27 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         fault: others[0]._replace(names=(fault,), folder=models[model] / layout.SHIPPED_ADAPTER)
         for fault, model in FAULTS.items()
     }
-    more = {fault: str(adapter.folder) for fault, adapter in planted.items()}
     runtime = _runtime(options.venv)
 
     began = time.monotonic()
-    with closing(processes.start(_with(runtime, old), serve, models["support"])) as first:
+    loaded = BesideServer("production", "support", serve, (), (*others, *planted.values()))
+    with closing(
+        processes.start(loaded.loaded(runtime, "process"), serve, models["support"])
+    ) as first:
         _wait(first.url)
         first_up = time.monotonic() - began
+        context = _context(params, serve, first, probes)
+        verdicts = [_neighbours(context, *others)]
+        verdicts += [_neighbours(context, adapter) for adapter in planted.values()]
+        found_by_neighbours = (
+            ("neighbours", verdicts[0].status == "pass", verdicts[0].reason),
+            *(
+                (f"neighbours finds {fault}", check.status == "fail", check.reason)
+                for fault, check in zip(FAULTS, verdicts[1:], strict=True)
+            ),
+        )
+        if options.neighbours:
+            return _shown(found_by_neighbours)
         before = {
             name: _answers(first.url, name, prompts, options.tokens)
             for name in (*SCALES, "support-base")
@@ -121,9 +139,7 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         began = time.monotonic()
         with (
             load.running(),
-            closing(
-                processes.start(_with(runtime, new | more), serve, models["support"])
-            ) as second,
+            closing(processes.start(_with(runtime, new), serve, models["support"])) as second,
         ):
             _wait(second.url)
             second_up = time.monotonic() - began
@@ -135,9 +151,6 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
             roots = _roots(second.url)
             unknown = _status(second.url, next(iter(old)), prompts[0])
             known = _answers(second.url, next(iter(new)), prompts, options.tokens)
-            context = _context(params, serve, second, temporary / "support")
-            verdicts = [_neighbours(context, *others)]
-            verdicts += [_neighbours(context, adapter) for adapter in planted.values()]
     under_load = sum(
         load.answers[name, number] != {before[name][number]: load.total((name, number))}
         for name, number in load.answers
@@ -158,13 +171,14 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         ("the old digest is unknown", unknown == 404, f"status {unknown}"),
         ("each name reports its folder", folders, ", ".join(sorted(roots))),
         ("three adapters and the base differ", apart == len(before), f"{apart} answers"),
-        ("neighbours", verdicts[0].status == "pass", verdicts[0].reason),
-        *(
-            (f"neighbours finds {fault}", check.status == "fail", check.reason)
-            for fault, check in zip(FAULTS, verdicts[1:], strict=True)
-        ),
+        *found_by_neighbours,
     )
     print(f"first server {first_up:.0f} s, second under load {second_up:.0f} s")
+    return _shown(checks)
+
+
+def _shown(checks: Sequence[tuple[str, bool, str]]) -> bool:
+    """Print a row for each check, and return whether all passed."""
     rows = ((name, "pass" if good else "fail", what) for name, good, what in checks)
     tables.show("Three adapters on one vLLM", ("check", "", ""), rows)
     return all(good for _, good, _ in checks)
@@ -204,10 +218,10 @@ def _beside(serve: Serve, name: str, model: Path) -> BesideAdapter:
     )
 
 
-def _context(params: Params, serve: Serve, server: Server, root: Path) -> ProbeContext:
+def _context(params: Params, serve: Serve, server: Server, probes: ProbeReport) -> ProbeContext:
     return ProbeContext(
         client=Client(server.url), server=server, runtime=runtimes.load("vllm"), model=serve.name, serve=serve,
-        probes=files.read_json(root / layout.PROBES, ProbeReport), rows=(), offline=(),
+        probes=probes, rows=(), offline=(),
         scorer=params.evaluate.scorers[0], limit=params.evaluate.max_new_tokens,
     )  # fmt: skip
 

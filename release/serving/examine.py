@@ -54,14 +54,14 @@ def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
     return tuple(done)
 
 
-def names(serve: Serve, *, beside: bool) -> tuple[CheckName, ...]:
+def names(serve: Serve, *, beside: bool = False) -> tuple[CheckName, ...]:
     """The checks that these parameters ask for. ``beside``: the server has other adapters, too."""
     every: tuple[CheckName, ...] = get_args(CheckName)
     asked = {"contract": bool(serve.promises), "neighbours": beside}
     return tuple(name for name in every if asked.get(name, True))
 
 
-def nothing(start: ServingCheck, serve: Serve, *, beside: bool) -> tuple[ServingCheck, ...]:
+def nothing(start: ServingCheck, serve: Serve, *, beside: bool = False) -> tuple[ServingCheck, ...]:
     """The results for a server that never answered."""
     rest = (name for name in names(serve, beside=beside) if name != "start")
     return (start, *(failed(name, "not asked: the server never answered") for name in rest))

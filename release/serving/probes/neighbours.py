@@ -64,4 +64,4 @@ def _wrong(
         if reason.lost:
             raise
         return f"{name}: {reason}"
-    return failure and f"{name}: {failure.name}: {failure.reason}"
+    return None if failure is None else f"{name}: {failure.name}: {failure.reason}"
