@@ -18,7 +18,7 @@ from release.ledger import Change
 from release.monitoring import component
 from release.monitoring.objectives import Scope
 from release.overlay import edits, environment_file, kustomization, namespaces, overlays, scaling
-from release.promotion import checklist, move_commit, neighbours, requirements
+from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, rendered
 from release.runtimes import lookup
@@ -87,7 +87,10 @@ def _on_one_server(
     case: Case, *, as_verified: bool, rollback: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Yield why the release and other adapters cannot run on one server, each with what to do."""
-    shared = neighbours.shared(case.context, case.environment, case.present.files)
+    context = case.context
+    shared = shared_server.of_environment(
+        context.records, context.ledger, context.tip, case.environment, case.present.files
+    )
     if shared is None:
         return
     moving = shared.of(shared.own, case.after.get())

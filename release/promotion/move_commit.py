@@ -28,7 +28,6 @@ from release.evidence.attached_statements import Released
 from release.ledger import DEADLINE, Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
-from release.promotion import neighbours
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import (
     Case,
@@ -37,6 +36,7 @@ from release.promotion.environment import (
     folder,
     rendered,
 )
+from release.serving import shared_server
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
@@ -203,7 +203,9 @@ def _on_one_server(
     All of the environments that list this one, or that it lists. Of the other adapters on the server, only what names
     their releases: they go on moving by themselves.
     """
-    shared = neighbours.shared(context, environment, present.files)
+    shared = shared_server.of_environment(
+        context.records, context.ledger, context.tip, environment, present.files
+    )
     if shared is None:
         return ()
     own, hosts, home = shared.own, shared.listing(), folder(environment)

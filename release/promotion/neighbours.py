@@ -6,7 +6,7 @@ of its pointer, its offline answers to the statement beside that.
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from checks.formats.serving import LoadedAdapter, Neighbours, ProbeReport
@@ -15,23 +15,15 @@ from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvidenceRefused, ParamsRefused, ServingRefused
 from checks.storage import digest, files, layout
 from release.adapters import dvc, projects
-from release.overlay import adapter_component, environment_file
+from release.overlay import adapter_component
+from release.promotion import environment as environments
 from release.promotion.checklist import CheckResult, PromotionContext
-from release.promotion.environment import Promotion
+from release.promotion.environment import EnvironmentState, Promotion
+from release.serving import shared_server
 from release.serving.beside import BesideAdapter, BesideServer
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
 from release.serving.shared_server import AdapterRelease, SharedServer
-
-
-def shared(
-    context: PromotionContext, environment: str, committed: Mapping[Path, bytes]
-) -> SharedServer | None:
-    """Return the server that the environment shares with other adapters; None if it shares none."""
-    file = environment_file.readable(environment, committed)
-    if file is None or not (file.adapters or file.variant == "adapter"):
-        return None
-    return SharedServer(context.records, context.tip, Path(context.ledger.folder), environment)
 
 
 @contextlib.contextmanager
@@ -46,7 +38,7 @@ def brought(
     name = options.beside
     assert name is not None
     context.rule(name)
-    server = shared(context, name, context.ledger.files(context.tip, layout.ENVIRONMENTS))
+    server = _server(context, name, environments.look(context, name))
     if server is None:
         raise ServingRefused(
             f"--beside: {name} shares no server with other adapters", "verify without --beside"
@@ -74,7 +66,7 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
 
     Only an environment with ``served_as_verified`` refuses another one. Elsewhere the note says so.
     """
-    server = shared(promotion.context, promotion.environment, promotion.present.files)
+    server = _server(promotion.context, promotion.environment, promotion.present)
     if server is None:
         return
     try:
@@ -85,6 +77,14 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
     if problem and promotion.rule.served_as_verified:
         again = f"run `lockstep verify --beside {promotion.environment}`, then `lockstep sign`"
         result.fail(problem, again)
+
+
+def _server(
+    context: PromotionContext, environment: str, present: EnvironmentState
+) -> SharedServer | None:
+    return shared_server.of_environment(
+        context.records, context.ledger, context.tip, environment, present.files
+    )
 
 
 def _since(beside: Neighbours | None, others: tuple[AdapterRelease, ...]) -> str | None:

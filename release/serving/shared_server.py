@@ -23,7 +23,7 @@ from checks.storage import digest, layout, plain_yaml
 from release.adapters import projects
 from release.adapters.registry import reference
 from release.image import weights
-from release.ledger import released_pointers
+from release.ledger import Ledger, released_pointers
 from release.overlay import adapter_component, environment_file, kustomization, overlays
 from release.overlay.environment_file import EnvironmentFile
 from release.record.records import Records
@@ -253,6 +253,19 @@ def _projects(project: Path, file: EnvironmentFile) -> tuple[Path, ...]:
         Path(posixpath.normpath(posixpath.join(project.as_posix(), listed)))
         for listed in file.adapters
     )
+
+
+def of_environment(
+    records: Records, ledger: Ledger, tip: str, environment: str, committed: Mapping[Path, bytes]
+) -> SharedServer | None:
+    """Return the server that an environment shares with other adapters; None if it shares none.
+
+    ``committed``: the files of all environments at ``tip``.
+    """
+    file = environment_file.readable(environment, committed)
+    if file is None or not (file.adapters or file.variant == "adapter"):
+        return None
+    return SharedServer(records, tip, Path(ledger.folder), environment)
 
 
 def of_adapter(
