@@ -1,18 +1,22 @@
 """Three adapters on one real vLLM: one of them moves while load runs on the other two.
 
     python -m benchmarks.adapters --root FOLDER --venv FOLDER [--prompts NUMBER] [--tokens NUMBER] [--dtype bf16]
+        [--neighbours]
 
 Needs a finished run with ``merge.form: adapter`` in ``--root``, vLLM's build for CPUs in ``--venv``
 (`python -m stages.tools.vllm VERSION --cpu`), two cores and 10 GB of memory.
 
 The adapter of the run is the server's own. Two more are copies of it with another ``lora_alpha``, so that they answer
-otherwise. A first server has the names that a promotion gives them. While two threads keep asking ``support`` and
-``writer``, a second server starts with another release of ``router``; the load goes over to it, and the first server
-ends, as in a surge update. Prints a row for each check, and exits with 1 when one fails:
+otherwise; the stage `probe` says how each answers offline. A first server has the names that a promotion gives them.
+While two threads keep asking ``support`` and ``writer``, a second server starts with another release of ``router``; the
+load goes over to it, and the first server ends, as in a surge update. Prints a row for each check, and exits with 1
+when one fails:
 
 * no request failed, and the tokens of the other two adapters are the same before, during and after the move;
 * ``router`` answers otherwise after it, and its name by digest is that of the release: the old one is unknown;
-* every name reports its own folder, and the server's ``-base`` answers as none of the adapters.
+* every name reports its own folder, and the server's ``-base`` answers as none of the adapters;
+* the check `neighbours` of `lockstep verify --beside` passes on the first server, and fails for each of ``FAULTS``,
+  which that has under more names. ``--neighbours`` asks nothing else, and starts no second server.
 
 In bf16 (vLLM 0.32 on two cores) all checks passed but those of tokens under load: of 200 requests none was lost, and 2
 of 8 prompts had other tokens at times, as had one adapter that was asked by both of its names. So the default is fp32.
@@ -26,7 +30,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -34,20 +38,28 @@ import httpx
 
 from benchmarks import tables
 from checks.config import params_file
-from checks.config.release_params import ServedAdapter
-from checks.formats.serving import ProbeReport
+from checks.config.params import Params
+from checks.config.release_params import Serve, ServedAdapter
+from checks.formats.serving import LoadedAdapter, ProbeReport, ServingCheck
 from checks.storage import digest, files, layout
 from release import runtimes
 from release.image import weights
 from release.overlay import adapter_component
 from release.runtimes import Runtime
 from release.serving import processes
-from release.serving.server import unwinding
+from release.serving.beside import BesideAdapter, BesideServer
+from release.serving.client import Client
+from release.serving.probes import neighbours
+from release.serving.probes.context import ProbeContext
+from release.serving.server import Server, unwinding
+from stages import probe
 
 OTHERS = ("support", "writer")
 # By name: what lora_alpha of the run's adapter is multiplied with.
 SCALES = {"support": 1.0, "router": 0.5, "writer": 0.25}
 MOVED = -0.5  # of router's next release
+# What is in the folder of an adapter that is judged as the router: other bytes than those that were evaluated.
+FAULTS = {"stale": "moved", "another": "writer", "base": "none"}
 
 Answers = dict[tuple[str, int], tuple[str, ...]]
 Messages = list[dict[str, str]]
@@ -61,6 +73,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--neighbours", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lockstep-adapters-") as temporary, unwinding():
         good = _run(options, Path(temporary))
@@ -75,21 +88,49 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         "adapter": ServedAdapter(max_rank=16, most=3),
     }
     serve = params.serve.model_copy(update=settings)
-    probes = files.read_json(options.root / layout.PROBES, ProbeReport).probes[: options.prompts]
-    prompts = [[message.model_dump() for message in probe.messages] for probe in probes]
+    scales = SCALES | {"moved": MOVED, "none": 0.0}
     models = {
-        name: _scaled(options.root / layout.MERGED, temporary / name, scale)
-        for name, scale in SCALES.items()
+        name: _scaled(options.root, temporary / name, scale) for name, scale in scales.items()
     }
-    models["moved"] = _scaled(options.root / layout.MERGED, temporary / "moved", MOVED)
+    rows = params.serve.probes.model_copy(
+        update={"rows": options.prompts, "max_new_tokens": options.tokens}
+    )
+    probed = params.model_copy(update={"serve": serve.model_copy(update={"probes": rows})})
+    for name in ("router", "writer"):
+        print(f"{name} offline: {probe.probe(probed, temporary / name)}", flush=True)
+    probes = files.read_json(temporary / "router" / layout.PROBES, ProbeReport)
+    prompts = [[message.model_dump() for message in asked.messages] for asked in probes.probes]
+    others = (
+        _beside(serve, "router", models["router"]),
+        _beside(serve, "writer", models["writer"]),
+    )
     old = _modules(models, {"router": "router", "writer": "writer"})
     new = _modules(models, {"router": "moved", "writer": "writer"})
+    planted = {
+        fault: others[0]._replace(names=(fault,), folder=models[model] / layout.SHIPPED_ADAPTER)
+        for fault, model in FAULTS.items()
+    }
     runtime = _runtime(options.venv)
 
     began = time.monotonic()
-    with closing(processes.start(_with(runtime, old), serve, models["support"])) as first:
+    loaded = BesideServer("production", "support", serve, (), (*others, *planted.values()))
+    with closing(
+        processes.start(loaded.loaded(runtime, "process"), serve, models["support"])
+    ) as first:
         _wait(first.url)
         first_up = time.monotonic() - began
+        context = _context(params, serve, first, probes)
+        verdicts = [_neighbours(context, *others)]
+        verdicts += [_neighbours(context, adapter) for adapter in planted.values()]
+        found_by_neighbours = (
+            ("neighbours", verdicts[0].status == "pass", verdicts[0].reason),
+            *(
+                (f"neighbours finds {fault}", check.status == "fail", check.reason)
+                for fault, check in zip(FAULTS, verdicts[1:], strict=True)
+            ),
+        )
+        if options.neighbours:
+            return _shown(found_by_neighbours)
         before = {
             name: _answers(first.url, name, prompts, options.tokens)
             for name in (*SCALES, "support-base")
@@ -130,16 +171,24 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         ("the old digest is unknown", unknown == 404, f"status {unknown}"),
         ("each name reports its folder", folders, ", ".join(sorted(roots))),
         ("three adapters and the base differ", apart == len(before), f"{apart} answers"),
+        *found_by_neighbours,
     )
     print(f"first server {first_up:.0f} s, second under load {second_up:.0f} s")
+    return _shown(checks)
+
+
+def _shown(checks: Sequence[tuple[str, bool, str]]) -> bool:
+    """Print a row for each check, and return whether all passed."""
     rows = ((name, "pass" if good else "fail", what) for name, good, what in checks)
     tables.show("Three adapters on one vLLM", ("check", "", ""), rows)
     return all(good for _, good, _ in checks)
 
 
-def _scaled(ships: Path, folder: Path, scale: float) -> Path:
-    """Copy what ships, with an adapter that is ``scale`` times as strong."""
-    shutil.copytree(ships, folder)
+def _scaled(run: Path, root: Path, scale: float) -> Path:
+    """Copy what ships and what `probe` reads to ``root``, with an adapter that is ``scale`` times as strong."""
+    for path in (layout.MERGED, layout.BASE, layout.SPLITS):
+        shutil.copytree(run / path, root / path)
+    folder = root / layout.MERGED
     path = folder / layout.SHIPPED_ADAPTER / "adapter_config.json"
     config = json.loads(path.read_bytes())
     path.write_text(json.dumps(config | {"lora_alpha": config["lora_alpha"] * scale}))
@@ -154,6 +203,33 @@ def _modules(models: Mapping[str, Path], releases: Mapping[str, str]) -> dict[st
         adapter = str(models[release].resolve() / layout.SHIPPED_ADAPTER)
         modules |= dict.fromkeys(adapter_component.names(name, path), adapter)
     return modules
+
+
+def _beside(serve: Serve, name: str, model: Path) -> BesideAdapter:
+    """Return an adapter as `lockstep verify --beside` brings it."""
+    probes = files.read_json(model.parents[1] / layout.PROBES, ProbeReport)
+    loaded = LoadedAdapter(
+        project=name, version="v1.0.0", model=probes.merged, probes=digest.of_json(probes.model_dump(mode="json"))
+    )  # fmt: skip
+    names = tuple(adapter_component.names(name, weights.place(name, probes.merged)))
+    folder = model.resolve() / layout.SHIPPED_ADAPTER
+    return BesideAdapter(
+        loaded, serve.model_copy(update={"name": name}), folder, str(folder), names, probes
+    )
+
+
+def _context(params: Params, serve: Serve, server: Server, probes: ProbeReport) -> ProbeContext:
+    return ProbeContext(
+        client=Client(server.url), server=server, runtime=runtimes.load("vllm"), model=serve.name, serve=serve,
+        probes=probes, rows=(), offline=(),
+        scorer=params.evaluate.scorers[0], limit=params.evaluate.max_new_tokens,
+    )  # fmt: skip
+
+
+def _neighbours(context: ProbeContext, *adapters: BesideAdapter) -> ServingCheck:
+    """Return what the check says of some of the adapters on the server."""
+    context.beside = BesideServer("production", "support", context.serve, (), adapters)
+    return neighbours.neighbours(context)
 
 
 def _runtime(venv: Path) -> Runtime:

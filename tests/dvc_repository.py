@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from release.record import folder_lists
 from tests import pipeline_repository
 from tests.conftest import REPOSITORY
 from tests.pipeline_repository import commit, git
@@ -47,6 +48,21 @@ def dvc(root: Path, *arguments: str, **environment: str) -> subprocess.Completed
         [pipeline_repository.interpreter(), "-P", "-m", "stages.tools.guarded_dvc", *arguments], cwd=root, capture_output=True, text=True,
         env=pipeline_repository.environment(PYTHONPATH=str(REPOSITORY), **settings | environment), check=False,
     )  # fmt: skip
+
+
+def cached(path: Path, cache: Path) -> None:
+    """Put an output, which dvc.lock names, into a cache as DVC does."""
+    whole = folder_lists.list_of(path) if path.is_dir() else None
+    contents = (
+        [path.read_bytes()] if whole is None else [(path / name).read_bytes() for name in folder_lists.below(path)]
+    )
+    objects = {folder_lists.md5_of(data): data for data in contents}
+    if whole is not None:
+        objects[f"{folder_lists.md5_of(whole)}.dir"] = whole
+    for md5, data in objects.items():
+        stored_at = cache / "files/md5" / md5[:2] / md5[2:]
+        stored_at.parent.mkdir(parents=True, exist_ok=True)
+        stored_at.write_bytes(data)
 
 
 def stored(root: Path, data: bytes, suffix: str = "") -> str:

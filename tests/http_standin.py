@@ -21,8 +21,10 @@ class StandIn(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    port = 0  # a free one
+
     def __init__(self, handler: "type[Handler]") -> None:
-        super().__init__(("127.0.0.1", 0), handler)
+        super().__init__(("127.0.0.1", self.port), handler)
         self.host = f"127.0.0.1:{self.server_port}"
         self.url = f"http://{self.host}"
         self.ending = threading.Event()

@@ -63,6 +63,9 @@ class ModelStandIn(StandIn):
         self.bodies: list[bytes] = []
         self.waiting = 0
         self.beside_base = False  # it serves an adapter, and lists its base too
+        self.adapters: dict[
+            str, str
+        ] = {}  # more of them, with their releases; then it refuses names that it does not have
         self.hangs = False  # it says what it serves, and generates nothing
         self.lock = threading.Lock()
         self.connections: set[socket.socket] = set()
@@ -95,7 +98,11 @@ class _Handler(Handler):
             root = f"/models/tiny-{self.server.release}"
             base = {"id": "standin-base", "root": "HuggingFace/base", "parent": None}  # vLLM lists it first
             adapter = {"id": "standin", "root": f"{root}/adapter", "parent": "standin-base"}
-            listed = [base, adapter] if self.server.beside_base else [{"id": "standin", "root": root}]
+            more = [
+                {"id": name, "root": f"/adapters/a/models/a-{release}/adapter", "parent": "standin-base"}
+                for name, release in self.server.adapters.items()
+            ]
+            listed = [base, adapter, *more] if self.server.beside_base else [{"id": "standin", "root": root}]
             self.reply(200, {"data": listed})
         else:
             self.reply(200, "secret of the runtime")
@@ -117,6 +124,13 @@ class _Handler(Handler):
             prompt = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
         except (ValueError, KeyError):
             self.reply(400, ERROR)
+            return
+        if self.server.adapters and body.get("model", "standin-base") not in (
+            "standin",
+            "standin-base",
+            *self.server.adapters,
+        ):
+            self.reply(404, ERROR)
             return
         number, _, fault = prompt.partition(" ")
         if not number.isdigit():

@@ -13,6 +13,7 @@ import copy
 import json
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, Literal
 
 from checks.formats.serving import Probe
@@ -64,6 +65,11 @@ class VllmStandIn(StandIn):
     lora: Literal["loaded", "absent"] | None = None  # an adapter beside its base, which is listed first
     json = '{"label": "vm"}'  # what it answers where a schema is asked
 
+    @cached_property
+    def others(self) -> "dict[str, VllmStandIn]":
+        """What it has behind --lora-modules, by name. They answer in this one's place, and are not asked themselves."""
+        return {}
+
     def get(self, path: str) -> tuple[int, Any]:
         if path == "/v1/models":
             root = self.faults.model or self.model
@@ -71,7 +77,11 @@ class VllmStandIn(StandIn):
                 return 200, {"object": "list", "data": [{"id": self.name, "root": root, "max_model_len": 64}]}
             base = {"id": f"{self.name}-base", "root": self.model, "parent": None, "max_model_len": 64}
             adapter = {"id": self.name, "root": f"{root}/adapter", "parent": f"{self.name}-base"}
-            return 200, {"object": "list", "data": [base, adapter] if self.lora == "loaded" else [base]}
+            others = [
+                {"id": name, "root": f"{other.faults.model or other.model}/adapter", "parent": base["id"]}
+                for name, other in self.others.items()
+            ]
+            return 200, {"object": "list", "data": [base, *others, *([adapter] if self.lora == "loaded" else [])]}
         if path == "/metrics" and not self.faults.without_metrics:
             count = 1 if self.faults.frozen else self.counted
             model = f'model_name="{self.name}"'
@@ -93,6 +103,8 @@ class VllmStandIn(StandIn):
         return 404, self.error("Not Found")
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
+        if other := self.others.get(body["model"]):
+            return other.chat(body)
         reply = super().chat(body)
         choice = reply["choices"][0]
         parts = self.parts(body, choice["message"]["content"])
@@ -155,7 +167,7 @@ class VllmStandIn(StandIn):
         return {"count": len(ids), "max_model_len": self.longest, "tokens": ids}
 
     def unknown(self, body: dict[str, Any]) -> bool:
-        return body.get("model") != self.name
+        return body.get("model") not in (self.name, *self.others)
 
     def refuses(self, body: dict[str, Any]) -> str | None:
         unread = body.get("tool_choice") == "auto" and self.tool_parser is None

@@ -130,6 +130,7 @@ CheckName = Literal[
     "parity",  # answers the probes as the offline model does
     "adapter",  # answers otherwise than the base
     "score",  # scores the same on the test rows
+    "neighbours",  # answers for the other adapters of an environment as these do offline
     "contract",  # puts calls, thoughts and JSON into the fields that clients read
     "errors",  # refuses a prompt too long, a malformed request, an unknown model
     "metrics",  # exposes metrics, and they move
@@ -139,8 +140,8 @@ CheckName = Literal[
     "drain",  # SIGTERM lets a request in flight finish
 ]
 
-# Checks that are made only where params.yaml asks for them.
-OPTIONAL: tuple[CheckName, ...] = ("contract",)
+# Checks that are made only where params.yaml or an option asks for them.
+OPTIONAL: tuple[CheckName, ...] = ("contract", "neighbours")
 
 
 class ServingCheck(Record):
@@ -230,10 +231,30 @@ class ServerComparison(Sparse):
     reason: str  # one sentence for a person
 
 
+class LoadedAdapter(Record):
+    """Another adapter on the server. ``probes``: the digest of the answers that the check ``neighbours`` compared."""
+
+    project: str  # its folder below the git root
+    version: str
+    model: Digest
+    probes: Digest
+
+
+class Neighbours(Record):
+    """The other adapters of an environment that the server had loaded, on which the result depends.
+
+    ``server``: the project whose parameters the server was started with.
+    """
+
+    environment: str
+    server: str
+    adapters: tuple[LoadedAdapter, ...]
+
+
 class ServingReport(Report, Sparse, Consistent):
     """The result of a verification. It passes if no check fails and the essential ones pass."""
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"throughput", "against"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"throughput", "against", "beside"})
 
     image: Digest | None  # None: a server that was running already, or a folder of weights
     # The server's own image, NAME@sha256:…, in whose container weights were served that come alone; else None.
@@ -249,6 +270,7 @@ class ServingReport(Report, Sparse, Consistent):
     # None if the server failed before, or an older version asked.
     throughput: Throughput | None = None
     against: ServerComparison | None = None  # None: not asked
+    beside: Neighbours | None = None  # None: the server had this release alone
     status: Literal["pass", "fail"]
     tool: str
 
@@ -260,6 +282,10 @@ class ServingReport(Report, Sparse, Consistent):
             (
                 sorted(every) != sorted(get_args(CheckName)),
                 "every check is made once, or said to be unavailable",
+            ),
+            (
+                ("neighbours" in names) != (self.beside is not None),
+                "beside: names what the check neighbours was about",
             ),
             (
                 self.status != combine(self.checks, self.against),

@@ -41,6 +41,11 @@ from release.cli.wrapping import hanging
     help="With --runtime and --against: a Python with the version that ENV runs. Its process stands for that server.",
 )
 @click.option(
+    "--beside",
+    metavar="ENV",
+    help="Load the other adapters that share a server with this one in ENV, and ask them, too.",
+)
+@click.option(
     "--key",
     metavar="FILE",
     type=FILE,
@@ -69,6 +74,7 @@ def verify(
     server: str | None,
     against: str | None,
     against_python: str | None,
+    beside: str | None,
     key: Path | None,
     keyless: bool,
     artifact: Path | None,
@@ -105,6 +111,7 @@ def verify(
         server=server,
         against=against,
         against_python=against_python,
+        beside=beside,
     )
     report = verb.verify(root, options, signer)
     show(report, as_json, tables.serving)

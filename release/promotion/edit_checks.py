@@ -23,7 +23,6 @@ from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, rendered
 from release.runtimes import lookup
 from release.serving import shared_server
-from release.serving.shared_server import SharedServer
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
 
@@ -88,14 +87,14 @@ def _on_one_server(
     case: Case, *, as_verified: bool, rollback: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Yield why the release and other adapters cannot run on one server, each with what to do."""
-    file = environment_file.readable(case.environment, case.present.files)
-    if file is None or not (file.adapters or file.variant == "adapter"):
-        return
     context = case.context
-    own = Path(context.ledger.folder)
-    shared = SharedServer(context.records, context.tip, own, case.environment)
-    moving = shared.of(own, case.after.get())
-    if file.variant == "adapter":
+    shared = shared_server.of_environment(
+        context.records, context.ledger, context.tip, case.environment, case.present.files
+    )
+    if shared is None:
+        return
+    moving = shared.of(shared.own, case.after.get())
+    if environment_file.read(case.environment, case.present.files).variant == "adapter":
         yield from shared_server.of_adapter(
             shared, moving, as_verified=as_verified, rollback=rollback
         )

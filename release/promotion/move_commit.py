@@ -27,7 +27,7 @@ from release.adapters.retries import RequestError
 from release.evidence.attached_statements import Released
 from release.ledger import DEADLINE, Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
-from release.overlay import environment_file, overlays
+from release.overlay import overlays
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import (
     Case,
@@ -36,7 +36,7 @@ from release.promotion.environment import (
     folder,
     rendered,
 )
-from release.serving.shared_server import SharedServer
+from release.serving import shared_server
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
@@ -203,12 +203,12 @@ def _on_one_server(
     All of the environments that list this one, or that it lists. Of the other adapters on the server, only what names
     their releases: they go on moving by themselves.
     """
-    file = environment_file.readable(environment, present.files)
-    if file is None or not (file.adapters or file.variant == "adapter"):
+    shared = shared_server.of_environment(
+        context.records, context.ledger, context.tip, environment, present.files
+    )
+    if shared is None:
         return ()
-    own = Path(context.ledger.folder)
-    shared = SharedServer(context.records, context.tip, own, environment)
-    hosts, home = shared.listing(), folder(environment)
+    own, hosts, home = shared.own, shared.listing(), folder(environment)
     guests = {guest for host in hosts for guest in shared.guests(host)} - {own}
     named = [guest / home / name for guest in guests for name in (layout.POINTER, overlays.ADAPTER)]
     return (*(project / home for project in (*hosts, *shared.guests(own))), *sorted(named))

@@ -26,6 +26,7 @@ from release.promotion import (
     environment,
     image_checks,
     move_commit,
+    neighbours,
     record_checks,
     requirements,
     sealed,
@@ -108,6 +109,7 @@ def _sealed(promotion: Promotion, result: CheckResult) -> None:
 def _served(promotion: Promotion, release: Release, result: CheckResult) -> None:
     serving_checks.served(promotion, release, result)
     compared_server.compared(promotion, release, result)
+    neighbours.compared(promotion, release, result)
 
 
 def _layers(promotion: Promotion, result: CheckResult) -> None:

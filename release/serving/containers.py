@@ -10,6 +10,7 @@ Elsewhere (Docker Desktop, a rootless engine) its port is published on 127.0.0.1
 import contextlib
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -32,11 +33,15 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Mounted(NamedTuple):
-    """Weights alone: ``folder`` on this machine, ``path`` in the container, and how their server is started."""
+    """Weights alone: ``folder`` on this machine, ``path`` in the container, and how their server is started.
+
+    ``adapters``: folders of other adapters on this machine, by their path in the container.
+    """
 
     folder: Path
     path: str
     filled: Filled
+    adapters: Mapping[str, Path] = {}
 
 
 class Container(Server):
@@ -220,8 +225,11 @@ def _run(
 def _started(runtime: Runtime, mounted: Mounted) -> dict[str, Any]:
     """How a cluster starts a server on mounted weights (release/overlay), as options of the engine."""
     filled = mounted.filled
+    folders = {mounted.path: mounted.folder, **mounted.adapters}
     return {
-        "volumes": {str(mounted.folder.resolve()): {"bind": mounted.path, "mode": "ro"}},
+        "volumes": {
+            str(folder.resolve()): {"bind": path, "mode": "ro"} for path, folder in folders.items()
+        },
         "environment": dict(filled.environment),
         **({"entrypoint": list(filled.entrypoint)} if filled.entrypoint is not None else {}),
         **({"command": list(filled.command)} if filled.command else {}),

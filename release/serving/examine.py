@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import get_args
 
 from checks.config.release_params import Serve
-from checks.formats.serving import OPTIONAL, CheckName, ServingCheck
+from checks.formats.serving import CheckName, ServingCheck
 from release.serving import logs
 from release.serving.client import NoAnswer
-from release.serving.probes import answers, contract, endpoints, life, load, score
+from release.serving.probes import answers, contract, endpoints, life, load, neighbours, score
 from release.serving.probes.context import ProbeContext, failed
 
 # The order in which the server is checked. Checks of how it was started send no request.
@@ -17,6 +17,7 @@ CHECKS: dict[CheckName, Callable[[ProbeContext], ServingCheck]] = {
     "parity": answers.parity,
     "adapter": answers.adapter,
     "score": score.score,
+    "neighbours": neighbours.neighbours,
     "contract": contract.contract,
     "errors": endpoints.errors,
     "metrics": endpoints.metrics,
@@ -34,9 +35,9 @@ def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
     """
     done = [life.start(context, began)]
     if done[0].status != "pass":
-        return nothing(done[0], context.serve)
+        return nothing(done[0], context.serve, beside=context.beside is not None)
     gone = False
-    asked = names(context.serve)
+    asked = names(context.serve, beside=context.beside is not None)
     for name, check in CHECKS.items():
         if name not in asked:
             continue
@@ -53,15 +54,16 @@ def examine(context: ProbeContext, began: float) -> tuple[ServingCheck, ...]:
     return tuple(done)
 
 
-def names(serve: Serve) -> tuple[CheckName, ...]:
-    """The checks that these parameters ask for."""
+def names(serve: Serve, *, beside: bool = False) -> tuple[CheckName, ...]:
+    """The checks that these parameters ask for. ``beside``: the server has other adapters, too."""
     every: tuple[CheckName, ...] = get_args(CheckName)
-    return every if serve.promises else tuple(name for name in every if name not in OPTIONAL)
+    asked = {"contract": bool(serve.promises), "neighbours": beside}
+    return tuple(name for name in every if asked.get(name, True))
 
 
-def nothing(start: ServingCheck, serve: Serve) -> tuple[ServingCheck, ...]:
+def nothing(start: ServingCheck, serve: Serve, *, beside: bool = False) -> tuple[ServingCheck, ...]:
     """The results for a server that never answered."""
-    rest = (name for name in names(serve) if name != "start")
+    rest = (name for name in names(serve, beside=beside) if name != "start")
     return (start, *(failed(name, "not asked: the server never answered") for name in rest))
 
 

@@ -14,7 +14,8 @@ class VerifyOptions(NamedTuple):
     of models/merged). ``gpus``: for the container, ``all`` or devices separated by commas. ``server``: the server image
     NAME@sha256:… for an image with weights alone; None: serve.server, or the one that the environments name.
     ``against``: an environment that runs the same weights in another server, which is compared. ``against_python``: of
-    a process, the Python beside which the program is that stands for that server.
+    a process, the Python beside which the program is that stands for that server. ``beside``: an environment whose
+    other adapters the server has loaded, too.
     """
 
     image: str | None = None
@@ -24,6 +25,7 @@ class VerifyOptions(NamedTuple):
     server: str | None = None
     against: str | None = None
     against_python: str | None = None
+    beside: str | None = None
 
     @property
     def how(self) -> Literal["container", "process", "url"]:
@@ -44,6 +46,8 @@ def check_options(options: VerifyOptions) -> None:
          "leave --runtime out, or name a Python of the version that runs there by --against-python"),
         (options.against_python and not (options.against and options.how == "process"),
          "--against-python names the process that stands for a server", "name --against and --runtime too"),
+        (options.beside and (options.url or options.against), "--beside starts one server with several adapters",
+         "leave --url and --against out"),
         (options.gpus and outside, f"GPUs are given to a container, not to a {options.how}", "leave them out"),
     ):  # fmt: skip
         if contradict:

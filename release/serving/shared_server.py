@@ -6,7 +6,7 @@ that its pointer names. The digest of a model covers its files, so that the base
 """
 
 import posixpath
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import yaml
 from checks.config.release_params import Serve
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
+from checks.formats.statement import Statement
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.rows import Record
@@ -22,6 +23,7 @@ from checks.storage import digest, layout, plain_yaml
 from release.adapters import projects
 from release.adapters.registry import reference
 from release.image import weights
+from release.ledger import Ledger, released_pointers
 from release.overlay import adapter_component, environment_file, kustomization, overlays
 from release.overlay.environment_file import EnvironmentFile
 from release.record.records import Records
@@ -32,13 +34,14 @@ _PAGE = "docs/how-to/adapter.md#several-adapters-on-one-server"
 class AdapterRelease(NamedTuple):
     """A release of one adapter and its base.
 
-    ``project``: the folder below the git root; ``weights``: the digest of the base with its tokenizer; ``rank``: the
-    largest of the adapter's modules; ``serve``: of the params.yaml that made it.
+    ``project``: the folder below the git root; ``weights``: the digest of the base with its tokenizer; ``adapter``: of
+    the adapter's folder; ``rank``: the largest of its modules; ``serve``: of the params.yaml that made it.
     """
 
     project: Path
     pointer: Pointer
     weights: str
+    adapter: str
     rank: int
     serve: Serve
 
@@ -112,6 +115,14 @@ class SharedServer(NamedTuple):
             if (file := self.file(project)) and self.own in _projects(project, file)
         )
 
+    def not_one(self, listing: Sequence[Path]) -> tuple[str, str]:
+        """Return why ``listing`` name no server for this project, and what to do."""
+        names = ", ".join(map(str, listing)) or "no project"
+        return (
+            f"{names} lists {self.own} in `adapters` of {self.environment}, it must be one",
+            f"list it in the environment.yaml of the server that runs it, and render that: {_PAGE}",
+        )
+
     def adapters_of(self, project: Path) -> tuple[ListedAdapter, ...]:
         """Return the adapters that the environment of a project lists."""
         return tuple(map(self._listed, self.guests(project)))
@@ -120,6 +131,27 @@ class SharedServer(NamedTuple):
         """Return the projects that the environment of a project lists."""
         file = self.file(project)
         return _projects(project, file) if file else ()
+
+    def host(self) -> Path:
+        """Return the project that has the server. Raises EvidenceRefused if no project has, or several have."""
+        file = self.file(self.own)
+        hosts = (self.own,) if file and file.variant != "adapter" else self.listing()
+        if len(hosts) != 1:
+            raise EvidenceRefused(*self.not_one(hosts))
+        return hosts[0]
+
+    def others(self) -> tuple[AdapterRelease, ...]:
+        """Return what runs on the server beside this project's adapter. Raises as ``host`` and ``of``."""
+        host = self.host()
+        releases = map(self.release, dict.fromkeys((host, *self.guests(host))))
+        return tuple(release for release in releases if release and release.project != self.own)
+
+    def evidence(self, released: AdapterRelease) -> Statement:
+        """Return the statement that a release's pointer names. Raises EvidenceRefused if it is missing or another."""
+        path = released_pointers.path(self.environment)
+        data = self._data(released.project, path)
+        called = str(released.project / path)
+        return released_pointers.envelope(data, released.pointer, called).statement
 
     def release(self, project: Path) -> AdapterRelease | None:
         """Return what a project runs; None if that is nothing. Raises as ``of``."""
@@ -152,9 +184,15 @@ class SharedServer(NamedTuple):
             )
         inside = f"{layout.SHIPPED_ADAPTER}/"
         base = {name: file for name, file in described.items() if not name.startswith(inside)}
+        adapter = {
+            name.removeprefix(inside): file
+            for name, file in described.items()
+            if name.startswith(inside)
+        }
         return AdapterRelease(
-            project, released, digest.of_manifest(base), parity.shipped_adapter.rank, commit.serve
-        )
+            project, released, digest.of_manifest(base), digest.of_manifest(adapter),
+            parity.shipped_adapter.rank, commit.serve,
+        )  # fmt: skip
 
     def patch(self, project: Path) -> Any:
         """Return the patch of the Deployment that the last move of a project wrote; None if there is none.
@@ -217,6 +255,19 @@ def _projects(project: Path, file: EnvironmentFile) -> tuple[Path, ...]:
     )
 
 
+def of_environment(
+    records: Records, ledger: Ledger, tip: str, environment: str, committed: Mapping[Path, bytes]
+) -> SharedServer | None:
+    """Return the server that an environment shares with other adapters; None if it shares none.
+
+    ``committed``: the files of all environments at ``tip``.
+    """
+    file = environment_file.readable(environment, committed)
+    if file is None or not (file.adapters or file.variant == "adapter"):
+        return None
+    return SharedServer(records, tip, Path(ledger.folder), environment)
+
+
 def of_adapter(
     shared: SharedServer, moving: AdapterRelease, *, as_verified: bool, rollback: bool = False
 ) -> Iterator[tuple[str, str]]:
@@ -229,11 +280,7 @@ def of_adapter(
     if len(listing) != 1:
         if rollback and any(_takes_back(shared, host, moving) for host in listing):
             return
-        names = ", ".join(map(str, listing)) or "no project"
-        yield (
-            f"{names} lists {shared.own} in `adapters` of {shared.environment}, it must be one",
-            f"list it in the environment.yaml of the server that runs it, and render that: {_PAGE}",
-        )
+        yield shared.not_one(listing)
         return
     (host,) = listing
     yield from _of_host(shared, host, moving, as_verified=as_verified)

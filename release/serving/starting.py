@@ -22,6 +22,7 @@ from release.image.layout import Layout
 from release.record.records import Records
 from release.runtimes import Runtime, lookup
 from release.serving import containers, dialects, images, processes, weights
+from release.serving.beside import BesideServer
 from release.serving.client import PASSING, Client, NoAnswer
 from release.serving.containers import Mounted
 from release.serving.expected import Expected
@@ -48,11 +49,12 @@ def started(
     options: VerifyOptions,
     server_image: str | None,
     python: Path | None = None,
+    beside: BesideServer | None = None,
 ) -> Iterator[tuple[Server, str | None]]:
     """Start or find the server; at the end it is stopped and removed, and its log is written to LOG.
 
     Yield it, and the digest of the image that it runs or whose weights it serves, if known. ``python``: as
-    ``processes.program`` takes it.
+    ``processes.program`` takes it. ``beside``: other adapters for the server, and its parameters with them.
 
     Raises NotStarted if it does not start.
     """
@@ -60,6 +62,8 @@ def started(
         yield attach(options.url, expected.mounted), None
         return
     serve = expected.params.serve
+    if beside is not None:
+        serve, runtime = beside.serve, beside.loaded(runtime, options.how)
     with ExitStack() as stack:
         if options.how == "process":
             folder = stack.enter_context(_weights(root, expected, options))
@@ -74,7 +78,7 @@ def started(
                 name = server_image
                 folder = stack.enter_context(_weights(root, expected, options))
                 filled = runtimes.fill(runtime, serve, expected.mounted)
-                mounted = Mounted(folder, expected.mounted, filled)
+                mounted = Mounted(folder, expected.mounted, filled, beside.mounts if beside else {})
             with _not_started():
                 server = containers.start(name, runtime, expected.mounted, options.gpus, mounted)
         stack.callback(server.close)

@@ -4,6 +4,8 @@ The image runs in a container, as it ships; or a process of this machine serves 
 checked at its URL. The result is written to reports/serving.json, whatever it is.
 """
 
+import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,8 +20,9 @@ from checks.storage import files, layout
 from release import runtimes
 from release.evidence import verification
 from release.evidence.trust import Signatory
-from release.promotion import compared_server, context
+from release.promotion import compared_server, context, neighbours
 from release.serving import against, chosen_server, examine, pace
+from release.serving.beside import BesideServer
 from release.serving.client import Client
 from release.serving.expected import Expected, expected
 from release.serving.options import VerifyOptions, check_options
@@ -78,6 +81,24 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     running: against.RunningServer | None = None
     if options.against:
         running = compared_server.find(context.find(root), record, server_image, options)
+    with contextlib.ExitStack() as stack:
+        beside: BesideServer | None = None
+        if options.beside:
+            brought = neighbours.brought(context.find(root), record, options)
+            beside = stack.enter_context(brought)
+        return _examined(root, record, runtime, options, server_image, running, beside)
+
+
+def _examined(
+    root: Path,
+    record: Expected,
+    runtime: runtimes.Runtime,
+    options: VerifyOptions,
+    server_image: str | None,
+    running: against.RunningServer | None,
+    beside: BesideServer | None,
+) -> ServingReport:
+    """Delete the earlier report, start the server, run every check, and return the report."""
     for path in (layout.SERVING_STATEMENT, layout.SERVING_REPORT, LOG):
         (root / path).unlink(missing_ok=True)
     load: tuple[Load, ...] = ()
@@ -86,8 +107,11 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
     image: str | None = None
     began = time.monotonic()
     try:
-        with started(root, record, runtime, options, server_image) as (server, image):
-            new = _context(record, runtime, server, options)
+        with started(root, record, runtime, options, server_image, beside=beside) as (
+            server,
+            image,
+        ):
+            new = dataclasses.replace(_context(record, runtime, server, options), beside=beside)
             with closing(new.client):
                 checks = examine.examine(new, began)
             load, throughput = new.load, new.throughput
@@ -96,7 +120,7 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
             comparison = _compared(root, running, new, again)
     except NotStarted as reason:
         start = failed("start", str(reason), None, record.params.serve.verify.start_seconds)
-        checks = examine.nothing(start, record.params.serve)
+        checks = examine.nothing(start, record.params.serve, beside=beside is not None)
     return ServingReport(
         image=image,
         server=server_image,
@@ -110,6 +134,7 @@ def _verify(root: Path, options: VerifyOptions) -> ServingReport:
         load=load,
         throughput=throughput,
         against=comparison,
+        beside=beside and beside.recorded,
         status=combine(checks, comparison),
         tool=distribution.version(),
     )

@@ -16,7 +16,7 @@ from yarl import URL
 
 from checks.formats.captures import ID_HEADER, RELEASE_HEADER
 from release.monitoring.gateway.metrics import Metrics
-from release.monitoring.gateway.rows import Exchange
+from release.monitoring.gateway.rows import Exchange, object_of
 from release.monitoring.gateway.upstreams import Server, Upstreams
 
 ID, RELEASE = ID_HEADER, RELEASE_HEADER
@@ -48,7 +48,7 @@ class Rejected(Refused):
 
 
 class Sent(NamedTuple):
-    """A request that was sent, and its reply as it begins. ``release``: the server's when it was sent."""
+    """A request that was sent, and its reply as it begins. ``release``: the one that was asked, when it was sent."""
 
     server: Server
     release: str | None
@@ -110,7 +110,7 @@ class Forwarder:
                 break
             if number:
                 self._metrics.count("retries")
-            release = server.release
+            release = _release(server, body)
             if exchange:
                 exchange.release, exchange.upstream = release, server.base
                 exchange.heard = time.monotonic()
@@ -142,6 +142,13 @@ class Forwarder:
             server.heard = time.monotonic()
         server.in_flight += number
         self._metrics.entered(release, number)
+
+
+def _release(server: Server, body: bytes) -> str | None:
+    """Return the release that a request is for: of several adapters on a server, the one that its model names."""
+    if len(server.releases) < 2:
+        return server.release
+    return server.releases.get(str(object_of(body).get("model")), server.release)
 
 
 def id_of(request: web.BaseRequest) -> str:

@@ -128,8 +128,8 @@ class Metrics:
         states = {"ready": 0, "out": 0}
         for server in servers:
             states["ready" if server.ready else "out"] += 1
-            if server.release is not None:
-                self.count_release(server.release)
+            for release in {server.release, *server.releases.values()} - {None}:
+                self.count_release(str(release))
         for state, number in states.items():
             self._of("servers", state).set(number)
         uncounted, self._uncounted = self._uncounted, []

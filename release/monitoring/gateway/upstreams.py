@@ -16,8 +16,8 @@ import hashlib
 import math
 import socket
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -37,6 +37,7 @@ _LOADING = 60.0  # seconds to generate the first token
 class Server:
     """One server. ``url``: the upstream that it belongs to; ``base``: its URL without a path; ``host``: for the header.
 
+    ``release``: of its model, or of its own adapter; ``releases``: of each adapter, by the name that requests have.
     ``ready``: it generates. ``witness``: the connection on which it said what it serves. ``heard``: when text last came
     from it, or its only request was sent, on the clock of ``time.monotonic``.
     """
@@ -45,6 +46,7 @@ class Server:
     base: str
     host: str
     release: str | None = None
+    releases: Mapping[str, str] = field(default_factory=dict)
     ready: bool = False
     in_flight: int = 0
     asked: float = 0.0
@@ -144,7 +146,7 @@ class Upstreams:
         before = server.ready
         silent = server.in_flight > 0 and time.monotonic() - server.heard > self._stall
         try:
-            model, release = await self._identity(server)
+            model, release, server.releases = await self._identity(server)
             server.ready = server.ready and release == server.release
             server.release = release
             if silent or not server.ready:
@@ -165,17 +167,16 @@ class Upstreams:
             )
             self._say(f"gateway: server {server.base}, release {server.release or '-'}: {state}")
 
-    async def _identity(self, server: Server) -> tuple[str | None, str | None]:
-        """The server's name of the model, and the release: the end of the folder that it serves."""
+    async def _identity(self, server: Server) -> tuple[str | None, str | None, dict[str, str]]:
+        """The server's name of the model, the release (the end of the folder that it serves), and those of adapters."""
         models = await self._json(server, "GET", "/v1/models")
         data = models.get("data")
         listed = (
             [entry for entry in data if isinstance(entry, dict)] if isinstance(data, list) else []
         )
         # vLLM lists its base before the adapter, which has a parent: requests for the base get no adapter.
-        served = next(
-            (entry for entry in listed if entry.get("parent")), listed[0] if listed else {}
-        )
+        adapters = [entry for entry in listed if entry.get("parent")]
+        served = next(iter([*adapters, *listed]), {})
         model = served.get("id")
         words = [served.get("root"), model]
         if not any(release_of(word) for word in words):
@@ -183,7 +184,9 @@ class Upstreams:
         release = next(
             (release_named for word in words if (release_named := release_of(word))), self._default
         )
-        return (model if isinstance(model, str) else None), release
+        releases = {str(entry.get("id")): release_of(entry.get("root")) for entry in adapters}
+        known = {name: release_named for name, release_named in releases.items() if release_named}
+        return (model if isinstance(model, str) else None), release, known
 
     async def _generates(self, server: Server, model: str | None, patience: float) -> bool:
         named = {} if model is None else {"model": model}

@@ -19,6 +19,7 @@ from release import runtimes
 from release.runtimes import Runtime
 from release.runtimes.settings import Identity
 from release.serving import dialects
+from release.serving.beside import BesideServer
 from release.serving.client import Client, NoAnswer
 from release.serving.dialects import Answer, Speech, Streamed
 from release.serving.probes import agreement
@@ -51,7 +52,8 @@ class ProbeContext:
     beside the rows. ``gpus``: those that serve, as ``checks.machine.meters`` takes them; None: it is not known which
     machine serves. ``sampled``: whether ``offline`` was sampled; a server is asked greedily. ``thinking``: how the
     model thinks, so only answers are scored. ``json_schema``: what the answers to rows were made to fit, offline.
-    ``sustained``: whether to measure the throughput for ``LONG_ENOUGH`` even without energy counters.
+    ``sustained``: whether to measure the throughput for ``LONG_ENOUGH`` even without energy counters. ``beside``: the
+    other adapters that the server has; None: it was started without.
 
     The latency check sets ``load``, ``throughput`` and ``streamed`` (streamed answers by probe id); the parity check
     sets ``unended`` (answers without an end, by probe id); the score check sets ``served`` (the answers to all rows).
@@ -70,6 +72,7 @@ class ProbeContext:
     suites: Sequence[Served] = ()
     gpus: tuple[str, ...] | None = None
     sustained: bool = False
+    beside: BesideServer | None = None
     sampled: bool = False
     thinking: Thinking | None = None
     json_schema: str | None = None

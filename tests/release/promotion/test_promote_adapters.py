@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from checks.config import params_file
+from checks.formats import pointer
+from checks.formats.serving import LoadedAdapter, Neighbours
 from checks.formats.training_reports import ParityReport, ShippedAdapter
 from checks.process.errors import Outrun, ParamsRefused, Refusal
 from checks.storage import digest, files, layout
@@ -16,14 +18,16 @@ from release.overlay import overlays
 from release.promotion import move_commit
 from release.verbs import render
 from release.verbs.build import BuildOptions, build
+from release.verbs.promote import Promoted
 from release.verbs.rollback import rollback
 from release.verbs.status import status
-from tests import build_tree, kubernetes_tools, ledger_tree, overlay_sample, programs
+from tests import build_tree, dvc_repository, kubernetes_tools, ledger_tree, overlay_sample, programs
 from tests import promotion_tree as tree
 from tests.conftest import dumped
 from tests.ledger_tree import git, keep
 from tests.promotion_tree import gaps, move
 from tests.registry_service import registry
+from tests.release.serving.test_verify_evidence import probed
 
 pytestmark = pytest.mark.slow
 
@@ -64,15 +68,21 @@ def weighed(root: Path, seed: int, base: int = 1, rank: int = 16) -> None:
     )
     report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
     files.write_json(root / layout.PARITY_REPORT, report.model_copy(update={"shipped_adapter": shipped}))
-    build_tree.judge(root, params_file.load(root / layout.PARAMS))
+    params = params_file.load(root / layout.PARAMS)
+    build_tree.judge(root, params)
+    probed(root, params, seed)
+    for path in (layout.MERGED, layout.PROBES):
+        dvc_repository.cached(root / path, root.parent / ".dvc/cache")
     keep(root, f"adapter {seed} on base {base}")
 
 
-def released(root: Path, place: str, seed: int, server: str = OLD, **facts: int) -> None:
+def released(
+    root: Path, place: str, seed: int, server: str = OLD, beside: Neighbours | None = None, **facts: int
+) -> None:
     """Build and push an adapter, verify it on paper, and sign."""
     weighed(root, seed, **facts)
     report = build(root, BuildOptions(push=f"{place}/team/{root.name}"))
-    tree.served(root, report, runtime="vllm", how="container", server=server)
+    tree.served(root, report, runtime="vllm", how="container", server=server, beside=beside)
     tree.signed(root, report)
 
 
@@ -84,6 +94,9 @@ def promoted(tmp_path_factory: pytest.TempPathFactory, place: str) -> Path:
         tree.leave_alone(patch)
         top.mkdir()
         git(top, "init", "--quiet", "--initial-branch=main")
+        for name, text in {"config": "", ".gitignore": "/cache\n/tmp\n"}.items():
+            (top / ".dvc" / name).parent.mkdir(exist_ok=True)
+            (top / ".dvc" / name).write_text(text)
         for name, knobs in KNOBS.items():
             root = top / name
             tree.prepare(root, lambda plain, name=name: of_adapters(name, plain), base=False)  # type: ignore[misc]
@@ -204,11 +217,68 @@ def test_an_adapter_that_was_verified_in_another_server_image_waits_for_that(top
         router, layout.PARAMS,
         lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
     )  # fmt: skip
-    released(router, place, 6, server=NEW)
+    released(router, place, 6, server=NEW, beside=beside(top, "router"))
     assert f"was verified for the server {NEW}, support v0.1.0 runs in {OLD}" in gaps(router, "staging")
     released(top / "support", place, 7, server=NEW)
     move(top / "support", "staging")
+    released(router, place, 6, server=NEW, beside=beside(top, "router"))
     assert move(router, "staging").done == "moved"
+
+
+def beside(top: Path, project: str) -> Neighbours:
+    """The other adapters, as a verification of ``project`` would name them now."""
+    pointers = {
+        name: pointer.parse((top / name / STAGING / layout.POINTER).read_bytes(), name)
+        for name in KNOBS if name != project
+    }  # fmt: skip
+    adapters = tuple(
+        LoadedAdapter(project=name, version=released.version, model=released.model, probes=released.model)
+        for name, released in pointers.items()
+    )
+    return Neighbours(environment="staging", server="support", adapters=adapters)
+
+
+def served_note(promoted: Promoted) -> str:
+    (note,) = (check.note for check in promoted.checks if check.about == "serving")
+    return note
+
+
+AGAIN = "run `lockstep verify --beside staging`, then `lockstep sign`"
+
+
+def test_a_release_that_was_verified_alone_is_moved_with_a_note_or_refused_as_the_environment_asks(
+    top: Path, place: str
+) -> None:
+    router = top / "router"
+    released(router, place, 7)
+    alone = "it was not verified beside the other adapters on its server"
+    assert served_note(move(router, "staging")).endswith(f"; {alone}")
+    tree.rewrite(
+        router, layout.PARAMS,
+        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
+    )  # fmt: skip
+    released(router, place, 8)
+    assert f"{alone}; {AGAIN}" in gaps(router, "staging")
+    released(router, place, 8, beside=beside(top, "router"))
+    assert served_note(move(router, "staging")).endswith("; verified beside the adapters that run")
+
+
+def test_a_release_is_verified_again_once_an_adapter_beside_it_has_moved(top: Path, place: str) -> None:
+    router, writer = top / "router", top / "writer"
+    tree.rewrite(
+        router, layout.PARAMS,
+        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
+    )  # fmt: skip
+    released(router, place, 7, beside=beside(top, "router"))
+    released(writer, place, 8)
+    move(writer, "staging")
+    assert re.search(
+        r"since it was verified, writer from sha256:\w{64} to sha256:\w{64} moved", gaps(router, "staging")
+    )
+    released(router, place, 7, beside=beside(top, "router"))
+    assert move(router, "staging").done == "moved"
+    # A rollback asks nobody what else runs.
+    rollback(router, "staging", why="worse")
 
 
 def listed_too(top: Path, project: str) -> None:

@@ -23,10 +23,10 @@ from tests.ledger_tree import packed
 pytestmark = pytest.mark.slow
 
 
-def probed(root: Path, params: Params) -> None:
-    """Probes that are about the record in ``root``, of a model that nobody asks."""
+def probed(root: Path, params: Params, seed: int = 0) -> None:
+    """Probes that are about the record in ``root``, of a model that nobody asks. ``seed``: another one answers otherwise."""
     verdict = files.read_json(root / layout.VERDICT, Verdict)
-    token = ProbeToken(id=5, text="vm", logprob=-0.1, runner_up=6, runner_up_logprob=-2.0)
+    token = ProbeToken(id=5 + 10 * seed, text=f"vm{seed or ''}", logprob=-0.1, runner_up=6, runner_up_logprob=-2.0)
     one = Probe(
         id="p", messages=evidence_tree.rows("valid", 1)[0].messages, prompt_tokens=(1, 2), tokens=(token,),
         ended=False, base_text="I can",

@@ -278,6 +278,37 @@ def test_of_a_server_that_adds_an_adapter_the_release_and_the_first_question_are
         assert json.loads(model.bodies[0])["model"] == "standin"
 
 
+def test_of_a_server_with_several_adapters_each_request_is_counted_and_stored_for_the_one_that_it_names(
+    tmp_path: Path,
+) -> None:
+    names = {"writer": "b" * 12, f"writer-{'b' * 12}": "b" * 12, "router": "d" * 12}
+    expected = {"standin": "c" * 12, **names}
+    model = ModelStandIn("c" * 12)
+    model.beside_base, model.adapters = True, names
+    with model, running(model.url, tmp_path, "--captures", str(tmp_path / "captures")) as gateway:
+        before = requests.get(f"{gateway.private}/metrics", timeout=9).text
+        for number, (name, release) in enumerate(expected.items()):
+            assert f'outcome="answered",release="{release}"}} 0.0' in before  # So a rule sees its first request.
+            for streamed in (False, True):
+                asked = body(number, model=name, stream=streamed)
+                reply = requests.post(gateway.url + CHAT, json=asked, timeout=9)
+                assert (reply.status_code, reply.headers["Lockstep-Release"]) == (200, release)
+        # What names no adapter is the server's own release, as without others.
+        for asked in (body(7), body(8, model=["router"]), body(9, model="stranger")):
+            reply = requests.post(gateway.url + CHAT, json=asked, timeout=9)
+            assert reply.headers["Lockstep-Release"] == "c" * 12
+        assert reply.status_code == 404
+        counted = requests.get(f"{gateway.private}/metrics", timeout=9).text
+        assert gateway.stop() == 0
+    lines = [line for line in counted.splitlines() if "lockstep_gateway_requests_total{" in line and '="200"' in line]
+    by_release = Counter[str]()
+    for line in lines:
+        by_release[line.partition('release="')[2][:12]] += int(float(line.rpartition(" ")[2]))
+    assert by_release == {"c" * 12: 3, "b" * 12: 4, "d" * 12: 2}
+    stored = Counter(row.release for row in rows(tmp_path / "captures") if row.status == 200)
+    assert stored == {"c" * 12: 3, "b" * 12: 4, "d" * 12: 2}
+
+
 def test_each_server_of_several_says_its_own_release_and_one_that_ended_is_passed_by(tmp_path: Path) -> None:
     with ModelStandIn("a" * 12) as one, running(one.url, tmp_path, (other := ModelStandIn("b" * 12)).url) as found:
         other.start()

@@ -1,0 +1,157 @@
+"""The adapters that share a server with a release: `lockstep verify --beside` loads them, and a promotion compares.
+
+Their bytes come through DVC from the commits that their pointers name, each held to a digest: an adapter to the model
+of its pointer, its offline answers to the statement beside that.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from checks.formats.serving import LoadedAdapter, Neighbours, ProbeReport
+from checks.formats.statement import Release
+from checks.formats.training_reports import ParityReport
+from checks.process.errors import EvidenceRefused, ParamsRefused, ServingRefused
+from checks.storage import digest, files, layout
+from release.adapters import dvc, projects
+from release.overlay import adapter_component
+from release.promotion import environment as environments
+from release.promotion.checklist import CheckResult, PromotionContext
+from release.promotion.environment import EnvironmentState, Promotion
+from release.serving import shared_server
+from release.serving.beside import BesideAdapter, BesideServer
+from release.serving.expected import Expected
+from release.serving.options import VerifyOptions
+from release.serving.shared_server import AdapterRelease, SharedServer
+
+
+@contextlib.contextmanager
+def brought(
+    context: PromotionContext, expected: Expected, options: VerifyOptions
+) -> Iterator[BesideServer]:
+    """Bring the adapters that ``options.beside`` runs beside the one of ``expected``, for the block.
+
+    Raises ServingRefused if that environment shares no server, runs another base, or the image has its server in it;
+    EvidenceRefused if there is no such environment, or what it runs cannot be read or brought.
+    """
+    name = options.beside
+    assert name is not None
+    context.rule(name)
+    server = _server(context, name, environments.look(context, name))
+    if server is None:
+        raise ServingRefused(
+            f"--beside: {name} shares no server with other adapters", "verify without --beside"
+        )
+    if expected.image is not None and expected.image.base is not None:
+        raise ServingRefused(
+            "--beside: no adapter can be added to an image that has its server in it",
+            "set serve.base: null, and run `lockstep build`",
+        )
+    host = server.host()
+    others = server.others()
+    _on_one_base(context, others)
+    # The server is started as its own project starts it. Only the names and the bounds of the checks are this one's.
+    params = next((other.serve for other in others if other.project == host), expected.params.serve)
+    serve = params.model_copy(update={"name": expected.params.serve.name})
+    names = adapter_component.names(serve.name, expected.path)
+    own = () if host == server.own else tuple(key for key in names if key != serve.name)
+    with tempfile.TemporaryDirectory(prefix="lockstep-beside-") as home:
+        adapters = tuple(_bring(server, other, host, Path(home).resolve()) for other in others)
+        yield BesideServer(name, str(host), serve, own, adapters)
+
+
+def compared(promotion: Promotion, release: Release, result: CheckResult) -> None:
+    """Check that the release was verified beside the adapters that its server runs now.
+
+    Only an environment with ``served_as_verified`` refuses another one. Elsewhere the note says so.
+    """
+    server = _server(promotion.context, promotion.environment, promotion.present)
+    if server is None:
+        return
+    try:
+        problem = _since(release.serving.beside, server.others())
+    except (EvidenceRefused, ParamsRefused) as refused:
+        problem = f"the adapters beside it cannot be read: {refused.what}"
+    result.note += f"; {problem or 'verified beside the adapters that run'}"
+    if problem and promotion.rule.served_as_verified:
+        again = f"run `lockstep verify --beside {promotion.environment}`, then `lockstep sign`"
+        result.fail(problem, again)
+
+
+def _server(
+    context: PromotionContext, environment: str, present: EnvironmentState
+) -> SharedServer | None:
+    return shared_server.of_environment(
+        context.records, context.ledger, context.tip, environment, present.files
+    )
+
+
+def _since(beside: Neighbours | None, others: tuple[AdapterRelease, ...]) -> str | None:
+    """Say in what the adapters on the server differ from those of the report; None: in nothing."""
+    now = {str(other.project): other.pointer.model for other in others}
+    if beside is None:
+        return "it was not verified beside the other adapters on its server" if now else None
+    before = {adapter.project: adapter.model for adapter in beside.adapters}
+    changed = [
+        f"{project} from {before.get(project, 'nothing')} to {now.get(project, 'nothing')}"
+        for project in sorted({*before, *now})
+        if before.get(project) != now.get(project)
+    ]
+    return f"since it was verified, {', '.join(changed)} moved" if changed else None
+
+
+def _on_one_base(context: PromotionContext, others: tuple[AdapterRelease, ...]) -> None:
+    """Raise ServingRefused unless this record ships an adapter, on the base of all others."""
+    parity = context.records.work_tree.report(layout.PARITY_REPORT, ParityReport)
+    base = parity.shipped_adapter and parity.shipped_adapter.weights
+    if base is None:
+        raise ServingRefused(
+            "--beside: this record ships one merged model, which shares no server",
+            "set merge.form: adapter, and run `./lockstep run`",
+        )
+    if apart := [other for other in others if other.weights != base]:
+        raise ServingRefused(
+            f"--beside: {apart[0].called} has the base {apart[0].weights}, this record {base}",
+            "train on that base, with that tokenizer and chat template",
+        )
+
+
+def _bring(server: SharedServer, other: AdapterRelease, host: Path, home: Path) -> BesideAdapter:
+    """Bring an adapter and its model's offline answers below ``home``. Raises EvidenceRefused if they cannot be had."""
+    names = adapter_component.names(other.serve.name, other.path)
+    mount = names[other.serve.name]
+    folder = home / mount.lstrip("/")
+    folder.parent.mkdir(parents=True)
+    probes = folder.with_name(layout.PROBES.name)
+    stated = server.evidence(other).predicate.serving.probes
+    _get(server, other, layout.MERGED / layout.SHIPPED_ADAPTER, folder)
+    if digest.of_tree(folder).digest != other.adapter:
+        raise _another(server, other, layout.MERGED)
+    _get(server, other, layout.PROBES, probes)
+    if digest.of_file(probes).sha256 != stated:
+        raise _another(server, other, layout.PROBES)
+    loaded = LoadedAdapter(
+        project=str(other.project), version=other.pointer.version, model=other.pointer.model, probes=stated
+    )  # fmt: skip
+    # The adapter of the server's own project has one name there.
+    called = (other.serve.name,) if other.project == host else tuple(names)
+    report = files.read_json(probes, ProbeReport)
+    return BesideAdapter(loaded, other.serve, folder, mount, called, report)
+
+
+def _get(server: SharedServer, other: AdapterRelease, path: Path, to: Path) -> None:
+    root = projects.top(server.records.root) / other.project
+    commit = other.pointer.commit
+    if why := dvc.get(root, commit, path, to):
+        raise EvidenceRefused(
+            f"{other.project / path} at {commit[:12]}: DVC cannot fetch it ({why})",
+            f"push it where it was made: `lockstep -C {other.project} dvc push`",
+        )
+
+
+def _another(server: SharedServer, other: AdapterRelease, path: Path) -> EvidenceRefused:
+    return EvidenceRefused(
+        f"{other.project / path} at {other.pointer.commit[:12]}: is not what {other.called} was released with",
+        f"see who moved it: `lockstep -C {other.project} history {server.environment}`",
+    )
