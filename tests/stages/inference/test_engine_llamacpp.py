@@ -185,7 +185,7 @@ def test_draws_are_recorded_and_nothing_asks_for_them_again(root: Path, monkeypa
 
     monkeypatch.setattr(llamacpp, "answer", None)
     finding = judged(root, params)
-    assert (finding.n, breaks(root, params)) == (ROWS, [])
+    assert (finding.n, breaks(root, params)) == (ROWS, []), finding
     assert finding.value == pytest.approx(
         made.models["candidate"].metrics["exact-match"].value - made.models[UNQUANTISED].metrics["exact-match"].value
     )
