@@ -105,7 +105,7 @@ def answer(
     new, times = settings.max_new_tokens, draws(settings.decoding)
     room = None if positions is None else positions - new
     longest = max(map(len, prompts.tokens(tokenizer, conversations, rows, room, rows_name)))
-    request = {
+    request: dict[str, Any] = {
         "file": str((folder / layout.GGUF).resolve()), "context": longest + new + _MARGIN, "limit": new,
         "threads": engine.threads, "cache": _CACHE[settings.precision],
         "rows": [

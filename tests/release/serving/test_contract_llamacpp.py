@@ -222,15 +222,6 @@ def test_a_request_that_does_not_say_how_to_sample_is_answered_as_the_gates_judg
     assert words in result.reason
 
 
-def test_a_default_that_no_answer_shows_does_not_pass(
-    environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    """The one token that begins a call is sure at every temperature."""
-    result = check(model(tmp_path_factory, Hermes.text, "hermes"), CALLS, tokens=1, decoding=GREEDY)
-    assert result.status == "fail", result
-    assert "serve.decoding: no answer of 1 differs at temperature 1, so nothing was tested" in result.reason
-
-
 def test_keys_and_values_in_8_bits_are_not_offered(environment: pytest.MonkeyPatch) -> None:
     """No check would find them: answers of the default model differ by 0.074 nats."""
     assert RUNTIME.own_environment is not None
