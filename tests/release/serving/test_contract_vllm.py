@@ -83,9 +83,9 @@ def test_the_parser_must_fit_what_the_model_writes(
 ) -> None:
     template, probes, promises, status, words = CASES[case]
     folder, runtime = model(tmp_path_factory, tmp_path / "model", template), runtimes.load("vllm")
-    assert runtime.metrics is not None
     if case == "vLLM's own defaults":
         runtime = started_with(runtime, [])
+    assert runtime.metrics is not None
     plain = as_params(tuned.document()).serve
     rooms = {"runtime": "vllm", "dtype": "bf16", "max_input_tokens": 512, "max_total_tokens": 640}
     kept = {"verify": plain.verify, "probes": plain.probes}
