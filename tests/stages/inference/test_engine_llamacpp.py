@@ -186,9 +186,8 @@ def test_draws_are_recorded_and_nothing_asks_for_them_again(root: Path, monkeypa
     monkeypatch.setattr(llamacpp, "answer", None)
     finding = judged(root, params)
     assert (finding.n, breaks(root, params)) == (ROWS, [])
-    assert finding.value == pytest.approx(
-        made.models["candidate"].metrics["exact-match"].value - made.models[UNQUANTISED].metrics["exact-match"].value
-    )
+    candidate, unquantised = (made.models[name].metrics["exact-match"].value for name in ("candidate", UNQUANTISED))
+    assert finding.value == pytest.approx(candidate - unquantised, abs=1e-6)  # Findings have six decimals.
     evaluate(params, root)
     assert files.read_jsonl(root / layout.PREDICTIONS / "candidate.jsonl", Prediction) == predictions
 
