@@ -14,6 +14,7 @@ in all rows alike, or (moved) gain in hard rows and lose in easy ones. "Power" i
 * adjusted, means known: the same with the covariates' true means, as from very many more labelled rows.
 * draws: four answers to each row, of which one is right with a probability of the row's own; their mean is the score.
 * any time: the betting test of ``checks.stats.anytime``, which allows looks while rows come.
+* rows saved: how many rows less each offered way needs for a power of 80 % than the gates' test of one answer a row.
 * shrunk slices: is a slice of a fifth of the rows better, by an estimate that is shrunk towards all rows
   (James and Stein, 1961)? At its level this slice gains nothing, and all others gain 5 points.
 """
@@ -34,6 +35,7 @@ from checks.stats.paired import compare
 
 Values = NDArray[np.float64]
 SIZES, LEVEL, GAIN, DIFFER = (100, 400), 0.05, 0.05, 0.10
+POWER, STEP, MOST = 0.8, 10, 1200  # The power to reach, and the multiples of rows that are tried.
 RIGHT = {True: 0.5, False: 0.9}  # How often main is right on hard rows and on easy ones.
 # The beta distribution of the rows' probabilities: 0.7 on average, and most rows are nearly always right or wrong.
 CHANCES = (0.35, 0.15)
@@ -110,6 +112,15 @@ def binary(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
             yield n, name, *shares
 
 
+def drawn(random: np.random.Generator, n: int, times: int, gain: float, mid_p: bool) -> float:
+    """The p-value of the gates' test on ``times`` sampled answers to each row."""
+    theirs = random.beta(*CHANCES, n)
+    ours = np.where(random.random(n) < DIFFER, random.beta(*CHANCES, n), theirs)
+    ours = np.where(random.random(n) < gain / 0.3, 1.0, ours)
+    one, two = (random.binomial(times, chance) / times for chance in (ours, theirs))
+    return compare(one, two, np.arange(n), 0.0, 1 - LEVEL, mid_p).p
+
+
 def draws(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
     """Level and power of the gates' test on one and on four sampled answers to each row."""
     for n in SIZES:
@@ -118,13 +129,40 @@ def draws(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
             for gain in (0.0, GAIN):
                 random, passed = np.random.default_rng([seed, n, times]), 0
                 for _ in tqdm(range(runs // 4), desc=f"{n} rows, {times} draws"):
-                    theirs = random.beta(*CHANCES, n)
-                    ours = np.where(random.random(n) < DIFFER, random.beta(*CHANCES, n), theirs)
-                    ours = np.where(random.random(n) < gain / 0.3, 1.0, ours)
-                    one, two = (random.binomial(times, chance) / times for chance in (ours, theirs))
-                    passed += compare(one, two, np.arange(n), 0.0, 1 - LEVEL).p <= LEVEL
+                    passed += drawn(random, n, times, gain, False) <= LEVEL
                 shares.append(f"{passed / (runs // 4):.1%}")
             yield n, times, *shares
+
+
+def answered_once(
+    random: np.random.Generator, n: int, _times: int, gain: float, mid_p: bool
+) -> float:
+    """The p-value of the gates' test on right and wrong answers."""
+    shares = [DIFFER / 2 + gain, DIFFER / 2, 1 - DIFFER - gain]
+    wins, losses, _ = random.multinomial(n, shares).tolist()
+    return paired(n, wins, losses, mid_p)
+
+
+def saved(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
+    """The rows that each offered way needs for POWER, and how many fewer they are."""
+    for kind, p_value, ways in (
+        ("right or wrong", answered_once, [(1, False), (1, True)]),
+        ("sampled", drawn, [(1, False), (1, True), (2, False), (4, False), (4, True)]),
+    ):
+        plain = 0
+        for times, mid_p in ways:
+            few, enough = 0, MOST // STEP
+            while enough - few > 1:
+                half = (few + enough) // 2
+                random, n = np.random.default_rng([seed, half]), half * STEP
+                tried = tqdm(range(runs), desc=f"{kind}, {n} rows")
+                shown = sum(p_value(random, n, times, GAIN, mid_p) <= LEVEL for _ in tried)
+                few, enough = (few, half) if shown >= POWER * runs else (half, enough)
+            rows_needed = enough * STEP
+            plain = plain or rows_needed
+            name = "mid-p" if mid_p else "exact"
+            less = plain - rows_needed
+            yield kind, times, name, rows_needed, f"{less} ({less / plain:.0%})"
 
 
 def slices(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
@@ -153,6 +191,11 @@ def slices(runs: int, seed: int) -> Iterator[tuple[object, ...]]:
 TABLES: tuple[tuple[str, tuple[str, ...], Callable[..., Iterator[tuple[object, ...]]]], ...] = (
     ("One answer to each row", ("rows", "test", "level", "level, moved", "power"), binary),
     ("Sampled answers", ("rows", "draws", "level", "power"), draws),
+    (
+        "Rows for a power of 80 %",
+        ("answers", "of each row", "test", "rows", "rows saved"),
+        saved,
+    ),
     ("A slice of a fifth of the rows", ("rows", "estimate", "level", "power"), slices),
 )
 

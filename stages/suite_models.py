@@ -17,11 +17,12 @@ from checks.formats.report import UNQUANTISED
 from checks.formats.suite_report import Role
 from checks.formats.training_reports import ParityReport
 from checks.kinds.suite import Answered
-from checks.process.errors import EvaluationRefused, EvidenceRefused
+from checks.process.errors import DataRefused, EvaluationRefused, EvidenceRefused
 from checks.records.rows import Row
 from checks.storage import files, layout
 from stages import earlier_records, progress
 from stages.inference import answers, thoughts
+from stages.quality import chat_tokens
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,7 @@ class SuiteQuestions:
         label = f"{role}, {self.suite}"
         try:
             with self.models.weights(role) as folder:
+                self._hold_template(folder, [row for row in rows if row.has_calls])
                 answered = answers.ask(
                     root, settings, folder, model, rows, conversations, label, Path(key)
                 )
@@ -139,3 +141,14 @@ class SuiteQuestions:
                 f"{layout.PARAMS}: {what}",
                 f"shorten or drop that row, or lower suites.{self.suite}.max_new_tokens",
             ) from refused
+
+    def _hold_template(self, folder: Path, calling: Sequence[Row]) -> None:
+        """Raise EvaluationRefused if the template of the model in ``folder`` leaves out tools or calls of rows."""
+        if not calling:
+            return
+        try:
+            chat_tokens.counter(folder)(calling)
+        except DataRefused as refusal:
+            raise EvaluationRefused(
+                f"{layout.PARAMS}: suites.{self.suite}.file: {refusal.what}", refusal.todo
+            ) from refusal

@@ -24,11 +24,12 @@ from checks.data.personal_data import PersonalData
 from checks.formats.survey import SURVEY, Column, Contents, Measured, Request
 from checks.process import distribution
 from checks.process.errors import DataRefused, MachineRefused
+from checks.records import chats
 from checks.records.rows import Row
 from checks.storage import files
 from stages import entry, sources
 from stages.inference import prompts
-from stages.loaders import _chats, table
+from stages.loaders import table
 from stages.splitting import Splitting
 
 _TURN = 8  # tokens that a chat template puts around a turn
@@ -63,7 +64,7 @@ def contents(path: Path) -> Contents:
 def _column(name: str, values: list[Any], rows: int) -> Column:
     present = [value for value in values if value not in (None, "")]
     kind = "text" if present and all(isinstance(value, str) for value in present) else "other"
-    if present and _chats.is_chat(present[0]):
+    if present and chats.is_chat(present[0]):
         kind, present = "chat", [_answer(value) for value in present]
     distinct = len(
         {value if isinstance(value, str) else json.dumps(value, default=str) for value in present}
@@ -77,7 +78,7 @@ def _column(name: str, values: list[Any], rows: int) -> Column:
 
 def _answer(value: Any) -> str:
     """The last turn's text; what is no chat counts as an answer of its own, and the loader will refuse it."""
-    last = value[-1] if _chats.is_chat(value) else None
+    last = value[-1] if chats.is_chat(value) else None
     return str(last.get("content", last.get("value"))) if isinstance(last, dict) else str(value)
 
 

@@ -26,6 +26,8 @@ OPENAI_REQUEST["properties"]["logit_bias"] = {
     "propertyNames": {"pattern": "^[0-9]+$"},
 }
 VLLM_REQUEST = copy.deepcopy(CHAT_REQUEST)
+VLLM_REQUEST["properties"] |= {"seed": {"type": "integer"}, "top_k": {"type": "integer"}}
+VLLM_REQUEST["properties"] |= {"top_p": {"type": "number", "exclusiveMinimum": 0}, "min_p": {"type": "number"}}
 VLLM_REQUEST["properties"]["min_tokens"] = {"type": "integer", "minimum": 1}
 VLLM_REQUEST["properties"]["stop_token_ids"] = {"type": "array", "items": {"type": "integer"}, "minItems": 1}
 VLLM_REQUEST["properties"]["return_tokens_as_token_ids"] = {"type": "boolean"}

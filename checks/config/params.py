@@ -239,6 +239,8 @@ class Params(Section):
         longest = max(self.evaluate.max_new_tokens, serve.probes.max_new_tokens)
         thinking, reasoning = self.base.thinking, serve.reasoning
         mark = reasoning and (reasoning.begins, reasoning.ends)
+        served, judged = serve.decoding, self.evaluate.decoding
+        sampling = (judged.temperature, judged.top_p) if judged else (0.0, 1.0)
         drafts = serve.speculation is not None and serve.speculation.kind == "draft"
         return problems(
             (
@@ -284,6 +286,13 @@ class Params(Section):
             (
                 mark is not None and thinking is not None and mark != thinking.marks,
                 "serve.reasoning: its marks are not those of base.thinking|set begins and ends to base.thinking.marks",
+            ),
+            (
+                served is not None and (served.temperature, served.top_p) != sampling,
+                (
+                    "serve.decoding: is not what the gates judged by evaluate.decoding|"
+                    f"write {{temperature: {sampling[0]:g}, top_p: {sampling[1]:g}}}"
+                ),
             ),
             (
                 drafts and self.merge.draft is None,

@@ -495,13 +495,6 @@ class Evaluate(Section):
                 len(set(kinds)) < len(kinds),
                 f"scorers {', '.join(kinds)} has one twice|name each scorer once",
             ),
-            (
-                self.engine and self.decoding,
-                (
-                    f"decoding: engine {kind} cannot draw the same answers again|"
-                    "remove engine (transformers can), or decoding"
-                ),
-            ),
             (unusable, f"json_schema: {unusable}"),
             (
                 self.engine and self.stable_batches,

@@ -133,6 +133,17 @@ class Reasoning(Section):
     ] = "</think>"
 
 
+class ServedDecoding(Section):
+    """The sampling of requests that name none."""
+
+    temperature: Annotated[
+        float, Field(ge=0, le=2, description="that of evaluate.decoding; 0: the most likely token")
+    ]
+    top_p: Annotated[float, Field(gt=0, le=1, description="that of evaluate.decoding; 1: all")] = (
+        1.0
+    )
+
+
 class ServedAdapter(Section):
     """The adapter that the server adds to the base's weights, where ``merge.form`` is adapter."""
 
@@ -243,13 +254,20 @@ class Serve(Section):
             "null: none is promised"
         ),
     ] = None
+    decoding: Annotated[
+        ServedDecoding | None,
+        Field(
+            description="how the server samples for a request that does not say; null: the runtime's default, "
+            "whatever the gates judged"
+        ),
+    ] = None
     probes: Probes = Probes()
     verify: Verify = Verify()
 
     @property
     def promises(self) -> tuple[str, ...]:
-        """Return the keys that say in which fields of a reply clients find the parts of an answer."""
-        keys = ("tools", "reasoning", "json_schema")
+        """Return the keys that say what clients find in a reply."""
+        keys = ("tools", "reasoning", "json_schema", "decoding")
         return tuple(key for key in keys if getattr(self, key) is not None)
 
     def contradictions(self) -> Iterator[str]:

@@ -124,6 +124,7 @@ def suite_answers(
             group=group,
             slice=part,
             source="",
+            tools=answer.tools,
         )
     texts_of_role = {
         role: texts_of_model[model] for role, model in models.items() if model in texts_of_model

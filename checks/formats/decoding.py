@@ -1,4 +1,8 @@
-"""How sampled answers are drawn. Without it, an answer has the most likely token at each place."""
+"""How sampled answers are drawn. Without it, an answer has the most likely token at each place.
+
+transformers draws the same answers again on every machine. An engine draws by random numbers of its own, from a seed
+for each draw of a row: its draws are recorded, and nobody asks for them again to compare them.
+"""
 
 import hashlib
 from typing import Annotated
@@ -26,6 +30,10 @@ class Decoding(Section):
     def stream(self, row: str, draw: int) -> str:
         """Name the random numbers of one draw of one row."""
         return f"{self.seed}\0{row}\0{draw}"
+
+    def seed_of(self, row: str, draw: int) -> int:
+        """Return the seed that an engine gets for one draw of one row, of 31 bits."""
+        return int.from_bytes(hashlib.sha256(self.stream(row, draw).encode()).digest()[:4]) >> 1
 
     @property
     def named(self) -> str:

@@ -122,13 +122,13 @@ class Reading(Record):
 
 
 class SuiteAnswer(Sparse):
-    """One model's answer to one sample. Without a reference it is empty.
+    """One model's answer to one sample. Without a reference it is empty. ``tools``: the functions that it could call.
 
     ``reading``: of kind ``rag``. What was asked then is the question; passages are how it was asked, so two retrievers
     can be compared on it.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"reading"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"reading", "tools"})
 
     sample: SampleId
     model: Digest
@@ -136,12 +136,13 @@ class SuiteAnswer(Sparse):
     reference: str
     answer: str
     reading: Reading | None = None
+    tools: tuple[dict[str, JsonValue], ...] = ()
 
     @property
     def sample_sha(self) -> str:
         """Of what was asked and of the reference."""
         if self.reading is None:
-            return asked_sha(self.messages, self.reference)
+            return asked_sha(self.messages, self.reference, self.tools)
         gold = [[fact.id, fact.quote] for fact in self.reading.gold]
         return digest.of_json([asked_sha(self.reading.question, self.reference), gold])
 

@@ -229,6 +229,8 @@ class Rag(Questions):
     def row(self, line: Mapping[str, JsonValue], number: int) -> Row:
         """As of ``rows``, with its gold documents."""
         row = super().row(line, number)
+        if row.has_calls:
+            raise ValueError("calls tools, which suites of kind rag do not support")
         if "gold" not in line:
             raise ValueError("has no gold; an empty list says that no document answers it")
         named = line["gold"] if isinstance(line["gold"], list) else [line["gold"]]

@@ -5,6 +5,9 @@ A line of the file is a JSON object. It has ``prompt``, or ``messages`` that end
 
     {"id": "capital", "prompt": "What is the capital of France?", "reference": "Paris", "slice": "places"}
 
+A chat can call functions, as rows of data do, and ``columns.tools`` names the key of those that can be called. Such a
+chat may also end with the assistant's turn, which is then the reference.
+
 Every model is asked the same: no model gets examples or a list of labels. The answers are evidence, and gates score
 them again.
 """
@@ -32,7 +35,8 @@ from checks.formats.suite_report import (
 from checks.kinds.scorer import Scorer
 from checks.kinds.suite import AskedSuite, BoundedSuite, Made, Material, SizedSuite
 from checks.process.errors import EvidenceRefused
-from checks.records.rows import Message, Row, calls_in
+from checks.records import call_columns, chats
+from checks.records.rows import Message, Row
 from checks.records.sections import Log, Positive, Section, Share
 from checks.storage import digest, files, layout
 
@@ -45,6 +49,7 @@ class Columns(Section):
 
     Without a name, the field's own name is the key, and a line may lack it: then the id is the first 16 digits of a
     digest of prompt and reference, the reference is empty, the group is the line itself, and the slice is ``all``.
+    ``tools`` are read only where they are named.
     """
 
     id: Annotated[str | None, Field(description="key of the sample's name")] = None
@@ -53,6 +58,13 @@ class Columns(Section):
         str | None, Field(description="key of a chat, in place of the question")
     ] = None
     reference: Annotated[str | None, Field(description="key of the expected answer")] = None
+    tools: Annotated[
+        str | None,
+        Field(
+            exclude_if=lambda key: key is None,
+            description="key of the functions that can be called; null: none are described",
+        ),
+    ] = None
     group: Annotated[str | None, Field(description="key of the cluster")] = None
     slice: Annotated[str | None, Field(description="key of the part of the domain")] = None
 
@@ -159,7 +171,7 @@ class Questions(BoundedSuite, AskedSuite, SizedSuite, abc.ABC):
             given[role] = [
                 SuiteAnswer(
                     sample=row.id, model=material.models[role], messages=row.messages, reference=row.reference,
-                    answer=answer, reading=reading,
+                    answer=answer, reading=reading, tools=row.tools,
                 )
                 for (row, reading), answer in zip(asked, answers, strict=True)
             ]  # fmt: skip
@@ -213,44 +225,66 @@ def _rows(suite: Questions, name: str, path: Path) -> list[Row]:
 
 
 def _row(suite: Questions, line: Mapping[str, JsonValue], number: int) -> Row:
-    named = suite.columns.model_dump()
+    named = {field: getattr(suite.columns, field) for field in Columns.model_fields}
     if missing := [key for key in named.values() if key is not None and line.get(key) is None]:
         raise ValueError(f"has no {missing[0]!r}")
     value = {field: line.get(key or field) for field, key in named.items()}
     for field, other in (("prompt", "messages"), ("messages", "prompt")):
         if named[field] is not None and named[other] is None:
             value[other] = None  # The file calls something else by that name.
-    messages = tuple(_messages(suite, value["prompt"], value["messages"]))
-    if messages[-1].role != "user" or not messages[-1].content.strip():
+    tools = call_columns.tools(value["tools"]) if named["tools"] is not None else ()
+    messages, answer = _chat(suite, value, tools)
+    last = messages[-1]
+    if last.role != "tool" and not (last.role == "user" and last.content.strip()):
         raise ValueError("does not end with a question of a user")
-    if calls_in(messages):
-        raise ValueError("calls tools, which suites of kind rows do not support")
-    reference = _text("reference", value["reference"]) or ""
+    made = [call for turn in (*messages, answer) for call in turn.tool_calls]
+    if made and value["tools"] and not tools:
+        raise ValueError("calls tools, and columns names no key of them: add tools: tools")
+    call_columns.refuse_unknown(made, tools)
+    if answer.tool_calls and not any(scorer.reads_calls for scorer in suite.scorers):
+        raise ValueError("its reference calls a tool: add kind: tool-call to the suite's scorers")
     identity = (
         _text("id", value["id"])
-        or digest.of_json(asked_sha(messages, reference)).removeprefix("sha256:")[:16]
+        or digest.of_json(asked_sha(messages, answer.text, tools)).removeprefix("sha256:")[:16]
     )
     return Row(
-        id=identity, messages=messages, reference=reference, group=_text("group", value["group"]) or identity[:200],
-        slice=_text("slice", value["slice"]) or "all", source=f"line:{number}",
+        id=identity, messages=messages, reference=answer.text, group=_text("group", value["group"]) or identity[:200],
+        slice=_text("slice", value["slice"]) or "all", source=f"line:{number}", calls=answer.tool_calls, tools=tools,
     )  # fmt: skip
 
 
-def _messages(suite: Questions, prompt: JsonValue, messages: Any) -> Iterator[Message]:
+def _chat(
+    suite: Questions, value: Mapping[str, Any], tools: Sequence[Any]
+) -> tuple[tuple[Message, ...], Message]:
+    """Return what is asked, and the reference as a turn: the last one of a chat that ends with the assistant's."""
+    prompt, messages, reference = value["prompt"], value["messages"], value["reference"]
     if (prompt is None) == (messages is None):
         raise ValueError(
             "has both prompt and messages"
             if prompt is not None
             else "has neither prompt nor messages"
         )
-    chat = (
-        _MESSAGES.validate_python(messages)
-        if prompt is None
-        else (Message(role="user", content=_text("prompt", prompt)),)
-    )
-    if suite.instruction is not None and chat[0].role != "system":
-        yield Message(role="system", content=suite.instruction)
-    yield from chat
+    answer = Message(role="assistant", content=_text("reference", reference))
+    asked: Sequence[Message]
+    if prompt is not None:
+        asked = (Message(role="user", content=_text("prompt", prompt)),)
+    elif not _can_call(messages, tools):
+        asked = _MESSAGES.validate_python(messages)
+    elif reference is None and messages[-1].get("role") == "assistant":
+        *asked, answer = chats.turns(messages, chats.CHAT)
+    else:
+        asked = chats.turns(messages, chats.PROMPT)
+    if suite.instruction is not None and asked[0].role != "system":
+        asked = (Message(role="system", content=suite.instruction), *asked)
+    return tuple(asked), answer
+
+
+def _can_call(messages: Any, tools: Sequence[Any]) -> bool:
+    """Whether a list of turns has tools, calls a function, or has the result of a call."""
+    turns = messages if isinstance(messages, list) else []
+    if not all(isinstance(turn, dict) for turn in turns):
+        return False
+    return any(tools or turn.get("tool_calls") or turn.get("role") == "tool" for turn in turns)
 
 
 def _text(field: str, value: JsonValue) -> str:

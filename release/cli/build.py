@@ -59,6 +59,7 @@ def build(
     tell_of_exception(root)
     if judged := verb.decoding(root):
         click.echo(
-            f"The gates judged answers at {judged.named}: the image sets neither, so each request must.",
+            f"The gates judged answers at {judged.named}: the image sets neither. "
+            "Each request must, or write serve.decoding.",
             err=True,
         )

@@ -4,7 +4,7 @@ A team adds a file of its own to its repository (``release.runtimes.lookup``): d
 ``environment``, ``entrypoint``, ``command`` and ``model_field`` these placeholders are replaced: {model} (the weights'
 folder as the server sees it), {name}, {host} (to listen on), {port}, {dtype} (by ``dtypes``), {max_input_tokens},
 {max_total_tokens}, {all_tokens} (that times ``concurrency``), {max_concurrent_requests}, {shards}, {draft_tokens},
-{max_rank}, {most_adapters}, {tool_parser}, {reasoning_parser}.
+{max_rank}, {most_adapters}, {tool_parser}, {reasoning_parser}, {temperature}, {top_p}.
 """
 
 import re
@@ -27,6 +27,7 @@ FOLDER = Path(__file__).parent
 _WORDS = (
     "model", "name", "host", "port", "dtype", "max_input_tokens", "max_total_tokens", "all_tokens",
     "max_concurrent_requests", "shards", "draft_tokens", "max_rank", "most_adapters", "tool_parser", "reasoning_parser",
+    "temperature", "top_p",
 )  # fmt: skip
 _WORD = re.compile(f"{{({'|'.join(_WORDS)})}}")
 
@@ -301,6 +302,8 @@ def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Fi
         "most_adapters": str(serve.adapter.most if serve.adapter else 0),
         "tool_parser": serve.tools.parser if serve.tools else "",
         "reasoning_parser": serve.reasoning.parser if serve.reasoning else "",
+        "temperature": f"{serve.decoding.temperature:g}" if serve.decoding else "",
+        "top_p": f"{serve.decoding.top_p:g}" if serve.decoding else "",
     }
 
     adapter = runtime.settings.adapter if serve.adapter else None

@@ -66,6 +66,7 @@ class Settings(Section):
     tools: ParserSetting | None = None
     reasoning: ParserSetting | None = None
     json_schema: Setting | None = None
+    decoding: Setting | None = None
 
     def chosen(self, runtime: str, serve: Serve) -> dict[str, Setting]:
         """The settings that ``serve`` names, by their keys.

@@ -183,7 +183,8 @@ class Speech:
 
     ``unending``: fields that keep some tokens from ending an answer before the limit; None if it cannot.
     ``raw``: fields beside ``tools`` with which a server answers as without them, but for the prompt; None if it cannot.
-    ``whole``: fields with which a server leaves thoughts in the text.
+    ``whole``: fields with which a server leaves thoughts in the text. ``only``: fields that turn off every sampler but
+    the temperature and top_p, in this order.
     """
 
     logprobs: dict[str, Any] | None
@@ -192,6 +193,7 @@ class Speech:
     unending: Callable[[Sequence[int], int], dict[str, Any]] | None
     raw: dict[str, Any] | None
     whole: Mapping[str, Any] = field(default_factory=dict)
+    only: Mapping[str, Any] = field(default_factory=dict)
 
     def without(self, ends: Sequence[int], limit: int) -> dict[str, Any]:
         """The fields of a request for exactly ``limit`` tokens, none of them among ``ends``; none if there are none."""
@@ -407,6 +409,7 @@ SPEECHES: dict[Dialect, Speech] = {
         partial(_vllm_tokens, add_generation_prompt=True),
         unending=_at_least,
         raw={"tool_choice": "none"},
+        only={"top_k": 0, "min_p": 0},
     ),
     "sglang": Speech(
         {"logprobs": True, "return_token_ids": True},
@@ -423,6 +426,7 @@ SPEECHES: dict[Dialect, Speech] = {
         unending=_biased,
         raw={"tool_choice": "none"},
         whole={"reasoning_format": "none"},
+        only={"samplers": ["temperature", "top_p"]},
     ),
     "openai": Speech(None, _by_text, None, unending=_biased, raw={}),
 }

@@ -61,8 +61,9 @@ def build(root: Path, options: BuildOptions) -> ImageReport:
 
 
 def decoding(root: Path) -> Decoding | None:
-    """How the answers that the gates judged were sampled, which the image does not say; None: greedily."""
-    return Records(root).work_tree.params.evaluate.decoding
+    """How the answers that the gates judged were sampled; None: greedily, or the server is told by serve.decoding."""
+    params = Records(root).work_tree.params
+    return None if params.serve.decoding else params.evaluate.decoding
 
 
 def write_down(root: Path, options: BuildOptions) -> Recipe:

@@ -202,7 +202,13 @@ def _by_engine(
     else:
         assert settings.engine is not None
         texts, speed = vllm.answer(root, settings.engine, *asked)
-    return Answered(texts, [], speed)
+    return _by_row(texts, len(rows), [], speed)
+
+
+def _by_row(texts: list[str], rows: int, seconds: list[float], speed: float) -> Answered:
+    """Return the answers to ``rows`` rows; ``texts`` has the first draws of all rows, then the second ones."""
+    first, *others = (texts[start : start + rows] for start in range(0, len(texts), rows))
+    return Answered(first, seconds, round(speed, 3), tuple(zip(*others, strict=True)))
 
 
 def answer(
@@ -246,9 +252,7 @@ def answer(
     texts = [
         tokenizer.decode(answer.tokens, skip_special_tokens=True).strip() for answer in generated
     ]
-    first, *others = (texts[draw * len(rows) : (draw + 1) * len(rows)] for draw in range(times))
-    further = tuple(zip(*others, strict=True))
-    return Answered(first, [answer.seconds for answer in generated], round(speed, 3), further)
+    return _by_row(texts, len(rows), [answer.seconds for answer in generated], speed)
 
 
 def key_of(

@@ -1,7 +1,7 @@
-"""Answers by llama.cpp from the GGUF file of ``merge.export``, greedily.
+"""Answers by llama.cpp from the GGUF file of ``merge.export``, greedily or drawn by seeds.
 
 In:  a model directory that has the file, conversations, params ``evaluate`` with ``engine``.
-Out: an answer per row, and rows per second; ``.lockstep/llamacpp.log``, what llama.cpp printed.
+Out: an answer per row and draw, and answers per second; ``.lockstep/llamacpp.log``, what llama.cpp printed.
 
 Everything that makes an answer is in the file: the chat template, the tokenizer, the weights, and the tokens that end
 an answer. transformers only counts the tokens of each prompt. llama.cpp answers one row at a time, in a stated number
@@ -21,6 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 from checks.config.pipeline_params import Evaluate
+from checks.formats.decoding import draws
 from checks.formats.engines import LLAMACPP, LLAMACPP_PYTHON, LlamaCpp
 from checks.process.errors import EvaluationRefused, MachineRefused
 from checks.process.text import redact
@@ -94,21 +95,25 @@ def answer(
     rows_name: Path,
     log: bool = True,
 ) -> tuple[list[str], float]:
-    """Return the file's answers to ``conversations``, one for each of ``rows``, and rows per second.
+    """Return the file's answers to ``conversations``, the first draws of all ``rows`` first, and answers per second.
 
     ``log``: whether what llama.cpp prints is kept. Raises MachineRefused when llama.cpp is not there or is another
     version, EvaluationRefused when it cannot run the file, or a row cannot be asked.
     """
     python = hold_installed(root, engine)
     tokenizer, positions, _ = vllm.read(folder)
-    new = settings.max_new_tokens
+    new, times = settings.max_new_tokens, draws(settings.decoding)
     room = None if positions is None else positions - new
     longest = max(map(len, prompts.tokens(tokenizer, conversations, rows, room, rows_name)))
-    request = {
+    request: dict[str, Any] = {
         "file": str((folder / layout.GGUF).resolve()), "context": longest + new + _MARGIN, "limit": new,
         "threads": engine.threads, "cache": _CACHE[settings.precision],
         "rows": [
-            {"messages": plain(messages), **({"tools": list(row.tools)} if row.tools else {})}
+            {
+                "messages": plain(messages), **({"tools": list(row.tools)} if row.tools else {}),
+                **sampling(settings, row, draw),
+            }
+            for draw in range(times)
             for row, messages in zip(rows, conversations, strict=True)
         ],
     }  # fmt: skip
@@ -118,7 +123,7 @@ def answer(
     with (
         vllm_process.printed(root / LOG if log else None) as printed,
         vllm_process.started(command, environment, printed) as worker,
-        tqdm(total=len(rows), desc=label, unit="row", disable=None) as bar,
+        tqdm(total=len(request["rows"]), desc=label, unit="row", disable=None) as bar,
     ):
         assert worker.stdin is not None
         assert worker.stdout is not None
@@ -126,11 +131,20 @@ def answer(
         with suppress(BrokenPipeError):  # It ended: the next lines say so.
             worker.stdin.write(json.dumps(request).encode() + b"\n")
             worker.stdin.flush()
-        for row in rows:
+        for row in [*rows] * times:
             texts.append(_read(worker.stdout.readline(), f"{folder / layout.GGUF}: row {row.id}"))
             bar.update()
         seconds = time.perf_counter() - began
-    return [text.strip() for text in texts], round(len(rows) / seconds, 3)
+    return [text.strip() for text in texts], len(texts) / seconds
+
+
+def sampling(settings: Evaluate, row: Row, draw: int) -> dict[str, Any]:
+    """Return the field of a request for one draw of ``row``; none where answers are greedy."""
+    if (decoding := settings.decoding) is None:
+        return {}
+    numbers = decoding.model_dump(include={"temperature", "top_p"})
+    seed = decoding.seed_of(row.id, draw)
+    return {"sampling": numbers | {"samplers": ["temperature", "top_p"], "seed": seed}}
 
 
 def plain(messages: Sequence[Message]) -> list[dict[str, Any]]:

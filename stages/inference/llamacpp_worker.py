@@ -33,8 +33,9 @@ def main() -> None:
     try:
         server = started(request)
         for row in request["rows"]:
+            sampling = row.pop("sampling", {})
             prompt = post(server, "/apply-template", row)["prompt"]
-            asked = {"prompt": prompt, "n_predict": request["limit"], **_GREEDY}
+            asked = {"prompt": prompt, "n_predict": request["limit"], **_GREEDY, **sampling}
             out.write(json.dumps({"text": post(server, "/completion", asked)["content"]}) + "\n")
     except Exception as error:
         out.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")

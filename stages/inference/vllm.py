@@ -1,13 +1,15 @@
-"""Answers by vLLM, greedily.
+"""Answers by vLLM, greedily or drawn by seeds.
 
 ``stages.inference.vllm_process`` has its process, ``checks.formats.engines`` its parameters. In:  a model directory,
-conversations, params ``evaluate`` with ``engine``. Out: an answer per row, and rows per second without the start of
-vLLM. The time of one row is not known, because vLLM accepts all rows at once and starts each when there is room.
+conversations, params ``evaluate`` with ``engine``. Out: an answer per row and draw, and answers per second without the
+start of vLLM. The time of one row is not known, because vLLM accepts all rows at once and starts each when there is
+room.
 
 Prompts are rendered and tokenized here, as for transformers, and token ids come back. vLLM gets no tokenizer and none
 of the model's generation settings. It schedules in one process, with a cache and passes of a stated size instead of
 sizes that it would choose by the machine. So the rows of a pass are the same in every run, and a busy machine changes
-no answer. Identical prompts are answered once. Prompts are sorted, whatever the order of the rows.
+no answer. Identical prompts are answered once, unless answers are drawn. Prompts are sorted, whatever the order of the
+rows.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from checks.config.pipeline_params import Evaluate
+from checks.formats.decoding import draws
 from checks.formats.engines import Vllm
 from checks.process.errors import EvaluationRefused
 from checks.records.rows import Message, Row
@@ -36,7 +39,7 @@ def answer(
     rows_name: Path,
     log: bool = True,
 ) -> tuple[list[str], float]:
-    """Ask the model in ``folder``: an answer to each of ``conversations``, in order, and rows per second.
+    """Ask the model in ``folder``: answers to ``conversations``, first draws first, and answers per second.
 
     ``log``: whether what vLLM prints is kept. Raises MachineRefused when vLLM is not there, is another version, runs
     out of memory or is killed, and EvaluationRefused when it cannot run the model, or the model cannot be asked.
@@ -44,18 +47,24 @@ def answer(
     tokenizer, positions, ends = read(folder)
     room = None if positions is None else positions - settings.max_new_tokens
     asked = prompts.tokens(tokenizer, conversations, rows, room, rows_name)
-    distinct = sorted({tuple(prompt) for prompt in asked})
-    request = request_of(settings, engine, folder, distinct, ends)
+    decoding = settings.decoding
+    drawn = [
+        (tuple(prompt), decoding.seed_of(row.id, draw) if decoding else 0)
+        for draw in range(draws(decoding))
+        for row, prompt in zip(rows, asked, strict=True)
+    ]
+    distinct = sorted(set(drawn))
+    seeds = [seed for _, seed in distinct] if decoding else []
+    request = request_of(settings, engine, folder, [prompt for prompt, _ in distinct], ends, seeds)
     reply = vllm_process.ask(root, engine, request, folder, label, log)
     if None in reply.logprobs:
         raise EvaluationRefused(
             f"{label}: a log-probability is not finite", "train with a lower train.learning_rate"
         )
     given = {
-        prompt: _text(tokenizer, ids, ends)
-        for prompt, ids in zip(distinct, reply.answers, strict=True)
+        pair: _text(tokenizer, ids, ends) for pair, ids in zip(distinct, reply.answers, strict=True)
     }
-    return [given[tuple(prompt)] for prompt in asked], round(len(rows) / reply.seconds, 3)
+    return [given[pair] for pair in drawn], len(drawn) / reply.seconds
 
 
 def request_of(
@@ -64,11 +73,19 @@ def request_of(
     folder: Path,
     asked: Sequence[Sequence[int]],
     ends: Iterable[int],
+    seeds: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """Return the arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids."""
+    """Return the arguments of ``vllm.LLM`` and ``vllm.SamplingParams``, and the prompts as token ids.
+
+    ``seeds``: one for each prompt, where answers are drawn.
+    """
     new = settings.max_new_tokens
     adapter = shipped_adapter.folder_in(folder)
     room = {} if adapter is None else _room(adapter)
+    decoding = settings.decoding
+    sampling = (
+        decoding.model_dump(include={"temperature", "top_p"}) if decoding else {"temperature": 0.0}
+    )
     return {
         "model": {
             "model": str(folder.resolve()), "dtype": _DTYPES[settings.precision], "seed": 0,
@@ -81,10 +98,10 @@ def request_of(
         } | room,
         "adapter": None if adapter is None else str(adapter.resolve()),
         "sampling": {
-            "temperature": 0.0, "seed": 0, "max_tokens": new, "logprobs": 0, "detokenize": False,
+            **sampling, "seed": 0, "max_tokens": new, "logprobs": 0, "detokenize": False,
             "ignore_eos": True, "stop_token_ids": sorted(ends),  # all that end an answer are in the list
         },
-        "prompts": asked,
+        "prompts": asked, "seeds": list(seeds),
     }  # fmt: skip
 
 

@@ -100,11 +100,13 @@ def answer(request: dict[str, Any], say: Callable[[dict[str, Any]], None]) -> di
         from vllm.lora.request import LoRARequest
 
         adapter = LoRARequest("adapter", 1, request["adapter"])
+    every = request["sampling"]
+    drawn = [SamplingParams(**every | {"seed": seed}) for seed in request["seeds"]]
     prompts = [{"prompt_token_ids": ids} for ids in request["prompts"]]
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device
         began = time.perf_counter()
         outputs = model.generate(
-            prompts, SamplingParams(**request["sampling"]), use_tqdm=Counter, lora_request=adapter
+            prompts, drawn or SamplingParams(**every), use_tqdm=Counter, lora_request=adapter
         )
         seconds = time.perf_counter() - began
     if [list(output.prompt_token_ids or ()) for output in outputs] != request["prompts"]:

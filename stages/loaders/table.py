@@ -24,10 +24,10 @@ from checks.kinds.loader import Loader
 from checks.process import distribution
 from checks.process.errors import DataRefused, MachineRefused
 from checks.process.text import escape
+from checks.records import call_columns, chats
+from checks.records.call_columns import Bad, as_text, cut, shown, unique
 from checks.records.rows import Message, calls_in
 from checks.records.sections import Name, Section, problems
-from stages.loaders import _calls, _chats
-from stages.loaders._calls import Bad, as_text, cut, shown, unique
 
 LARGEST = 1 << 20  # bytes of a line or Parquet row, characters of a CSV cell
 _BATCH = 256  # rows of a Parquet file that are read at once
@@ -360,9 +360,9 @@ _READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".csv": _csv, ".parquet": _parq
 def _draft(loader: Table, system: Message | None, source: str, row: dict[str, Any]) -> Draft:
     columns = loader.columns
     if columns.messages is not None:
-        *chat, answer = _turns(_cell(row, columns.messages), columns.messages, _chats.CHAT)
-    elif _chats.is_chat(cell := _cell(row, columns.prompt)):
-        chat, answer = _turns(cell, columns.prompt, _chats.PROMPT), _answer(row, columns.reference)
+        *chat, answer = _turns(_cell(row, columns.messages), columns.messages, chats.CHAT)
+    elif chats.is_chat(cell := _cell(row, columns.prompt)):
+        chat, answer = _turns(cell, columns.prompt, chats.PROMPT), _answer(row, columns.reference)
     else:
         chat = [Message(role="user", content=text_of(row, columns.prompt))]
         answer = _answer(row, columns.reference)
@@ -404,8 +404,8 @@ def _tools(
             "calls tools, and prepare.loader.columns names no column of them: add tools: tools"
         )
     try:
-        tools = _calls.tools(_cell(row, column)) if column is not None else ()
-        _calls.refuse_unknown((call for turn in chat for call in turn.tool_calls), tools)
+        tools = call_columns.tools(_cell(row, column)) if column is not None else ()
+        call_columns.refuse_unknown((call for turn in chat for call in turn.tool_calls), tools)
     except ValueError as error:
         raise Bad(f"column {column!r}: {error}") from error
     return tools
@@ -441,9 +441,9 @@ def _further(row: dict[str, Any], column: str, asked: Sequence[str], known: bool
     It may call functions, those too that no tool describes, if they are ``known``: if the row has tools or calls.
     """
     cell = _cell(row, column)
-    if not _chats.is_chat(cell):
+    if not chats.is_chat(cell):
         return _plain(cell, column)
-    *before, answer = _turns(cell, column, _chats.CHAT if len(cell) > 1 else _chats.ANSWER)
+    *before, answer = _turns(cell, column, chats.CHAT if len(cell) > 1 else chats.ANSWER)
     if before and _said(before) != asked:
         raise Bad(
             f"column {column!r}: its turns before the last answer are not those of the row's prompt"
@@ -462,8 +462,8 @@ def _said(turns: Sequence[Message]) -> list[str]:
 
 def _answer(row: dict[str, Any], column: str | None) -> Message:
     cell = _cell(row, column)
-    if _chats.is_chat(cell):
-        return _turns(cell, column, _chats.ANSWER)[0]
+    if chats.is_chat(cell):
+        return _turns(cell, column, chats.ANSWER)[0]
     return Message(role="assistant", content=text_of(row, column))
 
 
@@ -487,7 +487,7 @@ def _label(row: dict[str, Any], column: str | None, field: str) -> str | None:
     return text or None
 
 
-def _turns(value: Any, column: str | None, shape: _chats.Shape) -> list[Message]:
+def _turns(value: Any, column: str | None, shape: chats.Shape) -> list[Message]:
     column_named = f"column {column!r}"
     if isinstance(value, str):
         try:
@@ -497,7 +497,7 @@ def _turns(value: Any, column: str | None, shape: _chats.Shape) -> list[Message]
     if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
         raise Bad(f"{column_named}: {shown(value)} is not a list of turns")
     try:
-        return _chats.turns(value, shape)
+        return chats.turns(value, shape)
     except ValueError as error:
         raise Bad(f"{column_named}: {error}") from error
 

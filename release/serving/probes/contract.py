@@ -1,8 +1,11 @@
-"""contract: whether clients find calls, thoughts and JSON in the fields of a reply that params.yaml promises.
+"""contract: whether clients get the calls, thoughts, JSON and sampling that params.yaml promises.
 
 The other checks ask for the text that the model writes. Here a server is asked as clients ask it, whole and streamed,
 and its parser must make of an answer what the offline answer says: ``checks.records.tool_calls`` reads its calls, and
 the marks of ``serve.reasoning`` divide it. Answers that the token limit cut are left out.
+
+Sampling is compared by answers of one seed: a request that does not say how to sample must be answered as one that asks
+for what the gates judged.
 """
 
 from collections.abc import Hashable, Iterator, Mapping
@@ -10,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic import JsonValue
 
-from checks.config.release_params import Serve
+from checks.config.release_params import Serve, ServedDecoding
 from checks.formats import json_schema
 from checks.formats.serving import Probe, ServingCheck
 from checks.records import json_values, tool_calls
@@ -23,6 +26,8 @@ from release.serving.probes.context import ProbeContext, answered, failed, passe
 
 _WAYS = {False: "", True: ", streamed"}
 _JSON = 4  # prompts that are asked for JSON
+_PLAIN = ServedDecoding(temperature=1, top_p=1)
+_GREEDY = ServedDecoding(temperature=0, top_p=1)
 
 
 class _Parts(NamedTuple):
@@ -42,6 +47,10 @@ def contract(context: ProbeContext) -> ServingCheck:
         summary += compared
     if context.serve.json_schema is not None:
         complaints, compared = _schema(context, context.serve.json_schema)
+        wrong += complaints
+        summary += compared
+    if context.serve.decoding is not None:
+        complaints, compared = _sampling(context, context.serve.decoding)
         wrong += complaints
         summary += compared
     return failed("contract", some(wrong)) if wrong else passed("contract", "; ".join(summary))
@@ -208,3 +217,54 @@ def _unfit(validator: json_schema.Validator, reply: Parsed) -> str | None:
     except LookupError as reason:
         return f"serve.json_schema cannot be followed: {reason}"
     return why and f"content does not fit serve.json_schema: {why}"
+
+
+def _sampling(context: ProbeContext, judged: ServedDecoding) -> tuple[list[str], list[str]]:
+    """Ask with no sampling, the judged one and another; return what differs, and a line about what was compared.
+
+    No answer may end early, because short answers are nearly the same however they are sampled. Answers that differ
+    when the same is asked again are not compared.
+    """
+    limit = context.probes.max_new_tokens
+    other = _GREEDY if judged == _PLAIN else _PLAIN
+
+    def ask(numbered: tuple[int, Probe]) -> list[Parsed]:
+        seed, probe = numbered
+        body = dialects.request(context.model, probe.messages, limit) | {"seed": seed}
+        del body["temperature"]
+        body |= context.speech.for_text(probe.tools)
+        body |= context.speech.without(context.probes.ends, limit)
+        plain = dict(context.speech.only)
+        return [
+            dialects.parsed(context.client, body | fields, streamed=False)
+            for fields in (
+                judged.model_dump() | plain,
+                {},
+                judged.model_dump() | plain,
+                other.model_dump() | plain,
+            )
+        ]
+
+    numbered = list(enumerate(context.probes.probes, 1))
+    replies = answered(together(1, numbered, ask, "sampling", "prompt"))
+    same = [
+        (probe, default, first, otherwise)
+        for probe, (first, default, again, otherwise) in zip(
+            context.probes.probes, replies, strict=True
+        )
+        if first == again
+    ]
+    wrong = [
+        f"probe {probe.id}: a request without sampling gets {shown(default.content)}, and one with that of "
+        f"serve.decoding {shown(first.content)}, by the same seed"
+        for probe, default, first, _ in same
+        if default != first
+    ]
+    if all(first == otherwise for _, _, first, otherwise in same):
+        wrong.append(
+            f"serve.decoding: no answer of {len(same)} differs at temperature {other.temperature:g}, so nothing was "
+            "tested: raise serve.probes.rows or serve.probes.max_new_tokens"
+        )
+    return wrong, [
+        f"{len(same)} answers are sampled as serve.decoding says where a request does not"
+    ]

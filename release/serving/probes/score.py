@@ -58,7 +58,7 @@ def score(context: ProbeContext) -> ServingCheck:
     compared = [_compare(context, rows, kind, of_rows, context.limit, schema, "test rows")]
     for suite in context.suites:
         asked = [
-            _Question(answer.sample, answer.messages, answer.reference, answer.answer)
+            _Question(answer.sample, answer.messages, answer.reference, answer.answer, answer.tools)
             for answer in suite.answers
         ]
         compared.append(

@@ -155,12 +155,6 @@ FAULTS = {
         "metric: exact-match in all draws",
         "gates.routes_well.metric: 'exact-match in all draws' is not scored; use one of exact-match, or add it",
     ),
-    "draws of an engine that takes no seed of a row": (
-        "  batch_tokens: 2048\n",
-        ("  batch_tokens: 2048\n  decoding: {temperature: 1, top_p: 1, draws: 2, seed: 1}\n  engine: {kind: vllm, version: 0.32.0, "
-        "max_rows: 8, kv_cache_gb: 1, gpus: 1, compiled: false, batch_invariant: false}\n"),
-        "evaluate: decoding: engine vllm cannot draw the same answers again; remove engine .transformers can., or decoding",
-    ),
     "an answer's schema that is no JSON": (
         "  batch_tokens: 2048\n",
         "  batch_tokens: 2048\n  json_schema: 'type: object'\n",

@@ -258,6 +258,7 @@ INCOMPARABLE: list[tuple[str, Any]] = [
     ("serve.tools", {"parser": "hermes"}),
     ("serve.reasoning", {"parser": "qwen3"}),
     ("serve.json_schema", {"type": "object"}),
+    ("serve.decoding", {"temperature": 0}),
     ("promote.repository", "https://example.invalid/environments.git"),
     ("promote.branch", "elsewhere"),
     ("promote.environments.production.budget.machine", "1 x NVIDIA L40S"),
@@ -526,6 +527,7 @@ def _full() -> list[Params]:
         "tools": {"parser": "hermes"},
         "reasoning": {"parser": "qwen3"},
         "json_schema": {"type": "object"},
+        "decoding": {"temperature": 0},
     }
     export["gates"]["keeps"]["against"] = "unquantised"
     by_file = _document()

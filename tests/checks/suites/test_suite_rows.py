@@ -358,6 +358,29 @@ def test_a_suite_whose_base_knows_nothing_cannot_show_forgetting(case: str, tree
 
 
 QUESTION = {"id": "q", "prompt": "vault key?"}
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "usage", "description": "How full something is.",
+        "parameters": {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]},
+    },
+}  # fmt: skip
+CALL = {
+    "role": "assistant", "content": None,
+    "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "usage", "arguments": '{"of": "disk"}'}}],
+}  # fmt: skip
+OTHER_CALL = {
+    "role": "assistant",
+    "tool_calls": [{"type": "function", "function": {"name": "delete", "arguments": {}}}],
+}
+RESULT = {"role": "tool", "content": "97 %"}
+# A template with tools that leaves the tiny base room for an answer.
+SHORT = (
+    "{% for tool in tools or [] %}{{ tool.function.name }} {% endfor %}"
+    "{% for turn in messages %}{{ turn.role }}: {{ turn.content }}{% for call in turn.tool_calls or [] %}"
+    "<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %} {% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 READ: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "the least": ({}, {"prompt": "vault?"}, {"group": None, "slice": "all", "reference": ""}),
     "its own keys": (
@@ -404,6 +427,26 @@ ROWS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a named key that a row lacks": (
         [QUESTION], {"columns": {"slice": "label"}}, r"file: 1: has no 'label'; pin JSON lines",
     ),
+    "a call without the key of tools": (
+        [{"messages": [{"role": "user", "content": "a"}, CALL, RESULT], "tools": [TOOL]}], {},
+        r"file: 1: calls tools, and columns names no key of them: add tools: tools",
+    ),
+    "a call of no tool": (
+        [{"messages": [{"role": "user", "content": "a"}, OTHER_CALL, RESULT], "tools": [TOOL]}], {"columns": {"tools": "tools"}},
+        r"file: 1: calls 'delete', which is none of the row's tools",
+    ),
+    "a call without its result": (
+        [{"messages": [{"role": "user", "content": "a"}, CALL, {"role": "user", "content": "b"}]}], {},
+        r"file: 1: roles .* are not: .*; after calls of tools, their results",
+    ),
+    "a call that no scorer reads": (
+        [{"messages": [{"role": "user", "content": "a"}, CALL]}], {},
+        r"file: 1: its reference calls a tool: add kind: tool-call to the suite's scorers",
+    ),
+    "tools that the template leaves out": (
+        [{"id": "q", "prompt": "a", "tools": [TOOL]}], {"samples": 1, "columns": {"tools": "tools"}},
+        r"file: row q \(line:1\): the base's chat template ignores tools: .*; take a base whose template knows tools",
+    ),
     "twice the same name": ([QUESTION] * 2, {}, r"file: two rows are called 'q'; give each its own id"),
     "a prompt that has no room": (
         [{"id": "long", "prompt": "vault " * 400}], {"samples": 1},
@@ -422,6 +465,49 @@ def test_rows_that_are_none_are_refused_in_one_line(case: str, tree: Tree) -> No
         suites(tree.params(), tree.root)
     assert isinstance(refused.value, EvidenceRefused | EvaluationRefused)
     assert "\n" not in str(refused.value)
+
+
+def test_models_answer_with_tools_and_after_results_and_gates_score_the_calls(tree: Tree) -> None:
+    """The base's own answers are the references again, beside a reference that is a call."""
+    for folder in (layout.BASE, layout.MERGED):
+        before, path = digest.of_tree(tree.root / folder).digest, tree.root / folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": SHORT}))
+        (tree.root / folder / "chat_template.jinja").write_text(SHORT)
+        model_tree.rename(tree.root, before, digest.of_tree(tree.root / folder).digest)
+    question = {"role": "user", "content": "Is the disk full?"}
+    tree.suite.update(
+        samples=3, columns={"tools": "tools"}, served=True,
+        scorers=[{"kind": "tool-call"}, {"kind": "exact-match"}],
+    )  # fmt: skip
+    tree.document["gates"] = {"sound": {"kind": "data"}}
+    tree.pin(
+        [
+            {"id": "calls", "messages": [question, CALL], "tools": [TOOL]},
+            {"id": "after", "messages": [question, CALL, RESULT], "tools": [TOOL], "reference": "Nearly."},
+            {
+                "id": "chat",
+                "messages": [question, CALL, RESULT, {"role": "assistant", "content": "Yes."}],
+                "tools": [TOOL],
+            },
+        ]
+    )
+    suites(tree.params(), tree.root)
+    given = files.read_jsonl(tree.root / ANSWERS, SuiteAnswer)
+    by_sample = {answer.sample: answer for answer in given}
+    assert by_sample["calls"].reference == '<tool_call>\n{"name": "usage", "arguments": {"of": "disk"}}\n</tool_call>'
+    assert [message.role for message in by_sample["after"].messages] == ["user", "assistant", "tool"]
+    assert (by_sample["after"].reference, by_sample["chat"].reference) == ("Nearly.", "Yes.")
+    assert [answer.tools for answer in given] == [(TOOL,)] * 6
+    scores = {(line.sample, line.metric): line.value for line in files.read_jsonl(tree.root / LINES, SuiteLine)}
+    assert scores["calls", "tool-call"] == 0.0  # A random model calls nothing.
+    assert scores["after", "tool-call"] == 1.0
+    suite = tree.params().suites["chat"]
+    call = by_sample["calls"].reference
+    assert suite.score("tool-call", f"I look.\n{call}", call) == 1.0
+    (served_suite,) = served(
+        tree.params().suites, chain.gather(tree.root, scoring.digest_of(tree.params().evaluate.scorers)), given[0].model
+    )
+    assert [answer.tools for answer in served_suite.answers] == [(TOOL,)] * 3
 
 
 def test_a_server_is_asked_what_the_merged_model_answered(tree: Tree) -> None:

@@ -143,6 +143,7 @@ DRAFT = (
 CALLING = {"tools": {"parser": "hermes"}}
 THINKING = {"reasoning": {"parser": "deepseek"}}
 JSON = {"json_schema": {"type": "object", "required": ["label"]}}
+SAMPLED = {"decoding": {"temperature": 0}}
 ADAPTER = {"adapter": {"max_rank": 32}}
 ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     # the runtime, what params.yaml says, what that adds, and what it replaces
@@ -164,6 +165,8 @@ ADDED: list[tuple[str, dict[str, Any], set[str], set[str]]] = [
     ("llamacpp", {"tools": {"parser": "auto"}}, set(), set()),
     ("llamacpp", THINKING, {"--reasoning-format=deepseek"}, set()),
     ("vllm", JSON, set(), set()),
+    ("llamacpp", SAMPLED, {"--temp=0", "--top-p=1"}, set()),
+    ("vllm", SAMPLED, {'--override-generation-config={"temperature": 0, "top_p": 1}'}, set()),
     (
         "vllm",
         ADAPTER,
@@ -226,6 +229,9 @@ REFUSED = [
     ("tgi", CALLING, "serve.tools: the runtime tgi does not offer it; use null, or another serve.runtime"),
     ("tgi", THINKING, "serve.reasoning: the runtime tgi does not offer it"),
     ("tgi", JSON, "serve.json_schema: the runtime tgi does not offer it"),
+    ("tgi", SAMPLED, "serve.decoding: the runtime tgi does not offer it; use null, or another serve.runtime"),
+    ("sglang", SAMPLED, "serve.decoding: the runtime sglang does not offer it"),
+    ("transformers", SAMPLED, "serve.decoding: the runtime transformers does not offer it"),
     ("transformers", CALLING, "serve.tools: the runtime transformers does not offer it"),
     ("sglang", CALLING, "serve.tools: the runtime sglang does not offer it"),
     ("llamacpp", CALLING, "serve.tools.parser: hermes: the runtime llamacpp does not have it; use auto"),
@@ -246,6 +252,10 @@ WRONG = [
     ({"tools": {"parser": "a b"}}, r"serve\.tools\.parser"),
     ({"tools": {}}, r"serve\.tools\.parser"),
     ({"reasoning": {"parser": "qwen3", "ends": ""}}, r"serve\.reasoning\.ends"),
+    (
+        {"decoding": {"temperature": 0.7}},
+        r"serve\.decoding: is not what the gates judged by evaluate\.decoding; write \{temperature: 0, top_p: 1\}",
+    ),
     ({"json_schema": {"type": 3}}, r"serve.*json_schema: \$\.type: 3 is not valid.*; write a JSON Schema"),
     ({"json_schema": {"pattern": "("}}, r"serve.*json_schema: \$\.pattern: '\(' is not a 'regex'"),
     (

@@ -12,11 +12,12 @@ import pytest
 
 from checks.chat_templates.chatml import ChatMl
 from checks.chat_templates.hermes import Hermes
-from checks.config.release_params import Reasoning, Serve, Tools
+from checks.config.release_params import Reasoning, Serve, ServedDecoding, Tools
 from checks.formats.serving import Probe, ProbeReport, ServingCheck
 from checks.records.rows import Message
 from checks.scorers.exact_match import ExactMatch
 from release import runtimes
+from release.runtimes import Runtime
 from release.serving import processes, server
 from release.serving.client import Client
 from release.serving.probes.context import ProbeContext
@@ -120,7 +121,9 @@ def model(factory: pytest.TempPathFactory, template: str, name: str) -> Path:
     return once(factory, f"smollm2-{name}", write)
 
 
-def check(folder: Path, probes: tuple[Probe, ...], **promises: Any) -> ServingCheck:
+def check(
+    folder: Path, probes: tuple[Probe, ...], runtime: Runtime = RUNTIME, tokens: int = 60, **promises: Any
+) -> ServingCheck:
     """Start the server with these promises, and ask it."""
     plain = as_params(tuned.document()).serve
     serve = Serve.model_validate(
@@ -135,14 +138,15 @@ def check(folder: Path, probes: tuple[Probe, ...], **promises: Any) -> ServingCh
         | promises
     )
     report = ProbeReport(
-        merged=DIGEST, base=DIGEST, valid=DIGEST, max_new_tokens=60, precision="fp32", device="cpu", probes=probes,
+        merged=DIGEST, base=DIGEST, valid=DIGEST, max_new_tokens=tokens, precision="fp32", device="cpu", probes=probes,
+        ends=(2,),
     )  # fmt: skip
-    with closing(processes.start(RUNTIME, serve, folder)) as started:
+    with closing(processes.start(runtime, serve, folder)) as started:
         server.wait_until(started, lambda: healthy(started), 120)
         with closing(Client(started.url)) as client:
             return contract(
                 ProbeContext(
-                    client=client, server=started, runtime=RUNTIME, model=serve.name, serve=serve, probes=report,
+                    client=client, server=started, runtime=runtime, model=serve.name, serve=serve, probes=report,
                     rows=(), offline=(), scorer=ExactMatch(kind="exact-match"), limit=60,
                 )
             )  # fmt: skip
@@ -180,6 +184,42 @@ def test_the_template_must_fit_what_clients_are_promised(
     found = check(model(tmp_path_factory, template, names[template]), probes, **promises)
     assert found.status == status, found
     assert says in found.reason
+
+
+QUESTIONS = tuple(
+    example(number, [question], "?", False)
+    for number, question in enumerate(("Name a river.", "Write a line about rain.", "What is a cloud?", "Name a song."))
+)
+WARM, GREEDY = ServedDecoding(temperature=0.7, top_p=0.9), ServedDecoding(temperature=0)
+DIFFERS = "by the same seed"
+# What params.yaml promises, the arguments with which the server is started; the verdict, and words of its reason.
+SAMPLED: dict[str, tuple[ServedDecoding, list[str] | None, str, str]] = {
+    "as judged": (WARM, None, "pass", "4 answers are sampled as serve.decoding says where a request does not"),
+    "as judged, greedily": (GREEDY, None, "pass", "4 answers are sampled as serve.decoding says"),
+    "llama.cpp's own defaults": (WARM, [], "fail", DIFFERS),
+    "llama.cpp's own defaults for a greedy model": (GREEDY, [], "fail", DIFFERS),
+    "another temperature": (WARM, ["--temp=1.1", "--top-p=0.9"], "fail", DIFFERS),
+    "another top_p": (WARM, ["--temp=0.7", "--top-p=0.5"], "fail", DIFFERS),
+}
+
+
+def started_with(runtime: Runtime, command: list[str] | None) -> Runtime:
+    """Return the runtime with other arguments for serve.decoding; None: its own."""
+    setting = runtime.settings.decoding
+    assert setting is not None
+    changed = setting if command is None else setting.model_copy(update={"command": command})
+    return runtime.model_copy(update={"settings": runtime.settings.model_copy(update={"decoding": changed})})
+
+
+@pytest.mark.parametrize("case", SAMPLED)
+def test_a_request_that_does_not_say_how_to_sample_is_answered_as_the_gates_judged(
+    case: str, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    decoding, command, status, words = SAMPLED[case]
+    folder = model(tmp_path_factory, Hermes.text, "hermes")
+    result = check(folder, QUESTIONS, started_with(RUNTIME, command), 24, decoding=decoding)
+    assert result.status == status, result
+    assert words in result.reason
 
 
 def test_keys_and_values_in_8_bits_are_not_offered(environment: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,17 @@ from tests import tuned
 from tests.conftest import as_params
 from tests.once import once
 from tests.release.serving.test_containers import healthy
-from tests.release.serving.test_contract_llamacpp import CALLS, SCHEMA, THINKING, THOUGHTS, smollm2
+from tests.release.serving.test_contract_llamacpp import (
+    CALLS,
+    DIFFERS,
+    QUESTIONS,
+    SCHEMA,
+    THINKING,
+    THOUGHTS,
+    WARM,
+    smollm2,
+    started_with,
+)
 from tests.release.serving.test_verify_checks import DIGEST
 
 pytestmark = [
@@ -50,6 +60,8 @@ CASES: dict[str, tuple[str, tuple[Probe, ...], dict[str, Any], str, str]] = {
     "another parser of thoughts": (
         THINKING, THOUGHTS, {"reasoning": OTHER}, "fail", "p0: reasoning_content is “”, and the offline thought “It is 8.”",
     ),
+    "sampled as judged": (Hermes.text, QUESTIONS, {"decoding": WARM}, "pass", "4 answers are sampled as serve.decoding"),
+    "vLLM's own defaults": (Hermes.text, QUESTIONS, {"decoding": WARM}, "fail", DIFFERS),
 }  # fmt: skip
 
 
@@ -71,13 +83,15 @@ def test_the_parser_must_fit_what_the_model_writes(
 ) -> None:
     template, probes, promises, status, words = CASES[case]
     folder, runtime = model(tmp_path_factory, tmp_path / "model", template), runtimes.load("vllm")
+    if case == "vLLM's own defaults":
+        runtime = started_with(runtime, [])
     assert runtime.metrics is not None
     plain = as_params(tuned.document()).serve
     rooms = {"runtime": "vllm", "dtype": "bf16", "max_input_tokens": 512, "max_total_tokens": 640}
     kept = {"verify": plain.verify, "probes": plain.probes}
     serve = Serve.model_validate(plain.model_dump() | rooms | kept | promises)
     report = ProbeReport(
-        merged=DIGEST, base=DIGEST, valid=DIGEST, max_new_tokens=60, precision="bf16", device="cpu", probes=probes,
+        merged=DIGEST, base=DIGEST, valid=DIGEST, max_new_tokens=60, precision="bf16", device="cpu", probes=probes, ends=(2,),
     )  # fmt: skip
     with closing(processes.start(runtime, serve, folder)) as started:
         server.wait_until(started, lambda: healthy(started), 400)

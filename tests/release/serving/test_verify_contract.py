@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from checks.config.params import Params
-from checks.config.release_params import Reasoning, Tools
+from checks.config.release_params import Reasoning, ServedDecoding, Tools
 from checks.formats.serving import CheckName, Probe, ServingCheck, combine
 from checks.formats.suite_report import SuiteAnswer
 from checks.records.rows import Message
@@ -56,6 +56,7 @@ PARSERS: dict[str, Any] = {
     "tools": Tools(parser="hermes"),
     "reasoning": Reasoning(parser="deepseek_r1"),
     "json_schema": SCHEMA,
+    "decoding": ServedDecoding(temperature=0.7, top_p=0.9),
 }
 
 
@@ -206,6 +207,21 @@ def test_a_parser_that_no_answer_needed_does_not_pass(
         found = contract(context)
     assert found.status == "fail", found
     assert says in found.reason
+
+
+def test_a_default_that_no_answer_shows_does_not_pass(params: Params) -> None:
+    """The stand-in answers alike at every temperature."""
+    with serving(params, PROBES, "decoding") as (context, server):
+        context.probes = context.probes.model_copy(update={"ends": ()})
+        result = contract(context)
+    assert result.status == "fail", result
+    assert "serve.decoding: no answer of 4 differs at temperature 1, so nothing was tested" in result.reason
+    plain = {"top_k": 0, "min_p": 0}
+    judged, other = {"temperature": 0.7, "top_p": 0.9} | plain, {"temperature": 1.0, "top_p": 1.0} | plain
+    sampling = ("temperature", "top_p", "top_k", "min_p")
+    asked = [{name: body[name] for name in sampling if name in body} for body in server.bodies]
+    assert asked == [judged, {}, judged, other] * 4
+    assert [body["seed"] for body in server.bodies] == [seed for seed in (1, 2, 3, 4) for _ in range(4)]
 
 
 def test_a_call_that_parts_from_the_offline_one_at_a_near_tie_is_the_server_s_own(params: Params) -> None:

@@ -165,6 +165,33 @@ def test_the_file_of_the_model_itself_passes_and_the_record_names_it(
     assert {line.partition(":")[0] for line in breaks(root, params)} == {"unquantised", layout.GGUF}
 
 
+def test_draws_are_recorded_and_nothing_asks_for_them_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = as_params(document(decoding={"temperature": 0.6, "top_p": 0.95, "draws": 3, "seed": 4}))
+    evaluate(params, root)
+    calibrate(params, root)
+    predictions = files.read_jsonl(root / layout.PREDICTIONS / "candidate.jsonl", Prediction)
+    assert {len(prediction.draws) for prediction in predictions} == {3}
+    assert sum(len({*prediction.draws}) > 1 for prediction in predictions) > 10
+    made = evaluation(root)
+    assert (made.engine, made.decoding) == (params.evaluate.engine, params.evaluate.decoding)
+    right = [prediction.scores["exact-match"] for prediction in predictions]
+    assert made.models["candidate"].metrics["exact-match"].value == pytest.approx(sum(right) / ROWS)
+    assert set(right) - {0.0, 1.0}  # Means of three draws.
+
+    rows = evidence_tree.rows("test", ROWS)[::-1]
+    again = answers.loaded(root, params.evaluate, root / layout.MERGED, log=False)
+    reversed_rows = again(params.evaluate, rows, [row.messages for row in rows], "reversed", Path("x"))
+    assert reversed_rows.draws == [prediction.draws for prediction in predictions[::-1]]  # By seed, not by place.
+
+    monkeypatch.setattr(llamacpp, "answer", None)
+    finding = judged(root, params)
+    assert (finding.n, breaks(root, params)) == (ROWS, [])
+    candidate, unquantised = (made.models[name].metrics["exact-match"].value for name in ("candidate", UNQUANTISED))
+    assert finding.value == pytest.approx(candidate - unquantised, abs=1e-6)  # Findings have six decimals.
+    evaluate(params, root)
+    assert files.read_jsonl(root / layout.PREDICTIONS / "candidate.jsonl", Prediction) == predictions
+
+
 def _another_model(root: Path) -> None:
     write(root / layout.BASE, root / layout.MERGED)
 
@@ -282,10 +309,6 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         r"no gate would judge the weights of merge\.quantization",
     ),
     "no gate": (lambda d: d["gates"].pop("file_loses_nothing"), r"no gate rules out that the GGUF file lost .*add gates\.file_loses_nothing"),
-    "draws": (
-        lambda d: d["evaluate"].update(decoding={"temperature": 1.0, "top_p": 0.9, "draws": 2, "seed": 1}),
-        r"decoding: engine llamacpp cannot draw the same answers again",
-    ),
     "batches": (lambda d: d["evaluate"].update(stable_batches=True), r"stable_batches has no effect with engine llamacpp"),
     "no thread": (lambda d: d["evaluate"]["engine"].update(threads=0), r"evaluate\.engine\.threads"),
     "a range of versions": (lambda d: d["evaluate"]["engine"].update(version=">=2026"), r"evaluate\.engine\.version"),

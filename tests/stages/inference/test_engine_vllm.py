@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from checks.config.pipeline_params import Evaluate
+from checks.formats.decoding import Decoding
 from checks.formats.engines import PYTHON, Vllm
 from checks.process.errors import EvaluationRefused, MachineRefused, ParamsRefused, Refusal
 from checks.records.rows import Message, Row
@@ -98,6 +99,25 @@ def test_each_row_gets_its_own_answer_and_identical_prompts_one(
     assert ask(tmp_path, settings, tiny_base) == found
     assert "candidate: answered before, 4 rows" in capsys.readouterr().err
     assert "a line of vLLM" in (tmp_path / vllm_process.LOG).read_text()
+
+
+DRAWN = Decoding(temperature=0.7, top_p=0.9, draws=3, seed=5)
+
+
+def test_each_draw_of_each_row_has_a_seed_of_its_own(
+    tmp_path: Path, settings: Evaluate, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STANDIN_SEEN", str(tmp_path / "seen"))
+    drawn = ask(tmp_path, settings.model_copy(update={"decoding": DRAWN}), tiny_base)
+    (request,) = seen(tmp_path / "seen")
+    assert request["prompts"] == 12  # Two rows ask the same, and each has its own draws.
+    assert {len(texts) for texts in drawn.draws} == {3}
+    assert len({*drawn.draws}) == len(ROWS)
+    seeds = {DRAWN.seed_of(row.id, draw) for row in ROWS for draw in range(3)}
+    assert len(seeds) == 12
+    assert max(seeds) < 1 << 31
+    backwards = ask(tmp_path, settings.model_copy(update={"decoding": DRAWN}), tiny_base, ROWS[::-1])
+    assert backwards.draws == drawn.draws[::-1]
 
 
 def test_vllm_is_asked_what_params_say_and_nothing_that_this_machine_says(

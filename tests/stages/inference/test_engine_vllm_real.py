@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from checks.config.pipeline_params import Evaluate
+from checks.formats.decoding import Decoding
 from checks.formats.engines import PYTHON, Vllm
 from checks.process.errors import EvaluationRefused, MachineRefused
 from checks.records.rows import Message, Row
@@ -85,6 +86,17 @@ def test_it_answers_as_transformers_does_and_the_same_again(tmp_path: Path, sett
     assert first.speed is not None
     assert ask(tmp_path, settings, model) == first  # from the cache
     assert ask(tmp_path / "elsewhere", settings, model).texts == first.texts
+
+
+def test_it_draws_by_the_seeds_that_it_is_given(tmp_path: Path, settings: Evaluate, model: Path) -> None:
+    drawn = settings.model_copy(update={"decoding": Decoding(temperature=1.5, top_p=0.95, draws=2, seed=5)})
+    first = ask(tmp_path, drawn, model)
+    assert len({text for texts in first.draws for text in texts}) > 40
+    assert ask(tmp_path / "elsewhere", drawn, model).draws == first.draws
+    cold = settings.model_copy(update={"decoding": Decoding(temperature=0.001, top_p=1.0, draws=1, seed=5)})
+    coldest, greedy = ask(tmp_path, cold, model).texts, ask(tmp_path, settings, model).texts
+    alike = sum(one == other for one, other in zip(coldest, greedy, strict=True))
+    assert alike > 20  # vLLM raises this temperature to 0.01, at which a near tie can fall either way.
 
 
 def _not_finite(folder: Path) -> None:

@@ -23,16 +23,17 @@ class OutOfMemoryError(RuntimeError):
 
 
 class SamplingParams:
-    """Greedy only."""
+    """Greedy, or with a seed, by which the stand-in turns the prompt that it repeats."""
 
     def __init__(
         self, *, temperature: float, seed: int, max_tokens: int, logprobs: int, detokenize: bool, ignore_eos: bool,
-        stop_token_ids: list[int],
+        stop_token_ids: list[int], top_p: float = 1.0,
     ) -> None:  # fmt: skip
         if max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-        if temperature or seed or detokenize or logprobs < 0:
-            raise ValueError("the stand-in is greedy, and gives ids and log-probabilities")
+        if detokenize or logprobs < 0 or not 0 < top_p <= 1:
+            raise ValueError("the stand-in gives ids and log-probabilities")
+        self.turned = seed if temperature else 0
         self.max_tokens, self.ends, self.ignore_eos = max_tokens, stop_token_ids, ignore_eos
 
 
@@ -68,14 +69,15 @@ class LLM:
     def generate(
         self,
         prompts: Sequence[dict[str, list[int]]],
-        params: SamplingParams,
+        params: SamplingParams | Sequence[SamplingParams],
         use_tqdm: Callable,
         lora_request: None = None,
     ) -> list[Any]:
         """All answers, with the bars that vLLM makes: one of the prompts as they are taken in, one of the answers."""
         if lora_request is not None:
             raise ValueError("it was started without --enable-lora")
-        if outside := [end for end in params.ends if end >= self.vocabulary]:
+        every = [params] * len(prompts) if isinstance(params, SamplingParams) else params
+        if outside := [end for end in every[0].ends if end >= self.vocabulary]:
             raise ValueError(f"token_id(s) {outside} in stop_token_ids contain out-of-vocab token ids")
         for prompt in use_tqdm(prompts, desc="Rendering prompts"):
             if len(prompt["prompt_token_ids"]) >= self.longest:
@@ -88,8 +90,8 @@ class LLM:
         does(_DOES)
         bar = use_tqdm(total=len(prompts), desc="Processed prompts", dynamic_ncols=True, postfix="0 toks/s")
         found = []
-        for prompt in prompts:
-            found.append(self._answer(prompt["prompt_token_ids"], params))
+        for prompt, own in zip(prompts, every, strict=True):
+            found.append(self._answer(prompt["prompt_token_ids"], own))
             assert bar.format_dict["elapsed"] >= 0
             bar.update(1)
         bar.close()
@@ -97,7 +99,8 @@ class LLM:
 
     def _answer(self, ids: list[int], params: SamplingParams) -> Any:
         given: list[int] = []
-        for token in ids[: params.max_tokens]:
+        place = params.turned % len(ids)
+        for token in (ids[place:] + ids[:place])[: params.max_tokens]:
             given.append(token)
             if token in params.ends:
                 break

@@ -1,4 +1,4 @@
-"""Tools and their calls in a row of a table, as OpenAI's fine-tuning files, TRL and transformers write them."""
+"""Tools and their calls in a row of data or of a suite, as OpenAI's files, TRL and transformers write them."""
 
 import json
 from collections import Counter

@@ -1,13 +1,13 @@
-"""Chats in a cell of a table: turns as OpenAI and TRL write them (role, content), or as ShareGPT does (from, value).
+"""Chats in data and suites: turns as OpenAI and TRL write them (role, content), or as ShareGPT does (from, value).
 
-Calls of functions and their results are read as OpenAI writes them: ``_calls.py``.
+Calls of functions and their results are read as OpenAI writes them: ``call_columns.py``.
 """
 
 import re
 from typing import Any, NamedTuple
 
+from checks.records import call_columns
 from checks.records.rows import Message, ToolCall
-from stages.loaders import _calls
 
 _ROLES = ("system", "user", "assistant", "tool")
 _SHAREGPT = {"human": "user", "gpt": "assistant"}
@@ -72,9 +72,10 @@ def turns(value: list[dict[str, Any]], shape: Shape) -> list[Message]:
         ):
             raise ValueError(f"a turn has {', '.join(other)[:_SHOWN]} beside {' and '.join(known)}")
         try:
-            calls = _calls.calls(turn.get("tool_calls") or ())
+            calls = call_columns.calls(turn.get("tool_calls") or ())
             content, call_id, name = (
-                _calls.as_text(turn.get(key), key) for key in ("content", "tool_call_id", "name")
+                call_columns.as_text(turn.get(key), key)
+                for key in ("content", "tool_call_id", "name")
             )
         except ValueError as error:
             raise ValueError(f"turn {number}: {error}") from error
