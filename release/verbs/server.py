@@ -60,7 +60,7 @@ def with_runtime(root: Path, text: str, runtime: str) -> str:
             if not document[section].get(key) or (key == "engine" and not is_llamacpp):
                 text = _with(text, path, value)
     elif is_llamacpp:
-        for path in ("merge.export", "evaluate.engine", _GATE):
+        for path in ("merge.export", "evaluate.engine", "serve.decoding", _GATE):
             text = _without(text, path)
     return text
 
@@ -68,6 +68,7 @@ def with_runtime(root: Path, text: str, runtime: str) -> str:
 def _file_and_judges(root: Path, document: dict[str, Any]) -> dict[str, JsonValue]:
     """Return the file that llama.cpp serves and what judges it, by path. See docs/how-to/gguf.md."""
     metric = document["evaluate"]["scorers"][0]["kind"]
+    judged = document["evaluate"].get("decoding") or {}
     margins = (
         gate["margin"]
         for gate in document["gates"].values()
@@ -81,6 +82,8 @@ def _file_and_judges(root: Path, document: dict[str, Any]) -> dict[str, JsonValu
         }],
         # With more threads the busy ones wait for those that got no core: ten times slower where others work, too.
         "evaluate.engine": {"kind": LLAMACPP, "version": _version(root), "threads": 1},
+        # Without it llama.cpp samples where a client says nothing, at a temperature that nobody judged.
+        "serve.decoding": {key: judged.get(key, default) for key, default in (("temperature", 0), ("top_p", 1))},
         _GATE: {
             "kind": "non_inferior", "metric": metric, "against": UNQUANTISED,
             "margin": next(margins, starting.MARGIN), "confidence": starting.CONFIDENCE,

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from checks.config import params_file
+from checks.config.release_params import ServedDecoding
 from checks.formats.engines import LlamaCpp
 from checks.process.errors import ParamsRefused
 from checks.storage import layout
@@ -40,11 +41,20 @@ def test_for_llama_cpp_comes_its_file_and_what_judges_it(root: Path) -> None:
     assert isinstance(params.evaluate.engine, LlamaCpp)
     assert (gate.kind, gate.against, gate.metric) == ("non_inferior", "unquantised", main_gate.metric)
     assert gate.margin == main_gate.margin
+    assert params.serve.decoding == ServedDecoding(temperature=0)
     text = (root / layout.PARAMS).read_text()
     assert "runtime: llamacpp # a file of release/runtimes" in text  # Comments stay.
     again = server(root, "llamacpp")
     assert (again.exit_code, again.stdout) == (0, "llamacpp serves, as before\n")
     assert (root / layout.PARAMS).read_text() == text
+
+
+def test_llama_cpp_samples_as_the_gates_judge(root: Path) -> None:
+    path = root / layout.PARAMS
+    sampled = "evaluate:\n  decoding: {temperature: 0.7, top_p: 0.9, draws: 2, seed: 3}\n"
+    path.write_text(path.read_text().replace("evaluate:\n", sampled, 1))
+    assert server(root, "llamacpp").exit_code == 0
+    assert params_file.load(path).serve.decoding == ServedDecoding(temperature=0.7, top_p=0.9)
 
 
 def test_what_a_team_wrote_for_llama_cpp_stays(root: Path) -> None:
