@@ -110,7 +110,24 @@ def counted(report: PrepareReport) -> dict[str, int]:
             r"shares add up to 1; leave rows to the sources without a share",
         ),
         ({"a": source(share=1.0)}, r"data\.sources\.a\.share: 1\.0; input should be less than 1"),
-        ({"a": source(splits=["test"])}, r"data\.sources\.a\.splits\.0: 'test'; input should be 'train'"),
+        ({"a": source(splits=["valid"])}, r"data\.sources\.a\.splits\.0: 'valid'; input should be 'train' or 'test'"),
+        ({"a": source(splits=["train", "test"])}, r"data\.sources\.a\.splits: a list; .*at most 1 item"),
+        (
+            {"a": source(splits=["test"]), "b": source(splits=["test"])},
+            r"a and b would each be the whole test split; leave \[test\] to one of them",
+        ),
+        (
+            {"a": source(splits=["test"], share=0.1)},
+            r"share: counts train rows, and its rows are for testing; remove it",
+        ),
+        (
+            {"a": source(review="labels/harvest/production.json")},
+            r"splits: null, but harvested rows are for one split; write \[train\] or \[test\]",
+        ),
+        (
+            {"a": source(splits=["test"], loader={"kind": "documents", "files": "*.md", "column": None})},
+            r"splits: \[test\], but documents are for training only",
+        ),
         ({"a": source(splits=[])}, r"data\.sources\.a\.splits: a list; .*at least 1 item"),
         ({"a": source(skip_rules=["drop-all"])}, r"data\.sources\.a\.skip_rules\.0: 'drop-all'; input should be"),
         (
@@ -242,6 +259,38 @@ def test_a_source_for_training_alone_changes_no_byte_of_valid_and_test(configure
     assert before.sources == {}
     assert "sources" not in json.loads((tmp_path / "one" / layout.PREPARE_REPORT).read_text())
     assert of_tested_sources(rows["train"], rows["test"]) == alone["train"]
+
+
+def test_a_source_that_is_the_test_split_moves_no_row_of_train_and_valid_but_those_like_its_own(
+    configure: Configure, tmp_path: Path
+) -> None:
+    put(tmp_path / "one", main=MAIN, talk=TALK)
+    before, _ = prepared(tmp_path / "one", configure(talk=source(splits=["train"])))
+    put(tmp_path / "two", main=MAIN, talk=TALK, fresh=[*MORE, MORE[0], {"prompt": " ", "reference": "a"}])
+    sources = {"talk": source(splits=["train"]), "fresh": source(splits=["test"])}
+    rows, report = prepared(tmp_path / "two", configure(**sources))
+    assert {name: rows[name] for name in ("train", "valid")} == {name: before[name] for name in ("train", "valid")}
+    assert {row.prompt for row in rows["test"]} == {row["prompt"] for row in MORE}
+    assert {(row.origin, row.slice) for row in rows["test"]} == {("fresh", "all")}
+    assert counted(report) == {
+        "trim-ends": 1, "drop-empty-prompt": 1, "drop-duplicates": 1, "replace-test": len(before["test"]),
+    }  # fmt: skip
+    assert report.sources["main"].splits["test"] == 0
+    assert of_tested_sources(rows["train"], rows["test"]) == of_tested_sources(before["train"], before["test"])
+
+    held_out, learned = (next(row for row in before[name] if not row.origin).prompt for name in ("valid", "train"))
+    like = [
+        {"prompt": f" {held_out} !", "reference": "x"},
+        {"prompt": f" {learned} !", "reference": "x"},
+        {"prompt": f"{TALK[0]['prompt']} !", "reference": "x"},
+    ]
+    put(tmp_path / "three", main=MAIN, talk=TALK, fresh=[*MORE, *like])
+    rows, report = prepared(tmp_path / "three", configure(**sources))
+    assert len(rows["test"]) == len(MORE) + 3
+    gone = {held_out, learned, TALK[0]["prompt"]}
+    for name in ("train", "valid"):
+        assert [row.prompt for row in rows[name]] == [row.prompt for row in before[name] if row.prompt not in gone]
+    assert counted(report) == {"trim-ends": 2, "replace-test": len(before["test"]), "drop-row-of-other-source": 3}
 
 
 def test_rows_of_an_owners_group_that_is_held_out_are_not_taught(configure: Configure, tmp_path: Path) -> None:
