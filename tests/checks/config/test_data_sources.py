@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import DatasetCard, ModelCard
 
+from checks.config.data_sources import Part
 from checks.evaluation import scoring
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport, SourceRows
 from checks.gates.license import LicenseGate
@@ -26,6 +27,8 @@ from release.cli import main
 from release.verbs.compare import compare
 from stages.fetch import fetch
 from stages.prepare import prepare
+from stages.quality import labels
+from stages.quality.rows_frames import Read
 from stages.still_pinned import still_pinned
 from stages.validate import validate
 from tests import evidence_tree, page_tree, promotion_tree
@@ -291,6 +294,24 @@ def test_a_source_that_is_the_test_split_moves_no_row_of_train_and_valid_but_tho
     for name in ("train", "valid"):
         assert [row.prompt for row in rows[name]] == [row.prompt for row in before[name] if row.prompt not in gone]
     assert counted(report) == {"trim-ends": 2, "replace-test": len(before["test"]), "drop-row-of-other-source": 3}
+
+
+def test_a_new_label_of_the_test_split_must_be_taught_by_some_source() -> None:
+    part = {name: Part(name, Path(), None, frozenset(), name or None, None) for name in ("", "train", "test")}  # type: ignore[arg-type]
+
+    def read(*rows: tuple[str, str]) -> Read:
+        return Read({}, [answer for answer, _ in rows], [], [], {}, [], [origin for _, origin in rows])
+
+    old = read(("vm", ""))
+    replay, taught = ("Hello there", "train"), ("sql", "train")
+    splits = {"train": read(("vm", ""), replay, taught), "valid": old, "test": read(("vm", "test"), ("sql", "test"))}
+    every = list(part.values())
+    assert labels.compared(splits, every) == {"train": ["vm", "sql"], "test": ["vm", "sql"]}
+    untaught = splits | {"train": read(("vm", ""), replay)}
+    assert labels.compared(untaught, every) == {"train": ["vm"], "test": ["vm", "sql"]}
+    assert labels.compared(splits | {"test": old}, [part[""], part["train"]]) == {
+        key: ["vm"] for key in layout.SPLIT_NAMES
+    }
 
 
 def test_rows_of_an_owners_group_that_is_held_out_are_not_taught(configure: Configure, tmp_path: Path) -> None:
