@@ -146,6 +146,10 @@ class Loop:
             for server in servers:
                 server.wait(params.serve.verify.start_seconds)
             yield servers
+            for (
+                server
+            ) in servers:  # A gateway that is killed loses the captures that it has not written.
+                server.gateway.terminate(60)
 
 
 def traffic(prefix: str, count: int, share: float, chance: random.Random) -> list[Request]:
@@ -215,7 +219,7 @@ def date_back(captures: Path, prefix: str) -> None:
 def document() -> dict[str, Any]:
     """Return params.yaml as plain values. The next model must be better than main's."""
     value = workflow_repository.document()
-    value["train"] |= {"max_steps": 150}
+    value["train"] |= {"max_steps": 500}
     value["train"]["lora"] |= {"r": 16, "alpha": 32}
     value["gates"] |= {
         "test_is_fresh": {"kind": "looks", "most": 3},
@@ -275,7 +279,7 @@ def close_loop(
     first = loop.weights("first")
 
     asked = traffic("a", requests, 0.4, chance)
-    with loop.step("serve production behind a gateway"), ExitStack() as stack:
+    with loop.step("serve production behind a gateway, with the requests"), ExitStack() as stack:
         servers = stack.enter_context(loop.serving(first))
         with loop.step(
             f"{requests} requests, {sum(one.label == TOPIC for one in asked)} of the new topic"
@@ -311,7 +315,10 @@ def close_loop(
     second = loop.weights("second")
 
     asked = traffic("c", canary, 0.4, chance)
-    with loop.step("serve both releases, each behind a gateway"), ExitStack() as stack:
+    with (
+        loop.step("serve both releases, each behind a gateway, with the requests"),
+        ExitStack() as stack,
+    ):
         servers = stack.enter_context(loop.serving(first, second))
         with loop.step(f"{canary} requests, half of them to the candidate"):
             right = send(servers, asked, chance)
