@@ -127,7 +127,7 @@ def on_old_test(facts: Facts) -> tuple[Interval, int] | None:
     if before is None or now is None or before.test == now.test:
         return None
     figure = before.models["candidate"].metrics.get(_first(now))
-    return figure and (figure, before.rows)
+    return None if figure is None else (figure, before.rows)
 
 
 def confidence(facts: Facts) -> float | None:

@@ -295,8 +295,8 @@ def test_a_signed_test_split_is_drawn_at_random_and_replaces_the_old_one_whose_l
     assert lockstep(root, "harvest", "production", *options).exit_code == 0
     repository.commit(root, "a fresh test split")
 
-    done = run(root, "prepare")
-    assert done.returncode == 0, done.stderr
+    ran = run(root, "prepare")
+    assert ran.returncode == 0, ran.stderr
     after = {name: digest.of_file(root / layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES}
     assert [name for name in layout.SPLIT_NAMES if before[name] != after[name]] == ["test"]
     test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
