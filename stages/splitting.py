@@ -1,6 +1,7 @@
 """Cleans the rows of all sources, and divides them among the splits: the work of ``stages.prepare``.
 
-Rows of a source that is for training alone are cleaned apart, and never change the valid and test splits.
+Rows of a source that is for training alone are cleaned apart, and never change the valid and test splits. The same
+holds for a source that is the whole test split: rows like its own leave the other splits, and nothing else moves.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -60,19 +61,26 @@ class Splitting:
 
         Raises DataRefused if two rows have the same id, or a source has too few for its share.
         """
-        only_train = {part.origin for part in self.parts if part.only_train}
-        of_all = replace(self, parts=[part for part in self.parts if not part.only_train])
-        kept, counts = of_all.clean([draft for draft in loaded if draft.origin not in only_train])
+        apart = {part.split for part in self.parts if part.split}
+        kept, counts = self._cleaned(loaded, None)
         placed = self.split(kept)
-        if only_train:
-            of_train = replace(self, parts=[part for part in self.parts if part.only_train])
-            taught, more = of_train.clean([draft for draft in loaded if draft.origin in only_train])
+        gone = list[Draft]()
+        if "test" in apart:
+            fresh, more = self._cleaned(loaded, "test")
+            replaced = [row.draft for row in placed["test"]]
+            counts = [*_summed([*counts, *more]), _counted(mixture.REPLACED, "drop", replaced)]
+            gone = self._replace_test(placed, fresh)
+            kept = [*kept, *fresh]
+        if "train" in apart:
+            taught, more = self._cleaned(loaded, "train")
             held_out = [row.draft for name in ("valid", "test") for row in placed[name]]
-            taught, gone = drafts.parted(
+            taught, like_others = drafts.parted(
                 taught, mixture.resembling(taught, kept, held_out, self.config.near_duplicates)
             )
-            counts = [*_summed([*counts, *more]), _counted(mixture.RESEMBLES, "drop", gone)]
-            placed["train"] = self._with_taught(placed, taught)
+            counts, gone = _summed([*counts, *more]), [*gone, *like_others]
+            placed["train"] = self._with(placed, taught, "train")
+        if apart:
+            counts = [*counts, _counted(mixture.RESEMBLES, "drop", gone)]
         shares = {part.origin: part.share for part in self.parts if part.share is not None}
         if shares:
             chosen = [
@@ -81,10 +89,29 @@ class Splitting:
                 if not row.draft.document
             ]
             beyond = mixture.beyond_shares(chosen, shares, self.config.seed)
-            gone = [row.draft for row in placed["train"] if row.id in beyond]
+            cut = [row.draft for row in placed["train"] if row.id in beyond]
             placed["train"] = [row for row in placed["train"] if row.id not in beyond]
-            counts = [*counts, _counted(mixture.SHARE, "drop", gone)]
+            counts = [*counts, _counted(mixture.SHARE, "drop", cut)]
         return placed, counts
+
+    def _cleaned(
+        self, loaded: Sequence[Draft], split: str | None
+    ) -> tuple[list[Draft], list[RuleCount]]:
+        """Clean the rows of the sources that are for ``split`` alone; None: of those that are for all splits."""
+        others = {part.origin for part in self.parts if part.split != split}
+        own = replace(self, parts=[part for part in self.parts if part.split == split])
+        return own.clean([draft for draft in loaded if draft.origin not in others])
+
+    def _replace_test(self, placed: dict[str, list[Placed]], fresh: Sequence[Draft]) -> list[Draft]:
+        """Make ``fresh`` the whole test split. Take rows like these out of train and valid, and return them."""
+        placed["test"], gone = [], list[Draft]()
+        for name in ("train", "valid"):
+            of_split = [row.draft for row in placed[name]]
+            goes = mixture.resembling(of_split, fresh, fresh, self.config.near_duplicates)
+            gone += drafts.parted(of_split, goes)[1]
+            placed[name] = [row for row, out in zip(placed[name], goes, strict=True) if not out]
+        placed["test"] = self._with(placed, fresh, "test")
+        return gone
 
     def clean(self, loaded: Sequence[Draft]) -> tuple[list[Draft], list[RuleCount]]:
         """Return the remaining drafts, and what each rule did, in the order in which the rules ran.
@@ -94,7 +121,7 @@ class Splitting:
         """
         config = self.config
         known = all_rules(config)
-        parts = self.parts or (Part("", Path(), config.loader, frozenset(), False, None),)
+        parts = self.parts or (Part("", Path(), config.loader, frozenset(), None, None),)
         order = [
             *((rule, {part.origin}) for part in parts for rule in part.loader.rules_before()),
             *(
@@ -131,21 +158,21 @@ class Splitting:
             placed[split_of[row.id] or "train"].append(row)
         return placed
 
-    def _with_taught(
-        self, placed: Mapping[str, Sequence[Placed]], taught: Sequence[Draft]
+    def _with(
+        self, placed: Mapping[str, Sequence[Placed]], more: Sequence[Draft], split: str
     ) -> list[Placed]:
-        """Return the train rows together with ``taught``, which are for training alone, ordered by id."""
-        items = self._items(taught, [draft.slice for draft in taught])
+        """Return the rows of ``split`` together with ``more``, which are for it alone, ordered by id."""
+        items = self._items(more, [draft.slice for draft in more])
         taken = {row.id: row.draft.source for of_split in placed.values() for row in of_split}
-        for item, draft in zip(items, taught, strict=True):
+        for item, draft in zip(items, more, strict=True):
             if item.id in taken:
                 raise _same_id(draft, taken[item.id])
-        of_rows = [item for item, draft in zip(items, taught, strict=True) if not draft.document]
+        of_rows = [item for item, draft in zip(items, more, strict=True) if not draft.document]
         near = self.config.near_duplicates
         # A document is a group of its own: it is in train whatever it resembles.
         group_of = {item.id: item.id for item in items} | splits.groups(of_rows, near)
-        added = _placed(items, taught, group_of)
-        return sorted([*placed["train"], *added], key=lambda row: row.id)
+        added = _placed(items, more, group_of)
+        return sorted([*placed[split], *added], key=lambda row: row.id)
 
     def _items(self, kept: Sequence[Draft], strata: Sequence[str]) -> list[splits.Item]:
         """Return what the split needs to know of each draft. Raises DataRefused if two have the same id."""

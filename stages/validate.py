@@ -72,10 +72,8 @@ def validate(params: Params, root: Path) -> str:
     counts |= {DOCUMENTS: len(texts.texts)} if texts.texts else {}
     frames: dict[str, Frame | Columns] = {name: of_split.columns for name, of_split in read.items()}
     frames[ALL] = rows_frames.together(read, params.prepare.near_duplicates)
-    only_train = {part.origin for part in parts if part.only_train}
-    of_labels = labels.frame(
-        {name: of_split.answers(only_train) for name, of_split in read.items()}
-    )
+    only_train = {part.origin for part in parts if part.split == "train"}
+    of_labels = labels.frame(labels.compared(read, parts))
     frames[LABELS] = of_labels
     frames["conservation"] = rows_frames.conservation(read, report, len(texts.texts))
     frames |= documents.frames(texts, read, params.prepare.near_duplicates)

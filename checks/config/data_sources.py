@@ -41,10 +41,13 @@ class FurtherSource(Source):
         ),
     ] = ()
     splits: Annotated[
-        Annotated[tuple[Literal["train"], ...], Field(strict=False, min_length=1, max_length=1)]
+        Annotated[
+            tuple[Literal["train", "test"], ...], Field(strict=False, min_length=1, max_length=1)
+        ]
         | None,
         Field(
-            description="[train]: its rows are for training alone, never for validation or test; null: all splits"
+            description="[train]: its rows are for training alone, never for validation or test; [test]: they are the "
+            "whole test split; null: all splits"
         ),
     ] = None
     share: Annotated[
@@ -65,24 +68,29 @@ class FurtherSource(Source):
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
-        kind, everywhere, shared = self.loader.kind, self.splits is None, self.share is not None
+        kind, shared, only_test = self.loader.kind, self.share is not None, self.splits == ("test",)
+        tests, written = self.splits != ("train",), "[test]" if only_test else "null"
         return problems(
             (
-                self.review is not None and everywhere,
-                "splits: null, but harvested rows are for training only|write [train]",
+                self.review is not None and self.splits is None,
+                "splits: null, but harvested rows are for one split|write [train] or [test], as their review says",
             ),
             (
-                self.loader.planted and everywhere,
-                f"splits: null, but the rows of loader {kind} are for training only|write [train]",
+                self.loader.planted and tests,
+                f"splits: {written}, but the rows of loader {kind} are for training only|write [train]",
+            ),
+            (
+                only_test and shared,
+                "share: counts train rows, and its rows are for testing|remove it",
             ),
             (
                 self.loader.planted and shared,
                 f"share: would drop rows that loader {kind} plants|remove it",
             ),
             (
-                self.loader.of_documents and everywhere,
+                self.loader.of_documents and tests,
                 (
-                    "splits: null, but documents are for training only: they ask nothing that could be tested|"
+                    f"splits: {written}, but documents are for training only: they ask nothing that could be tested|"
                     "write [train]"
                 ),
             ),
@@ -124,10 +132,15 @@ class Data(Source):
         """Yield each contradiction, as "problem|remedy"."""
         sources = self.sources or {}
         total = sum(source.share or 0 for source in sources.values())
+        tests = [name for name, source in sources.items() if source.splits == ("test",)]
         return problems(
             (
                 MAIN_SOURCE in sources,
                 f"sources.{MAIN_SOURCE}: this name means the source of data.uri|choose another name",
+            ),
+            (
+                len(tests) > 1,
+                f"sources: {' and '.join(tests)} would each be the whole test split|leave [test] to one of them",
             ),
             (
                 total >= 1,
@@ -143,7 +156,7 @@ class Part(NamedTuple):
     folder: Path  # below data/raw
     loader: Loader
     skip_rules: frozenset[str]
-    only_train: bool
+    split: str | None  # the only split that its rows are for; None: all
     share: float | None
     contract: ContractFile | None = None
 
@@ -163,7 +176,7 @@ def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
     """Return the sources in one order: data.uri with ``loader``, then the others by name."""
     sources: Mapping[str, FurtherSource] = data.sources or {}
     first = Part(
-        "", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), False, None, data.contract
+        "", Path(MAIN_SOURCE if sources else "."), loader, frozenset(), None, None, data.contract
     )
     return (
         first,
@@ -173,7 +186,7 @@ def parts(data: Data, loader: Loader) -> tuple[Part, ...]:
                 Path(name),
                 source_parts.loader,
                 frozenset(source_parts.skip_rules),
-                source_parts.splits is not None,
+                source_parts.splits[0] if source_parts.splits else None,
                 source_parts.share,
                 source_parts.contract,
             )

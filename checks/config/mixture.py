@@ -21,6 +21,7 @@ from checks.records.rows import earlier_requests, request
 
 RESEMBLES = "drop-row-of-other-source"  # the rule that prepare counts such rows under
 SHARE = "cut-to-share"  # and the one for rows beyond a source's share
+REPLACED = "replace-test"  # The rule for test rows of other sources where one source is the whole test split.
 
 _FLOOR = Context(prec=3, rounding=ROUND_FLOOR)  # Three significant digits, rounded down.
 
@@ -50,11 +51,18 @@ def load(part: Part, raw: Path) -> list[Draft]:
         replace(
             draft,
             origin=part.origin,
-            slice=part.origin if draft.slice == "all" else f"{part.origin}/{draft.slice}",
+            slice=_slice(part, draft),
             source=f"{part.origin}/{draft.source}",
         )
         for draft in drafts
     ]
+
+
+def _slice(part: Part, draft: Draft) -> str:
+    """Return the slice of a row. A source that is the whole test split has its own slices, as data.uri has."""
+    if part.split == "test":
+        return draft.slice
+    return part.origin if draft.slice == "all" else f"{part.origin}/{draft.slice}"
 
 
 def resembling(

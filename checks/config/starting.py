@@ -63,14 +63,14 @@ def models(params: Params) -> int:
     return max(gate.shares for gate in params.gates.values())
 
 
-def rows_needed(margin: float, shares: int) -> int:
+def rows_needed(margin: float, shares: int, confidence: float = CONFIDENCE) -> int:
     """Test rows by which an unchanged model shows with 80 % power that it loses less than ``margin``.
 
     Supposes that it answers otherwise on ``DIFFERS`` of the rows, and that each row is its own group.
     """
     from checks.stats import planning
 
-    needed = planning.needed_if_unchanged([_supposed(1000)], -margin, (1 - CONFIDENCE) / shares)
+    needed = planning.needed_if_unchanged([_supposed(1000)], -margin, (1 - confidence) / shares)
     return 10**9 if needed is None else needed.rows
 
 

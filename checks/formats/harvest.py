@@ -1,4 +1,4 @@
-"""Harvested rows: captured requests with their labels as a source of the next training, and the review of them.
+"""Harvested rows: captured requests with their labels as a source of training or of tests, and the review of them.
 
 The rows lie with the captures, never in git: CAPTURES/harvest/ENV-DIGITS.jsonl. A line is
 
@@ -6,19 +6,22 @@ The rows lie with the captures, never in git: CAPTURES/harvest/ENV-DIGITS.jsonl.
  "environment": "production", "release": "2bf8835691b3"}
 
 ``id`` is the digest of the request's id. The review, labels/harvest/ENV.json, is in git. It has counts and digests, and
-no text. A signer with the role ``harvest`` signs it into ENV.intoto.json beside it.
+no text. A signer with the role ``harvest`` signs it into ENV.intoto.json beside it. Of a test split it is
+ENV.test.json.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
 from checks.formats.report import Count
-from checks.records.record import CapturedName, Digest, Record, ReleaseDigits
+from checks.records.record import CapturedName, Digest, Record, ReleaseDigits, Sparse
 from checks.records.rows import Message
 from checks.storage import digest, layout
+
+Split = Literal["train", "test"]
 
 FOLDER = "harvest"  # below the captures
 ERASED = layout.HARVESTS / "erased.jsonl"
@@ -40,14 +43,27 @@ class Origin(Record):
     release: ReleaseDigits | None
 
 
-class Review(Record):
-    """The review of a source, which a person signs before its rows are trained on.
+class Sampling(Record):
+    """How the rows of a test split were drawn: at random, by a hash of ``seed`` and the request's id.
+
+    ``needed``: the test rows that each gate with a margin needs, and the fewest that validate accepts.
+    """
+
+    seed: int
+    needed: dict[str, Count]
+
+
+class Review(Sparse):
+    """The review of a source, which a person signs before its rows are trained on or test a model.
 
     ``uri``, ``sha256``: the source, as params.yaml pins it. ``consent``: what allows training on these requests.
     ``compared``: the splits whose rows, and rows nearly like them, were kept out. ``requests``: how many were captured;
     ``labelled``: how many of these have a label; ``refused``: how many labelled ones did not become rows, by reason.
-    ``as_answered``: how many rows have the label that the model answered.
+    ``as_answered``: how many rows have the label that the model answered. ``sampling``: None: the rows
+    are for training.
     """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"sampling"})
 
     environment: CapturedName
     since: AwareDatetime | None
@@ -62,6 +78,17 @@ class Review(Record):
     refused: dict[str, Count]
     as_answered: Count
     origins: Annotated[tuple[Origin, ...], Field(min_length=1)]
+    sampling: Sampling | None = None
+
+    @property
+    def split(self) -> Split:
+        """Return the split that the rows are for."""
+        return "test" if self.sampling else "train"
+
+    @property
+    def path(self) -> Path:
+        """Return where this review lies."""
+        return review_path(self.environment, self.split)
 
 
 class Erased(Record):
@@ -75,9 +102,9 @@ def request_digest(request_id: str) -> str:
     return digest.of_bytes(request_id.encode())
 
 
-def review_path(environment: str) -> Path:
-    """Return where the review of an environment's rows lies."""
-    return layout.HARVESTS / f"{environment}.json"
+def review_path(environment: str, split: Split = "train") -> Path:
+    """Return where the review of an environment's rows for ``split`` lies. No environment's name has a dot."""
+    return layout.HARVESTS / f"{environment}{'.test' if split == 'test' else ''}.json"
 
 
 def source_bytes(rows: Iterable[HarvestedRow]) -> bytes:

@@ -175,9 +175,12 @@ class Row(Sparse):
 
 
 def of_tested_sources(train: Iterable[Row], test: Iterable[Row]) -> list[Row]:
-    """Return the train rows of sources that have test rows: a source for training alone is another task."""
-    tested = {row.origin for row in test}
-    return [row for row in train if row.origin in tested]
+    """Return the train rows of sources that have test rows: a source for training alone is another task.
+
+    If one source is the whole test split, none of its rows are train rows. Then those of data.uri are returned.
+    """
+    rows, tested = list(train), {row.origin for row in test}
+    return [row for row in rows if row.origin in tested] or [row for row in rows if not row.origin]
 
 
 class Learned(NamedTuple):

@@ -10,12 +10,20 @@ from release.cli.common import CAPTURES, JSON, KEY, SINCE, UNTIL, exclusive, ref
 from release.cli.tables import one_line
 
 if TYPE_CHECKING:
-    from checks.formats.harvest import Review
+    from checks.formats.harvest import Review, Split
     from release.verbs.erase import Erasure
 
 
 @click.command()
 @click.argument("environment", metavar="ENV")
+@click.option(
+    "--split", type=click.Choice(["train", "test"]), default="train", show_default=True,
+    help="What the rows are for. test: they replace the test split.",
+)  # fmt: skip
+@click.option(
+    "--rows", type=click.IntRange(min=1), metavar="N",
+    help="With --split test: draw so many rows at random. Default: as many as the gates need.",
+)  # fmt: skip
 @SINCE
 @UNTIL
 @CAPTURES
@@ -39,14 +47,15 @@ if TYPE_CHECKING:
 @click.pass_obj
 @refusing
 def harvest(
-    root: Path, environment: str, since: str | None, until: str | None, captures: str | None, license_name: str | None,
-    consent: str | None, pr: bool, sign: bool, key: Path | None, erase: str | None, as_json: bool,
+    root: Path, environment: str, split: "Split", rows: int | None, since: str | None, until: str | None,
+    captures: str | None, license_name: str | None, consent: str | None, pr: bool, sign: bool, key: Path | None,
+    erase: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Turn the captured requests of ENV that have labels into a source of the next training.
+    """Turn the captured requests of ENV that have labels into a source of the next training, or into a test split.
 
     Leaves out requests that are equal or nearly equal to test and valid rows, requests with personal data, and those
     with contradictory labels. The rows lie beside the captures, never in git. Writes their review, which has counts and
-    digests, and their pin in params.yaml, for training alone. `lockstep run` and `lockstep promote` refuse them until
+    digests, and their pin in params.yaml. `lockstep run` and `lockstep promote` refuse them until
     somebody with the role `harvest` in release/policy/signers.yaml signed the review with --sign.
 
     --erase removes a request from captures, labels and sources, and lists the releases that learned it.
@@ -55,29 +64,35 @@ def harvest(
     from release.verbs import harvest as verb
 
     exclusive({"--sign": sign, "--erase": erase})
+    exclusive({"--rows": rows is not None, "--split train": split == "train"})
     exclusive({"--pr": pr, "--sign or --erase": sign or erase})
     if erase is not None:
         show(erasing.erase(root, erase, captures), as_json, lambda done: "\n".join(_erased(done)))
     elif sign:
-        path, signer = verb.sign(root, environment, captures, key)
+        path, signer = verb.sign(root, environment, captures, key, split=split)
         show({"path": str(path), "signer": signer}, as_json, f"{signer} signed: commit {path}")
     else:
         review, proposal = verb.harvest(
-            root, environment, since=since, until=until, captures=captures, license_name=license_name,
-            consent=consent, pr=pr,
+            root, environment, split=split, rows=rows, since=since, until=until, captures=captures,
+            license_name=license_name, consent=consent, pr=pr,
         )  # fmt: skip
         show(review, as_json, lambda review: "\n".join(_shown(review)))
         if pr:
             done = f"{proposal.done} {one_line(proposal.url)}" if proposal else "none: it is merged"
             click.echo(f"pull request: {done}", err=as_json)
         elif not as_json:
-            click.echo(f"read them, then: ./lockstep harvest {environment} --sign")
+            option = " --split test" if split == "test" else ""
+            click.echo(f"read them, then: ./lockstep harvest {environment}{option} --sign")
 
 
 def _shown(review: "Review") -> Iterator[str]:
     from release.monitoring.harvest_rows import REASONS
 
     yield f"{len(review.origins):,} rows of {review.labelled:,} requests with a label: {one_line(review.uri)}"
+    if review.sampling:
+        from release.review.harvest_pull import needed
+
+        yield f"  drawn at random for the test split by the seed {review.sampling.seed}; needed: {needed(review)}"
     for name, count in review.refused.items():
         yield f"  left out {count:>7,}  {REASONS[name]}"
     yield f"  of the rows, {review.as_answered:,} have the label that the model answered"

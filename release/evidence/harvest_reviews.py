@@ -40,13 +40,13 @@ def in_work_tree(root: Path) -> Read:
 
 def sign(root: Path, review: Review, rows: bytes, signatory: Signatory) -> Path:
     """Sign ``review`` beside its file. Raises EvidenceRefused if ``rows`` is not the source that it names."""
-    path = harvest.review_path(review.environment)
+    path = review.path
     whole = digest.of_bytes(rows) == f"sha256:{review.sha256}"
     ids = sorted(HarvestedRow.model_validate_json(line).id for line in rows.splitlines() if whole)
     if ids != [origin.request for origin in review.origins]:
         raise EvidenceRefused(
             f"{path}: is not the review of {review.uri}",
-            f"make both again: `lockstep harvest {review.environment}`",
+            f"make both again: `lockstep harvest {review.environment} --split {review.split}`",
         )
     with files.replacing(root / signed_path(path)) as stream:
         stream.write(signatory.sign(statement.harvest(review)))
@@ -102,8 +102,10 @@ def _problems(
     except EvidenceRefused as refused:
         yield refused.what
         return
-    if harvest.review_path(review.environment) != path:
-        yield f"{path}: is the review of {review.environment}"
+    if review.path != path:
+        yield f"{path}: is the review of {review.environment}, for {review.split}"
+    if source.splits != (review.split,):
+        yield f"{path}: its rows are for splits: [{review.split}] alone"
     if stated.predicate.review != review:
         yield f"{path}: is not what {verified.signer} signed"
     if review.sha256 != source.sha256:
@@ -122,16 +124,21 @@ def parse(data: bytes, path: Path) -> Review:
         raise files.unfit(str(path), error, "make it again: `lockstep harvest ENV`") from error
 
 
-def sources_with(root: Path, requests: Collection[str], revision: str = "--all") -> set[str]:
+def sources_with(
+    root: Path, requests: Collection[str], revision: str = "--all", *, learned: bool = False
+) -> set[str]:
     """Return the SHA-256 of every source that had a row of one of ``requests``, by the reviews in a history of git.
 
-    ``requests``: digests. What is no review is passed over: anybody who may push could have written it.
+    ``requests``: digests. ``learned``: only sources for training. What is no review is passed over: anybody who may
+    push could have written it.
     """
     sources = set[str]()
     for data in commits.versions(root, layout.HARVESTS, revision):
         try:
             review = parse(data, layout.HARVESTS)
         except EvidenceRefused:
+            continue
+        if learned and review.split != "train":
             continue
         if any(origin.request in requests for origin in review.origins):
             sources.add(review.sha256)

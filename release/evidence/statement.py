@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from checks.decision.held import HeldVerdict
-from checks.formats.harvest import Review, review_path
+from checks.formats.harvest import Review
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.statement import (
     TREE,
@@ -260,10 +260,8 @@ def parse_sealed_look(payload: bytes, model: str, where: str) -> SealedLook:
 
 
 def harvest(review: Review) -> bytes:
-    """Return the statement that the rows of ``review`` may be trained on."""
-    subject = Subject(
-        name=review_path(review.environment).as_posix(), digest={"sha256": review.sha256}
-    )
+    """Return the statement that the rows of ``review`` may be trained on, or test a model."""
+    subject = Subject(name=review.path.as_posix(), digest={"sha256": review.sha256})
     return write(Harvest(subject=(subject,), predicate=Harvested(review=review)))
 
 

@@ -1,4 +1,4 @@
-"""Chooses the captured requests that become rows of the next training, and counts why others do not.
+"""Chooses the captured requests that become rows of training or of a test split, and counts why others do not.
 
 A row is a request with a whole answer, and the label that says what the answer should have been. Each request is
 refused for the first reason that applies, in the order of ``REASONS``.
@@ -33,6 +33,7 @@ REASONS = {
     "known": "equal or nearly equal to a train row of another source",
     "contradicted": "the same request has another label elsewhere",
     "repeated": "the same request and label are a row already",
+    "not drawn": "left out at random, as the test split has rows enough",
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _ASKED_BY = 5  # A request of so many users may be shown: it is nobody's own.
@@ -49,6 +50,23 @@ class Harvested(NamedTuple):
     refused: dict[str, int]
     as_answered: int
     examples: tuple[tuple[str, str], ...]
+
+
+class Draw(NamedTuple):
+    """How many rows of a test split are drawn at random, and the seed."""
+
+    rows: int
+    seed: int
+
+    def first(self, candidates: Sequence["_Candidate"]) -> Sequence["_Candidate"]:
+        """Return the candidates with the smallest hashes. More requests of other ids move few rows."""
+        key = {
+            candidate.row.id: hashlib.sha256(
+                f"{self.seed}:test:{candidate.row.id}".encode()
+            ).digest()
+            for candidate in candidates
+        }
+        return sorted(candidates, key=lambda candidate: key[candidate.row.id])[: self.rows]
 
 
 class _Candidate(NamedTuple):
@@ -72,8 +90,11 @@ def choose(
     splits: Splits,
     prepare: Prepare,
     erased: Collection[str],
+    draw: Draw | None = None,
 ) -> Harvested:
     """Return the rows of the requests that arrived in ``span``. Raises EvidenceRefused if a file cannot be read.
+
+    ``draw``: None: all rows, for training.
 
     ``prepare`` defines near-duplicates and personal data; without its section every detector looks. ``erased``: digests
     of ids of requests.
@@ -97,7 +118,9 @@ def choose(
         alike = _alike(candidates, rows, prepare.near_duplicates)
         refused[reason] += len(alike)
         candidates = [candidate for place, candidate in enumerate(candidates) if place not in alike]
-    kept = list(_single(candidates, refused))
+    single = list(_single(candidates, refused))
+    kept = draw.first(single) if draw else single
+    refused["not drawn"] = len(single) - len(kept)
     return Harvested(
         rows=tuple(candidate.row for candidate in kept), requests=len(captures), labelled=len(labelled),
         refused={reason: refused[reason] for reason in REASONS if refused[reason]},

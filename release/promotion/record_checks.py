@@ -184,7 +184,7 @@ def _learned_what_was_erased(context: PromotionContext, commit: str) -> None:
     gone = harvest_reviews.erased(commits.read(context.root, context.trunk, harvest.ERASED))
     if not gone:
         return
-    sources = harvest_reviews.sources_with(context.root, gone, context.trunk)
+    sources = harvest_reviews.sources_with(context.root, gone, context.trunk, learned=True)
     for earlier in start_model.earlier(context.records, commit):
         lock = commits.read(context.root, earlier, layout.LOCK) or b""
         if any(source.encode() in lock for source in sources):

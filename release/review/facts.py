@@ -45,6 +45,7 @@ class Target(NamedTuple):
     base: str | None = None
     # The verdicts other than pass of what environments run: they run on exceptions.
     emergencies: Mapping[str, Verdict] = MappingProxyType({})
+    evaluation: EvaluationReport | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from checks.decision.policy_judgement import PolicyJudgement
 from checks.evaluation import scoring
 from checks.formats import pointer
 from checks.formats.data_reports import DataReport, PrepareReport
-from checks.formats.evaluation_reports import EvaluateMeasured, ValidScores
+from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ValidScores
 from checks.formats.quarantine import Entries
 from checks.formats.suite_report import SuitesMeasured
 from checks.formats.training_reports import TrainMeasured
@@ -249,6 +249,7 @@ def _target(records: Records, ref: str | None) -> Target:
             for environment, verdict in verdicts.items()
             if verdict and verdict.model == runs[environment].model and verdict.status != "pass"
         },
+        there.readable(layout.EVALUATION, EvaluationReport),
     )
 
 

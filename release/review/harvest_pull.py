@@ -8,7 +8,7 @@ from datetime import date
 from pathlib import Path
 
 from checks.config import params_edit, params_file
-from checks.formats.harvest import Review, review_path
+from checks.formats.harvest import Review, Split, review_path
 from checks.process.errors import ParamsRefused
 from checks.storage import layout
 from release.evidence import harvest_reviews
@@ -20,17 +20,18 @@ from release.review import proposals
 from release.review.proposals import Draft, Proposal
 
 
-def source_name(text: str, environment: str) -> tuple[str, bool]:
+def source_name(text: str, environment: str, split: Split) -> tuple[str, bool]:
     """Return the name of the environment's source in params.yaml, and whether ``text`` has it already."""
     sources = params_file.check(params_file.read_text(text, str(layout.PARAMS))).data.sources or {}
-    path = review_path(environment).as_posix()
+    path = review_path(environment, split).as_posix()
     known = next((name for name, source in sources.items() if source.review == path), None)
-    return known or f"harvest-{environment.lower()}", known is not None
+    ending = "-test" if split == "test" else ""
+    return known or f"harvest-{environment.lower()}{ending}", known is not None
 
 
 def with_pin(text: str, review: Review) -> str:
     """Return params.yaml with the source of ``review``. Raises ParamsRefused where a person must write it."""
-    name, known = source_name(text, review.environment)
+    name, known = source_name(text, review.environment, review.split)
     section = f"data.sources.{name}"
     if known:
         pins = {"uri": review.uri, "sha256": review.sha256, "license": review.license}
@@ -39,8 +40,8 @@ def with_pin(text: str, review: Review) -> str:
         )
     line = (
         f"{name}: {{uri: {params_edit.in_flow(review.uri)}, sha256: {params_edit.in_flow(review.sha256)}, "
-        f"license: {params_edit.in_flow(review.license)}, splits: [train], "
-        f"review: {review_path(review.environment)}, "
+        f"license: {params_edit.in_flow(review.license)}, splits: [{review.split}], "
+        f"review: {review.path}, "
         'loader: {kind: table, files: "*.jsonl", columns: {messages: messages, id: id}}}'
     )
     sources = params_file.check(params_file.read_text(text, str(layout.PARAMS))).data.sources
@@ -54,7 +55,7 @@ def with_pin(text: str, review: Review) -> str:
 
 def files_of(review: Review, params: str, before: bytes | None) -> dict[Path, bytes | None]:
     """Return the files of a harvest. ``before``: the last review's file. If it differs, its signature goes."""
-    path = review_path(review.environment)
+    path = review.path
     written = f"{review.model_dump_json(indent=2)}\n".encode()
     files: dict[Path, bytes | None] = {
         path: written,
@@ -67,13 +68,14 @@ def propose(
     root: Path, review: Review, examples: Sequence[tuple[str, str]], rows: int, today: date
 ) -> Proposal | None:
     """Open the pull request, or update the open one. ``rows``: of the train split. Raises as ``proposals.propose``."""
-    title = f"Harvest {review.environment}: {len(review.origins):,} rows"
+    of_test = review.split == "test"
+    title = f"{'Test split of' if of_test else 'Harvest'} {review.environment}: {len(review.origins):,} rows"
 
     def change(trunk: Place, tip: str) -> Change:
         def there(path: Path) -> bytes | None:
             return trees.read(trunk.git, tip, f"{trunk.prefix}{path.as_posix()}")
 
-        before = there(review_path(review.environment))
+        before = there(review.path)
         files = files_of(review, (there(layout.PARAMS) or b"").decode(), before)
         return Change(
             files, f"{title}\n\nThe review of captured requests with labels, and their pin.\n"
@@ -82,10 +84,31 @@ def propose(
     body = _body(review, examples, rows)
     return proposals.propose(
         root,
-        f"harvest-{review.environment}",
+        # A topic that begins with `harvest-` is closed if its model is no better. A test split makes no other model.
+        f"{'test-split' if of_test else 'harvest'}-{review.environment}",
         f"{today:%Y-%m-%d}",
         lambda _: Draft(title, body, change),
     )
+
+
+def _change(review: Review, rows: int) -> str:
+    """Return what the rows would change. ``rows``: of the train split."""
+    count = len(review.origins)
+    if review.sampling is None:
+        return (
+            f"The train split has {rows:,} rows, and\ngets at most {count:,} more. "
+            "Valid and test rows stay as they are."
+        )
+    return (
+        f"The test split gets {count:,} rows\nin place of its own, drawn at random by the seed {review.sampling.seed}. "
+        f"The gates need: {needed(review)}.\nMain's model answers the new rows too, and looks are counted anew."
+    )
+
+
+def needed(review: Review) -> str:
+    """Return how many test rows each gate needs, as text."""
+    rows = review.sampling.needed if review.sampling else {}
+    return ", ".join(f"{name} {count:,}" for name, count in rows.items())
 
 
 def _body(review: Review, examples: Sequence[tuple[str, str]], rows: int) -> str:
@@ -98,10 +121,11 @@ def _body(review: Review, examples: Sequence[tuple[str, str]], rows: int) -> str
         if shown
         else ""
     )
-    environment, path = review.environment, review_path(review.environment)
+    command = f"./lockstep harvest {review.environment}" + (
+        " --split test" if review.sampling else ""
+    )
     return f"""\
-`./lockstep harvest {environment}` read {review.requests:,} captured requests. The train split has {rows:,} rows, and
-gets at most {len(review.origins):,} more. Valid and test rows stay as they are.
+`{command}` read {review.requests:,} captured requests. {_change(review, rows)}
 
 | | |
 | --- | ---: |
@@ -115,7 +139,7 @@ Licence: {prose(review.license)}. Consent: {prose(review.consent)}. Compared wit
 What to do:
 
 1. Read the rows, which are not in git: `{prose(review.uri)}`.
-1. On this branch, `./lockstep harvest {environment} --sign` signs `{path}`. Commit the signature:
-   until then nothing is trained.
+1. On this branch, `{command} --sign` signs `{review.path}`. Commit the signature:
+   until then nothing runs.
 1. Or close this pull request. It is not opened again today.
 """

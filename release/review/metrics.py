@@ -121,6 +121,15 @@ def on_valid(facts: Facts) -> tuple[Figures, Figures | None] | None:
     return own, facts.target.scores.valid.get(_first(evaluation))
 
 
+def on_old_test(facts: Facts) -> tuple[Interval, int] | None:
+    """Main's score by the first scorer, and the rows, of its own test split; None if that is this test split too."""
+    before, now = facts.target.evaluation, facts.evaluation
+    if before is None or now is None or before.test == now.test:
+        return None
+    figure = before.models["candidate"].metrics.get(_first(now))
+    return None if figure is None else (figure, before.rows)
+
+
 def confidence(facts: Facts) -> float | None:
     """That of the intervals of differences: the evaluation's, its error divided among as many models as the gates'.
 

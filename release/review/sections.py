@@ -63,6 +63,7 @@ def sections(
         "evaluation": facts.evaluation, "compared": compared, "scorer": next(iter(compared), ""),
         "of_main": metrics.of_main(facts), "failed_expectations": details.failed_expectations(facts),
         "against": against, "on_valid": metrics.on_valid(facts), "look": metrics.look(facts),
+        "on_old_test": metrics.on_old_test(facts),
         "confidence": metrics.confidence(facts), "slices": metrics.slices(facts), "suites": suites,
         "export": export(facts), "quantised": export_table(facts, compared, suites),
         "cheapest": metrics.cheapest(facts), "splits": details.splits(facts), "shown_at_first": _SHOWN_AT_FIRST,

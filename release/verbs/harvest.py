@@ -1,4 +1,4 @@
-"""harvest: captured requests with labels become a source of the next training, which a person signs.
+"""harvest: captured requests with labels become a source of training or the test split, which a person signs.
 
 Reads captures, labels, the splits and params.yaml. Writes the rows beside the captures, and the review and the pin of
 the rows into the work tree, or into a pull request.
@@ -7,9 +7,11 @@ the rows into the work tree, or into a pull request.
 from datetime import UTC, datetime
 from pathlib import Path
 
-from checks.config import params_file
+from checks.config import params_file, starting
+from checks.config.params import Params
 from checks.formats import harvest as formats
-from checks.formats.harvest import Review
+from checks.formats.harvest import Review, Sampling, Split
+from checks.gates.non_inferior import NonInferiorGate
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import digest, files, layout
 from release.evidence import harvest_reviews, keys, trust
@@ -25,23 +27,25 @@ _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def harvest(
-    root: Path, environment: str, *, since: str | None = None, until: str | None = None, captures: str | None = None,
-    license_name: str | None = None, consent: str | None = None, pr: bool = False,
+    root: Path, environment: str, *, split: Split = "train", rows: int | None = None, since: str | None = None,
+    until: str | None = None, captures: str | None = None, license_name: str | None = None, consent: str | None = None,
+    pr: bool = False,
 ) -> tuple[Review, Proposal | None]:  # fmt: skip
     """Choose the rows, write them beside the captures, and write or propose their review and their pin.
 
-    ``since``, ``until``: as of `lockstep watch`; None: without a bound. ``captures``: None: those of this machine.
-    ``license_name``, ``consent``: None: as in params.yaml and in the last review.
+    ``rows``: of a test split, drawn at random; None: as many as its gates need. ``since``, ``until``: as of `lockstep
+    watch`; None: without a bound. ``captures``: None: those of this machine. ``license_name``, ``consent``: None: as in
+    params.yaml and in the last review.
 
     Raises ParamsRefused for an unknown environment, or without a licence or consent; EvidenceRefused without a row, or
-    if the splits are not here; RemoteRefused as ``proposals.propose``.
+    if the splits are not here, or with too few rows for a test split; RemoteRefused as ``proposals.propose``.
     """
     text = (root / layout.PARAMS).read_text(encoding="utf-8")
     params = params_file.load(root / layout.PARAMS)
     releases.check_known(params, environment)
-    name, _ = harvest_pull.source_name(text, environment)
+    name, _ = harvest_pull.source_name(text, environment, split)
     source = (params.data.sources or {}).get(name)
-    path = formats.review_path(environment)
+    path = formats.review_path(environment, split)
     before = files.read_json(root / path, Review) if (root / path).is_file() else None
     license_name = license_name or (source.license if source else None)
     consent = consent or (before.consent if before else None)
@@ -57,24 +61,36 @@ def harvest(
     )
     store = _store(root, captures)
     erased = harvest_reviews.erased(harvest_reviews.in_work_tree(root)(formats.ERASED))
-    chosen = harvest_rows.choose(store, environment, span, splits, params.prepare, erased)
+    seed, needed = params.prepare.seed, rows_needed(params) if split == "test" else {}
+    draw = harvest_rows.Draw(rows or max(needed.values()), seed) if needed else None
+    chosen = harvest_rows.choose(store, environment, span, splits, params.prepare, erased, draw)
     if not chosen.rows:
+        use = "test a model" if draw else "be trained on"
         why = "".join(
             f"; {count:,}: {harvest_rows.REASONS[name]}" for name, count in chosen.refused.items()
         )
         raise EvidenceRefused(
-            f"{store.shown}: none of {chosen.labelled:,} requests with a label can be trained on{why}",
+            f"{store.shown}: none of {chosen.labelled:,} requests with a label can {use}{why}",
             "store labels with `lockstep feedback FILE`, or name other captures with --captures",
+        )
+    if draw and len(chosen.rows) < draw.rows:
+        plan = ", ".join(f"{gate} {count:,}" for gate, count in needed.items())
+        raise EvidenceRefused(
+            f"{store.shown}: {len(chosen.rows):,} requests can be test rows, and {draw.rows:,} are wanted ({plan})",
+            f"wait for more labels, or take fewer with --rows {len(chosen.rows)}: such gates may be inconclusive",
         )
     data = formats.source_bytes(chosen.rows)
     sha256 = digest.of_bytes(data).removeprefix("sha256:")
     uri = _uri(root, store.keep(_name(environment, sha256), data))
-    rows = sorted(chosen.rows, key=lambda row: row.id)
     review = Review(
         environment=environment, since=span.since if since else None, until=span.until if until else None, uri=uri,
         sha256=sha256, license=license_name, consent=consent, compared=splits.compared, requests=chosen.requests,
         labelled=chosen.labelled, refused=chosen.refused, as_answered=chosen.as_answered,
-        origins=tuple(formats.Origin(request=row.id, release=row.release) for row in rows),
+        origins=tuple(
+            formats.Origin(request=row.id, release=row.release)
+            for row in sorted(chosen.rows, key=lambda row: row.id)
+        ),
+        sampling=Sampling(seed=seed, needed=needed) if draw else None,
     )  # fmt: skip
     if pr:
         train = len(splits.train)
@@ -88,17 +104,32 @@ def harvest(
     return review, None
 
 
+def rows_needed(params: Params) -> dict[str, int]:
+    """Return the test rows that each gate with a margin needs, as `lockstep init` plans them, and those of validate.
+
+    A model that is as good as the other then passes the gate with 80 % power.
+    """
+    shares = starting.models(params)
+    planned = {
+        f"gates.{name}": starting.rows_needed(gate.margin, shares, gate.confidence)
+        for name, gate in params.gates.items()
+        if isinstance(gate, NonInferiorGate) and gate.suite is None
+    }
+    return {**planned, "validate.min_rows.test": params.validate_.min_rows.test}
+
+
 def sign(
-    root: Path, environment: str, captures: str | None = None, key: Path | None = None
-) -> tuple[Path, str]:
-    """Sign the review of ``environment``. Return the file of the signature, and the signer's name.
+    root: Path, environment: str, captures: str | None = None, key: Path | None = None,
+    *, split: Split = "train",
+) -> tuple[Path, str]:  # fmt: skip
+    """Sign the review of ``environment`` for ``split``. Return the file of the signature, and the signer's name.
 
     Raises EvidenceRefused if there is no review, if the rows are gone or not those that it names, or if the key's owner
     lacks the role ``harvest``.
     """
     signer = trust.signatory(key or root / keys.KEY, trust.known(root), "harvest")
     (own,) = signer.own("harvest")
-    path = formats.review_path(environment)
+    path = formats.review_path(environment, split)
     review = harvest_reviews.parse(harvest_reviews.in_work_tree(root)(path) or b"", path)
     rows = _store(root, captures).read(_name(environment, review.sha256))
     return harvest_reviews.sign(root, review, rows, signer), own.name

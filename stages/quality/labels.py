@@ -4,9 +4,30 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
+from checks.config.data_sources import Part
 from checks.formats.data_reports import Expectation
 from checks.storage import layout
 from stages.quality.expectations import SHOWN, Frame
+from stages.quality.rows_frames import Read
+
+
+def compared(read: Mapping[str, Read], parts: Sequence[Part]) -> dict[str, list[str]]:
+    """Return the answers of each split whose labels must be the same, without sources for training alone.
+
+    A source that is the whole test split may ask for a new label, which only such sources teach. So their train rows
+    count if they have a label of the test split, and valid, which cannot have it, is left out.
+    """
+    only_train = {part.origin for part in parts if part.split == "train"}
+    answers = {name: of_split.answers(only_train) for name, of_split in read.items()}
+    if not any(part.split == "test" for part in parts):
+        return answers
+    train, asked = read["train"], set(answers["test"])
+    taught = [
+        answer
+        for answer, origin in zip(train.references, train.origins, strict=True)
+        if origin not in only_train or answer in asked
+    ]
+    return {"train": taught, "test": answers["test"]}
 
 
 def frame(references: Mapping[str, Sequence[str]]) -> Frame:

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import DatasetCard, ModelCard
 
+from checks.config.data_sources import Part
 from checks.evaluation import scoring
 from checks.formats.data_reports import DataReport, FetchReport, PrepareReport, SourceRows
 from checks.gates.license import LicenseGate
@@ -26,6 +27,8 @@ from release.cli import main
 from release.verbs.compare import compare
 from stages.fetch import fetch
 from stages.prepare import prepare
+from stages.quality import labels
+from stages.quality.rows_frames import Read
 from stages.still_pinned import still_pinned
 from stages.validate import validate
 from tests import evidence_tree, page_tree, promotion_tree
@@ -110,7 +113,24 @@ def counted(report: PrepareReport) -> dict[str, int]:
             r"shares add up to 1; leave rows to the sources without a share",
         ),
         ({"a": source(share=1.0)}, r"data\.sources\.a\.share: 1\.0; input should be less than 1"),
-        ({"a": source(splits=["test"])}, r"data\.sources\.a\.splits\.0: 'test'; input should be 'train'"),
+        ({"a": source(splits=["valid"])}, r"data\.sources\.a\.splits\.0: 'valid'; input should be 'train' or 'test'"),
+        ({"a": source(splits=["train", "test"])}, r"data\.sources\.a\.splits: a list; .*at most 1 item"),
+        (
+            {"a": source(splits=["test"]), "b": source(splits=["test"])},
+            r"a and b would each be the whole test split; leave \[test\] to one of them",
+        ),
+        (
+            {"a": source(splits=["test"], share=0.1)},
+            r"share: counts train rows, and its rows are for testing; remove it",
+        ),
+        (
+            {"a": source(review="labels/harvest/production.json")},
+            r"splits: null, but harvested rows are for one split; write \[train\] or \[test\]",
+        ),
+        (
+            {"a": source(splits=["test"], loader={"kind": "documents", "files": "*.md", "column": None})},
+            r"splits: \[test\], but documents are for training only",
+        ),
         ({"a": source(splits=[])}, r"data\.sources\.a\.splits: a list; .*at least 1 item"),
         ({"a": source(skip_rules=["drop-all"])}, r"data\.sources\.a\.skip_rules\.0: 'drop-all'; input should be"),
         (
@@ -242,6 +262,56 @@ def test_a_source_for_training_alone_changes_no_byte_of_valid_and_test(configure
     assert before.sources == {}
     assert "sources" not in json.loads((tmp_path / "one" / layout.PREPARE_REPORT).read_text())
     assert of_tested_sources(rows["train"], rows["test"]) == alone["train"]
+
+
+def test_a_source_that_is_the_test_split_moves_no_row_of_train_and_valid_but_those_like_its_own(
+    configure: Configure, tmp_path: Path
+) -> None:
+    put(tmp_path / "one", main=MAIN, talk=TALK)
+    before, _ = prepared(tmp_path / "one", configure(talk=source(splits=["train"])))
+    put(tmp_path / "two", main=MAIN, talk=TALK, fresh=[*MORE, MORE[0], {"prompt": " ", "reference": "a"}])
+    sources = {"talk": source(splits=["train"]), "fresh": source(splits=["test"])}
+    rows, report = prepared(tmp_path / "two", configure(**sources))
+    assert {name: rows[name] for name in ("train", "valid")} == {name: before[name] for name in ("train", "valid")}
+    assert {row.prompt for row in rows["test"]} == {row["prompt"] for row in MORE}
+    assert {(row.origin, row.slice) for row in rows["test"]} == {("fresh", "all")}
+    assert counted(report) == {
+        "trim-ends": 1, "drop-empty-prompt": 1, "drop-duplicates": 1, "replace-test": len(before["test"]),
+    }  # fmt: skip
+    assert report.sources["main"].splits["test"] == 0
+    assert of_tested_sources(rows["train"], rows["test"]) == of_tested_sources(before["train"], before["test"])
+
+    held_out, learned = (next(row for row in before[name] if not row.origin).prompt for name in ("valid", "train"))
+    like = [
+        {"prompt": f" {held_out} !", "reference": "x"},
+        {"prompt": f" {learned} !", "reference": "x"},
+        {"prompt": f"{TALK[0]['prompt']} !", "reference": "x"},
+    ]
+    put(tmp_path / "three", main=MAIN, talk=TALK, fresh=[*MORE, *like])
+    rows, report = prepared(tmp_path / "three", configure(**sources))
+    assert len(rows["test"]) == len(MORE) + 3
+    gone = {held_out, learned, TALK[0]["prompt"]}
+    for name in ("train", "valid"):
+        assert [row.prompt for row in rows[name]] == [row.prompt for row in before[name] if row.prompt not in gone]
+    assert counted(report) == {"trim-ends": 2, "replace-test": len(before["test"]), "drop-row-of-other-source": 3}
+
+
+def test_a_new_label_of_the_test_split_must_be_taught_by_some_source() -> None:
+    part = {name: Part(name, Path(), None, frozenset(), name or None, None) for name in ("", "train", "test")}  # type: ignore[arg-type]
+
+    def read(*rows: tuple[str, str]) -> Read:
+        return Read({}, [answer for answer, _ in rows], [], [], {}, [], [origin for _, origin in rows])
+
+    old = read(("vm", ""))
+    replay, taught = ("Hello there", "train"), ("sql", "train")
+    splits = {"train": read(("vm", ""), replay, taught), "valid": old, "test": read(("vm", "test"), ("sql", "test"))}
+    every = list(part.values())
+    assert labels.compared(splits, every) == {"train": ["vm", "sql"], "test": ["vm", "sql"]}
+    untaught = splits | {"train": read(("vm", ""), replay)}
+    assert labels.compared(untaught, every) == {"train": ["vm"], "test": ["vm", "sql"]}
+    assert labels.compared(splits | {"test": old}, [part[""], part["train"]]) == {
+        key: ["vm"] for key in layout.SPLIT_NAMES
+    }
 
 
 def test_rows_of_an_owners_group_that_is_held_out_are_not_taught(configure: Configure, tmp_path: Path) -> None:

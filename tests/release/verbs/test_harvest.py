@@ -1,5 +1,6 @@
 """`lockstep harvest`: requests that a real gateway captured become rows that real DVC prepares, or are refused."""
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import requests
 from click.testing import CliRunner, Result
 
 from checks.formats.harvest import ERASED, Erased, Review, request_digest
+from checks.formats.looks import LooksReport, RowSketch
 from checks.formats.signers import Role
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Row
@@ -19,6 +21,7 @@ from checks.storage import digest, files, layout
 from release.cli import main
 from release.evidence import harvest_reviews, keys
 from release.evidence.trust import Signatory
+from release.monitoring.harvest_rows import REASONS
 from release.monitoring.store import CaptureStore
 from release.verbs import keys as key_verbs
 from tests import gateway_process, ledger_tree
@@ -260,6 +263,73 @@ def test_rows_that_nobody_may_train_on_are_refused_before_dvc_starts(root: Path,
     assert "lockstep harvest ENV --sign" in line
 
 
+TEST_REVIEW = Path("labels/harvest/production.test.json")
+
+
+def fresh(root: Path, *more: str) -> Review:
+    done = lockstep(root, "harvest", "production", "--split", "test", *TERMS, *more)
+    assert done.exit_code == 0, done.output
+    return files.read_json(root / TEST_REVIEW, Review)
+
+
+def test_a_signed_test_split_is_drawn_at_random_and_replaces_the_old_one_whose_looks_do_not_count(root: Path) -> None:
+    done = lockstep(root, "harvest", "production", "--split", "test", *TERMS)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (8, 1), done.output
+    assert "8 requests can be test rows, and " in done.stderr
+    assert "gates.keeps_up_with_main" in done.stderr
+    assert "take fewer with --rows 8" in done.stderr
+    old = {name: files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row) for name in layout.SPLIT_NAMES}
+    before = {name: digest.of_file(root / layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES}
+    every = {origin.request for origin in harvested(root).origins}
+    repository.git(root, "checkout", "--quiet", "params.yaml")
+
+    review = fresh(root, "--rows", "5")
+    drawn = {origin.request for origin in review.origins}
+    assert review == fresh(root, "--rows", "5")
+    seed = read_yaml((root / layout.PARAMS).read_text())["prepare"]["seed"]
+    assert drawn == set(sorted(every, key=lambda name: hashlib.sha256(f"{seed}:test:{name}".encode()).digest())[:5])
+    assert review.sampling is not None
+    assert (review.sampling.seed, review.refused["not drawn"], review.refused["held out"]) == (seed, 3, 2)
+    assert "data.sources.harvest-production-test: " in refusal(root)
+    options = ("--split", "test", "--sign", "--key", str(key(root, "ada")))
+    assert lockstep(root, "harvest", "production", *options).exit_code == 0
+    repository.commit(root, "a fresh test split")
+
+    ran = run(root, "prepare")
+    assert ran.returncode == 0, ran.stderr
+    after = {name: digest.of_file(root / layout.SPLITS / f"{name}.jsonl") for name in layout.SPLIT_NAMES}
+    assert [name for name in layout.SPLIT_NAMES if before[name] != after[name]] == ["test"]
+    test = files.read_jsonl(root / layout.SPLITS / "test.jsonl", Row)
+    assert {row.id for row in test} == drawn
+    # Looks are by the digest of the test split, and the new rows share none with the old ones.
+    judged, sketch = before["test"].sha256, RowSketch.of(old["test"])
+    assert sketch is not None
+    looks = LooksReport(models={judged: (digest.of_bytes(b"a model"),)}, rows={judged: (sketch,)})
+    assert looks.shares(after["test"].sha256, RowSketch.of(test)) == {judged: 0.0}
+    assert looks.shares(after["test"].sha256, RowSketch.of(old["test"])) == {judged: 1.0}
+
+    # What tests is not taught, and is not drawn again. What was like a row of the replaced split may be taught.
+    left = every - drawn | {request_digest("planted")}
+    assert {origin.request for origin in harvested(root).origins} == left
+    assert {origin.request for origin in fresh(root, "--rows", "4").origins} == left
+
+
+def test_a_review_of_test_rows_allows_no_training_and_trained_rows_test_nothing(root: Path) -> None:
+    fresh(root, "--rows", "5")
+    options = ("--split", "test", "--sign", "--key", str(key(root, "ada")))
+    assert lockstep(root, "harvest", "production", *options).exit_code == 0
+    path = root / layout.PARAMS
+    path.write_text(path.read_text().replace("splits: [test]", "splits: [train]"))
+    assert f"{TEST_REVIEW}: its rows are for splits: [test] alone" in refusal(root)
+    repository.git(root, "checkout", "--quiet", "params.yaml")
+    learned = {origin.request for origin in signed(root).origins}
+    assert run(root, "prepare").returncode == 0
+    done = lockstep(root, "harvest", "production", "--split", "test", "--rows", "1", *TERMS)
+    assert done.exit_code == 8
+    assert f"can test a model; 1: {REASONS['unclear']}" in done.stderr
+    assert f"{len(learned) + 1 + 10}: {REASONS['known']}" in done.stderr
+
+
 def test_who_lacks_the_role_cannot_sign_and_rows_that_changed_are_not_signed(root: Path) -> None:
     harvested(root)
     done = lockstep(root, "harvest", "production", "--sign", "--key", str(key(root, "bob")))
@@ -315,6 +385,11 @@ def test_what_cannot_be_is_one_line(root: Path, arguments: tuple[str, ...], code
     done = lockstep(root, "harvest", *arguments)
     assert (done.exit_code, len(done.stderr.splitlines())) == (code, 1), done.output
     assert said in done.stderr, done.stderr
+
+
+def test_rows_are_counted_for_a_test_split_alone(root: Path) -> None:
+    done = lockstep(root, "harvest", "production", *TERMS, "--rows", "5")
+    assert (done.exit_code, "--rows and --split train exclude each other" in done.stderr) == (2, True), done.output
 
 
 def test_splits_of_another_run_are_refused(root: Path) -> None:

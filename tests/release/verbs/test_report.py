@@ -706,3 +706,19 @@ def test_what_is_read_first(values: dict[str, object], said: str) -> None:
     }
     first = templates.render("release.review", sections.TEMPLATE, "at_first", nothing | values)
     assert first == (f"- {said}" if said else "")
+
+
+def test_a_new_test_split_is_named_with_what_mains_model_scored_on_the_old_one(passing: Path) -> None:
+    records = Records(passing)
+    found = gathering.gather(records, "main")
+    evaluation = found.target.evaluation
+    assert evaluation is not None
+    old = evaluation.model_copy(update={"test": digest.of_bytes(b"old rows"), "rows": 150})
+    another = replace(found, target=found.target._replace(evaluation=old))
+    advised = advice.advise(situations.of_facts(found, metrics.against(found), metrics.uncompared(found)))
+    before, after = (
+        "".join(section.markdown for section in sections.sections(records, facts, advised, (), 7))
+        for facts in (found, another)
+    )
+    assert "The test split is new" not in before
+    assert "is new. On the 150 rows of the old one, `main`'s model has `exact-match` 0.800 [0.800, 0.800]." in after
