@@ -22,11 +22,11 @@ from release.serving.client import Client
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.contract import contract
 from stages.weights import gguf
-from tests import tuned
+from tests import gguf_model, tuned
 from tests.conftest import as_params
 from tests.once import once
 from tests.release.serving.test_containers import healthy
-from tests.release.serving.test_contract_llamacpp import CALLS, SCHEMA, THINKING, THOUGHTS, smollm2
+from tests.release.serving.test_contract_llamacpp import CALLS, SCHEMA, THINKING, THOUGHTS
 from tests.release.serving.test_verify_checks import DIGEST
 
 pytestmark = [
@@ -58,7 +58,7 @@ def model(factory: pytest.TempPathFactory, folder: Path, template: str) -> Path:
 
     def convert(out: Path) -> None:
         out.mkdir()
-        gguf.convert(smollm2(factory), out, "SmolLM2")
+        gguf.convert(gguf_model.smollm2(factory), out, "SmolLM2")
 
     shutil.copytree(once(factory, "smollm2-safetensors", convert), folder)
     (folder / "chat_template.jinja").write_text(template)
