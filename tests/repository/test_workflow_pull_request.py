@@ -33,8 +33,6 @@ from tests.workflow_repository import SECOND, Pull, Team
 pytestmark = pytest.mark.slow
 
 PASS = "### ✅ Pass"
-RENOVATE = "renovate/server"  # a branch
-OLD, NEW = (f"registry.example/servers/server:1@sha256:{digit * 64}" for digit in "67")
 TRAIN_ONWARD = ["train", "merge", "score", "evaluate", "suites", "probe", "gate"]
 
 
@@ -106,65 +104,6 @@ def merged(team: Team, opened: Pull) -> str:
     team.merge("both")
     team.hub.pulls[1]["state"] = "closed"
     return before
-
-
-class Bot(NamedTuple):
-    """A bot's pull request that changes the server's digest alone: as it is opened, and once its commit has the label.
-
-    ``lines``: what `git diff --numstat` says of its commit. ``changed``: the files of its branch in the end.
-    """
-
-    opened: Run
-    judged: Pull
-    lines: list[str]
-    changed: set[str]
-    tip: str
-
-
-@pytest.fixture(scope="module")
-def bot(team: Team, merged: str) -> Bot:
-    """Renovate's, while main has a record that names the server of its weights. main is then what it was before."""
-    before = team.tip("main")
-    team.hub.pull("server", number=4)
-    team.change("server", lambda value: value["serve"].update(server=OLD), "A server", base="origin/main")
-    team.judged(4, action="opened")
-    team.merge("server")
-    team.hub.pulls[4]["state"] = "closed"
-    team.hub.pull(RENOVATE, number=2)["user"] = {"login": "renovate[bot]", "type": "Bot"}
-    git(team.work, "switch", "--quiet", "--no-track", "--force-create", RENOVATE, "main")
-    path = team.work / layout.PARAMS
-    path.write_text(path.read_text().replace(OLD, NEW))
-    team.push(RENOVATE, "Update the server's digest")
-    lines = git(team.origin, "diff", "--numstat", "main", RENOVATE).split()
-    opened = team.pull_request(2, action="opened")
-    label = f"run {team.tip(RENOVATE)}"
-    team.hub.pulls[2]["labels"] = [{"name": label}]
-    judged = team.judged(2, action="labeled", label=label)
-    changed = set(git(team.origin, "diff", "--name-only", "main", RENOVATE).split())
-    team.hub.pulls[2]["state"] = "closed"
-    git(team.work, "push", "--quiet", "--force", "origin", f"{before}:refs/heads/main")
-    return Bot(opened, judged, lines, changed, team.tip(RENOVATE))
-
-
-def test_nothing_of_a_bots_pull_request_runs_before_a_maintainer_labels_its_commit(bot: Bot) -> None:
-    assert set(bot.opened.conclusions().values()) == {"skipped"}
-    assert bot.lines == ["1", "1", str(layout.PARAMS)]
-
-
-def test_for_another_server_nothing_is_trained_or_computed_again(bot: Bot) -> None:
-    done = {"projects": "skipped", "data": "success", "train": "success", "verdict": "success"}
-    assert bot.judged.run.conclusions() == done, bot.judged.run.text
-    assert (bot.judged.stages("data"), bot.judged.stages("train")) == ([], [])
-
-
-def test_the_check_of_another_server_waits_for_a_code_owner_and_the_branch_has_no_other_record(bot: Bot) -> None:
-    """What the comment says is asked in tests/release/verbs/test_report.py."""
-    assert bot.judged.first_line().startswith("### ⚠️ Pass, but the policy changes in 1 place")
-    assert "The weights stay those of main, in another server" in bot.judged.comment
-    assert bot.judged.check["head_sha"] == bot.tip
-    assert bot.judged.check["conclusion"] == "failure"  # GitHub takes a required check that is neutral
-    assert bot.judged.check["output"]["title"].startswith("⚠️ Pass, but the policy changes in 1 place")
-    assert not bot.changed & {"dvc.lock", "code.lock"}
 
 
 @pytest.fixture(scope="module")
