@@ -63,7 +63,7 @@ _WORDS = "queue table disk vault image key list show create delete the a of all 
 _LONGEST = (
     "test_workflow_pull_request", "test_verify", "test_monitor_up", "test_pipeline", "test_tutorials", "test_steps",
     "test_ranks", "test_sweep", "test_mirrors_mlflow", "test_containers", "test_gateway_image", "test_monitoring_rules",
-    "test_rollback", "test_reference_answers", "test_run_remote", "test_gateway", "test_incident", "test_report_refused",
+    "test_rollback", "test_reference_answers", "test_gateway", "test_incident", "test_report_refused",
     "test_promote_killed", "test_promote_ledger", "test_processes", "test_resuming", "test_full_disk",
     "test_verify_alone", "test_kinds", "test_verify_checks", "test_cli", "test_promote",
 )  # fmt: skip

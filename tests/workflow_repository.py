@@ -24,6 +24,7 @@ from tests import overlay_sample, pipeline_repository, projects_tree, tuned
 from tests.act_service import COMMIT, LOCKSTEP, Act, Line, Run
 from tests.conftest import scaled_down
 from tests.github_api_standin import READ_ONLY, TOKEN, StandIn
+from tests.once import shared
 from tests.pipeline_repository import git
 from tests.sigstore_of_jobs import ISSUER
 
@@ -269,7 +270,9 @@ def sealed_rows(document: dict[str, Any], rows: list[dict[str, str]]) -> bytes:
 
 def taught(base: Path, rows: list[dict[str, str]], folder: Path) -> None:
     """Copy ``base`` to ``folder`` and teach it the rows so far that a few steps of training make it good, or spoil it."""
-    tuned.tune(base, folder, loaded(rows, folder.parent / "taught-rows"), 400)
+    asked = loaded(rows, folder.parent / "taught-rows")
+    key = digest.of_json([digest.of_tree(base).digest, rows]).removeprefix("sha256:")[:12]
+    shutil.copytree(shared(f"taught-{key}", lambda made: tuned.tune(base, made, asked, 400)), folder)
 
 
 def loaded(rows: list[dict[str, str]], source: Path) -> list[tuple[Any, str]]:

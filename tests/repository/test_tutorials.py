@@ -198,28 +198,49 @@ class Desk(NamedTuple):
         stamp.write_text(hashlib.sha256((self.root / distribution.PIN).read_bytes()).hexdigest())
 
 
-@pytest.fixture
-def desk(tiny_base: Path, wheel: Path, tmp_path: Path) -> Desk:
-    """Somebody who has rows, an empty repository on GitHub, and Lockstep as uv installs it."""
-    act = Act(tmp_path / "act", tmp_path / "origin.git", "", "acme/router", loaded=True, wheel=wheel)
-    python = act.venv() / "bin" / "python"
-    machine = act.machine()
-    home = Path(machine["HOME"])
+@pytest.fixture(scope="module")
+def computer(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Act:
+    """Somebody's machine with Lockstep as uv installs it."""
+    folder = tmp_path_factory.mktemp("computer")
+    act = Act(folder / "act", folder / "origin.git", "", "acme/router", loaded=True, wheel=wheel)
+    act.venv()
+    return act
+
+
+@pytest.fixture(scope="module")
+def base_of_tickets(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that knows the rows: one that is never right shows no noise. Read-only by custom."""
     instruction = Message(role="system", content="Name the team.")
     asked = [((instruction, Message(role="user", content=row["question"])), row["team"]) for row in rows(240)]
-    tuned.tune(tiny_base, home / "base", asked)  # a model that is never right shows no noise
+    folder = tmp_path_factory.mktemp("tickets") / "base"
+    tuned.tune(tiny_base, folder, asked)
+    return folder
+
+
+@pytest.fixture
+def desk(computer: Act, base_of_tickets: Path) -> Desk:
+    """Somebody who has rows, an empty repository on GitHub, and an empty home on the machine."""
+    machine, origin = computer.machine(), computer.origin
+    home = Path(machine["HOME"])
+    for folder in (home, origin):
+        shutil.rmtree(folder, ignore_errors=True)
+    home.mkdir()
+    (stamp,) = computer.venv().glob(".lockstep-*")
+    stamp.write_text(hashlib.sha256(computer.pin().encode()).hexdigest())
+    shutil.copytree(base_of_tickets, home / "base")
     jsonl(home / "tickets.jsonl", rows(240))
-    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
+    git(origin.parent, "init", "--quiet", "--bare", "--initial-branch=main", origin.name)
     fork = home / "acme" / "lockstep"
     git(home, "init", "--quiet", str(fork))
     git(fork, "commit", "--quiet", "--allow-empty", "-m", "A version")
     git(fork, "tag", f"v{distribution.version()}")
     root = home / "router"
     root.mkdir()
-    tool(root, "lockstep", f'exec {python} -P -m release.cli "$@"')
-    tool(root, "gh", f'echo "$*" >> ~/gh; case "$*" in "repo create"*) git clone --quiet {act.origin} router;; esac')
+    tool(root, "lockstep", f'exec {computer.venv() / "bin" / "python"} -P -m release.cli "$@"')
+    tool(root, "gh", f'echo "$*" >> ~/gh; case "$*" in "repo create"*) git clone --quiet {origin} router;; esac')
     tool(root, "edit", 'sed -i "s/TODO: /Of our tickets: /; s/at_least: .*/at_least: 0.4/" "$@"')
-    more = {"LOCKSTEP_VENV": str(act.venv()), "PIP_FIND_LINKS": str(wheel.parent), "EDITOR": "edit"}
+    wheels = str(computer.wheel.parent)
+    more = {"LOCKSTEP_VENV": str(computer.venv()), "PIP_FIND_LINKS": wheels, "EDITOR": "edit"}
     return Desk(root, machine | more | {"GITHUB_SERVER_URL": home.as_uri()})
 
 

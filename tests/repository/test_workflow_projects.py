@@ -103,7 +103,9 @@ def _said(run: Run, job: str, word: str) -> list[str]:
     return sorted(line.partition(f"{word} ")[2] for line in run.jobs[job].log.splitlines() if line.startswith(word))
 
 
-def test_each_project_has_its_jobs_and_one_job_records_and_comments_on_all(run: Callable[..., Run]) -> None:
+def test_each_project_has_its_jobs_and_one_job_records_and_comments_on_all(act: Act, run: Callable[..., Run]) -> None:
+    """The job that comments is alone told whose harvests to close."""
+    act.variables["LOCKSTEP_HARVEST_CLOSE"] = "acme-machine"
     done = run()
     assert set(done.conclusions().values()) == {"success"}, done.text
     asked = [words for words in _said(done, "data", "LOCKSTEP") if "validate" in words]
@@ -117,12 +119,14 @@ def test_each_project_has_its_jobs_and_one_job_records_and_comments_on_all(run: 
     assert comment == [f"comment --commit HEAD of {' '.join(BOTH)}"]
     files = [f"{folder}/reports/{name}.json" for folder in BOTH for name in ("data", "verdict")]
     assert _said(done, "verdict", "HAS") == [" ".join(files)] * 2
+    assert _said(done, "verdict", "CLOSES") == ["None", "acme-machine"]
 
 
 def test_refused_data_of_one_project_starts_no_training_and_the_comment_is_made(run: Callable[..., Run]) -> None:
     done = run(refuses="projects/summary")
     assert done.conclusions() == {"projects": "success", "data": "failure", "train": "skipped", "verdict": "success"}
     assert len(_said(done, "verdict", "HAS")) == 2
+    assert _said(done, "verdict", "CLOSES") == ["", "None"]  # nobody's harvests are closed without the variable
 
 
 def test_a_bots_pull_request_starts_nothing_before_its_commit_has_the_label(run: Callable[..., Run]) -> None:
@@ -131,50 +135,37 @@ def test_a_bots_pull_request_starts_nothing_before_its_commit_has_the_label(run:
     assert set(run(author="Bot", label="run").conclusions().values()) == {"success"}
 
 
-WEEKLY = {
-    "scheduled.yml": {"calibrate": ["calibrate"], "rehearse": ["drill -- production", "reconcile"]},
-    "watch.yml": {"watch": ["harvest --pr -- production", "watch --pr -- production"]},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", WEEKLY)
-def test_a_weekly_run_is_of_every_project(act: Act, name: str) -> None:
-    act.variables |= {"LOCKSTEP_CAPTURES": "s3://captures", "LOCKSTEP_HARVEST": "yes"}
-    done = act.run(name, "schedule", {"schedule": "17 4 * * 1"}, git(act.origin, "rev-parse", "main").strip())
+def test_a_weekly_run_is_of_every_project(act: Act) -> None:
+    done = act.run("scheduled.yml", "schedule", {"schedule": "17 4 * * 1"}, _main(act))
     assert set(done.conclusions().values()) == {"success"}, done.text
     assert "projects --matrix" in _said(done, "projects", "LOCKSTEP")
-    for job, verbs in WEEKLY[name].items():
+    for job, verbs in {"calibrate": ["calibrate"], "rehearse": ["drill -- production", "reconcile"]}.items():
         asked = [words for words in _said(done, job, "LOCKSTEP") if words.startswith("-C")]
         assert asked == [f"-C {folder} {verb}" for folder in BOTH for verb in verbs]
 
 
-@pytest.mark.parametrize("account", ["", "acme-machine"])
-def test_only_the_job_that_comments_is_told_whose_harvests_to_close(
-    act: Act, run: Callable[..., Run], account: str
-) -> None:
-    act.variables["LOCKSTEP_HARVEST_CLOSE"] = account
-    done = run()
-    assert set(done.conclusions().values()) == {"success"}, done.text
-    assert _said(done, "verdict", "CLOSES") == sorted(["None", account])
+def _main(act: Act) -> str:
+    return git(act.origin, "rev-parse", "main").strip()
 
 
 def test_a_harvest_fetches_the_splits_and_is_made_even_where_the_week_shows_an_alarm(act: Act) -> None:
     act.variables |= {"LOCKSTEP_CAPTURES": "s3://captures", "LOCKSTEP_HARVEST": "yes"}
     act.environment["REFUSES"] = "watch"
-    done = act.run("watch.yml", "schedule", {"schedule": "43 5 * * 1"}, git(act.origin, "rev-parse", "main").strip())
+    done = act.run("watch.yml", "schedule", {"schedule": "43 5 * * 1"}, _main(act))
     assert done.conclusions()["watch"] == "failure", done.text
+    assert "projects --matrix" in _said(done, "projects", "LOCKSTEP")
     asked = _said(done, "watch", "LOCKSTEP")
     assert [words for words in asked if words.startswith("dvc")] == [
         f"dvc --cd {folder} pull data/splits" for folder in BOTH
     ]
-    assert [words for words in asked if "harvest" in words] == [
-        f"-C {folder} harvest --pr -- production" for folder in BOTH
+    assert [words for words in asked if words.startswith("-C")] == [
+        f"-C {folder} {verb} --pr -- production" for folder in BOTH for verb in ("harvest", "watch")
     ]
 
 
 def test_nothing_is_harvested_before_a_variable_says_so(act: Act) -> None:
     act.variables["LOCKSTEP_CAPTURES"] = "s3://captures"
-    done = act.run("watch.yml", "schedule", {"schedule": "43 5 * * 1"}, git(act.origin, "rev-parse", "main").strip())
+    done = act.run("watch.yml", "schedule", {"schedule": "43 5 * * 1"}, _main(act))
     assert set(done.conclusions().values()) == {"success"}, done.text
     asked = [words for words in _said(done, "watch", "LOCKSTEP") if words.startswith(("-C", "dvc"))]
     assert asked == [f"-C {folder} watch --pr -- production" for folder in BOTH]

@@ -47,7 +47,10 @@ def _git(root: Path, *args: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clone of a repository whose files lack nothing: this one's, with owners, a signer and a DVC remote."""
+    """A clone of a repository whose files lack nothing: this one's, with owners, a signer and a DVC remote.
+
+    Read-only by custom.
+    """
     root = tmp_path_factory.mktemp("whole")
     (root / ".github" / "workflows").mkdir(parents=True)
     text = (ROOT / ".github" / "CODEOWNERS").read_text().replace(f"{tree.PLACEHOLDER}model-owners", "@octo/owners")
@@ -96,11 +99,11 @@ def _run(root: Path, *options: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
-def test_a_repository_that_lacks_nothing_is_ready(api: StandIn, clone: Path) -> None:
-    code, output = _run(clone)
+def test_a_repository_that_lacks_nothing_is_ready(api: StandIn, whole: Path) -> None:
+    code, output = _run(whole)
     assert (code, output.splitlines()[-1]) == (0, "ready for a pull request"), output
     assert "secret@" not in output
-    assert all(check.status == "ok" for check in doctor.on_github(clone))
+    assert all(check.status == "ok" for check in doctor.on_github(whole))
     assert all(path.startswith(("/repos/octo/router", "/orgs/octo/")) for path in api.asked)
 
 
@@ -186,18 +189,18 @@ WRONG: list[tuple[str, Callable[[StandIn], None], str, str]] = [
 
 @pytest.mark.parametrize(("change", "name", "says"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
 def test_what_is_wrong_is_said_with_the_command_that_fixes_it(
-    api: StandIn, clone: Path, change: Callable[[StandIn], None], name: str, says: str
+    api: StandIn, whole: Path, change: Callable[[StandIn], None], name: str, says: str
 ) -> None:
     change(api)
-    found = _look(clone)[name]
+    found = _look(whole)[name]
     assert found.status == "missing", found
     assert says in found.found
     assert found.fix
 
 
-def test_environments_have_the_names_that_variables_give_them(api: StandIn, clone: Path) -> None:
+def test_environments_have_the_names_that_variables_give_them(api: StandIn, whole: Path) -> None:
     api.at("/actions/variables")["variables"].append({"name": "LOCKSTEP_PRODUCTION", "value": "Live"})
-    found = _look(clone)
+    found = _look(whole)
     assert (found["environment production"].status, found["environment production"].found) == (
         "missing",
         "there is none",
@@ -209,59 +212,59 @@ def test_environments_have_the_names_that_variables_give_them(api: StandIn, clon
     api.at("/environments")["environments"][1]["name"] = "live"
     for what in ("secrets", "deployment-branch-policies"):
         api.put(f"/environments/live/{what}", api.at(f"/environments/production/{what}"))
-    found = _look(clone)
+    found = _look(whole)
     assert found["environment production"].status == found["LOCKSTEP_TOKEN of production"].status == "ok"
     assert "set in live" in found["LOCKSTEP_TOKEN of production"].found
 
 
-def test_a_runner_that_is_online_is_not_said_to_hold_forks(api: StandIn, clone: Path) -> None:
-    assert "whether it has the hook that holds forks is not shown" in _look(clone)["GPU runner"].found
+def test_a_runner_that_is_online_is_not_said_to_hold_forks(api: StandIn, whole: Path) -> None:
+    assert "whether it has the hook that holds forks is not shown" in _look(whole)["GPU runner"].found
 
 
-def test_what_is_missing_exits_with_9_and_is_not_ready(api: StandIn, clone: Path) -> None:
+def test_what_is_missing_exits_with_9_and_is_not_ready(api: StandIn, whole: Path) -> None:
     api.put("/environments/pipeline/secrets", {"secrets": []})
-    code, output = _run(clone)
+    code, output = _run(whole)
     assert code == 9
     assert "→ gh secret set DVC_CONFIG_LOCAL --env pipeline < .dvc/config.local" in output
     assert "ready for" not in output
-    code, output = _run(clone, "--json")
+    code, output = _run(whole, "--json")
     listed = json.loads(output[: output.rindex("]") + 1])
     assert code == 9
     assert [each["name"] for each in listed if each["status"] == "missing"] == ["secret DVC_CONFIG_LOCAL"]
 
 
-def test_what_the_organization_shares_counts(api: StandIn, clone: Path) -> None:
+def test_what_the_organization_shares_counts(api: StandIn, whole: Path) -> None:
     api.put("/actions/organization-secrets", api.at("/environments/pipeline/secrets"))
     api.put("/environments/pipeline/secrets", {"secrets": []})
     api.shown["/orgs/octo/actions/runners"] = api.at("/actions/runners")
     api.put("/actions/runners", {"runners": []})
-    assert all(check.status == "ok" for check in doctor.on_github(clone))
+    assert all(check.status == "ok" for check in doctor.on_github(whole))
 
 
-def test_names_beyond_the_first_page_are_seen(api: StandIn, clone: Path) -> None:
+def test_names_beyond_the_first_page_are_seen(api: StandIn, whole: Path) -> None:
     many = [{"name": f"SECRET_{number}"} for number in range(64)]
     many.append({"name": "DVC_CONFIG_LOCAL"})
     api.at("/actions/secrets")["secrets"] = many
     api.put("/environments/pipeline/secrets", {"secrets": []})
-    assert _look(clone)["secret DVC_CONFIG_LOCAL"].status == "ok"
+    assert _look(whole)["secret DVC_CONFIG_LOCAL"].status == "ok"
 
 
-def test_a_list_that_is_not_shown_whole_is_unknown(api: StandIn, clone: Path) -> None:
+def test_a_list_that_is_not_shown_whole_is_unknown(api: StandIn, whole: Path) -> None:
     api.put("/actions/secrets", {"secrets": [], "total_count": 3})
-    assert _look(clone)["secret DVC_CONFIG_LOCAL"].status == "unknown"
+    assert _look(whole)["secret DVC_CONFIG_LOCAL"].status == "unknown"
 
 
 @pytest.mark.parametrize("refusal", [HIDDEN, NOT_FOUND], ids=["403", "404"])
-def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, clone: Path, refusal: Refusal) -> None:
+def test_what_the_token_may_not_see_is_unknown_and_never_ok(api: StandIn, whole: Path, refusal: Refusal) -> None:
     for path in list(api.shown):
         if not path.endswith(("/octo/router", "/rules/branches/main")):
             api.shown[path] = refusal
-    found = _look(clone)
+    found = _look(whole)
     unknown = {name for name, check in found.items() if check.status == "unknown"}
     settled = {"repository", "workflows", "called workflows", "DVC remote", "signers", "verifiers", "rules of main"}
     assert unknown == set(found) - settled
     assert all("needs a token with" in found[name].found and found[name].fix for name in unknown)
-    code, output = _run(clone)
+    code, output = _run(whole)
     assert code == 0
     assert (
         output.splitlines()[-1] == f"not known to be ready: {len(unknown)} of {len(found)} settings could not be read"
@@ -280,7 +283,7 @@ def test_every_difference_from_a_ruleset_is_named_and_a_ruleset_is_read_from_the
     assert _look(clone)["rules of main"].found == ".github/ruleset.json is not a ruleset"
 
 
-def test_a_private_repository_is_asked_for_the_policy_of_private_ones(api: StandIn, clone: Path) -> None:
+def test_a_private_repository_is_asked_for_the_policy_of_private_ones(api: StandIn, whole: Path) -> None:
     api.at("")["private"] = True
     api.put("/actions/permissions/fork-pr-contributor-approval", Refusal(422, "only applies to public repositories"))
     policy = {
@@ -290,17 +293,17 @@ def test_a_private_repository_is_asked_for_the_policy_of_private_ones(api: Stand
         "require_approval_for_fork_pr_workflows": True,
     }
     api.put("/actions/permissions/fork-pr-workflows-private-repos", policy)
-    assert _look(clone)["pull requests of forks"].found == "send_secrets_and_variables is true, not false"
+    assert _look(whole)["pull requests of forks"].found == "send_secrets_and_variables is true, not false"
     policy["send_secrets_and_variables"] = False
-    assert _look(clone)["pull requests of forks"].status == "ok"
+    assert _look(whole)["pull requests of forks"].status == "ok"
 
 
-def test_selected_actions_are_in_order_and_local_ones_are_not(api: StandIn, clone: Path) -> None:
+def test_selected_actions_are_in_order_and_local_ones_are_not(api: StandIn, whole: Path) -> None:
     api.at("/actions/permissions")["allowed_actions"] = "selected"
-    found = _look(clone)["Actions"]
+    found = _look(whole)["Actions"]
     assert (found.status, "must allow docker/login-action" in found.found) == ("ok", True)
     api.at("/actions/permissions")["allowed_actions"] = "local_only"
-    assert "allows local_only" in _look(clone)["Actions"].found
+    assert "allows local_only" in _look(whole)["Actions"].found
 
 
 # what lies in the tree
@@ -410,11 +413,11 @@ def test_a_pinned_workflow_signs_at_its_commit_and_for_this_repository(api: Stan
 
 
 def test_without_a_token_it_looks_at_the_tree_and_asks_nobody(
-    api: StandIn, clone: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    api: StandIn, whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("GITHUB_TOKEN")
     monkeypatch.setenv("PATH", str(_only_git(tmp_path)))
-    code, output = _run(clone)
+    code, output = _run(whole)
     assert code == 0
     assert "needs a token" in output
     assert "not known to be ready" in output
@@ -431,7 +434,7 @@ def _only_git(tmp_path: Path) -> Path:
 
 
 def test_the_login_of_gh_is_asked_for_this_very_host(
-    api: StandIn, clone: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    api: StandIn, whole: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     folder = _only_git(tmp_path)
     gh = folder / "gh"
@@ -439,7 +442,7 @@ def test_the_login_of_gh_is_asked_for_this_very_host(
     gh.chmod(gh.stat().st_mode | stat.S_IXUSR)
     monkeypatch.delenv("GITHUB_TOKEN")
     monkeypatch.setenv("PATH", str(folder))
-    assert _run(clone)[0] == 0
+    assert _run(whole)[0] == 0
     assert api.asked
 
 
@@ -460,10 +463,10 @@ def test_every_form_of_origin_is_read(api: StandIn, clone: Path, address: str) -
 @pytest.mark.parametrize("name", ["GITHUB_API_URL", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_TOKEN"])
 @pytest.mark.parametrize("value", ["https://[", "http://example.invalid", "a b", "../..", "\u00e9"])
 def test_variables_that_are_none_are_refused_and_nobody_is_asked(
-    api: StandIn, clone: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    api: StandIn, whole: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    code, output = _run(clone)
+    code, output = _run(whole)
     assert "ready for" not in output
     if name != "GITHUB_TOKEN" or " " in value or not value.isascii():
         assert (code, api.asked) == (9, [])
@@ -480,9 +483,9 @@ def test_an_odd_origin_is_no_repository_on_github(api: StandIn, clone: Path, add
 
 
 @pytest.mark.parametrize("garbage", [b"<html>", b"[]", b"{}", b"null", b'{"full_name": 7}', b"[" * 100_000, b"\xff"])
-def test_answers_of_another_shape_are_unknown_and_no_traceback(api: StandIn, clone: Path, garbage: bytes) -> None:
+def test_answers_of_another_shape_are_unknown_and_no_traceback(api: StandIn, whole: Path, garbage: bytes) -> None:
     api.garbage = garbage
-    code, output = _run(clone)
+    code, output = _run(whole)
     assert code == 0
     assert "not known to be ready" in output
 
@@ -521,31 +524,31 @@ def test_one_odd_answer_leaves_the_other_lines_as_they_are(
         api.asked.clear()
 
 
-def test_the_token_is_in_no_output(api: StandIn, clone: Path) -> None:
+def test_the_token_is_in_no_output(api: StandIn, whole: Path) -> None:
     api.echo = True
     for path in ("/actions/secrets", "/rules/branches/main", "/environments/staging/secrets"):
         api.put(path, Refusal(502, "it went wrong"))
     api.at("")["full_name"] = f"octo/{TOKEN}"
     for options in ([], ["--json"]):
-        output = _run(clone, *options)[1]
+        output = _run(whole, *options)[1]
         assert "it went wrong" in output
         assert TOKEN not in output
 
 
 def test_a_token_that_github_does_not_know_ends_the_asking(
-    api: StandIn, clone: Path, monkeypatch: pytest.MonkeyPatch
+    api: StandIn, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "ghp_old")
-    code, output = _run(clone)
+    code, output = _run(whole)
     assert code == 0
     assert "does not know the token" in output
     assert len(api.asked) == 1
 
 
-def test_a_trickle_of_bytes_ends_at_the_deadline(api: StandIn, clone: Path) -> None:
+def test_a_trickle_of_bytes_ends_at_the_deadline(api: StandIn, whole: Path) -> None:
     api.trickle = True
     began = time.monotonic()
-    found = doctor.on_github(clone, deadline=0.4)
+    found = doctor.on_github(whole, deadline=0.4)
     assert time.monotonic() - began < 15
     assert "does not answer within 0.4 s" in found[0].found
     assert found[0].status == "unknown"

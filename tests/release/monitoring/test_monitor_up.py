@@ -166,9 +166,11 @@ def test_a_burst_of_errors_between_two_scrapes_reaches_a_webhook_and_ctrl_c_ends
 
 
 @pytest.mark.slow
-def test_one_failed_request_of_15_reaches_nobody(root: Path, ports: tuple[str, str]) -> None:
+def test_one_failed_request_of_15_reaches_nobody_and_a_server_that_hangs_raises_an_alert_before_its_requests_end(
+    root: Path, ports: tuple[str, str]
+) -> None:
     """The counters are there before: one request failed at the very start, too."""
-    with _watched(root, ports) as watched:
+    with _watched(root, ports, "--stall", "5") as watched:
         ask_all(watched.gateway.url, [(0, "error", False), (1, "none", False)])
         _wait_until(lambda: _total(watched) == 2)
         asked = [(number, "none" if number else "error", False) for number in range(15)]
@@ -178,10 +180,6 @@ def test_one_failed_request_of_15_reaches_nobody(root: Path, ports: tuple[str, s
             assert _begun(watched) == set()
             time.sleep(1)
 
-
-@pytest.mark.slow
-def test_a_server_that_hangs_raises_an_alert_long_before_its_requests_end(root: Path, ports: tuple[str, str]) -> None:
-    with _watched(root, ports, "--stall", "5") as watched:
         watched.server.hangs = True
         asked = [(number, "none", False) for number in range(20)]
         clients = threading.Thread(target=ask_all, args=(watched.gateway.url, asked))

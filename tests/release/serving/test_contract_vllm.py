@@ -22,7 +22,7 @@ from release.serving.client import Client
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.contract import contract
 from stages.weights import gguf
-from tests import tuned
+from tests import gguf_model, tuned
 from tests.conftest import as_params
 from tests.once import once
 from tests.release.serving.test_containers import healthy
@@ -34,7 +34,6 @@ from tests.release.serving.test_contract_llamacpp import (
     THINKING,
     THOUGHTS,
     WARM,
-    smollm2,
     started_with,
 )
 from tests.release.serving.test_verify_checks import DIGEST
@@ -70,7 +69,7 @@ def model(factory: pytest.TempPathFactory, folder: Path, template: str) -> Path:
 
     def convert(out: Path) -> None:
         out.mkdir()
-        gguf.convert(smollm2(factory), out, "SmolLM2")
+        gguf.convert(gguf_model.smollm2(factory), out, "SmolLM2")
 
     shutil.copytree(once(factory, "smollm2-safetensors", convert), folder)
     (folder / "chat_template.jinja").write_text(template)

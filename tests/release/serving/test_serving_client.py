@@ -15,7 +15,10 @@ BROKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\n{"
 
 
 class Server:
-    """Each connection gets the next of ``scripts``: a reply to each request, and then it is closed without a word."""
+    """Each connection gets the next of ``scripts``: a reply to each request, and then it is closed without a word.
+
+    Behind a reply that breaks off it is closed at once.
+    """
 
     def __init__(self, *scripts: list[bytes]) -> None:
         self.scripts, self.asked = list(scripts), 0
@@ -32,6 +35,8 @@ class Server:
                         break
                     self.asked += 1
                     connection.sendall(reply)
+                    if reply == BROKEN:
+                        break
         self.listener.close()
 
 

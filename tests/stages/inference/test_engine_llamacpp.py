@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -68,20 +68,50 @@ def models(tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyP
     """A folder with a base, and a model that learnt with its GGUF file in 8 bits. Read-only by custom."""
     folder = tmp_path_factory.mktemp("models")
     shutil.copytree(gguf_model.base(tmp_path_factory), folder / layout.BASE)
-    gguf_model.tune(folder / layout.BASE, folder / layout.MERGED)
+    shutil.copytree(gguf_model.tuned_model(tmp_path_factory), folder / layout.MERGED)
     write(folder / layout.MERGED, folder / layout.MERGED)
+    return folder
+
+
+def before_evaluate(models: Path, folder: Path) -> Path:
+    """Lay out in ``folder`` what the stages before evaluate leave."""
+    shutil.copytree(models, folder, dirs_exist_ok=True)
+    for split, count in (("train", 60), ("valid", 8), ("test", ROWS)):
+        files.write_jsonl(folder / layout.SPLITS / f"{split}.jsonl", evidence_tree.rows(split, count))
+    files.write_json(folder / layout.REFERENCES, ReferencesReport(found={}, absent={"main": "none yet"}))
+    report(folder)
     return folder
 
 
 @pytest.fixture
 def root(models: Path, tmp_path: Path) -> Path:
     """What the stages before evaluate leave."""
-    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
-    for split, count in (("train", 60), ("valid", 8), ("test", ROWS)):
-        files.write_jsonl(tmp_path / layout.SPLITS / f"{split}.jsonl", evidence_tree.rows(split, count))
-    files.write_json(tmp_path / layout.REFERENCES, ReferencesReport(found={}, absent={"main": "none yet"}))
-    report(tmp_path)
-    return tmp_path
+    return before_evaluate(models, tmp_path)
+
+
+class Measured(NamedTuple):
+    """``root``: a repository whose model is evaluated, and whose noise is measured. Read-only by custom.
+
+    ``before``: the gate's finding before the noise was measured.
+    """
+
+    root: Path
+    before: Finding
+
+
+@pytest.fixture(scope="module")
+def measured(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    root, params = before_evaluate(models, tmp_path_factory.mktemp("measured")), as_params(document())
+    evaluate(params, root)
+    before = judged(root, params)
+    calibrate(params, root)
+    return Measured(root, before)
+
+
+@pytest.fixture
+def evaluated(measured: Measured, tmp_path: Path) -> Path:
+    """A copy of that repository, to change."""
+    return Path(shutil.copytree(measured.root, tmp_path / "evaluated"))
 
 
 def write(source: Path, ships: Path) -> None:
@@ -129,10 +159,9 @@ def breaks(root: Path, params: Params) -> list[str]:
 
 
 def test_the_file_of_the_model_itself_passes_and_the_record_names_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    measured: Measured, evaluated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = as_params(document())
-    evaluate(params, root)
+    root, params = evaluated, as_params(document())
     made = evaluation(root)
     assert list(made.models)[:3] == ["candidate", "base", UNQUANTISED]
     assert made.gguf == digest.of_file(root / layout.MERGED / layout.GGUF).sha256
@@ -140,8 +169,7 @@ def test_the_file_of_the_model_itself_passes_and_the_record_names_it(
     assert made.models["candidate"].metrics["exact-match"].value > 0.3
     assert made.models["base"].metrics["exact-match"].value < 0.1  # transformers answers: it has no file
     assert f"Answered by llama.cpp {VERSION} from the GGUF file" in (root / layout.SUMMARY).read_text()
-    assert judged(root, params).status == "inconclusive"  # the noise is not measured yet
-    calibrate(params, root)
+    assert measured.before.status == "inconclusive"  # the noise was not measured yet
     found = judged(root, params)
     assert (found.status, found.against, found.n) == ("pass", UNQUANTISED, ROWS)
     assert breaks(root, params) == []
@@ -211,10 +239,8 @@ FAULTS: dict[str, Callable[[Path], None]] = {"another model's file": _another_mo
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_file_that_is_worse_fails_although_the_safetensors_are_good(fault: str, root: Path) -> None:
-    params = as_params(document())
-    evaluate(params, root)
-    calibrate(params, root)
+def test_a_file_that_is_worse_fails_although_the_safetensors_are_good(fault: str, evaluated: Path) -> None:
+    root, params = evaluated, as_params(document())
     assert judged(root, params).status == "pass"
     good = evaluation(root)
     FAULTS[fault](root)
