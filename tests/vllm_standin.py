@@ -105,7 +105,7 @@ class VllmStandIn(StandIn):
         return 404, self.error("Not Found")
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
-        if other := self.others.get(body["model"]):
+        if other := self.others.get(body.get("model", "")):
             return other.chat(body)
         reply = super().chat(body)
         choice = reply["choices"][0]
