@@ -89,15 +89,18 @@ def _server(
 
 def _since(beside: Neighbours | None, others: tuple[AdapterRelease, ...]) -> str | None:
     """Say in what the adapters on the server differ from those of the report; None: in nothing."""
-    now = {str(other.project): other.pointer.model for other in others}
+    now = {str(other.project): (other.pointer.model, other.pointer.version) for other in others}
     if beside is None:
         return "it was not verified beside the other adapters on its server" if now else None
-    before = {adapter.project: adapter.model for adapter in beside.adapters}
-    changed = [
-        f"{project} from {before.get(project, 'nothing')} to {now.get(project, 'nothing')}"
-        for project in sorted({*before, *now})
-        if before.get(project) != now.get(project)
-    ]
+    before = {adapter.project: (adapter.model, adapter.version) for adapter in beside.adapters}
+    nothing = ("nothing", "nothing")
+    changed = []
+    for project in sorted({*before, *now}):
+        # Another version of the same model may be served with other parameters.
+        for old, new in zip(before.get(project, nothing), now.get(project, nothing), strict=True):
+            if old != new:
+                changed.append(f"{project} from {old} to {new}")
+                break
     return f"since it was verified, {', '.join(changed)} moved" if changed else None
 
 
