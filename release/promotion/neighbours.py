@@ -1,7 +1,7 @@
 """The adapters that share a server with a release: `lockstep verify --beside` loads them, and a promotion compares.
 
 Their bytes come through DVC from the commits that their pointers name, each held to a digest: an adapter to the model
-of its pointer, its offline answers to the statement beside that.
+of its pointer, its offline answers to the statement beside that, which a signer of its own project signed.
 """
 
 import contextlib
@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from checks.formats.serving import LoadedAdapter, Neighbours, ProbeReport
-from checks.formats.statement import Release
+from checks.formats.statement import Release, Statement
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvidenceRefused, ParamsRefused, ServingRefused
 from checks.storage import digest, files, layout
 from release.adapters import dvc, projects
+from release.evidence import trust
+from release.ledger import Ledger
 from release.overlay import adapter_component
 from release.promotion import environment as environments
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import EnvironmentState, Promotion
+from release.record.records import Records
 from release.serving import shared_server
 from release.serving.beside import BesideAdapter, BesideServer
 from release.serving.expected import Expected
@@ -51,13 +54,18 @@ def brought(
     host = server.host()
     others = server.others()
     _on_one_base(context, others)
+    stated = [_signed(context, name, other).predicate.serving.probes for other in others]
     # The server is started as its own project starts it. Only the names and the bounds of the checks are this one's.
     params = next((other.serve for other in others if other.project == host), expected.params.serve)
     serve = params.model_copy(update={"name": expected.params.serve.name})
     names = adapter_component.names(serve.name, expected.path)
     own = () if host == server.own else tuple(key for key in names if key != serve.name)
     with tempfile.TemporaryDirectory(prefix="lockstep-beside-") as home:
-        adapters = tuple(_bring(server, other, host, Path(home).resolve()) for other in others)
+        there = Path(home).resolve()
+        adapters = tuple(
+            _bring(server, other, host, there, probes)
+            for other, probes in zip(others, stated, strict=True)
+        )
         yield BesideServer(name, str(host), serve, own, adapters)
 
 
@@ -89,15 +97,18 @@ def _server(
 
 def _since(beside: Neighbours | None, others: tuple[AdapterRelease, ...]) -> str | None:
     """Say in what the adapters on the server differ from those of the report; None: in nothing."""
-    now = {str(other.project): other.pointer.model for other in others}
+    now = {str(other.project): (other.pointer.model, other.pointer.version) for other in others}
     if beside is None:
         return "it was not verified beside the other adapters on its server" if now else None
-    before = {adapter.project: adapter.model for adapter in beside.adapters}
-    changed = [
-        f"{project} from {before.get(project, 'nothing')} to {now.get(project, 'nothing')}"
-        for project in sorted({*before, *now})
-        if before.get(project) != now.get(project)
-    ]
+    before = {adapter.project: (adapter.model, adapter.version) for adapter in beside.adapters}
+    nothing = ("nothing", "nothing")
+    changed = []
+    for project in sorted({*before, *now}):
+        # Another version of the same model may be served with other parameters.
+        for old, new in zip(before.get(project, nothing), now.get(project, nothing), strict=True):
+            if old != new:
+                changed.append(f"{project} from {old} to {new}")
+                break
     return f"since it was verified, {', '.join(changed)} moved" if changed else None
 
 
@@ -117,14 +128,18 @@ def _on_one_base(context: PromotionContext, others: tuple[AdapterRelease, ...]) 
         )
 
 
-def _bring(server: SharedServer, other: AdapterRelease, host: Path, home: Path) -> BesideAdapter:
-    """Bring an adapter and its model's offline answers below ``home``. Raises EvidenceRefused if they cannot be had."""
+def _bring(
+    server: SharedServer, other: AdapterRelease, host: Path, home: Path, stated: str
+) -> BesideAdapter:
+    """Bring an adapter and its model's offline answers, whose digest is ``stated``, below ``home``.
+
+    Raises EvidenceRefused if they cannot be had.
+    """
     names = adapter_component.names(other.serve.name, other.path)
     mount = names[other.serve.name]
     folder = home / mount.lstrip("/")
     folder.parent.mkdir(parents=True)
     probes = folder.with_name(layout.PROBES.name)
-    stated = server.evidence(other).predicate.serving.probes
     _get(server, other, layout.MERGED / layout.SHIPPED_ADAPTER, folder)
     if digest.of_tree(folder).digest != other.adapter:
         raise _another(server, other, layout.MERGED)
@@ -138,6 +153,21 @@ def _bring(server: SharedServer, other: AdapterRelease, host: Path, home: Path) 
     called = (other.serve.name,) if other.project == host else tuple(names)
     report = files.read_json(probes, ProbeReport)
     return BesideAdapter(loaded, other.serve, folder, mount, called, report)
+
+
+def _signed(context: PromotionContext, environment: str, other: AdapterRelease) -> Statement:
+    """Return the statement of a release. Raises EvidenceRefused unless a signer of its own project signed it."""
+    root = projects.top(context.root) / other.project
+    apart = context._replace(
+        records=Records(root),
+        signers=trust.known(root, context.trunk, context.target),
+        ledger=Ledger.open(root, context.promote),
+    )
+    try:
+        present = environments.look(apart, environment)
+        return environments.running(apart, environment, present).statement
+    except EvidenceRefused as refused:
+        raise EvidenceRefused(f"{other.project}: {refused.what}", refused.todo) from refused
 
 
 def _get(server: SharedServer, other: AdapterRelease, path: Path, to: Path) -> None:

@@ -15,7 +15,6 @@ import yaml
 from checks.config.release_params import Serve
 from checks.formats import pointer
 from checks.formats.pointer import Pointer
-from checks.formats.statement import Statement
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.records.rows import Record
@@ -23,7 +22,7 @@ from checks.storage import digest, layout, plain_yaml
 from release.adapters import projects
 from release.adapters.registry import reference
 from release.image import weights
-from release.ledger import Ledger, released_pointers
+from release.ledger import Ledger
 from release.overlay import adapter_component, environment_file, kustomization, overlays
 from release.overlay.environment_file import EnvironmentFile
 from release.record.records import Records
@@ -145,13 +144,6 @@ class SharedServer(NamedTuple):
         host = self.host()
         releases = map(self.release, dict.fromkeys((host, *self.guests(host))))
         return tuple(release for release in releases if release and release.project != self.own)
-
-    def evidence(self, released: AdapterRelease) -> Statement:
-        """Return the statement that a release's pointer names. Raises EvidenceRefused if it is missing or another."""
-        path = released_pointers.path(self.environment)
-        data = self._data(released.project, path)
-        called = str(released.project / path)
-        return released_pointers.envelope(data, released.pointer, called).statement
 
     def release(self, project: Path) -> AdapterRelease | None:
         """Return what a project runs; None if that is nothing. Raises as ``of``."""

@@ -221,7 +221,7 @@ class Gateway:
             if self._store and sampled(exchange.request_id, self._settings.sample):
                 self._store.offer(exchange)
         except Exception:  # noqa: BLE001 - nothing of it may reach the client
-            self._metrics.count("captures_dropped")
+            self._metrics.count("captures_dropped", release=exchange.release)
 
     async def _passed(
         self, request: web.BaseRequest, exchange: Exchange, began: float

@@ -193,9 +193,9 @@ class Metrics:
         """Two texts of a stream came ``seconds`` apart."""
         self._of("inter_token_seconds", release=release or UNKNOWN).observe(seconds)
 
-    def count(self, name: CounterName, number: int = 1) -> None:
-        """Sampled requests were stored or were not, or a request is sent to another server."""
-        self._of(name).inc(number)
+    def count(self, name: CounterName, number: int = 1, release: str | None = None) -> None:
+        """Sampled requests to ``release`` were stored or were not, or a request is sent to another server."""
+        self._of(name, release=release).inc(number)
 
     def rejected(self, code: int) -> None:
         """Count a request that is no valid one. It belongs to no release."""

@@ -110,7 +110,7 @@ def row(
 
 def _user_key(exchange: Exchange, secret: bytes) -> str | None:
     """A keyed hash of the user that a header or OpenAI's fields name; None: they name none."""
-    body = object_of(exchange.body)
+    body = _object(exchange.body)
     user = exchange.user or body.get("safety_identifier") or body.get("user")
     if not isinstance(user, str):
         return None
@@ -150,7 +150,7 @@ class _Redactor:
         return str(self.plain(str(value or "unknown")))[:_ROLES]
 
 
-def object_of(data: bytes) -> dict[str, Any]:
+def _object(data: bytes) -> dict[str, Any]:
     """The object of JSON in a request; empty if it is none."""
     try:
         body = json.loads(data)
@@ -160,7 +160,7 @@ def object_of(data: bytes) -> dict[str, Any]:
 
 
 def _prompt(data: bytes, redactor: _Redactor) -> Iterator[captures.InputMessage]:
-    body = object_of(data)
+    body = _object(data)
     prompts = body.get("prompt")
     for prompt in prompts if isinstance(prompts, list) else [prompts]:
         if isinstance(prompt, str):

@@ -12,8 +12,8 @@ import secrets
 import socket
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
@@ -30,11 +30,11 @@ MOST_SPOOLED = 1 << 30
 _BATCH, _PAUSE = 200, 0.2  # rows, and seconds between batches
 _RETRY = 10.0  # seconds between looks for files to move
 
-Count = Callable[[CounterName, int], None]
+Count = Callable[[CounterName, int, str | None], None]
 
 
 class CaptureWriter:
-    """``folder``: where files are written. ``count``: called with numbers of rows, from any thread.
+    """``folder``: where files are written. ``count``: called with numbers of rows by release, from any thread.
 
     ``secret``: see ``rows.row``.
     """
@@ -70,7 +70,7 @@ class CaptureWriter:
     def offer(self, exchange: Exchange) -> None:
         """Queue a request that ended. Never waits, never raises."""
         if exchange.is_large:
-            self._count("captures_too_large", 1)
+            self._count("captures_too_large", 1, exchange.release)
             return
         with self._lock:
             fits = self._bytes + exchange.size <= MOST_QUEUED and not self._ending.is_set()
@@ -78,7 +78,7 @@ class CaptureWriter:
                 self._waiting.append(exchange)
                 self._bytes += exchange.size
         if not fits:
-            self._count("captures_dropped", 1)
+            self._count("captures_dropped", 1, exchange.release)
 
     def stop(self, seconds: float) -> None:
         """Write what waits, close the file, and move files for at most ``seconds``."""
@@ -86,9 +86,9 @@ class CaptureWriter:
         self._ending.set()
         self._thread.join(seconds)
         with self._lock:
-            left = len(self._waiting)
+            left = list(self._waiting)
             self._waiting.clear()
-        self._count("captures_dropped", left)
+        self._count_each("captures_dropped", left)
         if self._mover:
             self._mover.stop(max(0.0, deadline - time.monotonic()))
 
@@ -111,7 +111,8 @@ class CaptureWriter:
         return batch
 
     def _write(self, batch: list[Exchange]) -> None:
-        lines, large = [], 0
+        lines, stored = list[bytes](), list[Exchange]()
+        large, dropped = list[Exchange](), list[Exchange]()
         for exchange in batch:
             try:
                 lines.append(
@@ -120,9 +121,11 @@ class CaptureWriter:
                     .encode()
                     + b"\n"
                 )
+                stored.append(exchange)
             except TooLarge:
-                large += 1
+                large.append(exchange)
             except Exception as error:  # noqa: BLE001 - a row that cannot be made must not end the thread
+                dropped.append(exchange)
                 self._tell(f"captures: a request could not be stored: {type(error).__name__}")
         try:
             if self._mover and self._mover.spooled() > MOST_SPOOLED:
@@ -130,10 +133,14 @@ class CaptureWriter:
             self._files.write(lines)
         except OSError as error:
             self._tell(f"captures: {error.strerror or error}")
-            lines = []
-        self._count("captures", len(lines))
-        self._count("captures_too_large", large)
-        self._count("captures_dropped", len(batch) - large - len(lines))
+            stored, dropped = [], [*dropped, *stored]
+        self._count_each("captures", stored)
+        self._count_each("captures_too_large", large)
+        self._count_each("captures_dropped", dropped)
+
+    def _count_each(self, name: CounterName, exchanges: Iterable[Exchange]) -> None:
+        for release, number in Counter(exchange.release for exchange in exchanges).items():
+            self._count(name, number, release)
 
     def _tell(self, what: str) -> None:
         """Say it at most once a minute."""

@@ -260,7 +260,12 @@ def _sampling(context: ProbeContext, judged: ServedDecoding) -> tuple[list[str],
         for probe, default, first, _ in same
         if default != first
     ]
-    if all(first == otherwise for _, _, first, otherwise in same):
+    if not same:
+        wrong.append(
+            "serve.decoding: no answer comes again by the same seed, so nothing was tested: "
+            "lower serve.probes.max_new_tokens"
+        )
+    elif all(first == otherwise for _, _, first, otherwise in same):
         wrong.append(
             f"serve.decoding: no answer of {len(same)} differs at temperature {other.temperature:g}, so nothing was "
             "tested: raise serve.probes.rows or serve.probes.max_new_tokens"

@@ -159,7 +159,8 @@ def settings_used(
 def errors(context: ProbeContext) -> ServingCheck:
     """Wrong requests get the runtime's status codes and a reason, and the next correct request its answer."""
     probe, right = context.probes.probes[0], context.runtime.errors
-    message = Message(role="user", content=" ".join(["a"] * (context.serve.max_total_tokens + 1)))
+    started = context.beside.serve if context.beside else context.serve
+    message = Message(role="user", content=" ".join(["a"] * (started.max_total_tokens + 1)))
     ordinary = dialects.request(context.model, probe.messages, context.probes.max_new_tokens)
     ordinary |= context.speech.for_text(probe.tools)
     requests: dict[str, tuple[Any, tuple[int, ...] | None]] = {

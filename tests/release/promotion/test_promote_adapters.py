@@ -281,6 +281,20 @@ def test_a_release_is_verified_again_once_an_adapter_beside_it_has_moved(top: Pa
     rollback(router, "staging", why="worse")
 
 
+def test_another_version_of_the_same_model_beside_a_release_is_verified_again(top: Path, place: str) -> None:
+    """Its parameters start the server, and may have changed."""
+    router = top / "router"
+    tree.rewrite(
+        router, layout.PARAMS,
+        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
+    )  # fmt: skip
+    now = beside(top, "router")
+    older = tuple(adapter.model_copy(update={"version": "v0.0.1"}) for adapter in now.adapters)
+    released(router, place, 7, beside=now.model_copy(update={"adapters": older}))
+    moved = "since it was verified, support from v0.0.1 to v0.1.0, writer from v0.0.1 to v0.1.0 moved"
+    assert f"{moved}; {AGAIN}" in gaps(router, "staging")
+
+
 def listed_too(top: Path, project: str) -> None:
     """Let a third project list a project of the others."""
     third = top / "third"

@@ -1,5 +1,6 @@
 """The check contract of `lockstep verify`, against labelled stand-ins for vLLM and SGLang."""
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from checks.config.release_params import Reasoning, ServedDecoding, Tools
 from checks.formats.serving import CheckName, Probe, ServingCheck, combine
 from checks.formats.suite_report import SuiteAnswer
 from checks.records.rows import Message
-from release.serving import examine
+from release.serving import dialects, examine
 from release.serving.probes import score
 from release.serving.probes.context import ProbeContext, failed
 from release.serving.suite_questions import Served
@@ -222,6 +223,22 @@ def test_a_default_that_no_answer_shows_does_not_pass(params: Params) -> None:
     asked = [{name: body[name] for name in sampling if name in body} for body in server.bodies]
     assert asked == [judged, {}, judged, other] * 4
     assert [body["seed"] for body in server.bodies] == [seed for seed in (1, 2, 3, 4) for _ in range(4)]
+
+
+def test_a_server_that_draws_otherwise_by_the_same_seed_is_not_said_to_have_no_sampling(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = itertools.count()
+    monkeypatch.setattr(dialects, "parsed", lambda *_, **__: dialects.Parsed(str(next(numbers)), "", (), "stop"))
+    with serving(params, PROBES, "decoding") as (context, _):
+        result = contract(context)
+    assert (result.status, result.reason) == (
+        "fail",
+        (
+            "serve.decoding: no answer comes again by the same seed, so nothing was tested: "
+            "lower serve.probes.max_new_tokens"
+        ),
+    )
 
 
 def test_a_call_that_parts_from_the_offline_one_at_a_near_tie_is_the_server_s_own(params: Params) -> None:

@@ -13,6 +13,7 @@ from release import runtimes
 from release.serving import examine
 from release.serving.beside import BesideAdapter, BesideServer
 from release.serving.options import VerifyOptions, check_options
+from release.serving.probes import endpoints
 from tests.release.serving.test_verify_checks import DIGEST, END, FOLDER, LONGEST, PROBES, ask, probe, talking, token
 from tests.tgi_standin import Told
 from tests.vllm_standin import VllmStandIn
@@ -135,6 +136,17 @@ def test_a_name_that_the_list_has_and_that_is_not_answered_is_a_failure(
     result, _ = asked(params)
     assert result.status == "fail"
     assert result.reason.startswith("writer: HTTP 404: “{"), result.reason
+
+
+def test_a_prompt_is_too_long_for_the_server_and_not_for_the_adapter_alone(params: Params) -> None:
+    """Another project's parameters started the server, and may have room for more."""
+    with talking(params, "vllm") as (context, _):
+        started = context.serve
+        context.serve = started.model_copy(update={"max_total_tokens": LONGEST // 2})
+        assert endpoints.errors(context).status == "fail"
+        context.beside = beside(params)._replace(serve=started)
+        result = endpoints.errors(context)
+    assert result.status == "pass", result
 
 
 @pytest.mark.parametrize("how", ["process", "container"])

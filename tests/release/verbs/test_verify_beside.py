@@ -1,14 +1,16 @@
 """`lockstep verify --beside`: one server with the adapters of three projects, brought through DVC from their commits."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from checks.formats import pointer
 from checks.formats.serving import ServingReport
 from checks.process.errors import EvidenceRefused, ServingRefused
-from checks.storage import files, layout
+from checks.storage import digest, files, layout
 from release.adapters import dvc
 from release.serving.options import VerifyOptions
 from release.verbs import render
@@ -70,6 +72,19 @@ def test_bytes_that_dvc_lacks_or_has_otherwise_are_not_loaded(router: Path) -> N
     assert re.match(r"support/models/merged/adapter at [0-9a-f]{12}: DVC cannot fetch it \(", refused.value.what)
     assert refused.value.todo == "push it where it was made: `lockstep -C support dvc push`"
     shutil.move(top / "elsewhere", cache)
+
+
+def test_an_adapter_whose_evidence_nobody_signed_is_not_brought(router: Path, brings: list[Path]) -> None:
+    home = router.with_name("writer") / adapters.STAGING
+    evidence, runs = home / layout.EVIDENCE, home / layout.POINTER
+    envelope = json.loads(evidence.read_bytes())
+    evidence.write_text(json.dumps(envelope | {"signatures": [{"keyid": "nobody", "sig": "AAAA"}]}))
+    edited = pointer.parse(runs.read_bytes(), "writer").model_copy(update={"evidence": digest.of_file(evidence).sha256})
+    runs.write_bytes(pointer.write(edited))
+    keep(router.parent, "edited by hand")
+    with pytest.raises(EvidenceRefused, match=r"^writer: staging runs .*, and no current signer signed its evidence: "):
+        verify(router, BESIDE)
+    assert brings == []
 
 
 @pytest.fixture

@@ -243,12 +243,14 @@ class Counted:
 
     def __init__(self, folder: Path, url: str | None = None) -> None:
         self.counts: Counter[str] = Counter()
+        self.by_release: Counter[tuple[str, str | None]] = Counter()
         self.said: list[str] = []
         self.folder = folder
         self.store = CaptureWriter(folder, "staging", 1.0, self._count, self.said.append, url)
 
-    def _count(self, name: CounterName, number: int) -> None:
+    def _count(self, name: CounterName, number: int, release: str | None) -> None:
         self.counts[name] += number
+        self.by_release[name, release] += number
 
     @property
     def dropped(self) -> int:
@@ -294,6 +296,21 @@ def test_a_row_that_cannot_be_made_is_dropped_and_the_next_ones_are_written(tmp_
     assert found.said == [
         "captures: a request could not be stored: ValidationError: rows are dropped, answers are not touched"
     ]
+
+
+def test_what_is_stored_or_not_counts_for_the_release_that_was_asked(tmp_path: Path) -> None:
+    """Of several adapters on one server, the latest request may be for another one."""
+    found = Counted(tmp_path)
+    for release in ("a" * 12, "b" * 12, "b" * 12):
+        for asked in (exchange(), exchange(status=7), exchange(answer=ParsedAnswer(cut=True))):
+            asked.release = release
+            found.store.offer(asked)
+    found.store.start()
+    found.store.stop(20)
+    names = ("captures", "captures_dropped", "captures_too_large")
+    assert found.by_release == {
+        (name, release * 12): number for name in names for release, number in (("a", 1), ("b", 2))
+    }
 
 
 def test_a_file_ends_with_its_hour_or_at_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
