@@ -60,8 +60,10 @@ def with_runtime(root: Path, text: str, runtime: str) -> str:
             if not document[section].get(key) or (key == "engine" and not is_llamacpp):
                 text = _with(text, path, value)
     elif is_llamacpp:
-        for path in ("merge.export", "evaluate.engine", "serve.decoding", _GATE):
+        for path in ("merge.export", "evaluate.engine", _GATE):
             text = _without(text, path)
+        if lookup.here(root, runtime).settings.decoding is None:
+            text = _without(text, "serve.decoding")
     return text
 
 

@@ -89,6 +89,12 @@ def test_with_another_server_all_of_it_goes(root: Path) -> None:
     assert (root / layout.PARAMS).read_text() == before
 
 
+def test_vllm_goes_on_sampling_as_the_gates_judge(root: Path) -> None:
+    assert server(root, "llamacpp").exit_code == 0
+    assert server(root, "vllm").exit_code == 0
+    assert params_file.load(root / layout.PARAMS).serve.decoding == ServedDecoding(temperature=0)
+
+
 def test_an_engine_that_is_not_llama_cpps_stays(root: Path) -> None:
     document = scaled_down()
     document["evaluate"]["engine"] = {
