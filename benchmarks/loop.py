@@ -192,7 +192,7 @@ def send(servers: Sequence[Behind], requests: Sequence[Request], chance: random.
 
 
 def date_back(captures: Path, prefix: str) -> None:
-    """Move the requests whose ids begin with ``prefix``, and the newest labels, to ``BACK`` earlier."""
+    """Date the requests whose ids begin with ``prefix``, and the newest labels, back by ``BACK``."""
     for path in [*(captures / "production").rglob("*.jsonl")]:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         if not all(row["lockstep.request_id"].startswith(prefix) for row in rows):
