@@ -146,10 +146,6 @@ class Loop:
             for server in servers:
                 server.wait(params.serve.verify.start_seconds)
             yield servers
-            for (
-                server
-            ) in servers:  # A gateway that is killed loses the captures that it has not written.
-                server.gateway.terminate(60)
 
 
 def traffic(prefix: str, count: int, share: float, chance: random.Random) -> list[Request]:

@@ -10,15 +10,24 @@ no text. A signer with the role ``harvest`` signs it into ENV.intoto.json beside
 ENV.test.json.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field
 
 from checks.formats.report import Count
-from checks.records.record import CapturedName, Digest, Record, ReleaseDigits, Sparse
+from checks.records.record import (
+    CapturedName,
+    Consistent,
+    Digest,
+    Record,
+    ReleaseDigits,
+    Sparse,
+    problems,
+)
 from checks.records.rows import Message
+from checks.records.sections import Name
 from checks.storage import digest, layout
 
 Split = Literal["train", "test"]
@@ -36,11 +45,31 @@ class HarvestedRow(Record):
     release: ReleaseDigits | None
 
 
-class Origin(Record):
-    """Where a row came from. ``request``: the digest of the request's id, which is the id of the row."""
+class Origin(Sparse):
+    """Where a row came from. ``request``: the digest of the request's id, which is the id of the row.
+
+    ``by``: who labelled it; None: people.
+    """
+
+    sparse: ClassVar[frozenset[str]] = frozenset({"by"})
 
     request: Digest
     release: ReleaseDigits | None
+    by: Literal["judge"] | None = None
+
+
+class Judged(Record):
+    """How the judge of ``suite`` labelled requests that people did not: an answer that it calls right is a label.
+
+    ``judge``: the digest of its section in params.yaml. ``asked``: requests without a label; ``labelled``: the answers
+    to requests with people's label that it calls right; ``wrong``: how many of these are not what the label says.
+    """
+
+    suite: Name
+    judge: Digest
+    asked: Count
+    labelled: Count
+    wrong: Count
 
 
 class Sampling(Record):
@@ -53,17 +82,17 @@ class Sampling(Record):
     needed: dict[str, Count]
 
 
-class Review(Sparse):
+class Review(Sparse, Consistent):
     """The review of a source, which a person signs before its rows are trained on or test a model.
 
     ``uri``, ``sha256``: the source, as params.yaml pins it. ``consent``: what allows training on these requests.
     ``compared``: the splits whose rows, and rows nearly like them, were kept out. ``requests``: how many were captured;
     ``labelled``: how many of these have a label; ``refused``: how many labelled ones did not become rows, by reason.
     ``as_answered``: how many rows have the label that the model answered. ``sampling``: None: the rows
-    are for training.
+    are for training. ``judged``: None: people labelled all rows.
     """
 
-    sparse: ClassVar[frozenset[str]] = frozenset({"sampling"})
+    sparse: ClassVar[frozenset[str]] = frozenset({"sampling", "judged"})
 
     environment: CapturedName
     since: AwareDatetime | None
@@ -79,6 +108,22 @@ class Review(Sparse):
     as_answered: Count
     origins: Annotated[tuple[Origin, ...], Field(min_length=1)]
     sampling: Sampling | None = None
+    judged: Judged | None = None
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction."""
+        return problems(
+            (self.judged and self.sampling, "a judge labels no rows that test a model"),
+            (
+                self.by_judge and not self.judged,
+                "rows are by a judge that the review does not name",
+            ),
+        )
+
+    @property
+    def by_judge(self) -> int:
+        """Return how many rows a judge labelled."""
+        return sum(origin.by == "judge" for origin in self.origins)
 
     @property
     def split(self) -> Split:

@@ -15,7 +15,7 @@ from checks.formats.suite_report import Role, Scored, SourceClass, asked_sha
 from checks.kinds.judge import Asked, Judge
 from checks.kinds.suite import Made, Material, ScaledSuite
 from checks.process.errors import EvidenceRefused
-from checks.records.sections import Share, Source, problems, stricter
+from checks.records.sections import Fraction, Share, Source, problems, stricter
 from checks.storage import layout
 
 
@@ -30,6 +30,14 @@ class Judged(RatingSuite, ScaledSuite):
         Field(description="share of a model's answers that may be without a value"),
         stricter("lower"),
     ]
+    # Without a direction: to write it allows more than null, so each change needs approval.
+    harvest_error: Annotated[
+        Fraction | None,
+        Field(
+            description="largest share of wrong answers among those that the judge gives the highest value, for "
+            "`lockstep harvest --judge` to train on such answers; null: it may not"
+        ),
+    ] = None
 
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction, as "problem|remedy"."""
@@ -45,6 +53,10 @@ class Judged(RatingSuite, ScaledSuite):
             (
                 len(self.metrics) != 1,
                 f"metrics: has {len(self.metrics)}, and a judge gives one value|name one",
+            ),
+            (
+                self.harvest_error is not None and self.judge.sources,
+                "harvest_error: this judge reads a file, and cannot be asked about requests|remove it",
             ),
         )
 

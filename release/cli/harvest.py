@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     "--consent", metavar="TEXT",
     help="What allows training on them, such as a section of your terms. Default: as in the last review.",
 )  # fmt: skip
+@click.option(
+    "--judge", metavar="SUITE",
+    help="Let the judge of this suite label requests that people did not. It is sent these requests.",
+)  # fmt: skip
 @click.option("--pr", is_flag=True, help="Open a pull request with the review and the pin.")
 @click.option("--sign", is_flag=True, help="Sign the review of the rows, which you have read.")
 @KEY
@@ -48,8 +52,8 @@ if TYPE_CHECKING:
 @refusing
 def harvest(
     root: Path, environment: str, split: "Split", rows: int | None, since: str | None, until: str | None,
-    captures: str | None, license_name: str | None, consent: str | None, pr: bool, sign: bool, key: Path | None,
-    erase: str | None, as_json: bool,
+    captures: str | None, license_name: str | None, consent: str | None, judge: str | None, pr: bool, sign: bool,
+    key: Path | None, erase: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Turn the captured requests of ENV that have labels into a source of the next training, or into a test split.
 
@@ -66,6 +70,7 @@ def harvest(
     exclusive({"--sign": sign, "--erase": erase})
     exclusive({"--rows": rows is not None, "--split train": split == "train"})
     exclusive({"--pr": pr, "--sign or --erase": sign or erase})
+    exclusive({"--judge": judge, "--split test": split == "test"})
     if erase is not None:
         show(erasing.erase(root, erase, captures), as_json, lambda done: "\n".join(_erased(done)))
     elif sign:
@@ -74,7 +79,7 @@ def harvest(
     else:
         review, proposal = verb.harvest(
             root, environment, split=split, rows=rows, since=since, until=until, captures=captures,
-            license_name=license_name, consent=consent, pr=pr,
+            license_name=license_name, consent=consent, pr=pr, judge=judge,
         )  # fmt: skip
         show(review, as_json, lambda review: "\n".join(_shown(review)))
         if pr:
@@ -87,14 +92,16 @@ def harvest(
 
 def _shown(review: "Review") -> Iterator[str]:
     from release.monitoring.harvest_rows import REASONS
+    from release.review import harvest_pull
 
     yield f"{len(review.origins):,} rows of {review.labelled:,} requests with a label: {one_line(review.uri)}"
     if review.sampling:
-        from release.review.harvest_pull import needed
-
-        yield f"  drawn at random for the test split by the seed {review.sampling.seed}; needed: {needed(review)}"
+        needed = harvest_pull.needed(review)
+        yield f"  drawn at random for the test split by the seed {review.sampling.seed}; needed: {needed}"
     for name, count in review.refused.items():
         yield f"  left out {count:>7,}  {REASONS[name]}"
+    for name, count in harvest_pull.judged_rows(review):
+        yield f"  {name}: {count}"
     yield f"  of the rows, {review.as_answered:,} have the label that the model answered"
     yield f"compared with {', '.join(review.compared)}"
 

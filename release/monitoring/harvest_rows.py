@@ -4,6 +4,7 @@ A row is a request with a whole answer, and the label that says what the answer 
 refused for the first reason that applies, in the order of ``REASONS``.
 """
 
+import functools
 import hashlib
 import re
 from collections import Counter, defaultdict
@@ -16,9 +17,11 @@ from checks.data import contamination, detectors, near_duplicates
 from checks.data.personal_data import PersonalData
 from checks.data.similar import normalised
 from checks.formats.captures import Capture, Release
-from checks.formats.harvest import HarvestedRow, request_digest
+from checks.formats.harvest import HarvestedRow, Judged, request_digest
 from checks.records.rows import Message, Row, earlier_requests, request
+from checks.storage import digest
 from release.monitoring import window
+from release.monitoring.harvest_judge import Answer, HarvestJudge
 from release.monitoring.harvest_splits import Splits
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
@@ -42,7 +45,10 @@ _ALWAYS = TimeSpan(datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo
 
 
 class Harvested(NamedTuple):
-    """The rows, and counts. ``examples``: requests that at least five users sent, with their labels."""
+    """The rows, and counts. ``examples``: requests that at least five users sent, with their labels.
+
+    ``by_judge``: the ids of the rows that a judge labelled. ``judged``: None: no judge was asked.
+    """
 
     rows: tuple[HarvestedRow, ...]
     requests: int
@@ -50,6 +56,8 @@ class Harvested(NamedTuple):
     refused: dict[str, int]
     as_answered: int
     examples: tuple[tuple[str, str], ...]
+    judged: Judged | None = None
+    by_judge: frozenset[str] = frozenset()
 
 
 class Draw(NamedTuple):
@@ -82,6 +90,11 @@ class _Candidate(NamedTuple):
         """Return what two equal requests share."""
         return normalised(self.texts[0])
 
+    @property
+    def answered(self) -> Answer:
+        """Return the answer that the model gave."""
+        return Answer(self.row.id, self.row.messages[:-1], self.capture.answer or "")
+
 
 def choose(
     store: CaptureStore,
@@ -91,23 +104,56 @@ def choose(
     prepare: Prepare,
     erased: Collection[str],
     draw: Draw | None = None,
+    judge: HarvestJudge | None = None,
 ) -> Harvested:
     """Return the rows of the requests that arrived in ``span``. Raises EvidenceRefused if a file cannot be read.
 
-    ``draw``: None: all rows, for training.
+    ``draw``: None: all rows, for training. ``judge``: labels requests that people did not; None: nobody does.
 
     ``prepare`` defines near-duplicates and personal data; without its section every detector looks. ``erased``: digests
-    of ids of requests.
+    of ids of requests. Raises as ``HarvestJudge.right``.
     """
     # An id that a client chose again, at another time, names no request, so all times count.
     every = {(row.time, row.request_id): row for row in store.requests(environment, *_ALWAYS)}
     captures = [every[key] for key in sorted(every) if span.since <= key[0] < span.until]
     given = {label.request_id for label in store.labels()}
     labels, _ = window.labels_of(store, tuple(every.values()))
-    personal = prepare.personal_data or PersonalData(detectors=detectors.KINDS)
-    refused, candidates = Counter[str](), list[_Candidate]()
+    usable = functools.partial(_usable, splits=splits, prepare=prepare, erased=erased)
+    refused = Counter[str]()
     labelled = [capture for capture in captures if capture.request_id in given]
-    for capture in labelled:
+    candidates = usable(labelled, labels, refused)
+    single = list(_single(candidates, refused))
+    kept = draw.first(single) if draw else single
+    refused["not drawn"] = len(single) - len(kept)
+    judged, more = None, list[_Candidate]()
+    if judge:
+        ids = Counter(capture.request_id for capture in every.values())
+        unlabelled = [
+            capture
+            for capture in captures
+            if capture.request_id not in given and ids[capture.request_id] == 1
+        ]
+        answers = {capture.request_id: capture.answer or "" for capture in unlabelled}
+        asked = usable(unlabelled, answers, Counter())
+        judged, more = _judged(judge, single, asked, {candidate.key for candidate in candidates})
+    rows = [*kept, *more]
+    return Harvested(
+        rows=tuple(candidate.row for candidate in rows), requests=len(captures), labelled=len(labelled),
+        refused={reason: refused[reason] for reason in REASONS if refused[reason]},
+        as_answered=sum(candidate.label.strip() == (candidate.capture.answer or "").strip() for candidate in rows),
+        examples=tuple(_examples(kept, candidates)), judged=judged,
+        by_judge=frozenset(candidate.row.id for candidate in more),
+    )  # fmt: skip
+
+
+def _usable(
+    captures: Sequence[Capture], labels: Mapping[str, str], refused: Counter[str],
+    *, splits: Splits, prepare: Prepare, erased: Collection[str],
+) -> list[_Candidate]:  # fmt: skip
+    """Return the requests that can be rows with these labels, and count the others in ``refused``."""
+    personal = prepare.personal_data or PersonalData(detectors=detectors.KINDS)
+    candidates = list[_Candidate]()
+    for capture in captures:
         candidate = _candidate(capture, labels.get(capture.request_id))
         reason = _refused(capture, labels, candidate, personal, erased)
         if reason:
@@ -118,15 +164,26 @@ def choose(
         alike = _alike(candidates, rows, prepare.near_duplicates)
         refused[reason] += len(alike)
         candidates = [candidate for place, candidate in enumerate(candidates) if place not in alike]
-    single = list(_single(candidates, refused))
-    kept = draw.first(single) if draw else single
-    refused["not drawn"] = len(single) - len(kept)
-    return Harvested(
-        rows=tuple(candidate.row for candidate in kept), requests=len(captures), labelled=len(labelled),
-        refused={reason: refused[reason] for reason in REASONS if refused[reason]},
-        as_answered=sum(candidate.label.strip() == (candidate.capture.answer or "").strip() for candidate in kept),
-        examples=tuple(_examples(kept, candidates)),
+    return candidates
+
+
+def _judged(
+    judge: HarvestJudge, people: Sequence[_Candidate], asked: Sequence[_Candidate], known: Collection[str]
+) -> tuple[Judged, list[_Candidate]]:  # fmt: skip
+    """Return the error of the judge on the requests that people labelled, and the ``asked`` ones that it labels.
+
+    ``known``: keys of requests with people's labels. These count, and never a judge's.
+    """
+    new = [candidate for candidate in asked if candidate.key not in known]
+    right = judge.right([candidate.answered for candidate in (*people, *new)])
+    checked = [candidate for candidate in people if candidate.row.id in right]
+    judged = Judged(
+        suite=judge.name, judge=digest.of_json(judge.suite.judge.model_dump(mode="json")),
+        asked=len(new), labelled=len(checked),
+        wrong=sum(judge.is_wrong(candidate.answered.text, candidate.label) for candidate in checked),
     )  # fmt: skip
+    accepted = [candidate for candidate in new if candidate.row.id in right]
+    return judged, list(_single(accepted, Counter()))
 
 
 def _refused(

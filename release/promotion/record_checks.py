@@ -210,7 +210,7 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
         _runtime(context, release.commit, name, result)
     recorded = promotion.recorded.get()
     harvest_reviews.check_commit(
-        context.root, release.commit, recorded.params.data, context.trunk, context.signers
+        context.root, release.commit, recorded.params, context.trunk, context.signers
     )
     _learned_what_was_erased(context, release.commit)
     theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")

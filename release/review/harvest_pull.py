@@ -3,7 +3,8 @@
 It has counts, and of the requests only those that at least five users sent. The rows stay with the captures.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -111,10 +112,28 @@ def needed(review: Review) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in rows.items())
 
 
+def judged_rows(review: Review) -> Iterator[tuple[str, str]]:
+    """Yield what a judge labelled, and how much of it may be wrong, as names and figures."""
+    judged, count = review.judged, review.by_judge
+    if judged is None:
+        return
+    bound, share = harvest_reviews.upper(judged), judged.wrong / judged.labelled
+    yield f"of the rows, labelled by the judge of suite {judged.suite}", f"{count:,}"
+    yield (
+        "of these, wrong as often as where people labelled too",
+        f"about {round(count * share):,} ({judged.wrong:,} of {judged.labelled:,}: {share:.1%})",
+    )
+    yield (
+        "of these, wrong by the upper 95 % bound",
+        f"at most {math.ceil(count * bound):,} ({bound:.1%})",
+    )
+
+
 def _body(review: Review, examples: Sequence[tuple[str, str]], rows: int) -> str:
     refused = "\n".join(
         f"| refused: {REASONS[name]} | {count:,} |" for name, count in review.refused.items()
     )
+    judged = "".join(f"| {name} | {count} |\n" for name, count in judged_rows(review))
     shown = "\n".join(f"| {prose(asked)} | {prose(label)} |" for asked, label in examples)
     table = (
         f"\nRequests that at least five users sent:\n\n| request | label |\n| --- | --- |\n{shown}\n"
@@ -132,7 +151,7 @@ def _body(review: Review, examples: Sequence[tuple[str, str]], rows: int) -> str
 | requests with a label | {review.labelled:,} |
 {refused}
 | rows | {len(review.origins):,} |
-| of these, the label is what the model answered | {review.as_answered:,} |
+{judged}| of the rows, the label is what the model answered | {review.as_answered:,} |
 
 Licence: {prose(review.license)}. Consent: {prose(review.consent)}. Compared with: {", ".join(review.compared)}.
 {table}

@@ -16,6 +16,7 @@ from release.serving.processes import Process
 from release.serving.server import wait_until
 
 _DRAIN = 1  # seconds that requests in flight have when the gateway ends
+_END = 60.0  # seconds until a gateway that has not ended is killed
 
 
 class Behind(NamedTuple):
@@ -65,6 +66,7 @@ def started(
     with ExitStack() as stack:
         server = stack.enter_context(closing(processes.start(runtime, serve, weights, root)))
         gateway = stack.enter_context(closing(_gateway(server.url, digest, environment, captures)))
+        stack.callback(gateway.terminate, _END)  # A gateway that is killed loses captures.
         yield Behind(server, gateway, runtimes.fill(runtime, serve, server.model).model_field)
 
 

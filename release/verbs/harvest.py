@@ -15,7 +15,7 @@ from checks.gates.non_inferior import NonInferiorGate
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import digest, files, layout
 from release.evidence import harvest_reviews, keys, trust
-from release.monitoring import harvest_rows, harvest_splits, releases
+from release.monitoring import harvest_judge, harvest_rows, harvest_splits, releases
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
 from release.record.records import Records
@@ -29,13 +29,13 @@ _BEGIN = datetime(1970, 1, 1, tzinfo=UTC)
 def harvest(
     root: Path, environment: str, *, split: Split = "train", rows: int | None = None, since: str | None = None,
     until: str | None = None, captures: str | None = None, license_name: str | None = None, consent: str | None = None,
-    pr: bool = False,
+    pr: bool = False, judge: str | None = None,
 ) -> tuple[Review, Proposal | None]:  # fmt: skip
     """Choose the rows, write them beside the captures, and write or propose their review and their pin.
 
     ``rows``: of a test split, drawn at random; None: as many as its gates need. ``since``, ``until``: as of `lockstep
     watch`; None: without a bound. ``captures``: None: those of this machine. ``license_name``, ``consent``: None: as in
-    params.yaml and in the last review.
+    params.yaml and in the last review. ``judge``: a suite of kind judged, whose judge labels train rows too.
 
     Raises ParamsRefused for an unknown environment, or without a licence or consent; EvidenceRefused without a row, or
     if the splits are not here, or with too few rows for a test split; RemoteRefused as ``proposals.propose``.
@@ -63,7 +63,14 @@ def harvest(
     erased = harvest_reviews.erased(harvest_reviews.in_work_tree(root)(formats.ERASED))
     seed, needed = params.prepare.seed, rows_needed(params) if split == "test" else {}
     draw = harvest_rows.Draw(rows or max(needed.values()), seed) if needed else None
-    chosen = harvest_rows.choose(store, environment, span, splits, params.prepare, erased, draw)
+    judging = harvest_judge.of(root, params, judge) if judge else None
+    chosen = harvest_rows.choose(
+        store, environment, span, splits, params.prepare, erased, draw, judging
+    )
+    if chosen.judged and (problem := harvest_reviews.judge_problem(chosen.judged, params.suites)):
+        raise EvidenceRefused(
+            problem, "label requests that are drawn at random, or harvest without --judge"
+        )
     if not chosen.rows:
         use = "test a model" if draw else "be trained on"
         why = "".join(
@@ -87,10 +94,12 @@ def harvest(
         sha256=sha256, license=license_name, consent=consent, compared=splits.compared, requests=chosen.requests,
         labelled=chosen.labelled, refused=chosen.refused, as_answered=chosen.as_answered,
         origins=tuple(
-            formats.Origin(request=row.id, release=row.release)
+            formats.Origin(
+                request=row.id, release=row.release, by="judge" if row.id in chosen.by_judge else None
+            )
             for row in sorted(chosen.rows, key=lambda row: row.id)
         ),
-        sampling=Sampling(seed=seed, needed=needed) if draw else None,
+        sampling=Sampling(seed=seed, needed=needed) if draw else None, judged=chosen.judged,
     )  # fmt: skip
     if pr:
         train = len(splits.train)

@@ -30,10 +30,12 @@ from tests.conftest import REPOSITORY, read_yaml, scaled_down
 from tests.gateway_requests import CHAT
 from tests.github_api_standin import TOKEN, StandIn
 from tests.model_standin import RELEASE, ModelStandIn
+from tests.stages.judges import test_judges
 
 pytestmark = pytest.mark.slow  # a gateway, and DVC itself
 
 nobodys_configuration = ledger_tree.nobodys_configuration
+endpoint = test_judges.endpoint
 TERMS = ("--license", "LicenseRef-Own", "--consent", "Terms of 2026-05, section 4")
 REVIEW, SIGNED = Path("labels/harvest/production.json"), Path("labels/harvest/production.intoto.json")
 TOPICS = ("a vault", "the budget alarm", "my search index", "some time series", "its message bus", "our mail relay")
@@ -261,6 +263,56 @@ def test_rows_that_nobody_may_train_on_are_refused_before_dvc_starts(root: Path,
     assert "data.sources.harvest-production: " in line
     assert said in line, line
     assert "lockstep harvest ENV --sign" in line
+
+
+def judge(root: Path, prompt: str, at_most: float = 0.96) -> None:
+    """Write a suite whose judge may label requests, in place of another."""
+    suite = {
+        "kind": "judged", "metrics": {"right": {"low": 0.0, "high": 1.0}}, "noise": 0.0, "models": ["candidate"],
+        "max_unparsed": 0.0, "harvest_error": at_most,
+        "judge": {
+            "kind": "openai", "url_from": "JUDGE_URL", "model": "judge-1", "prompt": prompt, "seed": 1, "max_tokens": 9,
+            "value": "Score: ([01])",
+        },
+    }  # fmt: skip
+    lines = [line for line in (root / layout.PARAMS).read_text().splitlines() if not line.startswith("suites:")]
+    (root / layout.PARAMS).write_text("\n".join([*lines, f"suites: {json.dumps({'right': suite})}", ""]))
+
+
+def test_a_judge_labels_requests_for_training_if_peoples_labels_bound_its_error(
+    root: Path, endpoint: test_judges.Endpoint
+) -> None:
+    asking = ("harvest", "production", *TERMS, "--judge", "right")
+    assert "suites.right: is no suite of kind judged" in lockstep(root, *asking).stderr
+    judge(root, "Answer: $answer")
+    endpoint.reply = lambda _: "Score: 1"
+    done = lockstep(root, *asking)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (8, 1), done.output
+    assert "people say that 7 of 8 answers that its judge calls right are wrong: up to 99.4% may be" in done.stderr
+    assert not (root / REVIEW).exists()
+    assert "--judge and --split test exclude each other" in lockstep(root, *asking, "--split", "test").stderr
+
+    judge(root, "Request: $prompt Answer: $answer")
+    endpoint.reply = lambda text: "Score: 1" if "vault" in text or "Nobody labels" in text else "Score: 0"
+    done = lockstep(root, *asking)
+    assert done.exit_code == 0, done.output
+    assert "of the rows, labelled by the judge of suite right: 1" in done.stdout
+    review = files.read_json(root / REVIEW, Review)
+    assert review.judged is not None
+    assert (review.judged.asked, review.judged.labelled, review.judged.wrong) == (1, 1, 0)
+    assert [origin.request for origin in review.origins if origin.by] == [request_digest("unlabelled")]
+    assert (len(review.origins), review.as_answered) == (9, 2)
+    texts = [body["messages"][0]["content"] for body in endpoint.asked]
+    assert not [text for text in texts if "vm" in text or PERSONAL in text]
+
+    # The signed rows are prepared, and no more once the prompt is another or the bound is lower.
+    assert lockstep(root, "harvest", "production", "--sign", "--key", str(key(root, "ada"))).exit_code == 0
+    done = run(root, "prepare")
+    assert done.returncode == 0, done.stderr
+    judge(root, "Request: $prompt Answer: $answer", 0.5)
+    assert "up to 95.0% may be (95 % bound), and harvest_error is 50.0%" in refusal(root)
+    judge(root, "Is this right? $answer")
+    assert "suites.right.judge: is another judge than the one that labelled these rows" in refusal(root)
 
 
 TEST_REVIEW = Path("labels/harvest/production.test.json")
