@@ -3,29 +3,20 @@
 It sees request and answer, and never a label, so that it cannot treat labelled requests otherwise.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from checks.config.params import Params
-from checks.evaluation import scoring
 from checks.formats import judgements
 from checks.kinds.judge import Asked
 from checks.kinds.retriever import no_model
 from checks.kinds.scorer import Scorer
 from checks.kinds.suite import Material
-from checks.process.errors import EvidenceRefused, ParamsRefused
+from checks.process.errors import ParamsRefused
 from checks.records.rows import Message, Row
 from checks.storage import layout
 from checks.suites.judged import Judged
-
-
-class Answer(NamedTuple):
-    """An answer that a model gave to a captured request. ``id``: the digest of the request's id."""
-
-    id: str
-    prompt: Sequence[Message]
-    text: str
 
 
 class HarvestJudge(NamedTuple):
@@ -36,34 +27,25 @@ class HarvestJudge(NamedTuple):
     suite: Judged
     scorer: Scorer
 
-    def right(self, answers: Sequence[Answer]) -> set[str]:
-        """Return the ids of the answers to which the judge gives the highest value. Raises as ``JudgeKind.judge``."""
-        rows = {
-            answer.id: Row(
-                id=answer.id, messages=tuple(answer.prompt), reference="", group=answer.id, slice="captured", source="",
-            )
-            for answer in sorted(answers)
-        }  # fmt: skip
-        texts = {answer.id: answer.text for answer in answers}
+    def right(self, chats: Mapping[str, Sequence[Message]]) -> set[str]:
+        """Return the names of the chats whose last answer the judge gives the highest value.
+
+        Raises as ``JudgeKind.judge``.
+        """
+        # In the order of their names, so that their places say nothing of labels.
         asked = [
-            Asked(row, texts[name], judgements.answer_sha(texts[name]))
-            for name, row in rows.items()
-        ]
+            Asked(
+                Row(id=name, messages=tuple(prompt), reference="", group=name, slice="captured", source=""),
+                answer.content, judgements.answer_sha(answer.content),
+            )
+            for name, (*prompt, answer) in sorted(chats.items())
+        ]  # fmt: skip
         ((_, scale),) = self.suite.metrics.items()
         material = Material(
-            self.name, self.root, {}, {}, [*rows.values()], {}, no_model, no_model, no_model
-        )
-        judged = list(self.suite.judge.judge(asked, scale, material))
-        if wrong := judgements.problem(judged, {"candidate": texts}):
-            raise EvidenceRefused(
-                f"{layout.PARAMS}: suites.{self.name}.judge: judgement {wrong}",
-                "repair the judge: it must judge the answers that it is asked about",
-            )
+            self.name, self.root, {}, {}, [question.row for question in asked], {}, no_model, no_model, no_model
+        )  # fmt: skip
+        judged = self.suite.judge.judge(asked, scale, material)
         return {judgement.sample for judgement in judged if judgement.value == scale.high}
-
-    def is_wrong(self, answer: str, label: str) -> bool:
-        """Return whether an answer is anything but what the label says."""
-        return scoring.score(self.scorer, answer, label) < 1
 
 
 def of(root: Path, params: Params, name: str) -> HarvestJudge:

@@ -16,12 +16,13 @@ from checks.config.pipeline_params import NearDuplicates, Prepare
 from checks.data import contamination, detectors, near_duplicates
 from checks.data.personal_data import PersonalData
 from checks.data.similar import normalised
+from checks.evaluation import scoring
 from checks.formats.captures import Capture, Release
 from checks.formats.harvest import HarvestedRow, Judged, request_digest
 from checks.records.rows import Message, Row, earlier_requests, request
 from checks.storage import digest
 from release.monitoring import window
-from release.monitoring.harvest_judge import Answer, HarvestJudge
+from release.monitoring.harvest_judge import HarvestJudge
 from release.monitoring.harvest_splits import Splits
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
@@ -68,13 +69,11 @@ class Draw(NamedTuple):
 
     def first(self, candidates: Sequence["_Candidate"]) -> Sequence["_Candidate"]:
         """Return the candidates with the smallest hashes. More requests of other ids move few rows."""
-        key = {
-            candidate.row.id: hashlib.sha256(
-                f"{self.seed}:test:{candidate.row.id}".encode()
-            ).digest()
-            for candidate in candidates
-        }
-        return sorted(candidates, key=lambda candidate: key[candidate.row.id])[: self.rows]
+        start = f"{self.seed}:test:"
+        return sorted(
+            candidates,
+            key=lambda candidate: hashlib.sha256(f"{start}{candidate.row.id}".encode()).digest(),
+        )[: self.rows]
 
 
 class _Candidate(NamedTuple):
@@ -91,9 +90,9 @@ class _Candidate(NamedTuple):
         return normalised(self.texts[0])
 
     @property
-    def answered(self) -> Answer:
-        """Return the answer that the model gave."""
-        return Answer(self.row.id, self.row.messages[:-1], self.capture.answer or "")
+    def chat(self) -> Sequence[Message]:
+        """Return the request with the answer that the model gave."""
+        return *self.row.messages[:-1], Message(role="assistant", content=self.capture.answer or "")
 
 
 def choose(
@@ -175,12 +174,14 @@ def _judged(
     ``known``: keys of requests with people's labels. These count, and never a judge's.
     """
     new = [candidate for candidate in asked if candidate.key not in known]
-    right = judge.right([candidate.answered for candidate in (*people, *new)])
+    right = judge.right({candidate.row.id: candidate.chat for candidate in (*people, *new)})
     checked = [candidate for candidate in people if candidate.row.id in right]
     judged = Judged(
         suite=judge.name, judge=digest.of_json(judge.suite.judge.model_dump(mode="json")),
         asked=len(new), labelled=len(checked),
-        wrong=sum(judge.is_wrong(candidate.answered.text, candidate.label) for candidate in checked),
+        wrong=sum(
+            scoring.score(judge.scorer, candidate.capture.answer or "", candidate.label) < 1 for candidate in checked
+        ),
     )  # fmt: skip
     accepted = [candidate for candidate in new if candidate.row.id in right]
     return judged, list(_single(accepted, Counter()))
