@@ -296,6 +296,16 @@ def test_a_source_that_is_the_test_split_moves_no_row_of_train_and_valid_but_tho
     assert counted(report) == {"trim-ends": 2, "replace-test": len(before["test"]), "drop-row-of-other-source": 3}
 
 
+def test_rows_of_a_fresh_test_split_that_are_nearly_alike_are_one_cluster(configure: Configure, tmp_path: Path) -> None:
+    prompt = "Which of our many services keeps the messages of last {} for the auditors of the bank"
+    alike = [{"prompt": prompt.format(word), "reference": "x"} for word in ("week", "weeks")]
+    put(tmp_path, main=MAIN, fresh=[*MORE, *alike])
+    rows, _ = prepared(tmp_path, configure(fresh=source(splits=["test"])))
+    groups = Counter(row.group for row in rows["test"])
+    (joined,) = {row.group for row in rows["test"] if row.prompt in {line["prompt"] for line in alike}}
+    assert {group: count for group, count in groups.items() if count > 1} == {joined: 2}
+
+
 def test_a_new_label_of_the_test_split_must_be_taught_by_some_source() -> None:
     part = {name: Part(name, Path(), None, frozenset(), name or None, None) for name in ("", "train", "test")}  # type: ignore[arg-type]
 
