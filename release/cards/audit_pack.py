@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checks.formats import quarantine
-from checks.formats.statement import APPROVAL, PREDICATE, SEALED_LOOK, VERIFICATION, Release
+from checks.formats.statement import (
+    APPROVAL,
+    GATE_EXCEPTION,
+    PREDICATE,
+    SEALED_LOOK,
+    VERIFICATION,
+    Release,
+)
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
@@ -26,7 +33,7 @@ from release.ledger import Ledger, Move
 from release.ledger.moves import recorded
 from release.pages import templates
 from release.promotion import quarantined
-from release.promotion.environment import approvals_folder
+from release.promotion.environment import approvals_folder, emergency_folder
 from release.record.records import Records
 
 OVERVIEW, COMMANDS, BILL = "AUDIT.md", "verify.sh", "bom.cdx.json"
@@ -110,17 +117,19 @@ def _add_statements(parts: audit_parts.Parts, facts: _Facts) -> None:
             audit_parts.IMAGE if signed.serving.image else None,
         )  # fmt: skip
     for environment, path, data, at in _approvals(facts):
+        # The people who sign an exception approve the move, too.
+        excepts = path.parent == emergency_folder(environment, release.pointer.digest)
         try:
             approval = trust.verify(data, known, "approve", str(path), offline=True, at=at)
-            statement.parse_approval(
-                approval.payload, environment, release.pointer.digest, str(path)
-            )
+            parse = statement.parse_exception if excepts else statement.parse_approval
+            parse(approval.payload, environment, release.pointer.digest, str(path))
         except EvidenceRefused as refused:
             parts.left_out.append(LeftOut(what=str(path), why=refused.what))
             continue
         number = len(parts.paths.get("approvals", ())) + 1
         name = f"statements/approvals/{environment}-{number}-{approval.signer}.json"
-        parts.sign("approvals", name, data, approval.signer, APPROVAL)
+        kind = GATE_EXCEPTION if excepts else APPROVAL
+        parts.sign("approvals", name, data, approval.signer, kind)
     looks = facts.ledger.regular(facts.tip, layout.SEALED_LOOKS)
     model = release.pointer.model
     for path, data in sorted(looks.items()):

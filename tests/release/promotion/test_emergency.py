@@ -1,5 +1,6 @@
 """Exceptions: two people let a release run for some hours although a gate does not pass, and nobody else can."""
 
+import base64
 import json
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
@@ -10,11 +11,12 @@ from click.testing import CliRunner
 
 from checks.config import params_file
 from checks.formats.captures import Capture, InputMessage, OutputMessage, Part
-from checks.formats.statement import PAYLOAD, Excepted, Release
+from checks.formats.statement import GATE_EXCEPTION, PAYLOAD, Excepted, Release
 from checks.process.errors import Contradicted, EvidenceRefused, PromotionRefused, Refusal, VerdictFailed
 from checks.storage import layout
 from checks.storage.digest import canonical_json
 from release.adapters.registry import reference
+from release.cards import audit_pack
 from release.cli import main
 from release.evidence import dsse, keys, statement
 from release.promotion import context, emergency, environment
@@ -406,6 +408,23 @@ def test_the_release_page_and_the_comment_say_that_it_runs_on_an_exception(root:
     assert "🚨" not in (tmp_path / "pages" / "v0.1.0.html").read_text()
     line = "🚨 **Emergency:** `staging` runs `v0.2.0`, whose verdict is `fail`"
     assert line in report(root).markdown
+
+
+def test_the_audit_pack_has_the_exception_as_each_person_signed_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed(root)
+    pull(root)
+    monkeypatch.setattr(audit_pack, "_add_record", lambda *_: None)  # Nobody wrote this release a card.
+    index, packed = audit_pack.collect(root, "staging")
+    statements = {stated.path: stated for stated in index.statements if stated.predicate_type == GATE_EXCEPTION}
+    assert {stated.signer for stated in statements.values()} == {"ada", "bob"}
+    for path in statements:
+        payload = json.loads(base64.b64decode(json.loads(packed[path])["payload"]))
+        assert (payload["predicate"]["why"], payload["predicate"]["gates"]) == (WHY, ["routes_well"])
+    (answer,) = (answer for answer in index.answers if answer.source == "ISO 42001, A.6.2.5")
+    assert set(statements) < set(answer.files)
+    assert not [left for left in index.left_out if "approvals" in left.what]
 
 
 def test_watch_ends_with_the_contradiction_once_the_exception_expired(
