@@ -15,8 +15,9 @@ from release.cli.common import JSON, refusing, show
 def server(root: Path, runtime: str, as_json: bool) -> None:
     """Choose the server that will run the model: vllm, sglang, llamacpp, tgi, transformers, or one of your own.
 
-    Writes serve.runtime into params.yaml. For llamacpp it also writes the GGUF file, the engine that answers from it,
-    and the gate that compares it with the other weights; another server takes these out again.
+    Writes serve.runtime into params.yaml, and serve.decoding, the sampling that the gates judged, where the server
+    takes it. For llamacpp it also writes the GGUF file, the engine that answers from it, and the gate that compares it
+    with the other weights. Another server takes out what it cannot use.
     """
     from release.verbs import server as verb
 

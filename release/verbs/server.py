@@ -27,7 +27,7 @@ class ServerWritten(Record):
 
 
 def server(root: Path, runtime: str) -> ServerWritten:
-    """Write ``runtime`` as ``serve.runtime``, and for llama.cpp its GGUF file and what judges it.
+    """Write ``runtime`` as ``serve.runtime``, the sampling that was judged if it takes one, and llama.cpp's GGUF file.
 
     Raises ParamsRefused, and writes nothing, if there is no such runtime, params.yaml would not hold, or a person must
     write a line; EvidenceRefused if params.yaml cannot be read.
@@ -45,9 +45,9 @@ def server(root: Path, runtime: str) -> ServerWritten:
 
 
 def with_runtime(root: Path, text: str, runtime: str) -> str:
-    """Return the ``text`` of params.yaml with ``runtime``; the file of llama.cpp comes and goes with it.
+    """Return the ``text`` of params.yaml with ``runtime``; its sampling and the file of llama.cpp come and go with it.
 
-    What a team wrote for llama.cpp stays as it is. Raises ParamsRefused if a person must change a line.
+    What a team wrote stays as it is. Raises ParamsRefused if a person must change a line.
     """
     values: dict[str, JsonValue] = {"serve.runtime": runtime}
     text = params_edit.with_values(text, values)
@@ -62,15 +62,19 @@ def with_runtime(root: Path, text: str, runtime: str) -> str:
     elif is_llamacpp:
         for path in ("merge.export", "evaluate.engine", _GATE):
             text = _without(text, path)
-        if lookup.here(root, runtime).settings.decoding is None:
-            text = _without(text, "serve.decoding")
-    return text
+    if lookup.here(root, runtime).settings.decoding is None:
+        return _without(text, "serve.decoding")
+    if document["serve"].get("decoding"):
+        return text
+    # Without it the server samples where a client says nothing, at a temperature that nobody judged.
+    judged = document["evaluate"].get("decoding") or {"temperature": 0}
+    sampling = {key: judged[key] for key in ("temperature", "top_p") if key in judged}
+    return _with(text, "serve.decoding", sampling)
 
 
 def _file_and_judges(root: Path, document: dict[str, Any]) -> dict[str, JsonValue]:
     """Return the file that llama.cpp serves and what judges it, by path. See docs/how-to/gguf.md."""
     metric = document["evaluate"]["scorers"][0]["kind"]
-    judged = document["evaluate"].get("decoding") or {}
     margins = (
         gate["margin"]
         for gate in document["gates"].values()
@@ -84,8 +88,6 @@ def _file_and_judges(root: Path, document: dict[str, Any]) -> dict[str, JsonValu
         }],
         # With more threads the busy ones wait for those that got no core: ten times slower where others work, too.
         "evaluate.engine": {"kind": LLAMACPP, "version": _version(root), "threads": 1},
-        # Without it llama.cpp samples where a client says nothing, at a temperature that nobody judged.
-        "serve.decoding": {key: judged.get(key, default) for key, default in (("temperature", 0), ("top_p", 1))},
         _GATE: {
             "kind": "non_inferior", "metric": metric, "against": UNQUANTISED,
             "margin": next(margins, starting.MARGIN), "confidence": starting.CONFIDENCE,
@@ -112,7 +114,7 @@ def _without(text: str, path: str) -> str:
     removed = params_edit.without_key(text, section, key)
     if removed is None:
         raise ParamsRefused(
-            f"{layout.PARAMS}: {path} is not on a line of its own, and only {LLAMACPP} needs it",
+            f"{layout.PARAMS}: {path} is not on a line of its own, and this server does not take it",
             "remove it by hand",
         )
     return removed[0]

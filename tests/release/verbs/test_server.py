@@ -49,11 +49,12 @@ def test_for_llama_cpp_comes_its_file_and_what_judges_it(root: Path) -> None:
     assert (root / layout.PARAMS).read_text() == text
 
 
-def test_llama_cpp_samples_as_the_gates_judge(root: Path) -> None:
+@pytest.mark.parametrize("runtime", ["llamacpp", "vllm"])
+def test_a_server_with_sampling_of_its_own_samples_as_the_gates_judge(root: Path, runtime: str) -> None:
     path = root / layout.PARAMS
     sampled = "evaluate:\n  decoding: {temperature: 0.7, top_p: 0.9, draws: 2, seed: 3}\n"
     path.write_text(path.read_text().replace("evaluate:\n", sampled, 1))
-    assert server(root, "llamacpp").exit_code == 0
+    assert server(root, runtime).exit_code == 0
     assert params_file.load(path).serve.decoding == ServedDecoding(temperature=0.7, top_p=0.9)
 
 
@@ -89,10 +90,13 @@ def test_with_another_server_all_of_it_goes(root: Path) -> None:
     assert (root / layout.PARAMS).read_text() == before
 
 
-def test_vllm_goes_on_sampling_as_the_gates_judge(root: Path) -> None:
-    assert server(root, "llamacpp").exit_code == 0
-    assert server(root, "vllm").exit_code == 0
-    assert params_file.load(root / layout.PARAMS).serve.decoding == ServedDecoding(temperature=0)
+def test_vllm_gets_the_sampling_that_the_gates_judge_and_keeps_it(root: Path) -> None:
+    before = (root / layout.PARAMS).read_text()
+    for runtime in ("vllm", "llamacpp", "vllm"):
+        assert server(root, runtime).exit_code == 0
+        assert params_file.load(root / layout.PARAMS).serve.decoding == ServedDecoding(temperature=0)
+    assert server(root, "tgi").exit_code == 0
+    assert (root / layout.PARAMS).read_text() == before
 
 
 def test_an_engine_that_is_not_llama_cpps_stays(root: Path) -> None:
