@@ -69,7 +69,7 @@ def upper(judged: Judged) -> float:
     from scipy.special import betaincinv
 
     others = judged.labelled - judged.wrong
-    return float(betaincinv(judged.wrong + 1, others, 1 - _LEVEL)) if others > 0 else 1.0
+    return float(betaincinv(judged.wrong + 1, others, 1 - _LEVEL)) if others else 1.0
 
 
 def judge_problem(judged: Judged, suites: Mapping[str, SuiteKind]) -> str | None:

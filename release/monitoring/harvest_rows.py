@@ -4,7 +4,6 @@ A row is a request with a whole answer, and the label that says what the answer 
 refused for the first reason that applies, in the order of ``REASONS``.
 """
 
-import functools
 import hashlib
 import re
 from collections import Counter, defaultdict
@@ -117,14 +116,14 @@ def choose(
     captures = [every[key] for key in sorted(every) if span.since <= key[0] < span.until]
     given = {label.request_id for label in store.labels()}
     labels, _ = window.labels_of(store, tuple(every.values()))
-    usable = functools.partial(_usable, splits=splits, prepare=prepare, erased=erased)
     refused = Counter[str]()
     labelled = [capture for capture in captures if capture.request_id in given]
-    candidates = usable(labelled, labels, refused)
+    candidates = _usable(labelled, labels, refused, splits, prepare, erased)
     single = list(_single(candidates, refused))
     kept = draw.first(single) if draw else single
     refused["not drawn"] = len(single) - len(kept)
-    judged, more = None, list[_Candidate]()
+    judged: Judged | None = None
+    rows = list(kept)
     if judge:
         ids = Counter(capture.request_id for capture in every.values())
         unlabelled = [
@@ -133,21 +132,21 @@ def choose(
             if capture.request_id not in given and ids[capture.request_id] == 1
         ]
         answers = {capture.request_id: capture.answer or "" for capture in unlabelled}
-        asked = usable(unlabelled, answers, Counter())
+        asked = _usable(unlabelled, answers, Counter(), splits, prepare, erased)
         judged, more = _judged(judge, single, asked, {candidate.key for candidate in candidates})
-    rows = [*kept, *more]
+        rows += more
     return Harvested(
         rows=tuple(candidate.row for candidate in rows), requests=len(captures), labelled=len(labelled),
         refused={reason: refused[reason] for reason in REASONS if refused[reason]},
         as_answered=sum(candidate.label.strip() == (candidate.capture.answer or "").strip() for candidate in rows),
         examples=tuple(_examples(kept, candidates)), judged=judged,
-        by_judge=frozenset(candidate.row.id for candidate in more),
+        by_judge=frozenset(candidate.row.id for candidate in rows[len(kept) :]),
     )  # fmt: skip
 
 
 def _usable(
     captures: Sequence[Capture], labels: Mapping[str, str], refused: Counter[str],
-    *, splits: Splits, prepare: Prepare, erased: Collection[str],
+    splits: Splits, prepare: Prepare, erased: Collection[str],
 ) -> list[_Candidate]:  # fmt: skip
     """Return the requests that can be rows with these labels, and count the others in ``refused``."""
     personal = prepare.personal_data or PersonalData(detectors=detectors.KINDS)
@@ -184,7 +183,7 @@ def _judged(
         ),
     )  # fmt: skip
     accepted = [candidate for candidate in new if candidate.row.id in right]
-    return judged, list(_single(accepted, Counter()))
+    return judged, [*_single(accepted, Counter())]
 
 
 def _refused(
@@ -270,7 +269,9 @@ def _examples(
         if candidate.capture.user_key:
             users[candidate.key, candidate.capture.release].add(candidate.capture.user_key)
     common_keys = {key for (key, _), keys in users.items() if len(keys) >= _ASKED_BY}
-    common = [candidate for candidate in kept if candidate.key in common_keys]
-    common.sort(key=lambda candidate: hashlib.sha256(candidate.row.id.encode()).digest())
+    common = sorted(
+        (candidate for candidate in kept if candidate.key in common_keys),
+        key=lambda candidate: hashlib.sha256(candidate.row.id.encode()).digest(),
+    )
     for candidate in common[:_EXAMPLES]:
         yield candidate.texts[0], candidate.label

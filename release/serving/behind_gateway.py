@@ -78,10 +78,11 @@ def _gateway(server: str, digest: str, environment: str, captures: Path) -> Proc
         "--port", str(port), "--metrics-port", str(probes), "--environment", environment, "--release", digest,
         "--captures", str(captures), "--drain", str(_DRAIN),
     ]  # fmt: skip
-    source = str(Path(release.__file__).parents[1])
     return processes.launch(
         command, f"http://{processes.HOST}:{port}", f"http://{processes.HOST}:{probes}",
-        lambda home: {"HOME": str(home), "TMPDIR": str(home), "PYTHONPATH": source},
+        lambda home: {
+            "HOME": str(home), "TMPDIR": str(home), "PYTHONPATH": str(Path(release.__file__).parents[1]),
+        },
     )  # fmt: skip
 
 

@@ -63,10 +63,10 @@ def harvest(
     erased = harvest_reviews.erased(harvest_reviews.in_work_tree(root)(formats.ERASED))
     seed, needed = params.prepare.seed, rows_needed(params) if split == "test" else {}
     draw = harvest_rows.Draw(rows or max(needed.values()), seed) if needed else None
-    judging = harvest_judge.of(root, params, judge) if judge else None
     chosen = harvest_rows.choose(
-        store, environment, span, splits, params.prepare, erased, draw, judging
-    )
+        store, environment, span, splits, params.prepare, erased, draw,
+        harvest_judge.of(root, params, judge) if judge else None,
+    )  # fmt: skip
     if chosen.judged and (problem := harvest_reviews.judge_problem(chosen.judged, params.suites)):
         raise EvidenceRefused(
             problem, "label requests that are drawn at random, or harvest without --judge"
@@ -102,8 +102,9 @@ def harvest(
         sampling=Sampling(seed=seed, needed=needed) if draw else None, judged=chosen.judged,
     )  # fmt: skip
     if pr:
-        train = len(splits.train)
-        return review, harvest_pull.propose(root, review, chosen.examples, train, now.date())
+        return review, harvest_pull.propose(
+            root, review, chosen.examples, len(splits.train), now.date()
+        )
     written = harvest_pull.files_of(review, text, harvest_reviews.in_work_tree(root)(path))
     for place, content in written.items():
         if content is None:

@@ -49,8 +49,7 @@ def with_runtime(root: Path, text: str, runtime: str) -> str:
 
     What a team wrote stays as it is. Raises ParamsRefused if a person must change a line.
     """
-    values: dict[str, JsonValue] = {"serve.runtime": runtime}
-    text = params_edit.with_values(text, values)
+    text = params_edit.with_values(text, {"serve.runtime": runtime})
     document = plain_yaml.load(text)
     engine = document["evaluate"].get("engine") or {}
     is_llamacpp = engine.get("kind") == LLAMACPP

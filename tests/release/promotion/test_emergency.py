@@ -410,9 +410,7 @@ def test_the_release_page_and_the_comment_say_that_it_runs_on_an_exception(root:
     assert line in report(root).markdown
 
 
-def test_the_audit_pack_has_the_exception_as_each_person_signed_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_audit_pack_has_the_exception_as_each_person_signed_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     signed(root)
     pull(root)
     monkeypatch.setattr(audit_pack, "_add_record", lambda *_: None)  # Nobody wrote this release a card.
