@@ -100,8 +100,8 @@ def _shown(review: "Review") -> Iterator[str]:
         yield f"  drawn at random for the test split by the seed {review.sampling.seed}; needed: {needed}"
     for name, count in review.refused.items():
         yield f"  left out {count:>7,}  {REASONS[name]}"
-    for name, count in harvest_pull.judged_rows(review):
-        yield f"  {name}: {count}"
+    for name, figure in harvest_pull.judged_rows(review):
+        yield f"  {name}: {figure}"
     yield f"  of the rows, {review.as_answered:,} have the label that the model answered"
     yield f"compared with {', '.join(review.compared)}"
 

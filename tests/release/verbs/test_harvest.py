@@ -307,8 +307,8 @@ def test_a_judge_labels_requests_for_training_if_peoples_labels_bound_its_error(
 
     # The signed rows are prepared, and no more once the prompt is another or the bound is lower.
     assert lockstep(root, "harvest", "production", "--sign", "--key", str(key(root, "ada"))).exit_code == 0
-    done = run(root, "prepare")
-    assert done.returncode == 0, done.stderr
+    ran = run(root, "prepare")
+    assert ran.returncode == 0, ran.stderr
     judge(root, "Request: $prompt Answer: $answer", 0.5)
     assert "up to 95.0% may be (95 % bound), and harvest_error is 50.0%" in refusal(root)
     judge(root, "Is this right? $answer")
