@@ -39,7 +39,7 @@ from checks.storage import digest, files, layout
 from release.runtimes import lookup
 from release.serving import behind_gateway
 from release.serving.behind_gateway import Behind
-from tests import conftest, overlay_sample, workflow_repository
+from tests import conftest, overlay_sample, tuned, workflow_repository
 from tests import pipeline_repository as repository
 from tests.pipeline_repository import git
 from tests.repository.test_tutorials import LAUNCHER
@@ -232,7 +232,8 @@ def begin(home: Path) -> Loop:
     root = home / "work"
     root.mkdir()
     conftest._make_tiny_base(home / "tiny")
-    workflow_repository.taught(home / "tiny", repository.table(), home / "taught")
+    asked = workflow_repository.loaded(repository.table(), home / "rows")
+    tuned.tune(home / "tiny", home / "taught", asked, 400)
     value = document()
     repository.make(root, home / "taught", value, repository.table())
     labels = value["validate"]["labels"] | {"max_distinct": 5}
