@@ -62,7 +62,8 @@ class Judged(Record):
     """How the judge of ``suite`` labelled requests that people did not: an answer that it calls right is a label.
 
     ``judge``: the digest of its section in params.yaml. ``asked``: requests without a label; ``labelled``: the answers
-    to requests with people's label that it calls right; ``wrong``: how many of these are not what the label says.
+    to requests with people's label that it calls right, one for each user; ``wrong``: how many of these are not what
+    the label says.
     """
 
     suite: Name

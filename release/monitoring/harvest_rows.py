@@ -174,7 +174,7 @@ def _judged(
     """
     new = [candidate for candidate in asked if candidate.key not in known]
     right = judge.right({candidate.row.id: candidate.chat for candidate in (*people, *new)})
-    checked = [candidate for candidate in people if candidate.row.id in right]
+    checked = _one_a_user([candidate for candidate in people if candidate.row.id in right])
     judged = Judged(
         suite=judge.name, judge=digest.of_json(judge.suite.judge.model_dump(mode="json")),
         asked=len(new), labelled=len(checked),
@@ -184,6 +184,19 @@ def _judged(
     )  # fmt: skip
     accepted = [candidate for candidate in new if candidate.row.id in right]
     return judged, [*_single(accepted, Counter())]
+
+
+def _one_a_user(candidates: Sequence[_Candidate]) -> Sequence[_Candidate]:
+    """Return the candidate of each user with the smallest id: a bound counts requests that are alike once.
+
+    Without the keys of users (`lockstep gateway --user-secret`) each request is somebody's own.
+    """
+    backwards = sorted(candidates, key=lambda candidate: candidate.row.id, reverse=True)
+    return [
+        *{
+            candidate.capture.user_key or candidate.row.id: candidate for candidate in backwards
+        }.values()
+    ]
 
 
 def _refused(

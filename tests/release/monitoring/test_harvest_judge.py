@@ -53,8 +53,9 @@ def is_right(request: str) -> bool:
 class Store(CaptureStore):
     """Captures in memory, a quarter of them with people's label."""
 
-    def __init__(self) -> None:
+    def __init__(self, users: int | None = None) -> None:
         super().__init__("memory")
+        self.users = users
         self.given = {name: "acr" for name in map(str, range(REQUESTS)) if chance(name, "people") < LABELLED}
 
     def requests(self, environment: str, since: datetime, until: datetime) -> Iterator[Capture]:
@@ -71,6 +72,7 @@ class Store(CaptureStore):
                     ],
                     "http.response.status_code": 200, "lockstep.request_id": f"{number}",
                     "lockstep.environment": environment, "lockstep.seconds": 0.1, "lockstep.sampled_share": 1.0,
+                    "lockstep.user_key": f"{number % self.users:016x}" if self.users else None,
                 }
             )  # fmt: skip
 
@@ -111,9 +113,9 @@ def suite(judge: JudgeKind, at_most: float | None) -> JudgedSuite:
     )  # fmt: skip
 
 
-def harvest(judge: JudgeKind, tmp_path: Any) -> harvest_rows.Harvested:
+def harvest(judge: JudgeKind, tmp_path: Any, users: int | None = None) -> harvest_rows.Harvested:
     asked = HarvestJudge(tmp_path, "right", suite(judge, None), ExactMatch(kind="exact-match"))
-    return harvest_rows.choose(Store(), "production", SPAN, Splits([], [], ()), PREPARE, (), judge=asked)
+    return harvest_rows.choose(Store(users), "production", SPAN, Splits([], [], ()), PREPARE, (), judge=asked)
 
 
 def true_error(rows: harvest_rows.Harvested) -> float:
@@ -150,6 +152,18 @@ def test_a_judge_that_lies_about_one_request_in_twenty_is_seen(tmp_path: Any) ->
     assert true_error(rows) == pytest.approx(0.05, abs=0.02)
     assert refusal(hostile, rows.judged, 0.05) is not None
     assert refusal(honest, harvest(honest, tmp_path).judged, 0.05) is None
+
+
+def test_requests_of_one_user_count_once(tmp_path: Any) -> None:
+    assert (alone := harvest(Judging(), tmp_path).judged) is not None
+    assert alone.labelled > 300
+    few = harvest(Judging(), tmp_path, users=40)
+    assert few.judged is not None
+    assert few.judged.labelled == 40
+    why = refusal(Judging(), few.judged, 0.05)
+    assert why is not None
+    assert "with none wrong it needs 59 labels" in why
+    assert few.rows == harvest(Judging(), tmp_path).rows
 
 
 def test_the_bound_fails_in_at_most_one_harvest_of_twenty() -> None:
