@@ -1,4 +1,4 @@
-"""Places figures on a line: a bound, the value, and the interval of the value; and lists the scores of releases so."""
+"""Makes the bars of gates, of differences and of releases, and lists the scores of releases with theirs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,55 +6,62 @@ from typing import NamedTuple
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding
 from checks.formats.watch_report import WatchReport
-from checks.stats.paired import Difference
-from release.cards.release_page import ReleasePage, Site
+from release.cards.release_page import Against, ReleasePage, Site
 from release.cards.trade import Far, Trade
+from release.pages.bars import Bar, Line
 from release.pages.figures import signed
 
-_ROOM = 0.06  # This share of the line stays free at both ends.
-
-
-class Bar(NamedTuple):
-    """Places from 0 to 100. ``low`` and ``high``: the ends of what is drawn to the left and right of ``value``.
-
-    ``passes``: from where to where a value passes; None where that is not known. ``words``: the same in words.
-    """
-
-    value: float
-    low: float
-    high: float
-    bound: float
-    passes: tuple[float, float] | None
-    words: str
+_NEXT_TO_NOTHING = 0.02  # A figure without an interval below this share of its limit has no bar.
 
 
 def of_gate(finding: Finding) -> Bar | None:
-    """The bar of a gate's finding; None for a kind without figures, or where they are missing."""
+    """The bar of a gate's finding; None for a kind without figures, or one that is next to nothing of its limit."""
     if finding.value is None or finding.bound is None:
         return None
-    has_interval = finding.low is not None and finding.high is not None
-    # A figure without an interval, such as a size, is drawn from zero.
-    low, high = (finding.low, finding.high) if has_interval else sorted((0.0, finding.value))
-    assert low is not None
-    assert high is not None
-    words = f"{signed(finding.value, '.4g')}, from {signed(low, '.4g')} to {signed(high, '.4g')}"
-    words = f"{words if has_interval else signed(finding.value, '.4g')}, limit {signed(finding.bound, '.4g')}"
-    return _bar(finding.value, low, high, finding.bound, words, finding.status == "pass")
+    value, bound = finding.value, finding.bound
+    words = signed(value, ".4g")
+    if finding.low is not None and finding.high is not None:
+        low, high = finding.low, finding.high
+        words = f"{words}, from {signed(low, '.4g')} to {signed(high, '.4g')}"
+    elif abs(value) < _NEXT_TO_NOTHING * abs(bound):
+        return None
+    else:  # A figure without an interval, such as a size, is drawn from zero.
+        low, high = sorted((0.0, value))
+    return Line.over((value, low, high, bound)).bar(
+        (value, low, high),
+        bound,
+        f"{words}, limit {signed(bound, '.4g')}",
+        finding.status == "pass",
+    )
 
 
-def of_difference(difference: Difference) -> Bar:
-    """The bar of a difference, beside no difference."""
-    value, low, high = (
-        signed(figure, "+.3f") for figure in (difference.value, difference.low, difference.high)
-    )
-    return _bar(
-        difference.value,
-        difference.low,
-        difference.high,
-        0.0,
-        f"{value}, from {low} to {high}",
-        False,
-    )
+def of_differences(beside: Sequence[Against]) -> list[Bar | None]:
+    """Return the bar of each difference, better to the right. No difference is in the middle of every line.
+
+    Differences by one metric have one scale.
+    """
+    lines, farthest = list[Bar | None](), dict[str, float]()
+    for row in beside:
+        if row.difference:
+            ends = abs(row.difference.low), abs(row.difference.high), farthest.get(row.metric, 0.0)
+            farthest[row.metric] = max(ends)
+    for row in beside:
+        far = row.difference
+        if far is None:
+            lines.append(None)
+            continue
+        value, low, high = (signed(figure, "+.3f") for figure in (far.value, far.low, far.high))
+        most = farthest[row.metric] or 1.0
+        figure = (
+            (-far.value, -far.high, -far.low)
+            if far.less_is_better
+            else (far.value, far.low, far.high)
+        )
+        bar = Line.over((-most, most)).bar(
+            figure, 0.0, f"{value}, from {low} to {high}", how="+.2g"
+        )
+        lines.append(bar._replace(ends=bar.ends[::-1]) if far.less_is_better else bar)
+    return lines
 
 
 def of_scores(scores: Sequence[Interval | float], line: Interval | float) -> list[Bar]:
@@ -75,8 +82,8 @@ def of_changes(trade: Trade) -> list[Bar]:
 def _together(figures: Sequence[Interval | Far | float], bound: float, how: str) -> list[Bar]:
     """Return the bars of ``figures`` on one scale, beside ``bound``."""
     rows = [_ends(figure) for figure in figures]
-    ends = [end for row in rows for end in row]
-    return [_bar(*row, bound, signed(row[0], how), False, ends) for row in rows]
+    line = Line.over([bound, *(end for row in rows for end in row)])
+    return [line.bar(row, bound, signed(row[0], how)) for row in rows]
 
 
 def _ends(figure: Interval | Far | float) -> tuple[float, float, float]:
@@ -85,29 +92,6 @@ def _ends(figure: Interval | Far | float) -> tuple[float, float, float]:
         value = figure if isinstance(figure, float | int) else figure.value
         return value, value, value
     return figure.value, figure.low, figure.high
-
-
-def _bar(
-    value: float,
-    low: float,
-    high: float,
-    bound: float,
-    words: str,
-    passed: bool,
-    others: Sequence[float] = (),
-) -> Bar:
-    ends = [value, low, high, bound, *others]
-    left, right = min(ends), max(ends)
-    room = (right - left or abs(right) or 1.0) * _ROOM / (1 - 2 * _ROOM)
-    left, span = left - room, right - left + 2 * room
-
-    def place(at: float) -> float:
-        return 100 * (at - left) / span
-
-    passes = None
-    if passed and value != bound:
-        passes = (place(bound), 100.0) if value > bound else (0.0, place(bound))
-    return Bar(place(value), place(low), place(high), place(bound), passes, words)
 
 
 class ReleaseScore(NamedTuple):

@@ -96,7 +96,13 @@ def text_sections(page: DataPage) -> dict[str, str]:
 
 def render(page: DataPage) -> str:
     """Return the page as HTML."""
-    return html.render("release.cards", "data.html.jinja", page=page, sections=sections(page))
+    return html.render(
+        "release.cards",
+        "data.html.jinja",
+        page=page,
+        sections=sections(page),
+        folded={} if page.failed else {"expectations": page.headline},
+    )
 
 
 def _markdown(page: DataPage, names: tuple[str, ...], *, whole: bool) -> dict[str, str]:
