@@ -23,7 +23,7 @@ def of_gate(finding: Finding) -> Bar | None:
     if finding.low is not None and finding.high is not None:
         low, high = finding.low, finding.high
         words = f"{words}, from {signed(low, '.4g')} to {signed(high, '.4g')}"
-    elif abs(value) < _NEXT_TO_NOTHING * abs(bound):
+    elif abs(value) <= _NEXT_TO_NOTHING * abs(bound):
         return None
     else:  # A figure without an interval, such as a size, is drawn from zero.
         low, high = sorted((0.0, value))

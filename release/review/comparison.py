@@ -5,6 +5,7 @@ it decides anything.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,8 @@ from release.pages.figures import signed
 
 SECTIONS = ("metrics", "slices", "parameters", "data", "cost")
 _FIRST_ANSWERS = 5
+_FEW = 20  # rows of a slice below which its interval says next to nothing
+_ALWAYS = 12  # slices that a page draws although they have few rows
 Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown", "alike"]
 # What a reader looks for first: what was lost, what was gained, then the rest.
 ORDER: tuple[Right, ...] = (
@@ -197,47 +200,37 @@ def explorer(answers: Sequence[Answer], a: str = "A", b: str = "B") -> Explorer:
     )
     pairs = zip(answers, sizes, strict=False)
     listed = tuple(answer for answer, size in pairs if size <= html.LARGEST)
-    choices = (
-        Choice("right", "Who is right", {row.right: who(row.right, a, b) for row in listed}),
-        Choice("slice", "Slice", {name: name for name in sorted({row.slice for row in listed})}),
-        Choice(
-            "mistake", f"Mistake of {b}", {row.mistake: row.mistake or "none" for row in listed}
-        ),
+    rights, slices, mistakes = (
+        Counter(getattr(row, field) for row in listed) for field in ("right", "slice", "mistake")
     )
+    words = {right: who(right, a, b) for right in rights}
+    choices = (
+        Choice("right", "Who is right", {right: f"{words[right]} ({n})" for right, n in rights.items()}),
+        Choice("slice", "Slice", {name: f"{name} ({n})" for name, n in sorted(slices.items())}),
+        Choice(
+            "mistake", f"Mistake of {b}", {kind: f"{kind or 'none'} ({n})" for kind, n in mistakes.most_common()}
+        ),
+    )  # fmt: skip
     return Explorer(
         listed, len(answers), tuple(choice for choice in choices if len(choice.values) > 1)
     )
 
 
 def dumbbells(slices: Sequence[Slice], a: str, b: str) -> list[tuple[Slice, Bar]]:
-    """Return the slices by their first metric, each with its picture; all pictures have one scale.
+    """Return the slices by their first metric, each with its picture on a line from 0 to 1, as scores are.
 
     A picture has the score of A, that of B with the interval of the difference to A, and A less the gate's margin.
     """
-    shown = [part for part in slices if part.metric == slices[0].metric]
-    rows = [
-        (
-            part,
-            (part.b, part.a + part.difference.low, part.a + part.difference.high),
-            part.a - (part.margin or 0.0),
-        )
-        for part in shown
-    ]
-    line = Line.over([end for _, figure, bound in rows for end in (*figure, bound)] or [0.0])
-    return [
-        (
-            part,
-            line.bar(
-                figure,
-                bound,
-                _said(part, a, b),
-                part.margin is not None and part.b > bound,
-                part.a,
-                ".2f",
-            ),
-        )
-        for part, figure, bound in rows
-    ]
+    pictures, line = list[tuple[Slice, Bar]](), Line(0.0, 1.0)
+    for part in slices:
+        is_drawn = part.difference.n >= _FEW or len(pictures) < _ALWAYS
+        if part.metric == slices[0].metric and is_drawn:
+            low, high = part.a + part.difference.low, part.a + part.difference.high
+            bound = max(0.0, part.a - (part.margin or 0.0))
+            is_safe = part.margin is not None and low > bound
+            figure = (part.b, max(0.0, low), min(1.0, high))
+            pictures.append((part, line.bar(figure, bound, _said(part, a, b), is_safe, part.a)))
+    return pictures
 
 
 def _said(part: Slice, a: str, b: str) -> str:
