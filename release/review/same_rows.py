@@ -21,6 +21,7 @@ from release.review.comparison import ORDER, Answer, Metric, Right, Slice
 from release.review.sides import Side, at
 
 _WORD = re.compile(r"\w+")
+_READ = 2000  # characters of a text whose words tell the kind of a mistake
 
 
 class Pairs(NamedTuple):
@@ -197,7 +198,7 @@ def _place(answer: Answer) -> tuple[int, str, str]:
 def mistake(prediction: str, reference: str, references: Set[str]) -> str:
     """Return the kind of a wrong answer, by its text alone. ``references``: the right answers to all rows."""
     answered, expected = prediction.strip(), reference.strip()
-    words, wanted = (_WORD.findall(text.casefold()) for text in (answered, expected))
+    words, wanted = (_WORD.findall(text[:_READ].casefold()) for text in (answered, expected))
     if not answered:
         return "empty"
     if words == wanted:
