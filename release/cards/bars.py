@@ -7,7 +7,7 @@ from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding
 from checks.formats.watch_report import WatchReport
 from release.cards.release_page import Against, ReleasePage, Site
-from release.cards.trade import Far, Trade
+from release.cards.trade import Far
 from release.pages.bars import Bar, Line
 from release.pages.figures import signed
 
@@ -64,23 +64,8 @@ def of_differences(beside: Sequence[Against]) -> list[Bar | None]:
     return lines
 
 
-def of_scores(scores: Sequence[Interval | float], line: Interval | float) -> list[Bar]:
-    """Return the bars of ``scores`` beside ``line``, on one scale."""
-    return _together(scores, _ends(line)[0], ".3f")
-
-
-def of_gains(trade: Trade) -> list[Bar]:
-    """Return the bars of what the releases gained, on one scale."""
-    return _together([point.gain for point in trade.points], 0.0, "+.3f")
-
-
-def of_changes(trade: Trade) -> list[Bar]:
-    """Return the bars of what the releases changed elsewhere, on one scale."""
-    return _together([point.change for point in trade.points], 0.0, "+.3f")
-
-
-def _together(figures: Sequence[Interval | Far | float], bound: float, how: str) -> list[Bar]:
-    """Return the bars of ``figures`` on one scale, beside ``bound``."""
+def together(figures: Sequence[Interval | Far | float], bound: float, how: str) -> list[Bar]:
+    """Return the bars of ``figures`` on one scale, beside ``bound``. ``how``: the format of their words."""
     rows = [_ends(figure) for figure in figures]
     line = Line.over([bound, *(end for row in rows for end in row)])
     return [line.bar(row, bound, signed(row[0], how)) for row in rows]
@@ -118,43 +103,34 @@ class ScoreTable(NamedTuple):
 
 def score_table(site: Site) -> ScoreTable | None:
     """Return the scores of the releases of ``site`` on one scale; None if no release has a score."""
-    pairs = [(page, score) for page in site.pages if (score := _first(page))]
+    # Every comparison of a page has the first metric.
+    pairs = [
+        (page, beside, beside.ours)
+        for page in site.pages
+        for beside in [row for row in page.against if row.ours is not None][:1]
+        if beside.ours is not None
+    ]
     if not pairs:
         return None
-    newest, newest_score = pairs[0]
+    newest, of_newest, newest_score = pairs[0]
     environment, version = list(site.environments.items())[-1]
-    running = next((score for page, score in pairs if page.version == version), None)
-    places = of_scores([score.value for _, score in pairs], (running or newest_score).value)
+    running = next((score for page, _, score in pairs if page.version == version), None)
+    line = _ends(newest_score if running is None else running)[0]
+    places = together([score for *_, score in pairs], line, ".3f")
     return ScoreTable(
-        metric=newest_score.metric,
-        line=f"{version}, which {environment} runs" if running else f"{newest.version}, the newest",
+        metric=of_newest.metric,
+        line=f"{newest.version}, the newest" if running is None else f"{version}, which {environment} runs",
         releases=tuple(
             ReleaseScore(
-                page=page,
-                score=score.value,
-                bar=bar,
-                unlike=_unlike(newest, newest_score, page, score),
+                page=page, score=score, bar=bar, unlike=_unlike(newest, of_newest.metric, page, beside),
                 window=next(iter(page.production.windows), None),
             )
-            for (page, score), bar in zip(pairs, places, strict=True)
+            for (page, beside, score), bar in zip(pairs, places, strict=True)
         ),
-    )
+    )  # fmt: skip
 
 
-class _Scored(NamedTuple):
-    metric: str
-    value: Interval | float
-
-
-def _first(page: ReleasePage) -> _Scored | None:
-    """Return the score by the first metric, which every comparison of the page has; None if no evaluation has it."""
-    return next(
-        (_Scored(beside.metric, beside.ours) for beside in page.against if beside.ours is not None),
-        None,
-    )
-
-
-def _unlike(newest: ReleasePage, newest_score: _Scored, page: ReleasePage, score: _Scored) -> str:
-    if score.metric != newest_score.metric:
+def _unlike(newest: ReleasePage, metric: str, page: ReleasePage, score: Against) -> str:
+    if score.metric != metric:
         return f"scored by {score.metric}"
     return "" if page.test == newest.test else "another test split"

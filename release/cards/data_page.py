@@ -4,7 +4,7 @@ It shows the same results as Great Expectations' Data Docs, from reports/data.js
 """
 
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from checks.formats.data_reports import DataReport, Expectation, PrepareReport, RuleCount
 from checks.formats.data_statistics import Lengths
@@ -125,25 +125,18 @@ def _markdown(page: DataPage, names: tuple[str, ...], *, whole: bool) -> dict[st
         "bars": _bars,
         "whole": whole,
         "funnel": _funnel(page.prepare),
+        "full_bar": "█" * _WIDTH,
     }
     return templates.sections("release.cards", "data.md.jinja", names, values)
 
 
-class _Step(NamedTuple):
-    """What a rule leaves. ``rule`` None: the rows that were read."""
-
-    rule: RuleCount | None
-    left: int
-    bar: str
-
-
-def _funnel(prepare: PrepareReport) -> list[_Step]:
-    """Return how many rows are left after each rule that changed some."""
-    left, steps = prepare.input_rows, [_Step(None, prepare.input_rows, "█" * _WIDTH)]
+def _funnel(prepare: PrepareReport) -> list[tuple[RuleCount, int, str]]:
+    """Return each rule that changed some rows, with the rows that it left and the same as a bar."""
+    left, steps = prepare.input_rows, list[tuple[RuleCount, int, str]]()
     for rule in prepare.rules:
         if rule.rows:
             left -= rule.rows if rule.kind == "drop" else 0
-            steps.append(_Step(rule, left, "█" * round(_WIDTH * left / prepare.input_rows)))
+            steps.append((rule, left, "█" * round(_WIDTH * left / prepare.input_rows)))
     return steps
 
 
