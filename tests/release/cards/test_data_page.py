@@ -103,7 +103,7 @@ def test_the_funnel_leads_from_the_rows_read_to_the_rows_kept(root: Path) -> Non
         ("fix-spaces", 400, 12), ("drop-doubles", 250, 8), ("cut", 200, 6),
     ]  # fmt: skip
     text = data_page.text_sections(page.model_copy(update={"prepare": prepare}))["rules"]
-    assert "| `drop-doubles` | −150 | 250 | `████████` |" in text
+    assert "| `drop-doubles` | `████████` | 250 | −150 |" in text
     assert "Rules that changed no row: `drop-empty`." in text
 
 
