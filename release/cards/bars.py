@@ -6,6 +6,7 @@ from typing import NamedTuple
 from checks.formats.evaluation_reports import Interval
 from checks.formats.verdict import Finding
 from checks.formats.watch_report import WatchReport
+from checks.stats.paired import Difference
 from release.cards.release_page import Against, ReleasePage, Site
 from release.cards.trade import Far
 from release.pages.bars import Bar, Line
@@ -40,28 +41,25 @@ def of_differences(beside: Sequence[Against]) -> list[Bar | None]:
 
     Differences by one metric have one scale.
     """
-    lines, farthest = list[Bar | None](), dict[str, float]()
+    farthest = dict[str, float]()
     for row in beside:
         if row.difference:
             ends = abs(row.difference.low), abs(row.difference.high), farthest.get(row.metric, 0.0)
             farthest[row.metric] = max(ends)
-    for row in beside:
-        far = row.difference
-        if far is None:
-            lines.append(None)
-            continue
-        value, low, high = (signed(figure, "+.3f") for figure in (far.value, far.low, far.high))
-        most = farthest[row.metric] or 1.0
-        figure = (
-            (-far.value, -far.high, -far.low)
-            if far.less_is_better
-            else (far.value, far.low, far.high)
-        )
-        bar = Line.over((-most, most)).bar(
-            figure, 0.0, f"{value}, from {low} to {high}", how="+.2g"
-        )
-        lines.append(bar._replace(ends=bar.ends[::-1]) if far.less_is_better else bar)
-    return lines
+    return [
+        _of_difference(row.difference, farthest[row.metric] or 1.0) if row.difference else None
+        for row in beside
+    ]
+
+
+def _of_difference(far: Difference, most: float) -> Bar:
+    value, low, high = (signed(figure, "+.3f") for figure in (far.value, far.low, far.high))
+    sign = -1 if far.less_is_better else 1
+    left, right = sorted((sign * far.low, sign * far.high))
+    bar = Line.over((-most, most)).bar(
+        (sign * far.value, left, right), 0.0, f"{value}, from {low} to {high}", how="+.2g"
+    )
+    return bar._replace(ends=bar.ends[::sign])
 
 
 def together(figures: Sequence[Interval | Far | float], bound: float, how: str) -> list[Bar]:

@@ -176,7 +176,7 @@ def who(right: Right, a: str, b: str) -> str:
     return _WHO[right].format(a=a, b=b)
 
 
-class Choice(NamedTuple):
+class AnswerFilter(NamedTuple):
     """A filter of a page by one field of an answer: each of its values, with the words for it."""
 
     field: str
@@ -189,7 +189,7 @@ class Explorer(NamedTuple):
 
     listed: tuple[Answer, ...]
     total: int
-    choices: tuple[Choice, ...]
+    choices: tuple[AnswerFilter, ...]
 
 
 def explorer(answers: Sequence[Answer], a: str = "A", b: str = "B") -> Explorer:
@@ -205,9 +205,9 @@ def explorer(answers: Sequence[Answer], a: str = "A", b: str = "B") -> Explorer:
     )
     words = {right: who(right, a, b) for right in rights}
     choices = (
-        Choice("right", "Who is right", {right: f"{words[right]} ({n})" for right, n in rights.items()}),
-        Choice("slice", "Slice", {name: f"{name} ({n})" for name, n in sorted(slices.items())}),
-        Choice(
+        AnswerFilter("right", "Who is right", {right: f"{words[right]} ({n})" for right, n in rights.items()}),
+        AnswerFilter("slice", "Slice", {name: f"{name} ({n})" for name, n in sorted(slices.items())}),
+        AnswerFilter(
             "mistake", f"Mistake of {b}", {kind: f"{kind or 'none'} ({n})" for kind, n in mistakes.most_common()}
         ),
     )  # fmt: skip

@@ -199,21 +199,17 @@ def mistake(prediction: str, reference: str, references: Set[str]) -> str:
     """Return the kind of a wrong answer, by its text alone. ``references``: the right answers to all rows."""
     answered, expected = prediction.strip(), reference.strip()
     words, wanted = (_WORD.findall(text[:_READ].casefold()) for text in (answered, expected))
-    if not answered:
-        return "empty"
-    if words == wanted:
-        return "other case, spaces or signs"
-    if expected.startswith(answered):
-        return "ends too early"
-    if answered.startswith(expected):
-        return "goes on after the right answer"
-    if answered in references:
-        return "the right answer to another row"
-    if sorted(words) == sorted(wanted):
-        return "the right words in another order"
-    if words[:1] == wanted[:1] and len(set(words) & set(wanted)) * 2 >= len(set(wanted)):
-        return "at least half of the words"
-    return "another answer"
+    shared = len(set(words) & set(wanted))
+    kinds = {
+        "empty": not answered,
+        "other case, spaces or signs": words == wanted,
+        "ends too early": expected.startswith(answered),
+        "goes on after the right answer": answered.startswith(expected),
+        "the right answer to another row": answered in references,
+        "the right words in another order": sorted(words) == sorted(wanted),
+        "at least half of the words": words[:1] == wanted[:1] and shared * 2 >= len(set(wanted)),
+    }
+    return next((kind for kind, is_so in kinds.items() if is_so), "another answer")
 
 
 def _right(a: float | None, b: float | None) -> Right:
