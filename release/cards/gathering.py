@@ -14,9 +14,10 @@ from checks.formats.signers import Signers
 from checks.formats.statement import Release
 from checks.formats.verdict import Verdict
 from checks.process.errors import EvidenceRefused, ParamsRefused, Refusal
+from checks.records.record import Digest
 from checks.storage import layout
 from release.cards import card_record, commands, production, released, trade, writing
-from release.cards.release_page import Against, Home, LeftOut, Part, ReleasePage, Site
+from release.cards.release_page import STAGES, Against, Home, LeftOut, Part, ReleasePage, Site
 from release.evidence import freshness, trust
 from release.ledger import Ledger, Move
 from release.ledger.moves import ran
@@ -151,14 +152,16 @@ def _page(facts: _SiteFacts, release: released.Released, name: str) -> ReleasePa
         headline=compared.headline if compared else "The first release: there is none to compare it with",
         test=stated.materials.splits.get("test"), confidence=side.confidence,
         against=against, suites=suites, before=before.version if before else None,
-        comparison=compared,
+        comparison=compared, mistakes=() if compared or not answers or not side.candidate else tuple(
+            same_rows.mistakes(answers, next(iter(side.candidate.metrics)))
+        ),
         policy=None if before is None else _policy(facts, before, pointer, stated, notes),
         cost=compared.cost if compared else _alone(side), image=stated.image, serving=stated.serving,
         tries=() if entry else commands.tries(
             facts.records.root, pointer, stated.image, facts.records.at(pointer.commit).serve, environment,
             answers[0].prompt if answers else None,
         ),
-        cards=_cards(facts, release, notes), parts=tuple(_parts(facts.records.root, pointer, stated)),
+        cards=_cards(facts, release, notes), parts=tuple(_parts(facts.records.root, pointer, stated, side)),
         checks=commands.checks(pointer, before.version if before else None),
         moves=release.moves, production=shown, rollbacks=commands.rollbacks(pointer, facts.moves, facts.held), notes=(),
     )  # fmt: skip
@@ -335,7 +338,7 @@ def _archived(root: Path, image: ImageReport) -> str:
     return f", archived {archived}" if archived else ""
 
 
-def _parts(root: Path, pointer: Pointer, stated: Release) -> Iterator[Part]:
+def _parts(root: Path, pointer: Pointer, stated: Release, side: Side) -> Iterator[Part]:
     made, image, commit = stated.materials, stated.image, pointer.commit[:12]
     files_of_image = {name for layer in image.layers for name in layer.files}
     apart = any(name.startswith(f"{layout.SHIPPED_ADAPTER}/") for name in files_of_image)
@@ -344,35 +347,39 @@ def _parts(root: Path, pointer: Pointer, stated: Release) -> Iterator[Part]:
         if apart
         else ("the merged model", "merged into the base")
     )
-    parts = [
-        (
-            "image",
-            pointer.digest,
-            f"{image.place}, {image.size:,} bytes, for {image.runtime}{_archived(root, image)}",
-        ),
-        ("signed statement", pointer.evidence, "names everything below"),
-        ("verdict", made.verdict, f"{layout.VERDICT} at commit {commit}"),
-        ("weights", pointer.model, f"{ships} that was evaluated and is served"),
+    served = f"{image.place}, {image.size:,} bytes, for {image.runtime}{_archived(root, image)}"
+    fetched, prepared, trained, merged, judged, built = STAGES
+    parts: list[tuple[str, str, Digest | None, str]] = [
+        (built, "image", pointer.digest, served),
+        (built, "signed statement", pointer.evidence, "names everything below"),
+        (judged, "verdict", made.verdict, f"{layout.VERDICT} at commit {commit}"),
+        (merged, "weights", pointer.model, f"{ships} that was evaluated and is served"),
         *(
-            ("GGUF file", layer.files[layout.GGUF], "the same model, for llama.cpp")
+            (merged, "GGUF file", layer.files[layout.GGUF], "the same model, for llama.cpp")
             for layer in image.layers
             if layout.GGUF in layer.files
         ),
-        ("adapter", made.adapter, f"what training made, {how}"),
+        (trained, "adapter", made.adapter, f"what training made, {how}"),
         *(
-            ("start", start.adapter, f"the adapter of model {start.model} that training began with")
+            (fetched, "start", start.adapter, f"the adapter of model {start.model} that training began with")
             for start in [made.start]
             if start
         ),
-        ("base model", made.base, "its files, as a tree"),
-        ("evaluation", made.reports.get(str(layout.EVALUATION)), "the scores of this page"),
+        (fetched, "base model", made.base, "its files, as a tree"),
+        (judged, "evaluation", made.reports.get(str(layout.EVALUATION)), "the scores of this page"),
         *(
-            (f"{name} split", digest, "the rows, after the rules of prepare")
-            for name, digest in made.splits.items()
+            (prepared, f"{name} split", split, "the rows, after the rules of prepare")
+            for name, split in made.splits.items()
         ),
-        ("raw data", made.raw, "what was fetched"),
-        ("parameters", made.params, f"{layout.PARAMS} at commit {commit}"),
-        ("pipeline", made.lock, f"{layout.LOCK} at commit {commit}"),
-        ("bill of materials", stated.sbom, "CycloneDX with a model card, attached to the image"),
-    ]
-    return (Part(what=what, digest=digest, says=says) for what, digest, says in parts)
+        (fetched, "raw data", made.raw, "what was fetched"),
+        *(
+            (fetched, f"source {name}", source.digest, f"{source.uri}, in the raw data")
+            for name, source in (side.fetch.sources.items() if side.fetch else ())
+        ),
+        ("", "parameters", made.params, f"{layout.PARAMS} at commit {commit}"),
+        ("", "pipeline", made.lock, f"{layout.LOCK} at commit {commit}"),
+        ("", "bill of materials", stated.sbom, "CycloneDX with a model card, attached to the image"),
+    ]  # fmt: skip
+    return (
+        Part(what=what, digest=value, says=says, stage=stage) for stage, what, value, says in parts
+    )

@@ -6,7 +6,6 @@ The extra ``hub`` has huggingface_hub; it is imported where it is used, so that 
 import re
 from typing import TYPE_CHECKING, Any
 
-from checks.formats.evaluation_reports import Interval
 from checks.process.errors import EvidenceRefused
 from release.adapters.hub import library
 from release.cards import card_facts
@@ -96,20 +95,13 @@ def _results(facts: card_facts.CardFacts) -> "list[EvalResult]":
         library().EvalResult(
             task_type=_TASK, dataset_type=f"{facts.name}-test", dataset_name=f"test split of {facts.name}",
             dataset_split="test", dataset_revision=evaluation.test, metric_type=name, metric_name=name,
-            metric_value=_round(interval.value), metric_args=_arguments(interval, evaluation.confidence),
+            metric_value=round(interval.value, 6), metric_args={
+                "confidence": evaluation.confidence, "low": round(interval.low, 6), "high": round(interval.high, 6),
+                "rows": interval.n,
+            },
         )
         for name, interval in evaluation.models["candidate"].metrics.items()
     ]  # fmt: skip
-
-
-def _arguments(interval: Interval, confidence: float) -> dict[str, Any]:
-    return {
-        "confidence": confidence, "low": _round(interval.low), "high": _round(interval.high), "rows": interval.n
-    }  # fmt: skip
-
-
-def _round(value: float) -> float:
-    return round(value, 6)
 
 
 def license_of(name: str | None) -> dict[str, str]:

@@ -15,7 +15,10 @@ from release.cards.production import Production
 from release.cards.trade import Trade
 from release.ledger import Kind, Move
 from release.review.advice import Advised
-from release.review.comparison import Comparison, Cost
+from release.review.comparison import Answer, Comparison, Cost
+
+# The boxes of the lineage before the environments, in order.
+STAGES = ("fetched", "prepared", "trained", "merged", "judged", "built and signed")
 
 
 class Home(Record):
@@ -49,11 +52,12 @@ class Against(Record):
 
 
 class Part(Record):
-    """A part of the evidence, by digest, and what ties it to the part before."""
+    """A part of the evidence, by digest, and what ties it to the part before. ``stage``: the box of the lineage."""
 
     what: str
     digest: Digest | None
     says: str
+    stage: str = ""
 
 
 class ReleasePage(Record):
@@ -62,6 +66,7 @@ class ReleasePage(Record):
     ``before``: the version of the release before, which ``comparison`` calls A; None: it is the first. ``signer`` None:
     no current signer signed it, for the reason ``unsigned``. ``policy`` None: the first release has none to differ
     from, or ``notes`` say why it is not known. ``cards``: the text of each card, as Markdown.
+    ``mistakes``: of the first release, the rows that it gets wrong.
     ``tries``, ``checks`` and ``rollbacks`` are lines for a shell; nobody is to try a release in quarantine.
     """
 
@@ -83,6 +88,7 @@ class ReleasePage(Record):
     suites: tuple[Against, ...]
     before: str | None
     comparison: Comparison | None
+    mistakes: tuple[Answer, ...] = ()
     policy: tuple[Change, ...] | None
     cost: tuple[Cost, ...]
     image: ImageReport
@@ -95,6 +101,19 @@ class ReleasePage(Record):
     production: Production
     rollbacks: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def lineage(self) -> dict[str, list[Part]]:
+        """Return the parts by the stage that made them, from the sources to the environments that run the release."""
+        homes = [
+            Part(what=home.environment, digest=None, says=f"since {home.since:%Y-%m-%d}")
+            for home in self.homes
+        ]
+        nowhere = Part(what="nowhere", digest=None, says="no environment runs it now")
+        boxes = {stage: [part for part in self.parts if part.stage == stage] for stage in STAGES}
+        return {stage: parts for stage, parts in boxes.items() if parts} | {
+            "promoted to": homes or [nowhere]
+        }
 
 
 class LeftOut(Record):

@@ -34,8 +34,8 @@ def compare(
 
     A and B are each a commit, branch or tag, an environment, a version such as v1.4.0, the digest of a released image,
     or `.` for the work tree. Shows metrics, slices and suites on the rows that both answered, parameters, data, cost,
-    and the answers that differ. It changes nothing and decides nothing. Exits with 0 whatever it finds, and with 8 if A
-    or B is not known here or has no record.
+    and the answers that differ; a page also lists what B gets wrong, by slice and kind of mistake. It changes nothing
+    and decides nothing. Exits with 0 whatever it finds, and with 8 if A or B is not known here or has no record.
     """
     from release.pages import html
     from release.review import comparison

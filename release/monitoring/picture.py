@@ -9,6 +9,7 @@ from typing import Any
 
 from checks.formats.watch_report import WatchFinding, WatchReport
 from checks.process.text import escape
+from release.pages.bars import Line
 
 _WIDTH, _MARGIN, _LEFT, _RIGHT = 440, 16, 36, 424
 _TOP, _ROW, _LEGEND = 100, 68, 56
@@ -58,13 +59,10 @@ def _placed(each: WatchFinding, value: float, low: float, high: float) -> dict[s
     compared = each.kind in ("proxy", "quality") and each.unit == "share"
     at = value - each.reference if compared and each.reference is not None else value
     marks = [at, low, high, *([each.bound] if each.bound is not None else [])]
-    least, most = min(marks), max(marks)
-    room = (most - least) * 0.1 or 0.01
+    line = Line.over(marks)
 
     def place(figure: float) -> float:
-        return round(
-            _LEFT + (figure - least + room) / (most - least + 2 * room) * (_RIGHT - _LEFT), 1
-        )
+        return round(_LEFT + line.place(figure) / 100 * (_RIGHT - _LEFT), 1)
 
     sign = "+" if compared else ""
     return {

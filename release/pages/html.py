@@ -32,7 +32,8 @@ from release.pages.figures import signed, typeset, whole
 from release.pages.templates import written
 
 ANSWERS = 2000  # cards that a browser on a phone still scrolls
-_LONGEST = 4000  # characters of one text
+LONGEST = 4000  # characters of one text
+LARGEST = 3_000_000  # characters of all texts of answers on a page
 
 _BETTER, _WORSE = re.compile("[▲✓]"), re.compile("[▼✗]")
 
@@ -73,7 +74,15 @@ def _environment(package: str) -> Environment:
         finalize=functools.partial(written, of_text=escape), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    kept = ("length", "list", "selectattr", "sum", "map", "unique")  # none of them makes text
+    kept = (
+        "length",
+        "list",
+        "selectattr",
+        "sum",
+        "map",
+        "unique",
+        "sort",
+    )  # none of them makes text
     ours: dict[str, Any] = {
         "number": lambda value, how: signed(float(value), how), "reason": typeset, "place": lambda at: f"{at:.2f}",
         "whole": whole, "text": _text, "title": str.capitalize,
@@ -86,8 +95,8 @@ def _environment(package: str) -> Environment:
 
 def _text(value: str) -> Markup:
     """A prompt or an answer: its lines stay, and it is cut if it is very long."""
-    lines = "\n".join(map(escape, value[:_LONGEST].splitlines()))
-    more = len(value) - _LONGEST
+    lines = "\n".join(map(escape, value[:LONGEST].splitlines()))
+    more = len(value) - LONGEST
     return Markup("{}{}").format(
         to_html(lines), f" … {more:,} characters more, in --json" if more > 0 else ""
     )

@@ -4,7 +4,10 @@ A is the earlier side and B the later: a difference is B minus A, and a paramete
 it decides anything.
 """
 
-from typing import Literal
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from checks.formats.evaluation_reports import Interval
 from checks.formats.report import Count
@@ -13,15 +16,22 @@ from checks.records.record import Digest
 from checks.records.rows import Record
 from checks.stats.paired import Difference
 from release.pages import html, templates
+from release.pages.bars import Bar, Line
+from release.pages.figures import signed
 
 SECTIONS = ("metrics", "slices", "parameters", "data", "cost")
 _FIRST_ANSWERS = 5
-Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown"]
+_FEW = 20  # rows of a slice below which its interval says next to nothing
+_ALWAYS = 12  # slices that a page draws although they have few rows
+Right = Literal["A", "B", "both", "neither", "A closer", "B closer", "unknown", "alike"]
 # What a reader looks for first: what was lost, what was gained, then the rest.
-ORDER: tuple[Right, ...] = ("A", "B", "A closer", "B closer", "neither", "both", "unknown")
+ORDER: tuple[Right, ...] = (
+    "A", "B", "A closer", "B closer", "neither", "both", "unknown", "alike",
+)  # fmt: skip
 _WHO: dict[Right, str] = {
     "A": "{a} is right", "B": "{b} is right", "both": "both are right", "neither": "neither is right",
     "A closer": "{a} is closer", "B closer": "{b} is closer", "unknown": "not scored alike",
+    "alike": "both give the same wrong answer",
 }  # fmt: skip
 
 
@@ -63,13 +73,17 @@ class Metric(Record):
 
 
 class Slice(Record):
-    """A slice of the test rows that both answered, by one metric."""
+    """A slice of the test rows that both answered, by one metric.
+
+    ``margin``: the loss that a gate of B's policy rules out in each slice; None: no gate asks about this slice.
+    """
 
     metric: str
     name: str
     a: float
     b: float
     difference: Difference
+    margin: float | None = None
 
 
 class Cost(Record):
@@ -90,26 +104,34 @@ class Changed(Record):
 
 
 class Answer(Record):
-    """A row that A and B answer differently. ``right``: who is right by the first metric whose rows are paired.
+    """A row that A and B answer differently, or that B gets wrong. ``right``: who is right by the first paired metric.
 
-    ``closer``: neither score is 1, and that one is higher.
+    ``closer``: neither score is 1, and that one is higher. ``mistake``: the kind of mistake that B makes; empty if B is
+    right, or has no score. ``a`` and ``score_a`` None: there is no A.
     """
 
     id: str
     slice: str
     prompt: str
     reference: str
-    a: str
+    a: str | None
     b: str
     score_a: float | None
     score_b: float | None
     right: Right
+    mistake: str = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Return what is searched."""
+        return self.id, self.slice, self.prompt, self.reference, self.a or "", self.b
 
 
 class Comparison(Record):
     """``rows`` None: no row was paired, for the reason in ``notes``. ``same``: data that do not differ.
 
     ``tally``: who is right, of all rows that are answered differently; ``answers`` may be a selection of them.
+    ``alike``: rows that both get wrong with the same answer.
     """
 
     schema_version: Literal[1] = 1
@@ -126,6 +148,7 @@ class Comparison(Record):
     cost: tuple[Cost, ...]
     tally: dict[Right, Count]
     answers: tuple[Answer, ...]
+    alike: tuple[Answer, ...] = ()
     notes: tuple[str, ...]
 
 
@@ -153,6 +176,72 @@ def who(right: Right, a: str, b: str) -> str:
     return _WHO[right].format(a=a, b=b)
 
 
+class AnswerFilter(NamedTuple):
+    """A filter of a page by one field of an answer: each of its values, with the words for it."""
+
+    field: str
+    label: str
+    values: dict[str, str]
+
+
+class Explorer(NamedTuple):
+    """The answers that a page lists, of ``total``: no more of them, and no more text, than a phone shows."""
+
+    listed: tuple[Answer, ...]
+    total: int
+    choices: tuple[AnswerFilter, ...]
+
+
+def explorer(answers: Sequence[Answer], a: str = "A", b: str = "B") -> Explorer:
+    """Return what a page shows of ``answers``. ``a`` and ``b``: what the two sides are called."""
+    sizes = itertools.accumulate(
+        sum(min(len(text), html.LONGEST) for text in answer.texts)
+        for answer in answers[: html.ANSWERS]
+    )
+    pairs = zip(answers, sizes, strict=False)
+    listed = tuple(answer for answer, size in pairs if size <= html.LARGEST)
+    rights, slices, mistakes = (
+        Counter(getattr(row, field) for row in listed) for field in ("right", "slice", "mistake")
+    )
+    words = {right: who(right, a, b) for right in rights}
+    choices = (
+        AnswerFilter("right", "Who is right", {right: f"{words[right]} ({n})" for right, n in rights.items()}),
+        AnswerFilter("slice", "Slice", {name: f"{name} ({n})" for name, n in sorted(slices.items())}),
+        AnswerFilter(
+            "mistake", f"Mistake of {b}", {kind: f"{kind or 'none'} ({n})" for kind, n in mistakes.most_common()}
+        ),
+    )  # fmt: skip
+    return Explorer(
+        listed, len(answers), tuple(choice for choice in choices if len(choice.values) > 1)
+    )
+
+
+def dumbbells(slices: Sequence[Slice], a: str, b: str) -> list[tuple[Slice, Bar]]:
+    """Return the slices by their first metric, each with its picture on a line from 0 to 1, as scores are.
+
+    A picture has the score of A, that of B with the interval of the difference to A, and A less the gate's margin.
+    """
+    pictures, line = list[tuple[Slice, Bar]](), Line(0.0, 1.0)
+    for part in slices:
+        is_drawn = part.difference.n >= _FEW or len(pictures) < _ALWAYS
+        if part.metric == slices[0].metric and is_drawn:
+            low, high = part.a + part.difference.low, part.a + part.difference.high
+            bound = max(0.0, part.a - (part.margin or 0.0))
+            is_safe = part.margin is not None and low > bound
+            figure = (part.b, max(0.0, low), min(1.0, high))
+            pictures.append((part, line.bar(figure, bound, _said(part, a, b), is_safe, part.a)))
+    return pictures
+
+
+def _said(part: Slice, a: str, b: str) -> str:
+    value, low, high = (
+        signed(figure, "+.3f")
+        for figure in (part.difference.value, part.difference.low, part.difference.high)
+    )
+    margin = "" if part.margin is None else f"; the gate allows a loss of {part.margin:g}"
+    return f"{a} {part.a:.3f}, {b} {part.b:.3f}: {value}, from {low} to {high}{margin}"
+
+
 def sections(compared: Comparison, a: str = "A", b: str = "B") -> dict[str, str]:
     """Return the Markdown of each section of a page, by name. ``a`` and ``b``: what the two sides are called."""
     return _markdown(compared, SECTIONS, {"a": a, "b": b, "whole": True})
@@ -170,7 +259,8 @@ def render(compared: Comparison) -> str:
     (sides,) = _markdown(compared, ("sides",), {"a": "A", "b": "B"}).values()
     return html.render(
         "release.review", "comparison.html.jinja", found=compared, sides=sides, sections=sections(compared),
-        answers=compared.answers[: html.ANSWERS], who=who,
+        explorer=explorer((*compared.answers, *compared.alike)), who=who,
+        dumbbells=dumbbells(compared.slices, "A", "B"), folded={"slices": "Every figure"},
     )  # fmt: skip
 
 

@@ -4,8 +4,9 @@ The statistics are those of the gates (``checks.stats.paired``) at margin 0, fro
 anything.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import re
+from collections.abc import Iterator, Sequence, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from checks.stats.paired import Difference, two_sided
 from checks.storage import layout
 from release.review.comparison import ORDER, Answer, Metric, Right, Slice
 from release.review.sides import Side, at
+
+_WORD = re.compile(r"\w+")
+_READ = 2000  # characters of a text whose words tell the kind of a mistake
 
 
 class Pairs(NamedTuple):
@@ -122,7 +126,8 @@ def _scored_otherwise(a: Side, b: Side, metric: str) -> str:
     return "" if ours and ours == theirs else "scored with other settings"
 
 
-def slices(paired: Pairs, metric: str, confidence: float) -> list[Slice]:
+def slices(paired: Pairs, metric: str, confidence: float, gates: Any) -> list[Slice]:
+    """Compare each slice by ``metric``. ``gates``: those of the new side's parameters, as plain values."""
     rows = dict[str, list[int]]()
     for number, answer in enumerate(paired.new):
         rows.setdefault(answer.slice, []).append(number)
@@ -131,30 +136,80 @@ def slices(paired: Pairs, metric: str, confidence: float) -> list[Slice]:
     return [
         Slice(
             metric=metric, name=name, a=_mean(paired.old, rows[name], metric), b=_mean(paired.new, rows[name], metric),
-            difference=compared,
+            difference=compared, margin=_margin(gates, metric, compared.n),
         )
         for name, compared in zip(named, differences, strict=True)
         if compared
     ]  # fmt: skip
 
 
+def _margin(gates: Any, metric: str, rows: int) -> float | None:
+    """Return the least loss that a gate rules out in each slice of ``rows`` rows; None: smaller slices are pooled."""
+    asked = [gate for gate in (gates or {}).values() if at(gate, "kind") == "slice"]
+    margins = [
+        gate.get("margin")
+        for gate in asked
+        if gate.get("metric") == metric and rows >= gate.get("min_rows", 1)
+    ]
+    return min((margin for margin in margins if margin is not None), default=None)
+
+
 def _mean(side: Sequence[Prediction], rows: Sequence[int], metric: str) -> float:
     return float(sum(side[row].scores[metric] for row in rows) / len(rows))
 
 
-def answers(paired: Pairs, metric: str | None) -> list[Answer]:
-    changed = []
+def answers(paired: Pairs, metric: str | None) -> tuple[list[Answer], list[Answer]]:
+    """Return the rows that are answered differently, and those that both get wrong with the same answer."""
+    changed, alike = list[Answer](), list[Answer]()
+    references = {answer.reference.strip() for answer in paired.new}
     for one, two in zip(paired.old, paired.new, strict=True):
-        if one.prediction.strip() == two.prediction.strip():
-            continue
-        scores = (one.scores[metric], two.scores[metric]) if metric else (None, None)
-        changed.append(
-            Answer(
-                id=two.id, slice=two.slice, prompt=two.prompt, reference=two.reference, a=one.prediction,
-                b=two.prediction, score_a=scores[0], score_b=scores[1], right=_right(*scores),
-            )
-        )  # fmt: skip
-    return sorted(changed, key=lambda answer: (ORDER.index(answer.right), answer.slice, answer.id))
+        answer = _answer(one, two, metric, references)
+        if one.prediction.strip() != two.prediction.strip():
+            changed.append(answer)
+        elif answer.mistake:
+            alike.append(answer.model_copy(update={"right": "alike"}))
+    return sorted(changed, key=_place), sorted(alike, key=_place)
+
+
+def mistakes(ours: Sequence[Prediction], metric: str) -> list[Answer]:
+    """Return the rows that a model gets wrong by ``metric``, beside no other model."""
+    references = {answer.reference.strip() for answer in ours}
+    rows = (_answer(None, answer, metric, references) for answer in ours if metric in answer.scores)
+    return sorted((row for row in rows if row.mistake), key=_place)
+
+
+def _answer(
+    one: Prediction | None, two: Prediction, metric: str | None, references: Set[str]
+) -> Answer:
+    score_a = one.scores[metric] if one and metric else None
+    score_b = two.scores[metric] if metric else None
+    is_wrong = score_b is not None and score_b < 1
+    return Answer(
+        id=two.id, slice=two.slice, prompt=two.prompt, reference=two.reference, a=one.prediction if one else None,
+        b=two.prediction, score_a=score_a, score_b=score_b, right=_right(score_a, score_b),
+        mistake=mistake(two.prediction, two.reference, references) if is_wrong else "",
+    )  # fmt: skip
+
+
+def _place(answer: Answer) -> tuple[int, str, str]:
+    return ORDER.index(answer.right), answer.slice, answer.id
+
+
+def mistake(prediction: str, reference: str, references: Set[str]) -> str:
+    """Return the kind of a wrong answer, by its text alone. ``references``: the right answers to all rows."""
+    answered, expected = prediction.strip(), reference.strip()
+    words, wanted = (_WORD.findall(text[:_READ].casefold()) for text in (answered, expected))
+    shared = len(set(words) & set(wanted))
+    kinds = {
+        "empty": not answered,
+        "other case, spaces or signs": words == wanted,
+        "ends too early": expected.startswith(answered),
+        "goes on after the right answer": answered.startswith(expected),
+        "the right answer to another row": answered in references,
+        "the right words in another order": sorted(words) == sorted(wanted),
+        "at least half of the words": words[:1] == wanted[:1] and shared * 2 >= len(set(wanted)),
+    }
+    return next((kind for kind, is_so in kinds.items() if is_so), "another answer")
 
 
 def _right(a: float | None, b: float | None) -> Right:

@@ -18,7 +18,7 @@ from release.review.comparison import (
     SideFacts,
     standing,
 )
-from release.review.sides import Side
+from release.review.sides import Side, at
 
 _RECORDED = "recorded"  # A value that one side alone has.
 _SENTENCES = {
@@ -49,7 +49,8 @@ def compare(a: Side, b: Side) -> Comparison:
     data, same = _data(a, b)
     cost = tuple(costs(a, b, notes))
     facts = _facts(a), _facts(b)
-    answers = tuple(same_rows.answers(paired, next(iter(shown), None))) if paired else ()
+    answers, alike = same_rows.answers(paired, next(iter(shown), None)) if paired else ([], [])
+    gates = at(b.document, "gates")
     tally = Counter(answer.right for answer in answers)
     for side in (a, b):
         if side.outdated:
@@ -64,9 +65,9 @@ def compare(a: Side, b: Side) -> Comparison:
             both=len(paired.new), only_a=paired.only_old, only_b=paired.only_new, other=paired.other
         ),
         metrics=tuple(metrics),
-        slices=tuple(part for name in shown if paired for part in same_rows.slices(paired, name, confidence)),
+        slices=tuple(part for name in shown if paired for part in same_rows.slices(paired, name, confidence, gates)),
         parameters=tuple(parameters), data=data, same=same, cost=cost,
-        tally={right: tally[right] for right in ORDER if tally[right]}, answers=answers,
+        tally={right: tally[right] for right in ORDER if tally[right]}, answers=tuple(answers), alike=tuple(alike),
         notes=tuple(dict.fromkeys((*notes, *a.notes, *b.notes))),
     )  # fmt: skip
 

@@ -43,19 +43,10 @@ def compare(
 
 def _containing(compared: Comparison, search: str) -> Comparison:
     wanted = search.casefold()
-    kept = tuple(
-        answer
-        for answer in compared.answers
-        if any(
-            wanted in text.casefold()
-            for text in (
-                answer.id,
-                answer.slice,
-                answer.prompt,
-                answer.reference,
-                answer.a,
-                answer.b,
-            )
+    kept = {
+        field: tuple(
+            answer for answer in answers if any(wanted in text.casefold() for text in answer.texts)
         )
-    )
-    return compared.model_copy(update={"answers": kept})
+        for field, answers in (("answers", compared.answers), ("alike", compared.alike))
+    }
+    return compared.model_copy(update=kept)

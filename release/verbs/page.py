@@ -81,12 +81,14 @@ def _attach(root: Path, its: ReleasePage, tip: str, html: bytes) -> str:
 
 def release(page: ReleasePage, site: Site) -> str:
     """The page of one release."""
-    compared = page.comparison
+    compared, before = page.comparison, page.before or ""
+    answers = (*compared.answers, *compared.alike) if compared else page.mistakes
     return html.render(
         "release.cards", "release.html.jinja", page=page, site=site, bars=bars, found=compared,
-        sections=comparison.sections(compared, page.before or "", page.version) if compared else {},
+        sections=comparison.sections(compared, before, page.version) if compared else {},
         production=production.written(page.production),
-        answers=compared.answers[: html.ANSWERS] if compared else (), verdict=comparison.verdict, who=comparison.who,
+        explorer=comparison.explorer(answers, before, page.version), verdict=comparison.verdict,
+        dumbbells=comparison.dumbbells(compared.slices, before, page.version) if compared else [], who=comparison.who,
     )  # fmt: skip
 
 

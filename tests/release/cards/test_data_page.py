@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from checks.formats.data_reports import DataReport
+from checks.formats.data_reports import DataReport, RuleCount
+from checks.formats.verdict import Finding
 from checks.process.errors import EvidenceRefused
 from checks.storage import digest, files, layout
 from release.cards import data_page
 from release.cards.data_page import gather as data
 from release.cli import main
 from tests import browser, report_tree
+from tests.conftest import REPOSITORY
 from tests.release.verbs.test_report_picture import colours
 
 pytestmark = pytest.mark.slow
@@ -87,3 +89,33 @@ def test_the_page_fits_a_phone_and_axe_finds_nothing_serious(html: str, tmp_path
     assert colours(shown) > 5, "nothing is to be seen"
     assert browser.wide(html, width, tmp_path) <= width, "a line is wider than the screen"
     assert list(browser.serious(html, "light", tmp_path)) == []
+
+
+def test_the_funnel_leads_from_the_rows_read_to_the_rows_kept(root: Path) -> None:
+    page = data(root)
+    rules = (
+        RuleCount(rule="fix-spaces", kind="fix", rows=60), RuleCount(rule="drop-empty", kind="drop", rows=0),
+        RuleCount(rule="drop-doubles", kind="drop", rows=150), RuleCount(rule="cut", kind="drop", rows=50),
+    )  # fmt: skip
+    prepare = page.prepare.model_copy(update={"input_rows": 400, "kept_rows": 200, "dropped_rows": 200, "rules": rules})
+    funnel = data_page._funnel(prepare)
+    assert [(rule.rule, left, len(bar)) for rule, left, bar in funnel] == [
+        ("fix-spaces", 400, 12), ("drop-doubles", 250, 8), ("cut", 200, 6),
+    ]  # fmt: skip
+    text = data_page.text_sections(page.model_copy(update={"prepare": prepare}))["rules"]
+    assert "| `drop-doubles` | `████████` | 250 | −150 |" in text
+    assert "Rules that changed no row: `drop-empty`." in text
+
+
+def test_findings_about_the_rows_are_there_and_what_passes_is_folded(root: Path) -> None:
+    page = data(root, "main")
+    assert page.report.success
+    assert {finding.kind for finding in data(REPOSITORY).findings} == {"contamination", "privacy"}
+    html = data_page.render(page)
+    folded = html.partition('id="expectations"')[2].partition("</section>")[0]
+    assert folded.index("<details>") < folded.index("<table") < folded.index("</details>")
+    bad = data_page.render(data(root)).partition('id="expectations"')[2].partition("</section>")[0]
+    assert "<details>" not in bad
+    finding = Finding(gate="test_is_unseen", kind="contamination", status="fail", reason="3 of 9 rows overlap")
+    shown = data_page.sections(page.model_copy(update={"findings": (finding,)}))["gates"]
+    assert shown == "- ✗ `test_is_unseen`: 3 of 9 rows overlap"

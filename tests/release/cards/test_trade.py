@@ -30,7 +30,8 @@ def trade(*points: tuple[float, float, str], spread: float | None = 0.01) -> Tra
 @pytest.mark.parametrize("spread", [0.01, None])
 def test_bars_of_releases_are_on_one_scale_with_no_difference_in_one_place(spread: float | None) -> None:
     releases = trade((0.3, 0.1, ""), (-0.2, 0.4, ""), (1e-7, -1e5, "another suite"), spread=spread)
-    gains, changes = bars.of_gains(releases), bars.of_changes(releases)
+    gains = bars.together([point.gain for point in releases.points], 0.0, "+.3f")
+    changes = bars.together([point.change for point in releases.points], 0.0, "+.3f")
     assert gains[1].value < gains[2].value < gains[0].value
     assert changes[2].value < changes[0].value < changes[1].value
     for column in (gains, changes):

@@ -59,7 +59,7 @@ def test_the_page_fits_the_screen_and_its_search_finds(html: str, where: str, mo
     browser.picture(html, width, mode, shown)
     assert colours(shown) > 5, "nothing is to be seen"
     if mode == "light":
-        assert browser.told(html, SEARCH, width, tmp_path) == "seen=48,4,0,34,0 count=0 of 48 shown"
+        assert browser.told(html, SEARCH, width, tmp_path) == "seen=52,4,0,34,0 count=0 of 52 shown"
         assert browser.wide(html, width, tmp_path) <= width, "a line is wider than the screen"
 
 
