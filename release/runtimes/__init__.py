@@ -142,6 +142,12 @@ class Runtime(Section):
     concurrency: Annotated[
         int, Field(ge=1, description="requests that verify keeps in flight while it scores")
     ]
+    context_multiple: Annotated[
+        int,
+        Field(
+            ge=1, description="the server rounds serve.max_total_tokens up to a multiple of this"
+        ),
+    ] = 1
     model_field: Annotated[
         str, Field(description="what a request calls the model, with placeholders")
     ]
@@ -269,12 +275,20 @@ def _line(node: yaml.Node | None, keys: Sequence[str | int]) -> int:
 def fill(runtime: Runtime, serve: Serve, path: str, host: str = "0.0.0.0") -> Filled:  # noqa: S104 - in a container
     """Replace the placeholders; ``path``: the weights' folder as the server sees it, ``host``: where it listens.
 
-    Raises ParamsRefused if the server does not support ``serve.dtype``, ``serve.shards`` or a setting that is named.
+    Raises ParamsRefused if the server does not support ``serve.dtype``, ``serve.max_total_tokens``, ``serve.shards`` or
+    a setting that is named.
     """
     if serve.dtype not in runtime.dtypes:
         raise ParamsRefused(
             f"serve.dtype: {serve.dtype}: {runtime.name} does not compute in it",
             f"use {' or '.join(runtime.dtypes)}",
+        )
+    beyond = -serve.max_total_tokens % runtime.context_multiple
+    if beyond:
+        raise ParamsRefused(
+            f"serve.max_total_tokens: {serve.max_total_tokens}: {runtime.name} rounds it up to a multiple of "
+            f"{runtime.context_multiple}, and would answer longer requests",
+            f"write {serve.max_total_tokens + beyond}",
         )
     shards, added = serve.shards or 1, runtime.chosen(serve).values()
     command = [*runtime.command, *(text for setting in added for text in setting.command)]

@@ -38,14 +38,14 @@ def test_every_placeholder_is_replaced(name: str, params: Params) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_every_number_of_params_that_a_server_can_be_held_to_reaches_it(name: str, document: dict) -> None:
-    document["serve"] |= {"max_input_tokens": 7001, "max_total_tokens": 7902, "max_concurrent_requests": 7003}
+    document["serve"] |= {"max_input_tokens": 7001, "max_total_tokens": 7936, "max_concurrent_requests": 7003}
     filled = runtimes.fill(runtimes.load(name), as_params(document).serve, PATH)
     text = " ".join([*filled.command, *filled.environment.values()])
-    reached = {number for number in ("7001", "7902", "7003") if number in text}
-    # vLLM and SGLang bound prompt and answer together, llama.cpp (4 * 7902) those of its four slots; transformers serve nothing.
-    right = {"tgi": {"7001", "7902", "7003"}, "vllm": {"7902", "7003"}, "sglang": {"7902", "7003"}}
+    reached = {number for number in ("7001", "7936", "7003") if number in text}
+    # vLLM and SGLang bound prompt and answer together, llama.cpp (4 * 7936) those of its four slots; transformers serve nothing.
+    right = {"tgi": {"7001", "7936", "7003"}, "vllm": {"7936", "7003"}, "sglang": {"7936", "7003"}}
     assert reached == right.get(name, set())
-    assert ("--ctx-size=31608" in filled.command) is (name == "llamacpp")
+    assert ("--ctx-size=31744" in filled.command) is (name == "llamacpp")
 
 
 def test_a_value_that_looks_like_a_placeholder_stays_as_it_is(params: Params) -> None:
@@ -127,6 +127,13 @@ def test_a_server_spreads_the_weights_over_as_many_gpus_as_params_say(
 def test_a_runtime_for_one_device_refuses_shards(params: Params) -> None:
     with pytest.raises(ParamsRefused, match=r"serve\.shards: 2: transformers computes on one device; use null, or"):
         runtimes.fill(runtimes.load("transformers"), params.serve.model_copy(update={"shards": 2}), PATH)
+
+
+def test_a_length_that_the_server_rounds_up_is_refused(params: Params) -> None:
+    odd = params.serve.model_copy(update={"max_total_tokens": 1281})
+    with pytest.raises(ParamsRefused, match=r"1281: llamacpp rounds it up to a multiple of 256, and .*; write 1536$"):
+        runtimes.fill(runtimes.load("llamacpp"), odd, PATH)
+    assert runtimes.fill(runtimes.load("vllm"), odd, PATH)
 
 
 CACHED, UNCACHED = {"prefix_caching": True}, {"prefix_caching": False}

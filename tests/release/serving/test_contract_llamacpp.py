@@ -116,7 +116,7 @@ def check(
         | {
             "runtime": "llamacpp",
             "max_input_tokens": 512,
-            "max_total_tokens": 640,
+            "max_total_tokens": 768,
             "verify": plain.verify,
             "probes": plain.probes,
         }
