@@ -15,7 +15,7 @@ from checks.process.text import redact
 from release.adapters import process
 from release.mirrors.desired import Desired
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
-from release.overlay import deployed, overlays
+from release.overlay import adapter_component, deployed, overlays
 from release.overlay.fields import at, called, dicts
 
 DEADLINE = 15.0  # seconds for one answer
@@ -216,5 +216,7 @@ def _other_pod(pod: Mapping[str, Any], model: str, adapters: Sequence[str]) -> I
     requested = f"Pod {metadata.get('name')}: gets requests, and"
     if (served := at(metadata, "annotations").get(_MODEL)) != model:
         yield f"{requested} its {_MODEL} is {served!r}, the release says {model!r}"
-    if (loaded := deployed.adapters_of_pod(pod)) != tuple(adapters):
+    containers = dicts(at(pod, "spec"), "containers")
+    loaded = [word for container in containers for word in adapter_component.loaded(container)]
+    if loaded != list(adapters):
         yield f"{requested} loads the adapters {', '.join(loaded) or 'none'}; by git {', '.join(adapters) or 'none'}"

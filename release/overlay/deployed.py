@@ -107,16 +107,6 @@ def adapters(wanted: Mapping[Path, bytes], environment: str) -> tuple[str, ...]:
     return adapter_component.loaded(server)
 
 
-def adapters_of_pod(pod: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return each NAME=FOLDER that the server of a pod loads."""
-    named = (
-        container
-        for container in dicts(at(pod, "spec"), "containers")
-        if container.get("name") in _CONTAINERS.values()
-    )
-    return adapter_component.loaded(next(named, {}))
-
-
 def servers(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the workloads that are a server, but for those made of another one."""
     marked = [item for item in objects if _is_server(item)]

@@ -6,6 +6,7 @@ Their input is the context that decides a move, and the record that the signed s
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from checks.config.params import Params
@@ -28,6 +29,8 @@ from checks.storage.digest import FileDigest
 from release.adapters.registry.documents import Manifest, Store
 from release.ledger import Change, Ledger, Move, Tag, missing, naming
 from release.record.records import Records
+from release.serving import shared_server
+from release.serving.shared_server import SharedServer
 
 About = Literal[
     "environment",  # its files are unchanged since the last move
@@ -55,7 +58,8 @@ class PromotionContext(NamedTuple):
     """Everything that decides a move.
 
     ``target``: the branch of this repository that rules and signers come from; ``trunk``: its commit. ``serve``: how
-    its images are built. ``tip``: the commit of the ledger that all decisions are based on.
+    its images are built. ``tip``: the commit of the ledger that all decisions are based on. ``planned``: files below
+    the git root that the same commit writes, if it moves several projects.
     """
 
     records: Records
@@ -66,6 +70,7 @@ class PromotionContext(NamedTuple):
     signers: Signers
     ledger: Ledger
     tip: str
+    planned: Mapping[Path, bytes | None] = MappingProxyType({})
 
     @property
     def root(self) -> Path:
@@ -106,6 +111,15 @@ class PromotionContext(NamedTuple):
                 f"{environment} runs nothing", f"`lockstep promote {environment}` first"
             )
         return pointer
+
+    def shared(self, environment: str, files: Mapping[Path, bytes]) -> SharedServer | None:
+        """Return the server that an environment shares with other adapters; None if it shares none.
+
+        ``files``: of all environments at ``tip``.
+        """
+        return shared_server.of_environment(
+            self.records, self.ledger, self.tip, environment, files, self.planned
+        )
 
     def made(self, change: Change) -> tuple[str, ...]:
         """The names of the tags of ``change`` that the last commit created, or would create."""

@@ -36,7 +36,6 @@ from release.promotion.environment import (
     folder,
     rendered,
 )
-from release.serving import shared_server
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
@@ -203,9 +202,7 @@ def _on_one_server(
     All of the environments that list this one, or that it lists. Of the other adapters on the server, only what names
     their releases: they go on moving by themselves.
     """
-    shared = shared_server.of_environment(
-        context.records, context.ledger, context.tip, environment, present.files
-    )
+    shared = context.shared(environment, present.files)
     if shared is None:
         return ()
     own, hosts, home = shared.own, shared.listing(), folder(environment)
