@@ -29,8 +29,6 @@ from checks.storage.digest import FileDigest
 from release.adapters.registry.documents import Manifest, Store
 from release.ledger import Change, Ledger, Move, Tag, missing, naming
 from release.record.records import Records
-from release.serving import shared_server
-from release.serving.shared_server import SharedServer
 
 About = Literal[
     "environment",  # its files are unchanged since the last move
@@ -111,15 +109,6 @@ class PromotionContext(NamedTuple):
                 f"{environment} runs nothing", f"`lockstep promote {environment}` first"
             )
         return pointer
-
-    def shared(self, environment: str, files: Mapping[Path, bytes]) -> SharedServer | None:
-        """Return the server that an environment shares with other adapters; None if it shares none.
-
-        ``files``: of all environments at ``tip``.
-        """
-        return shared_server.of_environment(
-            self.records, self.ledger, self.tip, environment, files, self.planned
-        )
 
     def made(self, change: Change) -> tuple[str, ...]:
         """The names of the tags of ``change`` that the last commit created, or would create."""

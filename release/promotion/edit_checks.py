@@ -87,7 +87,7 @@ def _on_one_server(
     case: Case, *, as_verified: bool, rollback: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Yield why the release and other adapters cannot run on one server, each with what to do."""
-    shared = case.context.shared(case.environment, case.present.files)
+    shared = environments.shared(case.context, case.environment, case.present.files)
     if shared is None:
         return
     moving = shared.of(shared.own, case.after.get())

@@ -35,6 +35,7 @@ from release.promotion.environment import (
     approvals_folder,
     folder,
     rendered,
+    shared,
 )
 
 _SERVER = "https://github.com"
@@ -202,13 +203,13 @@ def _on_one_server(
     All of the environments that list this one, or that it lists. Of the other adapters on the server, only what names
     their releases: they go on moving by themselves.
     """
-    shared = context.shared(environment, present.files)
-    if shared is None:
+    server = shared(context, environment, present.files)
+    if server is None:
         return ()
-    own, hosts, home = shared.own, shared.listing(), folder(environment)
-    guests = {guest for host in hosts for guest in shared.guests(host)} - {own}
+    own, hosts, home = server.own, server.listing(), folder(environment)
+    guests = {guest for host in hosts for guest in server.guests(host)} - {own}
     named = [guest / home / name for guest in guests for name in (layout.POINTER, overlays.ADAPTER)]
-    return (*(project / home for project in (*hosts, *shared.guests(own))), *sorted(named))
+    return (*(project / home for project in (*hosts, *server.guests(own))), *sorted(named))
 
 
 def written(

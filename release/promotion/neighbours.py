@@ -40,7 +40,7 @@ def brought(
     name = options.beside
     assert name is not None
     context.rule(name)
-    server = context.shared(name, environments.look(context, name).files)
+    server = environments.shared(context, name, environments.look(context, name).files)
     if server is None:
         raise ServingRefused(
             f"--beside: {name} shares no server with other adapters", "verify without --beside"
@@ -73,7 +73,7 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
 
     Only an environment with ``served_as_verified`` refuses another one. Elsewhere the note says so.
     """
-    server = promotion.context.shared(promotion.environment, promotion.present.files)
+    server = environments.shared(promotion.context, promotion.environment, promotion.present.files)
     if server is None:
         return
     try:

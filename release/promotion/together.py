@@ -5,7 +5,6 @@ The checks see the files that this commit writes, so that each release is compar
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,13 +15,11 @@ from release.adapters import projects
 from release.ledger import Change, Move, message
 from release.ledger.message import NONE
 from release.overlay import environment_file
-from release.promotion import checklist, context, promote_checks, rollback_targets
+from release.promotion import checklist, context, rollback_targets
 from release.promotion.checklist import Failure, PromotionContext
-from release.promotion.environment import Promotion
+from release.promotion.environment import shared
 
 M = TypeVar("M", bound=Record)
-# These find what a move writes.
-_WRITING = ("environment", "image", "evidence", "record", "version")
 
 
 class Together(Record, Generic[M]):
@@ -43,14 +40,14 @@ def contexts(
     first = context.deciding(root, target, earlier=earlier)
     first.rule(environment)
     files = first.ledger.files(first.tip, layout.ENVIRONMENTS)
-    shared = first.shared(environment, files)
-    if shared is None or not environment_file.read(environment, files).adapters:
+    server = shared(first, environment, files)
+    if server is None or not environment_file.read(environment, files).adapters:
         raise PromotionRefused(
             f"--adapters: {environment} lists no adapter of another project",
             "run it for the project whose environment.yaml has `adapters`: `lockstep -C PROJECT …`",
         )
     found = [first]
-    for project in shared.guests(shared.own):
+    for project in server.guests(server.own):
         folder = projects.top(root) / project
         if not (folder / layout.PARAMS).is_file():
             raise EvidenceRefused(f"{project}: is not in this clone", "git pull")
@@ -67,14 +64,6 @@ def contexts(
 def project(member: PromotionContext) -> str:
     """Return the folder of a member below the git root."""
     return member.ledger.folder or "."
-
-
-def change_of(promotion: Promotion) -> tuple[PromotionContext, Change]:
-    """Return what a promotion would write: nothing, if what decides it cannot be found."""
-    for about in promote_checks.CHECKS:
-        if about in _WRITING:
-            checklist.run(about, partial(promote_checks.CHECKS[about], promotion))
-    return promotion.context, promotion.change
 
 
 def planned(changes: Iterable[tuple[PromotionContext, Change]]) -> Mapping[Path, bytes | None]:

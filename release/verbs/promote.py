@@ -131,7 +131,7 @@ def promote_together(
     if not dry_run:
         members[0].ledger.settle(members[0].tip)
     first_cases = [Promotion(member, name, chosen, why, None, bump) for member, chosen in wanted]
-    planned = together.planned(map(together.change_of, first_cases))
+    planned = together.planned((case.context, promote_checks.written(case)) for case in first_cases)
     cases = [
         Promotion(member._replace(planned=planned), name, chosen, why, None, bump)
         for member, chosen in wanted
