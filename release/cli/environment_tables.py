@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from checks.formats.quarantine import Entries
     from release.cost.training_record import Took
     from release.promotion.rollback_plan import RolledBack
+    from release.promotion.together import Together
     from release.review.advice import Advised
     from release.serving.shared_server import OnServer
     from release.verbs.history import History
@@ -56,6 +57,11 @@ def moved(done: "Promoted | RolledBack") -> str:
     if url := getattr(done, "url", None):
         lines.append(f"  {url}")
     return "\n".join([*lines, *(f"  note: {one_line(note)}" for note in done.notes)])
+
+
+def moved_together(done: "Together[Promoted] | Together[RolledBack]") -> str:
+    """Return what ``moved`` says of each project, below its name."""
+    return "\n".join(f"{project}:\n{moved(move)}" for project, move in done.moves.items())
 
 
 def held(entries: "Entries") -> list[str]:

@@ -49,6 +49,10 @@ from release.cli.common import FILE, JSON, TARGET, refuse, refusing, show
     type=FILE,
     help="With --emergency: the private key. Default: .lockstep/keys/lockstep.key.",
 )
+@click.option(
+    "--adapters", is_flag=True,
+    help="Also move the projects that ENVIRONMENT lists in `adapters`, each to its own image, in the same commit.",
+)  # fmt: skip
 @TARGET
 @JSON
 @click.pass_obj
@@ -64,6 +68,7 @@ def promote(
     pr: bool,
     emergency: bool,
     key: Path | None,
+    adapters: bool,
     target: str | None,
     as_json: bool,
 ) -> None:
@@ -73,10 +78,23 @@ def promote(
     policy, soak time, approvals and quarantine. The verdict is judged again before the first environment, and
     before later ones if the policy became stricter.
     """
+    from release.promotion import together
     from release.verbs import promote as verb
 
     if key is not None and not emergency:
         raise click.UsageError("--key signs an exception: add --emergency")
+    if adapters:
+        if image or version or emergency:
+            raise click.UsageError(
+                "--adapters moves several projects: leave out --image, --version, --emergency"
+            )
+        moves = verb.promote_together(
+            root, environment, why=why, bump=bump, dry_run=dry_run, pr=pr, target=target
+        )
+        show(moves, as_json, environment_tables.moved_together)
+        if dry_run:
+            refuse(together.refusal(moves))
+        return
     done = verb.promote(
         root, environment, image=image, why=why, version=version, bump=bump, dry_run=dry_run, pr=pr,
         emergency=emergency, key=key, target=target,

@@ -25,6 +25,10 @@ from release.cli.common import JSON, TARGET, refuse, refusing, show
 @click.option(
     "--dry-run", is_flag=True, help="Run all checks and show the change, but write nothing."
 )
+@click.option(
+    "--adapters", is_flag=True,
+    help="Take back the last commit that moved several of the projects that ENVIRONMENT lists in `adapters`.",
+)  # fmt: skip
 @TARGET
 @JSON
 @click.pass_obj
@@ -36,6 +40,7 @@ def rollback(
     to: str | None,
     ask: bool,
     dry_run: bool,
+    adapters: bool,
     target: str | None,
     as_json: bool,
 ) -> None:
@@ -43,17 +48,20 @@ def rollback(
 
     The release that it ran is put into quarantine. --to none empties the environment.
     """
+    from release.promotion import together
     from release.verbs import rollback as verb
 
-    done = verb.rollback(
-        root,
-        environment,
-        why=why,
-        to=to,
-        ask=ask,
-        dry_run=dry_run,
-        target=target,
-    )
+    if adapters:
+        if to:
+            raise click.UsageError("--adapters takes back the last move: leave out --to")
+        moves = verb.rollback_together(
+            root, environment, why=why, ask=ask, dry_run=dry_run, target=target
+        )
+        show(moves, as_json, environment_tables.moved_together)
+        if dry_run:
+            refuse(together.refusal(moves))
+        return
+    done = verb.rollback(root, environment, why=why, to=to, ask=ask, dry_run=dry_run, target=target)
     show(done, as_json, environment_tables.moved)
     if dry_run:
         refuse(verb.refusal(done))

@@ -16,6 +16,8 @@ Lockstep-Release: sha256:…      (the image of an entry; a line for each)
 Lockstep-Parent: 98f0e61f…      (the commit that it was made on)
 Lockstep-Signed: eyJwYXls…      (a signed statement that says so, in Base64; where somebody signed it)
 
+A commit that moves several projects has such a paragraph of trailers for each of them.
+
 Because of the parent a release counts once: the same message on another commit, as after `git cherry-pick`, has no
 effect.
 
@@ -41,10 +43,14 @@ _TRAILER = re.compile(r"^(Lockstep-[A-Z][a-z]+): (\S+)$")
 
 
 class MoveMessage(NamedTuple):
-    """``trailers`` by their name without ``Lockstep-``; empty when there is no whole set of them."""
+    """``trailers`` by their name without ``Lockstep-``; empty when there is no whole set of them.
+
+    ``others``: the sets before that one, of a commit that moves several projects.
+    """
 
     why: str
     trailers: Mapping[str, str]
+    others: tuple[Mapping[str, str], ...] = ()
 
 
 class ReleaseMessage(NamedTuple):
@@ -82,6 +88,14 @@ def compose(
     subject = f"{environment} of {project}" if project else environment
     version = after.version if after else "nothing"
     return f"{verb} {subject} to {version}\n\n{reason}\n\n{lines}\n"
+
+
+def together(messages: Sequence[str]) -> str:
+    """Return the message of one commit that makes all moves of ``messages`` (of ``compose``). The first names it."""
+    parts = [message.strip().split("\n\n") for message in messages]
+    subject, reason, *_ = parts[0]
+    head = f"{subject} and {len(parts) - 1} more" if len(parts) > 1 else subject
+    return "\n\n".join([head, reason, *(part[2] for part in parts if len(part) > 2)]) + "\n"
 
 
 def compose_release(
@@ -130,10 +144,14 @@ def read(message: str) -> MoveMessage:
     at = max(
         (i for i, part in enumerate(paragraphs) if i and part.startswith(_FIRST)), default=None
     )
-    body = paragraphs[1:at]
-    return MoveMessage(
-        redact(" ".join(body) or subject, _LONGEST), _trailers(paragraphs[at]) if at else {}
+    first = at
+    while first and first > 1 and _trailers(paragraphs[first - 1]):
+        first -= 1
+    body = paragraphs[1:first]
+    sets = (
+        [_trailers(paragraph) for paragraph in paragraphs[first : at + 1]] if first and at else [{}]
     )
+    return MoveMessage(redact(" ".join(body) or subject, _LONGEST), sets[-1], tuple(sets[:-1]))
 
 
 def differs(

@@ -190,10 +190,12 @@ def _move(
     was, now = (value if isinstance(value, Pointer) else None for value in (before, after))
     problem = after if isinstance(after, str) else ""
     kind: Kind = "other"
-    if written.trailers and not (wrong := message.differs(written.trailers, environment, was, now)):
-        kind = "rollback" if written.trailers["Kind"] == "rollback" else "promote"
-    elif written.trailers:
-        problem = problem or f"commit {step.commit[:12]}: {wrong}"
+    sets = [trailers for trailers in (*written.others, written.trailers) if trailers]
+    wrong = [message.differs(trailers, environment, was, now) for trailers in sets]
+    if "" in wrong:
+        kind = "rollback" if sets[wrong.index("")]["Kind"] == "rollback" else "promote"
+    elif wrong:
+        problem = problem or f"commit {step.commit[:12]}: {wrong[-1]}"
     return Move(
         environment=environment, number=number, kind=kind, at=_time(step.at), by=author(head), why=written.why,
         before=was, after=now, commit=step.commit, landed=step.landed, problem=problem, doubt=step.doubt, ran=step.ran,

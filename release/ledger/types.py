@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from pydantic import Field
@@ -80,13 +81,15 @@ class Tag(NamedTuple):
 class Change(NamedTuple):
     """Files to write (None: delete), with the commit's message and tags. They are committed together.
 
-    ``beside``: files and folders of other projects, below the git root, that it was decided on.
+    ``beside``: files and folders of other projects, below the git root, that it was decided on. ``elsewhere``: files of
+    other projects that it writes too, by their path below the git root.
     """
 
     files: Mapping[Path, bytes | None]
     message: str
     tags: tuple[Tag, ...] = ()
     beside: tuple[Path, ...] = ()
+    elsewhere: Mapping[Path, bytes | None] = MappingProxyType({})
 
 
 class TagRef(NamedTuple):

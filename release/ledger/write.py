@@ -92,6 +92,7 @@ def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
 
 def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
     files = {prefix + path.as_posix(): data for path, data in change.files.items()}
+    files |= {path.as_posix(): data for path, data in change.elsewhere.items()}
     tree = trees.changed(git, tip, files)
     if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
         return tip

@@ -15,7 +15,7 @@ from checks.process.text import redact
 from release.adapters import process
 from release.mirrors.desired import Desired
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
-from release.overlay import deployed, overlays
+from release.overlay import adapter_component, deployed, overlays
 from release.overlay.fields import at, called, dicts
 
 DEADLINE = 15.0  # seconds for one answer
@@ -83,8 +83,10 @@ def check(cluster: Cluster, desired: Desired) -> list[MirrorFinding]:
     )
     failures = [(failure, drifted) for failure in deployed.failures(objects, name, desired.files)]
     if desired.pointer and not overlays.unreachable(desired.pointer):
+        adapters = deployed.adapters(desired.files, name)
         failures += [
-            (failure, unfinished) for failure in unfinished_in(objects, desired.pointer.model)
+            (failure, unfinished)
+            for failure in unfinished_in(objects, desired.pointer.model, adapters)
         ]
     return [
         MirrorFinding(
@@ -146,10 +148,13 @@ def _says(desired: Desired) -> str:
     return f"runs {pointer.version}, {pointer.image}" if pointer else "runs nothing"
 
 
-def unfinished_in(objects: Sequence[Mapping[str, Any]], model: str) -> list[str]:
+def unfinished_in(
+    objects: Sequence[Mapping[str, Any]], model: str, adapters: Sequence[str] = ()
+) -> list[str]:
     """Return a line for each thing that is unfinished, stuck or stopped in a cluster that should run ``model``.
 
-    ``objects`` are those of a namespace. Empty if there is not exactly one server, which ``deployed`` reports.
+    ``objects`` are those of a namespace; ``adapters``: each NAME=FOLDER that a server loads. Empty if there is not
+    exactly one server, which ``deployed`` reports.
     """
     servers = deployed.servers(objects)
     if len(servers) != 1:
@@ -167,7 +172,7 @@ def unfinished_in(objects: Sequence[Mapping[str, Any]], model: str) -> list[str]
         problem
         for item in family
         if item.get("kind") == "Pod"
-        for problem in _other_model(item, model)
+        for problem in _other_pod(item, model, adapters)
     ]
 
 
@@ -200,13 +205,18 @@ def _unfinished_workload(item: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _other_model(pod: Mapping[str, Any], model: str) -> Iterator[str]:
-    """A pod that gets requests and was made for another model."""
+def _other_pod(pod: Mapping[str, Any], model: str, adapters: Sequence[str]) -> Iterator[str]:
+    """Yield what a pod that gets requests was made for: another model, or other adapters."""
     metadata = at(pod, "metadata")
     ready = {"type": "Ready", "status": "True"}.items()
     if "deletionTimestamp" in metadata or not any(
         ready <= condition.items() for condition in dicts(at(pod, "status"), "conditions")
     ):
         return
+    requested = f"Pod {metadata.get('name')}: gets requests, and"
     if (served := at(metadata, "annotations").get(_MODEL)) != model:
-        yield f"Pod {metadata.get('name')}: gets requests, and its {_MODEL} is {served!r}, the release says {model!r}"
+        yield f"{requested} its {_MODEL} is {served!r}, the release says {model!r}"
+    containers = dicts(at(pod, "spec"), "containers")
+    loaded = [word for container in containers for word in adapter_component.loaded(container)]
+    if loaded != list(adapters):
+        yield f"{requested} loads the adapters {', '.join(loaded) or 'none'}; by git {', '.join(adapters) or 'none'}"

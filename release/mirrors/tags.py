@@ -54,8 +54,7 @@ def _finding(line: str) -> MirrorFinding:
             severity="drift",
             fix="make it",
         )
-    name = tag.removeprefix("tag ")
     return MirrorFinding(
         where="tags", what=tag, git="no move says so", mirror=reason, severity="drift",
-        todo=f"see who made it, then take it away: git push REMOTE :refs/tags/{name}",
+        todo=f"see who made it, then take it away: git push REMOTE :refs/tags/{tag.removeprefix('tag ')}",
     )  # fmt: skip

@@ -3,7 +3,8 @@
 An environment of the variant ``adapter`` has no server. The environment that lists its project in ``adapters`` of
 environment.yaml builds its folder as a component of kustomize: the image of the adapter becomes a volume, and its name
 goes behind ``--lora-modules``, the last argument of that server. So a move of the adapter changes only files of its own
-project, and replaces the pods of the server.
+project, and replaces the pods of the server. KServe's ``spec.model.lora.adapters`` takes no image by digest, so its
+kinds get volume and argument in their pod, too.
 """
 
 import json
@@ -17,7 +18,12 @@ from release.adapters.registry.reference import Reference
 
 HEADER = "# Written by `lockstep promote`: edits are refused, and overwritten by the next move.\n"
 MODULES = "--lora-modules"  # vLLM reads each argument behind it as NAME=FOLDER.
-_POD = "/spec/template/spec"
+# The pod of the server in each kind of workload. kustomize ignores a patch whose target is missing.
+_PODS = {
+    "Deployment": "/spec/template/spec",
+    "InferenceService": "/spec/predictor",
+    "LLMInferenceService": "/spec/template",
+}
 COMPONENT = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Component"}
 NO_COMPONENT = (HEADER + plain_yaml.dump({**COMPONENT, "resources": []})).encode()
 
@@ -38,31 +44,47 @@ def volume(path: str) -> str:
 
 def component(name: str, path: str, image: Reference) -> bytes:
     """Return the component that adds the adapter ``name`` in ``image``, in which its model is at ``path``."""
+    patches = [
+        {
+            "target": {"kind": kind, "name": "server"},
+            "patch": json.dumps(_added(pod, name, path, image)),
+        }
+        for kind, pod in _PODS.items()
+    ]
+    return (HEADER + plain_yaml.dump({**COMPONENT, "patches": patches})).encode()
+
+
+def _added(pod: str, name: str, path: str, image: Reference) -> list[dict[str, Any]]:
     of_image = {"reference": str(image), "pullPolicy": "IfNotPresent"}
     mount = {"name": volume(path), "mountPath": _mount(name), "readOnly": True}
-    container = f"{_POD}/containers/0"
+    container = f"{pod}/containers/0"
     added: list[tuple[str, Any]] = [
-        (f"{_POD}/volumes/-", {"name": volume(path), "image": of_image}),
+        (f"{pod}/volumes/-", {"name": volume(path), "image": of_image}),
         (f"{container}/volumeMounts/-", mount),
         *((f"{container}/args/-", f"{key}={folder}") for key, folder in names(name, path).items()),
     ]
-    operations = [{"op": "add", "path": path, "value": value} for path, value in added]
-    target = {"kind": "Deployment", "name": "server"}
-    patches = [{"target": target, "patch": json.dumps(operations)}]
-    return (HEADER + plain_yaml.dump({**COMPONENT, "patches": patches})).encode()
+    return [{"op": "add", "path": place, "value": value} for place, value in added]
 
 
 def joined(patch: Mapping[str, Any], components: Iterable[bytes]) -> dict[str, Any]:
     """Return a release's patch of the Deployment with what ``components`` (of ``component``) add to the server."""
     whole: dict[str, Any] = json.loads(json.dumps(patch))
     for data in components:
-        for written in plain_yaml.load(data.decode()).get("patches", ()):
+        for written in plain_yaml.load(data.decode()).get("patches", ())[
+            :1
+        ]:  # The Deployment's comes first.
             for operation in json.loads(written["patch"]):
                 place: Any = whole
                 for key in operation["path"].strip("/").split("/")[:-1]:
                     place = place[int(key) if isinstance(place, list) else key]
                 place.append(operation["value"])
     return whole
+
+
+def loaded(container: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return each NAME=FOLDER behind ``--lora-modules`` of a server."""
+    arguments = container.get("args") or []
+    return tuple(arguments[arguments.index(MODULES) + 1 :]) if MODULES in arguments else ()
 
 
 def folder(project: str, environment: str) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from checks.records.record import problems
 from checks.storage import layout, plain_yaml
-from release.overlay import gateway, overlays
+from release.overlay import adapter_component, gateway, overlays
 from release.overlay.fields import at, called, dicts
 from release.overlay.overlays import CONTAINER, LABEL, PLACEHOLDER, PREFIX, SERVER
 
@@ -98,6 +98,13 @@ def failures(
             ),
         )
     ]
+
+
+def adapters(wanted: Mapping[Path, bytes], environment: str) -> tuple[str, ...]:
+    """Return each NAME=FOLDER that the server in ``wanted`` (of ``overlays.render`` or ``joined``) loads."""
+    patch = plain_yaml.load(wanted[layout.ENVIRONMENTS / environment / SERVER].decode())
+    (server,) = patch["spec"]["template"]["spec"]["containers"]
+    return adapter_component.loaded(server)
 
 
 def servers(objects: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -221,8 +221,8 @@ class EnvironmentFile(Section):
             return
         yield from problems(
             (
-                self.adapters and self.variant != "deployment",
-                f"adapters: are added to a Deployment: write `variant: deployment`, not {self.variant}",
+                self.adapters and self.variant == "rollout",
+                "adapters: their moves change no version by which a Rollout is analysed: write another `variant`",
             ),
             (
                 self.namespace.startswith("kube-"),

@@ -6,6 +6,7 @@ Their input is the context that decides a move, and the record that the signed s
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from checks.config.params import Params
@@ -55,7 +56,8 @@ class PromotionContext(NamedTuple):
     """Everything that decides a move.
 
     ``target``: the branch of this repository that rules and signers come from; ``trunk``: its commit. ``serve``: how
-    its images are built. ``tip``: the commit of the ledger that all decisions are based on.
+    its images are built. ``tip``: the commit of the ledger that all decisions are based on. ``planned``: files below
+    the git root that the same commit writes, if it moves several projects.
     """
 
     records: Records
@@ -66,6 +68,7 @@ class PromotionContext(NamedTuple):
     signers: Signers
     ledger: Ledger
     tip: str
+    planned: Mapping[Path, bytes | None] = MappingProxyType({})
 
     @property
     def root(self) -> Path:

@@ -87,10 +87,7 @@ def _on_one_server(
     case: Case, *, as_verified: bool, rollback: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Yield why the release and other adapters cannot run on one server, each with what to do."""
-    context = case.context
-    shared = shared_server.of_environment(
-        context.records, context.ledger, context.tip, case.environment, case.present.files
-    )
+    shared = environments.shared(case.context, case.environment, case.present.files)
     if shared is None:
         return
     moving = shared.of(shared.own, case.after.get())
@@ -105,8 +102,7 @@ def _on_one_server(
 
 def _wanted(case: Case) -> dict[Path, bytes]:
     """The files that the move writes for a cluster."""
-    built = case.release().image
-    return rendered(case.context.records, case.environment, case.after.get(), built)
+    return rendered(case.context.records, case.environment, case.after.get(), case.release().image)
 
 
 def _from_section(case: Case) -> Mapping[Path, bytes | None]:
@@ -116,8 +112,9 @@ def _from_section(case: Case) -> Mapping[Path, bytes | None]:
         _MonitorSection, f"{context.target}:{layout.PARAMS}", "fix it on the target branch"
     )
     runtime = lookup.at(context.root, context.trunk, commit.serve.runtime)
-    scope = Scope(context.name, case.environment)
-    return component.committed(scope, section.monitor, runtime.metrics)
+    return component.committed(
+        Scope(context.name, case.environment), section.monitor, runtime.metrics
+    )
 
 
 def repaired(

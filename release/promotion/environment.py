@@ -25,6 +25,8 @@ from release.promotion.checklist import (
 )
 from release.record.records import Records
 from release.runtimes import lookup
+from release.serving import shared_server
+from release.serving.shared_server import SharedServer
 
 T = TypeVar("T")
 
@@ -122,6 +124,18 @@ def look(context: PromotionContext, environment: str) -> EnvironmentState:
     """The state at the tip. Raises EvidenceRefused if the pointer cannot be read or a file is a symbolic link."""
     pointer = context.ledger.pointer(context.tip, environment)
     return EnvironmentState(pointer, context.ledger.files(context.tip, layout.ENVIRONMENTS))
+
+
+def shared(
+    context: PromotionContext, environment: str, files: Mapping[Path, bytes]
+) -> SharedServer | None:
+    """Return the server that an environment shares with other adapters; None if it shares none.
+
+    ``files``: of all environments at the tip.
+    """
+    return shared_server.of_environment(
+        context.records, context.ledger, context.tip, environment, files, context.planned
+    )
 
 
 def rendered(

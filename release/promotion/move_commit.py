@@ -35,8 +35,8 @@ from release.promotion.environment import (
     approvals_folder,
     folder,
     rendered,
+    shared,
 )
-from release.serving import shared_server
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
@@ -203,15 +203,13 @@ def _on_one_server(
     All of the environments that list this one, or that it lists. Of the other adapters on the server, only what names
     their releases: they go on moving by themselves.
     """
-    shared = shared_server.of_environment(
-        context.records, context.ledger, context.tip, environment, present.files
-    )
-    if shared is None:
+    server = shared(context, environment, present.files)
+    if server is None:
         return ()
-    own, hosts, home = shared.own, shared.listing(), folder(environment)
-    guests = {guest for host in hosts for guest in shared.guests(host)} - {own}
+    own, hosts, home = server.own, server.listing(), folder(environment)
+    guests = {guest for host in hosts for guest in server.guests(host)} - {own}
     named = [guest / home / name for guest in guests for name in (layout.POINTER, overlays.ADAPTER)]
-    return (*(project / home for project in (*hosts, *shared.guests(own))), *sorted(named))
+    return (*(project / home for project in (*hosts, *server.guests(own))), *sorted(named))
 
 
 def written(

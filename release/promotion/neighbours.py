@@ -20,9 +20,8 @@ from release.ledger import Ledger
 from release.overlay import adapter_component
 from release.promotion import environment as environments
 from release.promotion.checklist import CheckResult, PromotionContext
-from release.promotion.environment import EnvironmentState, Promotion
+from release.promotion.environment import Promotion
 from release.record.records import Records
-from release.serving import shared_server
 from release.serving.beside import BesideAdapter, BesideServer
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
@@ -41,7 +40,7 @@ def brought(
     name = options.beside
     assert name is not None
     context.rule(name)
-    server = _server(context, name, environments.look(context, name))
+    server = environments.shared(context, name, environments.look(context, name).files)
     if server is None:
         raise ServingRefused(
             f"--beside: {name} shares no server with other adapters", "verify without --beside"
@@ -74,7 +73,7 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
 
     Only an environment with ``served_as_verified`` refuses another one. Elsewhere the note says so.
     """
-    server = _server(promotion.context, promotion.environment, promotion.present)
+    server = environments.shared(promotion.context, promotion.environment, promotion.present.files)
     if server is None:
         return
     try:
@@ -85,14 +84,6 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
     if problem and promotion.rule.served_as_verified:
         again = f"run `lockstep verify --beside {promotion.environment}`, then `lockstep sign`"
         result.fail(problem, again)
-
-
-def _server(
-    context: PromotionContext, environment: str, present: EnvironmentState
-) -> SharedServer | None:
-    return shared_server.of_environment(
-        context.records, context.ledger, context.tip, environment, present.files
-    )
 
 
 def _since(beside: Neighbours | None, others: tuple[AdapterRelease, ...]) -> str | None:

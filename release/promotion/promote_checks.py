@@ -15,6 +15,7 @@ from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from release.evidence import attached_statements, verification, weights
 from release.evidence.attached_statements import Released
+from release.ledger import Change
 from release.overlay import environment_file, overlays, scaling
 from release.promotion import (
     approvals,
@@ -39,6 +40,14 @@ from release.promotion.environment import Promotion
 def run(promotion: Promotion) -> tuple[Check, ...]:
     """Run every check. Raises only MachineRefused, RemoteRefused and Outrun; any other refusal is a failure."""
     return tuple(checklist.run(about, partial(check, promotion)) for about, check in CHECKS.items())
+
+
+def written(promotion: Promotion) -> Change:
+    """Return what a promotion would write: nothing, if what decides it cannot be found."""
+    deciding: tuple[About, ...] = ("environment", "image", "evidence", "record", "version")
+    for about in deciding:
+        checklist.run(about, partial(CHECKS[about], promotion))
+    return promotion.change
 
 
 def notes(promotion: Promotion) -> list[str]:

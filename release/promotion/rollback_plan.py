@@ -175,8 +175,9 @@ def _entry(
     if bad is None:
         return None
     model = None if good and bad.model == good.model else bad.model
-    by = context.whoami(promotion_context.root)
-    return Entry(image=bad.digest, model=model, version=bad.version, by=by, why=why)
+    return Entry(
+        image=bad.digest, model=model, version=bad.version, by=context.whoami(promotion_context.root), why=why
+    )  # fmt: skip
 
 
 def _added(entries: Entries, entry: Entry | None) -> Entries:

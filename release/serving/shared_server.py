@@ -8,6 +8,7 @@ that its pointer names. The digest of a model covers its files, so that the base
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -93,12 +94,16 @@ def on_server(project: Path, release: AdapterRelease | None) -> OnServer:
 
 
 class SharedServer(NamedTuple):
-    """The environments of one name in all projects of the commit ``tip``, seen from the project ``own``."""
+    """The environments of one name in all projects of the commit ``tip``, seen from the project ``own``.
+
+    ``planned``: files below the git root, as a commit on ``tip`` writes them.
+    """
 
     records: Records
     tip: str
     own: Path
     environment: str
+    planned: Mapping[Path, bytes | None] = MappingProxyType({})
 
     def file(self, project: Path) -> EnvironmentFile | None:
         """Return the environment.yaml of a project; None if it is missing or invalid."""
@@ -235,7 +240,10 @@ class SharedServer(NamedTuple):
         return ListedAdapter(project, release, f"{', '.join(edited)}: {problem}" if edited else "")
 
     def _data(self, project: Path, path: Path) -> bytes | None:
-        (data,) = self.records.git.named([f"{self.tip}:{(project / path).as_posix()}"])
+        full = project / path
+        if full in self.planned:
+            return self.planned[full]
+        (data,) = self.records.git.named([f"{self.tip}:{full.as_posix()}"])
         return data
 
 
@@ -248,16 +256,17 @@ def _projects(project: Path, file: EnvironmentFile) -> tuple[Path, ...]:
 
 
 def of_environment(
-    records: Records, ledger: Ledger, tip: str, environment: str, committed: Mapping[Path, bytes]
-) -> SharedServer | None:
+    records: Records, ledger: Ledger, tip: str, environment: str, committed: Mapping[Path, bytes],
+    planned: Mapping[Path, bytes | None],
+) -> SharedServer | None:  # fmt: skip
     """Return the server that an environment shares with other adapters; None if it shares none.
 
-    ``committed``: the files of all environments at ``tip``.
+    ``committed``: the files of all environments at ``tip``; ``planned``: as in SharedServer.
     """
     file = environment_file.readable(environment, committed)
     if file is None or not (file.adapters or file.variant == "adapter"):
         return None
-    return SharedServer(records, tip, Path(ledger.folder), environment)
+    return SharedServer(records, tip, Path(ledger.folder), environment, planned)
 
 
 def of_adapter(
@@ -349,7 +358,7 @@ def _fits(server: AdapterRelease, adapter: AdapterRelease) -> Iterator[tuple[str
     if adapter.weights != server.weights:
         yield (
             f"{adapter.called}: its base is {adapter.weights}, that of {server.called} is {server.weights}",
-            f"train it on that base, with that tokenizer and chat template; another base needs another server: {_PAGE}",
+            f"train it on that base, with that tokenizer and chat template; or move all to another base: {_PAGE}",
         )
     if adapter.rank > room:
         yield (
@@ -370,10 +379,9 @@ def _same_names(first: AdapterRelease, second: AdapterRelease) -> Iterator[tuple
 
 
 def _names(release: AdapterRelease) -> set[str]:
-    # vLLM calls the base so. A request for that name is answered without any adapter.
-    base = f"{release.serve.name}-base"
     return {
-        base,
+        # vLLM calls the base so. A request for that name is answered without any adapter.
+        f"{release.serve.name}-base",
         adapter_component.volume(release.path),
         *adapter_component.names(release.serve.name, release.path),
     }

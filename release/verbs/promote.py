@@ -13,6 +13,7 @@ from checks.formats.serving import Seconds
 from checks.process.errors import PromotionRefused, Refusal
 from checks.records.rows import Record
 from release.evidence import keys
+from release.ledger import Change
 from release.mirrors import update
 from release.promotion import (
     checklist,
@@ -22,9 +23,11 @@ from release.promotion import (
     environment,
     move_commit,
     promote_checks,
+    together,
 )
 from release.promotion import emergency as emergencies
 from release.promotion.environment import Promotion
+from release.promotion.together import Together
 from release.record import running_code
 
 
@@ -88,30 +91,100 @@ def promote(
             promotion_context, name, chosen, why, key or root / keys.KEY
         )
     case = Promotion(promotion_context, name, chosen, why, version, bump, emergency)
-    checks = promote_checks.run(case)
-    notes = promote_checks.notes(case)
-    result = Promoted(
-        environment=name, done="planned", before=case.present.pointer, after=case.after.value, commit=None,
-        tags=tuple(tag.name for tag in case.change.tags), checks=checks, notes=tuple(notes), url=None,
-        diff=move_commit.diff(case.present.files, case.change.files), seconds=time.perf_counter() - began,
-    )  # fmt: skip
+    result = _checked(case, began)
     if dry_run:
         return result
     if refused := refusal(result):
         raise refused
-    pointer = case.after.get()
+    (done,) = _done(promotion_context, [case], [result], case.change, pr, began)
+    return done
+
+
+def promote_together(
+    root: Path,
+    name: str,
+    *,
+    why: str | None = None,
+    bump: Literal["major", "minor"] = "minor",
+    dry_run: bool = False,
+    pr: bool = False,
+    target: str | None = None,
+) -> Together[Promoted]:
+    """Move the environment ``name`` of a project and of all whose adapters its server has, by one commit or not at all.
+
+    Each moves to the image that ``promote`` would choose; what runs its image already stays. The arguments, and what it
+    raises, are those of ``promote``. PromotionRefused also if no other project is listed, or all run their images.
+    """
+    began = time.perf_counter()
+    members = together.contexts(root, name, target, earlier=True)
+    wanted = []
+    for member in members:
+        running_code.check(member.root, committed=True)
+        chosen = default_image.find(member, member.rule(name), None)
+        runs = member.runs(name)
+        if runs is None or runs.image != str(chosen):
+            wanted.append((member, chosen))
+    if not wanted:
+        raise PromotionRefused(
+            f"--adapters: all projects run their images in {name} already", "build what should move"
+        )
+    if not dry_run:
+        members[0].ledger.settle(members[0].tip)
+    first_cases = [Promotion(member, name, chosen, why, None, bump) for member, chosen in wanted]
+    planned = together.planned((case.context, promote_checks.written(case)) for case in first_cases)
+    cases = [
+        Promotion(member._replace(planned=planned), name, chosen, why, None, bump)
+        for member, chosen in wanted
+    ]
+    results = [_checked(case, began) for case in cases]
+    names = [together.project(case.context) for case in cases]
+    planned_moves = Together[Promoted](moves=dict(zip(names, results, strict=True)))
+    if dry_run:
+        return planned_moves
+    if refused := together.refusal(planned_moves):
+        raise refused
+    change = together.one_commit([(case.context, case.change) for case in cases])
+    done = _done(members[0], cases, results, change, pr, began)
+    return Together[Promoted](moves=dict(zip(names, done, strict=True)))
+
+
+def _checked(case: Promotion, began: float) -> Promoted:
+    """Run every check of a promotion, and return what it would do."""
+    checks = promote_checks.run(case)
+    return Promoted(
+        environment=case.environment, done="planned", before=case.present.pointer, after=case.after.value, commit=None,
+        tags=tuple(tag.name for tag in case.change.tags), checks=checks, notes=tuple(promote_checks.notes(case)),
+        url=None,
+        diff=move_commit.diff(case.present.files, case.change.files), seconds=time.perf_counter() - began,
+    )  # fmt: skip
+
+
+def _done(
+    home: checklist.PromotionContext, cases: list[Promotion], results: list[Promoted], change: Change, pr: bool,
+    began: float,
+) -> list[Promoted]:  # fmt: skip
+    """Make the commit ``change`` of all cases in the ledger of ``home``, or propose it, and return what was done."""
+    late: tuple[str, ...] = ()
+    url = None
     if pr:
-        commit, url = move_commit.propose(promotion_context, name, pointer, case.change)
-        done: dict[str, object] = {"done": "proposed", "commit": commit, "url": url, "tags": ()}
+        first = cases[0]
+        commit, url = move_commit.propose(home, first.environment, first.after.get(), change)
     else:
-        commit, late = move_commit.commit(promotion_context, case.change)
-        notes += [*late, *update.after_move(
-            promotion_context.records, promotion_context.target, promotion_context.trunk, name, pointer,
-            case.released.get().statement,
-        )]  # fmt: skip
-        done = {"done": "moved", "commit": commit, "tags": promotion_context.made(case.change)}
-    done |= {"notes": tuple(notes), "seconds": time.perf_counter() - began}
-    return result.model_copy(update=done)
+        commit, late = move_commit.commit(home, change)
+    promoted = []
+    for case, result in zip(cases, results, strict=True):
+        context = case.context
+        notes = [*result.notes, *late]
+        if not pr:
+            notes += update.after_move(
+                context.records, context.target, context.trunk, case.environment, case.after.get(),
+                case.released.get().statement,
+            )  # fmt: skip
+        promoted.append(result.model_copy(update={
+            "done": "proposed" if pr else "moved", "commit": commit, "url": url,
+            "tags": () if pr else home.made(case.change), "notes": tuple(notes), "seconds": time.perf_counter() - began,
+        }))  # fmt: skip
+    return promoted
 
 
 def refusal(promoted: Promoted) -> Refusal | None:

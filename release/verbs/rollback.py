@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 from checks.process.errors import Refusal
-from release.ledger import released_pointers
+from release.ledger import Change, released_pointers
 from release.mirrors import update
-from release.promotion import checklist, context, move_commit, rollback_plan
+from release.promotion import checklist, context, move_commit, rollback_plan, together
+from release.promotion.rollback_plan import RolledBack
+from release.promotion.together import Together
 
 
 def rollback(
@@ -26,7 +28,7 @@ def rollback(
     dry_run: bool = False,
     target: str | None = None,
     runs: str | None = None,
-) -> rollback_plan.RolledBack:
+) -> RolledBack:
     """Move the environment ``name`` back. With ``dry_run`` say what would happen; ``refusal`` then has the failures.
 
     ``why``: the reason, for the ledger and the quarantine. ``to``: a release that ran there, by version, digest or
@@ -40,25 +42,66 @@ def rollback(
     """
     promotion_context = context.deciding(root, target)
     done = move(promotion_context, name, why=why, to=to, ask=ask, dry_run=dry_run, runs=runs)
+    return done if dry_run else _mirrored(promotion_context, done)
+
+
+def rollback_together(
+    root: Path,
+    name: str,
+    *,
+    why: str,
+    ask: bool = False,
+    dry_run: bool = False,
+    target: str | None = None,
+) -> Together[RolledBack]:
+    """Take back the last commit that moved the environment ``name`` of several projects, by one commit.
+
+    The arguments, and what it raises, are those of ``rollback``. PromotionRefused also if there is no such commit.
+    """
+    began = time.perf_counter()
+    members = together.contexts(root, name, target)
+    if not dry_run:
+        members[0].ledger.settle(members[0].tip)
+    back = together.before_last_move(members, name)
+    first_plans = [
+        (member, rollback_plan.make(member, name, why, to, None, False)[1]) for member, to in back
+    ]
+    planned = together.planned(first_plans)
+    plans = [
+        (member, *rollback_plan.make(member._replace(planned=planned), name, why, to, None, ask))
+        for member, to in back
+    ]
+    rolled = Together[RolledBack](
+        moves={together.project(member): plan for member, plan, _ in plans}
+    )
     if dry_run:
-        return done
+        return rolled
+    if refused := together.refusal(rolled):
+        raise refused
+    change = together.one_commit([(member, change) for member, _, change in plans])
+    commit, late = move_commit.commit(members[0], change)
+    for member, plan, own in plans:
+        if plan.done != "already":
+            done = _moved(members[0], plan, own, commit, late, began)
+            rolled.moves[together.project(member)] = _mirrored(member, done)
+    return rolled
+
+
+def _mirrored(promotion_context: checklist.PromotionContext, done: RolledBack) -> RolledBack:
+    """Update the mirrors after a rollback, and add what failed to its notes."""
     statement = None
     if done.after is not None:
-        path = released_pointers.path(name)
+        path = released_pointers.path(done.environment)
         data = promotion_context.ledger.read(done.commit or promotion_context.tip, path)
         statement = released_pointers.envelope(data, done.after, str(path)).statement
     late = update.after_move(
-        promotion_context.records,
-        promotion_context.target,
-        promotion_context.trunk,
-        name,
-        done.after,
+        promotion_context.records, promotion_context.target, promotion_context.trunk, done.environment, done.after,
         statement,
-    )
+    )  # fmt: skip
     return done.model_copy(update={"notes": (*done.notes, *late)})
 
 
-def refusal(rolled: rollback_plan.RolledBack) -> Refusal | None:
+def refusal(rolled: RolledBack) -> Refusal | None:
     """The refusal with the failures of a dry run; None if there are none."""
     to = rolled.after.version if rolled.after else "nothing"
     return checklist.refusal(f"{rolled.environment} is not rolled back to {to}", rolled.checks)
@@ -73,7 +116,7 @@ def move(
     ask: bool = False,
     dry_run: bool = False,
     runs: str | None = None,
-) -> rollback_plan.RolledBack:
+) -> RolledBack:
     """As ``rollback``, in a given context; mirrors are not updated."""
     began = time.perf_counter()
     promotion_context.rule(name)
@@ -86,7 +129,15 @@ def move(
     if refused := refusal(rolled):
         raise refused
     commit, late = move_commit.commit(promotion_context, change)
-    return rolled.model_copy(update={
+    return _moved(promotion_context, plan, change, commit, late, began)
+
+
+def _moved(
+    home: checklist.PromotionContext, plan: RolledBack, change: Change, commit: str, late: tuple[str, ...],
+    began: float,
+) -> RolledBack:  # fmt: skip
+    """Return a plan as what was done by ``commit``."""
+    return plan.model_copy(update={
         "done": "moved" if plan.done == "planned" else plan.done, "commit": commit, "notes": (*plan.notes, *late),
-        "tags": promotion_context.made(change), "seconds": time.perf_counter() - began,
+        "tags": home.made(change), "seconds": time.perf_counter() - began,
     })  # fmt: skip

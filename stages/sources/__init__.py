@@ -7,7 +7,8 @@ its manifest, as ``checks.storage.digest`` defines it.
 Files that a hub's downloader adds (``.cache/huggingface`` and ``.gitattributes``) do not count.
 
 Downloads are stored by digest in ``.lockstep/downloads/<sha256>/``, and hashed again at each use; a changed one is
-deleted and downloaded again. Unfinished ones are in ``<sha256>.part/``. Local sources are used where they are; DVC does
+deleted and downloaded again. Unfinished ones are in ``<sha256>.part/``. Projects below one ``.dvc`` share them, beside
+it. Local sources are used where they are; DVC does
 not track them, so `lockstep run` checks them first with ``stages.still_pinned``.
 """
 
@@ -58,8 +59,9 @@ class Verified(NamedTuple):
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
     """Hold the downloads, and what a stage makes of them, alone; the lock goes with the process, however it ends."""
-    store = root / layout.DOWNLOADS
+    store = _store(root)
     store.mkdir(parents=True, exist_ok=True)
+    (store / ".gitignore").write_text("*\n")
     with (store / ".lock").open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,6 +69,12 @@ def alone(root: Path) -> Iterator[None]:
             tqdm.write("fetch: waiting for another fetch in this repository", file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def _store(root: Path) -> Path:
+    """Return the folder of downloads: that of the project, or of the folder above that has the projects' one cache."""
+    folders = (root, *root.absolute().parents)
+    return next((home for home in folders if (home / ".dvc").is_dir()), root) / layout.DOWNLOADS
 
 
 def bring(source: Source, section: str, root: Path) -> Verified:
@@ -137,7 +145,7 @@ def _absent(path: Path, section: str) -> SourceRefused:
 
 def _kept(source: Source, section: str, root: Path) -> Verified | None:
     """Return the stored download with the pinned digest, if its bytes still match."""
-    entry = root / layout.DOWNLOADS / (source.sha256 or "unpinned")
+    entry = _store(root) / (source.sha256 or "unpinned")
     if not entry.exists():
         return None
     try:
@@ -154,7 +162,7 @@ def _kept(source: Source, section: str, root: Path) -> Verified | None:
 
 
 def _downloaded(location: Location, source: Source, section: str, root: Path) -> Verified:
-    store = root / layout.DOWNLOADS
+    store = _store(root)
     work = (
         store
         / f"{source.sha256 or 'unpinned-' + hashlib.sha256(source.uri.encode()).hexdigest()[:32]}.part"

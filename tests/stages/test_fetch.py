@@ -429,6 +429,30 @@ def test_of_two_runs_at_once_one_downloads_and_the_other_is_refused(document: di
     assert (tmp_path / layout.RAW / "rows").read_bytes() == BIG
 
 
+def test_two_projects_below_one_cache_download_their_base_once(
+    document: dict, tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "top/.dvc").mkdir(parents=True)
+    projects = [tmp_path / "top" / name for name in ("router", "writer")]
+    rows = str(tmp_path / "rows.jsonl")
+    with Web() as web:
+        monkeypatch.setenv("HF_ENDPOINT", web.url)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        web.repositories["models/org/base"] = {path.name: path.read_bytes() for path in model.iterdir()}
+        document["base"] |= {"uri": "hf://org/base@v1"}
+        document["data"] |= {"uri": rows}
+        for project in projects:
+            project.mkdir()
+            finish(start(document, project))
+        weights = [path for path, _ in web.asked if path.endswith("model.safetensors")]
+        assert len(weights) == 1
+    router, writer = (manifest(project / layout.BASE) for project in projects)
+    assert router == writer
+    store = tmp_path / "top" / layout.DOWNLOADS
+    assert (store / ".gitignore").read_text() == "*\n"
+    assert [project for project in projects if (project / layout.DOWNLOADS).exists()] == []
+
+
 def test_the_stage_refuses_with_its_exit_code_and_one_line(document: dict, tmp_path: Path) -> None:
     document["data"]["sha256"] = None
     process = start(document, tmp_path)

@@ -136,7 +136,7 @@ def test_a_second_render_leaves_what_a_promotion_wrote(projects: Path) -> None:
     [
         ({"variant": "adapter", "namespace": "router"}, "the server is another environment's: remove namespace"),
         ({"variant": "adapter", "replicas": 2, "gpus": 1}, "another environment's: remove gpus, replicas"),
-        ({"variant": "kserve", "namespace": "s", "adapters": ["../router"]}, "write `variant: deployment`, not kserve"),
+        ({"variant": "rollout", "namespace": "s", "adapters": ["../router"]}, "by which a Rollout is analysed"),
         ({"namespace": "s", "adapters": ["../router", "../router"]}, "names a project twice"),
         ({"namespace": "s", "adapters": ["/router"]}, "adapters"),
         ({"namespace": "s", "adapters": ["../router/../.."]}, "adapters"),
