@@ -46,7 +46,7 @@ def contexts(
             f"--adapters: {environment} lists no adapter of another project",
             "run it for the project whose environment.yaml has `adapters`: `lockstep -C PROJECT …`",
         )
-    found = [first]
+    members = [first]
     for project in server.guests(server.own):
         folder = projects.top(root) / project
         if not (folder / layout.PARAMS).is_file():
@@ -57,8 +57,8 @@ def contexts(
                 f"{first.ledger.shown} moved meanwhile, or does not have the environments of {project}",
                 "run it again, or move that project by itself",
             )
-        found.append(guest)
-    return found
+        members.append(guest)
+    return members
 
 
 def project(member: PromotionContext) -> str:
