@@ -12,7 +12,6 @@ of Lockstep, which none can replace. ``context.obj`` is the repository's folder,
 
 import sys
 from collections.abc import Mapping
-from glob import glob
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,11 +71,7 @@ class Verbs(Group):
 
 def _entry_points() -> "tuple[metadata.EntryPoint, ...]":
     """Return the verbs of packages, in order. What reads them takes as long to import as all the rest of --help."""
-    files = (
-        Path(folder, name)
-        for folder in sys.path
-        for name in glob("*-info/entry_points.txt", root_dir=folder or ".")
-    )
+    files = (path for folder in sys.path for path in Path(folder).glob("*-info/entry_points.txt"))
     if not any(_GROUP.encode() in path.read_bytes() for path in files):
         return ()
     from checks.kinds import plugins
