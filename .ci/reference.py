@@ -35,11 +35,10 @@ def commands() -> Iterator[str]:
 
 def tasks() -> Iterator[str]:
     """Yield the commands by the section of `lockstep --help` that lists them."""
-    for title, names in main.sections.items():
+    for title, names in main.sections().items():
         yield f"\n**{title}**\n"
         for name in names:
-            does = main.commands[name].get_short_help_str(limit=1000)
-            yield f"* [`lockstep {name}`](#lockstep-{name}): {_prose(does)}"
+            yield f"* [`lockstep {name}`](#lockstep-{name}): {_prose(main.sentence(name))}"
 
 
 def parameters() -> Iterator[str]:
@@ -93,8 +92,9 @@ def _command(command: click.Command, parent: click.Context | None, name: str) ->
         yield from _table("option", "meaning")
         yield from (_row(f"`{record[0]}`", _prose(record[1])) for record in records if record)
     if isinstance(command, click.Group):
-        for subname, subcommand in command.commands.items():
-            yield from _command(subcommand, context, subname)
+        for subname in command.list_commands(context):
+            if subcommand := command.get_command(context, subname):
+                yield from _command(subcommand, context, subname)
 
 
 # --- parameters --------------------------------------------------------------------------------------------------

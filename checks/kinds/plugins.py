@@ -123,11 +123,18 @@ def _hashed(path: Path) -> digest.FileDigest:
 
 
 def project(entry: metadata.EntryPoint) -> str:
-    return one_line(entry.dist.metadata["Name"]) if entry.dist else "it"
+    return _name_and_version(entry.dist)[0] if entry.dist else "it"
 
 
 def who(entry: metadata.EntryPoint) -> str:
-    return f"{project(entry)} {one_line(entry.dist.version)}" if entry.dist else entry.module
+    return " ".join(_name_and_version(entry.dist)) if entry.dist else entry.module
+
+
+@functools.cache
+def _name_and_version(package: metadata.Distribution) -> tuple[str, str]:
+    """Return both, read once: each time the metadata is asked for, all of it is parsed, a README among it."""
+    document = package.metadata
+    return one_line(document["Name"]), one_line(document["Version"])
 
 
 def one_line(value: object) -> str:

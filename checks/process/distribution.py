@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,10 @@ _EXTRAS = re.compile(rf"^{NAME}\[(.*?)\]==", re.MULTILINE)
 
 
 def version() -> str:
+    from importlib import (
+        metadata,
+    )  # It takes as long to import as click, and --help needs it rarely.
+
     return metadata.version(NAME)
 
 
@@ -37,6 +40,8 @@ def _is_clone() -> bool:
 
 def origin() -> dict[str, Any]:
     """Return where pip took the distribution from (PEP 610). Empty if it came from an index."""
+    from importlib import metadata
+
     document: dict[str, Any] = json.loads(
         metadata.distribution(NAME).read_text("direct_url.json") or "{}"
     )
@@ -76,6 +81,8 @@ def linked(text: str) -> str:
     """Return a text in which files of docs/ are addresses, unless this is a clone, which has the files."""
     if not _PAGE.search(text) or _is_clone():
         return text
+    from importlib import metadata
+
     urls = metadata.metadata(NAME).get_all("Project-URL") or []
     address = next(
         (url.partition(", ")[2] for url in urls if url.startswith("Documentation, ")), ""

@@ -7,7 +7,6 @@ PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 CODE_LOCK = Path("code.lock")  # the digest of each stage's code, in git
-PARAMS_SCHEMA = Path("docs/params.schema.json")
 KINDS = Path("kinds")  # a team's own kinds: kinds/GROUP/NAME.py
 
 # Outputs that DVC caches; git sees only their digests, in dvc.lock.

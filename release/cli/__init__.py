@@ -1,6 +1,7 @@
 """The command ``lockstep``: parses arguments, calls one function, prints its result. Only this package prints or exits.
 
-Heavy imports live inside the commands, so that ``lockstep --help`` is fast.
+Each verb is a command of its name in a module of its name, which is imported when the verb is called. Heavy imports
+live inside the commands.
 """
 
 import io
@@ -11,62 +12,62 @@ from pathlib import Path
 import click
 
 from checks.process import distribution
-from release.cli import (
-    admission,
-    approve,
-    audit,
-    build,
-    calibrate,
-    canary,
-    capture,
-    card,
-    checkpoint,
-    comment,
-    compare,
-    data,
-    doctor,
-    drill,
-    estimate,
-    evidence,
-    feedback,
-    gate,
-    gateway,
-    harvest,
-    history,
-    init,
-    keys,
-    label,
-    monitor,
-    page,
-    projects,
-    promote,
-    publish,
-    quarantine,
-    reconcile,
-    record,
-    render,
-    report,
-    resolve,
-    rollback,
-    run,
-    schema,
-    sealed,
-    server,
-    shadow,
-    sign,
-    start,
-    status,
-    sweep,
-    upgrade,
-    verify,
-    watch,
-)
 from release.cli.common import use_kinds
-from release.cli.package_verbs import WithPackages
+from release.cli.package_verbs import Verbs
+
+# The sections of `lockstep --help`, in the order in which a team meets them.
+SECTIONS = {
+    "Begin": ("init", "server", "upgrade", "doctor", "schema"),
+    "Train and judge": (
+        "run",
+        "start",
+        "gate",
+        "data",
+        "estimate",
+        "compare",
+        "sweep",
+        "calibrate",
+        "label",
+        "sealed",
+    ),
+    "Propose": (
+        "projects",
+        "record",
+        "resolve",
+        "report",
+        "comment",
+    ),
+    "Release": ("build", "verify", "keys", "sign", "evidence"),
+    "Move environments": (
+        "render",
+        "promote",
+        "rollback",
+        "approve",
+        "quarantine",
+        "drill",
+        "admission",
+        "checkpoint",
+    ),
+    "Watch production": (
+        "status",
+        "history",
+        "reconcile",
+        "gateway",
+        "capture",
+        "monitor",
+        "watch",
+        "feedback",
+        "harvest",
+        "shadow",
+        "canary",
+    ),
+    "Publish": ("page", "card", "audit", "publish"),
+}
 
 
 @click.group(
-    cls=WithPackages,
+    cls=Verbs,
+    sections=SECTIONS,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
@@ -97,57 +98,3 @@ def main(context: click.Context, root: Path) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-SECTIONS: dict[
-    str, tuple[click.Command, ...]
-] = {  # of `lockstep --help`, in the order in which a team meets them
-    "Begin": (init.init, server.server, upgrade.upgrade, doctor.doctor, schema.schema),
-    "Train and judge": (
-        run.run,
-        start.start,
-        gate.gate,
-        data.data,
-        estimate.estimate,
-        compare.compare,
-        sweep.sweep,
-        calibrate.calibrate,
-        label.label,
-        sealed.sealed,
-    ),
-    "Propose": (
-        projects.projects,
-        record.record,
-        resolve.resolve,
-        report.report,
-        comment.comment,
-    ),
-    "Release": (build.build, verify.verify, keys.keys, sign.sign, evidence.evidence),
-    "Move environments": (
-        render.render,
-        promote.promote,
-        rollback.rollback,
-        approve.approve,
-        quarantine.quarantine,
-        drill.drill,
-        admission.admission,
-        checkpoint.checkpoint,
-    ),
-    "Watch production": (
-        status.status,
-        history.history,
-        reconcile.reconcile,
-        gateway.gateway,
-        capture.capture,
-        monitor.monitor,
-        watch.watch,
-        feedback.feedback,
-        harvest.harvest,
-        shadow.shadow,
-        canary.canary,
-    ),
-    "Publish": (page.page, card.card, audit.audit, publish.publish),
-}
-for section, commands in SECTIONS.items():
-    for command in commands:
-        main.add_command(command, section=section)

@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
@@ -100,36 +100,33 @@ class _Context(click.Context):
 
 
 class Group(click.Group):
-    """A group whose help lists its commands by section, each with its first sentence, which click would cut.
-
-    ``sections``: title to names of commands, in the order in which they were added.
-    """
+    """A group whose help lists its commands by section, each with its first sentence, which click would cut."""
 
     context_class = _Context
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sections: dict[str, list[str]] = {}
-
-    def add_command(
-        self, cmd: click.Command, name: str | None = None, section: str = "Commands"
-    ) -> None:
-        """Add a command below the title ``section``."""
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Add a command, whose help links pages too."""
         super().add_command(cmd, name)
         cmd.context_class = _Context
-        self.sections.setdefault(section, []).append(str(name or cmd.name))
+
+    def sections(self) -> Mapping[str, Iterable[str]]:
+        """Return the names of the commands by title, in the order in which they were added."""
+        return {"Commands": self.commands}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the commands, in the same order."""
+        return [name for names in self.sections().values() for name in names]
+
+    def sentence(self, name: str) -> str:
+        """Return the first sentence of a command's help."""
+        return self.commands[name].get_short_help_str(limit=1000)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections; long sentences go on below their beginning, in one column for all."""
         widest = max(map(len, self.list_commands(ctx)))
-        for title, names in self.sections.items():
+        for title, names in self.sections().items():
             with formatter.section(title):
-                formatter.write_dl(
-                    [
-                        (name.ljust(widest), self.commands[name].get_short_help_str(limit=1000))
-                        for name in names
-                    ]
-                )
+                formatter.write_dl([(name.ljust(widest), self.sentence(name)) for name in names])
 
 
 def refusing(command: Callable[P, None]) -> Callable[P, None]:

@@ -9,7 +9,6 @@ from checks.formats.signers import Signers
 from checks.formats.statement import ENVELOPE, Statement
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import digest
-from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import Descriptor, Store
 from release.evidence import (
     attach,
@@ -197,6 +196,8 @@ def sign_and_attach(
         added.append(attach.attach(store, subject, ENVELOPE, envelope, "release.json"))
     elif stated not in present:
         added.append(_attach_bundle(store, subject, envelope, "release.json"))
+    from release.adapters.registry.client import Repository  # It imports requests.
+
     if signatory.key and isinstance(store, Repository):
         wrapped = attach.wrap(envelope, signatory.key)
         _attach_bundle(store, subject, wrapped, "release.sigstore.json")

@@ -18,7 +18,6 @@ from checks.records.record import CommitHash, Digest
 from checks.records.rows import Record
 from checks.storage import digest
 from release import runtimes
-from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import MANIFEST, Seen, Store
 from release.image import image, weights
 from release.image.image import Added
@@ -220,6 +219,7 @@ def planned(recipe: Recipe, cache: Cache) -> Plan:
 
 def copy_job(source: Store, target: Store, digest: str, size: int) -> Job:
     """Copy one blob between stores: mounted within one registry, else streamed."""
+    from release.adapters.registry.client import Repository  # It imports requests.
 
     def job(seen: Callable[[int], object]) -> None:
         if isinstance(target, Repository) and target.borrow(digest, size, source):

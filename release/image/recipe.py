@@ -15,7 +15,6 @@ from checks.process.errors import BuildRefused, EvidenceRefused
 from checks.storage import digest, layout
 from release.adapters import commits
 from release.adapters.registry import limits, reference
-from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import Store
 from release.image import base as bases
 from release.image import image, stores, weights
@@ -89,6 +88,8 @@ def write_down(root: Path, held: HeldVerdict, options: BuildOptions) -> Recipe:
             f"the image would have {count} layers, an engine takes {MOST_LAYERS}",
             "raise merge.shard_mb in params.yaml",
         )
+    from release.adapters.registry.client import Repository  # It imports requests.
+
     if isinstance(target, Repository):
         sizes = [layer.size for layer in layers] + [
             layer.size for layer in (base.layers if base else ())

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import Store
 from release.adapters.registry.reference import Reference
 from release.image.layout import Layout
@@ -15,4 +14,6 @@ def open_store(reference: Reference, root: Path, *, push: bool = False) -> Store
     """
     if reference.host is None:
         return Layout(root / reference.name)
+    from release.adapters.registry.client import Repository  # It imports requests.
+
     return Repository(reference.host, reference.name, push=push)

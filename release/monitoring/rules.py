@@ -109,13 +109,6 @@ def dashboard(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[s
     return filled
 
 
-def expressions(filled: dict[str, Any], span: str) -> list[str]:
-    """Every query of a dashboard, with ``span`` for Grafana's own variable."""
-    queries = [target["expr"] for panel in filled["panels"] for target in panel["targets"]]
-    queries += [annotation["expr"] for annotation in filled["annotations"]["list"]]
-    return [query.replace("$__rate_interval", span) for query in queries]
-
-
 def _panel(number: int, title: str, unit: str, queries: dict[str, str]) -> dict[str, Any]:
     """Grafana's panel; two of them stand in a row. ``queries``: expressions by their legends."""
     return {

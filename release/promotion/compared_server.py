@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from checks.formats.serving import BaseImage, PinnedImage
 from checks.formats.statement import Release
@@ -13,14 +14,16 @@ from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import Promotion
 from release.runtimes import lookup
 from release.serving import processes
-from release.serving.against import RunningServer
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
+
+if TYPE_CHECKING:
+    from release.serving.against import RunningServer
 
 
 def find(
     context: PromotionContext, expected: Expected, server_image: str | None, options: VerifyOptions
-) -> RunningServer:
+) -> "RunningServer":
     """Find the server of ``options.against``. ``server_image``: the new one, of weights alone.
 
     With ``options.against_python`` a process of that Python stands for it, with the weights that are here.
@@ -29,6 +32,10 @@ def find(
     is no such environment, its evidence cannot be read, or no signer signed it; MachineRefused if the Python has no
     such program.
     """
+    from release.serving.against import (
+        RunningServer,
+    )  # It imports numpy, and a promotion asks without it.
+
     name = options.against
     assert name is not None
     assert expected.image is not None
@@ -77,8 +84,8 @@ def find(
 
 
 def stand_in(
-    root: Path, running: RunningServer, new: Expected, options: VerifyOptions, python: Path
-) -> RunningServer:
+    root: Path, running: "RunningServer", new: Expected, options: VerifyOptions, python: Path
+) -> "RunningServer":
     """Return a process that stands for ``running``, with the weights of ``new``, which are the same.
 
     Raises ServingRefused if it is the program that is verified.

@@ -21,7 +21,6 @@ from checks.storage import digest, layout
 from release import runtimes
 from release.adapters import commits
 from release.adapters.registry import documents, reference
-from release.adapters.registry.client import Repository
 from release.adapters.registry.documents import Store, StoreUnavailable
 from release.adapters.retries import Patience
 from release.image import base as bases
@@ -128,6 +127,8 @@ def _base(
     """
     if report.base is None:
         return None
+    from release.adapters.registry.client import Repository  # It imports requests.
+
     named = reference.parse(report.base.name)
     hasty = (
         Repository(named.host, named.name, patience=_HASTY)

@@ -21,7 +21,6 @@ from checks.formats.quarantine import Entries
 from checks.process.errors import PromotionRefused, RemoteRefused
 from checks.process.text import escape
 from checks.storage import files, layout
-from release.adapters import github
 from release.adapters.git import Git
 from release.adapters.retries import RequestError
 from release.evidence.attached_statements import Released
@@ -279,6 +278,8 @@ def propose(
             commit,
             f"{server}/{name}/compare/{quote(context.promote.branch)}...{quote(branch)}?expand=1",
         )
+    from release.adapters import github  # It imports requests.
+
     title, _, body = change.message.partition("\n\n")
     client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": name}), token)
     try:
@@ -295,6 +296,8 @@ def _repository(context: PromotionContext) -> str | None:
     """OWNER/NAME on GitHub, from the environment or the ledger's address; None if neither gives it."""
     named = os.environ.get("GITHUB_REPOSITORY") if context.promote.repository is None else None
     if named is None:
+        from release.adapters import github  # It imports requests.
+
         address = context.promote.repository or _remote(context)
         named = github.repository_of(address, os.environ.get("GITHUB_SERVER_URL", _SERVER))
     return named if named and _NAME.fullmatch(named) else None

@@ -31,7 +31,6 @@ from release.promotion import (
 from release.promotion import environment as environments
 from release.promotion.checklist import About, Check, CheckResult, PromotionContext
 from release.promotion.environment import Case, CasePart, EnvironmentState
-from release.serving import starting
 
 
 class Rollback(Case):
@@ -266,6 +265,8 @@ def _is_of(statement: attached_statements.Released, pointer: Pointer) -> bool:
 
 def _serving(rollback: Rollback, result: CheckResult) -> None:
     release = rollback.release()
+    from release.serving import starting  # It imports docker.
+
     result.note = starting.ask(rollback.context.root, rollback.store, rollback.reference, release)
 
 

@@ -18,7 +18,7 @@ from pydantic import AliasPath, BaseModel, Field, TypeAdapter, ValidationError
 
 from checks.code import lock
 from checks.config.params import Params
-from checks.decision import judging, policy, policy_judgement
+from checks.decision import policy, policy_judgement
 from checks.decision.held import HeldVerdict
 from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict, combine
@@ -305,6 +305,8 @@ def _judged_as(
     root: Path, ref: str, commit: str, held: HeldVerdict, theirs: Params, test: Digest | None
 ) -> tuple[Verdict, list[str]]:
     """The verdict of the evidence under the gates and scorers of ``theirs``, on its test set."""
+    from checks.decision import judging  # It imports numpy, and `status` reads only the approvals.
+
     evidence, notes = held.evidence, list[str]()
     why = ""  # gates cannot be asked
     # The gates that can be asked, by what they read.

@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from checks.config.params import Params
-from checks.decision import judging
 from checks.decision.held import HeldVerdict, refusal
 from checks.evaluation import scoring
 from checks.formats.verdict import Verdict
@@ -42,6 +41,8 @@ def hold(
     Raises EvidenceRefused with every mismatch if the verdict does not hold: something judged differs or is missing, a
     package of a kind was changed or removed, or the gates give another result.
     """
+    from checks.decision import judging  # It imports numpy.
+
     tree = records.work_tree
     try:
         params = tree.params

@@ -54,7 +54,6 @@ class Answer(NamedTuple):
     finish: str
     tokens: tuple[Token, ...] | None
     prompt_tokens: int | None
-    new_tokens: int | None
     release: str | None = None
 
 
@@ -227,7 +226,6 @@ def chat(
         finish=choice.finish_reason,
         tokens=None if tokens is None else tuple(map(speech.token, tokens)),
         prompt_tokens=usage.prompt_tokens if usage else None,
-        new_tokens=usage.completion_tokens if usage else None,
         release=reply.headers.get(RELEASE_HEADER),
     )
 

@@ -36,7 +36,10 @@ def _absent(text: str) -> list[str]:
 def _commands(group: click.Group, *above: str) -> Iterator[tuple[str, ...]]:
     """Yield the words of every command, and of every group."""
     yield above
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command
         if isinstance(command, click.Group):
             yield from _commands(command, *above, name)
         else:

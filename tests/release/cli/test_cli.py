@@ -36,7 +36,10 @@ def _lockstep(*args: str) -> tuple[int, str]:
 
 def _commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
     """Every command, by the words that call it."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command
         yield f"{prefix}{name}", command
         if isinstance(command, click.Group):
             yield from _commands(command, f"{prefix}{name} ")
@@ -114,8 +117,11 @@ def test_the_interpreter_of_the_command_is_the_one_that_stages_find() -> None:
 
 
 def test_each_command_has_a_file_of_its_name() -> None:
-    files = {name: command.callback.__module__ for name, command in main.commands.items() if command.callback}
-    assert files == {name: f"release.cli.{name}" for name in main.commands}
+    verbs = {name: command for name, command in _commands(main) if " " not in name}
+    files = {name: command.callback.__module__ for name, command in verbs.items() if command.callback}
+    assert files == {name: f"release.cli.{name}" for name in verbs}
+    sentences = {name: command.get_short_help_str(limit=1000) for name, command in verbs.items()}
+    assert sentences == {name: main.sentence(name) for name in verbs}
 
 
 # doctor

@@ -43,7 +43,7 @@ QUICK = Patience(tries=2, in_all=4, first=0.01, longest=0.02, on_request=0.1)
 class Hasty(Repository):
     """One that gives up soon."""
 
-    def __init__(self, host: str, name: str, *, push: bool = False) -> None:
+    def __init__(self, host: str, name: str, *, push: bool = False, patience: object = None) -> None:
         super().__init__(host, name, push=push, patience=QUICK)
 
 
@@ -82,7 +82,7 @@ def made(upstream: Registry, proxy: FaultyProxy, tmp_path_factory: pytest.TempPa
 def world(made: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """A copy of it, and a client that is not patient. The registry is put back afterwards."""
     folder = tree.copy(made.root.parent, tmp_path / "world")
-    monkeypatch.setattr("release.image.stores.Repository", Hasty)
+    monkeypatch.setattr("release.adapters.registry.client.Repository", Hasty)
     stored = {
         path: path.read_bytes() for path in made.registry.folder.rglob("*") if path.is_file() and path.name != "log"
     }

@@ -30,7 +30,7 @@ def probe(*tokens: tuple[str, float], ended: bool = True) -> Probe:
 
 def told(*tokens: tuple[str, float], finish: str = "stop", content: str | None = None) -> Answer:
     text = "".join(text for text, _ in tokens) if content is None else content
-    return Answer(text, finish, tuple(Token(None, t, logprob) for t, logprob in tokens), None, None)
+    return Answer(text, finish, tuple(Token(None, t, logprob) for t, logprob in tokens), None)
 
 
 CASES = [
