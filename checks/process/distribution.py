@@ -22,9 +22,8 @@ _EXTRAS = re.compile(rf"^{NAME}\[(.*?)\]==", re.MULTILINE)
 
 
 def version() -> str:
-    from importlib import (
-        metadata,
-    )  # It takes as long to import as click, and --help needs it rarely.
+    # It takes as long to import as click, and --help needs it rarely.
+    from importlib import metadata
 
     return metadata.version(NAME)
 
