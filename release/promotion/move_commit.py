@@ -208,7 +208,7 @@ def _on_one_server(
     )
     if shared is None:
         return ()
-    own, hosts, home = shared.own, shared.listing(), folder(environment)
+    own, hosts, home = shared.own, shared.listing(), folder(shared.environment)
     guests = {guest for host in hosts for guest in shared.guests(host)} - {own}
     named = [guest / home / name for guest in guests for name in (layout.POINTER, overlays.ADAPTER)]
     return (*(project / home for project in (*hosts, *shared.guests(own))), *sorted(named))

@@ -34,7 +34,8 @@ class AdapterRelease(NamedTuple):
     """A release of one adapter and its base.
 
     ``project``: the folder below the git root; ``weights``: the digest of the base with its tokenizer; ``adapter``: of
-    the adapter's folder; ``rank``: the largest of its modules; ``serve``: of the params.yaml that made it.
+    the adapter's folder; ``rank``: the largest of its modules; ``serve``: of the params.yaml that made it. ``canary``:
+    behind its name, if it is to follow another release on the same server.
     """
 
     project: Path
@@ -43,6 +44,7 @@ class AdapterRelease(NamedTuple):
     adapter: str
     rank: int
     serve: Serve
+    canary: str = ""
 
     @property
     def path(self) -> str:
@@ -55,12 +57,12 @@ class AdapterRelease(NamedTuple):
         image = reference.parse(self.pointer.image)._replace(tag=None)
         if image.host is None:  # No cluster can pull it.
             return adapter_component.NO_COMPONENT
-        return adapter_component.component(self.serve.name, self.path, image)
+        return adapter_component.component(self.serve.name, self.path, image, self.canary)
 
     @property
     def called(self) -> str:
         """The release's name and version, for a refusal."""
-        return f"{self.serve.name} {self.pointer.version}"
+        return f"{self.serve.name}{self.canary} {self.pointer.version}"
 
 
 class OnServer(Record):
@@ -88,22 +90,31 @@ def on_server(project: Path, release: AdapterRelease | None) -> OnServer:
     if release is None:
         return OnServer(project=str(project), version=None, model=None, base=None)
     return OnServer(
-        project=str(project), version=release.pointer.version, model=release.pointer.model, base=release.weights
+        project=f"{project}{release.canary}", version=release.pointer.version, model=release.pointer.model,
+        base=release.weights,
     )  # fmt: skip
 
 
 class SharedServer(NamedTuple):
-    """The environments of one name in all projects of the commit ``tip``, seen from the project ``own``."""
+    """The environments of one name in all projects of the commit ``tip``, seen from the project ``own``.
+
+    ``canary``: behind the name of the project's adapter, if that moves as the canary of ``environment``.
+    """
 
     records: Records
     tip: str
     own: Path
     environment: str
+    canary: str = ""
 
     def file(self, project: Path) -> EnvironmentFile | None:
         """Return the environment.yaml of a project; None if it is missing or invalid."""
         name = environment_file.path(self.environment)
         return environment_file.readable(self.environment, {name: self._data(project, name)})
+
+    def moving(self, released: Pointer) -> AdapterRelease:
+        """Return the release to which this project's own adapter moves. Raises as ``of``."""
+        return self.of(self.own, released)._replace(canary=self.canary)
 
     def listing(self) -> tuple[Path, ...]:
         """Return the projects that list this one."""
@@ -123,8 +134,15 @@ class SharedServer(NamedTuple):
         )
 
     def adapters_of(self, project: Path) -> tuple[ListedAdapter, ...]:
-        """Return the adapters that the environment of a project lists."""
-        return tuple(map(self._listed, self.guests(project)))
+        """Return the adapters that the environment of a project lists, each with its canary."""
+        listed = list[ListedAdapter]()
+        for guest in self.guests(project):
+            listed.append(self._listed(guest))
+            file = self.file(guest)
+            if file and file.canary:
+                at_canary = self._replace(environment=file.canary, canary=adapter_component.CANARY)
+                listed.append(at_canary._listed(guest))
+        return tuple(listed)
 
     def guests(self, project: Path) -> tuple[Path, ...]:
         """Return the projects that the environment of a project lists."""
@@ -224,11 +242,12 @@ class SharedServer(NamedTuple):
         except (EvidenceRefused, ParamsRefused) as refused:
             return ListedAdapter(project, None, refused.what)
         # Whatever else these files said would be built into the server, too.
+        release = release._replace(canary=self.canary) if release else None
         written = release.component if release else adapter_component.NO_COMPONENT
         home = layout.ENVIRONMENTS / self.environment
         wanted = {
             home / kustomization.NAME: kustomization.render(self.environment, file),
-            home / overlays.ADAPTER: written,
+            home / (overlays.CANARY if self.canary else overlays.ADAPTER): written,
         }
         edited = [str(path) for path, data in wanted.items() if self._data(project, path) != data]
         problem = "not what `lockstep render` and a promotion write"
@@ -257,7 +276,13 @@ def of_environment(
     file = environment_file.readable(environment, committed)
     if file is None or not (file.adapters or file.variant == "adapter"):
         return None
-    return SharedServer(records, tip, Path(ledger.folder), environment)
+    own = Path(ledger.folder)
+    for path in committed:
+        if path == environment_file.path(path.parent.name):
+            other = environment_file.readable(path.parent.name, committed)
+            if other and other.canary == environment:
+                return SharedServer(records, tip, own, path.parent.name, adapter_component.CANARY)
+    return SharedServer(records, tip, own, environment)
 
 
 def of_adapter(
@@ -277,7 +302,7 @@ def of_adapter(
     (host,) = listing
     yield from _of_host(shared, host, moving, as_verified=as_verified)
     if not rollback and (server := shared.release(host)):
-        yield from _has_room(server, len(shared.guests(host)), shared.environment)
+        yield from _has_room(server, len(shared.adapters_of(host)), shared.environment)
 
 
 def _takes_back(shared: SharedServer, host: Path, moving: AdapterRelease) -> bool:
@@ -374,8 +399,8 @@ def _names(release: AdapterRelease) -> set[str]:
     base = f"{release.serve.name}-base"
     return {
         base,
-        adapter_component.volume(release.path),
-        *adapter_component.names(release.serve.name, release.path),
+        adapter_component.volume(release.path, release.canary),
+        *adapter_component.names(release.serve.name, release.path, release.canary),
     }
 
 

@@ -29,15 +29,19 @@ class TooLarge(Exception):  # noqa: N818 - no malfunction: a row is not stored
 class Exchange:
     """One request and what became of it. ``body``: the request as it came; ``error``: why no whole answer was given.
 
-    ``upstream``: the address of the server that got it. ``cause``: the exception behind ``error``. ``heard``: when the
-    server's latest text came, or the request was sent, on the clock of ``time.monotonic``. ``provider``: what runs the
-    model, as OpenTelemetry calls it.
+    ``adapter``: the one that it names, where a server has several; ``asked``: the release of that; ``answered_by``: the
+    adapter that got it. ``upstream``: the address of the server that got it. ``cause``: the exception behind ``error``.
+    ``heard``: when the server's latest text came, or the request was sent, on the clock of ``time.monotonic``.
+    ``provider``: what runs the model, as OpenTelemetry calls it.
     """
 
     time: datetime
     request_id: str
     operation: Literal["chat", "text_completion"]
     body: bytes = b""
+    adapter: str | None = None
+    asked: str | None = None
+    answered_by: str | None = None
     release: str | None = None
     status: int = 0
     error: str | None = None
@@ -86,7 +90,7 @@ def row(
         time=exchange.time,
         operation=exchange.operation,
         provider=exchange.provider,
-        model=redactor.plain(exchange.answer.model),
+        model=redactor.plain(exchange.answer.model or exchange.answered_by),
         input_messages=tuple(_prompt(exchange.body, redactor)),
         output_messages=tuple(
             _output(choice, redactor, broken=exchange.error is not None)
