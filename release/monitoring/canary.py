@@ -180,8 +180,7 @@ def traffic(
     """
     once, others = dict[tuple[datetime, str], CanaryRequest](), 0
     for request in captured:
-        is_drawn = not names or request.model in names
-        if request.release not in (production, candidate) or not is_drawn:
+        if request.release not in (production, candidate) or (names and request.model not in names):
             others += 1
             continue
         whole = request.error is None and request.status < 400

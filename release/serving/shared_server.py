@@ -396,7 +396,7 @@ def _same_names(first: AdapterRelease, second: AdapterRelease) -> Iterator[tuple
 
 def _names(release: AdapterRelease) -> set[str]:
     # vLLM calls the base so. A request for that name is answered without any adapter.
-    base = f"{release.serve.name}-base"
+    base = f"{release.serve.name}{release.canary}-base"
     return {
         base,
         adapter_component.volume(release.path, release.canary),

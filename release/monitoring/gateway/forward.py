@@ -114,6 +114,7 @@ class Forwarder:
             ("Accept-Encoding", "identity"),
             _VIA,
         ]
+        named = exchange.adapter if exchange else None
         drawn_by = (self._sticky and request.headers.get(self._sticky)) or request_id
         for number in range(_TRIES):
             server = await self._upstreams.pick(drawn_by)
@@ -121,12 +122,10 @@ class Forwarder:
                 break
             if number:
                 self._metrics.count("retries", release=exchange.asked if exchange else None)
-            adapter = self._drawn_adapter(server, exchange.adapter if exchange else None, drawn_by)
+            adapter = self._drawn_adapter(server, named, drawn_by)
             release = server.releases.get(adapter or "", server.release)
-            data = body
+            data = body if adapter == named else renamed(body, adapter)
             if exchange:
-                if adapter != exchange.adapter:
-                    data = renamed(body, str(adapter))
                 exchange.answered_by, exchange.release = adapter, release
                 exchange.upstream, exchange.heard = server.base, time.monotonic()
             self._count(server, release, 1)
@@ -176,7 +175,7 @@ def named_adapter(releases: Mapping[str, str], body: bytes) -> str | None:
     return model if model in releases else None
 
 
-def renamed(body: bytes, model: str) -> bytes:
+def renamed(body: bytes, model: str | None) -> bytes:
     """Return a request that names another model. Of two fields with one name, a server reads the last."""
     return b'%b, "model": %b}' % (body.rstrip()[:-1], json.dumps(model).encode())
 

@@ -187,9 +187,12 @@ class Upstreams:
         release = next(
             (release_named for word in words if (release_named := release_of(word))), self._default
         )
-        releases = {str(entry.get("id")): release_of(entry.get("root")) for entry in adapters}
-        known = {name: release_named for name, release_named in releases.items() if release_named}
-        return (model if isinstance(model, str) else None), release, known
+        releases = {
+            str(entry.get("id")): release_named
+            for entry in adapters
+            if (release_named := release_of(entry.get("root")))
+        }
+        return (model if isinstance(model, str) else None), release, releases
 
     async def _generates(self, server: Server, model: str | None, patience: float) -> bool:
         named = {} if model is None else {"model": model}

@@ -19,7 +19,7 @@ from checks.storage import digest, files, layout
 from release.monitoring import releases
 from release.overlay import overlays
 from release.promotion import move_commit
-from release.verbs import canary, render
+from release.verbs import canary, quarantine, render
 from release.verbs.build import BuildOptions, build
 from release.verbs.promote import Promoted
 from release.verbs.rollback import rollback
@@ -214,59 +214,51 @@ def test_a_canary_that_loses_is_rolled_back_by_one_commit_and_a_good_one_stays(t
     tree.rewrite(top / "support", layout.PARAMS, lambda plain: plain["serve"]["adapter"].update(most=4))
     released(top / "support", place, 5)
     move(top / "support", "staging")
-    models = [pointer.parse((router / STAGING / layout.POINTER).read_bytes(), "staging").model]
-    for seed in (7, 8):
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    right, wrong = "vm", "I'm sorry, but I can't help with that."
+
+    def runs(environment: str) -> str:
+        path = router / layout.ENVIRONMENTS / environment / layout.POINTER
+        return releases.short(pointer.parse(path.read_bytes(), environment).model)
+
+    production = runs("staging")
+
+    def decided(seed: int, answer: str) -> RolloutReport:
+        """Run a canary that answers a third of the requests; as many name production's release, and are wrong."""
         released(router, place, seed)
         move(router, "canary")
-        models.append(
-            pointer.parse((router / layout.ENVIRONMENTS / "canary" / layout.POINTER).read_bytes(), "canary").model
-        )
-    production, good, worse = (releases.short(model) for model in models)
-    now = datetime.now(UTC)
-    wrong = "I'm sorry, but I can't help with that."
-
-    def captured(candidate: str, answer: str) -> None:
-        """Requests in two hours, of which half were drawn; as many name production's release, and are wrong."""
         rows = [
             {
                 "time": now - timedelta(hours=5) + timedelta(seconds=10 * number), "id": f"r{number}", "role": "user",
-                "prompt": f"request {number}", "status": 200, "answer": ["vm", answer, wrong][number % 3],
-                "release": [production, candidate, production][number % 3],
-                "model": ["router", "router-canary", f"router-{production}"][number % 3],
+                "prompt": f"request {number}", "status": 200, "answer": [answer, right, wrong][number % 3],
+                "release": [runs("canary"), production, production][number % 3],
+                "model": ["router-canary", "router", f"router-{production}"][number % 3],
             }
             for number in range(720)
         ]  # fmt: skip
         captured_rows.write(router / "captures", rows, environment="staging")
-
-    def decided() -> RolloutReport:
         return canary.canary(router, "staging", "canary", captures=str(router / "captures"))
 
-    captured(worse, wrong)
-    report = decided()
-    assert (report.production, report.candidate, report.runs_in) == (production, worse, "canary")
+    without = served(top)
+    report = decided(7, wrong)
+    assert (report.production, report.candidate, report.runs_in) == (production, runs("canary"), "canary")
     assert (report.decision, report.pairs) == ("roll back", 240)
-    assert f"{240} requests to other releases, or to a model by another name, are left out" in report.notes
-    start = git(top, "rev-list", "--count", "HEAD")
-    done = canary.roll_back(router, report)
-    assert done is not None
-    assert done.after is not None
-    assert releases.short(done.after.model) == good
-    assert int(git(top, "rev-list", "--count", "HEAD")) == int(start) + 1
-    assert f"router-canary=/adapters/router-canary/models/router-{good}/adapter" in served(top)
+    assert "240 requests to other releases, or to a model by another name, are left out" in report.notes
+    # The first canary has no earlier one: the server goes on without any.
+    assert canary.roll_back(router, report) is not None
+    assert served(top) == without
 
-    captured(good, "vm")
-    before = served(top)
-    report = decided()
+    report = decided(8, right)
     assert report.decision != "roll back"
     assert canary.roll_back(router, report) is None
-    assert served(top) == before
+    good = served(top)
+    assert f"router-canary=/adapters/router-canary/models/router-{runs('canary')}/adapter" in good
 
-    # The first canary of all has no earlier one.
-    captured(good, wrong)
-    done = canary.roll_back(router, decided())
-    assert done is not None
-    assert done.after is None
-    assert [name for name in served(top) if "canary" in name] == []
+    report = decided(9, wrong)
+    start = git(top, "rev-list", "--count", "HEAD")
+    assert canary.roll_back(router, report) is not None
+    assert int(git(top, "rev-list", "--count", "HEAD")) == int(start) + 1
+    assert served(top) == good
 
 
 CANARY_REFUSED = [
@@ -313,6 +305,8 @@ def test_a_server_and_its_adapters_return_to_an_older_base_by_way_of_no_adapter(
         released(root, place, seed, base=2)
         assert move(root, "staging").done == "moved"
     assert len(served(top)) == 5
+    for root in (router, writer):
+        quarantine.release(root, "v0.1.0", "that base is wanted again")
     for root in (support, router):
         with pytest.raises(Refusal, match="its base is sha256"):
             rollback(root, "staging", why="the older base")
