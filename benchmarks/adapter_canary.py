@@ -76,7 +76,7 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
     for name, model in models.items():
         # The gateway reads the release from the folder's name.
         place = temporary / f"{name}-{short(releases[name])}"
-        place.symlink_to(model)
+        model.rename(place)
         if name != "support":
             modules[name] = str(place / layout.SHIPPED_ADAPTER)
     rows = files.read_jsonl(options.root / layout.SPLITS / "test.jsonl", Row)[: options.requests]
@@ -110,7 +110,7 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         ("the worse adapter", worse.decision == "roll back", _said(worse)),
         ("the good adapter", good.decision != "roll back", _said(good)),
     )
-    return adapters.shown(checks)
+    return adapters.shown("Two canaries on one vLLM", checks)
 
 
 def _decided(

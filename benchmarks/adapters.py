@@ -54,6 +54,7 @@ from release.serving.probes.context import ProbeContext
 from release.serving.server import Server, unwinding
 from stages import probe
 
+_TITLE = "Three adapters on one vLLM"
 OTHERS = ("support", "writer")
 # By name: what lora_alpha of the run's adapter is multiplied with.
 SCALES = {"support": 1.0, "router": 0.5, "writer": 0.25}
@@ -128,7 +129,7 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
             ),
         )
         if options.neighbours:
-            return shown(found_by_neighbours)
+            return shown(_TITLE, found_by_neighbours)
         before = {
             name: _answers(first.url, name, prompts, options.tokens)
             for name in (*SCALES, "support-base")
@@ -174,13 +175,13 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         *found_by_neighbours,
     )
     print(f"first server {first_up:.0f} s, second under load {second_up:.0f} s")
-    return shown(checks)
+    return shown(_TITLE, checks)
 
 
-def shown(checks: Sequence[tuple[str, bool, str]]) -> bool:
+def shown(title: str, checks: Sequence[tuple[str, bool, str]]) -> bool:
     """Print a row for each check, and return whether all passed."""
     rows = ((name, "pass" if good else "fail", what) for name, good, what in checks)
-    tables.show("Three adapters on one vLLM", ("check", "", ""), rows)
+    tables.show(title, ("check", "", ""), rows)
     return all(good for _, good, _ in checks)
 
 

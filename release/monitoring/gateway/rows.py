@@ -39,9 +39,6 @@ class Exchange:
     request_id: str
     operation: Literal["chat", "text_completion"]
     body: bytes = b""
-    adapter: str | None = None
-    asked: str | None = None
-    answered_by: str | None = None
     release: str | None = None
     status: int = 0
     error: str | None = None
@@ -53,6 +50,9 @@ class Exchange:
     provider: str | None = None
     heard: float = 0.0
     user: str | None = None  # The user that a header named.
+    adapter: str | None = None
+    asked: str | None = None
+    answered_by: str | None = None
 
     @property
     def size(self) -> int:
