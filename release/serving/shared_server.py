@@ -135,14 +135,8 @@ class SharedServer(NamedTuple):
 
     def adapters_of(self, project: Path) -> tuple[ListedAdapter, ...]:
         """Return the adapters that the environment of a project lists, each with its canary."""
-        listed = list[ListedAdapter]()
-        for guest in self.guests(project):
-            listed.append(self._listed(guest))
-            file = self.file(guest)
-            if file and file.canary:
-                at_canary = self._replace(environment=file.canary, canary=adapter_component.CANARY)
-                listed.append(at_canary._listed(guest))
-        return tuple(listed)
+        guests = self.guests(project)
+        return tuple(listed for guest in guests for listed in self._with_canary(guest))
 
     def guests(self, project: Path) -> tuple[Path, ...]:
         """Return the projects that the environment of a project lists."""
@@ -230,6 +224,14 @@ class SharedServer(NamedTuple):
             and self.release(project) is not None
         )
 
+    def _with_canary(self, project: Path) -> Iterator[ListedAdapter]:
+        listed = self._listed(project)
+        yield listed
+        file = None if listed.problem else self.file(project)
+        if file and file.canary:
+            at_canary = self._replace(environment=file.canary, canary=adapter_component.CANARY)
+            yield at_canary._listed(project)
+
     def _listed(self, project: Path) -> ListedAdapter:
         if project.parts[:1] == ("..",):  # Git reads nothing there.
             return ListedAdapter(project, None, "is outside of the repository")
@@ -276,12 +278,11 @@ def of_environment(
     file = environment_file.readable(environment, committed)
     if file is None or not (file.adapters or file.variant == "adapter"):
         return None
-    own = Path(ledger.folder)
-    for path in committed:
-        if path == environment_file.path(path.parent.name):
-            other = environment_file.readable(path.parent.name, committed)
-            if other and other.canary == environment:
-                return SharedServer(records, tip, own, path.parent.name, adapter_component.CANARY)
+    own, names = Path(ledger.folder), {path.parent.name for path in committed}
+    for name in sorted(names):
+        other = environment_file.readable(name, committed)
+        if other and other.canary == environment:
+            return SharedServer(records, tip, own, name, adapter_component.CANARY)
     return SharedServer(records, tip, own, environment)
 
 
