@@ -54,6 +54,7 @@ from release.serving.probes.context import ProbeContext
 from release.serving.server import Server, unwinding
 from stages import probe
 
+_TITLE = "Three adapters on one vLLM"
 OTHERS = ("support", "writer")
 # By name: what lora_alpha of the run's adapter is multiplied with.
 SCALES = {"support": 1.0, "router": 0.5, "writer": 0.25}
@@ -89,9 +90,7 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
     }
     serve = params.serve.model_copy(update=settings)
     scales = SCALES | {"moved": MOVED, "none": 0.0}
-    models = {
-        name: _scaled(options.root, temporary / name, scale) for name, scale in scales.items()
-    }
+    models = {name: scaled(options.root, temporary / name, scale) for name, scale in scales.items()}
     rows = params.serve.probes.model_copy(
         update={"rows": options.prompts, "max_new_tokens": options.tokens}
     )
@@ -110,14 +109,14 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         fault: others[0]._replace(names=(fault,), folder=models[model] / layout.SHIPPED_ADAPTER)
         for fault, model in FAULTS.items()
     }
-    runtime = _runtime(options.venv)
+    runtime = runtime_in(options.venv)
 
     began = time.monotonic()
     loaded = BesideServer("production", "support", serve, (), (*others, *planted.values()))
     with closing(
         processes.start(loaded.loaded(runtime, "process"), serve, models["support"])
     ) as first:
-        _wait(first.url)
+        wait_until_ready(first.url)
         first_up = time.monotonic() - began
         context = _context(params, serve, first, probes)
         verdicts = [_neighbours(context, *others)]
@@ -130,7 +129,7 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
             ),
         )
         if options.neighbours:
-            return _shown(found_by_neighbours)
+            return shown(_TITLE, found_by_neighbours)
         before = {
             name: _answers(first.url, name, prompts, options.tokens)
             for name in (*SCALES, "support-base")
@@ -139,9 +138,11 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         began = time.monotonic()
         with (
             load.running(),
-            closing(processes.start(_with(runtime, new), serve, models["support"])) as second,
+            closing(
+                processes.start(with_modules(runtime, new), serve, models["support"])
+            ) as second,
         ):
-            _wait(second.url)
+            wait_until_ready(second.url)
             second_up = time.monotonic() - began
             load.url = second.url
             time.sleep(10)
@@ -174,17 +175,17 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         *found_by_neighbours,
     )
     print(f"first server {first_up:.0f} s, second under load {second_up:.0f} s")
-    return _shown(checks)
+    return shown(_TITLE, checks)
 
 
-def _shown(checks: Sequence[tuple[str, bool, str]]) -> bool:
+def shown(title: str, checks: Sequence[tuple[str, bool, str]]) -> bool:
     """Print a row for each check, and return whether all passed."""
     rows = ((name, "pass" if good else "fail", what) for name, good, what in checks)
-    tables.show("Three adapters on one vLLM", ("check", "", ""), rows)
+    tables.show(title, ("check", "", ""), rows)
     return all(good for _, good, _ in checks)
 
 
-def _scaled(run: Path, root: Path, scale: float) -> Path:
+def scaled(run: Path, root: Path, scale: float) -> Path:
     """Copy what ships and what `probe` reads to ``root``, with an adapter that is ``scale`` times as strong."""
     for path in (layout.MERGED, layout.BASE, layout.SPLITS):
         shutil.copytree(run / path, root / path)
@@ -232,7 +233,7 @@ def _neighbours(context: ProbeContext, *adapters: BesideAdapter) -> ServingCheck
     return neighbours.neighbours(context)
 
 
-def _runtime(venv: Path) -> Runtime:
+def runtime_in(venv: Path) -> Runtime:
     changes = {
         "package": "pip", "own_environment": None,
         "entrypoint": (str(venv.resolve() / "bin" / "vllm"), "serve"),
@@ -246,7 +247,7 @@ def _runtime(venv: Path) -> Runtime:
     )
 
 
-def _with(runtime: Runtime, modules: Mapping[str, str]) -> Runtime:
+def with_modules(runtime: Runtime, modules: Mapping[str, str]) -> Runtime:
     """Return the runtime with more adapters behind the last argument, where a component puts them."""
     adapter = runtime.settings.adapter
     assert adapter is not None
@@ -257,7 +258,7 @@ def _with(runtime: Runtime, modules: Mapping[str, str]) -> Runtime:
     return runtime.model_copy(update={"settings": settings})
 
 
-def _wait(url: str) -> None:
+def wait_until_ready(url: str) -> None:
     """Return when the server is ready; fail after twenty minutes."""
     for _ in range(1200):
         try:

@@ -132,6 +132,7 @@ class _Handler(Handler):
         ):
             self.reply(404, ERROR)
             return
+        named = b'"model": %s' % json.dumps(body.get("model") if self.server.adapters else "standin").encode()
         number, _, fault = prompt.partition(" ")
         if not number.isdigit():
             number = "0"
@@ -140,9 +141,9 @@ class _Handler(Handler):
         elif fault == "reset":
             self._reset()
         elif body.get("stream"):
-            self._stream(stream(int(number)), fault)
+            self._stream(stream(int(number)).replace(b'"model": "standin"', named), fault)
         else:
-            self._whole(whole(int(number)), fault)
+            self._whole(whole(int(number)).replace(b'"model": "standin"', named), fault)
 
     def _whole(self, data: bytes, fault: str) -> None:
         if fault in ("slow", "stall"):

@@ -92,7 +92,11 @@ from release.cli.common import FILE, PORT, Number, refusing
 )  # fmt: skip
 @click.option(
     "--sticky", metavar="HEADER",
-    help="With weights: requests with one value of this header go to one URL. Default: drawn for each request.",
+    help="With weights or --canary: requests with one value of this header stay together. Default: each is drawn.",
+)  # fmt: skip
+@click.option(
+    "--canary", metavar="NAME=PERCENT", multiple=True,
+    help="Give so many of the requests for the adapter NAME to NAME-canary, if the server has it. May be repeated.",
 )  # fmt: skip
 @click.option(
     "--labels",

@@ -84,19 +84,15 @@ def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
             stuck=tuple(edits.stuck(name, files, environment.files)),
             gap=_gap(environment, files),
         )
-        shared = SharedServer(records, tip, Path(ledger.folder), name)
-        environments[name] = _on_one_server(environment, shared, files)
+        shared = shared_server.of_environment(records, ledger, tip, name, files)
+        environments[name] = _on_one_server(environment, shared) if shared else environment
     return records, ledger, tip, environments
 
 
-def _on_one_server(
-    environment: Desired, shared: SharedServer, files: Mapping[Path, bytes]
-) -> Desired:
+def _on_one_server(environment: Desired, shared: SharedServer) -> Desired:
     """Add the adapters that share a server, and why it cannot take them. Its Deployment has them all."""
-    file = environment_file.readable(environment.environment, files)
-    if file is None or not (file.adapters or file.variant == "adapter"):
-        return environment
     own = shared.own
+    is_host = bool(shared.guests(own))
     name = environment.environment
     listed = tuple[ListedAdapter, ...]()
     problems = list[tuple[str, str]]()
@@ -104,17 +100,17 @@ def _on_one_server(
     try:
         listed = shared.adapters_of(own)
         if environment.pointer is not None:
-            moving = shared.of(own, environment.pointer)
+            moving = shared.moving(environment.pointer)
             problems += (
                 shared_server.of_server(shared, moving, shared.patch(own))
-                if file.adapters
+                if is_host
                 else shared_server.of_adapter(shared, moving, as_verified=False)
             )
     except (EvidenceRefused, ParamsRefused) as refused:
         problems.append((refused.what, refused.todo))
     findings = [drift(name, "adapters", "fit on one server", *problem) for problem in problems]
     environment = environment._replace(findings=(*environment.findings, *findings))
-    if not file.adapters:
+    if not is_host:
         # Another project's Deployment runs it, and is compared there.
         return environment._replace(files=None, server=shared.listing())
     releases = [(own, moving), *((adapter.project, adapter.release) for adapter in listed)]

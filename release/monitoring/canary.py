@@ -28,7 +28,7 @@ nothing is taken back. What this assumes:
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import dropwhile, groupby
@@ -43,6 +43,7 @@ from release.monitoring import rollout
 from release.monitoring.releases import Sides
 from release.monitoring.rollout import Pair, SideAnswer
 from release.monitoring.store import CaptureStore, GivenLabel
+from release.overlay.adapter_component import CANARY
 
 BATCH = 64  # requests; larger batches would save at most 5 % of the labels
 _HOUR = timedelta(hours=1)
@@ -84,7 +85,8 @@ def look(
 ) -> RolloutReport | None:
     """Judge what ``store`` has of both since then; None if the candidate got no request. Nothing is written."""
     production, candidate, runs_in = sides
-    requests, others = traffic(store.requests(environment, since, now), production, candidate)
+    captured = store.requests(environment, since, now)
+    requests, others = traffic(captured, production, candidate, _drawn_names(params))
     if not requests:
         return None
     judge = partial(rollout.judge, monitor=params.monitor, same_prompts=False)
@@ -119,7 +121,10 @@ def _notes(requests: int, others: int, paired: Paired, hours: float) -> list[str
             alone,
             f"{alone:,} requests repeat a prompt, or have no partner in their hour, or not yet",
         ),
-        (others, f"{others:,} requests to other releases are left out"),
+        (
+            others,
+            f"{others:,} requests to other releases, or to a model by another name, are left out",
+        ),
         (
             paired.waiting,
             f"{paired.waiting:,} labels wait: one counts {hours:g} h after its request (monitor.label_hours)",
@@ -153,16 +158,29 @@ def why(report: RolloutReport) -> str:
     return f"canary of {report.environment} against {report.production}, {report.evidence[:19]}…: {'; '.join(reasons)}"
 
 
+def _drawn_names(params: Params) -> Set[str | None]:
+    """Return what answers call an adapter whose requests were drawn; empty: every request to a model was.
+
+    A client that names an adapter by its digest gets that release by choice.
+    """
+    name = params.serve.name
+    return {None, name, f"{name}{CANARY}"} if params.merge.form == "adapter" else set()
+
+
 def traffic(
-    captured: Iterable[Capture], production: str, candidate: str
+    captured: Iterable[Capture],
+    production: str,
+    candidate: str,
+    names: Set[str | None] = frozenset(),
 ) -> tuple[list[CanaryRequest], int]:
     """Return the requests to both releases since the first to the candidate, in order of arrival.
 
-    A request stored twice counts once. The number is that of the requests to other releases.
+    A request stored twice counts once. The number is that of the requests to other releases, or to a model of another
+    name than ``names``, if there are any.
     """
     once, others = dict[tuple[datetime, str], CanaryRequest](), 0
     for request in captured:
-        if request.release not in (production, candidate):
+        if request.release not in (production, candidate) or (names and request.model not in names):
             others += 1
             continue
         whole = request.error is None and request.status < 400

@@ -28,11 +28,15 @@ class TimeSpan(NamedTuple):
 
 
 class Traffic(NamedTuple):
-    """The requests to one release, in order of time. ``labels``: by request id. ``notes``: what was left out."""
+    """The requests to one release, in order of time. ``labels``: by request id. ``notes``: what was left out.
+
+    ``share``: its part of the tokens of all requests, by which releases on one server share what that costs.
+    """
 
     requests: tuple[Capture, ...]
     labels: dict[str, str]
     notes: tuple[str, ...]
+    share: float = 1.0
 
     @property
     def keyed(self) -> bool:
@@ -60,7 +64,7 @@ def last_whole(now: datetime, days: int) -> TimeSpan:
 
 def read(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> Traffic:
     """Return the traffic of the release ``model`` (its digest). Raises EvidenceRefused if there is none."""
-    requests, others = _requests(store, environment, span, model)
+    requests, others, share = _requests(store, environment, span, model)
     notes = [
         f"{count:,} requests to another release are left out: {name}"
         for name, count in others.most_common(5)
@@ -73,7 +77,7 @@ def read(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> T
             "name the gateway's folder with --captures, or another time with --from and --to",
         )
     labels, more = labels_of(store, requests)
-    return Traffic(requests, labels, (*notes, *more))
+    return Traffic(requests, labels, (*notes, *more), share)
 
 
 def earlier(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> list[Traffic]:
@@ -92,15 +96,27 @@ def earlier(store: CaptureStore, environment: str, span: TimeSpan, model: str) -
 
 def _requests(
     store: CaptureStore, environment: str, span: TimeSpan, model: str
-) -> tuple[tuple[Capture, ...], Counter[str]]:
-    """Return the requests to a release, each once and in order of time, and how many other releases got."""
+) -> tuple[tuple[Capture, ...], Counter[str], float]:
+    """Return the requests to a release, each once and in order of time, how many others got, and its ``share``."""
     once, others = dict[tuple[datetime, str], Capture](), Counter[str]()
+    tokens_of_others = dict[tuple[datetime, str], float]()
     for request in store.requests(environment, *span):
+        key = request.time, request.request_id
         if request.release == short(model):
-            once[request.time, request.request_id] = request
+            once[key] = request
         else:
             others[request.release or "of no named release"] += 1
-    return tuple(once[key] for key in sorted(once)), others
+            tokens_of_others[key] = _tokens(request)
+    tokens = sum(map(_tokens, once.values()))
+    share = tokens / (tokens + sum(tokens_of_others.values()) or 1)
+    return tuple(once[key] for key in sorted(once)), others, share
+
+
+def _tokens(request: Capture) -> float:
+    """Return the tokens for which a captured row stands: at least one for each request."""
+    return (
+        max(1, (request.input_tokens or 0) + (request.output_tokens or 0)) / request.sampled_share
+    )
 
 
 def labels_of(store: CaptureStore, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:

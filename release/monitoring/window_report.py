@@ -70,11 +70,11 @@ def report(
 
 
 def _costs(traffic: Traffic, span: TimeSpan, cost: Cost | None) -> Costs | None:
-    """Every captured row stands for 1 / sampled_share requests."""
+    """Every captured row stands for 1 / sampled_share requests. Releases share the devices by their tokens."""
     if cost is None:
         return None
     requests = sum(1 / request.sampled_share for request in traffic.requests)
-    hours = (span.until - span.since).total_seconds() / 3600 * cost.devices
+    hours = (span.until - span.since).total_seconds() / 3600 * cost.devices * traffic.share
     return Costs(
         per_1000_requests=round(1000 * hours * cost.hourly_price / requests, 6), requests=round(requests, 1),
         device_hours=round(hours, 3), estimated=any(request.sampled_share < 1 for request in traffic.requests),

@@ -17,6 +17,8 @@ from checks.storage import layout, plain_yaml
 from release.adapters.registry.reference import Reference
 
 HEADER = "# Written by `lockstep promote`: edits are refused, and overwritten by the next move.\n"
+# Behind the name of an adapter: the one that is to follow it, on the same server.
+CANARY = "-canary"
 MODULES = "--lora-modules"  # vLLM reads each argument behind it as NAME=FOLDER.
 # The pod of the server in each kind of workload. kustomize ignores a patch whose target is missing.
 _PODS = {
@@ -28,40 +30,42 @@ COMPONENT = {"apiVersion": "kustomize.config.k8s.io/v1alpha1", "kind": "Componen
 NO_COMPONENT = (HEADER + plain_yaml.dump({**COMPONENT, "resources": []})).encode()
 
 
-def names(name: str, path: str) -> dict[str, str]:
-    """Return the folder in the server by each name that clients ask for: the release's, and the one that it moves.
+def names(name: str, path: str, canary: str = "") -> dict[str, str]:
+    """Return the folder in the server by each name that requests have: the release's, and the one that it moves.
 
-    ``name``: serve.name; ``path``: of the model in its image, which ends in the first digits of its digest.
+    ``name``: serve.name; ``path``: of the model in its image, which ends in the first digits of its digest. ``canary``:
+    ``CANARY`` for the adapter that is to follow another one, which has that name alone.
     """
-    folder = f"{_mount(name)}{path}/{layout.SHIPPED_ADAPTER}"
-    return {posixpath.basename(path): folder, name: folder}
+    folder = f"{_mount(name + canary)}{path}/{layout.SHIPPED_ADAPTER}"
+    return {name + canary: folder} if canary else {posixpath.basename(path): folder, name: folder}
 
 
-def volume(path: str) -> str:
+def volume(path: str, canary: str = "") -> str:
     """Return the name of the volume, which may have fewer characters than that of a model."""
-    return f"adapter-{path.rpartition('-')[2]}"
+    return f"adapter{canary}-{path.rpartition('-')[2]}"
 
 
-def component(name: str, path: str, image: Reference) -> bytes:
+def component(name: str, path: str, image: Reference, canary: str = "") -> bytes:
     """Return the component that adds the adapter ``name`` in ``image``, in which its model is at ``path``."""
     patches = [
         {
             "target": {"kind": kind, "name": "server"},
-            "patch": json.dumps(_added(pod, name, path, image)),
+            "patch": json.dumps(_added(pod, name, path, image, canary)),
         }
         for kind, pod in _PODS.items()
     ]
     return (HEADER + plain_yaml.dump({**COMPONENT, "patches": patches})).encode()
 
 
-def _added(pod: str, name: str, path: str, image: Reference) -> list[dict[str, Any]]:
+def _added(pod: str, name: str, path: str, image: Reference, canary: str) -> list[dict[str, Any]]:
     of_image = {"reference": str(image), "pullPolicy": "IfNotPresent"}
-    mount = {"name": volume(path), "mountPath": _mount(name), "readOnly": True}
+    volume_name, folders = volume(path, canary), names(name, path, canary)
+    mount = {"name": volume_name, "mountPath": _mount(name + canary), "readOnly": True}
     container = f"{pod}/containers/0"
     added: list[tuple[str, Any]] = [
-        (f"{pod}/volumes/-", {"name": volume(path), "image": of_image}),
+        (f"{pod}/volumes/-", {"name": volume_name, "image": of_image}),
         (f"{container}/volumeMounts/-", mount),
-        *((f"{container}/args/-", f"{key}={folder}") for key, folder in names(name, path).items()),
+        *((f"{container}/args/-", f"{key}={folder}") for key, folder in folders.items()),
     ]
     return [{"op": "add", "path": place, "value": value} for place, value in added]
 

@@ -63,6 +63,7 @@ ProjectFolder = Annotated[
         pattern=r"^(\.\./)*[A-Za-z0-9_][A-Za-z0-9._-]{0,99}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,99})*$"
     ),
 ]
+EnvironmentName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,59}$")]
 Host = Annotated[str, Field(pattern=r"^(\*\.)?[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 # A label without a prefix: tools such as Argo CD, Flux and Istio read only labels with one.
@@ -170,7 +171,7 @@ class GatewayRoute(Section):
 class RoutingEnvironment(Section):
     """The environment whose route leads to this environment's gateway, which counts its requests as of that one."""
 
-    environment: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,59}$")]
+    environment: EnvironmentName
     namespace: Namespace
 
 
@@ -181,7 +182,8 @@ class EnvironmentFile(Section):
     ends, ``replace`` ends an old one first, ``pause`` ends all first. ``downtime``: whether an update may end every
     server. ``server``: the image in which weights alone run. ``gpus``: of each server; 0: as the release says.
     ``capacity``: GPUs for all servers at a time; None: not known. ``clients``: who may send requests; empty: every pod.
-    ``adapters``: folders of the projects whose adapters the server has beside its own.
+    ``adapters``: folders of the projects whose adapters the server has beside its own. ``canary``: the environment of
+    the adapter that is to follow this one, which the same server has too.
     """
 
     namespace: Namespace | None = None
@@ -202,6 +204,7 @@ class EnvironmentFile(Section):
     canary_of: RoutingEnvironment | None = None
     monitoring: bool = False
     adapters: Annotated[list[ProjectFolder], AfterValidator(_unique)] = Field(default_factory=list)
+    canary: EnvironmentName | None = None
 
     @property
     def components(self) -> list[str]:
@@ -212,7 +215,7 @@ class EnvironmentFile(Section):
     def contradictions(self) -> Iterator[str]:
         """Yield each contradiction. The first one refuses the value."""
         if self.variant == "adapter":
-            others = sorted(self.model_fields_set - {"variant"})
+            others = sorted(self.model_fields_set - {"variant", "canary"})
             if others:
                 yield f"variant: adapter: the server is another environment's: remove {', '.join(others)}"
             return
@@ -220,6 +223,10 @@ class EnvironmentFile(Section):
             yield "namespace: is missing: name one that is this environment's own"
             return
         yield from problems(
+            (
+                self.canary is not None,
+                "canary: is for `variant: adapter`: a server of its own is written as `route.canary`",
+            ),
             (
                 self.adapters and self.variant == "rollout",
                 "adapters: their moves change no version by which a Rollout is analysed: write another `variant`",

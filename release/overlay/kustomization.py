@@ -18,7 +18,7 @@ from release.overlay.environment_file import (
     GatewayRoute,
     PodPlacement,
 )
-from release.overlay.overlays import ADAPTER, CONTAINER, GPU, PLACEHOLDER
+from release.overlay.overlays import ADAPTER, CANARY, CONTAINER, GPU, PLACEHOLDER
 
 NAME = "kustomization.yaml"
 MONITORING = "monitoring"  # the folder that `lockstep monitor component` writes
@@ -46,9 +46,10 @@ Patch = dict[str, Any]
 def render(environment: str, file: EnvironmentFile) -> bytes:
     """Render kustomization.yaml. The same arguments give the same bytes."""
     if file.variant == "adapter":
-        return _written(
-            environment, {**adapter_component.COMPONENT, "components": [str(ADAPTER.parent)]}
-        )
+        components = [str(ADAPTER.parent)]
+        if file.canary is not None:
+            components.append(f"../{file.canary}/{CANARY.parent}")
+        return _written(environment, {**adapter_component.COMPONENT, "components": components})
     fields: dict[str, Any] = {
         "namespace": file.namespace,
         "resources": [f"release/{file.variant}"],

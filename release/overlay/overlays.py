@@ -38,6 +38,8 @@ ROLLOUT = FOLDER / "rollout" / "kustomization.yaml"
 KSERVE_LLM = FOLDER / "kserve-llm" / "kustomization.yaml"
 # Only releases of an adapter have this file: the component that adds it to the server of another environment.
 ADAPTER = FOLDER / "adapter" / "kustomization.yaml"
+# The same adapter as the canary of another environment, on the server of that one.
+CANARY = FOLDER / "canary" / "kustomization.yaml"
 # Folders beside the environments, whose names no environment can have.
 SHARED = ("base", "components")
 
@@ -80,7 +82,12 @@ def render(
     return _release(environment, pointer, built, runtime, serve) | (
         _files(
             environment,
-            {ADAPTER: adapter_component.component(serve.name, built.path, _reference(pointer))},
+            {
+                path: adapter_component.component(
+                    serve.name, built.path, _reference(pointer), canary
+                )
+                for path, canary in ((ADAPTER, ""), (CANARY, adapter_component.CANARY))
+            },
         )
         if is_adapter
         else {}
@@ -154,7 +161,7 @@ def nothing(environment: str, why: str = _NEVER, *, adapter: bool = False) -> di
     reason = f"{adapter_component.HEADER}# {why}\n".encode()
     files = {DEPLOYMENT: empty, SERVER: reason, KSERVE: empty, ROLLOUT: empty, KSERVE_LLM: empty}
     if adapter:
-        files[ADAPTER] = adapter_component.NO_COMPONENT
+        files[ADAPTER] = files[CANARY] = adapter_component.NO_COMPONENT
     return _files(environment, files)
 
 
@@ -182,7 +189,8 @@ def check(
             failures.append(f"{path}: no promotion writes it")
         elif path not in found:
             of_variant = path.relative_to(layout.ENVIRONMENTS / environment)
-            if of_variant in (KSERVE_LLM, ADAPTER) and not uses(environment, found, of_variant):
+            is_used = of_variant != CANARY and uses(environment, found, of_variant)
+            if of_variant in (KSERVE_LLM, ADAPTER, CANARY) and not is_used:
                 continue
             failures.append(f"{path}: is missing")
         elif (data := found[path]) is None:

@@ -90,7 +90,7 @@ def _on_one_server(
     shared = environments.shared(case.context, case.environment, case.present.files)
     if shared is None:
         return
-    moving = shared.of(shared.own, case.after.get())
+    moving = shared.moving(case.after.get())
     if environment_file.read(case.environment, case.present.files).variant == "adapter":
         yield from shared_server.of_adapter(
             shared, moving, as_verified=as_verified, rollback=rollback

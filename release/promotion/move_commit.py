@@ -205,7 +205,7 @@ def _on_one_server(
     server = shared(context, environment, present.files)
     if server is None:
         return ()
-    own, hosts, home = server.own, server.listing(), folder(environment)
+    own, hosts, home = server.own, server.listing(), folder(server.environment)
     guests = {guest for host in hosts for guest in server.guests(host)} - {own}
     named = [guest / home / name for guest in guests for name in (layout.POINTER, overlays.ADAPTER)]
     return (*(project / home for project in (*hosts, *server.guests(own))), *sorted(named))

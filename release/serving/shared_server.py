@@ -35,7 +35,8 @@ class AdapterRelease(NamedTuple):
     """A release of one adapter and its base.
 
     ``project``: the folder below the git root; ``weights``: the digest of the base with its tokenizer; ``adapter``: of
-    the adapter's folder; ``rank``: the largest of its modules; ``serve``: of the params.yaml that made it.
+    the adapter's folder; ``rank``: the largest of its modules; ``serve``: of the params.yaml that made it. ``canary``:
+    behind its name, if it is to follow another release on the same server.
     """
 
     project: Path
@@ -44,6 +45,7 @@ class AdapterRelease(NamedTuple):
     adapter: str
     rank: int
     serve: Serve
+    canary: str = ""
 
     @property
     def path(self) -> str:
@@ -56,12 +58,12 @@ class AdapterRelease(NamedTuple):
         image = reference.parse(self.pointer.image)._replace(tag=None)
         if image.host is None:  # No cluster can pull it.
             return adapter_component.NO_COMPONENT
-        return adapter_component.component(self.serve.name, self.path, image)
+        return adapter_component.component(self.serve.name, self.path, image, self.canary)
 
     @property
     def called(self) -> str:
         """The release's name and version, for a refusal."""
-        return f"{self.serve.name} {self.pointer.version}"
+        return f"{self.serve.name}{self.canary} {self.pointer.version}"
 
 
 class OnServer(Record):
@@ -89,14 +91,16 @@ def on_server(project: Path, release: AdapterRelease | None) -> OnServer:
     if release is None:
         return OnServer(project=str(project), version=None, model=None, base=None)
     return OnServer(
-        project=str(project), version=release.pointer.version, model=release.pointer.model, base=release.weights
+        project=f"{project}{release.canary}", version=release.pointer.version, model=release.pointer.model,
+        base=release.weights,
     )  # fmt: skip
 
 
 class SharedServer(NamedTuple):
     """The environments of one name in all projects of the commit ``tip``, seen from the project ``own``.
 
-    ``planned``: files below the git root, as a commit on ``tip`` writes them.
+    ``planned``: files below the git root, as a commit on ``tip`` writes them. ``canary``: behind the name of the
+    project's adapter, if that moves as the canary of ``environment``.
     """
 
     records: Records
@@ -104,11 +108,16 @@ class SharedServer(NamedTuple):
     own: Path
     environment: str
     planned: Mapping[Path, bytes | None] = MappingProxyType({})
+    canary: str = ""
 
     def file(self, project: Path) -> EnvironmentFile | None:
         """Return the environment.yaml of a project; None if it is missing or invalid."""
         name = environment_file.path(self.environment)
         return environment_file.readable(self.environment, {name: self._data(project, name)})
+
+    def moving(self, released: Pointer) -> AdapterRelease:
+        """Return the release to which this project's own adapter moves. Raises as ``of``."""
+        return self.of(self.own, released)._replace(canary=self.canary)
 
     def listing(self) -> tuple[Path, ...]:
         """Return the projects that list this one."""
@@ -128,8 +137,9 @@ class SharedServer(NamedTuple):
         )
 
     def adapters_of(self, project: Path) -> tuple[ListedAdapter, ...]:
-        """Return the adapters that the environment of a project lists."""
-        return tuple(map(self._listed, self.guests(project)))
+        """Return the adapters that the environment of a project lists, each with its canary."""
+        guests = self.guests(project)
+        return tuple(listed for guest in guests for listed in self._with_canary(guest))
 
     def guests(self, project: Path) -> tuple[Path, ...]:
         """Return the projects that the environment of a project lists."""
@@ -217,6 +227,14 @@ class SharedServer(NamedTuple):
             and self.release(project) is not None
         )
 
+    def _with_canary(self, project: Path) -> Iterator[ListedAdapter]:
+        listed = self._listed(project)
+        yield listed
+        file = None if listed.problem else self.file(project)
+        if file and file.canary:
+            at_canary = self._replace(environment=file.canary, canary=adapter_component.CANARY)
+            yield at_canary._listed(project)
+
     def _listed(self, project: Path) -> ListedAdapter:
         if project.parts[:1] == ("..",):  # Git reads nothing there.
             return ListedAdapter(project, None, "is outside of the repository")
@@ -229,11 +247,12 @@ class SharedServer(NamedTuple):
         except (EvidenceRefused, ParamsRefused) as refused:
             return ListedAdapter(project, None, refused.what)
         # Whatever else these files said would be built into the server, too.
+        release = release._replace(canary=self.canary) if release else None
         written = release.component if release else adapter_component.NO_COMPONENT
         home = layout.ENVIRONMENTS / self.environment
         wanted = {
             home / kustomization.NAME: kustomization.render(self.environment, file),
-            home / overlays.ADAPTER: written,
+            home / (overlays.CANARY if self.canary else overlays.ADAPTER): written,
         }
         edited = [str(path) for path, data in wanted.items() if self._data(project, path) != data]
         problem = "not what `lockstep render` and a promotion write"
@@ -266,7 +285,12 @@ def of_environment(
     file = environment_file.readable(environment, committed)
     if file is None or not (file.adapters or file.variant == "adapter"):
         return None
-    return SharedServer(records, tip, Path(ledger.folder), environment, planned)
+    own, names = Path(ledger.folder), {path.parent.name for path in committed}
+    for name in sorted(names):
+        other = environment_file.readable(name, committed)
+        if other and other.canary == environment:
+            return SharedServer(records, tip, own, name, planned, adapter_component.CANARY)
+    return SharedServer(records, tip, own, environment, planned)
 
 
 def of_adapter(
@@ -286,7 +310,7 @@ def of_adapter(
     (host,) = listing
     yield from _of_host(shared, host, moving, as_verified=as_verified)
     if not rollback and (server := shared.release(host)):
-        yield from _has_room(server, len(shared.guests(host)), shared.environment)
+        yield from _has_room(server, len(shared.adapters_of(host)), shared.environment)
 
 
 def _takes_back(shared: SharedServer, host: Path, moving: AdapterRelease) -> bool:
@@ -379,11 +403,12 @@ def _same_names(first: AdapterRelease, second: AdapterRelease) -> Iterator[tuple
 
 
 def _names(release: AdapterRelease) -> set[str]:
+    # vLLM calls the base so. A request for that name is answered without any adapter.
+    base = f"{release.serve.name}{release.canary}-base"
     return {
-        # vLLM calls the base so. A request for that name is answered without any adapter.
-        f"{release.serve.name}-base",
-        adapter_component.volume(release.path),
-        *adapter_component.names(release.serve.name, release.path),
+        base,
+        adapter_component.volume(release.path, release.canary),
+        *adapter_component.names(release.serve.name, release.path, release.canary),
     }
 
 

@@ -5,15 +5,19 @@ any number of times.
 """
 
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from checks.formats.rollout_report import RolloutReport
 from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.storage import files, layout
+from release.ledger.message import NONE
 from release.monitoring import canary as captured
 from release.monitoring import releases
 from release.monitoring.store import CaptureStore
+from release.overlay import environment_file
 from release.promotion.rollback_plan import RolledBack
+from release.promotion.rollback_targets import NoEarlierRelease
 from release.record.records import Records
 from release.verbs import rollback
 from release.verbs.history import moment
@@ -55,6 +59,8 @@ def canary(
 def roll_back(root: Path, report: RolloutReport) -> RolledBack | None:
     """If ``report`` decides so, roll the environment back that runs the candidate, with the findings as the reason.
 
+    The first canary of an adapter on its own server is rolled back to nothing.
+
     Raises as ``rollback.rollback``, and PromotionRefused if no environment is known to run it, or runs another by now.
     """
     if report.runs_in is None:
@@ -64,9 +70,16 @@ def roll_back(root: Path, report: RolloutReport) -> RolledBack | None:
         )
     if report.decision != "roll back":
         return None
-    return rollback.rollback(
-        root,
-        report.runs_in,
-        why=captured.why(report),
-        runs=report.candidate,
+    move = partial(
+        rollback.rollback, root, report.runs_in, why=captured.why(report), runs=report.candidate
     )
+    try:
+        return move()
+    except NoEarlierRelease:
+        source = environment_file.path(report.environment)
+        committed = {source: (root / source).read_bytes()}
+        file = environment_file.readable(report.environment, committed)
+        if file is None or file.canary != report.runs_in:
+            raise
+        # The server goes on with the adapter that production runs.
+        return move(to=NONE)

@@ -22,6 +22,11 @@ def render(root: Path, environment: str) -> list[Path]:
     paths = [path for path in (root / layout.ENVIRONMENTS).rglob("*") if not path.is_dir()]
     committed = {path.relative_to(root): _data(path) for path in paths}
     ParamsRefused.raise_for(edits.stuck(environment, committed), f"see {environment_file.PAGE}")
+    if file.canary and layout.ENVIRONMENTS / file.canary / overlays.CANARY not in committed:
+        raise ParamsRefused(
+            f"{source}: canary: {file.canary} has no {overlays.CANARY}",
+            f"`lockstep render {file.canary}` first, with variant: adapter",
+        )
     wanted = {source.with_name(kustomization.NAME): kustomization.render(environment, file)}
     wanted |= edits.shared_files(file)
     if file.variant == "adapter" and not (root / source.parent / overlays.FOLDER).exists():

@@ -24,6 +24,7 @@ from release.monitoring.gateway.forward import (
     Sent,
     headers_of,
     id_of,
+    named_adapter,
     new_id,
 )
 from release.monitoring.gateway.metrics import Metrics
@@ -57,7 +58,9 @@ class Gateway:
         self._upstreams = upstreams
         self._metrics, self._store = metrics, store
         unread = frozenset({"authorization"} if settings.keys else ())
-        self._forwarder = Forwarder(session, upstreams, metrics, unread, settings.sticky)
+        self._forwarder = Forwarder(
+            session, upstreams, metrics, unread, settings.sticky, settings.canaries
+        )
         # Whole requests that are being answered.
         self._running: dict[asyncio.Task[object], Exchange] = {}
         self._listing = 0  # questions for the list of models
@@ -166,6 +169,8 @@ class Gateway:
         began = asyncio.get_running_loop().time()
         if not self._is_full():
             exchange.body = await self._body(request)
+            exchange.adapter = named_adapter(self._upstreams.releases, exchange.body)
+            exchange.asked = self._upstreams.releases.get(exchange.adapter or "")
         task = asyncio.current_task()
         assert task is not None
         try:

@@ -3,6 +3,7 @@
 What the gateway answers itself has the shape of OpenAI's errors.
 """
 
+import json
 import re
 import time
 import uuid
@@ -18,7 +19,8 @@ from yarl import URL
 from checks.formats.captures import ID_HEADER, RELEASE_HEADER
 from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.rows import Exchange
-from release.monitoring.gateway.upstreams import Server, Upstreams
+from release.monitoring.gateway.upstreams import Server, Upstreams, draw
+from release.overlay.adapter_component import CANARY
 
 ID, RELEASE = ID_HEADER, RELEASE_HEADER
 # A digest names a request in reviews of harvested rows, so no client may choose one as its id.
@@ -65,7 +67,8 @@ class Sent(NamedTuple):
 class Forwarder:
     """Sends requests to servers. ``unread``: headers that are not sent on, in lower case.
 
-    ``sticky``: the header by which an upstream is drawn; None: by the request's id.
+    ``sticky``: the header by which an upstream or an adapter is drawn; None: by the request's id. ``canaries``: the
+    share of an adapter's requests that its canary gets, by the adapter's name.
     """
 
     def __init__(
@@ -75,8 +78,9 @@ class Forwarder:
         metrics: Metrics,
         unread: frozenset[str],
         sticky: str | None,
+        canaries: Mapping[str, float],
     ) -> None:
-        self._session, self._sticky = session, sticky
+        self._session, self._sticky, self._canaries = session, sticky, canaries
         self._upstreams, self._metrics = upstreams, metrics
         self._unread = _HOP | {ID.lower()} | unread
 
@@ -110,21 +114,24 @@ class Forwarder:
             ("Accept-Encoding", "identity"),
             _VIA,
         ]
+        named = exchange.adapter if exchange else None
         drawn_by = (self._sticky and request.headers.get(self._sticky)) or request_id
         for number in range(_TRIES):
             server = await self._upstreams.pick(drawn_by)
             if server is None:
                 break
             if number:
-                self._metrics.count("retries")
-            release = asked_release(server, body)
+                self._metrics.count("retries", release=exchange.asked if exchange else None)
+            adapter = self._drawn_adapter(server, named, drawn_by)
+            release = server.releases.get(adapter or "", server.release)
+            data = body if adapter == named else renamed(body, adapter)
             if exchange:
-                exchange.release, exchange.upstream = release, server.base
-                exchange.heard = time.monotonic()
+                exchange.answered_by, exchange.release = adapter, release
+                exchange.upstream, exchange.heard = server.base, time.monotonic()
             self._count(server, release, 1)
             try:
                 reply = await self._session.request(
-                    request.method, URL(server.base + request.path_qs, encoded=True), data=body or None,
+                    request.method, URL(server.base + request.path_qs, encoded=True), data=data or None,
                     headers=[*headers, ("Host", server.host)], allow_redirects=False,
                 )  # fmt: skip
             except BaseException as error:
@@ -144,6 +151,12 @@ class Forwarder:
                 return Sent(server, release, reply)
         raise Refused(503, "no_server", "no server is ready", **{"Retry-After": "5"})
 
+    def _drawn_adapter(self, server: Server, named: str | None, drawn_by: str) -> str | None:
+        """Return the adapter for a request that names ``named``: by chance its canary, if the server has that."""
+        canary = f"{named}{CANARY}"
+        is_drawn = draw(canary, drawn_by) <= self._canaries.get(named or "", 0)
+        return canary if is_drawn and canary in server.releases else named
+
     def _count(self, server: Server, release: str | None, number: int) -> None:
         if server.in_flight == 0:
             server.heard = time.monotonic()
@@ -151,15 +164,20 @@ class Forwarder:
         self._metrics.entered(release, number)
 
 
-def asked_release(server: Server, body: bytes) -> str | None:
-    """Return the release that a request is for: of several adapters on a server, the one that its model names."""
-    if len(server.releases) < 2:
-        return server.release
+def named_adapter(releases: Mapping[str, str], body: bytes) -> str | None:
+    """Return the adapter that a request names; None: no other is there, or the request names none of ``releases``."""
+    if len(releases) < 2:
+        return None
     try:
-        named = _Named.model_validate_json(body)
+        model = _Named.model_validate_json(body).model
     except ValidationError:
-        return server.release
-    return server.releases.get(str(named.model), server.release)
+        return None
+    return model if model in releases else None
+
+
+def renamed(body: bytes, model: str | None) -> bytes:
+    """Return a request that names another model. Of two fields with one name, a server reads the last."""
+    return b'%b, "model": %b}' % (body.rstrip()[:-1], json.dumps(model).encode())
 
 
 def id_of(request: web.BaseRequest) -> str:

@@ -6,6 +6,7 @@ of a rule is exported as soon as its release is known, and stays 0 until it must
 
 import time
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from prometheus_client import (
@@ -109,7 +110,7 @@ class Metrics:
 
             self._telemetry = Telemetry(settings.otlp, settings.environment)
         self._settings = settings
-        # The latest release: rows and requests that reach no server count under it.
+        # The latest release: requests that reach no server, and name no adapter, count under it.
         self.release = settings.release or UNKNOWN
         self._open: dict[int, Exchange] = {}
         # Releases, and since when they are exported, on the clock of time.monotonic.
@@ -205,22 +206,25 @@ class Metrics:
         """Count a request that ended."""
         self._open.pop(id(exchange), None)
         self.release = exchange.release or self.release
-        self.count_release(self.release)
-        self._count(_Ended(self.release, outcome_of(exchange), exchange.seconds, exchange.first))
+        release = exchange.release or exchange.asked or self.release
+        of_release = partial(self._of, release=release)
+        self.count_release(release)
+        self._count(_Ended(release, outcome_of(exchange), exchange.seconds, exchange.first))
         answer = exchange.answer
         finish = "error" if exchange.error else answer.finish or "none"
-        self._of("requests", str(exchange.status), finish if finish in _FINISHES else "other").inc()
+        finish = finish if finish in _FINISHES else "other"
+        of_release("requests", str(exchange.status), finish).inc()
         for direction, tokens in (("in", answer.input_tokens), ("out", answer.written_tokens)):
             if tokens:
-                self._of("tokens", direction).inc(tokens)
+                of_release("tokens", direction).inc(tokens)
         if answer.thought_tokens:
-            self._of("thought_tokens").inc(answer.thought_tokens)
+            of_release("thought_tokens").inc(answer.thought_tokens)
         if exchange.error is None and answer.choices:
             text = answer.text
-            self._of("answer_characters").observe(len(text))
+            of_release("answer_characters").observe(len(text))
             # CounterName by 0 too: a share needs a counter that is there.
-            self._of("refusals").inc(signals.is_refusal(text))
-            self._of("repetitive").inc(signals.is_repetitive(text))
-            self._of("known_labels").inc(text.strip() in self._settings.labels)
+            of_release("refusals").inc(signals.is_refusal(text))
+            of_release("repetitive").inc(signals.is_repetitive(text))
+            of_release("known_labels").inc(text.strip() in self._settings.labels)
         if self._telemetry is not None:
             self._telemetry.ended(exchange)

@@ -18,6 +18,7 @@ _SPOOL = Path(".lockstep") / "captures"
 # As sha256sum prints it: a digest, and the name of whoever has the key.
 _KEY = re.compile(r"([0-9a-f]{64})(?:\s.*)?")
 _WEIGHTED = re.compile(r"(.*)=(\d{1,6}(?:\.\d{1,6})?)")
+_CANARY = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})=(\d{1,2}(?:\.\d{1,6})?)")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _SECRET = 32  # bytes at least
 _LARGEST = 1 << 20  # bytes of a file of keys or labels
@@ -62,6 +63,7 @@ class GatewaySettings(NamedTuple):
     in flight have after SIGTERM. ``keys``: reads the SHA-256 of each API key; None: anyone may ask. ``weights``: the
     share of the requests that each of the upstreams gets, drawn by a hash of the request's id, or of the header
     ``sticky``; empty: the server with the fewest requests in flight gets each. ``labels``: valid answers, to count.
+    ``canaries``: by the name of an adapter, the share of its requests that its canary on the same server gets.
     ``user_secret``: makes keys of users; None: none is stored. ``user_header``: the header that names a request's user.
     """
 
@@ -86,6 +88,7 @@ class GatewaySettings(NamedTuple):
     keys: Callable[[], tuple[str, ...]] | None = None
     weights: tuple[float, ...] = ()
     sticky: str | None = None
+    canaries: Mapping[str, float] = {}
     labels: frozenset[str] = frozenset()
     user_secret: bytes | None = None
     user_header: str | None = None
@@ -141,6 +144,7 @@ def read(root: Path, options: Mapping[str, Any]) -> GatewaySettings:
         "otlp": None if otlp is None else _address("--otlp", otlp),
         "weights": tuple(weight for weight in urls.values() if weight is not None),
         "release": None if release is None else _release(release),
+        "canaries": dict(map(_canary, values.pop("canary"))),
         "spool": root / _SPOOL if place and "://" in place else root,
         "keys": None if keys is None else partial(_keys, keys),
         "user_secret": None if secret is None else user_secret(secret),
@@ -168,6 +172,16 @@ def _upstreams(words: Sequence[str]) -> dict[str, float | None]:
             "write each as URL=WEIGHT, or none",
         )
     return urls
+
+
+def _canary(text: str) -> tuple[str, float]:
+    match = _CANARY.fullmatch(text)
+    percent = float(match[2]) if match else 0
+    if match is None or not 0 < percent <= 50:
+        raise ServingRefused(
+            f"--canary: {text!r}", "write it as NAME=PERCENT, above 0 and at most 50: router=5"
+        )
+    return match[1], percent / 100
 
 
 def _address(name: str, text: str) -> str:

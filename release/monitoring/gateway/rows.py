@@ -29,9 +29,10 @@ class TooLarge(Exception):  # noqa: N818 - no malfunction: a row is not stored
 class Exchange:
     """One request and what became of it. ``body``: the request as it came; ``error``: why no whole answer was given.
 
-    ``upstream``: the address of the server that got it. ``cause``: the exception behind ``error``. ``heard``: when the
-    server's latest text came, or the request was sent, on the clock of ``time.monotonic``. ``provider``: what runs the
-    model, as OpenTelemetry calls it.
+    ``adapter``: the one that it names, where a server has several; ``asked``: the release of that; ``answered_by``: the
+    adapter that got it. ``upstream``: the address of the server that got it. ``cause``: the exception behind ``error``.
+    ``heard``: when the server's latest text came, or the request was sent, on the clock of ``time.monotonic``.
+    ``provider``: what runs the model, as OpenTelemetry calls it.
     """
 
     time: datetime
@@ -49,6 +50,9 @@ class Exchange:
     provider: str | None = None
     heard: float = 0.0
     user: str | None = None  # The user that a header named.
+    adapter: str | None = None
+    asked: str | None = None
+    answered_by: str | None = None
 
     @property
     def size(self) -> int:
@@ -86,7 +90,7 @@ def row(
         time=exchange.time,
         operation=exchange.operation,
         provider=exchange.provider,
-        model=redactor.plain(exchange.answer.model),
+        model=redactor.plain(exchange.answer.model or exchange.answered_by),
         input_messages=tuple(_prompt(exchange.body, redactor)),
         output_messages=tuple(
             _output(choice, redactor, broken=exchange.error is not None)

@@ -86,6 +86,8 @@ class Upstreams:
         self._weights = dict(zip(urls, weights, strict=True)) if weights else {}
         self._stall, self._say = stall, say
         self.servers: dict[str, Server] = {}
+        # The release of each adapter, by the names that requests have, also while no server is ready.
+        self.releases: dict[str, str] = {}
 
     async def pick(self, drawn_by: str) -> Server | None:
         """The ready server for a request, of which the release is known; None if no server is ready."""
@@ -103,12 +105,12 @@ class Upstreams:
         if self._weights:
             url = min(
                 {server.url for server in ready if self._weights[server.url] > 0},
-                key=lambda url: -math.log(_draw(url, drawn_by)) / self._weights[url],
+                key=lambda url: -math.log(draw(url, drawn_by)) / self._weights[url],
                 default=None,
             )
             ready = [server for server in ready if server.url == url]
         return min(
-            ready, key=lambda server: (server.in_flight, _draw(server.base, drawn_by)), default=None
+            ready, key=lambda server: (server.in_flight, draw(server.base, drawn_by)), default=None
         )
 
     async def watch(self) -> None:
@@ -147,6 +149,7 @@ class Upstreams:
         silent = server.in_flight > 0 and time.monotonic() - server.heard > self._stall
         try:
             model, release, server.releases = await self._identity(server)
+            self.releases |= server.releases
             server.ready = server.ready and release == server.release
             server.release = release
             if silent or not server.ready:
@@ -184,9 +187,12 @@ class Upstreams:
         release = next(
             (release_named for word in words if (release_named := release_of(word))), self._default
         )
-        releases = {str(entry.get("id")): release_of(entry.get("root")) for entry in adapters}
-        known = {name: release_named for name, release_named in releases.items() if release_named}
-        return (model if isinstance(model, str) else None), release, known
+        releases = {
+            str(entry.get("id")): release_named
+            for entry in adapters
+            if (release_named := release_of(entry.get("root")))
+        }
+        return (model if isinstance(model, str) else None), release, releases
 
     async def _generates(self, server: Server, model: str | None, patience: float) -> bool:
         named = {} if model is None else {"model": model}
@@ -239,7 +245,7 @@ async def _bases(url: SplitResult) -> list[str]:
     return [f"http://{host}:{port}{path}" for host in hosts]
 
 
-def _draw(name: str, drawn_by: str) -> float:
+def draw(name: str, drawn_by: str) -> float:
     """A number in (0, 1] by chance, the same for the same words. Sampling draws another one from the same id."""
     digest = hashlib.sha256(f"upstream {name} {drawn_by}".encode(errors="surrogateescape")).digest()
     return (int.from_bytes(digest[:8], "big") + 1) / 2**64

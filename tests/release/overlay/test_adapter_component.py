@@ -93,6 +93,43 @@ def test_each_promotion_adds_or_moves_one_adapter_and_no_byte_of_the_others(proj
     assert images.keys() == {"weights", f"adapter-{'4' * 12}", f"adapter-{'3' * 12}"}
 
 
+def of_canary(digit: str) -> dict[Path, bytes]:
+    """What a move of the router's environment ``canary`` writes."""
+    return {Path(str(path).replace("staging", "canary")): data for path, data in released(ROUTER, digit).items()}
+
+
+def test_a_canary_adds_one_name_to_the_server_and_changes_no_byte_of_the_others(projects: Path) -> None:
+    put(projects / ROUTER / layout.ENVIRONMENTS, released(ROUTER, "2"))
+    put(projects / WRITER / layout.ENVIRONMENTS, released(WRITER, "3"))
+    before = modules(built_pod(projects))
+    knobs = projects / ROUTER / STAGING / environment_file.NAME
+    knobs.write_text(dumped({"variant": "adapter", "canary": "canary"}))
+    with pytest.raises(ParamsRefused, match=r"canary has no release/canary/kustomization\.yaml"):
+        render.render(projects / ROUTER, "staging")
+    home = projects / ROUTER / layout.ENVIRONMENTS / "canary"
+    home.mkdir()
+    (home / environment_file.NAME).write_text(dumped({"variant": "adapter"}))
+    render.render(projects / ROUTER, "canary")
+    render.render(projects / ROUTER, "staging")
+    assert modules(built_pod(projects)) == before
+
+    put(projects / ROUTER / layout.ENVIRONMENTS, of_canary("4"))
+    pod = built_pod(projects)
+    added = f"router-canary=/adapters/router-canary/models/router-{'4' * 12}/adapter"
+    assert modules(pod) == [*before[:3], added, *before[3:]]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert mounts[f"adapter-canary-{'4' * 12}"] == "/adapters/router-canary"
+    # The candidate is promoted: until the canary gets another one, both names are the same release.
+    put(projects / ROUTER / layout.ENVIRONMENTS, released(ROUTER, "4"))
+    pod = built_pod(projects)
+    names = [module.partition("=")[0] for module in modules(pod)]
+    assert len(set(names)) == len(names) == 6
+    volumes = [volume["name"] for volume in pod["volumes"]]
+    assert len(set(volumes)) == len(volumes)
+    for item in kubernetes_tools.build(projects / SUPPORT / STAGING):
+        kubernetes_tools.validate(item, kubernetes_tools.VERSIONS[-1])
+
+
 def test_a_cluster_is_compared_with_the_server_and_all_its_adapters(projects: Path) -> None:
     put(projects / ROUTER / layout.ENVIRONMENTS, released(ROUTER, "2"))
     items = kubernetes_tools.build(projects / SUPPORT / STAGING)
@@ -141,6 +178,8 @@ def test_a_second_render_leaves_what_a_promotion_wrote(projects: Path) -> None:
         ({"namespace": "s", "adapters": ["/router"]}, "adapters"),
         ({"namespace": "s", "adapters": ["../router/../.."]}, "adapters"),
         ({"variant": "deployment"}, "namespace: is missing"),
+        ({"variant": "adapter", "canary": "../canary"}, "canary"),
+        ({"namespace": "s", "canary": "canary"}, "canary: is for `variant: adapter`"),
     ],
 )
 def test_knobs_that_contradict_one_server_for_several_adapters_are_refused(knobs: dict[str, Any], refused: str) -> None:

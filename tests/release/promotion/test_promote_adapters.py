@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,20 @@ import pytest
 
 from checks.config import params_file
 from checks.formats import pointer
+from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import LoadedAdapter, Neighbours
 from checks.formats.training_reports import ParityReport, ShippedAdapter
 from checks.process.errors import Outrun, ParamsRefused, Refusal
 from checks.storage import digest, files, layout
+from release.monitoring import releases
 from release.overlay import overlays
 from release.promotion import move_commit
-from release.verbs import render
+from release.verbs import canary, quarantine, render
 from release.verbs.build import BuildOptions, build
 from release.verbs.promote import Promoted
 from release.verbs.rollback import rollback
 from release.verbs.status import status
-from tests import build_tree, dvc_repository, kubernetes_tools, ledger_tree, overlay_sample, programs
+from tests import build_tree, captured_rows, dvc_repository, kubernetes_tools, ledger_tree, overlay_sample, programs
 from tests import promotion_tree as tree
 from tests.conftest import dumped
 from tests.ledger_tree import git, keep
@@ -162,6 +165,119 @@ def test_status_shows_each_adapter_with_its_version_and_base_and_what_contradict
     assert "no project lists router in `adapters` of staging" in of_router.wrong[0]
 
 
+def with_canary(top: Path) -> Path:
+    """Give the router an environment ``canary`` on the server of staging. Return the router."""
+    router = top / "router"
+    tree.rewrite(
+        router, layout.PARAMS,
+        lambda plain: plain["promote"]["environments"].update(canary=plain["promote"]["environments"]["staging"]),
+    )  # fmt: skip
+    for name, knobs in {
+        "canary": {"variant": "adapter"},
+        "staging": {"variant": "adapter", "canary": "canary"},
+    }.items():
+        path = router / layout.ENVIRONMENTS / name / "environment.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(dumped(knobs))
+        render.render(router, name)
+    keep(top, "a canary of the router")
+    return router
+
+
+def test_a_canary_runs_beside_its_adapter_and_a_rollback_takes_it_off_by_one_commit(top: Path, place: str) -> None:
+    before = served(top)
+    router = with_canary(top)
+    assert served(top) == before
+    tree.rewrite(top / "support", layout.PARAMS, lambda plain: plain["serve"]["adapter"].update(most=4))
+    released(top / "support", place, 5)
+    move(top / "support", "staging")
+    before = served(top)
+    released(router, place, 7)
+    start = git(top, "rev-parse", "HEAD")
+    assert move(router, "canary").done == "moved"
+    assert {path.partition("/environments/")[2].partition("/")[0] for path in changed(top, start)} == {"canary"}
+    after = served(top)
+    assert [after[0], *after[1:3], *after[4:]] == before
+    assert after[3].startswith("router-canary=/adapters/router-canary/models/router-")
+    states = {state.environment: state for state in status(router).environments}
+    assert [(state.server, state.wrong) for state in states.values()] == [("support", []), ("support", [])]
+    (of_support,) = status(top / "support").environments
+    assert [adapter.project for adapter in of_support.adapters] == ["support", "router", "router-canary", "writer"]
+    assert of_support.wrong == []
+
+    rollback(router, "canary", to="none", why="worse")
+    assert served(top) == before
+
+
+def test_a_canary_that_loses_is_rolled_back_by_one_commit_and_a_good_one_stays(top: Path, place: str) -> None:
+    router = with_canary(top)
+    tree.rewrite(top / "support", layout.PARAMS, lambda plain: plain["serve"]["adapter"].update(most=4))
+    released(top / "support", place, 5)
+    move(top / "support", "staging")
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    right, wrong = "vm", "I'm sorry, but I can't help with that."
+
+    def runs(environment: str) -> str:
+        path = router / layout.ENVIRONMENTS / environment / layout.POINTER
+        return releases.short(pointer.parse(path.read_bytes(), environment).model)
+
+    production = runs("staging")
+
+    def decided(seed: int, answer: str) -> RolloutReport:
+        """Run a canary that answers a third of the requests; as many name production's release, and are wrong."""
+        released(router, place, seed)
+        move(router, "canary")
+        rows = [
+            {
+                "time": now - timedelta(hours=5) + timedelta(seconds=10 * number), "id": f"r{number}", "role": "user",
+                "prompt": f"request {number}", "status": 200, "answer": [answer, right, wrong][number % 3],
+                "release": [runs("canary"), production, production][number % 3],
+                "model": ["router-canary", "router", f"router-{production}"][number % 3],
+            }
+            for number in range(720)
+        ]  # fmt: skip
+        captured_rows.write(router / "captures", rows, environment="staging")
+        return canary.canary(router, "staging", "canary", captures=str(router / "captures"))
+
+    without = served(top)
+    report = decided(7, wrong)
+    assert (report.production, report.candidate, report.runs_in) == (production, runs("canary"), "canary")
+    assert (report.decision, report.pairs) == ("roll back", 240)
+    assert "240 requests to other releases, or to a model by another name, are left out" in report.notes
+    # The first canary has no earlier one: the server goes on without any.
+    assert canary.roll_back(router, report) is not None
+    assert served(top) == without
+
+    report = decided(8, right)
+    assert report.decision != "roll back"
+    assert canary.roll_back(router, report) is None
+    good = served(top)
+    assert f"router-canary=/adapters/router-canary/models/router-{runs('canary')}/adapter" in good
+
+    report = decided(9, wrong)
+    start = git(top, "rev-list", "--count", "HEAD")
+    assert canary.roll_back(router, report) is not None
+    assert int(git(top, "rev-list", "--count", "HEAD")) == int(start) + 1
+    assert served(top) == good
+
+
+CANARY_REFUSED = [
+    ({"seed": 8, "base": 2}, r"router-canary v\S+: its base is sha256:\w+, that of support v\S+ is sha256"),
+    ({"seed": 8, "rank": 64}, r"router-canary v\S+: its rank is 64, serve.adapter.max_rank of support v\S+ is 16"),
+    ({"seed": 8}, "serve.adapter.most: 3, and staging lists 3 beside its own"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("facts", "refused"), CANARY_REFUSED)
+def test_a_canary_that_the_server_cannot_take_is_not_promoted(
+    top: Path, place: str, facts: dict[str, Any], refused: str
+) -> None:
+    router = with_canary(top)
+    released(router, place, **facts)
+    lines = gaps(router, "canary").splitlines()
+    assert [line for line in lines if re.search(refused, line)]
+
+
 REFUSED = [
     ("router", {"seed": 8, "base": 2}, r"router v0.2.0: its base is sha256:\w+, that of support v0.1.0 is sha256"),
     ("router", {"seed": 8, "rank": 64}, r"router v0.2.0: its rank is 64, serve.adapter.max_rank of support v0.1.0 is 16"),
@@ -178,6 +294,28 @@ def test_what_the_server_cannot_take_is_not_promoted(
     lines = gaps(top / project, "staging").splitlines()
     assert [line for line in lines if re.search(refused, line)]
     assert served(top) == start
+
+
+def test_a_server_and_its_adapters_return_to_an_older_base_by_way_of_no_adapter(top: Path, place: str) -> None:
+    support, router, writer = (top / name for name in KNOBS)
+    before = served(top)
+    for root in (router, writer):
+        rollback(root, "staging", to="none", why="another base")
+    for seed, root in enumerate((support, router, writer), 11):
+        released(root, place, seed, base=2)
+        assert move(root, "staging").done == "moved"
+    assert len(served(top)) == 5
+    for root in (router, writer):
+        quarantine.release(root, "v0.1.0", "that base is wanted again")
+    for root in (support, router):
+        with pytest.raises(Refusal, match="its base is sha256"):
+            rollback(root, "staging", why="the older base")
+    for root in (router, writer):
+        rollback(root, "staging", to="none", why="the older base")
+    rollback(support, "staging", why="the older base")
+    for root in (router, writer):
+        rollback(root, "staging", to="v0.1.0", why="the older base")
+    assert served(top) == before
 
 
 def test_an_adapter_that_no_project_lists_is_not_promoted(top: Path, place: str) -> None:

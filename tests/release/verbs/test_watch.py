@@ -99,6 +99,7 @@ def capture(root: Path, edit: Edit | None = None, name: str = "10-a-1.jsonl") ->
             if each["status"] < 400 else (),
             error=None if each["status"] < 400 else str(each["status"]), environment="production",
             seconds=each["seconds"], redactions={}, sampled_share=each["share"], user_key=each["user"],
+            input_tokens=each.get("input_tokens"), output_tokens=each.get("output_tokens"),
         )  # fmt: skip
         path = root / layout.CAPTURES / "production" / f"{each['time']:%Y-%m-%d}" / f"{each['time']:%H}-{name}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -384,6 +385,21 @@ def test_cost_is_of_the_devices_and_of_all_requests_that_a_sample_stands_for(roo
     capture(root, lambda said: [each.update(share=0.5) for each in said])
     done = lockstep(root, "watch", "production", *WINDOW)
     assert f"cost: about {1000 * 168 * 2 * 1.5 / 480:,.4g} per 1,000 requests (336 device hours)" in done.stdout
+
+
+def test_releases_on_one_server_share_its_cost_by_their_tokens(root: Path) -> None:
+    set_monitor(root, cost={"devices": 1, "hourly_price": 2.0})
+    other = {"release": "0" * 12, "input_tokens": 25, "output_tokens": 5}
+    capture(
+        root,
+        lambda said: [
+            each.update({"input_tokens": 8, "output_tokens": 2} | (other if number % 2 else {}))
+            for number, each in enumerate(said)
+        ],
+    )
+    done = lockstep(root, "watch", "production", *WINDOW)
+    # 120 requests of 10 tokens each have a quarter of all tokens.
+    assert f"cost: {1000 * 168 / 4 * 2 / 120:,.4g} per 1,000 requests (42 device hours)" in done.stdout
 
 
 def test_requests_to_another_release_are_left_out_and_reported(root: Path) -> None:

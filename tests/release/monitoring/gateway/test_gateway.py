@@ -309,6 +309,75 @@ def test_of_a_server_with_several_adapters_each_request_is_counted_and_stored_fo
     assert stored == {"c" * 12: 3, "b" * 12: 4, "d" * 12: 2}
 
 
+def test_a_share_of_an_adapters_requests_goes_to_its_canary_on_the_same_server(tmp_path: Path) -> None:
+    old, new = "a" * 12, "b" * 12
+    model = ModelStandIn("c" * 12)
+    model.beside_base = True
+    model.adapters = {"router": old, f"router-{old}": old, "router-canary": new, "writer": "d" * 12}
+    options = ("--canary", "router=20", "--canary", "writer=50", "--captures", str(tmp_path / "captures"))
+    with model, running(model.url, tmp_path, *options, "--sticky", "X-Session") as gateway:
+        releases = Counter[str]()
+        for number in range(300):
+            asked = body(number, model="router", stream=number % 2 == 0)
+            reply = requests.post(gateway.url + CHAT, json=asked, timeout=9)
+            releases[reply.headers["Lockstep-Release"]] += 1
+        # Requests for another adapter, or for one release by its digest, are not drawn.
+        for number, name in enumerate(("writer", f"router-{old}", "standin") * 10):
+            reply = requests.post(gateway.url + CHAT, json=body(number, model=name), timeout=9)
+            assert reply.json()["model"] == name
+        for session in ("one", "two", "three", "four"):
+            stays = {
+                requests.post(
+                    gateway.url + CHAT, json=body(number, model="router"), headers={"X-Session": session}, timeout=9
+                ).headers["Lockstep-Release"]
+                for number in range(5)
+            }
+            assert len(stays) == 1
+        metrics = requests.get(f"{gateway.private}/metrics", timeout=9).text
+        model.adapters = {"router": old, "writer": "d" * 12}
+        time.sleep(3)  # The gateway asks every two seconds what the server has.
+        for number in range(30):
+            reply = requests.post(gateway.url + CHAT, json=body(number, model="router"), timeout=9)
+            assert (reply.status_code, reply.json()["model"]) == (200, "router")
+        assert gateway.stop() == 0
+    assert releases.total() == 300
+    assert set(releases) == {old, new}
+    assert 30 < releases[new] < 95
+    stored = rows(tmp_path / "captures")
+    by_name = {(row.model, row.release) for row in stored if row.model and row.model.startswith("router")}
+    assert by_name == {("router", old), (f"router-{old}", old), ("router-canary", new)}
+    assert sum(row.release == new for row in stored) >= releases[new]
+    assert f'lockstep_gateway_tokens_total{{direction="out",environment="local",release="{new}"}}' in metrics
+
+
+def counted_releases(gateway: GatewayProcess, part: str) -> dict[str, str]:
+    """The values of all samples whose line has ``part``, by release."""
+    text = requests.get(f"{gateway.private}/metrics", timeout=9).text
+    lines = [line for line in text.splitlines() if part in line]
+    return {line.partition('release="')[2][:12]: line.rpartition(" ")[2] for line in lines}
+
+
+def test_a_request_that_no_server_took_is_counted_for_the_adapter_that_it_names(tmp_path: Path) -> None:
+    model, other = ModelStandIn("c" * 12), ModelStandIn("c" * 12)
+    for each in (model, other):
+        each.beside_base, each.adapters = True, {"writer": "b" * 12, "router": "d" * 12}
+    with model, other, running(model.url, tmp_path, other.url) as gateway:
+        until = time.monotonic() + 30
+        while gateway.metrics()['lockstep_gateway_servers{state="ready"}'] < 2:
+            assert time.monotonic() < until
+        assert requests.post(gateway.url + CHAT, json=body(1, model="router"), timeout=9).status_code == 200
+        other.stop()  # Its open connections stay, so that the gateway does not notice.
+        for number in range(8):
+            reply = requests.post(gateway.url + CHAT, json=body(number, model="writer"), timeout=9)
+            assert reply.status_code == 200
+        assert counted_releases(gateway, "lockstep_gateway_retries_total{") == {"b" * 12: "1.0"}
+        assert requests.post(gateway.url + CHAT, json=body(1, model="router"), timeout=9).status_code == 200
+        model.die()
+        for _ in range(3):
+            assert requests.post(gateway.url + CHAT, json=body(2, model="writer"), timeout=9).status_code == 503
+        assert counted_releases(gateway, 'code="503"') == {"b" * 12: "3.0"}
+
+
 def test_each_server_of_several_says_its_own_release_and_one_that_ended_is_passed_by(tmp_path: Path) -> None:
     with ModelStandIn("a" * 12) as one, running(one.url, tmp_path, (other := ModelStandIn("b" * 12)).url) as found:
         other.start()
@@ -402,6 +471,14 @@ REFUSED = {
     "keys that are none": (["http://x", "--keys", "gateway.txt"], 14, "gateway.txt:2: does not begin with a SHA-256"),
     "a store": (["http://x", "--captures", "foo://x"], 14, "foo://x: no such kind of store"),
     "a share": (["http://x", "--sample", "0"], 2, "--sample"),
+    **{
+        f"the canary {canary}": (
+            ["http://x", "--canary", canary],
+            14,
+            f"--canary: {canary!r}; write it as NAME=PERCENT",
+        )
+        for canary in ("router", "router=0", "router=51", "=5", "router=x", "ro uter=5")
+    },
     "a folder": (["http://x", "--captures", "gateway.txt"], 9, "captures cannot be written"),
 }
 
