@@ -276,7 +276,7 @@ def _projects(project: Path, file: EnvironmentFile) -> tuple[Path, ...]:
 
 def of_environment(
     records: Records, ledger: Ledger, tip: str, environment: str, committed: Mapping[Path, bytes],
-    planned: Mapping[Path, bytes | None],
+    planned: Mapping[Path, bytes | None] = MappingProxyType({}),
 ) -> SharedServer | None:  # fmt: skip
     """Return the server that an environment shares with other adapters; None if it shares none.
 
