@@ -1,0 +1,256 @@
+"""Makes an entry of the site's gallery: a configuration is trained, judged, released, and operated for a month.
+
+    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 100] [--rollback 600]
+
+In:  params.yaml of this repository for `command`; docs/configurations/NAME.yaml for every other NAME.
+     FOLDER keeps the work (default: a temporary folder), so that a killed run goes on where it was.
+Out: docs/gallery/NAME/: the repository as a bundle of git, its answers to the test rows as record.tar.xz, params.yaml,
+     and record.json with the digests of these. The weights are left out.
+
+The month is ``DAYS`` windows. Real requests of the task's test and valid rows go through the real gateway to a real
+server, in sessions of users. Each window is replayed in seconds or minutes, and its requests are then dated over one
+day. In the days of ``DRIFT`` a growing share of the requests is about one slice of the rows. `lockstep watch` judges
+and signs each day. Then `lockstep drill --incident` gives the base model, as a worse candidate, half of the traffic of
+the test rows. That happens in a clone of the repository, and labels come within seconds.
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import requests as http
+
+from benchmarks import loop
+from benchmarks.loop import Loop
+from checks.config import params_file
+from checks.records.rows import Row
+from checks.storage import digest, files, layout
+from release.serving.behind_gateway import Behind
+from tests import overlay_sample
+from tests import pipeline_repository as repository
+from tests.conftest import REPOSITORY
+
+DEFAULT = "command"
+GALLERY = REPOSITORY / "docs" / "gallery"
+MONTH, INCIDENT = layout.REPORTS / "month.json", layout.REPORTS / "incident.json"
+CODE = ("checks", "stages", "release", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore", "docs/cards")
+RECORDED = ("dvc.lock", "code.lock", "reports")  # The record of the default configuration.
+DAYS = 30
+DRIFT = range(11, 21)  # Days in which the share of ``MOST`` is reached step by step.
+MOST = 0.6
+SESSION = (1, 2, 3)  # Requests of one user in a row, all of one slice.
+LABELLED = 5  # Each fifth request gets a label.
+# What the gallery changes: a laptop has no container to verify in, and the price of an hour is assumed.
+MONITOR = "\nmonitor:\n  window_days: 1\n  cost:\n    hourly_price: 0.05\n"
+LAUNCHER = """#!/bin/sh
+# As ./lockstep of Lockstep's own repository, in the Python environment that is active.
+mkdir -p .lockstep/code
+for name in checks release stages; do ln -sfn "$PWD/$name" ".lockstep/code/$name"; done
+export PYTHONSAFEPATH=1 PYTHONPATH="$PWD/.lockstep/code" LOCKSTEP_ROOT="$PWD" LOCKSTEP_CALLED=./lockstep
+exec python -m release.cli "$@"
+"""
+
+
+class Day(NamedTuple):
+    """A day of the month: its date, its requests, the share of them that drift added, and how long its replay took."""
+
+    number: int
+    began: datetime
+    rows: list[Row]
+    shifted: float
+    seconds: float = 0.0
+
+
+def params_of(name: str) -> str:
+    """Return params.yaml of a configuration, with what the gallery changes."""
+    path = REPOSITORY / layout.PARAMS
+    if name != DEFAULT:
+        path = REPOSITORY / "docs" / "configurations" / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(other.stem for other in path.parent.glob("*.yaml"))
+        raise SystemExit(f"{name}: is no configuration; there are {', '.join(names)}")
+    text = path.read_text(encoding="utf-8")
+    return text.replace("served_as_verified: true", "served_as_verified: false") + MONITOR
+
+
+def begin(root: Path, name: str) -> Loop:
+    """Lay out a repository of the configuration at ``root``, as one that was made from this one."""
+    root.mkdir(parents=True)
+    paths = [
+        *CODE,
+        "release/environments",
+        *(RECORDED if name == DEFAULT else ["reports/noise.json"]),
+    ]
+    archive = subprocess.run(
+        ["git", "archive", "HEAD", *paths], cwd=REPOSITORY, check=True, capture_output=True
+    )
+    subprocess.run(["tar", "-x", "-C", str(root)], input=archive.stdout, check=True)
+    (root / layout.PARAMS).write_text(params_of(name), encoding="utf-8")
+    (root / "lockstep").write_text(LAUNCHER)
+    (root / "lockstep").chmod(0o755)
+    for environment in ("staging", "production"):
+        overlay_sample.pin(root / layout.ENVIRONMENTS, environment)
+    repository.git(root, "init", "--quiet", "--initial-branch=main")
+    made = Loop(root)
+    made.commit(f"The configuration {name}")
+    made.lockstep(
+        "keys", "new", "--name", "gallery", "--may", "verify", "--may", "release", "--add"
+    )
+    made.commit("Who signs releases")
+    return made
+
+
+def month(rows: Sequence[Row], size: int, now: datetime) -> Iterator[Day]:
+    """Draw the requests of each day, in sessions. The last day is that before ``now``."""
+    chance, counts = random.Random(loop.SEED), Counter(row.slice for row in rows)
+    slices = {name: [row for row in rows if row.slice == name] for name in counts}
+    (rising,) = [name for name, count in counts.most_common(3)][-1:]
+    for number in range(1, DAYS + 1):
+        share = MOST * (DRIFT.index(number) + 1) / len(DRIFT) if number in DRIFT else 0.0
+        drawn = list[Row]()
+        while len(drawn) < size:
+            shifted = chance.random() < share
+            name = rising if shifted else chance.choice(rows).slice
+            drawn += chance.choices(slices[name], k=chance.choice(SESSION))
+        yield Day(number, now - timedelta(days=DAYS + 1 - number), drawn[:size], share)
+
+
+def play(server: Behind, day: Day, most_tokens: int) -> Day:
+    """Send the requests of a day, and return it with the seconds that this took."""
+
+    def ask(number: int, row: Row) -> None:
+        asked = {
+            "model": server.model, "max_tokens": most_tokens, "temperature": 0,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in row.messages],
+        }  # fmt: skip
+        url, headers = (
+            f"{server.url}/v1/chat/completions",
+            {"X-Request-Id": request_id(day, number)},
+        )
+        http.post(url, json=asked, headers=headers, timeout=300).raise_for_status()
+
+    began = time.monotonic()
+    with ThreadPoolExecutor(loop.AT_ONCE) as pool:
+        list(pool.map(ask, range(len(day.rows)), day.rows))
+    print(f"day {day.number}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+    return day._replace(seconds=time.monotonic() - began)
+
+
+def request_id(day: Day, number: int) -> str:
+    """Name a request by its day and its place in it."""
+    return f"day{day.number:02}-{number:04}"
+
+
+def date(captures: Path, days: Sequence[Day]) -> None:
+    """Spread the captured requests of each day over the day that it stands for, in the order in which they came."""
+    spans = {f"day{day.number:02}": day for day in days}
+
+    def moved(row: dict[str, Any]) -> datetime:
+        name, _, number = row["lockstep.request_id"].partition("-")
+        day = spans[name]
+        return day.began + timedelta(days=int(number) / len(day.rows))
+
+    loop.redate(captures, moved)
+
+
+def operate(made: Loop, size: int, rollback: int) -> None:
+    """Play the month, let `lockstep watch` judge and sign each day, and rehearse a bad release."""
+    root, weights = made.root, made.root / layout.MERGED
+    params = params_file.load(root / layout.PARAMS)
+    rows = [
+        row
+        for name in ("test", "valid")
+        for row in files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)
+    ]
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    days = list(month(rows, size, midnight))
+    with made.serving((weights, digest.of_tree(weights).digest)) as (server,):
+        days = [play(server, day, params.evaluate.max_new_tokens) for day in days]
+    date(made.captures, days)
+    made.label(
+        [
+            loop.Request(request_id(day, number), "", row.reference)
+            for day in days
+            for number, row in enumerate(day.rows)
+            if number % LABELLED == 0
+        ]
+    )
+    for day in days:
+        until = day.began + timedelta(days=1)
+        span = ("--from", f"{day.began:%Y-%m-%d}", "--to", f"{until:%Y-%m-%d}")
+        made.lockstep("watch", "production", *span, code=None)
+    told = [
+        {"date": f"{day.began:%Y-%m-%d}", "seconds": round(day.seconds, 1), "shifted": day.shifted}
+        for day in days
+    ]
+    (root / MONTH).write_text(json.dumps(told, indent=1) + "\n")
+    drill = ("drill", "production", "--incident", "--json", "--requests", f"{rollback}")
+    answer = made.lockstep(*drill, "--rate", "4", code=None)
+    (root / INCIDENT).write_text(answer[answer.index("{") : answer.rindex("}") + 1] + "\n")
+    made.commit("A month of operation")
+
+
+def keep(root: Path, folder: Path) -> int:
+    """Write the entry's record into ``folder``, and return its bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        old.unlink()
+    repository.git(root, "bundle", "create", "--quiet", str(folder / "record.bundle"), "main")
+    with tarfile.open(folder / "record.tar.xz", "w:xz") as archive:
+        archive.add(root / layout.PREDICTIONS, layout.PREDICTIONS.as_posix(), filter=_plain)
+    (folder / "params.yaml").write_bytes((root / layout.PARAMS).read_bytes())
+    digests = {path.name: digest.of_file(path).sha256 for path in sorted(folder.iterdir())}
+    (folder / "record.json").write_text(json.dumps(digests, indent=1) + "\n")
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Leave out who packed the file and when, so that the same files give the same bytes."""
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
+
+
+def make(root: Path, name: str, size: int, rollback: int) -> None:
+    """Run the configuration, release it and operate it. Steps that ``root`` has done already are left out."""
+    made = begin(root, name) if not root.exists() else Loop(root)
+    if not (root / layout.IMAGE_REPORT).is_file():
+        with made.step("run"):
+            made.lockstep("run", "--calibrate")
+        made.commit("Record")
+        made.release("staging", "production")
+    operate(made, size, rollback)
+
+
+def main() -> None:
+    """Make the entry that the command line names."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name", help="a file of docs/configurations, or command")
+    parser.add_argument("--folder", type=Path, help="keeps the work; default: a temporary folder")
+    parser.add_argument("--requests", type=int, default=100, help="of a day; default: 100")
+    parser.add_argument(
+        "--rollback", type=int, default=400, help="of the drill, at most; default: 400"
+    )
+    options = parser.parse_args()
+    params_of(options.name)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with tempfile.TemporaryDirectory(prefix="lockstep-gallery-") as temporary:
+        root = (options.folder or Path(temporary)).resolve() / options.name / "work"
+        make(root, options.name, options.requests, options.rollback)
+        print(f"docs/gallery/{options.name}: {keep(root, GALLERY / options.name):,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The site's gallery: its pages are made from records, whose bytes must be those that record.json names."""
+
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mkdocs.exceptions import PluginError
+
+from benchmarks import gallery as making
+from checks.storage import files
+from release.cards import gathering
+from release.promotion.incident_report import Back, Incident, IncidentLook
+from tests import page_tree
+from tests import promotion_tree as tree
+from tests.conftest import REPOSITORY
+from tests.ledger_tree import keep
+from tests.release.cards.test_production import a_report, sign
+
+alone = tree.alone
+ENTRIES = sorted((REPOSITORY / "docs" / "gallery").glob("*/record.json"))
+MOST = 10_000_000  # Bytes of all entries in git.
+
+
+@pytest.fixture
+def gallery(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The hook of the site."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / ".ci"))
+    return runpy.run_path(str(REPOSITORY / ".ci" / "gallery.py"))
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Path:
+    """An entry of a release with two windows, and of a drill."""
+    root = tree.copy(page_tree.ledger(), tmp_path / "work")
+    release = next(page.pointer for page in gathering.gather(root, None).pages if page.version == "v0.2.0")
+    days = []
+    for week in (0, 1):
+        window = a_report(release, week)
+        sign(root, window)
+        days.append({"date": f"{window.since:%Y-%m-%d}", "seconds": 7.0, "shifted": week / 2})
+    (root / making.MONTH).write_text(json.dumps(days))
+    look = IncidentLook(seconds=12.0, requests=48, pairs=20, labelled=20, decision="roll back")
+    incident = Incident(
+        environment="production", production=release, worse=release.model, worse_from="models/base", rate=4, share=0.5,
+        labelled=1, label_delay=5, window=10, looks=(look,), detected=look, why="worse", requests=60, reached=4,
+        back=Back(to=release, seconds=0.5, signed=False), rolled_back_after=12.5, worse_requests=24, lost=11, right=0.5,
+        margin=0.05, false_rollbacks=0.05, expected=(), simulated=("no cluster followed the rollback",),
+    )  # fmt: skip
+    files.write_json(root / making.INCIDENT, incident)
+    keep(root, "A month of operation")
+    making.keep(root, tmp_path / "router")
+    return tmp_path / "router"
+
+
+@pytest.mark.slow
+def test_an_entry_has_its_pages_from_the_record_alone(gallery: dict[str, Any], entry: Path) -> None:
+    made = gallery["read"](entry)
+    overview = "\n".join(gallery["overview"](made))
+    assert "| 2026-03-02 | 0% | fail | 12,345 | 0.432 | 1.5 | 17 | 0.25 | 0.812 | prompts |" in overview
+    assert "| 2026-03-09 | 50% | fail | 12,345 | – | – | – | – | – | prompts |" in overview
+    assert "rolled back after 48 requests, 12 s" in overview
+    assert "* no cluster followed the rollback" in overview
+    assert "24,690 requests, 2 of 2 days fail" in "\n".join(gallery["index"]([made]))
+    assert set(made.files) == {"index.html", "v0.1.0.html", "v0.2.0.html", "v0.3.0.html"}
+    assert "12,345" in made.documents["report"]
+    assert "<h3>" in made.documents["comment"]
+    assert "<h2>Evaluation</h2>" in made.documents["model"]
+    assert "<h2>Source</h2>" in made.documents["data"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["record.bundle", "record.tar.xz", "params.yaml"])
+def test_a_changed_byte_of_a_record_is_refused(gallery: dict[str, Any], entry: Path, name: str) -> None:
+    data = bytearray((entry / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (entry / name).write_bytes(data)
+    with pytest.raises(PluginError, match=rf"{name}: is not the file that record.json names; restore it from git"):
+        gallery["read"](entry)
+
+
+@pytest.mark.slow
+def test_the_site_has_the_pages_of_an_entry(entry: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs" / "gallery"
+    shutil.copytree(entry, docs / "router")
+    shutil.copy(REPOSITORY / "docs" / "gallery" / "index.md", docs)
+    whole = (REPOSITORY / ".ci" / "mkdocs.yml").read_text()
+    kept = re.findall(
+        r"^(?:strict|use_directory_urls|not_in_nav): .*\n|^exclude_docs: .*\n(?:  .*\n)+", whole, re.MULTILINE
+    )
+    settings = yaml.safe_load("".join(kept))
+    settings |= {"site_name": "Gallery", "hooks": [str(REPOSITORY / ".ci" / "gallery.py")]}
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(settings))
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(tmp_path / "mkdocs.yml")]
+    env = os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(build, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "site" / "gallery"
+    pages = {path.relative_to(made).as_posix(): path for path in made.rglob("*.html")}
+    assert 'href="router/index.html"' in pages["index.html"].read_text()
+    assert 'href="release/index.html"' in pages["router/index.html"].read_text()
+    assert "<h3>" in pages["router/comment.html"].read_text()
+    assert "12,345" in pages["router/report.html"].read_text()
+    assert (entry / "params.yaml").read_bytes() == (made / "router" / "params.yaml").read_bytes()
+    assert not list((tmp_path / "site").rglob("record.*"))
+
+
+def test_a_configuration_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(SystemExit, match=r"nothing: is no configuration; there are .*service-router"):
+        making.params_of("nothing")
+
+
+@pytest.mark.parametrize("record", ENTRIES, ids=lambda record: record.parent.name)
+def test_every_entry_in_git_has_the_bytes_of_its_record(record: Path, gallery: dict[str, Any]) -> None:
+    gallery["check"](record.parent)
+    assert (record.parent / "params.yaml").read_text() == making.params_of(record.parent.name)
+
+
+def test_the_entries_are_small() -> None:
+    sizes = [path.stat().st_size for path in (REPOSITORY / "docs" / "gallery").rglob("*") if path.is_file()]
+    assert sum(sizes) <= MOST
