@@ -28,6 +28,7 @@ from release.verbs import page as pages
 
 BUNDLE, ANSWERS, RECORD = "record.bundle", "record.tar.xz", "record.json"
 MONTH, INCIDENT = layout.REPORTS / "month.json", layout.REPORTS / "incident.json"
+_MARKS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ undecided"}
 MARKER = "<!-- gallery: document -->"
 LIST = "<!-- gallery: index -->"
 # The site's search is about Lockstep, not about the entries.
@@ -116,14 +117,14 @@ def index(entries: Sequence[Entry]) -> Iterator[str]:
     for entry in entries:
         verdict = f"{entry.release.advice.mark} {entry.release.headline}"
         failed = sum(window.status == "fail" for window in entry.windows)
-        happened = f"{entry.requests:,} requests, {failed} of {len(entry.windows)} days fail"
+        happened = f"{entry.requests:,} requests, {failed} of {len(entry.windows)} windows fail"
         yield f"| [{entry.name}]({entry.name}/index.md) | {verdict} | {happened} | {_rolled_back(entry.incident)} |"
 
 
 def overview(entry: Entry) -> Iterator[str]:
     """Yield the page of an entry, as Markdown."""
     yield f"{FRONT}# {entry.name}\n\n{entry.release.advice.mark} {entry.release.headline}\n"
-    yield f"* [The release's page](release/{pages.INDEX})"
+    yield f"* [The release's page](release/{entry.release.file})"
     yield from (f"* [{title}]({key}.md)" for key, title in TITLES.items())
     yield "* [params.yaml](params.yaml), as it ran\n"
     yield f"```\npython -m benchmarks.gallery {entry.name}\n```\n"
@@ -138,16 +139,16 @@ def _month(entry: Entry) -> Iterator[str]:
     yield "## A month of operation\n"
     yield (
         f"{entry.requests:,} real requests of the task's test and valid rows went through the real gateway to a real "
-        f"server. **The month is compressed**: each day was replayed in {seconds / len(entry.days):.0f} seconds on "
-        "average, and its requests were then dated over the day. Seconds of answers are as measured. The price of an "
-        "hour is an assumption, and each day pays for 24 hours of one server.\n"
+        f"server. **The month is compressed**: each window was replayed in {seconds / len(entry.days):.0f} seconds "
+        "on average, and its requests were then dated over its days. `p50` and `p95` are seconds, as measured. `cost` "
+        "is of 1,000 requests: one server is paid for all day and night, at an assumed price.\n"
     )
     yield (
-        f"**Drift was planted**: from {shifted[0]} to {shifted[-1]} a growing share of the sessions, up to {most:.0%}, "
-        "was about one slice of the rows. Each day is a window that `lockstep watch` judged and signed; the "
-        "signatures were checked when this page was made. One request in five got a label.\n"
+        f"**Drift was planted**: in {len(shifted)} windows a growing share of the sessions, up to {most:.0%}, was "
+        "about one slice of the rows. `lockstep watch` judged and signed each window; the signatures were checked when "
+        "this page was made. One request in five got a label.\n"
     )
-    yield "| day | planted | verdict | requests | p50, s | p95, s | errors | cost of 1,000 | quality | what fails |"
+    yield "| from | planted | verdict | requests | p50 | p95 | errors | cost | quality | what fails |"
     yield "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
     planted = {day["date"]: day["shifted"] for day in entry.days}
     for window in entry.windows:
@@ -155,7 +156,7 @@ def _month(entry: Entry) -> Iterator[str]:
         quality = [finding.value for finding in window.findings if finding.kind == "quality"]
         failing = ", ".join(finding.name for finding in window.findings if finding.status == "fail")
         yield _row(
-            date, f"{planted.get(date, 0):.0%}", window.status, f"{window.requests:,}",
+            f"{window.since:%-d %b}", f"{planted.get(date, 0):.0%}", _MARKS[window.status], f"{window.requests:,}",
             _number(service and service.p50), _number(service and service.p95), service.errors if service else "–",
             _number(window.costs and window.costs.per_1000_requests), _number(next(iter(quality), None)),
             failing or "–",
@@ -205,7 +206,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     _entries[:] = [read(record.parent) for record in records]
     for entry in _entries:
         texts = {"index.md": "\n".join(overview(entry))}
-        texts |= {f"{key}.md": f"{FRONT}# {TITLES[key]}\n\n{MARKER}\n" for key in entry.documents}
+        back = f"[{entry.name}](index.md)"
+        texts |= {
+            f"{key}.md": f"{FRONT}# {TITLES[key]}\n\n{back}\n\n{MARKER}\n"
+            for key in entry.documents
+        }
         texts |= {f"release/{name}": text for name, text in entry.files.items()}
         for name, text in texts.items():
             files.append(File.generated(config, f"gallery/{entry.name}/{name}", content=text))

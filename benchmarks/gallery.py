@@ -1,17 +1,17 @@
 """Makes an entry of the site's gallery: a configuration is trained, judged, released, and operated for a month.
 
-    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 100] [--rollback 600]
+    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 200] [--rollback 400]
 
 In:  params.yaml of this repository for `command`; docs/configurations/NAME.yaml for every other NAME.
      FOLDER keeps the work (default: a temporary folder), so that a killed run goes on where it was.
 Out: docs/gallery/NAME/: the repository as a bundle of git, its answers to the test rows as record.tar.xz, params.yaml,
      and record.json with the digests of these. The weights are left out.
 
-The month is ``DAYS`` windows. Real requests of the task's test and valid rows go through the real gateway to a real
-server, in sessions of users. Each window is replayed in seconds or minutes, and its requests are then dated over one
-day. In the days of ``DRIFT`` a growing share of the requests is about one slice of the rows. `lockstep watch` judges
-and signs each day. Then `lockstep drill --incident` gives the base model, as a worse candidate, half of the traffic of
-the test rows. That happens in a clone of the repository, and labels come within seconds.
+The month is ``WINDOWS`` windows of ``DAYS`` days. Real requests of the task's test and valid rows go through the real
+gateway to a real server, in sessions. Each window is replayed in seconds or minutes, and its requests are then dated
+over its days. In the windows of ``DRIFT`` a growing share of the sessions is about one slice of the rows. `lockstep
+watch` judges and signs each window. Then `lockstep drill --incident` gives the base model, as a worse candidate, half
+of the traffic of the test rows. That happens in a clone of the repository, and labels come within seconds.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import requests as http
 
@@ -47,13 +47,13 @@ GALLERY = REPOSITORY / "docs" / "gallery"
 MONTH, INCIDENT = layout.REPORTS / "month.json", layout.REPORTS / "incident.json"
 CODE = ("checks", "stages", "release", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore", "docs/cards")
 RECORDED = ("dvc.lock", "code.lock", "reports")  # The record of the default configuration.
-DAYS = 30
-DRIFT = range(11, 21)  # Days in which the share of ``MOST`` is reached step by step.
+WINDOWS, DAYS = 10, 3
+DRIFT = range(5, 9)  # Windows in which the share of ``MOST`` is reached step by step.
 MOST = 0.6
 SESSION = (1, 2, 3)  # Requests of one user in a row, all of one slice.
 LABELLED = 5  # Each fifth request gets a label.
 # What the gallery changes: a laptop has no container to verify in, and the price of an hour is assumed.
-MONITOR = "\nmonitor:\n  window_days: 1\n  cost:\n    hourly_price: 0.05\n"
+MONITOR = "\nmonitor:\n  window_days: 3\n  cost:\n    hourly_price: 0.05\n"
 LAUNCHER = """#!/bin/sh
 # As ./lockstep of Lockstep's own repository, in the Python environment that is active.
 mkdir -p .lockstep/code
@@ -63,14 +63,23 @@ exec python -m release.cli "$@"
 """
 
 
-class Day(NamedTuple):
-    """A day of the month: its date, its requests, the share of them that drift added, and how long its replay took."""
+class Window(NamedTuple):
+    """A window of the month: when it began, its requests, the share of planted drift, and how long its replay took."""
 
     number: int
     began: datetime
     rows: list[Row]
     shifted: float
     seconds: float = 0.0
+
+    @property
+    def until(self) -> datetime:
+        """Return the end of the window."""
+        return self.began + timedelta(days=DAYS)
+
+    def request_id(self, number: int) -> str:
+        """Name a request by its window and its place in it."""
+        return f"w{self.number:02}-{number:04}"
 
 
 def params_of(name: str) -> str:
@@ -112,23 +121,23 @@ def begin(root: Path, name: str) -> Loop:
     return made
 
 
-def month(rows: Sequence[Row], size: int, now: datetime) -> Iterator[Day]:
-    """Draw the requests of each day, in sessions. The last day is that before ``now``."""
+def month(rows: Sequence[Row], size: int, now: datetime) -> Iterator[Window]:
+    """Draw the requests of each window, in sessions. The last window ends at ``now``."""
     chance, counts = random.Random(loop.SEED), Counter(row.slice for row in rows)
     slices = {name: [row for row in rows if row.slice == name] for name in counts}
-    (rising,) = [name for name, count in counts.most_common(3)][-1:]
-    for number in range(1, DAYS + 1):
+    rising, _ = counts.most_common(3)[-1]
+    for number in range(1, WINDOWS + 1):
         share = MOST * (DRIFT.index(number) + 1) / len(DRIFT) if number in DRIFT else 0.0
         drawn = list[Row]()
         while len(drawn) < size:
-            shifted = chance.random() < share
-            name = rising if shifted else chance.choice(rows).slice
+            name = rising if chance.random() < share else chance.choice(rows).slice
             drawn += chance.choices(slices[name], k=chance.choice(SESSION))
-        yield Day(number, now - timedelta(days=DAYS + 1 - number), drawn[:size], share)
+        began = now - timedelta(days=DAYS * (WINDOWS + 1 - number))
+        yield Window(number, began, drawn[:size], share)
 
 
-def play(server: Behind, day: Day, most_tokens: int) -> Day:
-    """Send the requests of a day, and return it with the seconds that this took."""
+def play(server: Behind, window: Window, most_tokens: int) -> Window:
+    """Send the requests of a window, and return it with the seconds that this took."""
 
     def ask(number: int, row: Row) -> None:
         asked = {
@@ -137,36 +146,30 @@ def play(server: Behind, day: Day, most_tokens: int) -> Day:
         }  # fmt: skip
         url, headers = (
             f"{server.url}/v1/chat/completions",
-            {"X-Request-Id": request_id(day, number)},
+            {"X-Request-Id": window.request_id(number)},
         )
         http.post(url, json=asked, headers=headers, timeout=300).raise_for_status()
 
     began = time.monotonic()
     with ThreadPoolExecutor(loop.AT_ONCE) as pool:
-        list(pool.map(ask, range(len(day.rows)), day.rows))
-    print(f"day {day.number}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
-    return day._replace(seconds=time.monotonic() - began)
+        list(pool.map(ask, range(len(window.rows)), window.rows))
+    played = window._replace(seconds=time.monotonic() - began)
+    print(f"window {window.number}: {played.seconds:.1f} s", file=sys.stderr, flush=True)
+    return played
 
 
-def request_id(day: Day, number: int) -> str:
-    """Name a request by its day and its place in it."""
-    return f"day{day.number:02}-{number:04}"
-
-
-def date(captures: Path, days: Sequence[Day]) -> None:
-    """Spread the captured requests of each day over the day that it stands for, in the order in which they came."""
-    spans = {f"day{day.number:02}": day for day in days}
-
-    def moved(row: dict[str, Any]) -> datetime:
-        name, _, number = row["lockstep.request_id"].partition("-")
-        day = spans[name]
-        return day.began + timedelta(days=int(number) / len(day.rows))
-
-    loop.redate(captures, moved)
+def date(captures: Path, windows: Sequence[Window]) -> None:
+    """Spread the captured requests of each window over the days that it stands for."""
+    times = {
+        window.request_id(number): window.began + timedelta(days=DAYS * number / len(window.rows))
+        for window in windows
+        for number in range(len(window.rows))
+    }
+    loop.redate(captures, lambda row: times[row["lockstep.request_id"]])
 
 
 def operate(made: Loop, size: int, rollback: int) -> None:
-    """Play the month, let `lockstep watch` judge and sign each day, and rehearse a bad release."""
+    """Play the month, let `lockstep watch` judge and sign each window, and rehearse a bad release."""
     root, weights = made.root, made.root / layout.MERGED
     params = params_file.load(root / layout.PARAMS)
     rows = [
@@ -175,30 +178,34 @@ def operate(made: Loop, size: int, rollback: int) -> None:
         for row in files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)
     ]
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    days = list(month(rows, size, midnight))
+    windows = list(month(rows, size, midnight))
     with made.serving((weights, digest.of_tree(weights).digest)) as (server,):
-        days = [play(server, day, params.evaluate.max_new_tokens) for day in days]
-    date(made.captures, days)
+        windows = [play(server, window, params.evaluate.max_new_tokens) for window in windows]
+    date(made.captures, windows)
     made.label(
         [
-            loop.Request(request_id(day, number), "", row.reference)
-            for day in days
-            for number, row in enumerate(day.rows)
+            loop.Request(window.request_id(number), "", row.reference)
+            for window in windows
+            for number, row in enumerate(window.rows)
             if number % LABELLED == 0
         ]
     )
-    for day in days:
-        until = day.began + timedelta(days=1)
-        span = ("--from", f"{day.began:%Y-%m-%d}", "--to", f"{until:%Y-%m-%d}")
+    for window in windows:
+        span = ("--from", f"{window.began:%Y-%m-%d}", "--to", f"{window.until:%Y-%m-%d}")
         made.lockstep("watch", "production", *span, code=None)
-    told = [
-        {"date": f"{day.began:%Y-%m-%d}", "seconds": round(day.seconds, 1), "shifted": day.shifted}
-        for day in days
+    played = [
+        {
+            "date": f"{window.began:%Y-%m-%d}",
+            "seconds": round(window.seconds, 1),
+            "shifted": window.shifted,
+        }
+        for window in windows
     ]
-    (root / MONTH).write_text(json.dumps(told, indent=1) + "\n")
+    (root / MONTH).write_text(f"{json.dumps(played, indent=1)}\n")
     drill = ("drill", "production", "--incident", "--json", "--requests", f"{rollback}")
     answer = made.lockstep(*drill, "--rate", "4", code=None)
-    (root / INCIDENT).write_text(answer[answer.index("{") : answer.rindex("}") + 1] + "\n")
+    incident = answer[answer.index("{") : answer.rindex("}") + 1].replace(f"{root}/", "")
+    (root / INCIDENT).write_text(f"{incident}\n")
     made.commit("A month of operation")
 
 
@@ -226,7 +233,7 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
 def make(root: Path, name: str, size: int, rollback: int) -> None:
     """Run the configuration, release it and operate it. Steps that ``root`` has done already are left out."""
     made = begin(root, name) if not root.exists() else Loop(root)
-    if not (root / layout.IMAGE_REPORT).is_file():
+    if not (root / layout.ENVIRONMENTS / "production" / layout.POINTER).is_file():
         with made.step("run"):
             made.lockstep("run", "--calibrate")
         made.commit("Record")
@@ -239,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", help="a file of docs/configurations, or command")
     parser.add_argument("--folder", type=Path, help="keeps the work; default: a temporary folder")
-    parser.add_argument("--requests", type=int, default=100, help="of a day; default: 100")
+    parser.add_argument("--requests", type=int, default=200, help="of a window; default: 200")
     parser.add_argument(
         "--rollback", type=int, default=400, help="of the drill, at most; default: 400"
     )
