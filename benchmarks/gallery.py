@@ -2,7 +2,7 @@
 
     python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 200] [--rollback 400]
 
-In:  params.yaml of this repository for `command`; docs/configurations/NAME.yaml for every other NAME.
+In:  params.yaml of this repository for `command`; the file NAME of docs/configurations for every other NAME.
      FOLDER keeps the work (default: a temporary folder), so that a killed run goes on where it was.
 Out: docs/gallery/NAME/: the repository as a bundle of git, its answers to the test rows as record.tar.xz, params.yaml,
      and record.json with the digests of these. The weights are left out.
