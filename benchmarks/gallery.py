@@ -1,6 +1,6 @@
 """Makes an entry of the site's gallery: a configuration is trained, judged, released, and operated for a month.
 
-    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 200] [--rollback 400]
+    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 200]
 
 In:  params.yaml of this repository for `command`; the file NAME of docs/configurations for every other NAME.
      FOLDER keeps the work (default: a temporary folder), so that a killed run goes on where it was.
@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -168,7 +169,7 @@ def date(captures: Path, windows: Sequence[Window]) -> None:
     loop.redate(captures, lambda row: times[row["lockstep.request_id"]])
 
 
-def operate(made: Loop, size: int, rollback: int) -> None:
+def operate(made: Loop, size: int) -> None:
     """Play the month, let `lockstep watch` judge and sign each window, and rehearse a bad release."""
     root, weights = made.root, made.root / layout.MERGED
     params = params_file.load(root / layout.PARAMS)
@@ -179,8 +180,10 @@ def operate(made: Loop, size: int, rollback: int) -> None:
     ]
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     windows = list(month(rows, size, midnight))
+    for old in (made.captures, root / layout.WATCH):  # They are of a run that was killed.
+        shutil.rmtree(old, ignore_errors=True)
     with made.serving((weights, digest.of_tree(weights).digest)) as (server,):
-        windows = [play(server, window, params.evaluate.max_new_tokens) for window in windows]
+        windows = [play(server, window, 2 * params.evaluate.max_new_tokens) for window in windows]
     date(made.captures, windows)
     made.label(
         [
@@ -193,6 +196,8 @@ def operate(made: Loop, size: int, rollback: int) -> None:
     for window in windows:
         span = ("--from", f"{window.began:%Y-%m-%d}", "--to", f"{window.until:%Y-%m-%d}")
         made.lockstep("watch", "production", *span, code=None)
+    signed = len(list((root / layout.WATCH).glob("production-*.intoto.json")))
+    loop.hold(f"each of {WINDOWS} windows is signed, and {signed} are", signed == WINDOWS)
     played = [
         {
             "date": f"{window.began:%Y-%m-%d}",
@@ -202,8 +207,7 @@ def operate(made: Loop, size: int, rollback: int) -> None:
         for window in windows
     ]
     (root / MONTH).write_text(f"{json.dumps(played, indent=1)}\n")
-    drill = ("drill", "production", "--incident", "--json", "--requests", f"{rollback}")
-    answer = made.lockstep(*drill, "--rate", "4", code=None)
+    answer = made.lockstep("drill", "production", "--incident", "--json", "--rate", "4")
     incident = answer[answer.index("{") : answer.rindex("}") + 1].replace(f"{root}/", "")
     (root / INCIDENT).write_text(f"{incident}\n")
     made.commit("A month of operation")
@@ -230,7 +234,7 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member
 
 
-def make(root: Path, name: str, size: int, rollback: int) -> None:
+def make(root: Path, name: str, size: int) -> None:
     """Run the configuration, release it and operate it. Steps that ``root`` has done already are left out."""
     made = begin(root, name) if not root.exists() else Loop(root)
     if not (root / layout.ENVIRONMENTS / "production" / layout.POINTER).is_file():
@@ -238,7 +242,7 @@ def make(root: Path, name: str, size: int, rollback: int) -> None:
             made.lockstep("run", "--calibrate")
         made.commit("Record")
         made.release("staging", "production")
-    operate(made, size, rollback)
+    operate(made, size)
 
 
 def main() -> None:
@@ -247,15 +251,12 @@ def main() -> None:
     parser.add_argument("name", help="a file of docs/configurations, or command")
     parser.add_argument("--folder", type=Path, help="keeps the work; default: a temporary folder")
     parser.add_argument("--requests", type=int, default=200, help="of a window; default: 200")
-    parser.add_argument(
-        "--rollback", type=int, default=400, help="of the drill, at most; default: 400"
-    )
     options = parser.parse_args()
     params_of(options.name)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with tempfile.TemporaryDirectory(prefix="lockstep-gallery-") as temporary:
         root = (options.folder or Path(temporary)).resolve() / options.name / "work"
-        make(root, options.name, options.requests, options.rollback)
+        make(root, options.name, options.requests)
         print(f"docs/gallery/{options.name}: {keep(root, GALLERY / options.name):,} bytes")
 
 
