@@ -96,7 +96,11 @@ def params_of(name: str) -> str:
 
 
 def begin(root: Path, name: str) -> Loop:
-    """Lay out a repository of the configuration at ``root``, as one that was made from this one."""
+    """Lay out a repository of the configuration at ``root``, as one that was made from this one.
+
+    It shares DVC's cache with this repository, and begins with the answers of models that this one knows. So what was
+    trained and asked here is not done twice.
+    """
     root.mkdir(parents=True)
     paths = [
         *CODE,
@@ -112,6 +116,10 @@ def begin(root: Path, name: str) -> Loop:
     (root / "lockstep").chmod(0o755)
     for environment in ("staging", "production"):
         overlay_sample.pin(root / layout.ENVIRONMENTS, environment)
+    cache = REPOSITORY / ".dvc" / "cache"
+    (root / ".dvc" / "config.local").write_text(f"[cache]\n    dir = {cache}\n")
+    if (REPOSITORY / layout.ANSWERS).is_dir():
+        shutil.copytree(REPOSITORY / layout.ANSWERS, root / layout.ANSWERS)
     repository.git(root, "init", "--quiet", "--initial-branch=main")
     made = Loop(root)
     made.commit(f"The configuration {name}")
