@@ -1,5 +1,6 @@
 """The site's gallery: its pages are made from records, whose bytes must be those that record.json names."""
 
+import itertools
 import json
 import os
 import re
@@ -7,6 +8,8 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import yaml
 from mkdocs.exceptions import PluginError
 
 from benchmarks import gallery as making
+from checks.records.rows import Message, Row
 from checks.storage import files
 from release.cards import gathering
 from release.promotion.incident_report import Back, Incident, IncidentLook
@@ -110,6 +114,44 @@ def test_the_site_has_the_pages_of_an_entry(entry: Path, tmp_path: Path) -> None
     assert "12,345" in pages["router/report.html"].read_text()
     assert (entry / "params.yaml").read_bytes() == (made / "router" / "params.yaml").read_bytes()
     assert not list((tmp_path / "site").rglob("record.*"))
+
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+
+
+def drawn(size: int) -> list[making.Window]:
+    """A month of rows that are of three slices in equal shares."""
+    told = (Message(role="user", content="List every disk."),)
+    rows = [
+        Row(id=f"{number}", messages=told, reference="vm", group="1", slice=name, source="a:1")
+        for number, name in enumerate(["list", "show", "create"] * 20)
+    ]
+    return list(making.month(rows, size, NOW))
+
+
+def test_a_month_has_drift_in_some_windows_alone_and_ends_now() -> None:
+    windows = drawn(300)
+    assert [window.shifted for window in windows] == [0, 0, 0, 0, 0.15, 0.3, pytest.approx(0.45), 0.6, 0, 0]
+    assert {len(window.rows) for window in windows} == {300}
+    assert (windows[0].began, windows[-1].until) == (NOW - timedelta(days=30), NOW)
+    assert all(before.until == after.began for before, after in itertools.pairwise(windows))
+    most = [max(Counter(row.slice for row in window.rows).values()) / 300 for window in windows]
+    assert max(range(10), key=most.__getitem__) == 7
+    assert most[7] > 0.6
+
+
+def test_requests_are_dated_over_the_days_of_their_window(tmp_path: Path) -> None:
+    windows = drawn(3)
+    replayed = tmp_path / "production" / "2026-12-01" / "09-gateway.jsonl"
+    replayed.parent.mkdir(parents=True)
+    names = [window.request_id(number) for window in windows for number in range(3)]
+    rows = [{"lockstep.request_id": name, "time": "2026-12-01T09:00:00Z"} for name in names]
+    replayed.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    making.date(tmp_path, windows)
+    days = sorted(path.parent.name for path in tmp_path.rglob("*.jsonl"))
+    assert days == [f"{NOW - timedelta(days=30 - day):%Y-%m-%d}" for day in range(30)]
+    kept = (tmp_path / "production" / "2026-11-02" / "00-gateway.jsonl").read_text()
+    assert json.loads(kept) == {"lockstep.request_id": "w01-0001", "time": "2026-11-02T00:00:00Z"}
 
 
 def test_a_configuration_that_does_not_exist_is_refused_with_those_that_do() -> None:
