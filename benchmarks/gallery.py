@@ -60,6 +60,7 @@ LAUNCHER = """#!/bin/sh
 mkdir -p .lockstep/code
 for name in checks release stages; do ln -sfn "$PWD/$name" ".lockstep/code/$name"; done
 export PYTHONSAFEPATH=1 PYTHONPATH="$PWD/.lockstep/code" LOCKSTEP_ROOT="$PWD" LOCKSTEP_CALLED=./lockstep
+if [ "$1" = dvc ]; then shift; exec python -m stages.tools.guarded_dvc "$@"; fi
 exec python -m release.cli "$@"
 """
 
@@ -127,6 +128,10 @@ def begin(root: Path, name: str) -> Loop:
         "keys", "new", "--name", "gallery", "--may", "verify", "--may", "release", "--add"
     )
     made.commit("Who signs releases")
+    if name == DEFAULT:
+        made.lockstep(
+            "dvc", "checkout", code=None
+        )  # Stages of which the cache lacks something run anew.
     return made
 
 
