@@ -165,7 +165,7 @@ def _month(entry: Entry) -> Iterator[str]:
 
 
 def _incident(incident: Incident) -> Iterator[str]:
-    yield "## A worse candidate, rolled back\n"
+    yield "## A worse candidate\n"
     yield (
         f"`lockstep drill --incident` gave {incident.worse_from}, a worse model, {incident.share:.0%} of replayed "
         f"traffic in a clone of the repository: {_rolled_back(incident)}. It answered {incident.worse_requests:,} "
