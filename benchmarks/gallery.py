@@ -1,6 +1,6 @@
 """Makes an entry of the site's gallery: a configuration is trained, judged, released, and operated for a month.
 
-    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 200]
+    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 300]
 
 In:  params.yaml of this repository for `command`; the file NAME of docs/configurations for every other NAME.
      FOLDER keeps the work (default: a temporary folder), so that a killed run goes on where it was.
@@ -271,7 +271,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", help="a file of docs/configurations, or command")
     parser.add_argument("--folder", type=Path, help="keeps the work; default: a temporary folder")
-    parser.add_argument("--requests", type=int, default=200, help="of a window; default: 200")
+    parser.add_argument("--requests", type=int, default=300, help="of a window; default: 300")
     options = parser.parse_args()
     params_of(options.name)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
