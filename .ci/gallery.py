@@ -17,6 +17,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
+from checks.formats.evaluation_reports import Interval
 from checks.formats.watch_report import WatchReport
 from checks.process.errors import Refusal
 from checks.storage import digest, layout
@@ -28,7 +29,7 @@ from release.verbs import page as pages
 
 BUNDLE, ANSWERS, RECORD = "record.bundle", "record.tar.xz", "record.json"
 MONTH, INCIDENT = layout.REPORTS / "month.json", layout.REPORTS / "incident.json"
-_MARKS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "❔ undecided"}
+_MARKS = {"pass": "pass", "fail": "**fail**", "inconclusive": "undecided"}
 MARKER = "<!-- gallery: document -->"
 LIST = "<!-- gallery: index -->"
 # The site's search is about Lockstep, not about the entries.
@@ -115,7 +116,7 @@ def index(entries: Sequence[Entry]) -> Iterator[str]:
     yield "| entry | verdict and score | a month of production | a worse candidate |"
     yield "| --- | --- | --- | --- |"
     for entry in entries:
-        verdict = f"{entry.release.advice.mark} {entry.release.headline}"
+        verdict = f"{entry.release.advice.mark} {_scores(entry.release)}"
         failed = sum(window.status == "fail" for window in entry.windows)
         happened = f"{entry.requests:,} requests, {failed} of {len(entry.windows)} windows fail"
         yield f"| [{entry.name}]({entry.name}/index.md) | {verdict} | {happened} | {_rolled_back(entry.incident)} |"
@@ -123,13 +124,25 @@ def index(entries: Sequence[Entry]) -> Iterator[str]:
 
 def overview(entry: Entry) -> Iterator[str]:
     """Yield the page of an entry, as Markdown."""
-    yield f"{FRONT}# {entry.name}\n\n{entry.release.advice.mark} {entry.release.headline}\n"
+    yield f"{FRONT}# {entry.name}\n\n{entry.release.advice.mark} {_scores(entry.release)}\n"
     yield f"* [The release's page](release/{entry.release.file})"
     yield from (f"* [{title}]({key}.md)" for key, title in TITLES.items())
     yield "* [params.yaml](params.yaml), as it ran\n"
     yield f"```\npython -m benchmarks.gallery {entry.name}\n```\n"
     yield from _month(entry)
     yield from _incident(entry.incident)
+
+
+def _scores(release: release_page.ReleasePage) -> str:
+    """Return the release's score beside those of the models that its page compares it with."""
+    compared = [against for against in release.against if against.ours is not None]
+    scores = [f"{against.what} {_score(against.theirs)}" for against in compared]
+    own = [f"{against.metric} **{_score(against.ours)}**" for against in compared[:1]]
+    return "; ".join(own + scores)
+
+
+def _score(value: Interval | float | None) -> str:
+    return _number(value.value if isinstance(value, Interval) else value)
 
 
 def _month(entry: Entry) -> Iterator[str]:
@@ -156,7 +169,7 @@ def _month(entry: Entry) -> Iterator[str]:
         quality = [finding.value for finding in window.findings if finding.kind == "quality"]
         failing = ", ".join(finding.name for finding in window.findings if finding.status == "fail")
         yield _row(
-            f"{window.since:%-d %b}", f"{planted.get(date, 0):.0%}", _MARKS[window.status], f"{window.requests:,}",
+            f"{window.since:%-d&nbsp;%b}", f"{planted.get(date, 0):.0%}", _MARKS[window.status], f"{window.requests:,}",
             _number(service and service.p50), _number(service and service.p95), service.errors if service else "–",
             _number(window.costs and window.costs.per_1000_requests), _number(next(iter(quality), None)),
             failing or "–",
