@@ -32,8 +32,8 @@ MONTH, INCIDENT = layout.REPORTS / "month.json", layout.REPORTS / "incident.json
 _MARKS = {"pass": "pass", "fail": "**fail**", "inconclusive": "undecided"}
 MARKER = "<!-- gallery: document -->"
 LIST = "<!-- gallery: index -->"
-# The site's search is about Lockstep, not about the entries.
-FRONT = "---\nsearch:\n  exclude: true\n---\n"
+# The site's search is about Lockstep, not about the entries. Tables need the place of the table of contents.
+FRONT = "---\nsearch:\n  exclude: true\nhide: [toc]\n---\n"
 
 
 class Entry(NamedTuple):
@@ -161,18 +161,18 @@ def _month(entry: Entry) -> Iterator[str]:
         "about one slice of the rows. `lockstep watch` judged and signed each window; the signatures were checked when "
         "this page was made. One request in five got a label.\n"
     )
-    yield "| from | planted | verdict | requests | p50 | p95 | errors | cost | quality | what fails |"
-    yield "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
+    yield "| from | planted | verdict | requests | p50 | p95 | errors | cost | quality |"
+    yield "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     planted = {day["date"]: day["shifted"] for day in entry.days}
     for window in entry.windows:
         date, service = f"{window.since:%Y-%m-%d}", window.service
         quality = [finding.value for finding in window.findings if finding.kind == "quality"]
         failing = ", ".join(finding.name for finding in window.findings if finding.status == "fail")
+        verdict = ": ".join(filter(None, (_MARKS[window.status], failing)))
         yield _row(
-            f"{window.since:%-d&nbsp;%b}", f"{planted.get(date, 0):.0%}", _MARKS[window.status], f"{window.requests:,}",
+            f"{window.since:%-d&nbsp;%b}", f"{planted.get(date, 0):.0%}", verdict, f"{window.requests:,}",
             _number(service and service.p50), _number(service and service.p95), service.errors if service else "–",
             _number(window.costs and window.costs.per_1000_requests), _number(next(iter(quality), None)),
-            failing or "–",
         )  # fmt: skip
     yield ""
 

@@ -68,8 +68,8 @@ def entry(tmp_path: Path) -> Path:
 def test_an_entry_has_its_pages_from_the_record_alone(gallery: dict[str, Any], entry: Path) -> None:
     made = gallery["read"](entry)
     overview = "\n".join(gallery["overview"](made))
-    assert "| 2&nbsp;Mar | 0% | **fail** | 12,345 | 0.432 | 1.5 | 17 | 0.25 | 0.812 | prompts |" in overview
-    assert "| 9&nbsp;Mar | 50% | **fail** | 12,345 | – | – | – | – | – | prompts |" in overview
+    assert "| 2&nbsp;Mar | 0% | **fail**: prompts | 12,345 | 0.432 | 1.5 | 17 | 0.25 | 0.812 |" in overview
+    assert "| 9&nbsp;Mar | 50% | **fail**: prompts | 12,345 | – | – | – | – | – |" in overview
     assert "rolled back after 48 requests, 12 s" in overview
     assert "* no cluster followed the rollback" in overview
     assert "exact-match **0.9**; " in overview
