@@ -63,9 +63,18 @@ def html() -> str:
         for path in RECORD:
             copy = shutil.copytree if (ROOT / path).is_dir() else shutil.copyfile
             copy(ROOT / path, root / path)
-        markdown = "\n\n".join(_sections(root))
-    body = MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown)
+        body = comment(root)
     return f"<!doctype html>\n<meta charset=utf-8>\n<style>{STYLE}</style>\n<main>\n{body}</main>\n"
+
+
+def rendered(markdown: str) -> str:
+    """Return GitHub's Markdown, with its tables and its HTML, as HTML."""
+    return str(MarkdownIt("commonmark", {"html": True}).enable("table").render(markdown))
+
+
+def comment(root: Path) -> str:
+    """Return the comment of the record below ``root``, beside a main that has no record, as HTML."""
+    return rendered("\n\n".join(_sections(root)))
 
 
 def digests(page: str) -> str:
@@ -102,10 +111,10 @@ def _sections(root: Path) -> list[str]:
         "held", Target("main", None, None, None, None), None, tree.document, tree.params,
         verdict=tree.report(layout.VERDICT, Verdict),
         evidence=tree.evidence(scoring.digest_of(tree.params.evaluate.scorers)),
-        training=tree.report(layout.TRAIN_MEASURED, TrainMeasured),
-        answering=tree.report(layout.EVALUATE_MEASURED, EvaluateMeasured),
+        training=tree.readable(layout.TRAIN_MEASURED, TrainMeasured),
+        answering=tree.readable(layout.EVALUATE_MEASURED, EvaluateMeasured),
         scores=tree.report(layout.METRICS, ValidScores),
-        suites=tree.report(layout.SUITES_MEASURED, SuitesMeasured),
+        suites=tree.readable(layout.SUITES_MEASURED, SuitesMeasured),
         data=tree.report(layout.DATA_REPORT, DataReport),
         prepare=tree.report(layout.PREPARE_REPORT, PrepareReport),
     )  # fmt: skip

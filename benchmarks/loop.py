@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
@@ -75,8 +75,8 @@ class Loop:
         yield
         self.steps.append((what, time.perf_counter() - began))
 
-    def lockstep(self, *arguments: str, code: int = 0) -> str:
-        """Run a command of the product as a process, and return what it prints."""
+    def lockstep(self, *arguments: str, code: int | None = 0) -> str:
+        """Run a command of the product as a process, and return what it prints. ``code`` None: with any exit code."""
         who = {
             f"GIT_{role}_{what}": f"{what}@ada.example"
             for role in ("AUTHOR", "COMMITTER")
@@ -86,7 +86,7 @@ class Loop:
             ["./lockstep", *arguments], cwd=self.root, env=repository.environment(**who), capture_output=True,
             text=True, check=False,
         )  # fmt: skip
-        if done.returncode != code:
+        if code is not None and done.returncode != code:
             raise SystemExit(
                 f"{' '.join(arguments)}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
             )
@@ -187,25 +187,29 @@ def send(servers: Sequence[Behind], requests: Sequence[Request], chance: random.
     return sum(of_last) / len(of_last)
 
 
-def date_back(captures: Path, prefix: str) -> None:
-    """Date the requests whose ids begin with ``prefix``, and the newest labels, back by ``BACK``."""
+def redate(captures: Path, moved: Callable[[dict[str, Any]], datetime]) -> None:
+    """Give each captured request of production the time that ``moved`` returns for it."""
     for path in [*(captures / "production").rglob("*.jsonl")]:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        if not all(row["lockstep.request_id"].startswith(prefix) for row in rows):
-            continue
         path.unlink()
         for row in rows:
-            moved = datetime.fromisoformat(row["time"]) - BACK
-            row["time"] = moved.isoformat().replace("+00:00", "Z")
-            target = (
-                captures
-                / "production"
-                / f"{moved:%Y-%m-%d}"
-                / f"{moved:%H}-{path.name.partition('-')[2]}"
-            )
+            time = moved(row)
+            row["time"] = time.isoformat().replace("+00:00", "Z")
+            name = f"{time:%H}-{path.name.partition('-')[2]}"
+            target = captures / "production" / f"{time:%Y-%m-%d}" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("a") as stream:
                 stream.write(f"{json.dumps(row)}\n")
+
+
+def date_back(captures: Path, prefix: str) -> None:
+    """Date the requests whose ids begin with ``prefix``, and the newest labels, back by ``BACK``."""
+
+    def moved(row: dict[str, Any]) -> datetime:
+        came = datetime.fromisoformat(row["time"])
+        return came - BACK if row["lockstep.request_id"].startswith(prefix) else came
+
+    redate(captures, moved)
     newest = max((captures / "feedback").iterdir())
     stored, dash, rest = newest.name.partition("-")
     early = datetime.strptime(stored, "%Y%m%dT%H%M%S.%fZ") - BACK + timedelta(hours=1)

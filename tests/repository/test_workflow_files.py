@@ -17,8 +17,8 @@ from tests.conftest import REPOSITORY
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 FILES = [*WORKFLOWS, *sorted((REPOSITORY / ".github" / "actions").glob("*/action.yml"))]
-KUBERNETES, PUBLISH = "kubernetes.yml", "publish.yml"
-OURS = (KUBERNETES, PUBLISH)  # of Lockstep itself: a team has no use for them
+KUBERNETES, PUBLISH, SITE = "kubernetes.yml", "publish.yml", "site.yml"
+OURS = (KUBERNETES, PUBLISH, SITE)  # of Lockstep itself: a team has no use for them
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 SECRET = re.compile(r"secrets\.([A-Z_]+)")
 ON_DEFAULT_BRANCH = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
@@ -37,7 +37,7 @@ ROWS = (
 PROJECT = './lockstep -C "$PROJECT"'
 THIN = REPOSITORY / "release" / "thin" / ".github" / "workflows"
 # By whom: a file of its own gives its job an identity of its own.
-CALLED = {"verify.yml": {"release.yml"}, "pages.yml": {"promote.yml", "release.yml"}}
+CALLED = {"verify.yml": {"release.yml"}, "pages.yml": {"promote.yml", "release.yml", SITE}}
 PUSH, PULL, MAIN = "LOCKSTEP_REGISTRY_TOKEN", "LOCKSTEP_REGISTRY_PULL_TOKEN", "LOCKSTEP_TOKEN"
 PROTECTED = ("registry", STAGING, PRODUCTION, BUTTON)  # of the default branch alone: docs/how-to/github.md
 
@@ -79,7 +79,7 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        KUBERNETES, "pages.yml", "pr.yml", "promote.yml", PUBLISH, "release.yml", "scheduled.yml", "sealed.yml", "verify.yml", "watch.yml",
+        KUBERNETES, "pages.yml", "pr.yml", "promote.yml", PUBLISH, "release.yml", "scheduled.yml", "sealed.yml", SITE, "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -123,7 +123,8 @@ def test_what_deploys_pages_runs_no_code_of_this_repository_and_only_where_a_var
         called = _load(REPOSITORY / ".github" / "workflows" / name)["jobs"]
         (made,) = [job for job in called.values() if "pages" in job.get("outputs", {})]
         upload = made["steps"][-1]
-        assert "vars.LOCKSTEP_PAGES" in (upload if name == "promote.yml" else made)["if"]
+        variable = "vars.LOCKSTEP_SITE" if name == SITE else "vars.LOCKSTEP_PAGES"
+        assert variable in (upload if name == "promote.yml" else made)["if"]
         assert upload["with"]["name"] == made["outputs"]["pages"]
 
 
