@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from release.adapters.listening import Listener, listen
 
 # How DVC begins a line of error, and its words for most failures of a remote.
 _ERROR, _BUG = ("ERROR: ", "unexpected error - ")
+# A path of this machine without its last part. Pages and comments, which others read, quote why DVC failed.
+_FOLDERS = re.compile(r"(?<=')/[^']*/|(?<=\")/[^\"]*/|(?:file://|(?<![\w:/'\"]))/[^\s'\"]*/")
 # Every command of DVC is run so that it writes only into the folders of data and models.
 MODULE = ("-m", "stages.tools.guarded_dvc")
 # These options make a remote keep files by their names and versions.
@@ -157,7 +160,7 @@ def read_lists(root: Path, commit: str) -> str | None:
 
 
 def _asked(root: Path, *arguments: str) -> str | None:
-    """Run DVC silently; None if it ends well, else its first error."""
+    """Run DVC silently; None if it ends well, else its first error, without the folders of this machine."""
     done = _quietly(root, *arguments)
     if done.returncode == 0:
         return None
@@ -165,7 +168,8 @@ def _asked(root: Path, *arguments: str) -> str | None:
     errors = [
         line.removeprefix(_ERROR).removeprefix(_BUG) for line in printed if line.startswith(_ERROR)
     ]
-    return redact(next(iter(errors or printed[-1:]), f"it ended with {done.returncode}"), 160)
+    why = next(iter(errors or printed[-1:]), f"it ended with {done.returncode}")
+    return redact(_FOLDERS.sub("…/", why), 160)
 
 
 def _quietly(root: Path, *arguments: str) -> "subprocess.CompletedProcess[bytes]":

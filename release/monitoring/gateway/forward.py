@@ -127,6 +127,7 @@ class Forwarder:
             data = body if adapter == named else renamed(body, adapter)
             if exchange:
                 exchange.answered_by, exchange.release = adapter, release
+                exchange.is_chosen = adapter == named and _is_canary(server.releases, named)
                 exchange.upstream, exchange.heard = server.base, time.monotonic()
             self._count(server, release, 1)
             try:
@@ -155,7 +156,7 @@ class Forwarder:
         """Return the adapter for a request that names ``named``: by chance its canary, if the server has that."""
         canary = f"{named}{CANARY}"
         is_drawn = draw(canary, drawn_by) <= self._canaries.get(named or "", 0)
-        return canary if is_drawn and canary in server.releases else named
+        return canary if is_drawn and _is_canary(server.releases, canary) else named
 
     def _count(self, server: Server, release: str | None, number: int) -> None:
         if server.in_flight == 0:
@@ -165,14 +166,25 @@ class Forwarder:
 
 
 def named_adapter(releases: Mapping[str, str], body: bytes) -> str | None:
-    """Return the adapter that a request names; None: no other is there, or the request names none of ``releases``."""
+    """Return the adapter that a request names; None: no other is there, or the request names none of ``releases``.
+
+    Raises Rejected for a body of which a server may read another name, such as JSON in UTF-16.
+    """
     if len(releases) < 2:
         return None
     try:
         model = _Named.model_validate_json(body).model
-    except ValidationError:
-        return None
+    except ValidationError as error:
+        if error.errors(include_input=False)[0]["type"] != "json_invalid":
+            return None
+        raise Rejected(400, "bad_request", "the body cannot be read as JSON in UTF-8") from None
     return model if model in releases else None
+
+
+def _is_canary(releases: Mapping[str, str], name: str | None) -> bool:
+    """Return whether a server calls a canary ``name``, and no project's own adapter: that has a second name."""
+    is_named = name is not None and name.endswith(CANARY)
+    return is_named and name in releases and f"{name}-{releases[name]}" not in releases
 
 
 def renamed(body: bytes, model: str | None) -> bytes:

@@ -53,6 +53,7 @@ class Exchange:
     adapter: str | None = None
     asked: str | None = None
     answered_by: str | None = None
+    is_chosen: bool = False  # The client named the canary itself.
 
     @property
     def size(self) -> int:
@@ -86,11 +87,16 @@ def row(
     if exchange.is_large:
         raise TooLarge
     redactor = _Redactor()
+    model = exchange.answer.model or exchange.answered_by
+    if (
+        exchange.is_chosen
+    ):  # As for a release that is named by its digest: it was not drawn, and is not compared.
+        model = f"{exchange.answered_by}-{exchange.release}"
     return captures.Capture(
         time=exchange.time,
         operation=exchange.operation,
         provider=exchange.provider,
-        model=redactor.plain(exchange.answer.model or exchange.answered_by),
+        model=redactor.plain(model),
         input_messages=tuple(_prompt(exchange.body, redactor)),
         output_messages=tuple(
             _output(choice, redactor, broken=exchange.error is not None)

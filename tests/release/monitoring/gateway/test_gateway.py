@@ -350,6 +350,39 @@ def test_a_share_of_an_adapters_requests_goes_to_its_canary_on_the_same_server(t
     assert f'lockstep_gateway_tokens_total{{direction="out",environment="local",release="{new}"}}' in metrics
 
 
+def test_a_client_cannot_bias_a_canary_or_hide_whose_adapter_it_asks(tmp_path: Path) -> None:
+    old, new, other = "a" * 12, "b" * 12, "d" * 12
+    model = ModelStandIn("c" * 12)
+    model.beside_base = True
+    # A canary has one name. The project writer-canary is another one, whatever writer's share says.
+    model.adapters = {
+        "router": old, f"router-{old}": old, "router-canary": new,
+        "writer": old, f"writer-{old}": old, "writer-canary": other, f"writer-canary-{other}": other,
+    }  # fmt: skip
+    options = ("--canary", "router=50", "--canary", "writer=50", "--captures", str(tmp_path / "captures"))
+    hidden = json.dumps(body(1, model="router"))
+    bodies = {
+        "a byte order mark": b"\xef\xbb\xbf" + hidden.encode(), "UTF-16": hidden.encode("utf-16"),
+        "half a character": hidden.replace("router", "router\", \"more\": \"\\ud800").encode(),
+        "depth": hidden.replace("{", '{"more": ' + "[" * 500 + "]" * 500 + ", ", 1).encode(),
+        "no JSON": b"{",
+    }  # fmt: skip
+    with model, running(model.url, tmp_path, *options) as gateway:
+        for number in range(40):
+            reply = requests.post(gateway.url + CHAT, json=body(number, model="writer"), timeout=9)
+            assert (reply.json()["model"], reply.headers["Lockstep-Release"]) == ("writer", old)
+        reply = requests.post(gateway.url + CHAT, json=body(1, model="router-canary"), timeout=9)
+        assert (reply.json()["model"], reply.headers["Lockstep-Release"]) == ("router-canary", new)
+        seen = len(model.seen)
+        for what, data in bodies.items():
+            reply = requests.post(gateway.url + CHAT, data=data, headers=JSON, timeout=9)
+            assert (reply.status_code, reply.json()["error"]["code"]) == (400, "bad_request"), what
+        assert not [path for _, path, *_ in model.seen[seen:] if path == CHAT]
+        assert gateway.stop() == 0
+    stored = Counter((row.model, row.release) for row in rows(tmp_path / "captures"))
+    assert stored == {("writer", old): 40, (f"router-canary-{new}", new): 1}
+
+
 def counted_releases(gateway: GatewayProcess, part: str) -> dict[str, str]:
     """The values of all samples whose line has ``part``, by release."""
     text = requests.get(f"{gateway.private}/metrics", timeout=9).text
