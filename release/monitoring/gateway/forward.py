@@ -183,8 +183,9 @@ def named_adapter(releases: Mapping[str, str], body: bytes) -> str | None:
 
 def _is_canary(releases: Mapping[str, str], name: str | None) -> bool:
     """Return whether a server calls a canary ``name``, and no project's own adapter: that has a second name."""
-    is_named = name is not None and name.endswith(CANARY)
-    return is_named and name in releases and f"{name}-{releases[name]}" not in releases
+    if name is None or not name.endswith(CANARY) or name not in releases:
+        return False
+    return f"{name}-{releases[name]}" not in releases
 
 
 def renamed(body: bytes, model: str | None) -> bytes:

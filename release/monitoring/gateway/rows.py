@@ -88,9 +88,8 @@ def row(
         raise TooLarge
     redactor = _Redactor()
     model = exchange.answer.model or exchange.answered_by
-    if (
-        exchange.is_chosen
-    ):  # As for a release that is named by its digest: it was not drawn, and is not compared.
+    # As for a release that is named by its digest: it was not drawn, and is not compared.
+    if exchange.is_chosen:
         model = f"{exchange.answered_by}-{exchange.release}"
     return captures.Capture(
         time=exchange.time,
