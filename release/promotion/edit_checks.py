@@ -91,6 +91,14 @@ def _on_one_server(
     if shared is None:
         return
     moving = shared.moving(case.after.get())
+    if shared.canary and not rollback:
+        # Else the server that loads the adapter by its own name would not be asked.
+        hosts = shared._replace(environment=case.environment).listing()
+        if hosts:
+            yield (
+                f"{case.environment}: is the canary of {shared.environment}, but {hosts[0]} runs it as an adapter too",
+                f"name an environment that nothing else runs: `canary` in {shared.environment}'s environment.yaml",
+            )
     if environment_file.read(case.environment, case.present.files).variant == "adapter":
         yield from shared_server.of_adapter(
             shared, moving, as_verified=as_verified, rollback=rollback

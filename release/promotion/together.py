@@ -78,6 +78,8 @@ def planned(changes: Iterable[tuple[PromotionContext, Change]]) -> Mapping[Path,
 def one_commit(changes: Sequence[tuple[PromotionContext, Change]]) -> Change:
     """Return the change that makes all of ``changes``. A commit of any of these projects before it is not apart."""
     moving = [(member, change) for member, change in changes if change.message]
+    if not moving:
+        return Change({}, "")
     folders = [Path(member.ledger.folder) for member, _ in moving]
     beside = {path for _, change in moving for path in change.beside}
     return Change(
@@ -109,7 +111,7 @@ def before_last_move(
 ) -> list[tuple[PromotionContext, str]]:
     """Return each project that the last commit of several moved, with the digest that it ran before, or none.
 
-    Raises PromotionRefused if no commit moved several of them.
+    Raises PromotionRefused if no commit moved several of them, or if one ran what no check let pass.
     """
     moves = defaultdict[str, list[tuple[PromotionContext, Move]]](list)
     for member in members:
@@ -123,4 +125,13 @@ def before_last_move(
             f"`lockstep rollback {environment} --why …` without --adapters",
         )
     last = max(several, key=lambda moved: places[moved[0][1].landed])
+    for member, move in last:
+        checked = rollback_targets.earlier(rollback_targets.moves(member, environment), None)
+        digests = {target.pointer.digest for target in checked}
+        if move.before and move.before.digest not in digests:
+            name, version = project(member), move.before.version
+            raise PromotionRefused(
+                f"{name}: {version} was moved to {environment} by hand, so no check let it pass",
+                f"promote another, or name it: `lockstep -C {name} rollback {environment} --to {version} --why …`",
+            )
     return [(member, move.before.digest if move.before else NONE) for member, move in last]

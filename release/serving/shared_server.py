@@ -283,12 +283,13 @@ def of_environment(
     ``committed``: the files of all environments at ``tip``; ``planned``: as in SharedServer.
     """
     file = environment_file.readable(environment, committed)
-    if file is None or not (file.adapters or file.variant == "adapter"):
+    is_adapter = file is not None and file.variant == "adapter"
+    if file is None or not (file.adapters or is_adapter):
         return None
     own, names = Path(ledger.folder), {path.parent.name for path in committed}
     for name in sorted(names):
         other = environment_file.readable(name, committed)
-        if other and other.canary == environment:
+        if is_adapter and other and other.canary == environment:
             return SharedServer(records, tip, own, name, planned, adapter_component.CANARY)
     return SharedServer(records, tip, own, environment, planned)
 
