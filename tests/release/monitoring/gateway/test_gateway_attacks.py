@@ -26,7 +26,7 @@ from checks.process.errors import MachineRefused
 from release.monitoring.gateway import app, connections, sessions
 from release.monitoring.gateway.app import Gateway
 from release.monitoring.gateway.connections import Connections
-from release.monitoring.gateway.forward import named_adapter, renamed
+from release.monitoring.gateway.forward import Rejected, named_adapter, renamed
 from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.options import GatewaySettings
 from release.monitoring.gateway.rows import TooLarge, sampled
@@ -66,7 +66,8 @@ def test_the_adapter_that_a_request_names_is_read_without_an_object_for_each_par
         assert named_adapter(releases, LARGE[case][:-1] + b', "model": "writer"}') == "writer"
         assert named_adapter(releases, renamed(LARGE[case], "router")) == "router"
         assert named_adapter(releases, LARGE[case]) is None
-        assert named_adapter(releases, LARGE[case][:-1]) is None
+        with pytest.raises(Rejected, match="cannot be read as JSON in UTF-8"):
+            named_adapter(releases, LARGE[case][:-1])
     finally:
         gc.callbacks.pop()
     assert len(collections) < 20
