@@ -129,9 +129,8 @@ def begin(root: Path, name: str) -> Loop:
     )
     made.commit("Who signs releases")
     if name == DEFAULT:
-        made.lockstep(
-            "dvc", "checkout", code=None
-        )  # Stages of which the cache lacks something run anew.
+        # A stage whose outputs are not in the cache runs again.
+        made.lockstep("dvc", "checkout", code=None)
     return made
 
 

@@ -203,7 +203,7 @@ def redate(captures: Path, moved: Callable[[dict[str, Any]], datetime]) -> None:
 
 
 def date_back(captures: Path, prefix: str) -> None:
-    """Date the requests whose ids begin with ``prefix``, and the newest labels, back by ``BACK``."""
+    """Make the newest labels, and the requests whose ids begin with ``prefix``, older by ``BACK``."""
 
     def moved(row: dict[str, Any]) -> datetime:
         came = datetime.fromisoformat(row["time"])

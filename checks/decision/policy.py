@@ -52,6 +52,8 @@ _LOG = re.compile(r"suites\.[^.]+\.(logs|judge\.log|labels)\b")
 _NO_INPUTS = (  # below one, and must hold
     "base.license", "data.license", "merge.draft.license", "serve.probes", "serve.verify",
 )  # fmt: skip
+# What a new suite may permit that nothing permitted before.
+_GRANTS = ("harvest_error",)
 _DATA, _LOADER = "data.uri", "prepare.loader"
 _CONDITION = re.compile(r"data\.sources\.[^.]+\.(license|review)")  # They count like data.license.
 
@@ -241,7 +243,10 @@ def _named(
         if name not in new:
             yield _whole(path, old[name], None, path)
         elif name not in old:
-            yield _change(path, None, two, come, f"{path} is new: {_shown(two)}")
+            grants = any(getattr(new[name], field, None) is not None for field in _GRANTS)
+            yield _change(
+                path, None, two, "changed" if grants else come, f"{path} is new: {_shown(two)}"
+            )
         else:
             yield from _fields(path, old[name], new[name])
 

@@ -100,7 +100,7 @@ class _Context(click.Context):
 
 
 class Group(click.Group):
-    """A group whose help lists its commands by section, each with its first sentence, which click would cut."""
+    """List commands by section in the help, each with its whole first sentence, which click would shorten."""
 
     context_class = _Context
 

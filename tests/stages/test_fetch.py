@@ -418,8 +418,9 @@ def test_of_two_runs_at_once_one_downloads_and_the_other_is_refused(document: di
         web.content["/rows"], web.stall_after = BIG, 1_000_000
         document["data"] |= {"uri": f"{web.url}/rows", "sha256": sha256(BIG)}
         first, second = start(document, tmp_path), start(document, tmp_path)
+        # The download stalls until the other run has ended, however late that began.
         until = time.monotonic() + 30
-        while time.monotonic() < until and web.sent < 1_000_000:
+        while time.monotonic() < until and (web.sent < 1_000_000 or first.poll() == second.poll()):
             time.sleep(0.05)
         web.heal()
         ended = [process.communicate(timeout=60)[1].splitlines()[-1] for process in (first, second)]

@@ -374,6 +374,13 @@ def test_an_emergency_that_is_allowed_for_the_first_time_needs_approval() -> Non
     assert come.needs_approval
 
 
+@pytest.mark.parametrize(("error", "needs_approval"), [(None, False), (0.05, True)])
+def test_a_new_suite_whose_judge_may_label_requests_needs_approval(error: float | None, needs_approval: bool) -> None:
+    suite = {**SUITES["asked"], "harvest_error": error}
+    (come,) = _changed(lambda document: document["suites"].update(new=suite))
+    assert (come.path, come.needs_approval) == ("suites.new", needs_approval)
+
+
 def test_labels_that_are_switched_off_are_removed() -> None:
     (change,) = _changed(_set("validate.labels", None))
     assert (change.path, change.kind) == ("validate.labels", "removed")
