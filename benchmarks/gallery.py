@@ -1,6 +1,6 @@
 """Makes an entry of the site's gallery: a configuration is trained, judged, released, and operated for a month.
 
-    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 300]
+    python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 600]
 
 In:  params.yaml of this repository for `command`; the file NAME of docs/configurations for every other NAME.
      FOLDER keeps the work (default: a temporary folder), so that a killed run goes on where it was.
@@ -39,6 +39,7 @@ from checks.config import params_file
 from checks.records.rows import Row
 from checks.storage import digest, files, layout
 from release.serving.behind_gateway import Behind
+from release.verbs.server import LLAMACPP
 from tests import overlay_sample
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
@@ -46,15 +47,17 @@ from tests.conftest import REPOSITORY
 DEFAULT = "command"
 GALLERY = REPOSITORY / "docs" / "gallery"
 MONTH, INCIDENT = layout.REPORTS / "month.json", layout.REPORTS / "incident.json"
-CODE = ("checks", "stages", "release", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore", "docs/cards")
+CODE = (
+    "checks", "stages", "release", "dvc.yaml", ".dvc", ".dvcignore", ".gitignore", "docs/cards", "docs/configurations",
+)  # fmt: skip
 RECORDED = ("dvc.lock", "code.lock", "reports")  # The record of the default configuration.
-WINDOWS, DAYS = 10, 3
-DRIFT = range(5, 9)  # Windows in which the share of ``MOST`` is reached step by step.
+WINDOWS, DAYS = 5, 6
+DRIFT = range(3, 5)  # Windows in which the share of ``MOST`` is reached step by step.
 MOST = 0.6
 SESSION = (1, 2, 3)  # Requests of one user in a row, all of one slice.
 LABELLED = 5  # Each fifth request gets a label.
 # What the gallery changes: a laptop has no container to verify in, and the price of an hour is assumed.
-MONITOR = "\nmonitor:\n  window_days: 3\n  cost:\n    hourly_price: 0.05\n"
+MONITOR = "\nmonitor:\n  window_days: 6\n  cost:\n    hourly_price: 0.05\n"
 LAUNCHER = """#!/bin/sh
 # As ./lockstep of Lockstep's own repository, in the Python environment that is active.
 mkdir -p .lockstep/code
@@ -122,7 +125,7 @@ def begin(root: Path, name: str) -> Loop:
     if (REPOSITORY / layout.ANSWERS).is_dir():
         shutil.copytree(REPOSITORY / layout.ANSWERS, root / layout.ANSWERS)
     repository.git(root, "init", "--quiet", "--initial-branch=main")
-    made = Loop(root)
+    made = loop_at(root)
     made.commit(f"The configuration {name}")
     made.lockstep(
         "keys", "new", "--name", "gallery", "--may", "verify", "--may", "release", "--add"
@@ -132,6 +135,12 @@ def begin(root: Path, name: str) -> Loop:
         # A stage whose outputs are not in the cache runs again.
         made.lockstep("dvc", "checkout", code=None)
     return made
+
+
+def loop_at(root: Path) -> Loop:
+    """Return the loop of a repository, with the server that its model was judged for and that runs as a process."""
+    runtime = params_file.load(root / layout.PARAMS).serve.runtime
+    return Loop(root, runtime if runtime == LLAMACPP else "transformers")
 
 
 def month(rows: Sequence[Row], size: int, now: datetime) -> Iterator[Window]:
@@ -254,7 +263,7 @@ def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def make(root: Path, name: str, size: int) -> None:
     """Run the configuration, release it and operate it. Steps that ``root`` has done already are left out."""
-    made = begin(root, name) if not root.exists() else Loop(root)
+    made = begin(root, name) if not root.exists() else loop_at(root)
     if not (root / layout.ENVIRONMENTS / "production" / layout.POINTER).is_file():
         with made.step("run"):
             made.lockstep("run", "--calibrate")
@@ -270,7 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", help="a file of docs/configurations, or command")
     parser.add_argument("--folder", type=Path, help="keeps the work; default: a temporary folder")
-    parser.add_argument("--requests", type=int, default=300, help="of a window; default: 300")
+    parser.add_argument("--requests", type=int, default=600, help="of a window; default: 600")
     options = parser.parse_args()
     params_of(options.name)
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -61,10 +61,10 @@ class Request(NamedTuple):
 
 
 class Loop:
-    """The repository at ``root``, and the steps that were done, each with its seconds."""
+    """The repository at ``root``, its server, and the steps that were done, each with its seconds."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.captures = root, root / layout.CAPTURES
+    def __init__(self, root: Path, runtime: str = "transformers") -> None:
+        self.root, self.captures, self.runtime = root, root / layout.CAPTURES, runtime
         self.steps: list[tuple[str, float]] = []
 
     @contextmanager
@@ -98,7 +98,7 @@ class Loop:
 
     def release(self, *environments: str) -> None:
         """Build, verify, sign and promote the record."""
-        for command in ("build", "verify --runtime transformers", "sign"):
+        for command in ("build", f"verify --runtime {self.runtime}", "sign"):
             with self.step(command):
                 self.lockstep(*command.split())
         self.commit("Image and verification")
@@ -127,7 +127,7 @@ class Loop:
     def serving(self, *weights: tuple[Path, str]) -> Iterator[list[Behind]]:
         """Serve each model behind a gateway of production's captures."""
         params = params_file.load(self.root / layout.PARAMS)
-        runtime = lookup.here(self.root, "transformers")
+        runtime = lookup.here(self.root, self.runtime)
         with ExitStack() as stack:
             servers = [
                 stack.enter_context(

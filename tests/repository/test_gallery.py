@@ -132,13 +132,13 @@ def drawn(size: int) -> list[making.Window]:
 
 def test_a_month_has_drift_in_some_windows_alone_and_ends_now() -> None:
     windows = drawn(300)
-    assert [window.shifted for window in windows] == [0, 0, 0, 0, 0.15, 0.3, pytest.approx(0.45), 0.6, 0, 0]
+    assert [window.shifted for window in windows] == [0, 0, 0.3, 0.6, 0]
     assert {len(window.rows) for window in windows} == {300}
     assert (windows[0].began, windows[-1].until) == (NOW - timedelta(days=30), NOW)
     assert all(before.until == after.began for before, after in itertools.pairwise(windows))
     most = [max(Counter(row.slice for row in window.rows).values()) / 300 for window in windows]
-    assert max(range(10), key=most.__getitem__) == 7
-    assert most[7] > 0.6
+    assert max(range(5), key=most.__getitem__) == 3
+    assert most[3] > 0.6
 
 
 def test_requests_are_dated_over_the_days_of_their_window(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_requests_are_dated_over_the_days_of_their_window(tmp_path: Path) -> Non
     replayed.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     making.date(tmp_path, windows)
     days = sorted(path.parent.name for path in tmp_path.rglob("*.jsonl"))
-    assert days == [f"{NOW - timedelta(days=30 - day):%Y-%m-%d}" for day in range(30)]
+    assert days == [f"{NOW - timedelta(days=30 - day):%Y-%m-%d}" for day in range(0, 30, 2)]
     kept = (tmp_path / "production" / "2026-11-02" / "00-gateway.jsonl").read_text()
     assert json.loads(kept) == {"lockstep.request_id": "w01-0001", "time": "2026-11-02T00:00:00Z"}
 
