@@ -151,8 +151,8 @@ def test_requests_are_dated_over_the_days_of_their_window(tmp_path: Path) -> Non
     making.date(tmp_path, windows)
     days = sorted(path.parent.name for path in tmp_path.rglob("*.jsonl"))
     assert days == [f"{NOW - timedelta(days=30 - day):%Y-%m-%d}" for day in range(0, 30, 2)]
-    kept = (tmp_path / "production" / "2026-11-02" / "00-gateway.jsonl").read_text()
-    assert json.loads(kept) == {"lockstep.request_id": "w01-0001", "time": "2026-11-02T00:00:00Z"}
+    kept = (tmp_path / "production" / "2026-11-03" / "00-gateway.jsonl").read_text()
+    assert json.loads(kept) == {"lockstep.request_id": "w01-0001", "time": "2026-11-03T00:00:00Z"}
 
 
 def test_a_configuration_that_does_not_exist_is_refused_with_those_that_do() -> None:
