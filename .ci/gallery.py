@@ -127,7 +127,10 @@ def overview(entry: Entry) -> Iterator[str]:
     yield f"{FRONT}# {entry.name}\n\n{entry.release.advice.mark} {_scores(entry.release)}\n"
     yield f"* [The release's page](release/{entry.release.file})"
     yield from (f"* [{title}]({key}.md)" for key, title in TITLES.items())
-    yield "* [params.yaml](params.yaml), as it ran\n"
+    yield (
+        "* [params.yaml](params.yaml), as it ran: the server was a process of one machine, so production's rule "
+        "`served_as_verified` is off, and the hour's price is assumed\n"
+    )
     yield f"```\npython -m benchmarks.gallery {entry.name}\n```\n"
     yield from _month(entry)
     yield from _incident(entry.incident)

@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import random
+import secrets
 import shutil
 import subprocess
 import sys
@@ -69,11 +70,15 @@ exec python -m release.cli "$@"
 
 
 class Window(NamedTuple):
-    """A window of the month: when it began, its requests, the share of planted drift, and how long its replay took."""
+    """A window of the month: when it began, its requests, the share of planted drift, and how long its replay took.
+
+    ``users``: who sends each of ``rows``; a session is of one user.
+    """
 
     number: int
     began: datetime
     rows: list[Row]
+    users: list[str]
     shifted: float
     seconds: float = 0.0
 
@@ -150,12 +155,14 @@ def month(rows: Sequence[Row], size: int, now: datetime) -> Iterator[Window]:
     rising, _ = counts.most_common(3)[-1]
     for number in range(1, WINDOWS + 1):
         share = MOST * (DRIFT.index(number) + 1) / len(DRIFT) if number in DRIFT else 0.0
-        drawn = list[Row]()
+        drawn, users = list[Row](), list[str]()
         while len(drawn) < size:
             name = rising if chance.random() < share else chance.choice(rows).slice
-            drawn += chance.choices(slices[name], k=chance.choice(SESSION))
+            session = chance.choices(slices[name], k=chance.choice(SESSION))
+            users += [f"user-{number}-{len(drawn)}"] * len(session)
+            drawn += session
         began = now - timedelta(days=DAYS * (WINDOWS + 1 - number))
-        yield Window(number, began, drawn[:size], share)
+        yield Window(number, began, drawn[:size], users[:size], share)
 
 
 def play(server: Behind, window: Window, most_tokens: int) -> Window:
@@ -163,7 +170,7 @@ def play(server: Behind, window: Window, most_tokens: int) -> Window:
 
     def ask(number: int, row: Row) -> None:
         asked = {
-            "model": server.model, "max_tokens": most_tokens, "temperature": 0,
+            "model": server.model, "max_tokens": most_tokens, "temperature": 0, "user": window.users[number],
             "messages": [{"role": turn.role, "content": turn.content} for turn in row.messages],
         }  # fmt: skip
         url, headers = (
@@ -203,7 +210,10 @@ def operate(made: Loop, size: int) -> None:
     windows = list(month(rows, size, midnight))
     for old in (made.captures, root / layout.WATCH):  # They are of a run that was killed.
         shutil.rmtree(old, ignore_errors=True)
-    with made.serving((weights, digest.of_tree(weights).digest)) as (server,):
+    secret = root.parent / "user-secret"
+    secret.write_text(secrets.token_hex(32))
+    released, keyed = (weights, digest.of_tree(weights).digest), ("--user-secret", str(secret))
+    with made.serving(released, options=keyed) as (server,):
         windows = [play(server, window, 2 * params.evaluate.max_new_tokens) for window in windows]
     date(made.captures, windows)
     made.label(

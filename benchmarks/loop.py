@@ -124,8 +124,10 @@ class Loop:
         self.lockstep("feedback", str(path))
 
     @contextmanager
-    def serving(self, *weights: tuple[Path, str]) -> Iterator[list[Behind]]:
-        """Serve each model behind a gateway of production's captures."""
+    def serving(
+        self, *weights: tuple[Path, str], options: Sequence[str] = ()
+    ) -> Iterator[list[Behind]]:
+        """Serve each model behind a gateway of production's captures, with ``options`` of `lockstep gateway`."""
         params = params_file.load(self.root / layout.PARAMS)
         runtime = lookup.here(self.root, self.runtime)
         with ExitStack() as stack:
@@ -139,6 +141,7 @@ class Loop:
                         "production",
                         self.captures,
                         self.root,
+                        options,
                     )
                 )
                 for folder, sha256 in weights

@@ -1,7 +1,7 @@
 """A model's server on this machine and `lockstep gateway` before it, as two processes that are ended together."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -56,27 +56,32 @@ def started(
     environment: str,
     captures: Path,
     root: Path,
+    options: Sequence[str] = (),
 ) -> Iterator[Behind]:
     """Start both; ``Behind.wait`` waits for them. The gateway stores every request below ``captures``.
 
-    ``root``: as for ``processes.start``.
+    ``root``: as for ``processes.start``. ``options``: more options of `lockstep gateway`.
 
     Raises MachineRefused if the server is not installed, ServingRefused if the runtime cannot run as a process.
     """
     with ExitStack() as stack:
         server = stack.enter_context(closing(processes.start(runtime, serve, weights, root)))
-        gateway = stack.enter_context(closing(_gateway(server.url, digest, environment, captures)))
+        gateway = stack.enter_context(
+            closing(_gateway(server.url, digest, environment, captures, options))
+        )
         stack.callback(gateway.terminate, _END)  # A gateway that is killed loses captures.
         yield Behind(server, gateway, runtimes.fill(runtime, serve, server.model).model_field)
 
 
-def _gateway(server: str, digest: str, environment: str, captures: Path) -> Process:
+def _gateway(
+    server: str, digest: str, environment: str, captures: Path, options: Sequence[str]
+) -> Process:
     """``Process.model`` is the address of its probes."""
     port, probes = processes.free_port(), processes.free_port()
     command = [
         sys.executable, "-m", "release.cli", "-C", str(captures.parent), "gateway", server, "--host", processes.HOST,
         "--port", str(port), "--metrics-port", str(probes), "--environment", environment, "--release", digest,
-        "--captures", str(captures), "--drain", str(_DRAIN),
+        "--captures", str(captures), "--drain", str(_DRAIN), *options,
     ]  # fmt: skip
     return processes.launch(
         command, f"http://{processes.HOST}:{port}", f"http://{processes.HOST}:{probes}",

@@ -133,7 +133,8 @@ def drawn(size: int) -> list[making.Window]:
 def test_a_month_has_drift_in_some_windows_alone_and_ends_now() -> None:
     windows = drawn(300)
     assert [window.shifted for window in windows] == [0, 0, 0.3, 0.6, 0]
-    assert {len(window.rows) for window in windows} == {300}
+    assert {len(part) for window in windows for part in (window.rows, window.users)} == {300}
+    assert all(max(Counter(window.users).values()) == 3 for window in windows)
     assert (windows[0].began, windows[-1].until) == (NOW - timedelta(days=30), NOW)
     assert all(before.until == after.began for before, after in itertools.pairwise(windows))
     most = [max(Counter(row.slice for row in window.rows).values()) / 300 for window in windows]
