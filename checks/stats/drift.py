@@ -16,6 +16,7 @@ Every figure has an interval and the effect that is seen with 80 % power.
 """
 
 import hashlib
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ LEAST = 20  # Texts of a side, at least. With fewer there is nothing to learn fr
 MOST = 10_000  # At most this many texts of each side are read, and characters of a text.
 _EXPECTED = 5.0  # Answers that a cell of chi-square's table has if nothing changed.
 _TERMS = 8
+TYPICAL = 10  # Texts that are named as typical of a side.
 _SEEN = 5  # Texts that must have a term before it is named.
 
 
@@ -85,6 +87,7 @@ class Separation(NamedTuple):
 
     ``p``: of the hypothesis that it does not. ``design``: how many times the variance of as many independent values.
     ``freedom``: degrees of freedom of that variance. ``terms``: what the classifier takes for typical of the window.
+    ``typical``: the held-out texts that it takes for most typical of the window, and those of the reference.
     """
 
     auc: float
@@ -98,6 +101,7 @@ class Separation(NamedTuple):
     freedom: float
     ordinary: Ordinary | None = None
     terms: tuple[str, ...] = ()
+    typical: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
     @property
     def statistic(self) -> float:
@@ -264,11 +268,18 @@ def texts(
     seen = np.asarray((learned[: len(ours)] > 0).sum(axis=0)).ravel()
     weights = np.where(seen >= _SEEN, model.coef_[0], 0.0)
     names = vectorizer.get_feature_names_out()
-    typical = tuple(
+    terms = tuple(
         str(names[i]) for i in np.argsort(-weights, kind="stable")[:_TERMS] if weights[i] > 0
     )
     result = separation(scores[0], scores[1], (clusters[0], clusters[1]), confidence, 1)
-    return result._replace(terms=typical)
+    typical = (_highest(held_out[0], scores[0]), _highest(held_out[1], -scores[1]))
+    return result._replace(terms=terms, typical=typical)
+
+
+def _highest(texts: Sequence[Text], scores: NDArray[np.float64]) -> tuple[str, ...]:
+    """Return the different texts with the highest scores, ``TYPICAL`` at most."""
+    ranked = (texts[i].text for i in np.argsort(-scores, kind="stable"))
+    return tuple(itertools.islice(dict.fromkeys(ranked), TYPICAL))
 
 
 def labels(window: Sequence[Text], reference: Sequence[Text], confidence: float) -> Shift | None:

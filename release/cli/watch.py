@@ -11,8 +11,10 @@ from release.cli.tables import COLOURS, mark, one_line
 
 if TYPE_CHECKING:
     from checks.formats.watch_report import WatchReport
+    from checks.stats.drift import Separation
 
 
+_CHARACTERS = 200  # of a prompt
 _ORDER = ("fail", "inconclusive", "pass")  # The order of findings.
 _PROPOSED = {
     "opened": "opened {}",
@@ -45,6 +47,10 @@ _PROPOSED = {
     help="Sign the report with the identity of this CI job, certified by Sigstore.",
 )
 @OTLP
+@click.option(
+    "--prompts", is_flag=True,
+    help="Also print prompts that are least like training, and those of training that are missed. No file has them.",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
 @click.option(
     "--pr", is_flag=True, help="Propose retraining in a pull request where the traffic changed."
@@ -57,7 +63,7 @@ _PROPOSED = {
 @refusing
 def watch(
     root: Path, environment: str, since: str | None, until: str | None, captures: str | None, evidently: Path | None,
-    key: Path | None, keyless: bool, otlp: str | None, as_json: bool, pr: bool, rows: int,
+    key: Path | None, keyless: bool, otlp: str | None, prompts: bool, as_json: bool, pr: bool, rows: int,
 ) -> None:  # fmt: skip
     """Judge a window of captured traffic of ENV: the last whole one (monitor.window_days), or from --from to --to.
 
@@ -78,18 +84,22 @@ def watch(
     from release.verbs import watch as verb
 
     exclusive({"--key": key, "--keyless": keyless})
+    exclusive({"--prompts": prompts, "--json": as_json})
     signer, _ = verification.verifier(root, key, keyless=keyless)
     queued = rows if pr else None
-    report, proposal, lapsed = verb.watch(
-        root, environment, since, until, captures, evidently, queued, signer
+    watched = verb.watch(
+        root, environment, since, until, captures, evidently, queued, signer, prompts
     )
+    report, proposal = watched.report, watched.proposal
     show(report, as_json, lambda report: "\n".join(_shown(report)))
+    if prompts:
+        click.echo("\n".join(_prompts(watched.prompts)))
     if otlp:
         evaluation_events.send(otlp, evaluation_events.of_window(report))
     if pr:
         done = _PROPOSED[proposal.done].format(one_line(proposal.url)) if proposal else "none"
         click.echo(f"pull request: {done}", err=as_json)
-    refuse(lapsed)
+    refuse(watched.lapsed)
     if not pr:
         refuse(verb.refusal(report))
 
@@ -123,3 +133,15 @@ def _shown(report: "WatchReport") -> Iterator[str]:
     yield f"at most {report.alpha:.2%} of such windows fail by chance; bounds are one-sided at {report.confidence:.0%}"
     if advised.step:
         yield click.style(f"What to do: {one_line(advised.step)}.", bold=True)
+
+
+def _prompts(beside: "Separation | None") -> Iterator[str]:
+    if beside is None:
+        yield "prompts now and in training: too few different ones to compare"
+        return
+    yield f"prompts now and in training: AUC {beside.auc:.3f} (0.5: nothing tells them apart)"
+    for title, texts in zip(
+        ("least like training", "of training, missed now"), beside.typical, strict=True
+    ):
+        yield click.style(f"  {title}:", bold=True)
+        yield from (f"    {one_line(text[:_CHARACTERS])}" for text in texts)

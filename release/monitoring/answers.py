@@ -97,13 +97,10 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Itera
         )
 
     def sample(side: Sequence[ScoredAnswer]) -> Sequence[ScoredAnswer]:
-        """Return the first request of each prompt, because the release's data has each prompt once."""
-        if windows.compared:
-            return side
-        return list({answer.prompt: answer for answer in reversed(side)}.values())[::-1]
+        return side if windows.compared else _first_of_each_prompt(side)
 
     def prompts_of(side: Sequence[ScoredAnswer]) -> list[Text]:
-        return [Text(answer.id, answer.prompt, answer.group) for answer in sample(side)]
+        return _prompts(sample(side))
 
     def answers_of(side: Sequence[ScoredAnswer]) -> list[Text]:
         return [Text(answer.id, answer.answer, answer.group) for answer in sample(side)]
@@ -127,6 +124,22 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Itera
     labelled = [answer for answer in now if answer.score is not None]
     if labelled:
         yield rate("quality", labelled, lambda answer: answer.score or 0.0, kind="quality")
+
+
+def beside_training(
+    now: Sequence[ScoredAnswer], reference: Reference, confidence: float
+) -> Separation | None:
+    """Return how well a window's prompts can be told from the release's data; None: a side is too small."""
+    return drift.texts(_prompts(_first_of_each_prompt(now)), reference.prompts, confidence)
+
+
+def _first_of_each_prompt(side: Sequence[ScoredAnswer]) -> Sequence[ScoredAnswer]:
+    """Return the first request of each prompt, because the release's data has each prompt once."""
+    return list({answer.prompt: answer for answer in reversed(side)}.values())[::-1]
+
+
+def _prompts(side: Sequence[ScoredAnswer]) -> list[Text]:
+    return [Text(answer.id, answer.prompt, answer.group) for answer in side]
 
 
 def _compared(

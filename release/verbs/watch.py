@@ -13,10 +13,12 @@ import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from checks.config.params import Params
 from checks.formats.watch_report import WatchFinding, WatchReport
 from checks.process.errors import EvidenceRefused, Refusal, VerdictFailed, VerdictInconclusive
+from checks.stats.drift import Separation
 from checks.storage import files, layout
 from release.evidence import windows
 from release.evidence.trust import Signatory
@@ -24,6 +26,7 @@ from release.ledger import Change, Ledger, trees
 from release.ledger.types import Place
 from release.monitoring import (
     advice,
+    answers,
     evidently_page,
     picture,
     reference,
@@ -49,6 +52,19 @@ _PARAMETERS = {
 _OTHERWISE = f"{_DATA}: rows with the answers that are wanted now; then `train`"
 
 
+class Watched(NamedTuple):
+    """What ``watch`` did. ``proposal``: the pull request, if one was asked for.
+
+    ``lapsed``: the refusal if the release may not run there any more. ``prompts``: those of the window beside those of
+    the release's data, if they were asked for; None: one side has too few.
+    """
+
+    report: WatchReport
+    proposal: proposals.Proposal | None
+    lapsed: Refusal | None
+    prompts: Separation | None
+
+
 def watch(
     root: Path,
     environment: str,
@@ -58,16 +74,16 @@ def watch(
     evidently: Path | None = None,
     rows: int | None = None,
     signatory: Signatory | None = None,
-) -> tuple[WatchReport, proposals.Proposal | None, Refusal | None]:
+    prompts: bool = False,
+) -> Watched:
     """Judge the window and write reports/watch/ENV.json and ENV.svg. ``refusal`` says how a verdict ends.
-
-    Return the report, the pull request if one was asked for, and the refusal if the release may not run there any more.
 
     ``since`` and ``until``: a date or a time, see `lockstep history`; None: the last whole window. ``captures``: the
     gateway's folder or address; None: that of this machine. ``evidently``: the Python of an environment with Evidently,
     which then writes ``page``; None: no page. With ``rows`` a pull request proposes retraining where drift, a proxy or
     quality fails, with at most so many requests queued for labelling; None: it proposes nothing. ``signatory`` signs
-    the report into a file of its own (``release.evidence.windows``); None: nobody does.
+    the report into a file of its own (``release.evidence.windows``); None: nobody does. ``prompts``: also return what
+    the window's prompts have that the release's data has not; no report has these texts.
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, no request to its release
     was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused; and as
@@ -97,7 +113,10 @@ def watch(
     if evidently is not None:
         evidently_page.write(evidently, root / page(environment), served, offline)
     proposal = None if rows is None else _propose(root, report, traffic, rows)
-    return report, proposal, standing.refusal(environment)
+    beside = (
+        answers.beside_training(served, offline, params.monitor.confidence) if prompts else None
+    )
+    return Watched(report, proposal, standing.refusal(environment), beside)
 
 
 def refusal(report: WatchReport) -> Refusal | None:
