@@ -188,8 +188,8 @@ TABLE: dict[Name, Row] = {
         "changed runs again. {explain} says what would change the result.",
     ),
     "inconclusive": Row(
-        "⚠️", "Inconclusive{gates_named}: these rows are too few to decide", "{first}",
-        "{rows}, or train a better model; then push. {explain} says what would change the result.",
+        "⚠️", "Inconclusive{gates_named}: {undecided}", "{first}",
+        "{rows}; then push. {explain} says what would change the result.",
     ),
     "not-on-branch": Row(
         "🚫", "Pass, and the record is not on the branch", "{off_branch}",
@@ -292,6 +292,9 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
     named = Words(": {gates}", {"gates": _listed(tuple(names))}) if names else Words("")
     main = _standing(situation, "main")
     lost = main is not None and main.how == "worse"
+    undecided = (
+        "not measured yet" if _is_unmeasured(situation) else "these rows are too few to decide"
+    )
     # The branch to merge is a word of a shell.
     target = situation.target
     better = [standing.name for standing in situation.standings if standing.how == "better"]
@@ -306,7 +309,7 @@ def _values(situation: Situation) -> dict[str, str | int | Words]:
         "unrun": _listed(situation.unrun), "void": Prose(situation.void),
         "missing": _listed(situation.missing), "weaker": Words(situation.weaker), "change": Prose(situation.change),
         "gates_named": named,
-        "first": _first(situation), "explain": explain, "rows": _rows(situation),
+        "first": _first(situation), "undecided": Words(undecided), "explain": explain, "rows": _rows(situation),
         "uncompared": Prose(situation.uncompared),
         "approve": Words("this report has the entry for `release/policy/approved.yaml`"),
         "lost": Words("train a model that is no worse than main; or " * lost), "main": Words("main"),
@@ -351,14 +354,24 @@ def _first(situation: Situation) -> Words:
 
 def _rows(situation: Situation) -> Words:
     """Say what else would decide: how many rows, if a gate names a number."""
+    if _is_unmeasured(situation):
+        return Words("do what the gate's reason says")
+    better = ", or train a better model"
     if {finding.kind for finding in situation.failing} == {"remembers"}:
-        return Words("lower {parameter}", {"parameter": "train.learning_rate"})
+        return Words(f"lower {{parameter}}{better}", {"parameter": "train.learning_rate"})
     needed = [finding for finding in situation.failing if finding.rows_needed]
     if not needed:
-        return Words("add test rows")
+        return Words(f"add test rows{better}")
     most = max(needed, key=lambda finding: finding.rows_needed or 0)
     groups = f" in {most.groups_needed:,} groups like these" if most.groups_needed else ""
-    return Words(f"add test rows: about {most.rows_needed:,}{groups} would decide")
+    return Words(f"add test rows: about {most.rows_needed:,}{groups} would decide{better}")
+
+
+def _is_unmeasured(situation: Situation) -> bool:
+    """Tell whether no gate that is undecided has a figure, as where the noise of evaluations is not known."""
+    return bool(situation.failing) and all(
+        finding.value is None and not finding.rows_needed for finding in situation.failing
+    )
 
 
 def _by(standing: Standing | None) -> Words:

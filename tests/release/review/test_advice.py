@@ -79,9 +79,13 @@ SITUATIONS: dict[str, tuple[Situation, str, str, str, bool]] = {
         "add test rows: about 400 would decide, or train a better model; then push. ", False,
     ),
     "English may be forgotten": (
-        Situation(status="inconclusive", own="inconclusive", failing=(_finding("remembers", "inconclusive"),)),
+        Situation(status="inconclusive", own="inconclusive", failing=(_finding("remembers", "inconclusive", value=0.2),)),
         "inconclusive", "⚠️ Inconclusive: routes_well: these rows are too few to decide",
         "lower train.learning_rate, or train a better model; then push. ", False,
+    ),
+    "the noise is not known": (
+        Situation(status="inconclusive", own="inconclusive", failing=(_finding("non_inferior", "inconclusive"),)),
+        "inconclusive", "⚠️ Inconclusive: routes_well: not measured yet", "do what the gate's reason says; then push. ", False,
     ),
     "only gates weakened": (
         _PASS._replace(status="inconclusive", waits=True, weaker="2 gates become weaker for everybody"), "waits",
