@@ -11,7 +11,7 @@ let waits;
 
 function filter() {
   const text = wanted.value.toLowerCase();
-  const chosen = choices.filter((choice) => choice.value !== "all");
+  const chosen = choices.filter((choice) => choice.selectedIndex > 0); // The first option is all of them.
   let shown = 0;
   cards.forEach((card, at) => {
     card.hidden = !(texts[at].includes(text) && chosen.every((choice) => card.dataset[choice.id] === choice.value));
