@@ -154,7 +154,7 @@ def _month(entry: Entry) -> Iterator[str]:
     most = max(day["shifted"] for day in entry.days)
     yield "## A month of operation\n"
     yield (
-        f"{entry.requests:,} real requests of the task's test and valid rows went through the real gateway to a real "
+        f"{entry.requests:,} requests, drawn from the task's test and valid rows, went through the real gateway to a real "
         f"server. **The month is compressed**: each window was replayed in {seconds / len(entry.days):.0f} seconds "
         "on average, and its requests were then dated over its days. `p50` and `p95` are seconds, as measured. `cost` "
         "is of 1,000 requests: one server is paid for all day and night, at an assumed price.\n"
@@ -170,8 +170,10 @@ def _month(entry: Entry) -> Iterator[str]:
     for window in entry.windows:
         date, service = f"{window.since:%Y-%m-%d}", window.service
         quality = [finding.value for finding in window.findings if finding.kind == "quality"]
-        failing = ", ".join(finding.name for finding in window.findings if finding.status == "fail")
-        verdict = ": ".join(filter(None, (_MARKS[window.status], failing)))
+        deciding = [finding.name for finding in window.findings if finding.status == window.status]
+        verdict = _MARKS[window.status]
+        if window.status != "pass":
+            verdict += f": {', '.join(deciding)}"
         yield _row(
             f"{window.since:%-d&nbsp;%b}", f"{planted.get(date, 0):.0%}", verdict, f"{window.requests:,}",
             _number(service and service.p50), _number(service and service.p95), service.errors if service else "–",
