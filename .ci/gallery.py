@@ -155,7 +155,7 @@ def _month(entry: Entry) -> Iterator[str]:
     yield "## A month of operation\n"
     yield (
         f"{entry.requests:,} requests, drawn from the task's test and valid rows, went through the real gateway to a "
-        f"real server. **The month is compressed**: each window was replayed in {seconds / len(entry.days):.0f} seconds "
+        f"real server. **The month is compressed**: a window was replayed in {seconds / len(entry.days):.0f} seconds "
         "on average, and its requests were then dated over its days. `p50` and `p95` are seconds, as measured. `cost` "
         "is of 1,000 requests: one server is paid for all day and night, at an assumed price.\n"
     )
