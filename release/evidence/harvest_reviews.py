@@ -10,19 +10,18 @@ from pydantic import ValidationError
 
 from checks.config.data_sources import Data, FurtherSource
 from checks.config.params import Params
+from checks.evaluation import judge_error
 from checks.formats import harvest
-from checks.formats.harvest import Erased, HarvestedRow, Judged, Review
+from checks.formats.harvest import Erased, HarvestedRow, Review
 from checks.formats.signers import Signers
 from checks.formats.statement import Harvest
 from checks.kinds.suite import SuiteKind
 from checks.process.errors import EvidenceRefused
-from checks.stats.assisted import rows_to_see
 from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.evidence import statement, trust
 from release.evidence.trust import Signatory
 
-_LEVEL = 0.05  # The chance that a judge's true error lies above its bound.
 Read = Callable[[Path], bytes | None]  # the bytes of a file in the repository; None: there is none
 
 
@@ -59,35 +58,6 @@ def sign(root: Path, review: Review, rows: bytes, signatory: Signatory) -> Path:
 def erased(data: bytes | None) -> set[str]:
     """Return the digests of the requests that were erased, of the bytes of ``harvest.ERASED``."""
     return {Erased.model_validate_json(line).request for line in (data or b"").splitlines()}
-
-
-def upper(judged: Judged) -> float:
-    """Return the upper 95 % bound of the share of wrong answers among those that the judge calls right.
-
-    It is that of Clopper and Pearson (1934); 1 without labels.
-    """
-    from scipy.special import betaincinv
-
-    others = judged.labelled - judged.wrong
-    return float(betaincinv(judged.wrong + 1, others, 1 - _LEVEL)) if others else 1.0
-
-
-def judge_problem(judged: Judged, suites: Mapping[str, SuiteKind]) -> str | None:
-    """Return why the judge may not label rows under these suites; None: it may."""
-    suite = suites.get(judged.suite)
-    most = getattr(suite, "harvest_error", None)
-    place = f"suites.{judged.suite}"
-    if suite is None or most is None:
-        return f"{place}: has no harvest_error, so its judge may label no rows"
-    if digest.of_json(suite.model_dump(mode="json")["judge"]) != judged.judge:
-        return f"{place}.judge: is another judge than the one that labelled these rows"
-    if (bound := upper(judged)) <= most:
-        return None
-    return (
-        f"{place}: people say that {judged.wrong} of {judged.labelled} answers that its judge calls right are wrong: "
-        f"up to {bound:.1%} may be (95 % bound), and harvest_error is {most:.1%}; with none wrong it needs "
-        f"{rows_to_see(most, _LEVEL)} labels"
-    )
 
 
 def check_work_tree(root: Path, params: Params) -> None:
@@ -149,7 +119,7 @@ def _problems(
         yield f"{path}: is about another source, sha256 {review.sha256[:12]}"
     if review.license != source.license:
         yield f"{path}: its licence is {review.license}, params.yaml says {source.license}"
-    if review.judged and (problem := judge_problem(review.judged, suites)):
+    if review.judged and (problem := judge_error.problem(review.judged, suites)):
         yield problem
     if again := [origin for origin in review.origins if origin.request in gone]:
         yield f"{len(again)} of its {len(review.origins)} requests were erased"
