@@ -4,6 +4,7 @@ Beside labels/harvest/ENV.json lies ENV.intoto.json, the same review signed by a
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,6 +23,7 @@ from release.adapters import commits
 from release.evidence import statement, trust
 from release.evidence.trust import Signatory
 
+_SIGN = "`lockstep harvest ENV` makes source and review, a person reads both, `lockstep harvest ENV --sign` signs"
 Read = Callable[[Path], bytes | None]  # the bytes of a file in the repository; None: there is none
 
 
@@ -85,8 +87,7 @@ def check(params: Params, read: Read, gone: Collection[str], known: Signers) -> 
         for name, source in reviewed(params.data).items()
         for problem in _problems(source, Path(f"{source.review}"), params.suites, read, gone, known)
     ]
-    todo = "`lockstep harvest ENV` makes source and review, a person reads both, `lockstep harvest ENV --sign` signs"
-    EvidenceRefused.raise_for(problems, todo)
+    EvidenceRefused.raise_for(problems, _SIGN)
 
 
 def _problems(
@@ -123,6 +124,20 @@ def _problems(
         yield problem
     if again := [origin for origin in review.origins if origin.request in gone]:
         yield f"{len(again)} of its {len(review.origins)} requests were erased"
+
+
+def signer(data: bytes, path: Path, sha256: str, known: Signers, at: datetime | None = None) -> str:
+    """Return who signed the review of the source ``sha256``. ``at`` is as in ``trust.verify``.
+
+    Raises EvidenceRefused if it is about another source or is not signed by who may.
+    """
+    verified = trust.verify(data, known, "harvest", str(path), offline=True, at=at)
+    review = statement.parse_as(verified.payload, str(path), Harvest).predicate.review
+    if review.sha256 != sha256:
+        raise EvidenceRefused(
+            f"{path}: is about another source, sha256 {review.sha256[:12]}", _SIGN
+        )
+    return verified.signer
 
 
 def parse(data: bytes, path: Path) -> Review:
