@@ -67,25 +67,38 @@ def check_work_tree(root: Path, params: Params) -> None:
     if not reviewed(params.data):
         return
     read = in_work_tree(root)
-    check(params, read, erased(read(harvest.ERASED)), trust.known(root))
+    check(params.data, params.suites, read, erased(read(harvest.ERASED)), trust.known(root))
 
 
-def check_commit(root: Path, commit: str, params: Params, trunk: str, known: Signers) -> None:
-    """As ``check_work_tree``, for the record in ``commit``. ``trunk``: the commit that says what was erased."""
-    if reviewed(params.data):
+def check_commit(
+    root: Path, commit: str, data: Data, suites: Mapping[str, SuiteKind], trunk: str, known: Signers
+) -> None:
+    """As ``check_work_tree``, for the ``data`` of the record in ``commit``.
+
+    ``suites``: those of the target branch. A record that is merged with a weaker judge must not be its own measure.
+    ``trunk``: the commit that says what was erased.
+    """
+    if reviewed(data):
         gone = erased(commits.read(root, trunk, harvest.ERASED))
-        check(params, lambda path: commits.read(root, commit, path), gone, known)
+        check(data, suites, lambda path: commits.read(root, commit, path), gone, known)
 
 
-def check(params: Params, read: Read, gone: Collection[str], known: Signers) -> None:
+def check(
+    data: Data,
+    suites: Mapping[str, SuiteKind],
+    read: Read,
+    gone: Collection[str],
+    known: Signers,
+) -> None:
     """Hold each source of harvested rows to its review, and the review to its signature.
 
-    ``gone``: digests of requests that were erased. Raises EvidenceRefused with every reason.
+    ``suites`` say which judges may label rows. ``gone``: digests of requests that were erased. Raises EvidenceRefused
+    with every reason.
     """
     problems = [
         f"data.sources.{name}: {problem}"
-        for name, source in reviewed(params.data).items()
-        for problem in _problems(source, Path(f"{source.review}"), params.suites, read, gone, known)
+        for name, source in reviewed(data).items()
+        for problem in _problems(source, Path(f"{source.review}"), suites, read, gone, known)
     ]
     EvidenceRefused.raise_for(problems, _SIGN)
 
