@@ -125,7 +125,7 @@ def drill(
 def _night(night: "BadNight") -> str:
     lines = [f"gate {night.gate} fails, in a scratch clone: {one_line(night.before.version)} runs"]
     for step in night.steps:
-        lines += [f"{step.seconds:7.2f} s  {step.what}", f"           {one_line(step.answer)}"]
+        lines += [step.what, f"  {one_line(step.answer)}"]
     return "\n".join([*lines, f"not rehearsed: {', '.join(night.unchecked)}"])
 
 

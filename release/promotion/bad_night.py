@@ -4,7 +4,6 @@ The release is invented: what the environment runs under another digest, with a 
 store has such an image, so only the checks in ``CHECKED`` run on it. Its approvers are keys that end with the clone.
 """
 
-import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,7 +13,6 @@ from typing import NamedTuple
 from checks.config.release_params import EXCUSABLE, Emergency
 from checks.decision import held
 from checks.formats.pointer import Pointer
-from checks.formats.serving import Seconds
 from checks.formats.signers import Signer
 from checks.formats.statement import PAYLOAD
 from checks.formats.verdict import Verdict
@@ -47,11 +45,10 @@ _COMMIT = ("-c", "user.name=lockstep drill", "-c", "user.email=drill@localhost",
 
 
 class NightStep(Record):
-    """One step, what Lockstep answered, and its duration in seconds."""
+    """One step, and what Lockstep answered."""
 
     what: str
     answer: str
-    seconds: Seconds
 
 
 class BadNight(Record):
@@ -81,22 +78,6 @@ class Scene(NamedTuple):
     place: str
     gate: str
     failing: tuple[str, str]
-
-
-class Steps:
-    """Collects the steps with their durations."""
-
-    def __init__(self) -> None:
-        self.done: list[NightStep] = []
-        self._began = time.perf_counter()
-
-    def add(self, what: str, answer: str) -> None:
-        """Add a step that ended with ``answer``. Raises EvidenceRefused if it has none: then it did not end so."""
-        if not answer:
-            raise EvidenceRefused(f"the drill: {what}: this did not happen", "report this as a bug")
-        now = time.perf_counter()
-        self.done.append(NightStep(what=what, answer=answer, seconds=now - self._began))
-        self._began = now
 
 
 def allowed(context: PromotionContext, name: str) -> Emergency:
@@ -157,44 +138,44 @@ def play(scene: Scene, roll_back: Callable[[PromotionContext], Pointer | None]) 
     ``roll_back`` moves the environment of a clone back. Raises whatever a promotion would raise, and EvidenceRefused
     if a step did not end as it must.
     """
-    name, steps, count = scene.environment, Steps(), len(scene.keys)
-    bad = _invented(scene, 1)
+    name, bad, other = scene.environment, _invented(scene, 1), _invented(scene, 2)
     alone = _signed(scene, bad, scene.context, scene.keys[:-1])
     excepted = partial(_promoted, scene, bad, excepted=True)
-    steps.add(f"{count - 1} of {count} signed: nothing moves", _refusal(partial(excepted, alone)))
     moved = excepted(_signed(scene, bad, alone, scene.keys[-1:]))
-    steps.add("all signed: it moves", f"{name} runs {moved.must_run(name).version}")
-    standing = emergency.of(moved, name)
-    steps.add("`status` and `watch` show it", standing.line if standing.exemption else "")
-    why = moved.ledger.moves(moved.tip, name)[0].why
-    steps.add("`history` shows it", why if why == standing.line else "")
-    assert standing.exemption is not None
-    late = standing.exemption.expires + timedelta(minutes=1)
+    standing, why = emergency.of(moved, name), moved.ledger.moves(moved.tip, name)[0].why
+    late = standing.exemption.expires + timedelta(minutes=1) if standing.exemption else None
     ended = emergency.of(moved, name, late).refusal(name)
-    steps.add("after its end `status` and `watch` exit with 19", ended.what if ended else "")
-    other = _invented(scene, 2)
     sign_again = partial(_signed, scene, other, moved, scene.keys[:1], late)
-    steps.add("a second exception is refused", _refusal(sign_again))
-    passing = partial(_promoted, scene, other, moved, excepted=False)
-    steps.add("so is a promotion whose gate fails", _refusal(passing))
     healed = _promoted(scene, scene.runs, moved, excepted=False)
-    clean = emergency.of(healed, name, late).line == ""
-    steps.add("one that passes heals it", f"{name} runs {healed.must_run(name).version}" * clean)
     again = _promoted(scene, other, _signed(scene, other, healed, scene.keys), excepted=True)
     after = roll_back(again)
     back = again._replace(tip=again.ledger.tip())
-    single = len(back.ledger.moves(back.tip, name)) - len(again.ledger.moves(again.tip, name)) == 1
-    clean = single and after is not None and emergency.of(back, name).line == ""
-    steps.add(
-        "another night is rolled back by one commit, without a signature",
-        f"{name} runs {after.version}" if after and clean else "",
-    )
-    runs = environment.look(scene.context, name).pointer
-    assert runs is not None
+    made = len(back.ledger.moves(back.tip, name)) - len(again.ledger.moves(again.tip, name))
+    answers = {
+        f"{len(scene.keys) - 1} of {len(scene.keys)} signed: nothing moves": _refusal(partial(excepted, alone)),
+        "all signed: it moves": _runs(moved, name),
+        "`status` and `watch` show it": standing.line if standing.exemption else "",
+        "`history` shows it": why if why == standing.line else "",
+        "after its end `status` and `watch` exit with 19": ended.what if ended else "",
+        "a second exception is refused": _refusal(sign_again),
+        "so is a promotion whose gate fails": _refusal(partial(_promoted, scene, other, moved, excepted=False)),
+        "one that passes heals it": _runs(healed, name, late),
+        "another night is rolled back by one commit, without a signature":
+            _runs(back, name) if after and made == 1 else "",
+    }  # fmt: skip
+    if missing := [what for what, answer in answers.items() if not answer]:
+        raise EvidenceRefused(f"the drill: did not end so: {missing[0]}", "report this as a bug")
     return BadNight(
-        environment=name, before=runs, gate=scene.gate, steps=tuple(steps.done),
+        environment=name, before=scene.context.must_run(name), gate=scene.gate,
+        steps=tuple(NightStep(what=what, answer=answer) for what, answer in answers.items()),
         unchecked=tuple(about for about in promote_checks.CHECKS if about not in CHECKED),
     )  # fmt: skip
+
+
+def _runs(there: PromotionContext, name: str, now: datetime | None = None) -> str:
+    """Return what the environment runs; empty if an exception that expired, or none, allows it there."""
+    problem = emergency.of(there, name, now).problem
+    return "" if problem else f"{name} runs {there.must_run(name).version}"
 
 
 def _merged(
