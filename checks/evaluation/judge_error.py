@@ -5,7 +5,6 @@ is wrong if it is not what the label says.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from checks.evaluation import scoring
 from checks.formats.harvest import Judged
@@ -18,17 +17,13 @@ from checks.storage import digest
 _LEVEL = 0.05  # The chance that a judge's true error lies above its bound.
 
 
-class LabelledAnswer(NamedTuple):
-    """An answer that the judge calls right, and people's label of its request."""
-
-    answer: str
-    label: str
-
-
 def measure(
-    suite: str, judge: JudgeKind, scorer: Scorer, asked: int, answers: Iterable[LabelledAnswer]
+    suite: str, judge: JudgeKind, scorer: Scorer, asked: int, answers: Iterable[tuple[str, str]]
 ) -> Judged:
-    """Return the error of the judge of ``suite`` on ``answers``. ``asked``: how many requests it was to label."""
+    """Return the error of the judge of ``suite`` on ``answers`` that it calls right, each with people's label.
+
+    ``asked``: how many requests it was to label.
+    """
     wrong = [scoring.score(scorer, answer, label) < 1 for answer, label in answers]
     return Judged(
         suite=suite, judge=_digest(judge), asked=asked, labelled=len(wrong), wrong=sum(wrong)

@@ -16,7 +16,6 @@ from checks.data import contamination, detectors, near_duplicates
 from checks.data.personal_data import PersonalData
 from checks.data.similar import normalised
 from checks.evaluation import judge_error
-from checks.evaluation.judge_error import LabelledAnswer
 from checks.formats.captures import Capture, Release
 from checks.formats.harvest import HarvestedRow, Judged, request_digest
 from checks.records.rows import Message, Row, earlier_requests, request
@@ -175,9 +174,7 @@ def _judged(
     new = [candidate for candidate in asked if candidate.key not in known]
     right = judge.right({candidate.row.id: candidate.chat for candidate in (*people, *new)})
     checked = _one_a_user([candidate for candidate in people if candidate.row.id in right])
-    answers = [
-        LabelledAnswer(candidate.capture.answer or "", candidate.label) for candidate in checked
-    ]
+    answers = [(candidate.capture.answer or "", candidate.label) for candidate in checked]
     judged = judge_error.measure(judge.name, judge.suite.judge, judge.scorer, len(new), answers)
     accepted = [candidate for candidate in new if candidate.row.id in right]
     return judged, [*_single(accepted, Counter())]

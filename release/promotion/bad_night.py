@@ -99,9 +99,14 @@ def allowed(context: PromotionContext, name: str) -> Emergency:
 def stage(context: PromotionContext, name: str, folder: Path) -> Scene:
     """Return a scratch clone in ``folder`` in which throw-away keys approve and a failing record was merged.
 
-    Raises PromotionRefused if the policy allows no exception, EvidenceRefused if none of its gates judged the release.
+    Raises PromotionRefused if the policy allows no exception, EvidenceRefused if none of its gates judged the release,
+    or if that runs on an exception itself.
     """
     policy, before = allowed(context, name), context.must_run(name)
+    if line := emergency.of(context, name).line:
+        raise EvidenceRefused(
+            f"{name} {before.version}: {line}", "rehearse once a release that passes runs there"
+        )
     record = context.records.at(before.commit)
     verdict = record_checks.report(record, layout.VERDICT, Verdict)
     excusable = [one.gate for one in verdict.findings if not held.unexcused(one, policy.gates)]

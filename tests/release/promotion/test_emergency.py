@@ -509,6 +509,9 @@ def test_a_drill_rehearses_the_exception_its_end_what_heals_it_and_the_rollback_
 def test_a_drill_says_what_to_write_where_the_policy_allows_no_exception(root: Path) -> None:
     both = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency", "--incident"])
     assert (both.exit_code, "--incident and --emergency are two drills" in both.output) == (2, True)
+    signed(root)
+    itself = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency"])
+    assert (itself.exit_code, "rehearse once a release that passes runs there" in itself.stderr) == (8, True)
     change(root, lambda plain: plain["promote"]["environments"]["staging"].update(emergency=None))
     none = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency"])
     assert (none.exit_code, len(none.stderr.splitlines())) == (15, 1)

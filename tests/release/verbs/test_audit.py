@@ -282,8 +282,8 @@ def test_the_signed_reviews_of_captured_requests_are_in_the_pack_and_no_other(tm
     assert (forged.returncode, "is about a source that record/params.yaml does not pin" in forged.stderr) == (1, True)
 
     # Who may not sign harvests any more counts for nothing, and the pack says so.
-    path = root / layout.SIGNERS
-    path.write_text(path.read_text().replace("harvest", "checkpoint"))
+    signers = root / layout.SIGNERS
+    signers.write_text(signers.read_text().replace("harvest", "checkpoint"))
     keep(root, "eve does something else")
     audit(root, "staging", tmp_path / "later.tar")
     later = _unpacked(tmp_path / "later.tar", tmp_path / "another")

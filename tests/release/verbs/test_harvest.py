@@ -404,11 +404,12 @@ def test_a_review_with_other_counts_than_the_harvest_wrote_is_not_signed(
     assert review.by_judge == 1
     people = tuple(origin.model_copy(update={"by": None}) for origin in review.origins)
     sign = ("harvest", "production", "--sign", "--key", str(key(root, "ada")))
-    for lie in (
+    lies: tuple[dict[str, Any], ...] = (
         {"judged": None, "origins": people}, {"origins": people},
         {"judged": review.judged.model_copy(update={"labelled": 900})},
         {"as_answered": 0}, {"refused": {}}, {"requests": 9}, {"labelled": 9}, {"consent": "they said so"},
-    ):  # fmt: skip
+    )  # fmt: skip
+    for lie in lies:
         files.write_json(root / REVIEW, review.model_copy(update=lie))
         done = lockstep(root, *sign)
         assert (done.exit_code, len(done.stderr.splitlines())) == (8, 1), done.output
