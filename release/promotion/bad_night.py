@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from checks.config.release_params import EXCUSABLE, Emergency
 from checks.decision import held
 from checks.formats.pointer import Pointer
 from checks.formats.signers import Signer
@@ -80,29 +79,13 @@ class Scene(NamedTuple):
     failing: tuple[str, str]
 
 
-def allowed(context: PromotionContext, name: str) -> Emergency:
-    """Return the policy of the environment. Raises PromotionRefused, with what to write, if it allows no exception."""
-    policy = context.rule(name).emergency
-    if policy is None:
-        params = context.records.at(context.trunk).params(str(layout.PARAMS))
-        names = [
-            gate for gate, gate_params in params.gates.items() if gate_params.kind in EXCUSABLE
-        ]
-        raise PromotionRefused(
-            f"{name}: {layout.PARAMS} of {context.target} allows no exception, so there is none to rehearse",
-            f"let code owners merge promote.environments.{name}.emergency: "
-            f"{{gates: [{names[0] if names else 'GATE'}], hours: 72}}",
-        )
-    return policy
-
-
 def stage(context: PromotionContext, name: str, folder: Path) -> Scene:
     """Return a scratch clone in ``folder`` in which throw-away keys approve and a failing record was merged.
 
     Raises PromotionRefused if the policy allows no exception, EvidenceRefused if none of its gates judged the release,
     or if that runs on an exception itself.
     """
-    policy, before = allowed(context, name), context.must_run(name)
+    policy, before = emergency.policy_of(context, name), context.must_run(name)
     if line := emergency.of(context, name).line:
         raise EvidenceRefused(
             f"{name} {before.version}: {line}", "rehearse once a release that passes runs there"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from checks.config.release_params import Emergency, Promote
+from checks.config.release_params import EXCUSABLE, Emergency, Promote
 from checks.decision import held
 from checks.formats.signers import Signers
 from checks.formats.statement import Excepted, GateException, Release
@@ -116,7 +116,7 @@ def sign(
     owner of the key may not approve; Outrun or RemoteRefused if the push fails.
     """
     assert image.digest is not None
-    policy = _policy(context, environment)
+    policy = policy_of(context, environment)
     _refuse_a_second(context, environment, now)
     release = release or _release(context, image)
     gates = _gates(context, environment, release)
@@ -151,7 +151,7 @@ def find(promotion: Promotion, release: Release) -> Exemption:
     Whether it names every gate that did not pass is asked where the verdict is read (``held.refusal``).
     """
     context, environment = promotion.context, promotion.environment
-    policy = _policy(context, environment)
+    policy = policy_of(context, environment)
     _refuse_a_second(context, environment)
     exceptions, reasons = _read(
         promotion.present.files, environment, promotion.digest, context.signers
@@ -249,13 +249,14 @@ def here(records: Records, ledger: Ledger, tip: str, promote: Promote) -> dict[s
     return {name: running(records, ledger, tip, promote, signers, name) for name in promote.ordered}
 
 
-def _policy(context: PromotionContext, environment: str) -> Emergency:
+def policy_of(context: PromotionContext, environment: str) -> Emergency:
+    """Return the policy of the target branch. Raises PromotionRefused, with what to write, if it allows none."""
     policy = context.rule(environment).emergency
     if policy is None:
         raise PromotionRefused(
             f"{environment}: {layout.PARAMS} of {context.target} allows no exception",
             f"make a release that passes; for the next emergency let code owners merge promote.environments."
-            f"{environment}.emergency",
+            f"{environment}.emergency: {{gates: [NAME], hours: 72}}, with gates of kind {', '.join(sorted(EXCUSABLE))}",
         )
     return policy
 
@@ -324,7 +325,7 @@ def _allowed(context: PromotionContext, environment: str, commit: str) -> Collec
     except (EvidenceRefused, ParamsRefused):
         return ()
     policy = then.emergency if then else None
-    return set(_policy(context, environment).gates) & set(policy.gates if policy else ())
+    return set(policy_of(context, environment).gates) & set(policy.gates if policy else ())
 
 
 def _refuse_a_second(

@@ -515,5 +515,6 @@ def test_a_drill_says_what_to_write_where_the_policy_allows_no_exception(root: P
     change(root, lambda plain: plain["promote"]["environments"]["staging"].update(emergency=None))
     none = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency"])
     assert (none.exit_code, len(none.stderr.splitlines())) == (15, 1)
-    assert "staging: params.yaml of main allows no exception, so there is none to rehearse" in none.stderr
-    assert "merge promote.environments.staging.emergency: {gates: [routes_well], hours: 72}" in none.stderr
+    assert "staging: params.yaml of main allows no exception; " in none.stderr
+    assert "let code owners merge promote.environments.staging.emergency: {gates: [NAME], hours: 72}" in none.stderr
+    assert "with gates of kind improves, non_inferior, remembers, slice, threshold" in none.stderr
