@@ -15,6 +15,7 @@ from checks.formats import quarantine
 from checks.formats.statement import (
     APPROVAL,
     GATE_EXCEPTION,
+    HARVEST,
     PREDICATE,
     SEALED_LOOK,
     VERIFICATION,
@@ -27,7 +28,15 @@ from release.adapters.registry import reference
 from release.cards import audit_parts, card_record, released, writing
 from release.cards.audit_index import INDEX, AuditIndex, LeftOut
 from release.cards.audit_questions import Part
-from release.evidence import attached_statements, freshness, slsa, statement, trust, verification
+from release.evidence import (
+    attached_statements,
+    freshness,
+    harvest_reviews,
+    slsa,
+    statement,
+    trust,
+    verification,
+)
 from release.image import stores
 from release.ledger import Ledger, Move
 from release.ledger.moves import recorded
@@ -143,6 +152,31 @@ def _add_statements(parts: audit_parts.Parts, facts: _Facts) -> None:
             continue
         name = f"statements/sealed/{path.parent.name}.json"
         parts.sign("sealed looks", name, data, look.signer, SEALED_LOOK, None)
+    _add_harvests(parts, facts)
+
+
+def _add_harvests(parts: audit_parts.Parts, facts: _Facts) -> None:
+    """Add the signed review of each source of captured requests. It has counts and digests, and no request."""
+    known, commit = tuple(parts.signers.values()), facts.records.at(facts.release.pointer.commit)
+    sources = harvest_reviews.reviewed(commit.params(f"{layout.PARAMS} of the record").data)
+    if not sources:
+        parts.paths["harvest reviews"] = []  # A release without captured requests lacks none.
+    for name, source in sources.items():
+        path = harvest_reviews.signed_path(Path(f"{source.review}"))
+        data = commit.data(path)
+        try:
+            signer = harvest_reviews.signer(data or b"", path, f"{source.sha256}", known, facts.at)
+        except EvidenceRefused as refused:
+            parts.left_out.append(LeftOut(what=str(path), why=refused.what))
+            continue
+        parts.sign(
+            "harvest reviews",
+            f"statements/harvests/{name}.json",
+            data or b"",
+            signer,
+            HARVEST,
+            None,
+        )
 
 
 def _approvals(facts: _Facts) -> Iterator[tuple[str, Path, bytes, datetime | None]]:

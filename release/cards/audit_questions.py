@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 Part = Literal[
     "model card", "data card", "report", "catalogue", "bill of materials",
-    "statement", "image", "verification", "provenance", "approvals", "sealed looks", "keys",
+    "statement", "image", "verification", "provenance", "approvals", "sealed looks", "harvest reviews", "keys",
     "parameters", "pipeline", "verdict", "fetch", "prepare", "train", "evaluation", "suites", "looks", "other reports",
     "training time", "training energy", "serving energy", "moves", "quarantine", "commands",
 ]  # fmt: skip
@@ -25,6 +25,7 @@ ANSWERS: dict[Part, str] = {
     "provenance": "SLSA provenance of the image",
     "approvals": "who allowed the image to run in an environment, and why",
     "sealed looks": "whether the model passed on a test split that nobody sees, and how often that was asked",
+    "harvest reviews": "which captured requests it was made with: consent, counts, who labelled, what was left out",
     "keys": "a public key of who signed",
     "parameters": "every parameter and every gate",
     "pipeline": "the stages, with the digests of what each read and wrote",
@@ -93,7 +94,7 @@ QUESTIONS = (
     ),
     Question(
         f"{_ANNEX_IV}, 2(d)", "data sheets: training method, origin, scope, selection, labelling, cleaning",
-        ("data card", "catalogue", "fetch", "prepare", "bill of materials"),
+        ("data card", "catalogue", "fetch", "prepare", "bill of materials", "harvest reviews"),
         "how labels were made, unless the data card says it",
     ),
     Question(f"{_ANNEX_IV}, 2(e)", "human oversight (Article 14)", ()),
@@ -146,7 +147,8 @@ QUESTIONS = (
     ),
     Question(
         f"{_ANNEX_XI}, 2(c)", "data of training and testing: origin, curation, number, measures against bias",
-        ("data card", "catalogue", "fetch", "prepare", "bill of materials"), "measures against bias",
+        ("data card", "catalogue", "fetch", "prepare", "bill of materials", "harvest reviews"),
+        "measures against bias",
     ),
     Question(
         f"{_ANNEX_XI}, 2(d)", "computing and time of the training", ("train", "training time"),
@@ -178,7 +180,7 @@ QUESTIONS = (
     Question(f"{_ISO}, A.6.2.7", "technical documentation", ("model card", "data card", "bill of materials")),
     Question(f"{_ISO}, A.6.2.8", "event logs", ("moves",), "logs of the system in operation"),
     Question(f"{_ISO}, A.7.4", "quality of data", ("prepare", "data card", "verdict")),
-    Question(f"{_ISO}, A.7.5", "provenance of data", ("fetch", "catalogue", "bill of materials")),
+    Question(f"{_ISO}, A.7.5", "provenance of data", ("fetch", "catalogue", "bill of materials", "harvest reviews")),
     Question(f"{_ISO}, A.7.6", "preparation of data", ("prepare", "parameters")),
     Question(f"{_ISO}, A.8.4", "communication of incidents", ()),
 )  # fmt: skip

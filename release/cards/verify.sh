@@ -34,7 +34,7 @@ model=$(jq -r '.subject[1].digest.lockstepTreeV1' "$work/release")
 [ "$(jq -r '.image | split("@sha256:")[1]' index.json)" = "$image" ] || refuse "index.json is about another image"
 [ "$(jq -r '.model[7:]' index.json)" = "$model" ] || refuse "index.json is about other weights"
 
-# Each statement is about the image or its weights, and whoever index.json names signed it.
+# Each statement is about the image, its weights or a source of them, and whoever index.json names signed it.
 jq -c '.statements[]' index.json > "$work/statements"
 jq -r '.path' "$work/statements" | sort > "$work/signed"
 jq -r '.files[] | select(.bound_by == "signature") | .path' index.json | sort | cmp -s - "$work/signed" ||
@@ -47,8 +47,15 @@ while IFS= read -r entry; do
     path=$(field path) type=$(field predicate_type) signer=$(field signer) key=$(field key) subject=$(field subject)
     payload "$path" > "$work/payload"
     [ "$(jq -r .predicateType "$work/payload")" = "$type" ] || refuse "$path: is not a statement $type"
-    jq -e --arg image "$image" --arg model "$model" 'any(.subject[].digest[]; . == $image or . == $model)' \
-        "$work/payload" > /dev/null || refuse "$path: is about another image and other weights"
+    if [ "$type" = urn:lockstep:harvest:v1 ]; then
+        # It is about a source of the data, which the parameters of the release pin.
+        source=$(jq -r '.subject[0].digest.sha256' "$work/payload")
+        jq -Rse --arg source "$source" 'contains($source)' record/params.yaml > /dev/null ||
+            refuse "$path: is about a source that record/params.yaml does not pin"
+    else
+        jq -e --arg image "$image" --arg model "$model" 'any(.subject[].digest[]; . == $image or . == $model)' \
+            "$work/payload" > /dev/null || refuse "$path: is about another image and other weights"
+    fi
     if [ -n "$key" ]; then
         # What a DSSE signature is over: https://github.com/secure-systems-lab/dsse, protocol 1.0.2.
         printf 'DSSEv1 28 application/vnd.in-toto+json %d ' "$(($(wc -c < "$work/payload")))" > "$work/message"

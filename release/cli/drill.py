@@ -11,6 +11,7 @@ from release.cli.common import FILE, JSON, TARGET, Number, refuse, refusing, sho
 from release.cli.tables import one_line
 
 if TYPE_CHECKING:
+    from release.promotion.bad_night import BadNight
     from release.promotion.incident_report import ExpectedDetection, Incident
 
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     "--incident",
     is_flag=True,
     help="Rehearse a bad promotion: a worse model gets a share of replayed traffic until it is rolled back.",
+)
+@click.option(
+    "--emergency",
+    is_flag=True,
+    help="Rehearse an exception: a release whose gate fails is moved, the exception expires, and that is healed.",
 )
 @click.option(
     "--worse",
@@ -65,6 +71,7 @@ def drill(
     /,
     environment: str,
     incident: bool,
+    emergency: bool,
     target: str | None,
     as_json: bool,
     **options: Any,
@@ -78,12 +85,18 @@ def drill(
     split is sent to one of both by chance. After each window the decision of `lockstep canary` is made. Once it is
     `roll back`, the rollback is committed in the clone. Prints how long that took, and how long smaller losses would
     take. Exit codes: 0 rolled back, 11 not detected within --requests.
+
+    With --emergency it rehearses an exception, as promote.environments.ENVIRONMENT.emergency allows it. In the clone,
+    one of its gates fails, and throw-away keys sign. Prints what Lockstep answers: at one signature too few, after the
+    move, after the end of the exception, at the promotion that heals it, and at a rollback.
     """
     from checks.process.errors import PromotionRefused
     from release.promotion.incident_report import IncidentOptions
     from release.verbs import drill as verb
 
     root: Path = ctx.obj
+    if incident and emergency:
+        raise click.UsageError("--incident and --emergency are two drills: run one after the other")
     if incident:
         chosen = IncidentOptions(**options, target=target)
         rehearsed = verb.incident(
@@ -97,6 +110,9 @@ def drill(
             raise PromotionRefused(
                 f"--{name.replace('_', '-')} works only with --incident", "add --incident"
             )
+    if emergency:
+        show(verb.emergency(root, environment, target), as_json, _night)
+        return
     done = verb.drill(root, environment, target)
     to = done.to.version if done.to else "nothing"
     lines = [
@@ -104,6 +120,13 @@ def drill(
         f"{done.seconds:7.2f} s  in all: {done.before.version} to {to} and back",
     ]
     show(done, as_json, "\n".join(lines))
+
+
+def _night(night: "BadNight") -> str:
+    lines = [f"gate {night.gate} fails, in a scratch clone: {one_line(night.before.version)} runs"]
+    for step in night.steps:
+        lines += [step.what, f"  {one_line(step.answer)}"]
+    return "\n".join([*lines, f"not rehearsed: {', '.join(night.unchecked)}"])
 
 
 def _shown(done: "Incident") -> Iterator[str]:

@@ -4,25 +4,26 @@ Beside labels/harvest/ENV.json lies ENV.intoto.json, the same review signed by a
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from checks.config.data_sources import Data, FurtherSource
 from checks.config.params import Params
+from checks.evaluation import judge_error
 from checks.formats import harvest
-from checks.formats.harvest import Erased, HarvestedRow, Judged, Review
+from checks.formats.harvest import Erased, HarvestedRow, Review
 from checks.formats.signers import Signers
 from checks.formats.statement import Harvest
 from checks.kinds.suite import SuiteKind
 from checks.process.errors import EvidenceRefused
-from checks.stats.assisted import rows_to_see
 from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.evidence import statement, trust
 from release.evidence.trust import Signatory
 
-_LEVEL = 0.05  # The chance that a judge's true error lies above its bound.
+_SIGN = "`lockstep harvest ENV` makes source and review, a person reads both, `lockstep harvest ENV --sign` signs"
 Read = Callable[[Path], bytes | None]  # the bytes of a file in the repository; None: there is none
 
 
@@ -61,62 +62,45 @@ def erased(data: bytes | None) -> set[str]:
     return {Erased.model_validate_json(line).request for line in (data or b"").splitlines()}
 
 
-def upper(judged: Judged) -> float:
-    """Return the upper 95 % bound of the share of wrong answers among those that the judge calls right.
-
-    It is that of Clopper and Pearson (1934); 1 without labels.
-    """
-    from scipy.special import betaincinv
-
-    others = judged.labelled - judged.wrong
-    return float(betaincinv(judged.wrong + 1, others, 1 - _LEVEL)) if others else 1.0
-
-
-def judge_problem(judged: Judged, suites: Mapping[str, SuiteKind]) -> str | None:
-    """Return why the judge may not label rows under these suites; None: it may."""
-    suite = suites.get(judged.suite)
-    most = getattr(suite, "harvest_error", None)
-    place = f"suites.{judged.suite}"
-    if suite is None or most is None:
-        return f"{place}: has no harvest_error, so its judge may label no rows"
-    if digest.of_json(suite.model_dump(mode="json")["judge"]) != judged.judge:
-        return f"{place}.judge: is another judge than the one that labelled these rows"
-    if (bound := upper(judged)) <= most:
-        return None
-    return (
-        f"{place}: people say that {judged.wrong} of {judged.labelled} answers that its judge calls right are wrong: "
-        f"up to {bound:.1%} may be (95 % bound), and harvest_error is {most:.1%}; with none wrong it needs "
-        f"{rows_to_see(most, _LEVEL)} labels"
-    )
-
-
 def check_work_tree(root: Path, params: Params) -> None:
     """Refuse harvested rows that nobody may train on. Raises EvidenceRefused with every reason."""
     if not reviewed(params.data):
         return
     read = in_work_tree(root)
-    check(params, read, erased(read(harvest.ERASED)), trust.known(root))
+    check(params.data, params.suites, read, erased(read(harvest.ERASED)), trust.known(root))
 
 
-def check_commit(root: Path, commit: str, params: Params, trunk: str, known: Signers) -> None:
-    """As ``check_work_tree``, for the record in ``commit``. ``trunk``: the commit that says what was erased."""
-    if reviewed(params.data):
+def check_commit(
+    root: Path, commit: str, data: Data, suites: Mapping[str, SuiteKind], trunk: str, known: Signers
+) -> None:
+    """As ``check_work_tree``, for the ``data`` of the record in ``commit``.
+
+    ``suites``: those of the target branch. A record that is merged with a weaker judge must not be its own measure.
+    ``trunk``: the commit that says what was erased.
+    """
+    if reviewed(data):
         gone = erased(commits.read(root, trunk, harvest.ERASED))
-        check(params, lambda path: commits.read(root, commit, path), gone, known)
+        check(data, suites, lambda path: commits.read(root, commit, path), gone, known)
 
 
-def check(params: Params, read: Read, gone: Collection[str], known: Signers) -> None:
+def check(
+    data: Data,
+    suites: Mapping[str, SuiteKind],
+    read: Read,
+    gone: Collection[str],
+    known: Signers,
+) -> None:
     """Hold each source of harvested rows to its review, and the review to its signature.
 
-    ``gone``: digests of requests that were erased. Raises EvidenceRefused with every reason.
+    ``suites`` say which judges may label rows. ``gone``: digests of requests that were erased. Raises EvidenceRefused
+    with every reason.
     """
     problems = [
         f"data.sources.{name}: {problem}"
-        for name, source in reviewed(params.data).items()
-        for problem in _problems(source, Path(f"{source.review}"), params.suites, read, gone, known)
+        for name, source in reviewed(data).items()
+        for problem in _problems(source, Path(f"{source.review}"), suites, read, gone, known)
     ]
-    todo = "`lockstep harvest ENV` makes source and review, a person reads both, `lockstep harvest ENV --sign` signs"
-    EvidenceRefused.raise_for(problems, todo)
+    EvidenceRefused.raise_for(problems, _SIGN)
 
 
 def _problems(
@@ -149,10 +133,24 @@ def _problems(
         yield f"{path}: is about another source, sha256 {review.sha256[:12]}"
     if review.license != source.license:
         yield f"{path}: its licence is {review.license}, params.yaml says {source.license}"
-    if review.judged and (problem := judge_problem(review.judged, suites)):
+    if review.judged and (problem := judge_error.problem(review.judged, suites)):
         yield problem
     if again := [origin for origin in review.origins if origin.request in gone]:
         yield f"{len(again)} of its {len(review.origins)} requests were erased"
+
+
+def signer(data: bytes, path: Path, sha256: str, known: Signers, at: datetime | None = None) -> str:
+    """Return who signed the review of the source ``sha256``. ``at`` is as in ``trust.verify``.
+
+    Raises EvidenceRefused if it is about another source or is not signed by who may.
+    """
+    verified = trust.verify(data, known, "harvest", str(path), offline=True, at=at)
+    review = statement.parse_as(verified.payload, str(path), Harvest).predicate.review
+    if review.sha256 != sha256:
+        raise EvidenceRefused(
+            f"{path}: is about another source, sha256 {review.sha256[:12]}", _SIGN
+        )
+    return verified.signer
 
 
 def parse(data: bytes, path: Path) -> Review:

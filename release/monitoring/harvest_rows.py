@@ -15,11 +15,10 @@ from checks.config.pipeline_params import NearDuplicates, Prepare
 from checks.data import contamination, detectors, near_duplicates
 from checks.data.personal_data import PersonalData
 from checks.data.similar import normalised
-from checks.evaluation import scoring
+from checks.evaluation import judge_error
 from checks.formats.captures import Capture, Release
 from checks.formats.harvest import HarvestedRow, Judged, request_digest
 from checks.records.rows import Message, Row, earlier_requests, request
-from checks.storage import digest
 from release.monitoring import window
 from release.monitoring.harvest_judge import HarvestJudge
 from release.monitoring.harvest_splits import Splits
@@ -175,13 +174,8 @@ def _judged(
     new = [candidate for candidate in asked if candidate.key not in known]
     right = judge.right({candidate.row.id: candidate.chat for candidate in (*people, *new)})
     checked = _one_a_user([candidate for candidate in people if candidate.row.id in right])
-    judged = Judged(
-        suite=judge.name, judge=digest.of_json(judge.suite.judge.model_dump(mode="json")),
-        asked=len(new), labelled=len(checked),
-        wrong=sum(
-            scoring.score(judge.scorer, candidate.capture.answer or "", candidate.label) < 1 for candidate in checked
-        ),
-    )  # fmt: skip
+    answers = [(candidate.capture.answer or "", candidate.label) for candidate in checked]
+    judged = judge_error.measure(judge.name, judge.suite.judge, judge.scorer, len(new), answers)
     accepted = [candidate for candidate in new if candidate.row.id in right]
     return judged, [*_single(accepted, Counter())]
 

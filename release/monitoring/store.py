@@ -158,6 +158,11 @@ class CaptureStore:
         """Return the bytes of a file below the folder. Raises EvidenceRefused."""
         return self._read(f"{self._top}/{name}")
 
+    def has(self, name: str) -> bool:
+        """Return whether there is a file below the folder with this name."""
+        path = f"{self._top}/{name}"
+        return Path(path).is_file() if self._files is None else bool(self._files.exists(path))
+
     def without(self, request: str) -> Erasing:
         """Return the files that have lines of a request, by the digest of its id, as they are without these lines.
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from checks.config.release_params import Emergency, Promote
+from checks.config.release_params import EXCUSABLE, Emergency, Promote
 from checks.decision import held
 from checks.formats.signers import Signers
 from checks.formats.statement import Excepted, GateException, Release
@@ -98,19 +98,27 @@ class _Signed(NamedTuple):
 
 
 def sign(
-    context: PromotionContext, environment: str, image: Reference, why: str | None, key: Path
+    context: PromotionContext,
+    environment: str,
+    image: Reference,
+    why: str | None,
+    key: Path,
+    *,
+    release: Release | None = None,
+    now: datetime | None = None,
 ) -> PromotionContext:
     """Sign with ``key`` the exception that ``image`` needs, and commit that. Return the context at the new commit.
 
     Signs the statement that others signed, if there is one, else a new one with the reason ``why``. Does nothing if
-    enough people or this person signed it before. Raises PromotionRefused if the policy of the target branch allows no
-    exception for this verdict, or if no exception is needed; EvidenceRefused if the release is not signed, or if the
+    enough people or this person signed it before. ``release``: None: what is signed beside the image. ``now``: the time
+    at which the last exception is asked for its end. Raises PromotionRefused if the policy of the target branch allows
+    no exception for this verdict, or if no exception is needed; EvidenceRefused if the release is not signed, or if the
     owner of the key may not approve; Outrun or RemoteRefused if the push fails.
     """
     assert image.digest is not None
-    policy = _policy(context, environment)
-    _refuse_a_second(context, environment)
-    release = _release(context, image)
+    policy = policy_of(context, environment)
+    _refuse_a_second(context, environment, now)
+    release = release or _release(context, image)
     gates = _gates(context, environment, release)
     used = approvals.used_up(context, environment, image.digest, statement.parse_exception)
     stored = _files(context.ledger, context.tip, environment, image.digest)
@@ -143,7 +151,7 @@ def find(promotion: Promotion, release: Release) -> Exemption:
     Whether it names every gate that did not pass is asked where the verdict is read (``held.refusal``).
     """
     context, environment = promotion.context, promotion.environment
-    policy = _policy(context, environment)
+    policy = policy_of(context, environment)
     _refuse_a_second(context, environment)
     exceptions, reasons = _read(
         promotion.present.files, environment, promotion.digest, context.signers
@@ -177,11 +185,12 @@ def running(
     promote: Promote,
     signers: Signers,
     environment: str,
+    now: datetime | None = None,
 ) -> Standing:
     """Return on what the release of ``environment`` runs there as of ``tip``; an empty Standing if its verdict passes.
 
-    The verdict is that of the signed statement's commit. What cannot be read is left to the checks of pointer and
-    evidence.
+    ``now``: the time at which exceptions are asked for their end; None: this one. The verdict is that of the signed
+    statement's commit. What cannot be read is left to the checks of pointer and evidence.
     """
     path = released_pointers.path(environment)
     try:
@@ -202,8 +211,11 @@ def running(
     stored = _files(ledger, tip, environment, pointer.digest)
     exceptions, reasons = _read(stored, environment, pointer.digest, signers, at)
     for signed in exceptions:
-        problem = _problem(signed.exception, release, policy)
-        if len(signed.signers) >= policy.signers and problem in ("", _expired(signed.exception)):
+        problem = _problem(signed.exception, release, policy, now)
+        if len(signed.signers) >= policy.signers and problem in (
+            "",
+            _expired(signed.exception, now),
+        ):
             exemption = signed.exemption()
             if not problem:
                 return Standing(exemption)
@@ -215,10 +227,16 @@ def running(
     return Standing(None, f"{runs}, and no exception holds: {reason}", todo)
 
 
-def of(context: PromotionContext, environment: str) -> Standing:
+def of(context: PromotionContext, environment: str, now: datetime | None = None) -> Standing:
     """Return ``running`` of an environment in a context."""
     return running(
-        context.records, context.ledger, context.tip, context.promote, context.signers, environment
+        context.records,
+        context.ledger,
+        context.tip,
+        context.promote,
+        context.signers,
+        environment,
+        now,
     )
 
 
@@ -231,13 +249,14 @@ def here(records: Records, ledger: Ledger, tip: str, promote: Promote) -> dict[s
     return {name: running(records, ledger, tip, promote, signers, name) for name in promote.ordered}
 
 
-def _policy(context: PromotionContext, environment: str) -> Emergency:
+def policy_of(context: PromotionContext, environment: str) -> Emergency:
+    """Return the policy of the target branch. Raises PromotionRefused, with what to write, if it allows none."""
     policy = context.rule(environment).emergency
     if policy is None:
         raise PromotionRefused(
             f"{environment}: {layout.PARAMS} of {context.target} allows no exception",
             f"make a release that passes; for the next emergency let code owners merge promote.environments."
-            f"{environment}.emergency",
+            f"{environment}.emergency: {{gates: [NAME], hours: 72}}, with gates of kind {', '.join(sorted(EXCUSABLE))}",
         )
     return policy
 
@@ -306,12 +325,14 @@ def _allowed(context: PromotionContext, environment: str, commit: str) -> Collec
     except (EvidenceRefused, ParamsRefused):
         return ()
     policy = then.emergency if then else None
-    return set(_policy(context, environment).gates) & set(policy.gates if policy else ())
+    return set(policy_of(context, environment).gates) & set(policy.gates if policy else ())
 
 
-def _refuse_a_second(context: PromotionContext, environment: str) -> None:
+def _refuse_a_second(
+    context: PromotionContext, environment: str, now: datetime | None = None
+) -> None:
     """Refuse an exception where the last one expired and nothing healed that."""
-    standing = of(context, environment)
+    standing = of(context, environment, now)
     if standing.problem:
         raise EvidenceRefused(
             f"{environment} {standing.problem}, so its next promotion must pass every gate",
@@ -348,7 +369,9 @@ def _read(
     return list(statements.values()), reasons
 
 
-def _problem(exception: GateException, release: Release, policy: Emergency) -> str:
+def _problem(
+    exception: GateException, release: Release, policy: Emergency, now: datetime | None = None
+) -> str:
     """Return why the exception does not count for ``release`` under ``policy``; that it expired is asked last."""
     stated = exception.predicate
     if not exception.is_of(release.image.image, release.image.model):
@@ -361,12 +384,12 @@ def _problem(exception: GateException, release: Release, policy: Emergency) -> s
         return f"is for longer than {policy.hours:g} hours"
     if stated.issued > datetime.now(UTC) + _AHEAD:
         return f"is dated {_shown(stated.issued)}, which is in the future"
-    return _expired(exception)
+    return _expired(exception, now)
 
 
-def _expired(exception: GateException) -> str:
+def _expired(exception: GateException, now: datetime | None) -> str:
     expires = exception.predicate.expires
-    return f"expired on {_shown(expires)}" if datetime.now(UTC) >= expires else ""
+    return f"expired on {_shown(expires)}" if (now or datetime.now(UTC)) >= expires else ""
 
 
 def _chosen(opened: list[_Signed], own: str, why: str | None) -> _Signed | None:

@@ -202,18 +202,23 @@ def policy(promotion: Promotion, result: CheckResult) -> None:
     promote and sealed are always read from the target. ``verdict_holds`` judges it before the first environment.
 
     A team's file of a runtime is policy, too: it must be one that the target branch has or once had. So is who may sign
-    harvested rows.
+    harvested rows, and which judge may label them: the target's suites decide, as they are now.
     """
     context = promotion.context
     release = promotion.release()
     for name in dict.fromkeys((release.image.runtime, release.serving.runtime)):
         _runtime(context, release.commit, name, result)
     recorded = promotion.recorded.get()
+    theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     harvest_reviews.check_commit(
-        context.root, release.commit, recorded.params, context.trunk, context.signers
+        context.root,
+        release.commit,
+        recorded.params.data,
+        theirs.suites,
+        context.trunk,
+        context.signers,
     )
     _learned_what_was_erased(context, release.commit)
-    theirs = context.records.at(context.trunk).params(f"{context.target}:{layout.PARAMS}")
     weaker = [change for change in _compared(theirs, recorded.params) if change.needs_approval]
     if any(change.is_input for change in weaker):
         had = [digest.of_bytes(data or b"") for data in _ever_had(context, layout.PARAMS)]

@@ -14,7 +14,9 @@ from release.ledger import DEADLINE, Ledger
 from release.promotion import environment, move_commit
 from release.promotion.checklist import PromotionContext
 
-REMOTE = "remote.git"  # A folder of the scratch folder.
+# Folders of the scratch folder.
+REMOTE = "remote.git"
+WORK = "clone"
 _IDENTITY = (
     "user.name",
     "user.email",
@@ -33,7 +35,7 @@ def clone(context: PromotionContext, folder: Path) -> PromotionContext:
     """
     git, branch = Git(context.root, DEADLINE), context.promote.branch
     source = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
-    remote, work = folder / REMOTE, folder / "clone"
+    remote, work = folder / REMOTE, folder / WORK
     here = Git(folder, DEADLINE)
     here.line("clone", "--quiet", "--bare", "--shared", "--no-tags", "--", source, str(remote))
     Git(remote, DEADLINE).line("update-ref", f"refs/heads/{branch}", context.tip)

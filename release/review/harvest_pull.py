@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from checks.config import params_edit, params_file
+from checks.evaluation import judge_error
 from checks.formats.harvest import Review, Split, review_path
 from checks.process.errors import ParamsRefused
 from checks.storage import layout
@@ -117,7 +118,7 @@ def judged_rows(review: Review) -> Iterator[tuple[str, str]]:
     judged, count = review.judged, review.by_judge
     if judged is None:
         return
-    bound, share = harvest_reviews.upper(judged), judged.wrong / judged.labelled
+    bound, share = judge_error.upper(judged), judged.wrong / judged.labelled
     yield f"of the rows, labelled by the judge of suite {judged.suite}", f"{count:,}"
     yield (
         "of these, wrong as often as where people labelled too",

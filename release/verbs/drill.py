@@ -10,6 +10,8 @@ of both models run as processes, each behind `lockstep gateway`. Each prompt of 
 by chance; its label is known. After each window the decision of `lockstep canary` is made. Once it is `roll back`,
 the code of `lockstep rollback` makes the commit. Labels of wrong answers come sooner than those of right ones, as
 they often do, and must not mislead the decision.
+
+With `--emergency` it rehearses a release whose gate fails (release/promotion/bad_night.py).
 """
 
 import time
@@ -32,7 +34,14 @@ from release.ledger import DEADLINE
 from release.ledger.message import NONE
 from release.monitoring import canary, releases
 from release.monitoring.store import CaptureStore
-from release.promotion import context, environment, image_checks, incident_report, scratch
+from release.promotion import (
+    bad_night,
+    context,
+    environment,
+    image_checks,
+    incident_report,
+    scratch,
+)
 from release.promotion.checklist import PromotionContext
 from release.promotion.incident_report import Scene, draw_requests, replay_requests
 from release.promotion.rollback_plan import RolledBack
@@ -95,6 +104,23 @@ def drill(root: Path, name: str, target: str | None = None) -> Drill:
         steps=tuple(steps),
         seconds=time.perf_counter() - began,
     )
+
+
+def emergency(root: Path, name: str, target: str | None = None) -> bad_night.BadNight:
+    """Rehearse an exception in a scratch clone: two people sign it, it expires, it is healed, and it is rolled back.
+
+    Raises as ``bad_night.stage`` and ``bad_night.play``, and whatever ``rollback`` would raise.
+    """
+    promotion_context = context.find(root, target)
+    with processes.scratch() as folder:
+        scene = bad_night.stage(promotion_context, name, folder)
+
+        def roll_back(there: PromotionContext) -> Pointer | None:
+            # Images in a folder are beside the work tree of this clone.
+            there = there._replace(records=promotion_context.records)
+            return rollback.move(there, name, why=_WHY).after
+
+        return bad_night.play(scene, roll_back)
 
 
 def _back(there: PromotionContext, name: str) -> RolledBack:

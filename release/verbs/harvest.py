@@ -9,6 +9,7 @@ from pathlib import Path
 
 from checks.config import params_file, starting
 from checks.config.params import Params
+from checks.evaluation import judge_error
 from checks.formats import harvest as formats
 from checks.formats.harvest import Review, Sampling, Split
 from checks.gates.non_inferior import NonInferiorGate
@@ -67,7 +68,7 @@ def harvest(
         store, environment, span, splits, params.prepare, erased, draw,
         harvest_judge.of(root, params, judge) if judge else None,
     )  # fmt: skip
-    if chosen.judged and (problem := harvest_reviews.judge_problem(chosen.judged, params.suites)):
+    if chosen.judged and (problem := judge_error.problem(chosen.judged, params.suites)):
         raise EvidenceRefused(
             problem, "label requests that are drawn at random, or harvest without --judge"
         )
@@ -101,6 +102,7 @@ def harvest(
         ),
         sampling=Sampling(seed=seed, needed=needed) if draw else None, judged=chosen.judged,
     )  # fmt: skip
+    store.keep(*_copy(review))
     if pr:
         return review, harvest_pull.propose(
             root, review, chosen.examples, len(splits.train), now.date()
@@ -134,19 +136,34 @@ def sign(
 ) -> tuple[Path, str]:  # fmt: skip
     """Sign the review of ``environment`` for ``split``. Return the file of the signature, and the signer's name.
 
-    Raises EvidenceRefused if there is no review, if the rows are gone or not those that it names, or if the key's owner
-    lacks the role ``harvest``.
+    Raises EvidenceRefused if there is no review, if it is not what `lockstep harvest` wrote beside the captures, if the
+    rows are gone or not those that it names, or if the key's owner lacks the role ``harvest``.
     """
     signer = trust.signatory(key or root / keys.KEY, trust.known(root), "harvest")
     (own,) = signer.own("harvest")
     path = formats.review_path(environment, split)
     review = harvest_reviews.parse(harvest_reviews.in_work_tree(root)(path) or b"", path)
-    rows = _store(root, captures).read(_name(environment, review.sha256))
+    store = _store(root, captures)
+    rows = store.read(_name(environment, review.sha256))
+    name, data = _copy(review)
+    if not store.has(name) or store.read(name) != data:
+        raise EvidenceRefused(
+            f"{path}: is not what `lockstep harvest` counted in {store.shown}",
+            f"make it again: `lockstep harvest {environment} --split {split}`",
+        )
     return harvest_reviews.sign(root, review, rows, signer), own.name
 
 
 def _store(root: Path, captures: str | None) -> CaptureStore:
     return CaptureStore(captures or str(root / layout.CAPTURES))
+
+
+def _copy(review: Review) -> tuple[str, bytes]:
+    """Return the name and the bytes of a review's copy beside its rows. Who edits a branch cannot edit that."""
+    data = f"{review.model_dump_json()}\n".encode()
+    digits = digest.of_bytes(data).removeprefix("sha256:")
+    rows = _name(review.environment, review.sha256).removesuffix(".jsonl")
+    return f"{rows}.{digits[:32]}.review.jsonl", data
 
 
 def _name(environment: str, sha256: str) -> str:

@@ -102,7 +102,7 @@ def test_each_threat_names_tests_that_there_are() -> None:
     tests = {path.name: path for path in (REPOSITORY / "tests").rglob("test_*.py")}
     for line in (DOCS / "explanation" / "threat-model.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
-        if not line.startswith("| "):
+        if not line.startswith("|"):
             tested = False
         elif cells[-1] == "test":
             tested = True

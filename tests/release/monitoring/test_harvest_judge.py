@@ -11,6 +11,7 @@ from scipy.stats import binom
 
 from checks.config.pipeline_params import Prepare
 from checks.data.personal_data import PersonalData
+from checks.evaluation import judge_error
 from checks.formats.captures import Capture
 from checks.formats.harvest import Judged, Origin, request_digest
 from checks.formats.suite_report import Judgement, Scale, SourceClass
@@ -19,7 +20,6 @@ from checks.kinds.suite import Material
 from checks.scorers.exact_match import ExactMatch
 from checks.storage import digest
 from checks.suites.judged import Judged as JudgedSuite
-from release.evidence import harvest_reviews
 from release.monitoring import harvest_rows
 from release.monitoring.harvest_judge import HarvestJudge
 from release.monitoring.harvest_splits import Splits
@@ -125,7 +125,7 @@ def true_error(rows: harvest_rows.Harvested) -> float:
 
 def refusal(judge: JudgeKind, judged: Judged | None, at_most: float | None) -> str | None:
     assert judged is not None
-    return harvest_reviews.judge_problem(judged, {"right": suite(judge, at_most)})
+    return judge_error.problem(judged, {"right": suite(judge, at_most)})
 
 
 def test_a_judge_that_is_wrong_in_a_tenth_is_refused_below_its_error_and_accepted_above(tmp_path: Any) -> None:
@@ -133,7 +133,7 @@ def test_a_judge_that_is_wrong_in_a_tenth_is_refused_below_its_error_and_accepte
     rows = harvest(judge, tmp_path)
     assert rows.judged is not None
     assert true_error(rows) == pytest.approx(0.1, abs=0.02)
-    bound = harvest_reviews.upper(rows.judged)
+    bound = judge_error.upper(rows.judged)
     assert true_error(rows) < bound < 0.15
     assert refusal(judge, rows.judged, 0.15) is None
     for at_most in (0.05, 0.1):

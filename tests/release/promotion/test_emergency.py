@@ -2,6 +2,7 @@
 
 import base64
 import json
+import tempfile
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from release.cli import main
 from release.evidence import dsse, keys, statement
 from release.promotion import context, emergency, environment
 from release.promotion.admission.admitted import admitted
+from release.promotion.bad_night import BadNight
 from release.promotion.environment import Promotion
 from release.verbs import history, reconcile, status
 from release.verbs.build import BuildOptions, build
@@ -30,7 +32,7 @@ from release.verbs.report import report
 from release.verbs.rollback import rollback
 from tests import build_tree, evidence_tree, ledger_tree
 from tests import promotion_tree as tree
-from tests.ledger_tree import git, keep
+from tests.ledger_tree import git, keep, refs
 from tests.once import once
 from tests.promotion_tree import gaps, move
 from tests.release.serving.test_verify_evidence import probed
@@ -471,3 +473,48 @@ def test_the_command_signs_moves_and_says_so(root: Path, monkeypatch: pytest.Mon
     told = run.invoke(main, ["status"])
     assert (told.exit_code, "✗ EMERGENCY until " in told.output) == (0, True)
     assert "EMERGENCY until " in run.invoke(main, ["history", "staging"]).output
+
+
+# The drill
+
+
+def test_a_drill_rehearses_the_exception_its_end_what_heals_it_and_the_rollback_and_changes_nothing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    before = (refs(root), refs(root.parent / "origin.git"), git(root, "status", "--porcelain"))
+    done = CliRunner().invoke(main, ["-C", str(root), "drill", "production", "--emergency", "--json"])
+    assert done.exit_code == 0, done.output
+    night = BadNight.model_validate_json(done.stdout)
+    assert (night.gate, night.before.version) == ("routes_well", "v0.1.0")
+    answers = {step.what: step.answer for step in night.steps}
+    ended = "production runs v0.1.1 on an exception that expired on "
+    for (what, answer), start in zip(answers.items(), (
+        "production is not moved: no exception holds: the exception of drill-1 has 1 of 2 signatures",
+        "production runs v0.1.1", "EMERGENCY until ", "EMERGENCY until ", ended, ended,
+        "production is not moved: verdict fail: routes_well", "production runs v0.1.0", "production runs v0.1.0",
+    ), strict=True):  # fmt: skip
+        assert answer.startswith(start), what
+    shown = answers["`history` shows it"]
+    assert shown == answers["`status` and `watch` show it"]
+    assert shown.endswith("routes_well not passed, signed by drill-1, drill-2: a drill of an emergency")
+    assert answers["a second exception is refused"].endswith("so its next promotion must pass every gate")
+    assert {"image", "weights", "layers", "approvals"} < set(night.unchecked)
+    assert not {"emergency", "record", "quarantine"} & set(night.unchecked)
+    assert (refs(root), refs(root.parent / "origin.git"), git(root, "status", "--porcelain")) == before
+    assert not [*(tmp_path / "temporary").iterdir()]
+
+
+def test_a_drill_says_what_to_write_where_the_policy_allows_no_exception(root: Path) -> None:
+    both = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency", "--incident"])
+    assert (both.exit_code, "--incident and --emergency are two drills" in both.output) == (2, True)
+    signed(root)
+    itself = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency"])
+    assert (itself.exit_code, "rehearse once a release that passes runs there" in itself.stderr) == (8, True)
+    change(root, lambda plain: plain["promote"]["environments"]["staging"].update(emergency=None))
+    none = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency"])
+    assert (none.exit_code, len(none.stderr.splitlines())) == (15, 1)
+    assert "staging: params.yaml of main allows no exception; " in none.stderr
+    assert "let code owners merge promote.environments.staging.emergency: {gates: [NAME], hours: 72}" in none.stderr
+    assert "with gates of kind improves, non_inferior, remembers, slice, threshold" in none.stderr

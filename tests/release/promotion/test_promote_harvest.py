@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from checks.formats.harvest import ERASED, Erased, HarvestedRow, Origin, Review, request_digest, source_bytes
+from checks.config import params_file
+from checks.formats.harvest import ERASED, Erased, HarvestedRow, Judged, Origin, Review, request_digest, source_bytes
 from checks.formats.signers import Role
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Message
@@ -72,6 +73,43 @@ def test_a_promotion_needs_the_signature_and_no_erased_request(tmp_path: Path) -
     files.write_jsonl(root / ERASED, [Erased(request=ROW.id)])
     ledger_tree.keep(root, "somebody left")
     assert "data.sources.users: 1 of its 1 requests were erased" in tree.gaps(root, "staging")
+
+
+def test_a_record_that_was_merged_with_a_weaker_judge_is_no_measure_of_its_own_rows(tmp_path: Path) -> None:
+    """A proposal allows more errors, takes that back in its next commit, and is merged."""
+
+    def weaker(plain: dict[str, Any]) -> None:
+        edit(plain)
+        plain["suites"] = {"right": suite(0.9)}
+
+    root = tmp_path / "work"
+    tree.make(root, weaker)
+    key = add(root, "eve", "harvest")
+    judge = params_file.load(root / layout.PARAMS).suites["right"].model_dump(mode="json")["judge"]
+    judged = Judged(suite="right", judge=digest.of_json(judge), asked=1, labelled=20, wrong=2)
+    by_judge = Origin(request=ROW.id, release=ROW.release, by="judge")
+    review = REVIEW.model_copy(update={"judged": judged, "origins": (by_judge,)})
+    files.write_json(root / "labels/harvest/production.json", review)
+    harvest_reviews.sign(root, review, ROWS, trust.signatory(key, trust.known(root), "harvest"))
+    tree.next_model(root, 7)
+    assert _of_policy(root) == ""
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain.update(suites={"right": suite(0.1)}))
+    said = "people say that 2 of 20 answers that its judge calls right are wrong: up to 28.3% may be (95 % bound)"
+    assert f"{said}, and harvest_error is 10.0%" in _of_policy(root)
+    tree.rewrite(root, layout.PARAMS, lambda plain: plain.update(suites={}))
+    assert "suites.right: has no harvest_error, so its judge may label no rows" in _of_policy(root)
+
+
+def suite(at_most: float) -> dict[str, Any]:
+    """A suite whose judge may label requests."""
+    return {
+        "kind": "judged", "metrics": {"right": {"low": 0.0, "high": 1.0}}, "noise": 0.0, "models": ["candidate"],
+        "max_unparsed": 0.0, "harvest_error": at_most,
+        "judge": {
+            "kind": "openai", "url_from": "JUDGE_URL", "model": "judge-1", "prompt": "Is it right? $answer", "seed": 1,
+            "max_tokens": 9, "value": "Score: ([01])",
+        },
+    }  # fmt: skip
 
 
 def test_a_model_that_went_on_from_one_that_learned_an_erased_request_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,14 +21,15 @@ from checks.formats.suite_report import SuitesReport
 from checks.formats.verdict import Verdict
 from checks.records.rows import Prediction, Row
 from checks.storage import digest, files, layout
-from release.record import kept_answers, references
+from release.record import kept_answers, looks, references
 from release.record.records import Records
+from release.review import gathering, metrics
 from release.verbs import calibrate, gate
 from stages import evaluate as stage
 from stages import references as earlier
 from stages.inference.answers import Answered
 from tests import pipeline_repository as repository
-from tests import vllm_offline
+from tests import tuned, vllm_offline, workflow_repository
 from tests.checks.suites.test_loss import texts
 from tests.conftest import as_params, scaled_down
 from tests.stages.test_evaluate import lay_out, row, split, write_parity
@@ -169,6 +172,28 @@ def test_on_another_test_split_mains_weights_answer_the_new_rows_once(root: Path
     again, _ = evaluated(root)
     assert again == use
     assert generated(root) == 3
+
+
+def test_mains_model_is_judged_on_its_own_test_split_and_on_a_fresh_one(root: Path) -> None:
+    another_model(root)
+    fresh, path = split(500, 8), root / layout.SPLITS / "test.jsonl"
+    files.write_jsonl(path, fresh)
+    evaluated(root)
+    # Labels that main's model gets right five times, and the candidate never.
+    labels = [*answers_of(root, "main")[:5], *["nothing of this"] * 3]
+    files.write_jsonl(path, [
+        row.model_copy(update={"reference": label}) for row, label in zip(fresh, labels, strict=True)
+    ])  # fmt: skip
+    use, report = evaluated(root)
+    assert (use.how, report.models["main"].metrics["exact-match"].value, report.rows) == ("evaluated", 5 / 8, 8)
+    repository.commit(root, "the record on fresh rows")
+    target = gathering.gather(Records(root), "main").target
+    facts: Any = SimpleNamespace(target=target, evaluation=report)  # There is no verdict here.
+    old = EvaluationReport.model_validate_json(repository.git(root, "show", f"main:{layout.EVALUATION}"))
+    assert old.test != report.test
+    own = old.models["candidate"].metrics["exact-match"]
+    assert (own.n, own.value != 5 / 8) == (12, True)
+    assert metrics.on_old_test(facts) == (own, 12)
 
 
 def test_rows_of_mains_own_train_split_are_named_and_no_comparison_counts_them(root: Path) -> None:
@@ -331,7 +356,11 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     repository.git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
     document = scaled_down()
     document["gates"] = {"holds": dict(HELD), "production": HELD | {"against": "production"}}
-    repository.make(root, tiny_base, document, repository.table())
+    document["train"]["allow"] = ["divergence"]  # Its base knows the rows by heart.
+    # Noise is measured with a model that is right at times.
+    asked = workflow_repository.loaded(repository.table(), tmp_path / "rows")
+    tuned.tune(tiny_base, tmp_path / "taught", asked, 200)
+    repository.make(root, tmp_path / "taught", document, repository.table())
     repository.git(root, "remote", "add", "origin", str(tmp_path / "origin.git"))
     assert repository.dvc(root, "remote", "add", "--default", "folder", str(tmp_path / "remote")).returncode == 0
     repository.repro(root, "evaluate")
@@ -380,6 +409,7 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
     document["prepare"]["seed"] = 18
     repository.write_params(root, document)
     references.write(Records(root))
+    looks.write(Records(root))
     repository.repro(root)
     third = files.read_json(root / layout.EVALUATION, EvaluationReport)
     assert {name: use.how for name, use in third.references.items()} == {"main": "evaluated", "production": "evaluated"}
@@ -389,3 +419,11 @@ def test_within_a_run_of_the_pipeline_main_and_production_are_compared_with(tmp_
         "no evidence of" in finding.reason or "different bytes" in finding.reason for finding in verdict.findings
     )
     assert gate.gate(root) == verdict
+    # Main's model is judged on both: on its own split in its record, and on the new one by its weights.
+    assert metrics.on_old_test(gathering.gather(Records(root), "main")) == (
+        first.models["candidate"].metrics["exact-match"], first.rows,
+    )  # fmt: skip
+    assert third.models["main"].metrics["exact-match"].n == third.rows
+    compared = [finding for finding in verdict.findings if finding.against == "main"]
+    assert compared
+    assert all(finding.n for finding in compared)

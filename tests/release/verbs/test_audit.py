@@ -14,6 +14,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from checks.formats.harvest import Review
 from checks.formats.serving import ImageReport, ServingReport
 from checks.formats.signers import Signer
 from checks.formats.statement import PAYLOAD, Looked
@@ -22,7 +23,7 @@ from checks.storage import digest, files, layout
 from release.cards import audit_index, audit_pack, audit_questions
 from release.cards.audit_index import INDEX
 from release.cli import main
-from release.evidence import dsse, keys, sbom, sigstore, slsa, statement, trust, verification
+from release.evidence import dsse, harvest_reviews, keys, sbom, sigstore, slsa, statement, trust, verification
 from release.image.layout import Layout
 from release.promotion.environment import approvals_folder
 from release.verbs import keys as key_verbs
@@ -35,6 +36,7 @@ from tests.checks.machine.test_full_disk import full, refused, small
 from tests.conftest import REPOSITORY
 from tests.ledger_tree import keep, packed
 from tests.once import once
+from tests.release.promotion import test_promote_harvest
 from tests.sigstore_standin import Standin
 
 pytestmark = pytest.mark.slow
@@ -56,10 +58,10 @@ HOME = "https://github.com/team/router/.github/workflows"
 RELEASES, VERIFIES = f"{HOME}/release.yml@refs/heads/main", f"{HOME}/verify.yml@refs/heads/main"
 
 
-def _prepared(root: Path) -> None:
+def _prepared(root: Path, edit: tree.Edit = lambda _: None) -> None:
     root.mkdir(parents=True)
     shutil.copytree(REPOSITORY / "docs" / "cards", root / "docs" / "cards")
-    tree.prepare(root)
+    tree.prepare(root, edit)
 
 
 def _make(folder: Path) -> None:
@@ -220,6 +222,7 @@ def test_each_question_has_its_files_or_says_that_it_is_not_in_the_record(pack: 
         assert (_answer(pack, source)["files"], _answer(pack, source)["lacks"]) == ([], "all of it")
         assert f"| {source} | {asks} | **not in the record** |" in text
     assert "approvals" not in _answer(pack, "ISO 42001, A.6.2.5")["lacks"]
+    assert "harvest" not in text  # This release learned no captured request.
     asked = [question.source for question in audit_questions.QUESTIONS]
     assert len(set(asked)) == len(asked) == text.count("| EU AI Act, ") + text.count("| ISO 42001, ")
 
@@ -251,6 +254,43 @@ def test_of_a_release_that_ended_the_pack_ends_with_it(root: Path, tmp_path: Pat
     assert _answer(pack, "ISO 42001, A.6.2.5")["lacks"] == "approvals"
     energy = _answer(pack, ENERGY)
     assert (energy["files"], energy["lacks"]) == (["record/reports/measured/train.json"], "serving energy")
+
+
+def test_the_signed_reviews_of_captured_requests_are_in_the_pack_and_no_other(tmp_path: Path) -> None:
+    root, review = tmp_path / "work", test_promote_harvest.REVIEW
+    _prepared(root, test_promote_harvest.edit)
+    key = test_promote_harvest.add(root, "eve", "harvest")
+    files.write_json(root / review.path, review)
+    signatory = trust.signatory(key, trust.known(root), "harvest")
+    harvest_reviews.sign(root, review, test_promote_harvest.ROWS, signatory)
+    tree.next_model(root, 7)
+    tree.move(root, "staging")
+    audit(root, "staging", tmp_path / "pack.tar")
+    pack = _unpacked(tmp_path / "pack.tar", tmp_path / "stranger")
+    done, path = _verify(pack), "statements/harvests/users.json"
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"ok  {path}: urn:lockstep:harvest:v1, signed by eve, the key with SHA-256 " in done.stdout
+    payload = json.loads(base64.b64decode(json.loads((pack / path).read_text())["payload"]))
+    assert Review.model_validate(payload["predicate"]["review"]) == review
+    for source in (f"{ANNEX_XI}, 2(c)", "EU AI Act, Annex IV, 2(d)", "ISO 42001, A.7.5"):
+        assert path in _answer(pack, source)["files"]
+
+    other = review.model_copy(update={"sha256": "7" * 64})
+    (pack / path).write_bytes(dsse.sign(statement.harvest(other), PAYLOAD, keys.load(key)))
+    _hashed(pack)
+    forged = _verify(pack)
+    assert (forged.returncode, "is about a source that record/params.yaml does not pin" in forged.stderr) == (1, True)
+
+    # Who may not sign harvests any more counts for nothing, and the pack says so.
+    signers = root / layout.SIGNERS
+    signers.write_text(signers.read_text().replace("harvest", "checkpoint"))
+    keep(root, "eve does something else")
+    audit(root, "staging", tmp_path / "later.tar")
+    later = _unpacked(tmp_path / "later.tar", tmp_path / "another")
+    (left,) = [left for left in _index(later)["left_out"] if "labels/harvest" in left["what"]]
+    assert "is signed by eve, who may checkpoint and not harvest" in left["why"]
+    assert _verify(later).returncode == 0
+    assert "harvest reviews" in _answer(later, "ISO 42001, A.7.5")["lacks"]
 
 
 def test_an_approval_that_does_not_count_is_left_out_and_said(pack: Path, made: Path) -> None:

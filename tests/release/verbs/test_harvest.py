@@ -142,7 +142,8 @@ def signed(root: Path) -> Review:
 
 
 def source(root: Path) -> Path:
-    (path,) = (root / layout.CAPTURES / "harvest").iterdir()
+    every = [*(root / layout.CAPTURES / "harvest").iterdir()]
+    (path,) = (path for path in every if not path.name.endswith(".review.jsonl"))
     return path
 
 
@@ -391,6 +392,32 @@ def test_who_lacks_the_role_cannot_sign_and_rows_that_changed_are_not_signed(roo
     done = lockstep(root, "harvest", "production", "--sign", "--key", str(key(root, "ada")))
     assert (done.exit_code, "is not the review of" in done.stderr) == (8, True), done.stderr
     assert not (root / SIGNED).exists()
+
+
+def test_a_review_with_other_counts_than_the_harvest_wrote_is_not_signed(
+    root: Path, endpoint: test_judges.Endpoint
+) -> None:
+    judge(root, "Request: $prompt Answer: $answer")
+    endpoint.reply = lambda text: "Score: 1" if "vault" in text or "Nobody labels" in text else "Score: 0"
+    review = harvested(root, "--judge", "right")
+    assert review.judged is not None
+    assert review.by_judge == 1
+    people = tuple(origin.model_copy(update={"by": None}) for origin in review.origins)
+    sign = ("harvest", "production", "--sign", "--key", str(key(root, "ada")))
+    lies: tuple[dict[str, Any], ...] = (
+        {"judged": None, "origins": people}, {"origins": people},
+        {"judged": review.judged.model_copy(update={"labelled": 900})},
+        {"as_answered": 0}, {"refused": {}}, {"requests": 9}, {"labelled": 9}, {"consent": "they said so"},
+    )  # fmt: skip
+    for lie in lies:
+        files.write_json(root / REVIEW, review.model_copy(update=lie))
+        done = lockstep(root, *sign)
+        assert (done.exit_code, len(done.stderr.splitlines())) == (8, 1), done.output
+        assert f"{REVIEW}: is not what `./lockstep harvest` counted in" in done.stderr, lie
+        assert "make it again: `./lockstep harvest production --split train`" in done.stderr
+        assert not (root / SIGNED).exists()
+    files.write_json(root / REVIEW, review)  # Other spaces between the same words are the same review.
+    assert lockstep(root, *sign).exit_code == 0
 
 
 def test_an_erased_request_is_gone_everywhere_and_those_that_learned_it_are_named(root: Path) -> None:
