@@ -1,5 +1,6 @@
 """Three projects, three adapters, one server: each project moves its own adapter, and what cannot fit is refused."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -14,8 +15,11 @@ from checks.formats import pointer
 from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import LoadedAdapter, Neighbours
 from checks.formats.training_reports import ParityReport, ShippedAdapter
+from checks.formats.watch_report import Costs, WatchReport
 from checks.process.errors import Outrun, ParamsRefused, Refusal
 from checks.storage import digest, files, layout
+from release.cli import environment_tables
+from release.evidence import keys, trust, windows
 from release.monitoring import releases
 from release.overlay import overlays
 from release.promotion import move_commit
@@ -163,6 +167,44 @@ def test_status_shows_each_adapter_with_its_version_and_base_and_what_contradict
     keep(top, "the router is not listed")
     (of_router,) = status(top / "router").environments
     assert "no project lists router in `adapters` of staging" in of_router.wrong[0]
+
+
+def priced(top: Path, name: str, per_1000_requests: float, environment: str = "staging", week: int = 0) -> Path:
+    """Sign a window of what a project runs. Return its file."""
+    root = top / name
+    runs = pointer.parse((root / STAGING / layout.POINTER).read_bytes(), name)
+    since = datetime(2026, 3, 2, tzinfo=UTC) + timedelta(weeks=week)
+    report = WatchReport(
+        environment=environment, since=since, until=since + timedelta(weeks=1), version=runs.version, model=runs.model,
+        commit=runs.commit, status="pass", alpha=0.02, confidence=0.95, traffic=f"sha256:{'1' * 64}", reference={},
+        requests=9, prompts=9, labelled=0, notes=(), findings=(),
+        costs=Costs(per_1000_requests=per_1000_requests, requests=9, device_hours=3, estimated=True),
+    )  # fmt: skip
+    windows.write(root, report, trust.Signatory(keys.load(tree.key(root, "ada")), trust.known(root)))
+    return root / windows.path(report)
+
+
+def test_status_shows_what_each_adapter_costs_as_its_own_project_signed_it(top: Path) -> None:
+    priced(top, "support", 1.25)
+    priced(top, "router", 9, week=0)
+    priced(top, "router", 0.5, week=1)
+    priced(top, "router", 7, environment="production", week=2)
+    edited = priced(top, "writer", 3)
+    edited.write_text(edited.read_text().replace('"payload":"', '"payload":"AAAA'))
+    found = status(top / "support")
+    (state,) = found.environments
+    assert [adapter.costs and adapter.costs.per_1000_requests for adapter in state.adapters] == [1.25, 0.5, None]
+    text = environment_tables.status(found)
+    ends = ["".join(line.partition("cost: ")[1:]) for line in text.splitlines() if "adapter of " in line]
+    times = ("from 2026-03-02 to 2026-03-09", "from 2026-03-09 to 2026-03-16")
+    costs = [
+        f"cost: about {figure} per 1,000 requests {time}" for figure, time in zip(("1.25", "0.5"), times, strict=True)
+    ]
+    assert ends == [*costs, ""]
+    assert text.count("cost: ") == 2
+    assert json.loads(found.model_dump_json())["environments"][0]["adapters"][1]["costs"]["per_1000_requests"] == 0.5
+    of_router = environment_tables.status(status(top / "router"))
+    assert [line.strip() for line in of_router.splitlines() if "cost: " in line] == costs[1:]
 
 
 def with_canary(top: Path) -> Path:
