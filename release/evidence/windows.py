@@ -61,8 +61,9 @@ def costs(root: Path, environment: str, model: str) -> WindowCosts | None:
         reports, _ = read(root, trust.known(root), model)
     except EvidenceRefused:  # Nobody may sign.
         return None
-    for report in reports:
-        if report.environment == environment and report.costs is not None:
-            priced = report.costs.model_dump()
-            return WindowCosts(since=report.since, until=report.until, **priced)
-    return None
+    priced = (
+        WindowCosts(since=report.since, until=report.until, **report.costs.model_dump())
+        for report in reports
+        if report.environment == environment and report.costs is not None
+    )
+    return next(priced, None)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -106,8 +105,8 @@ def once(server: VllmStandIn) -> None:
     server.faults.base = True
     answers = server.told
 
-    def told(*asked: Any) -> list[Told]:
-        first = answers(*asked)
+    def told(messages: list[dict[str, str]], limit: int, unended: bool = False) -> list[Told]:
+        first = answers(messages, limit, unended)
         server.faults.base = False
         return first
 
