@@ -50,12 +50,12 @@ def neighbours(context: ProbeContext) -> ServingCheck:
     wrong = (_wrong(named, partial(_first_answers, times)) for named in again)
     if complaints := [complaint for complaint in wrong if complaint]:
         return failed("neighbours", f"loaded again, {some(complaints)}")
-    summary += f"; {len(asked) + 1} names share {slots} slots, and each answers so after it was loaded again"
-    if not times:
-        return passed("neighbours", summary)
     cold, warm = (median(seconds) for seconds in zip(*times, strict=True))
-    figures = f"first text after {cold:.3f} s, {warm:.3f} s once it is loaded (medians)"
-    return passed("neighbours", f"{summary}: {figures}", cold - warm)
+    loading = (
+        f"{len(asked) + 1} names share {slots} slots, and each answers so after it was loaded again: first text after "
+        f"{cold:.3f} s, {warm:.3f} s once it is loaded (medians)"
+    )
+    return passed("neighbours", f"{summary}; {loading}", cold - warm)
 
 
 def _names(context: ProbeContext, beside: BesideServer) -> Iterator[ProbeContext]:
@@ -107,7 +107,6 @@ def _first_answers(times: list[tuple[float, float]], named: ProbeContext) -> Ser
     telling = (probe for probe in probes if named.tidy(probe.text) != named.tidy(probe.base_text))
     probe = next(telling, probes[0])
     first, second = named.stream(probe), named.stream(probe)
-    if first.first is not None and second.first is not None:
-        times.append((first.first, second.first))
+    times.append((first.first or first.seconds, second.first or second.seconds))
     unlike = named.unlike(probe, first.text)
     return failed("parity", f"its first answer: {unlike}") if unlike else passed("parity", "")
