@@ -15,8 +15,9 @@ when one fails:
 * no request failed, and the tokens of the other two adapters are the same before, during and after the move;
 * ``router`` answers otherwise after it, and its name by digest is that of the release: the old one is unknown;
 * every name reports its own folder, and the server's ``-base`` answers as none of the adapters;
-* the check `neighbours` of `lockstep verify --beside` passes on the first server, and fails for each of ``FAULTS``,
-  which that has under more names. ``--neighbours`` asks nothing else, and starts no second server.
+* the check `neighbours` of `lockstep verify --beside` passes on the first server, which has fewer slots than names. It
+  fails for each of ``FAULTS``, which the server has under more names, and for an adapter whose file was replaced while
+  it was loaded. ``--neighbours`` asks nothing else, and starts no second server.
 
 In bf16 (vLLM 0.32 on two cores) all checks passed but those of tokens under load: of 200 requests none was lost, and 2
 of 8 prompts had other tokens at times, as had one adapter that was asked by both of its names. So the default is fp32.
@@ -59,8 +60,11 @@ OTHERS = ("support", "writer")
 # By name: what lora_alpha of the run's adapter is multiplied with.
 SCALES = {"support": 1.0, "router": 0.5, "writer": 0.25}
 MOVED = -0.5  # of router's next release
+SWAPPED = "swapped"  # It is the router, until the server loads it again.
 # What is in the folder of an adapter that is judged as the router: other bytes than those that were evaluated.
 FAULTS = {"stale": "moved", "another": "writer", "base": "none"}
+
+_CONFIG = f"{layout.SHIPPED_ADAPTER}/adapter_config.json"
 
 Answers = dict[tuple[str, int], tuple[str, ...]]
 Messages = list[dict[str, str]]
@@ -89,7 +93,7 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         "adapter": ServedAdapter(max_rank=16, most=3),
     }
     serve = params.serve.model_copy(update=settings)
-    scales = SCALES | {"moved": MOVED, "none": 0.0}
+    scales = SCALES | {"moved": MOVED, "none": 0.0, SWAPPED: SCALES["router"]}
     models = {name: scaled(options.root, temporary / name, scale) for name, scale in scales.items()}
     rows = params.serve.probes.model_copy(
         update={"rows": options.prompts, "max_new_tokens": options.tokens}
@@ -107,12 +111,13 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
     new = _modules(models, {"router": "moved", "writer": "writer"})
     planted = {
         fault: others[0]._replace(names=(fault,), folder=models[model] / layout.SHIPPED_ADAPTER)
-        for fault, model in FAULTS.items()
+        for fault, model in {**FAULTS, SWAPPED: SWAPPED}.items()
     }
+    swapped = planted.pop(SWAPPED)
     runtime = runtime_in(options.venv)
 
     began = time.monotonic()
-    loaded = BesideServer("production", "support", serve, (), (*others, *planted.values()))
+    loaded = BesideServer("production", "support", serve, (), (*others, *planted.values(), swapped))
     with closing(
         processes.start(loaded.loaded(runtime, "process"), serve, models["support"])
     ) as first:
@@ -121,15 +126,24 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         context = _context(params, serve, first, probes)
         verdicts = [_neighbours(context, *others)]
         verdicts += [_neighbours(context, adapter) for adapter in planted.values()]
+        _answers(first.url, SWAPPED, prompts[:1], 1)
+        shutil.copy(models["writer"] / _CONFIG, models[SWAPPED] / _CONFIG)
+        reloaded = _neighbours(context, swapped, *others)
         found_by_neighbours = (
             ("neighbours", verdicts[0].status == "pass", verdicts[0].reason),
             *(
                 (f"neighbours finds {fault}", check.status == "fail", check.reason)
                 for fault, check in zip(FAULTS, verdicts[1:], strict=True)
             ),
+            (
+                f"neighbours finds {SWAPPED}",
+                reloaded.reason.startswith(f"loaded again, {SWAPPED}: "),
+                reloaded.reason,
+            ),
         )
+        good = shown("The check neighbours on one vLLM", found_by_neighbours)
         if options.neighbours:
-            return shown(_TITLE, found_by_neighbours)
+            return good
         before = {
             name: _answers(first.url, name, prompts, options.tokens)
             for name in (*SCALES, "support-base")
@@ -172,10 +186,9 @@ def _run(options: argparse.Namespace, temporary: Path) -> bool:
         ("the old digest is unknown", unknown == 404, f"status {unknown}"),
         ("each name reports its folder", folders, ", ".join(sorted(roots))),
         ("three adapters and the base differ", apart == len(before), f"{apart} answers"),
-        *found_by_neighbours,
     )
     print(f"first server {first_up:.0f} s, second under load {second_up:.0f} s")
-    return shown(_TITLE, checks)
+    return shown(_TITLE, checks) and good
 
 
 def shown(title: str, checks: Sequence[tuple[str, bool, str]]) -> bool:
@@ -190,7 +203,7 @@ def scaled(run: Path, root: Path, scale: float) -> Path:
     for path in (layout.MERGED, layout.BASE, layout.SPLITS):
         shutil.copytree(run / path, root / path)
     folder = root / layout.MERGED
-    path = folder / layout.SHIPPED_ADAPTER / "adapter_config.json"
+    path = folder / _CONFIG
     config = json.loads(path.read_bytes())
     path.write_text(json.dumps(config | {"lora_alpha": config["lora_alpha"] * scale}))
     return folder

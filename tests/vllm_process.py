@@ -51,7 +51,7 @@ def main(known: dict[str, str], predictions: str) -> None:
     VllmStandIn.port = int(options["--port"])
     name = next(iter(modules))
     server: Any = VllmStandIn(_answers(known, modules[name]), rows, model, longest)
-    server.name, server.lora = name, "loaded"
+    server.name, server.lora, server.slots = name, "loaded", int(options["--max-loras"])
     server.others |= {other: standin for other, standin in others.items() if other != name}
     ended = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: ended.set())

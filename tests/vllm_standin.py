@@ -12,7 +12,7 @@ Its parsers are those of vLLM 0.32's source: ``hermes`` reads calls between tags
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, Literal
 
@@ -66,11 +66,34 @@ class VllmStandIn(StandIn):
     reasoning_parser: str | None = None
     lora: Literal["loaded", "absent"] | None = None  # an adapter beside its base, which is listed first
     json = '{"label": "vm"}'  # what it answers where a schema is asked
+    slots = 1000  # --max-loras
+    loaded: tuple[str, ...] = ()  # the names in the slots, the latest last
+
+    @cached_property
+    def loads(self) -> list[str]:
+        """Each name that was loaded, in order."""
+        return []
+
+    @cached_property
+    def reloaded(self) -> "dict[str, Callable[[VllmStandIn], object]]":
+        """What becomes of an adapter that is loaded again, by name."""
+        return {}
 
     @cached_property
     def others(self) -> "dict[str, VllmStandIn]":
         """What it has behind --lora-modules, by name. They answer in this one's place, and are not asked themselves."""
         return {}
+
+    def asked_for(self, body: dict[str, Any]) -> "VllmStandIn | None":
+        """The other adapter that a request names. It takes a slot: from the one that was not used for longest, if all
+        are taken, and that one answers as ``reloaded`` says when it comes back."""
+        name = body.get("model", self.name)
+        if name not in self.loaded:
+            self.loads.append(name)
+            if (reload := self.reloaded.get(name)) and self.loads.count(name) > 1:
+                reload(self.others.get(name, self))
+        self.loaded = (*(other for other in self.loaded if other != name), name)[-self.slots :]
+        return self.others.get(name)
 
     def get(self, path: str) -> tuple[int, Any]:
         if path == "/v1/models":
@@ -105,7 +128,7 @@ class VllmStandIn(StandIn):
         return 404, self.error("Not Found")
 
     def chat(self, body: dict[str, Any]) -> dict[str, Any]:
-        if other := self.others.get(body.get("model", "")):
+        if other := self.asked_for(body):
             return other.chat(body)
         reply = super().chat(body)
         choice = reply["choices"][0]
@@ -144,6 +167,9 @@ class VllmStandIn(StandIn):
 
     def chunks(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The parts come in pieces: the thought, the content, and of each call the name before the arguments."""
+        if other := self.asked_for(body):
+            yield from other.chunks(body)
+            return
         if not (self.reasoning_parser or body.get("tool_choice") == "auto" or "response_format" in body):
             yield from super().chunks(body)
             return

@@ -12,15 +12,16 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from checks.formats.quarantine import Entries
+    from checks.formats.watch_report import Costs
     from release.cost.training_record import Took
+    from release.evidence.windows import WindowCosts
     from release.promotion.rollback_plan import RolledBack
     from release.promotion.together import Together
     from release.review.advice import Advised
-    from release.serving.shared_server import OnServer
     from release.verbs.history import History
     from release.verbs.promote import Promoted
     from release.verbs.reconcile import Reconciled
-    from release.verbs.status import Status
+    from release.verbs.status import Adapter, Status
 
 DONE = {
     "moved": "runs {after} now",
@@ -92,6 +93,7 @@ def status(found: "Status") -> str:
             about.append(f"image {pointer.image}")
             about += took(runs.took) if runs.took else []
             about += [f"not verified as it serves: {line}" for line in runs.otherwise]
+        about += [_costs(state.costs)] if state.costs and not state.adapters else []
         about += [f"on the server of {state.server}"] if state.server else []
         about += map(_adapter, state.adapters)
         about += filter(None, [state.gap, state.older, *state.stuck])
@@ -108,11 +110,22 @@ def status(found: "Status") -> str:
     return _joined(lines)
 
 
-def _adapter(adapter: "OnServer") -> str:
+def _adapter(adapter: "Adapter") -> str:
     if adapter.version is None:
         return f"adapter of {adapter.project}: runs nothing"
     model, base = short(adapter.model or ""), short(adapter.base or "")
-    return f"adapter of {adapter.project}: {adapter.version}  model {model}  base {base}"
+    costs = f"  {_costs(adapter.costs)}" if adapter.costs else ""
+    return f"adapter of {adapter.project}: {adapter.version}  model {model}  base {base}{costs}"
+
+
+def _costs(costs: "WindowCosts") -> str:
+    return f"{cost(costs)} from {costs.since:%Y-%m-%d} to {costs.until:%Y-%m-%d}"
+
+
+def cost(costs: "Costs") -> str:
+    """Return what 1,000 requests of a window cost."""
+    about = "about " if costs.estimated else ""
+    return f"cost: {about}{costs.per_1000_requests:,.4g} per 1,000 requests"
 
 
 def advice(advised: "Advised") -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from release.cli import environment_tables
 from release.cli.common import CAPTURES, FILE, OTLP, exclusive, refuse, refusing, show
 from release.cli.tables import COLOURS, mark, one_line
 
@@ -126,8 +127,7 @@ def _shown(report: "WatchReport") -> Iterator[str]:
         plural = "s" if len(passed) > 1 else ""
         yield f"  {mark('pass')} {len(passed)}{others} check{plural} pass{'' if plural else 'es'}: {', '.join(passed)}"
     if costs := report.costs:
-        figure = f"{'about ' if costs.estimated else ''}{costs.per_1000_requests:,.4g}"
-        yield f"  cost: {figure} per 1,000 requests ({costs.device_hours:,.4g} device hours)"
+        yield f"  {environment_tables.cost(costs)} ({costs.device_hours:,.4g} device hours)"
     for note in report.notes:
         yield f"note: {one_line(note)}"
     yield f"at most {report.alpha:.2%} of such windows fail by chance; bounds are one-sided at {report.confidence:.0%}"

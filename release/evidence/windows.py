@@ -4,17 +4,25 @@ Each is a file of its own, reports/watch/ENV-DATE-MODEL.intoto.json, so that lat
 sign a verification may sign a window, because both say what a running model did.
 """
 
+from datetime import datetime
 from pathlib import Path
 
 from checks.formats.signers import Signers
 from checks.formats.statement import Window
-from checks.formats.watch_report import WatchReport
+from checks.formats.watch_report import Costs, WatchReport
 from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.storage import files, layout
 from release.evidence import statement, trust
 from release.evidence.trust import Signatory
 
 _ENDING = ".intoto.json"
+
+
+class WindowCosts(Costs):
+    """The costs of a window, and its time."""
+
+    since: datetime
+    until: datetime
 
 
 def write(root: Path, report: WatchReport, signatory: Signatory) -> None:
@@ -43,3 +51,19 @@ def read(root: Path, known: Signers, model: str) -> tuple[tuple[WatchReport, ...
         if report.model == model:
             reports.append(report)
     return tuple(sorted(reports, key=lambda report: report.since, reverse=True)), problems
+
+
+def costs(root: Path, environment: str, model: str) -> WindowCosts | None:
+    """Return those of the latest signed window in which ``environment`` had a price and ran the weights ``model``."""
+    if not (root / layout.WATCH).is_dir():
+        return None
+    try:
+        reports, _ = read(root, trust.known(root), model)
+    except EvidenceRefused:  # Nobody may sign.
+        return None
+    priced = (
+        WindowCosts(since=report.since, until=report.until, **report.costs.model_dump())
+        for report in reports
+        if report.environment == environment and report.costs is not None
+    )
+    return next(priced, None)

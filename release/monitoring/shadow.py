@@ -11,7 +11,8 @@ appended when both servers have answered. Texts are redacted. Scores are not sto
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,7 @@ from release.monitoring import rollout
 from release.monitoring.releases import Sides
 from release.monitoring.rollout import Pair, SideAnswer
 from release.monitoring.store import GivenLabel
+from release.overlay.adapter_component import CANARY
 
 _ROLES = ("system", "user", "assistant")
 
@@ -80,6 +82,17 @@ def prompts(requests: Iterable[captures.Capture]) -> tuple[list[Prompt], int]:
         name = digest.of_json([message.model_dump() for message in messages])
         by_digest.setdefault(name, Prompt(request.request_id, request.time, name, messages))
     return list(by_digest.values()), left_out
+
+
+def of_adapter(
+    requests: Iterable[captures.Capture], name: str, sides: Sides
+) -> Iterator[captures.Capture]:
+    """Yield the requests for the adapter ``name``, its canary or a release of it, on a server with others, too."""
+    names = re.compile(rf"{re.escape(name)}({CANARY}|(?:{CANARY})?-[0-9a-f]{{12}})?")
+    for request in requests:
+        # A server that was not reached has named no model.
+        if names.fullmatch(request.model) if request.model else request.release in sides:
+            yield request
 
 
 def _messages(request: captures.Capture) -> tuple[Message, ...] | None:

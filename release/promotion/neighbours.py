@@ -6,7 +6,7 @@ of its pointer, its offline answers to the statement beside that, which a signer
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from checks.formats.serving import LoadedAdapter, Neighbours, ProbeReport
@@ -26,6 +26,8 @@ from release.serving.beside import BesideAdapter, BesideServer
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
 from release.serving.shared_server import AdapterRelease, SharedServer
+
+_AS_CANARY = " (canary)"
 
 
 @contextlib.contextmanager
@@ -53,11 +55,15 @@ def brought(
     host = server.host()
     others = server.others()
     _on_one_base(context, others)
-    stated = [_signed(context, name, other).predicate.serving.probes for other in others]
+    stated = [
+        _signed(context, server.environment_of(other), other).predicate.serving.probes
+        for other in others
+    ]
     # The server is started as its own project starts it. Only the names and the bounds of the checks are this one's.
     params = next((other.serve for other in others if other.project == host), expected.params.serve)
-    serve = params.model_copy(update={"name": expected.params.serve.name})
-    names = adapter_component.names(serve.name, expected.path)
+    called = expected.params.serve.name
+    serve = params.model_copy(update={"name": f"{called}{server.canary}"})
+    names = adapter_component.names(called, expected.path, server.canary)
     own = () if host == server.own else tuple(key for key in names if key != serve.name)
     with tempfile.TemporaryDirectory(prefix="lockstep-beside-") as home:
         there = Path(home).resolve()
@@ -77,7 +83,9 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
     if server is None:
         return
     try:
-        problem = _since(release.serving.beside, server.others())
+        # The canary that becomes the release is the same adapter.
+        others = [other for other in server.others() if other.pointer.digest != promotion.digest]
+        problem = _since(release.serving.beside, others, server.own)
     except (EvidenceRefused, ParamsRefused) as refused:
         problem = f"the adapters beside it cannot be read: {refused.what}"
     result.note += f"; {problem or 'verified beside the adapters that run'}"
@@ -86,12 +94,19 @@ def compared(promotion: Promotion, release: Release, result: CheckResult) -> Non
         result.fail(problem, again)
 
 
-def _since(beside: Neighbours | None, others: tuple[AdapterRelease, ...]) -> str | None:
-    """Say in what the adapters on the server differ from those of the report; None: in nothing."""
-    now = {str(other.project): (other.pointer.model, other.pointer.version) for other in others}
+def _since(beside: Neighbours | None, others: Sequence[AdapterRelease], own: Path) -> str | None:
+    """Say in what the adapters on the server differ from those of the report; None: in nothing.
+
+    ``own``: the project that moves. An adapter of it that is gone by now is what this release replaces.
+    """
+    now = {_listed_as(other): (other.pointer.model, other.pointer.version) for other in others}
     if beside is None:
         return "it was not verified beside the other adapters on its server" if now else None
-    before = {adapter.project: (adapter.model, adapter.version) for adapter in beside.adapters}
+    before = {
+        adapter.project: (adapter.model, adapter.version)
+        for adapter in beside.adapters
+        if adapter.project in now or adapter.project not in (str(own), f"{own}{_AS_CANARY}")
+    }
     nothing = ("nothing", "nothing")
     changed = []
     for project in sorted({*before, *now}):
@@ -101,6 +116,11 @@ def _since(beside: Neighbours | None, others: tuple[AdapterRelease, ...]) -> str
                 changed.append(f"{project} from {old} to {new}")
                 break
     return f"since it was verified, {', '.join(changed)} moved" if changed else None
+
+
+def _listed_as(other: AdapterRelease) -> str:
+    """Return what a report calls the project of an adapter. No folder that can be listed has parentheses."""
+    return f"{other.project}{_AS_CANARY if other.canary else ''}"
 
 
 def _on_one_base(context: PromotionContext, others: tuple[AdapterRelease, ...]) -> None:
@@ -126,8 +146,8 @@ def _bring(
 
     Raises EvidenceRefused if they cannot be had.
     """
-    names = adapter_component.names(other.serve.name, other.path)
-    mount = names[other.serve.name]
+    names = adapter_component.names(other.serve.name, other.path, other.canary)
+    mount = names[f"{other.serve.name}{other.canary}"]
     folder = home / mount.lstrip("/")
     folder.parent.mkdir(parents=True)
     probes = folder.with_name(layout.PROBES.name)
@@ -138,7 +158,7 @@ def _bring(
     if digest.of_file(probes).sha256 != stated:
         raise _another(server, other, layout.PROBES)
     loaded = LoadedAdapter(
-        project=str(other.project), version=other.pointer.version, model=other.pointer.model, probes=stated
+        project=_listed_as(other), version=other.pointer.version, model=other.pointer.model, probes=stated
     )  # fmt: skip
     # The adapter of the server's own project has one name there.
     called = (other.serve.name,) if other.project == host else tuple(names)
@@ -174,5 +194,5 @@ def _get(server: SharedServer, other: AdapterRelease, path: Path, to: Path) -> N
 def _another(server: SharedServer, other: AdapterRelease, path: Path) -> EvidenceRefused:
     return EvidenceRefused(
         f"{other.project / path} at {other.pointer.commit[:12]}: is not what {other.called} was released with",
-        f"see who moved it: `lockstep -C {other.project} history {server.environment}`",
+        f"see who moved it: `lockstep -C {other.project} history {server.environment_of(other)}`",
     )

@@ -155,10 +155,25 @@ class SharedServer(NamedTuple):
         return hosts[0]
 
     def others(self) -> tuple[AdapterRelease, ...]:
-        """Return what runs on the server beside this project's adapter. Raises as ``host`` and ``of``."""
+        """Return what runs on the server beside the adapter that moves, canaries too. Raises as ``host`` and ``of``."""
         host = self.host()
-        releases = map(self.release, dict.fromkeys((host, *self.guests(host))))
-        return tuple(release for release in releases if release and release.project != self.own)
+        releases = [self.release(host)]
+        for project in self.guests(host):
+            releases.append(self.release(project))
+            if at_canary := self._at_canary(project):
+                following = at_canary.release(project)
+                releases.append(following and following._replace(canary=at_canary.canary))
+        moves = (self.own, self.canary)
+        return tuple(
+            release
+            for release in releases
+            if release and (release.project, release.canary) != moves
+        )
+
+    def environment_of(self, release: AdapterRelease) -> str:
+        """Return the environment in which the project of a release of ``others`` has it."""
+        at_canary = self._at_canary(release.project) if release.canary else None
+        return at_canary.environment if at_canary else self.environment
 
     def release(self, project: Path) -> AdapterRelease | None:
         """Return what a project runs; None if that is nothing. Raises as ``of``."""
@@ -230,10 +245,15 @@ class SharedServer(NamedTuple):
     def _with_canary(self, project: Path) -> Iterator[ListedAdapter]:
         listed = self._listed(project)
         yield listed
-        file = None if listed.problem else self.file(project)
-        if file and file.canary:
-            at_canary = self._replace(environment=file.canary, canary=adapter_component.CANARY)
+        if not listed.problem and (at_canary := self._at_canary(project)):
             yield at_canary._listed(project)
+
+    def _at_canary(self, project: Path) -> "SharedServer | None":
+        """Return where the canary of a listed project is; None if it has none."""
+        file = self.file(project)
+        if file is None or file.canary is None:
+            return None
+        return self._replace(environment=file.canary, canary=adapter_component.CANARY)
 
     def _listed(self, project: Path) -> ListedAdapter:
         if project.parts[:1] == ("..",):  # Git reads nothing there.

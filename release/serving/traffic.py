@@ -125,12 +125,15 @@ class Endpoint:
         """Ask what it serves. Raises ServingRefused if it does not answer, does not say, or is another release."""
         try:
             reply = self._client.get(_MODELS).good()
-            listed = reply.json()
-            first = listed["data"][0] if isinstance(listed, dict) and listed.get("data") else {}
-            self._model = str(first.get("id", ""))
+            listed = reply.json().get("data") or [{}]
+            # vLLM lists its base first. The longest name of an adapter has a digest: no gateway draws another for it.
+            adapters = [entry for entry in listed if entry.get("parent")]
+            own = [entry for entry in adapters if release_of(entry.get("root")) == self._release]
+            served = max(own, key=lambda entry: len(entry["id"]), default=(adapters or listed)[0])
+            self._model = str(served.get("id", ""))
             release = (
-                reply.headers.get(RELEASE_HEADER)
-                or release_of(first.get("root"))
+                (self._release if own else reply.headers.get(RELEASE_HEADER))
+                or release_of(served.get("root"))
                 or release_of(self._model)
             )
             release = release or release_of(self._info().get("model_id"))

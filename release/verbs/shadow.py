@@ -45,7 +45,7 @@ def shadow(
     params = Records(root).work_tree.params
     sides = releases.both(root, params, environment, release)
     store = CaptureStore(captures or str(root / layout.CAPTURES))
-    prompts, notes = _prompts(store, environment, params, now or datetime.now(UTC))
+    prompts, notes = _prompts(store, environment, params, sides, now or datetime.now(UTC))
     kept = shadowed.PairFile(
         root / layout.SHADOW / environment / f"{sides.production}-{sides.candidate}.jsonl"
     )
@@ -98,10 +98,13 @@ def refusal(report: RolloutReport) -> Refusal | None:
 
 
 def _prompts(
-    store: CaptureStore, environment: str, params: Params, now: datetime
+    store: CaptureStore, environment: str, params: Params, sides: releases.Sides, now: datetime
 ) -> tuple[list[shadowed.Prompt], list[str]]:
     since = now - timedelta(days=params.monitor.window_days)
-    prompts, left_out = shadowed.prompts(store.requests(environment, since, now))
+    requests = store.requests(environment, since, now)
+    if params.merge.form == "adapter":
+        requests = shadowed.of_adapter(requests, params.serve.name, sides)
+    prompts, left_out = shadowed.prompts(requests)
     notes = (
         [f"{left_out:,} requests are left out: no chat of texts alone, or a client's mistake"]
         if left_out

@@ -1,7 +1,7 @@
 """status: what runs in each environment, since when and by whom, what contradicts, and what to do next.
 
-A contradiction ends the command with an exit code of its own. Only git is read, so that it answers at once; `lockstep
-reconcile` checks the mirrors outside git.
+A contradiction ends the command with an exit code of its own. Only git and the signed windows of `lockstep watch` are
+read, so that it answers at once; `lockstep reconcile` checks the mirrors outside git.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,8 @@ from pathlib import Path
 from checks.process.errors import Contradicted, Refusal
 from checks.records.record import problems
 from checks.records.rows import Record
+from release.adapters import projects
+from release.evidence import windows
 from release.mirrors import desired, tags
 from release.mirrors.types import MirrorFinding
 from release.promotion import emergency, quarantined, running
@@ -18,13 +20,19 @@ from release.review.advice import Advised
 from release.serving.shared_server import OnServer
 
 
+class Adapter(OnServer):
+    """An adapter on a server, with the costs in its own project's latest window."""
+
+    costs: windows.WindowCosts | None = None
+
+
 class State(Record):
     """One environment; ``runs`` is None if it runs nothing. ``advice``: what the reader should do about it.
 
     No promotion follows if shared files of it are of an earlier version of Lockstep, which ``older`` says in a line, or
     if an update could not end, for the reasons in ``stuck``. ``gap``: for how long no server answers during an update.
     ``exemption``: the exception that the release runs on. ``adapters``: all that its server has, if others are beside
-    its own. ``server``: the project whose server has this adapter.
+    its own. ``server``: the project whose server has this adapter. ``costs``: of the release's latest window.
     """
 
     environment: str
@@ -34,8 +42,9 @@ class State(Record):
     older: str = ""
     stuck: tuple[str, ...] = ()
     gap: str = ""
-    adapters: tuple[OnServer, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
     server: str | None = None
+    costs: windows.WindowCosts | None = None
     next: running.Next | None
     advice: Advised
 
@@ -94,7 +103,7 @@ def status(root: Path) -> Status:
         last = desired.last_move(name, moves)
         drift = (*lapsed, *environment.findings, *seen[name].findings, *last)
         states.append(
-            _state(environment, runs[name], drift, following, rules.after, standing.exemption)
+            _state(root, environment, runs[name], drift, following, rules.after, standing.exemption)
         )
     contradicting = quarantined.contradictions(quarantine)
     wrong = tuple(f"{what}; {todo}" for what, todo in contradicting)
@@ -110,6 +119,7 @@ def status(root: Path) -> Status:
 
 
 def _state(
+    root: Path,
     environment: desired.Desired,
     runs: running.Runs | None,
     drift: tuple[MirrorFinding, ...],
@@ -134,10 +144,18 @@ def _state(
         source=release.source if release else "",
         waits={**waits, **{wait: why for wait, why in of_files.items() if why}} if release else {},
     )
+    name, top = environment.environment, projects.top(root)
+    adapters = tuple(
+        Adapter(
+            **dict(adapter), costs=windows.costs(top / adapter.project, name, adapter.model or "")
+        )
+        for adapter in environment.adapters
+    )
     return State(
-        environment=environment.environment, runs=runs, exemption=exemption, drift=drift,
+        environment=name, runs=runs, exemption=exemption, drift=drift,
         older=environment.older, stuck=environment.stuck, gap=environment.gap, next=release,
-        adapters=environment.adapters, server=", ".join(map(str, environment.server)) or None,
+        adapters=adapters, server=", ".join(map(str, environment.server)) or None,
+        costs=windows.costs(root, name, runs.pointer.model) if runs else None,
         advice=environment_advice.advise(situation),
     )  # fmt: skip
 

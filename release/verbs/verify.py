@@ -5,7 +5,6 @@ checked at its URL. The result is written to reports/serving.json, whatever it i
 """
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -111,7 +110,7 @@ def _examined(
             server,
             image,
         ):
-            new = dataclasses.replace(_context(record, runtime, server, options), beside=beside)
+            new = _context(record, runtime, server, options, beside)
             with closing(new.client):
                 checks = examine.examine(new, began)
             load, throughput = new.load, new.throughput
@@ -193,15 +192,21 @@ def _opened(
 
 
 def _context(
-    record: Expected, runtime: runtimes.Runtime, server: Server, options: VerifyOptions
+    record: Expected,
+    runtime: runtimes.Runtime,
+    server: Server,
+    options: VerifyOptions,
+    beside: BesideServer | None = None,
 ) -> ProbeContext:
     params = record.params
+    # A canary has a name of its own on the server.
+    serve = params.serve.model_copy(update={"name": beside.serve.name} if beside else {})
     return ProbeContext(
         client=Client(server.url, direct=server.how != "url"),
         server=server,
         runtime=runtime,
-        model=runtimes.fill(runtime, params.serve, server.model).model_field,
-        serve=params.serve,
+        model=runtimes.fill(runtime, serve, server.model).model_field,
+        serve=serve,
         probes=record.probes,
         rows=record.rows,
         offline=record.offline,
@@ -212,5 +217,6 @@ def _context(
         json_schema=params.evaluate.json_schema,
         suites=record.suites,
         gpus=chosen_server.gpus(server, options),
+        beside=beside,
         sustained=any(rule.budget is not None for rule in params.promote.environments.values()),
     )

@@ -115,6 +115,8 @@ class Forwarder:
             _VIA,
         ]
         named = exchange.adapter if exchange else None
+        canary = f"{named}{CANARY}"
+        to_canary = renamed(body, str(named), canary) if named in self._canaries else None
         drawn_by = (self._sticky and request.headers.get(self._sticky)) or request_id
         for number in range(_TRIES):
             server = await self._upstreams.pick(drawn_by)
@@ -122,12 +124,16 @@ class Forwarder:
                 break
             if number:
                 self._metrics.count("retries", release=exchange.asked if exchange else None)
-            adapter = self._drawn_adapter(server, named, drawn_by)
+            adapter, data = named, body
+            can_draw = named in self._canaries and _is_canary(server.releases, canary)
+            if can_draw and to_canary and draw(canary, drawn_by) <= self._canaries[str(named)]:
+                adapter, data = canary, to_canary
             release = server.releases.get(adapter or "", server.release)
-            data = body if adapter == named else renamed(body, adapter)
             if exchange:
                 exchange.answered_by, exchange.release = adapter, release
-                exchange.is_chosen = adapter == named and _is_canary(server.releases, named)
+                exchange.is_chosen = adapter == named and (
+                    _is_canary(server.releases, named) or (can_draw and to_canary is None)
+                )
                 exchange.upstream, exchange.heard = server.base, time.monotonic()
             self._count(server, release, 1)
             try:
@@ -151,12 +157,6 @@ class Forwarder:
             else:
                 return Sent(server, release, reply)
         raise Refused(503, "no_server", "no server is ready", **{"Retry-After": "5"})
-
-    def _drawn_adapter(self, server: Server, named: str | None, drawn_by: str) -> str | None:
-        """Return the adapter for a request that names ``named``: by chance its canary, if the server has that."""
-        canary = f"{named}{CANARY}"
-        is_drawn = draw(canary, drawn_by) <= self._canaries.get(named or "", 0)
-        return canary if is_drawn and _is_canary(server.releases, canary) else named
 
     def _count(self, server: Server, release: str | None, number: int) -> None:
         if server.in_flight == 0:
@@ -188,9 +188,18 @@ def _is_canary(releases: Mapping[str, str], name: str | None) -> bool:
     return f"{name}-{releases[name]}" not in releases
 
 
-def renamed(body: bytes, model: str | None) -> bytes:
-    """Return a request that names another model. Of two fields with one name, a server reads the last."""
-    return b'%b, "model": %b}' % (body.rstrip()[:-1], json.dumps(model).encode())
+def renamed(body: bytes, named: str, model: str) -> bytes | None:
+    """Return the request with ``model`` in place of ``named``; None unless it names a model in one place alone.
+
+    Of two fields with one name, one server reads the first and another one the last.
+    """
+    field = re.compile(rb'"model"\s*:\s*%b' % re.escape(json.dumps(named).encode()))
+    other, count = field.subn(b'"model":%b' % json.dumps(model).encode(), body)
+    try:
+        without = _Named.model_validate_json(field.sub(b'"":0', body))
+    except ValidationError:
+        return None
+    return other if count == 1 and not without.model_fields_set else None
 
 
 def id_of(request: web.BaseRequest) -> str:

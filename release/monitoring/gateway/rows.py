@@ -53,7 +53,8 @@ class Exchange:
     adapter: str | None = None
     asked: str | None = None
     answered_by: str | None = None
-    is_chosen: bool = False  # The client named the canary itself.
+    # The client named the canary itself, or wrote the name in such a way that it cannot be replaced.
+    is_chosen: bool = False
 
     @property
     def size(self) -> int:

@@ -1,7 +1,9 @@
 """The same record is the same image everywhere; killed at any time, the old image or the new one is there."""
 
 import functools
+import itertools
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -14,9 +16,10 @@ import pytest
 from checks.storage import layout
 from release.image import tar
 from release.verbs.build import BuildOptions, build, write_down
-from tests import build_tree, oci_check
+from tests import build_tree, oci_check, programs
 from tests.build_tree import BaseLayout, built_image, merged_files, needed
 from tests.conftest import REPOSITORY, as_params, scaled_down
+from tests.registry_service import registry
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +82,44 @@ def test_a_second_adapter_on_one_base_brings_no_blob_of_the_base(tmp_path: Path)
     assert own[0] == ["adapter/adapter_model.safetensors"]
     assert "adapter/adapter_config.json" in own[1]
     assert len(own) == 2
+
+
+def pushed(tmp_path: Path, form: str, model: int, adapter: int) -> list[int]:
+    """Push three releases of a model of so many bytes. Return the bytes that each adds to the registry."""
+    document = scaled_down()
+    document["merge"]["form"] = form
+    document["serve"] |= {"runtime": "vllm", "adapter": {"max_rank": 16}} if form == "adapter" else {"runtime": "vllm"}
+    root, params = tmp_path / form, as_params(document)
+
+    def files(seed: int) -> dict[str, bytes]:
+        if form == "merged":
+            return build_tree.shards(size=model // 3, seed=seed)
+        weights = random.Random(seed).randbytes(adapter)
+        beside = {"adapter/adapter_model.safetensors": weights, "adapter/adapter_config.json": b'{"r": 4}'}
+        return build_tree.shards(size=model // 3) | beside
+
+    stored = [0]
+    with registry(tmp_path / f"registry of {form}") as running:
+        for seed in range(3):
+            if seed:
+                build_tree.forget(root)
+                build_tree.weigh(root, files(seed))
+                build_tree.judge(root, params)
+                build_tree.commit(root, f"release {seed}")
+            else:
+                build_tree.make(root, files(seed), document)
+            build(root, BuildOptions(push=f"{running.host}/team/router"))
+            stored.append(sum(map(len, running.stored.values())))
+    return [after - before for before, after in itertools.pairwise(stored)]
+
+
+def test_a_registry_gets_the_base_of_its_adapters_once_and_each_merged_model_whole(tmp_path: Path) -> None:
+    programs.require("docker-registry")
+    model, adapter, documents = 9_000_000, 1_000_000, 100_000
+    first, *later = pushed(tmp_path, "adapter", model, adapter)
+    assert model + adapter < first < model + adapter + documents
+    assert all(adapter < size < adapter + documents for size in later)
+    assert all(model < size < model + documents for size in pushed(tmp_path, "merged", model, adapter))
 
 
 SCRIPT = """

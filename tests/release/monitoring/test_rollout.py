@@ -79,6 +79,9 @@ class Model(StandIn):
         self.release, self.answer, self.said = release, answer, release
         self.asked: list[int] = []
         self.dead = False
+        # By name, of a server that adds them to its base.
+        self.adapters: dict[str, tuple[str, Answer]] = {}
+        self.names: list[str] = []  # that were asked
 
 
 class _Handler(Handler):
@@ -87,6 +90,13 @@ class _Handler(Handler):
 
     def do_GET(self) -> None:
         self._live()
+        if self.server.adapters:
+            listed = [
+                {"id": name, "root": f"/adapters/a/models/a-{release}/adapter", "parent": "tiny-base"}
+                for name, (release, _) in self.server.adapters.items()
+            ]
+            self.reply(200, {"data": [{"id": "tiny-base", "root": f"/models/tiny-{self.server.release}"}, *listed]})
+            return
         known = self.path == "/v1/models" and self.server.release
         self.reply(200, {"data": [{"id": f"/models/tiny-{self.server.release}" if known else "tiny"}]})
 
@@ -95,7 +105,9 @@ class _Handler(Handler):
         word = body["messages"][-1]["content"].rpartition(" ")[2]
         number = int(word) if word.isdigit() else 1  # a gateway's hello
         self.server.asked.append(number)
-        answer = self.server.answer(number)
+        self.server.names.append(body.get("model"))
+        _, answers = self.server.adapters.get(body.get("model"), (None, self.server.answer))
+        answer = answers(number)
         self._live()
         if isinstance(answer, int):
             self.reply(answer, {"error": {"message": "out of memory of ada@mail.net"}})
@@ -188,6 +200,42 @@ def test_a_shadow_decides_by_pairs_and_stops_at_the_first_decision(
     assert len(kept.splitlines()) == found.pairs
     assert "ada@mail.net" not in kept
     assert "request" not in (root / "reports/rollout/production-shadow.json").read_text()
+
+
+@pytest.mark.parametrize("behind_gateway", [False, True])
+def test_a_shadow_of_two_adapters_asks_one_server_for_each_by_its_name(root: Path, behind_gateway: bool) -> None:
+    """Neither the base that it lists first, nor another project's adapter, nor the canary where it is not asked for."""
+    adapter = {"merge": {"form": "adapter"}, "monitor": {"labels": LABELS, "margin": 0.1}}
+    serve = {"name": "tiny", "runtime": "vllm", "base": None, "adapter": {"max_rank": 16, "most": 3}}
+    written = report_tree.document()
+    write_params(root, written | adapter | {"serve": written["serve"] | serve})
+    name = f"tiny-{production(root)}"
+
+    def shared(rows: list[dict[str, Any]]) -> None:
+        """Half of the requests are for an adapter of another project."""
+        for number, row in enumerate(rows):
+            row["model"] = ["tiny", "other", "tiny-canary", "tiny-other"][number % 4]
+
+    traffic(root, shared)
+    with Model("b" * 12, lambda _: "of the base") as server:
+        server.said = None
+        server.adapters = {
+            "other": ("d" * 12, lambda _: "of another"), "tiny": (production(root), label), name: (production(root), label),
+            "tiny-canary": (CANDIDATE, lambda number: label(number) if number % 3 else SORRY),
+        }  # fmt: skip
+        if behind_gateway:
+            with running(server.url, root, "--canary", "tiny=50") as gateway:
+                done = shadow(root, gateway.url, gateway.url)
+        else:
+            done = shadow(root, server.url, server.url)
+        found = report(root, "shadow")
+        assert (done.exit_code, failing(found)) == (10, {"no refusals", "valid labels"}), done.output
+        asked = server.names[-2 * found.pairs :]
+        assert sorted(asked) == sorted([name, "tiny-canary"] * found.pairs)
+        assert {number % 2 for number in server.asked[-2 * found.pairs :]} == {0}
+        del server.adapters["tiny-canary"]
+        gone = shadow(root, server.url, server.url)
+    assert (gone.exit_code, "is release 'dddddddddddd', and not c0ffee123456" in gone.stderr) == (14, True), gone.output
 
 
 def test_a_run_that_was_killed_goes_on_and_labels_that_came_meanwhile_count(root: Path) -> None:

@@ -1,5 +1,6 @@
 """Three projects, three adapters, one server: each project moves its own adapter, and what cannot fit is refused."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -14,8 +15,11 @@ from checks.formats import pointer
 from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import LoadedAdapter, Neighbours
 from checks.formats.training_reports import ParityReport, ShippedAdapter
+from checks.formats.watch_report import Costs, WatchReport
 from checks.process.errors import Outrun, ParamsRefused, Refusal
 from checks.storage import digest, files, layout
+from release.cli import environment_tables
+from release.evidence import keys, trust, windows
 from release.monitoring import releases
 from release.overlay import overlays
 from release.promotion import move_commit
@@ -165,6 +169,44 @@ def test_status_shows_each_adapter_with_its_version_and_base_and_what_contradict
     assert "no project lists router in `adapters` of staging" in of_router.wrong[0]
 
 
+def priced(top: Path, name: str, per_1000_requests: float, environment: str = "staging", week: int = 0) -> Path:
+    """Sign a window of what a project runs. Return its file."""
+    root = top / name
+    runs = pointer.parse((root / STAGING / layout.POINTER).read_bytes(), name)
+    since = datetime(2026, 3, 2, tzinfo=UTC) + timedelta(weeks=week)
+    report = WatchReport(
+        environment=environment, since=since, until=since + timedelta(weeks=1), version=runs.version, model=runs.model,
+        commit=runs.commit, status="pass", alpha=0.02, confidence=0.95, traffic=f"sha256:{'1' * 64}", reference={},
+        requests=9, prompts=9, labelled=0, notes=(), findings=(),
+        costs=Costs(per_1000_requests=per_1000_requests, requests=9, device_hours=3, estimated=True),
+    )  # fmt: skip
+    windows.write(root, report, trust.Signatory(keys.load(tree.key(root, "ada")), trust.known(root)))
+    return root / windows.path(report)
+
+
+def test_status_shows_what_each_adapter_costs_as_its_own_project_signed_it(top: Path) -> None:
+    priced(top, "support", 1.25)
+    priced(top, "router", 9, week=0)
+    priced(top, "router", 0.5, week=1)
+    priced(top, "router", 7, environment="production", week=2)
+    edited = priced(top, "writer", 3)
+    edited.write_text(edited.read_text().replace('"payload":"', '"payload":"AAAA'))
+    found = status(top / "support")
+    (state,) = found.environments
+    assert [adapter.costs and adapter.costs.per_1000_requests for adapter in state.adapters] == [1.25, 0.5, None]
+    text = environment_tables.status(found)
+    ends = ["".join(line.partition("cost: ")[1:]) for line in text.splitlines() if "adapter of " in line]
+    times = ("from 2026-03-02 to 2026-03-09", "from 2026-03-09 to 2026-03-16")
+    costs = [
+        f"cost: about {figure} per 1,000 requests {time}" for figure, time in zip(("1.25", "0.5"), times, strict=True)
+    ]
+    assert ends == [*costs, ""]
+    assert text.count("cost: ") == 2
+    assert json.loads(found.model_dump_json())["environments"][0]["adapters"][1]["costs"]["per_1000_requests"] == 0.5
+    of_router = environment_tables.status(status(top / "router"))
+    assert [line.strip() for line in of_router.splitlines() if "cost: " in line] == costs[1:]
+
+
 def with_canary(top: Path) -> Path:
     """Give the router an environment ``canary`` on the server of staging. Return the router."""
     router = top / "router"
@@ -184,13 +226,18 @@ def with_canary(top: Path) -> Path:
     return router
 
 
+def with_room(top: Path, place: str) -> None:
+    """Let the server take a canary, too."""
+    tree.rewrite(top / "support", layout.PARAMS, lambda plain: plain["serve"]["adapter"].update(most=4))
+    released(top / "support", place, 5)
+    move(top / "support", "staging")
+
+
 def test_a_canary_runs_beside_its_adapter_and_a_rollback_takes_it_off_by_one_commit(top: Path, place: str) -> None:
     before = served(top)
     router = with_canary(top)
     assert served(top) == before
-    tree.rewrite(top / "support", layout.PARAMS, lambda plain: plain["serve"]["adapter"].update(most=4))
-    released(top / "support", place, 5)
-    move(top / "support", "staging")
+    with_room(top, place)
     before = served(top)
     released(router, place, 7)
     start = git(top, "rev-parse", "HEAD")
@@ -211,9 +258,7 @@ def test_a_canary_runs_beside_its_adapter_and_a_rollback_takes_it_off_by_one_com
 
 def test_a_canary_that_loses_is_rolled_back_by_one_commit_and_a_good_one_stays(top: Path, place: str) -> None:
     router = with_canary(top)
-    tree.rewrite(top / "support", layout.PARAMS, lambda plain: plain["serve"]["adapter"].update(most=4))
-    released(top / "support", place, 5)
-    move(top / "support", "staging")
+    with_room(top, place)
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     right, wrong = "vm", "I'm sorry, but I can't help with that."
 
@@ -351,10 +396,7 @@ def test_an_adapter_that_was_verified_in_another_server_image_waits_for_that(top
     router = top / "router"
     for root in (router, top / "support"):
         tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=NEW))
-    tree.rewrite(
-        router, layout.PARAMS,
-        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
-    )  # fmt: skip
+    ask_for_verification_beside(router)
     released(router, place, 6, server=NEW, beside=beside(top, "router"))
     assert f"was verified for the server {NEW}, support v0.1.0 runs in {OLD}" in gaps(router, "staging")
     released(top / "support", place, 7, server=NEW)
@@ -363,17 +405,59 @@ def test_an_adapter_that_was_verified_in_another_server_image_waits_for_that(top
     assert move(router, "staging").done == "moved"
 
 
-def beside(top: Path, project: str) -> Neighbours:
-    """The other adapters, as a verification of ``project`` would name them now."""
-    pointers = {
-        name: pointer.parse((top / name / STAGING / layout.POINTER).read_bytes(), name)
-        for name in KNOBS if name != project
-    }  # fmt: skip
-    adapters = tuple(
-        LoadedAdapter(project=name, version=released.version, model=released.model, probes=released.model)
-        for name, released in pointers.items()
+def loaded(top: Path, name: str, environment: str = "staging", called: str = "") -> LoadedAdapter:
+    """What a project runs, as a verification names it."""
+    path = top / name / layout.ENVIRONMENTS / environment / layout.POINTER
+    runs = pointer.parse(path.read_bytes(), name)
+    return LoadedAdapter(project=called or name, version=runs.version, model=runs.model, probes=runs.model)
+
+
+def beside(top: Path, project: str, *more: LoadedAdapter) -> Neighbours:
+    """The other adapters, as a verification of ``project`` would name them now, and ``more``."""
+    adapters = tuple(loaded(top, name) for name in KNOBS if name != project)
+    return Neighbours(environment="staging", server="support", adapters=(*adapters, *more))
+
+
+def ask_for_verification_beside(root: Path) -> None:
+    def change(plain: dict[str, Any]) -> None:
+        for rules in plain["promote"]["environments"].values():
+            rules["served_as_verified"] = True
+
+    tree.rewrite(root, layout.PARAMS, change)
+
+
+def test_a_canary_is_verified_beside_its_adapter_and_moves_up_as_what_was_verified(top: Path, place: str) -> None:
+    router = with_canary(top)
+    with_room(top, place)
+    ask_for_verification_beside(router)
+    released(router, place, 7, beside=beside(top, "router"))
+    again = "run `lockstep verify --beside canary`, then `lockstep sign`"
+    assert re.search(
+        rf"since it was verified, router from nothing to sha256:\w+ moved; {again}", gaps(router, "canary")
     )
-    return Neighbours(environment="staging", server="support", adapters=adapters)
+    released(router, place, 7, beside=beside(top, "router", loaded(top, "router")))
+    assert move(router, "canary").done == "moved"
+    # The canary on the server is this release, and what it replaces is no neighbour.
+    assert served_note(move(router, "staging")).endswith("; verified beside the adapters that run")
+
+
+def test_a_canary_on_the_server_is_an_adapter_beside_every_other_release(top: Path, place: str) -> None:
+    router = with_canary(top)
+    with_room(top, place)
+    for root in (router, top / "writer"):
+        ask_for_verification_beside(root)
+    released(router, place, 7, beside=beside(top, "router", loaded(top, "router")))
+    move(router, "canary")
+    canary_of_router = loaded(top, "router", "canary", "router (canary)")
+    for seed, project in enumerate(("writer", "router"), 8):
+        root = top / project
+        released(root, place, seed, beside=beside(top, project))
+        assert re.search(
+            rf"since it was verified, router \(canary\) from nothing to sha256:\w+ moved; {AGAIN}",
+            gaps(root, "staging"),
+        )
+        released(root, place, seed, beside=beside(top, project, canary_of_router))
+        assert move(root, "staging").done == "moved"
 
 
 def served_note(promoted: Promoted) -> str:
@@ -391,10 +475,7 @@ def test_a_release_that_was_verified_alone_is_moved_with_a_note_or_refused_as_th
     released(router, place, 7)
     alone = "it was not verified beside the other adapters on its server"
     assert served_note(move(router, "staging")).endswith(f"; {alone}")
-    tree.rewrite(
-        router, layout.PARAMS,
-        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
-    )  # fmt: skip
+    ask_for_verification_beside(router)
     released(router, place, 8)
     assert f"{alone}; {AGAIN}" in gaps(router, "staging")
     released(router, place, 8, beside=beside(top, "router"))
@@ -403,10 +484,7 @@ def test_a_release_that_was_verified_alone_is_moved_with_a_note_or_refused_as_th
 
 def test_a_release_is_verified_again_once_an_adapter_beside_it_has_moved(top: Path, place: str) -> None:
     router, writer = top / "router", top / "writer"
-    tree.rewrite(
-        router, layout.PARAMS,
-        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
-    )  # fmt: skip
+    ask_for_verification_beside(router)
     released(router, place, 7, beside=beside(top, "router"))
     released(writer, place, 8)
     move(writer, "staging")
@@ -422,10 +500,7 @@ def test_a_release_is_verified_again_once_an_adapter_beside_it_has_moved(top: Pa
 def test_another_version_of_the_same_model_beside_a_release_is_verified_again(top: Path, place: str) -> None:
     """Its parameters start the server, and may have changed."""
     router = top / "router"
-    tree.rewrite(
-        router, layout.PARAMS,
-        lambda plain: plain["promote"]["environments"]["staging"].update(served_as_verified=True),
-    )  # fmt: skip
+    ask_for_verification_beside(router)
     now = beside(top, "router")
     older = tuple(adapter.model_copy(update={"version": "v0.0.1"}) for adapter in now.adapters)
     released(router, place, 7, beside=now.model_copy(update={"adapters": older}))

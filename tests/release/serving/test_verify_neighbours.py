@@ -47,18 +47,19 @@ def beside(params: Params, own: tuple[str, ...] = ()) -> BesideServer:
 
 
 def asked(
-    params: Params, spoil: Callable[[VllmStandIn], object] = lambda _: None, own: tuple[str, ...] = ()
+    params: Params, spoil: Callable[[VllmStandIn], object] = lambda _: None, own: tuple[str, ...] = (), most: int = 16
 ) -> tuple[ServingCheck, VllmStandIn]:
     """What the check says of a server that ``spoil`` changes."""
     with talking(params, "vllm") as (context, server):
         assert isinstance(server, VllmStandIn)
-        server.lora = "loaded"
+        server.lora, server.slots = "loaded", most
         server.others |= {name: VllmStandIn(WRITERS, {}, MOUNT, LONGEST) for name in OTHERS}
         server.others |= {name: VllmStandIn(PROBES, {}, FOLDER, LONGEST) for name in own}
         others = list(server.others.values())
         spoil(server)
-        context.serve = context.serve.model_copy(update={"name": "router", "adapter": ServedAdapter(max_rank=16)})
-        context.beside = beside(params, own)
+        adapter = ServedAdapter(max_rank=16, most=most)
+        context.serve = context.serve.model_copy(update={"name": "router", "adapter": adapter})
+        context.beside = beside(params, own)._replace(serve=context.serve)
         try:
             return ask(context)["neighbours"], server
         finally:
@@ -75,10 +76,58 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_other_adapter_answers_its_own_probes_by_each_of_its_names(params: Params) -> None:
     result, server = asked(params)
     assert result.status == "pass", result
-    assert result.reason.endswith("beside it: writer v1.2.0")
+    assert result.reason.endswith("beside it: writer v1.2.0; each name has a slot of its own")
     names = {body["model"] for body in server.bodies}
     assert names == {"router", *OTHERS}  # The first one is asked whether the server has started.
     assert server.most_flying == 1  # In a batch the tokens of a model depend on what else is asked.
+
+
+def test_each_name_is_asked_again_after_the_server_had_to_load_it_again(params: Params) -> None:
+    result, server = asked(params, most=2)
+    assert result.status == "pass", result
+    assert "3 names share 2 slots, and each answers so after it was loaded again: first text after " in result.reason
+    assert server.loads == ["router", *OTHERS] * 2
+    assert result.value is not None
+    assert asked(params, most=3)[1].loads == ["router", *OTHERS]
+
+
+def stale(server: VllmStandIn) -> None:
+    """It answers otherwise at a place where no tie is near."""
+    server.faults.tokens[("p6", 1)] = Told(50, "peat", -0.1)
+
+
+def base(server: VllmStandIn) -> None:
+    server.faults.base = True
+
+
+def once(server: VllmStandIn) -> None:
+    """Its first answer is the base's."""
+    server.faults.base = True
+    answers = server.told
+
+    def told(messages: list[dict[str, str]], limit: int, unended: bool = False) -> list[Told]:
+        first = answers(messages, limit, unended)
+        server.faults.base = False
+        return first
+
+    server.told = told  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("name", "reload", "words"),
+    [
+        ("writer-0123456789ab", stale, "writer-0123456789ab: parity: probe p6, token 2:"),
+        ("writer", base, "writer: parity: its first answer: probe p4, token 1: “I can help!”"),
+        ("writer", once, "writer: parity: its first answer: probe p4, token 1: “I can help!”"),
+        ("router", base, "router: parity: its first answer: probe p0, token 1: “I can help!”"),
+    ],
+)
+def test_an_adapter_that_comes_back_as_another_one_is_refused(
+    name: str, reload: Callable[[VllmStandIn], object], words: str, params: Params
+) -> None:
+    result, _ = asked(params, lambda server: server.reloaded.update({name: reload}), most=2)
+    assert result.status == "fail"
+    assert result.reason.startswith(f"loaded again, {words}"), result.reason
 
 
 def test_the_verified_adapter_is_asked_by_its_digest_too_where_the_server_is_another_projects(params: Params) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -381,6 +382,45 @@ def test_a_client_cannot_bias_a_canary_or_hide_whose_adapter_it_asks(tmp_path: P
         assert gateway.stop() == 0
     stored = Counter((row.model, row.release) for row in rows(tmp_path / "captures"))
     assert stored == {("writer", old): 40, (f"router-canary-{new}", new): 1}
+
+
+def test_a_request_that_is_drawn_names_one_model_and_no_other_is_drawn(tmp_path: Path) -> None:
+    """Of two fields with one name, one server reads the first and another one the last."""
+    old, new = "a" * 12, "b" * 12
+    model = ModelStandIn("c" * 12)
+    model.beside_base, model.adapters = True, {"router": old, f"router-{old}": old, "router-canary": new}
+    field = '"model": "router"'
+    whole = json.dumps(body(1, model="router") | {"more": '"model": "router", \\'})
+    assert whole.count(field) == 1
+    left_alone = [
+        whole.replace(field, replaced)
+        for replaced in (
+            '"model": "writer", "model": "router"', '"model": 7, "model": "router"', '"model": null, "model": "router"',
+            '"\\u006dodel": "writer", "model": "router"', '"model": "\\u0072outer"', '"mode\\u006c": "router"',
+            '"\\"model": "router", "mod\\u0065l": "router"', '"model": "router", "model": "router"',
+            '"metadata": {"model": "router"}, "model": "router"',
+        )
+    ]  # fmt: skip
+    drawn = [
+        whole,
+        whole.replace(field, '"model"\n:\t"router"'),
+        whole.replace(field, '"\\"model": "x", "model": "router"'),
+    ]
+    options = ("--canary", "router=50", "--captures", str(tmp_path / "captures"))
+    with model, running(model.url, tmp_path, *options) as gateway:
+        seen = len(model.bodies)
+        for number in range(20):
+            for text in (*left_alone, *drawn):
+                reply = requests.post(gateway.url + CHAT, data=text.encode(), headers=JSON, timeout=9)
+                assert reply.headers["Lockstep-Release"] in ((old, new) if text in drawn else (old,)), (text, number)
+        got = [sent.decode() for sent in model.bodies[seen:]]
+        assert gateway.stop() == 0
+    assert {text for text in got if text in left_alone} == set(left_alone)
+    others = {text for text in got if text not in (*left_alone, *drawn)}
+    assert others == {re.sub(r'"model"\s*:\s*"router"', '"model":"router-canary"', text) for text in drawn}
+    stored = Counter((row.model, row.release) for row in rows(tmp_path / "captures"))
+    assert stored[f"router-{old}", old] == 20 * len(left_alone)  # As if they named the release: nothing compares them.
+    assert 10 < stored["router-canary", new] < 50
 
 
 def counted_releases(gateway: GatewayProcess, part: str) -> dict[str, str]:

@@ -63,8 +63,12 @@ def test_the_adapter_that_a_request_names_is_read_without_an_object_for_each_par
     collections: list[str] = []
     gc.callbacks.append(lambda phase, _: collections.append(phase))
     try:
-        assert named_adapter(releases, LARGE[case][:-1] + b', "model": "writer"}') == "writer"
-        assert named_adapter(releases, renamed(LARGE[case], "router")) == "router"
+        asks_writer = LARGE[case][:-1] + b', "model": "writer"}'
+        assert named_adapter(releases, asks_writer) == "writer"
+        asks_router = renamed(asks_writer, "writer", "router")
+        assert asks_router == LARGE[case][:-1] + b', "model":"router"}'
+        assert named_adapter(releases, asks_router) == "router"
+        assert renamed(LARGE[case], "writer", "router") is None
         assert named_adapter(releases, LARGE[case]) is None
         with pytest.raises(Rejected, match="cannot be read as JSON in UTF-8"):
             named_adapter(releases, LARGE[case][:-1])
