@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,6 +24,9 @@ _KEPT = 4  # processes: a command reads its work tree's repository, and that of 
 _FOUND = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (commit|tree|blob|tag) ([0-9]+)")
 _LAST_WORDS = 4096  # bytes
 _PATIENCE = 5.0  # seconds that a question may take at the end
+_ASKED = (
+    1 << 15
+)  # Bytes of questions that wait for answers: a pipe takes as many, so that to write never waits for git.
 
 
 class Object(NamedTuple):
@@ -66,13 +69,25 @@ class _Reader:
         self._asks, self._says = self._git.stdin.fileno(), self._git.stdout.fileno()
         self._begun = b""  # Bytes that came after the line that was read last.
 
-    def read(self, name: str, until: float | None) -> Object | None:
-        asked = memoryview(name.encode(errors="surrogateescape") + b"\n")
+    def read(self, names: Sequence[str], until: float | None) -> Iterator[Object | None]:
+        """Give an answer for each name. Some names are written together: git then seldom waits for this process."""
+        questions = [name.encode(errors="surrogateescape") + b"\n" for name in names]
+        count = max(1, _ASKED // max(map(len, questions), default=1))
+        for start in range(0, len(questions), count):
+            together = questions[start : start + count]
+            self._ask(b"".join(together))
+            for _ in together:
+                yield self._answer(until)
+
+    def _ask(self, questions: bytes) -> None:
+        asked = memoryview(questions)
         try:
             while asked:
                 asked = asked[os.write(self._asks, asked) :]
         except BrokenPipeError as error:
             raise self._ended() from error
+
+    def _answer(self, until: float | None) -> Object | None:
         while b"\n" not in self._begun:
             self._begun += self._more(until)
         head, _, self._begun = self._begun.partition(b"\n")
@@ -162,7 +177,7 @@ def _answers(
 ) -> list[Object | None]:
     """The answers of a process that is not kept, which then is: if it gave them all."""
     try:
-        answers = [reader.read(name, until) for name in names]
+        answers = list(reader.read(names, until))
     except BaseException:
         reader.close()
         raise

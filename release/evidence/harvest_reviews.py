@@ -16,7 +16,6 @@ from checks.formats.signers import Signers
 from checks.formats.statement import Harvest
 from checks.kinds.suite import SuiteKind
 from checks.process.errors import EvidenceRefused
-from checks.stats.assisted import rows_to_see
 from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.evidence import statement, trust
@@ -83,6 +82,10 @@ def judge_problem(judged: Judged, suites: Mapping[str, SuiteKind]) -> str | None
         return f"{place}.judge: is another judge than the one that labelled these rows"
     if (bound := upper(judged)) <= most:
         return None
+    from checks.stats.assisted import (
+        rows_to_see,
+    )  # It imports numpy, which `status` and `promote` seldom need.
+
     return (
         f"{place}: people say that {judged.wrong} of {judged.labelled} answers that its judge calls right are wrong: "
         f"up to {bound:.1%} may be (95 % bound), and harvest_error is {most:.1%}; with none wrong it needs "
