@@ -24,9 +24,6 @@ _KEPT = 4  # processes: a command reads its work tree's repository, and that of 
 _FOUND = re.compile(rb"([0-9a-f]{40}|[0-9a-f]{64}) (commit|tree|blob|tag) ([0-9]+)")
 _LAST_WORDS = 4096  # bytes
 _PATIENCE = 5.0  # seconds that a question may take at the end
-_ASKED = (
-    1 << 15
-)  # Bytes of questions that wait for answers: a pipe takes as many, so that to write never waits for git.
 
 
 class Object(NamedTuple):
@@ -72,20 +69,18 @@ class _Reader:
     def read(self, names: Sequence[str], until: float | None) -> Iterator[Object | None]:
         """Give an answer for each name. Some names are written together: git then seldom waits for this process."""
         questions = [name.encode(errors="surrogateescape") + b"\n" for name in names]
-        count = max(1, _ASKED // max(map(len, questions), default=1))
+        # No more than a pipe always takes: git may be waiting until its answers are read.
+        count = max(1, select.PIPE_BUF // max(map(len, questions), default=1))
         for start in range(0, len(questions), count):
             together = questions[start : start + count]
-            self._ask(b"".join(together))
+            asked = memoryview(b"".join(together))
+            try:
+                while asked:
+                    asked = asked[os.write(self._asks, asked) :]
+            except BrokenPipeError as error:
+                raise self._ended() from error
             for _ in together:
                 yield self._answer(until)
-
-    def _ask(self, questions: bytes) -> None:
-        asked = memoryview(questions)
-        try:
-            while asked:
-                asked = asked[os.write(self._asks, asked) :]
-        except BrokenPipeError as error:
-            raise self._ended() from error
 
     def _answer(self, until: float | None) -> Object | None:
         while b"\n" not in self._begun:
