@@ -11,7 +11,6 @@ from checks.formats.harvest import Judged
 from checks.kinds.judge import JudgeKind
 from checks.kinds.scorer import Scorer
 from checks.kinds.suite import SuiteKind
-from checks.stats.assisted import rows_to_see
 from checks.storage import digest
 
 _LEVEL = 0.05  # The chance that a judge's true error lies above its bound.
@@ -53,6 +52,9 @@ def problem(judged: Judged, suites: Mapping[str, SuiteKind]) -> str | None:
         return f"{place}.judge: is another judge than the one that labelled these rows"
     if (bound := upper(judged)) <= most:
         return None
+    # It imports numpy, which `status` and `promote` seldom need.
+    from checks.stats.assisted import rows_to_see
+
     return (
         f"{place}: people say that {judged.wrong} of {judged.labelled} answers that its judge calls right are wrong: "
         f"up to {bound:.1%} may be (95 % bound), and harvest_error is {most:.1%}; with none wrong it needs "

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -66,13 +66,23 @@ class _Reader:
         self._asks, self._says = self._git.stdin.fileno(), self._git.stdout.fileno()
         self._begun = b""  # Bytes that came after the line that was read last.
 
-    def read(self, name: str, until: float | None) -> Object | None:
-        asked = memoryview(name.encode(errors="surrogateescape") + b"\n")
-        try:
-            while asked:
-                asked = asked[os.write(self._asks, asked) :]
-        except BrokenPipeError as error:
-            raise self._ended() from error
+    def read(self, names: Sequence[str], until: float | None) -> Iterator[Object | None]:
+        """Give an answer for each name. Some names are written together: git then seldom waits for this process."""
+        questions = [name.encode(errors="surrogateescape") + b"\n" for name in names]
+        # No more than a pipe always takes: git may be waiting until its answers are read.
+        count = max(1, select.PIPE_BUF // max(map(len, questions), default=1))
+        for start in range(0, len(questions), count):
+            together = questions[start : start + count]
+            asked = memoryview(b"".join(together))
+            try:
+                while asked:
+                    asked = asked[os.write(self._asks, asked) :]
+            except BrokenPipeError as error:
+                raise self._ended() from error
+            for _ in together:
+                yield self._answer(until)
+
+    def _answer(self, until: float | None) -> Object | None:
         while b"\n" not in self._begun:
             self._begun += self._more(until)
         head, _, self._begun = self._begun.partition(b"\n")
@@ -162,7 +172,7 @@ def _answers(
 ) -> list[Object | None]:
     """The answers of a process that is not kept, which then is: if it gave them all."""
     try:
-        answers = [reader.read(name, until) for name in names]
+        answers = list(reader.read(names, until))
     except BaseException:
         reader.close()
         raise

@@ -98,24 +98,18 @@ def before(root: Path, tips: Sequence[str], own: judged_models.Look) -> judged_m
     )
     order = [commit for commit in listed.split("\n") if commit]
     texts = git.named([f"{commit}:./{path.as_posix()}" for commit in order for path in _KEPT])
-    records = dict(zip(order, zip(texts[::2], texts[1::2], strict=True), strict=True))
-    owns = [
-        commit
-        for commit, (evaluation, _) in records.items()
-        if judged_models.look(evaluation or b"") == own
-    ]
+    looks = dict(zip(order, (judged_models.look(text or b"") for text in texts[::2]), strict=True))
+    splits = dict(
+        zip(order, (judged_models.split(text or b"") for text in texts[1::2]), strict=True)
+    )
+    owns = [commit for commit, look in looks.items() if look == own]
     later = set(owns)
     for commit in owns:
         later |= set(git.line("rev-list", "--ancestry-path", *tips, f"^{commit}").split("\n"))
-    return judged_models.of(
-        {
-            path: [
-                text
-                for commit, both in records.items()
-                if commit not in later and (text := both[at]) is not None
-            ]
-            for at, path in enumerate(_KEPT)
-        }
+    earlier = [commit for commit in order if commit not in later]
+    return judged_models.Known(
+        frozenset(look for commit in earlier if (look := looks[commit])),
+        frozenset(split for commit in earlier if (split := splits[commit])),
     )
 
 

@@ -72,6 +72,13 @@ def test_all_that_is_read_comes_from_one_process(root: Path) -> None:
     assert len(_processes()) == 1
 
 
+def test_more_questions_and_answers_than_pipes_hold_are_all_answered_in_order(root: Path) -> None:
+    names = [*["HEAD:large", "HEAD:gone", "HEAD:small"] * 10, f"HEAD:{'long' * 20_000}", *["HEAD:small"] * 3_000]
+    assert Git(root, 60.0).named(names) == [*[BIG, None, b"one\n"] * 10, None, *[b"one\n"] * 3_000]
+    short = [*["HEAD:large", "HEAD:small"] * 20, *["HEAD:small"] * 3_000]
+    assert Git(root, 60.0).named(short) == [*[BIG, b"one\n"] * 20, *[b"one\n"] * 3_000]
+
+
 def test_what_is_packed_or_deleted_meanwhile_is_seen(root: Path) -> None:
     reads = Git(root, None)
     blob = git(root, "hash-object", "-w", "--stdin", given="loose")
