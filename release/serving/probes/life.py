@@ -120,9 +120,11 @@ def drain(context: ProbeContext) -> ServingCheck:
     with Progress("drain"):
         ended = context.server.terminate(limit)
     signalled = max(began, time.monotonic() - ended.seconds) if ended else began
+    unended = burst.running
     hung = burst.end()
     if ended is None:
-        return failed("drain", f"still ran {limit:g} s after SIGTERM", None, limit)
+        streams = f"{unended} of {len(burst.streams)} streams had not ended"
+        return failed("drain", f"still ran {limit:g} s after SIGTERM, and {streams}", None, limit)
     seconds, wrong = round(ended.seconds, 3), burst.wrong
     for is_wrong, what, value in (
         (hung, f"{hung} streams never ended", None),
