@@ -123,8 +123,12 @@ def drain(context: ProbeContext) -> ServingCheck:
     unended = burst.running
     hung = burst.end()
     if ended is None:
-        streams = f"{unended} of {len(burst.streams)} streams had not ended"
-        return failed("drain", f"still ran {limit:g} s after SIGTERM, and {streams}", None, limit)
+        return failed(
+            "drain",
+            f"still ran {limit:g} s after SIGTERM, and {unended} of {len(burst.streams)} streams had not ended",
+            None,
+            limit,
+        )
     seconds, wrong = round(ended.seconds, 3), burst.wrong
     for is_wrong, what, value in (
         (hung, f"{hung} streams never ended", None),
