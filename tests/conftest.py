@@ -59,13 +59,16 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _WORDS = "queue table disk vault image key list show create delete the a of all in my with name and"
 
 # Files that take a minute or more, by the list that CI prints: first, so that no worker ends with one of them while the other
-# has nothing to do. Those that wait (for Docker, for an alert) do so while others work.
+# has nothing to do. Those that wait (for Docker, for an alert) do so while others work. Whatever needs the image that
+# test_verify builds comes long after it.
 _LONGEST = (
-    "test_workflow_pull_request", "test_verify", "test_monitor_up", "test_pipeline", "test_tutorials", "test_steps",
-    "test_ranks", "test_sweep", "test_mirrors_mlflow", "test_containers", "test_gateway_image", "test_monitoring_rules",
-    "test_rollback", "test_reference_answers", "test_gateway", "test_incident", "test_report_refused",
-    "test_promote_killed", "test_promote_ledger", "test_processes", "test_resuming", "test_full_disk",
-    "test_verify_alone", "test_kinds", "test_verify_checks", "test_cli", "test_promote",
+    "test_tutorials", "test_verify", "test_workflow_pull_request", "test_monitor_up", "test_pipeline",
+    "test_contract_llamacpp", "test_promote_adapters", "test_ranks", "test_harvest", "test_steps", "test_sweep",
+    "test_engine_llamacpp", "test_promote_together", "test_verify_against", "test_thinking_configuration",
+    "test_target_policy", "test_verify_llamacpp", "test_workflow_projects", "test_verify_checks", "test_promote_ledger",
+    "test_references_in_time", "test_gateway", "test_verify_alone", "test_calibrate", "test_rollback", "test_mirrors_mlflow",
+    "test_doctor_github", "test_run_sources", "test_verify_team_runtime", "test_gateway_image", "test_rollout",
+    "test_emergency", "test_containers",
 )  # fmt: skip
 
 

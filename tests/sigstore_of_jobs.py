@@ -20,7 +20,13 @@ ISSUER = "https://token.actions.githubusercontent.com"
 
 
 def prepare(packages: Path, folder: Path) -> None:
-    """``packages``: of the virtual environment. ``folder``: where the services' keys are kept."""
+    """``packages``: of the virtual environment. ``folder``: where the services' keys are kept.
+
+    The keys are made here, because jobs that run at the same time would make different ones.
+    """
+    from tests.sigstore_standin import Standin
+
+    Standin(folder)
     here = Path(__file__).resolve().parent.parent
     lines = [
         "import sys",

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from checks.formats.statement import PAYLOAD
+from checks.storage import files
 from checks.storage.digest import canonical_json
 from release.evidence import sigstore
 
@@ -95,15 +96,13 @@ class Standin:
             "certChain": {"certificates": [{"rawBytes": root}]}, "validFor": since,
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            json.dumps(
-                {
-                    "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-                    "tlogs": [log(self.log)], "ctlogs": [log(self.certificates)],
-                    "certificateAuthorities": [authority], "timestampAuthorities": [],
-                }
-            )
-        )  # fmt: skip
+        roots = {
+            "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+            "tlogs": [log(self.log)], "ctlogs": [log(self.certificates)],
+            "certificateAuthorities": [authority], "timestampAuthorities": [],
+        }  # fmt: skip
+        # At once: a job reads this file while another one writes it.
+        files.write_text(path, json.dumps(roots))
 
     def _certificate(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, ca: bool) -> x509.CertificateBuilder:
         identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.authority.public_key())

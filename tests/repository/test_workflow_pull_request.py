@@ -33,17 +33,21 @@ from tests.workflow_repository import SECOND, Pull, Team
 pytestmark = pytest.mark.slow
 
 PASS = "### ✅ Pass"
+SERVER_BRANCH = "renovate/server"
+OLD, NEW = (f"registry.example/servers/server:1@sha256:{digit * 64}" for digit in "67")
 TRAIN_ONWARD = ["train", "merge", "score", "evaluate", "suites", "probe", "gate"]
 
 
 @pytest.fixture(scope="module")
 def team(tiny_base: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
-    """A repository in which nothing has been run yet."""
+    """A repository in which nothing has been run yet. It names the server of its weights."""
     folder = tmp_path_factory.mktemp("journey")
     with StandIn() as hub, contextlib.ExitStack() as stack:
         there = shutil.which("docker-registry") is not None  # without one, everything up to the merge is still tested
         image = f"{stack.enter_context(registry(folder / 'registry')).host}/team/router" if there else ""
-        yield workflow_repository.make(folder / "team", tiny_base, workflow_repository.document(), hub, wheel, image)
+        document = workflow_repository.document()
+        document["serve"]["server"] = OLD
+        yield workflow_repository.make(folder / "team", tiny_base, document, hub, wheel, image)
 
 
 @pytest.fixture(scope="module")
@@ -359,3 +363,53 @@ def test_the_sealed_split_says_one_bit_about_the_model_on_main_signed_by_the_job
     (path,) = git(team.origin, "show", "--name-only", "--format=", "main").split()
     assert path.startswith(f"{layout.SEALED_LOOKS}/")
     assert workflow_repository.SEALED_KEY not in run.text
+
+
+@pytest.fixture(scope="module")
+def bumped(team: Team, merged: str) -> Run:
+    """What Renovate does: one line of params.yaml, and its pull request."""
+    team.hub.pull(SERVER_BRANCH, number=9)["user"] = {"login": "renovate[bot]", "type": "Bot"}
+    git(team.work, "fetch", "--quiet", "origin")
+    git(team.work, "switch", "--quiet", "--no-track", "--force-create", SERVER_BRANCH, "origin/main")
+    path = team.work / layout.PARAMS
+    path.write_text(path.read_text().replace(OLD, NEW))
+    team.push(SERVER_BRANCH, "Update the server's digest")
+    return team.pull_request(9, action="opened")
+
+
+@pytest.fixture(scope="module")
+def labelled(team: Team, bumped: Run) -> Pull:
+    """The run after a maintainer has put the label on that very commit."""
+    name = f"run {team.tip(SERVER_BRANCH)}"
+    team.hub.pulls[9]["labels"] = [{"name": name}]
+    return team.judged(9, action="labeled", label=name)
+
+
+def test_nothing_of_a_bots_pull_request_runs_before_a_maintainer_labels_its_commit(team: Team, bumped: Run) -> None:
+    assert set(bumped.conclusions().values()) == {"skipped"}
+    assert git(team.origin, "diff", "--numstat", "main", SERVER_BRANCH).split() == ["1", "1", str(layout.PARAMS)]
+
+
+def test_nothing_is_trained_or_computed_again_for_another_server(labelled: Pull) -> None:
+    done = {"projects": "skipped", "data": "success", "train": "success", "verdict": "success"}
+    assert labelled.run.conclusions() == done, labelled.run.text
+    assert (labelled.stages("data"), labelled.stages("train")) == ([], [])
+
+
+def test_the_comment_on_another_server_says_that_the_weights_are_the_same_and_what_compares_the_servers(
+    labelled: Pull,
+) -> None:
+    assert labelled.first_line().startswith("### ⚠️ Pass, but the policy changes in 1 place")
+    assert "serve.server" in labelled.comment
+    assert "The weights stay those of main, in another server" in labelled.comment
+    assert "`./lockstep verify --against ENV`" in labelled.comment
+
+
+def test_the_check_of_another_server_waits_for_a_code_owner_and_the_branch_has_no_other_record(
+    team: Team, labelled: Pull
+) -> None:
+    assert labelled.check["head_sha"] == team.tip(SERVER_BRANCH)
+    assert labelled.check["conclusion"] == "failure"  # GitHub takes a required check that is neutral
+    assert labelled.check["output"]["title"].startswith("⚠️ Pass, but the policy changes in 1 place")
+    changed = set(git(team.origin, "diff", "--name-only", "main", SERVER_BRANCH).split())
+    assert not changed & {"dvc.lock", "code.lock"}

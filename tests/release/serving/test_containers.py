@@ -244,14 +244,14 @@ def test_what_a_killed_run_left_is_removed_at_the_next_start_and_nothing_else(en
         other.wait(30)
 
 
-@pytest.mark.parametrize("small", [LISTENS], indirect=True)
+@pytest.mark.parametrize("small", [f"RUN touch /mark\n{LISTENS}"], indirect=True)
 def test_an_image_of_a_registry_is_pulled_by_its_digest(engine: Any, small: str, tmp_path: Path) -> None:
     with registry_service.registry(tmp_path / "registry") as registry:
         name = f"{registry.host}/team/listens"
         engine.images.get(small).tag(name, "pushed")
         pushed = engine.images.push(name, tag="pushed", stream=True, decode=True)
         (digest,) = [event["aux"]["Digest"] for event in pushed if "aux" in event]
-        engine.images.remove(f"{name}:pushed")
+        engine.images.remove(small, force=True)  # its last layer has to be downloaded
         with closing(containers.start(f"{name}@{digest}", RUNTIME, "/m")) as started:
             server.wait_until(started, lambda: reached(started), 30)
             assert engine.containers.get(started.name).image.id == small

@@ -17,7 +17,7 @@ from release.promotion import compared_server, context
 from release.serving.against import RunningServer
 from release.serving.expected import Expected
 from release.verbs import build
-from release.verbs.verify import VerifyOptions, verify
+from release.verbs.verify import LOG, VerifyOptions, verify
 from tests import overlay_sample, registry_service, serving_base, tuned
 from tests.conftest import REPOSITORY
 
@@ -84,11 +84,10 @@ def pushed(tmp_path: Path) -> Iterator[tuple[str, str]]:
 def test_weights_alone_are_verified_in_the_server_that_will_run_them_beside_the_one_that_runs_them(
     run: Path, pushed: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two images that differ by a label, so every answer must be the same."""
+    """Two images that differ by a label, so every answer must be the same. The engine keeps both, and pulls manifests."""
     name, old = pushed
     upgraded = serving_base.baked(serving_base.serving_image(), "LABEL upgrade=1")
     new = push(upgraded, f"{name}:2", tmp_path)
-    serving_base.remove(upgraded)
     _name(run, "staging", "production", server=name, digest=new)
 
     def find(where: Path, record: Expected, server: str | None, options: VerifyOptions) -> RunningServer:
@@ -109,7 +108,8 @@ def test_weights_alone_are_verified_in_the_server_that_will_run_them_beside_the_
         report = verify(run, VerifyOptions(against="production"))
     finally:
         serving_base.remove(f"{name}@{new}")
-    assert report.status == "pass", report
+        serving_base.remove(upgraded)
+    assert report.status == "pass", (report, (run / LOG).read_bytes()[-2000:])
     assert (report.how, report.server) == ("container", f"{name}@{new}")
     assert {check.name for check in report.checks if check.status == "unavailable"} == {"metrics"}
     assert report.against is not None

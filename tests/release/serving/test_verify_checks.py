@@ -265,7 +265,7 @@ FAULTS = [
     ("a stream is cut by SIGTERM", "tgi", fault(cuts_on_term=True), "drain", "were cut"),
     ("a stream is cut by SIGTERM", "vllm", fault(cuts_on_term=True), "drain", "were cut"),
     ("a stream is cut by SIGTERM", "openai", fault(cuts_on_term=True), "drain", "were cut"),
-    ("it does not end", "tgi", fault(lingers=True), "drain", "still ran 1 s"),
+    ("it does not end", "tgi", fault(lingers=True), "drain", "still ran 1 s after SIGTERM, and "),
     ("it ends badly", "tgi", fault(exit_code=137), "drain", "exit code 137 where 0"),
 ]  # fmt: skip
 
