@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from checks.stats.drift import Separation
 
 
-_CHARACTERS = 200  # of a prompt
+_LONGEST_PROMPT = 200  # characters
 _ORDER = ("fail", "inconclusive", "pass")  # The order of findings.
 _PROPOSED = {
     "opened": "opened {}",
@@ -144,4 +144,4 @@ def _prompts(beside: "Separation | None") -> Iterator[str]:
         ("least like training", "of training, missed now"), beside.typical, strict=True
     ):
         yield click.style(f"  {title}:", bold=True)
-        yield from (f"    {one_line(text[:_CHARACTERS])}" for text in texts)
+        yield from (f"    {one_line(text[:_LONGEST_PROMPT])}" for text in texts)

@@ -53,7 +53,7 @@ _OTHERWISE = f"{_DATA}: rows with the answers that are wanted now; then `train`"
 
 
 class Watched(NamedTuple):
-    """What ``watch`` did. ``proposal``: the pull request, if one was asked for.
+    """Has what ``watch`` did. ``proposal``: the pull request, if one was asked for.
 
     ``lapsed``: the refusal if the release may not run there any more. ``prompts``: those of the window beside those of
     the release's data, if they were asked for; None: one side has too few.
