@@ -96,22 +96,19 @@ def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterato
         yield f"{rendered}: is not what {environment_file.NAME} gives: run `lockstep render {environment}`"
     known = {rendered, environment_file.path(environment), layout.QUARANTINE}
     known |= {home / layout.POINTER, home / layout.EVIDENCE}
-    closed = _inside(home, *(layout.ENVIRONMENTS / name for name in SHARED))
-    candidates = {path: data for path, data in committed.items() if str(path).startswith(closed)}
-    earlier = earlier_folders(candidates)
+    earlier = earlier_folders(committed)
     used = shared_files(file)
     for folder, content in shared_folders().items():
-        here = files_below(folder, candidates)
+        here = files_below(folder, committed)
         known |= content.keys() | earlier.get(folder, {}).keys()
         if folder not in earlier and (here or content.keys() & used.keys()):
             yield from _shared(environment, content, here)
     written = _inside(home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED)
-    strays = {
-        path for path in committed.keys() - candidates.keys() if path.parent == layout.ENVIRONMENTS
-    }
-    strays |= {path for path in candidates.keys() - known if not str(path).startswith(written)}
-    for path in sorted(strays):
-        yield f"{path}: no environment has such a file: keep it in a folder of its own ({environment_file.PAGE})"
+    closed = _inside(home, *(layout.ENVIRONMENTS / name for name in SHARED))
+    for path in sorted(committed.keys() - known):
+        own = path.parent == layout.ENVIRONMENTS or str(path).startswith(closed)
+        if own and not str(path).startswith(written):
+            yield f"{path}: no environment has such a file: keep it in a folder of its own ({environment_file.PAGE})"
 
 
 def _shared(environment: str, content: Files, here: Files) -> Iterator[str]:
