@@ -8,6 +8,7 @@ Neither the work tree nor its record is read, so every verb gets the same answer
 is compared with.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -127,7 +128,7 @@ def quarantine(records: Records, branch: TargetBranch) -> Entries:
     """The quarantine of the environments, by its history. Raises EvidenceRefused if its file cannot be read, and
     RemoteRefused.
     """
-    ledger, tip = _ledger(records, branch, _rules(records, branch))
+    ledger, tip = _ledger(records, branch)
     if tip is None:
         return ()
     quarantined = ledger.quarantine(tip)
@@ -261,7 +262,7 @@ def _production(records: Records, branch: TargetBranch) -> _Production:
         raise EvidenceRefused(
             f"{branch.target}:{layout.PARAMS}: {what}", "give one that name, or compare with main"
         )
-    ledger, tip = _ledger(records, branch, rules)
+    ledger, tip = _ledger(records, branch)
     if tip is None:
         return _Production((), "", ())
     ran = [move for move in ledger.moves(tip, _ENVIRONMENT) if move.ran and move.after]
@@ -275,10 +276,10 @@ def _production(records: Records, branch: TargetBranch) -> _Production:
     )
 
 
-def _ledger(
-    records: Records, branch: TargetBranch, rules: Promote | None
-) -> tuple[Ledger, str | None]:
-    """The ledger with production, and its tip; None if nothing was promoted yet."""
+@functools.lru_cache(maxsize=1)
+def _ledger(records: Records, branch: TargetBranch) -> tuple[Ledger, str | None]:
+    """The ledger with production, and its tip, asked once; None if nothing was promoted yet."""
+    rules = _rules(records, branch)
     if rules is None or _is_here(records.root, branch, rules):
         prefix = records.git.line("rev-parse", "--show-prefix")
         return Ledger(Place(records.git, "", None, prefix), (_ENVIRONMENT,)), branch.tip
