@@ -2,7 +2,8 @@
 
     python -m benchmarks.gallery service-router [--folder FOLDER] [--requests 600]
 
-In:  params.yaml of this repository for `command`; the file NAME of docs/configurations for every other NAME.
+In:  params.yaml of this repository for `command`; the file NAME of docs/configurations for every other NAME. `steps`
+     names data of its reader's own: here they are the requests of `service-router`, with worse answers (``prefer``).
      FOLDER keeps the work (default: a temporary folder), so that a killed run goes on where it was.
 Out: docs/gallery/NAME/: the repository as a bundle of git, its answers to the test rows as record.tar.xz, params.yaml,
      and record.json with the digests of these. The weights are left out.
@@ -15,6 +16,7 @@ of the traffic of the test rows. That happens in a clone of the repository, and 
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -32,12 +34,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import requests as http
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from benchmarks import loop
 from benchmarks.loop import Loop
 from checks.config import params_file
-from checks.records.rows import Row
+from checks.records.rows import Row, request
 from checks.storage import digest, files, layout
 from release.serving.behind_gateway import Behind
 from release.verbs.server import LLAMACPP
@@ -45,7 +49,7 @@ from tests import overlay_sample
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
 
-DEFAULT = "command"
+DEFAULT, ROUTER, PREFERENCES = "command", "service-router", "steps"
 GALLERY = REPOSITORY / "docs" / "gallery"
 MONTH, INCIDENT = layout.REPORTS / "month.json", layout.REPORTS / "incident.json"
 CODE = (
@@ -58,6 +62,14 @@ MOST = 0.6
 SESSION = (1, 2, 3)  # Requests of one user in a row, all of one slice.
 LABELLED = 5  # Each fifth request gets a label.
 # What the gallery changes: a laptop has no container to verify in, and the price of an hour is assumed.
+# What the entry of ``PREFERENCES`` says of its data, which are those of ``ROUTER``.
+OF_ITS_DATA = {
+    "sha256: null # the first run refuses, and prints the hash to pin": "sha256: {}",
+    "license: LicenseRef-Own": "license: MIT",
+    "allow: [Apache-2.0, LicenseRef-Own]": "allow: [Apache-2.0, MIT]",
+    "max_ngram_share: 0.01": "max_ngram_share: 0.08 # the help is written from templates",
+    "instruction: Name the team.": "instruction: Name the Azure CLI service.",
+}
 MONITOR = "\nmonitor:\n  window_days: 6\n  cost:\n    hourly_price: 0.05\n"
 LAUNCHER = """#!/bin/sh
 # As ./lockstep of Lockstep's own repository, in the Python environment that is active.
@@ -120,7 +132,8 @@ def begin(root: Path, name: str) -> Loop:
         ["git", "archive", "HEAD", *paths], cwd=REPOSITORY, check=True, capture_output=True
     )
     subprocess.run(["tar", "-x", "-C", str(root)], input=archive.stdout, check=True)
-    (root / layout.PARAMS).write_text(params_of(name), encoding="utf-8")
+    first = ROUTER if name == PREFERENCES else name
+    (root / layout.PARAMS).write_text(params_of(first), encoding="utf-8")
     (root / "lockstep").write_text(LAUNCHER)
     (root / "lockstep").chmod(0o755)
     for environment in ("staging", "production"):
@@ -136,10 +149,48 @@ def begin(root: Path, name: str) -> Loop:
         "keys", "new", "--name", "gallery", "--may", "verify", "--may", "release", "--add"
     )
     made.commit("Who signs releases")
+    if name == PREFERENCES:
+        prefer(made)
     if name == DEFAULT:
         # A stage whose outputs are not in the cache runs again.
         made.lockstep("dvc", "checkout", code=None)
     return made
+
+
+def prefer(made: Loop) -> None:
+    """Write the data of ``PREFERENCES``, and pin them in its params.yaml.
+
+    They are the requests that ``ROUTER`` prepares. Each second one has a worse answer: the right one of the most
+    similar training request that has another answer (TF-IDF, cosine). So test rows say nothing of what is learned.
+    """
+    made.lockstep("dvc", "repro", "prepare")
+    trained, *others = (
+        files.read_jsonl(made.root / layout.SPLITS / f"{split}.jsonl", Row)
+        for split in ("train", "valid", "test")
+    )
+    rows = [*trained, *itertools.chain.from_iterable(others)]
+    prompts, answers = [request(row.messages) for row in rows], [row.reference for row in rows]
+    words = TfidfVectorizer(ngram_range=(1, 2)).fit(prompts[: len(trained)]).transform(prompts)
+    similar = (words @ words[: len(trained)].T).toarray()
+    similar[np.equal.outer(answers, answers[: len(trained)])] = -1.0
+    nearest = similar.argmax(axis=1)
+    path = made.root / "sources" / "answers.jsonl"
+    path.parent.mkdir()
+    path.write_text(
+        "".join(
+            json.dumps({"question": prompt, "team": answer, "worse": answers[near] if number % 2 == 0 else None}) + "\n"
+            for number, (prompt, answer, near) in enumerate(zip(prompts, answers, nearest, strict=True))
+        )
+    )  # fmt: skip
+    pinned = digest.of_file(path).sha256.removeprefix("sha256:")
+    text = params_of(PREFERENCES)
+    for old, new in OF_ITS_DATA.items():
+        loop.hold(f"{PREFERENCES}.yaml says {old!r}", old in text)
+        text = text.replace(old, new.format(pinned))
+    (made.root / layout.PARAMS).write_text(text, encoding="utf-8")
+    with (made.root / ".gitignore").open("a") as ignored:
+        ignored.write("/sources/\n")  # Others wrote the requests: their hash is kept, not they.
+    made.commit(f"The configuration {PREFERENCES}")
 
 
 def loop_at(root: Path) -> Loop:
