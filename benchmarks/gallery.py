@@ -64,7 +64,9 @@ LABELLED = 5  # Each fifth request gets a label.
 # What the gallery changes: a laptop has no container to verify in, and the price of an hour is assumed.
 # What the entry of ``PREFERENCES`` says of its data, which are those of ``ROUTER``.
 OF_ITS_DATA = {
-    "sha256: null # the first run refuses, and prints the hash to pin": "sha256: {}",
+    "sha256: null # the first run refuses, and prints the hash to pin": (
+        "sha256: 45cd23155cf69f0614d10c0753b51510a800fb90cbcec57a3ca8b0b7ecb48276"
+    ),
     "license: LicenseRef-Own": "license: MIT",
     "allow: [Apache-2.0, LicenseRef-Own]": "allow: [Apache-2.0, MIT]",
     "max_ngram_share: 0.01": "max_ngram_share: 0.08 # the help is written from templates",
@@ -113,6 +115,9 @@ def params_of(name: str) -> str:
         names = sorted(other.stem for other in path.parent.glob("*.yaml"))
         raise SystemExit(f"{name}: is no configuration; there are {', '.join(names)}")
     text = path.read_text(encoding="utf-8")
+    for old, new in OF_ITS_DATA.items() if name == PREFERENCES else ():
+        loop.hold(f"{path} says {old!r}", old in text)
+        text = text.replace(old, new)
     return text.replace("served_as_verified: true", "served_as_verified: false") + MONITOR
 
 
@@ -158,7 +163,7 @@ def begin(root: Path, name: str) -> Loop:
 
 
 def prefer(made: Loop) -> None:
-    """Write the data of ``PREFERENCES``, and pin them in its params.yaml.
+    """Write the data of ``PREFERENCES``, whose hash its params.yaml has pinned, and that file.
 
     They are the requests that ``ROUTER`` prepares. Each second one has a worse answer: the right one of the most
     similar training request that has another answer (TF-IDF, cosine). So test rows say nothing of what is learned.
@@ -182,12 +187,7 @@ def prefer(made: Loop) -> None:
             for number, (prompt, answer, near) in enumerate(zip(prompts, answers, nearest, strict=True))
         )
     )  # fmt: skip
-    pinned = digest.of_file(path).sha256.removeprefix("sha256:")
-    text = params_of(PREFERENCES)
-    for old, new in OF_ITS_DATA.items():
-        loop.hold(f"{PREFERENCES}.yaml says {old!r}", old in text)
-        text = text.replace(old, new.format(pinned))
-    (made.root / layout.PARAMS).write_text(text, encoding="utf-8")
+    (made.root / layout.PARAMS).write_text(params_of(PREFERENCES), encoding="utf-8")
     with (made.root / ".gitignore").open("a") as ignored:
         ignored.write("/sources/\n")  # Others wrote the requests: their hash is kept, not they.
     made.commit(f"The configuration {PREFERENCES}")

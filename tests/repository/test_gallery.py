@@ -18,8 +18,9 @@ import yaml
 from mkdocs.exceptions import PluginError
 
 from benchmarks import gallery as making
+from benchmarks.loop import Loop
 from checks.records.rows import Message, Row
-from checks.storage import files
+from checks.storage import files, layout
 from release.cards import gathering
 from release.promotion.incident_report import Back, Incident, IncidentLook
 from tests import page_tree
@@ -154,6 +155,40 @@ def test_requests_are_dated_over_the_days_of_their_window(tmp_path: Path) -> Non
     assert days == [f"{NOW - timedelta(days=30 - day):%Y-%m-%d}" for day in range(0, 30, 2)]
     kept = (tmp_path / "production" / "2026-11-03" / "00-gateway.jsonl").read_text()
     assert json.loads(kept) == {"lockstep.request_id": "w01-0001", "time": "2026-11-03T00:00:00Z"}
+
+
+class Prepared(Loop):
+    """A repository whose splits are there already."""
+
+    def lockstep(self, *arguments: str, code: int | None = 0) -> str:
+        assert (arguments, code) == (("dvc", "repro", "prepare"), 0)
+        return ""
+
+    def commit(self, message: str) -> None:
+        """Commit nothing."""
+
+
+def test_a_worse_answer_is_that_of_the_most_similar_request_to_learn_from(tmp_path: Path) -> None:
+    splits = {
+        "train": [("Stop the machine", "vm"), ("List the disks", "disk"), ("Stop the cluster", "aks")],
+        "valid": [("Start the cluster", "aks"), ("Show the cluster disks", "disk")],
+        "test": [("Stop the machine now", "unheard of"), ("List the machines", "vm")],
+    }
+    for name, rows in splits.items():
+        lines = [
+            Row(
+                id=f"{name}-{number}", messages=(Message(role="user", content=prompt),), reference=answer, group="1",
+                slice=answer, source="a:1",
+            )
+            for number, (prompt, answer) in enumerate(rows)
+        ]  # fmt: skip
+        files.write_jsonl(tmp_path / layout.SPLITS / f"{name}.jsonl", lines)
+    making.prefer(Prepared(tmp_path))
+    written = [json.loads(line) for line in (tmp_path / "sources" / "answers.jsonl").read_text().splitlines()]
+    assert [(row["question"], row["team"]) for row in written] == list(itertools.chain(*splits.values()))
+    # Never "unheard of", which only a test row has, and never the right answer itself.
+    assert [row["worse"] for row in written] == ["aks", None, "vm", None, "aks", None, "disk"]
+    assert (tmp_path / "params.yaml").read_text() == making.params_of("steps")
 
 
 def test_a_configuration_that_does_not_exist_is_refused_with_those_that_do() -> None:
