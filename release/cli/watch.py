@@ -50,7 +50,8 @@ _PROPOSED = {
 @OTLP
 @click.option(
     "--prompts", is_flag=True,
-    help="Also print prompts that are least like training, and those of training that are missed. No file has them.",
+    help="Also print prompts that are least like the release's data, and those of it, test rows too, that are missed. "
+    "No file has them.",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print reports/watch/ENV.json.")
 @click.option(
@@ -137,11 +138,11 @@ def _shown(report: "WatchReport") -> Iterator[str]:
 
 def _prompts(beside: "Separation | None") -> Iterator[str]:
     if beside is None:
-        yield "prompts now and in training: too few different ones to compare"
+        yield "prompts now and in the release's data: too few different ones to compare"
         return
-    yield f"prompts now and in training: AUC {beside.auc:.3f} (0.5: nothing tells them apart)"
+    yield f"prompts now and in the release's data: AUC {beside.auc:.3f} (0.5: nothing tells them apart)"
     for title, texts in zip(
-        ("least like training", "of training, missed now"), beside.typical, strict=True
+        ("least like the data", "of the data, missed now"), beside.typical, strict=True
     ):
         yield click.style(f"  {title}:", bold=True)
         yield from (f"    {one_line(text[:_LONGEST_PROMPT])}" for text in texts)

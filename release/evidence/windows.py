@@ -48,6 +48,9 @@ def read(root: Path, known: Signers, model: str) -> tuple[tuple[WatchReport, ...
         except (EvidenceRefused, MachineRefused) as refused:
             problems.append(f"a window does not count: {refused.what}")
             continue
+        except OSError as error:  # A link to nothing, or a folder.
+            problems.append(f"a window does not count: {name}: {error.strerror}")
+            continue
         if report.model == model:
             reports.append(report)
     return tuple(sorted(reports, key=lambda report: report.since, reverse=True)), problems

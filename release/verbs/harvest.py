@@ -15,6 +15,8 @@ from checks.formats.harvest import Review, Sampling, Split
 from checks.gates.non_inferior import NonInferiorGate
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import digest, files, layout
+from release.adapters import projects
+from release.adapters.git import Git, has_repository
 from release.evidence import harvest_reviews, keys, trust
 from release.monitoring import harvest_judge, harvest_rows, harvest_splits, releases
 from release.monitoring.store import CaptureStore
@@ -136,8 +138,8 @@ def sign(
 ) -> tuple[Path, str]:  # fmt: skip
     """Sign the review of ``environment`` for ``split``. Return the file of the signature, and the signer's name.
 
-    Raises EvidenceRefused if there is no review, if it is not what `lockstep harvest` wrote beside the captures, if the
-    rows are gone or not those that it names, or if the key's owner lacks the role ``harvest``.
+    Raises EvidenceRefused if there is no review, if it is not what `lockstep harvest` wrote beside the captures, if git
+    has that copy, if the rows are gone or not those that it names, or if the key's owner lacks the role ``harvest``.
     """
     signer = trust.signatory(key or root / keys.KEY, trust.known(root), "harvest")
     (own,) = signer.own("harvest")
@@ -151,7 +153,24 @@ def sign(
             f"{path}: is not what `lockstep harvest` counted in {store.shown}",
             f"make it again: `lockstep harvest {environment} --split {split}`",
         )
+    if tracked := _path_in_git(root, Path(captures or root / layout.CAPTURES) / name):
+        raise EvidenceRefused(
+            f"{tracked}: is in git, so the branch may have brought it, and not `lockstep harvest`",
+            f"`git rm` it, and make the review again: `lockstep harvest {environment} --split {split}`",
+        )
     return harvest_reviews.sign(root, review, rows, signer), own.name
+
+
+def _path_in_git(root: Path, file: Path) -> Path | None:
+    """Return the path below the git root of a file that git's index has, through whatever links; None if it has not.
+
+    Git writes over ignored files, so a branch can bring some of them, too.
+    """
+    top, real = projects.top(root).resolve() if has_repository(root) else None, file.resolve()
+    if top is None or not real.is_relative_to(top):
+        return None
+    path = real.relative_to(top)
+    return path if Git(top, None).ask("ls-files", "--", f":(literal){path.as_posix()}") else None
 
 
 def _store(root: Path, captures: str | None) -> CaptureStore:
@@ -159,7 +178,7 @@ def _store(root: Path, captures: str | None) -> CaptureStore:
 
 
 def _copy(review: Review) -> tuple[str, bytes]:
-    """Return the name and the bytes of a review's copy beside its rows. Who edits a branch cannot edit that."""
+    """Return the name and the bytes of a review's copy beside its rows."""
     data = f"{review.model_dump_json()}\n".encode()
     digits = digest.of_bytes(data).removeprefix("sha256:")
     rows = _name(review.environment, review.sha256).removesuffix(".jsonl")

@@ -23,6 +23,7 @@ from release.evidence import harvest_reviews, keys
 from release.evidence.trust import Signatory
 from release.monitoring.harvest_rows import REASONS
 from release.monitoring.store import CaptureStore
+from release.verbs import harvest
 from release.verbs import keys as key_verbs
 from tests import gateway_process, ledger_tree
 from tests import pipeline_repository as repository
@@ -417,6 +418,29 @@ def test_a_review_with_other_counts_than_the_harvest_wrote_is_not_signed(
         assert "make it again: `./lockstep harvest production --split train`" in done.stderr
         assert not (root / SIGNED).exists()
     files.write_json(root / REVIEW, review)  # Other spaces between the same words are the same review.
+    assert lockstep(root, *sign).exit_code == 0
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["file", "link"])
+def test_a_branch_cannot_bring_the_copy_with_which_a_review_is_compared(root: Path, linked: bool) -> None:
+    lie = harvested(root).model_copy(update={"requests": 9})
+    files.write_json(root / REVIEW, lie)
+    name, data = harvest._copy(lie)
+    copy = brought = layout.CAPTURES / name
+    if linked:
+        brought = Path("docs/notes")
+        files.write_text(root / brought, "")
+        (root / copy).symlink_to(root / brought)
+    (root / brought).write_bytes(data)
+    repository.git(root, "add", "--force", str(brought))
+    repository.commit(root, "a harvest")
+    sign = ("harvest", "production", "--sign", "--key", str(key(root, "ada")))
+    done = lockstep(root, *sign)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (8, 1), done.output
+    assert f"{brought}: is in git, so the branch may have brought it" in done.stderr
+    assert not (root / SIGNED).exists()
+    repository.git(root, "rm", "--quiet", str(brought))
+    harvested(root)
     assert lockstep(root, *sign).exit_code == 0
 
 

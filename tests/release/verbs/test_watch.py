@@ -335,15 +335,16 @@ def test_the_first_screen_says_what_happened_what_fails_and_what_to_do(root: Pat
 def test_ten_prompts_that_are_new_and_ten_that_are_missed_are_printed_and_stored_nowhere(root: Path) -> None:
     capture(root, _other_prompts)
     rows = [row for name in layout.SPLIT_NAMES for row in files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)]
-    training = {f"{row.messages[0].content} {row.prompt}" for row in rows}
+    released = {f"{row.messages[0].content} {row.prompt}" for row in rows}
     done = lockstep(root, "watch", "production", *WINDOW, "--prompts")
     assert done.exit_code == 10, done.output
     lines = [
-        line.strip() for line in done.stdout[done.stdout.index("prompts now and in training: AUC ") :].splitlines()
+        line.strip()
+        for line in done.stdout[done.stdout.index("prompts now and in the release's data: AUC ") :].splitlines()
     ]
-    middle = lines.index("of training, missed now:")
+    middle = lines.index("of the data, missed now:")
     now, missed = set(lines[2:middle]), set(lines[middle + 1 :])
-    assert (lines[1], len(now), len(missed & training)) == ("least like training:", 10, 10)
+    assert (lines[1], len(now), len(missed & released)) == ("least like the data:", 10, 10)
     assert all("How do I bake bread with" in prompt for prompt in now)
     reports = "".join(path.read_text() for path in (root / layout.WATCH).iterdir())
     assert not any(prompt in reports for prompt in ("How do I bake bread with 1", *missed))
