@@ -444,6 +444,18 @@ def test_a_branch_cannot_bring_the_copy_with_which_a_review_is_compared(root: Pa
     assert lockstep(root, *sign).exit_code == 0
 
 
+def test_code_that_is_not_committed_signs_no_review(root: Path) -> None:
+    harvested(root)
+    repository.commit(root, "a harvest")
+    files.write_text(root / "kinds" / "extra.py", "")
+    sign = ("harvest", "production", "--sign", "--key", str(key(root, "ada")))
+    done = lockstep(root, *sign)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (8, 1), done.output
+    assert "kinds/extra.py: is not the code that git has" in done.stderr
+    (root / "kinds" / "extra.py").unlink()
+    assert lockstep(root, *sign).exit_code == 0
+
+
 def test_an_erased_request_is_gone_everywhere_and_those_that_learned_it_are_named(root: Path) -> None:
     review = signed(root)
     assert run(root, "prepare").returncode == 0
