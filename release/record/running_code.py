@@ -105,8 +105,12 @@ def _is_of_people(entry: Path, root: Path) -> bool:
     """Return whether a folder of modules is in the work tree, and neither the environment's nor the launcher's."""
     folder = entry.resolve()
     own = (Path(sys.prefix).resolve(), (root / layout.RUNNING.parent).resolve())
-    is_inside = folder.exists() and folder.is_relative_to(root)  # pip's hook of a clone is no path.
-    return is_inside and not any(folder.is_relative_to(place) for place in own)
+    # pip's hook of a clone is no path.
+    return (
+        folder.exists()
+        and folder.is_relative_to(root)
+        and not any(folder.is_relative_to(place) for place in own)
+    )
 
 
 def _leading_away(root: Path) -> list[str]:
