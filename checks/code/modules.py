@@ -84,7 +84,7 @@ NOT_FOLLOWED = frozenset(
 )
 
 _IMPORT = re.compile(
-    rb"^([ \t]*)(?:[^\n#'\"]*:[ \t]*)?"
+    rb"^(?=[^\n]*import)([ \t]*)(?:[^\n#'\"]*:[ \t]*)?"
     rb"(?:from[ \t]+((?:checks|stages)[\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]+)|import[ \t]+([^\n]*))",
     re.MULTILINE,
 )

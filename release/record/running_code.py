@@ -11,7 +11,7 @@ import importlib.machinery
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import release
@@ -51,8 +51,8 @@ def check(root: Path, committed: bool = False) -> None:
         _refuse_ways_in(root)
     else:
         return
-    commit = "HEAD" if committed else None
-    differences = sorted({*_changed(root, paths, commit), *_foreign(root, paths, commit)})
+    known = _in_git(root, paths, "HEAD" if committed else None)
+    differences = sorted({*_changed(root, known), *_foreign(root, paths, known)})
     keep = "commit it" if committed else "`git add` it"
     EvidenceRefused.raise_for(
         (f"{path}: is not the code that git has" for path in differences),
@@ -105,8 +105,12 @@ def _is_of_people(entry: Path, root: Path) -> bool:
     """Return whether a folder of modules is in the work tree, and neither the environment's nor the launcher's."""
     folder = entry.resolve()
     own = (Path(sys.prefix).resolve(), (root / layout.RUNNING.parent).resolve())
-    is_inside = folder.exists() and folder.is_relative_to(root)  # pip's hook of a clone is no path.
-    return is_inside and not any(folder.is_relative_to(place) for place in own)
+    # pip's hook of a clone is no path.
+    return (
+        folder.exists()
+        and folder.is_relative_to(root)
+        and not any(folder.is_relative_to(place) for place in own)
+    )
 
 
 def _leading_away(root: Path) -> list[str]:
@@ -120,16 +124,15 @@ def _leading_away(root: Path) -> list[str]:
     ]
 
 
-def _changed(root: Path, paths: Sequence[str], commit: str | None) -> Iterator[str]:
+def _changed(root: Path, known: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     """Yield the files of code that git has, and that are missing or have other bytes here."""
-    for path, (mode, name) in _in_git(root, paths, commit).items():
+    for path, (mode, name) in known.items():
         if _CACHE in path.split("/") or _object_at(root / path, mode, len(name)) != name:
             yield path
 
 
-def _foreign(root: Path, paths: Sequence[str], commit: str | None) -> Iterator[str]:
+def _foreign(root: Path, paths: Sequence[str], known: Collection[str]) -> Iterator[str]:
     """Yield the files that Python would import from the packages, and links there, that git does not have."""
-    known = _in_git(root, paths, commit)
     for top in paths:
         for folder, below, files in os.walk(root / top):
             here = Path(folder).relative_to(root)

@@ -253,11 +253,11 @@ def pair_samples(
 
 def together(one: Sequence[str], two: Sequence[str]) -> NDArray[np.intp]:
     """The group of each row, from 0: rows that either side has in one group are in one group."""
+    if not one:
+        return np.zeros(0, np.intp)
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    if not one:
-        return np.zeros(0, np.intp)
     left, right = (np.unique(np.asarray(side), return_inverse=True)[1] for side in (one, two))
     right = right + left.max() + 1
     edges = coo_array((np.ones(len(left)), (left, right)), shape=(right.max() + 1, right.max() + 1))

@@ -12,7 +12,6 @@ from checks.formats.verdict import Status, Verdict
 from checks.process.errors import EvidenceRefused
 from checks.records.rows import Record
 from checks.storage import layout
-from release.monitoring import evaluation_events
 from release.record import committed
 from release.record.records import Records
 from release.review import advice, gathering, metrics, sections, situations
@@ -91,6 +90,8 @@ def send(root: Path, report: Report, otlp: str) -> int:
 
     Raises EvidenceRefused if no verdict holds, and RemoteRefused as ``evaluation_events.send``.
     """
+    from release.monitoring import evaluation_events  # It imports requests.
+
     if report.state != "held":
         raise EvidenceRefused(
             "--otlp: no verdict holds here", "run `lockstep gate`, which says why"
