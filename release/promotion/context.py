@@ -86,10 +86,12 @@ def deciding(
 
 
 def check_signing(root: Path, target: str | None = None) -> None:
-    """Check that HEAD has a pin and code that the target branch has or had, as this clone knows it, before a signature.
+    """Check, before a signature, that the code that runs is committed, and that the target branch has it or had it.
 
-    Raises EvidenceRefused as ``running_code.check_target``.
+    This clone's knowledge of the branch counts. Raises EvidenceRefused as ``running_code.check`` and as
+    ``running_code.check_target``.
     """
+    running_code.check(root, committed=True)
     name, commit = commits.target(root, target)
     if commit is not None and commit != commits.resolve(root, "HEAD"):
         running_code.check_target(root, _branch(root, name), commit, earlier=True)

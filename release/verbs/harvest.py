@@ -21,7 +21,7 @@ from release.evidence import harvest_reviews, keys, trust
 from release.monitoring import harvest_judge, harvest_rows, harvest_splits, releases
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
-from release.record import running_code
+from release.promotion import context
 from release.record.records import Records
 from release.review import harvest_pull
 from release.review.proposals import Proposal
@@ -141,9 +141,9 @@ def sign(
 
     Raises EvidenceRefused if there is no review, if it is not what `lockstep harvest` wrote beside the captures, if git
     has that copy, if the rows are gone or not those that it names, or if the key's owner lacks the role ``harvest``;
-    and as ``running_code.check``.
+    and as ``context.check_signing``.
     """
-    running_code.check(root, committed=True)
+    context.check_signing(root)
     signer = trust.signatory(key or root / keys.KEY, trust.known(root), "harvest")
     (own,) = signer.own("harvest")
     path = formats.review_path(environment, split)

@@ -36,7 +36,7 @@ from release.monitoring import (
 )
 from release.monitoring.store import CaptureStore, Task
 from release.pages.text import prose
-from release.promotion import emergency
+from release.promotion import context, emergency
 from release.record.records import Records
 from release.review import proposals
 from release.verbs.history import moment
@@ -86,9 +86,11 @@ def watch(
     the window's prompts have that the release's data has not; no report has these texts.
 
     Raises ParamsRefused if there is no such environment, EvidenceRefused if it runs nothing, no request to its release
-    was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused; and as
-    ``proposals.propose``.
+    was captured, or the reference cannot be had; MachineRefused without scikit-learn; RemoteRefused; as
+    ``proposals.propose``; and with ``signatory`` as ``context.check_signing``.
     """
+    if signatory is not None:
+        context.check_signing(root)
     records = Records(root)
     params = records.work_tree.params
     span = _span(since, until, params, datetime.now(UTC))

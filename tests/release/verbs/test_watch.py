@@ -147,7 +147,7 @@ def test_a_window_as_before_release_passes_and_leaves_a_report_and_a_picture_wit
 
 
 def test_with_a_verifiers_key_the_window_is_signed_into_a_file_of_its_own(root: Path) -> None:
-    """The first run has a key that nobody knows."""
+    """The first run has a key that nobody knows. Code that is not committed signs nothing."""
     made = key_verbs.new(root, "ada", ("verify",))
     lockstep(root, "watch", "production", *WINDOW)
     assert sorted(path.name for path in (root / layout.WATCH).iterdir()) == ["production.json", "production.svg"]
@@ -157,6 +157,12 @@ def test_with_a_verifiers_key_the_window_is_signed_into_a_file_of_its_own(root: 
     git(root, "add", str(layout.SIGNERS))
     git(root, "commit", "-m", "signers")
     git(root, "update-ref", "refs/remotes/origin/main", "HEAD")
+    kind = root / "kinds" / "extra.py"
+    files.write_text(kind, "")
+    refused = lockstep(root, "watch", "production", *WINDOW)
+    assert (refused.exit_code, len(refused.stderr.splitlines())) == (8, 1), refused.output
+    assert "kinds/extra.py: is not the code that git has" in refused.stderr
+    kind.unlink()
     assert lockstep(root, "watch", "production", *WINDOW).exit_code == 0
     report = files.read_json(root / "reports/watch/production.json", WatchReport)
     assert report.service == Service(errors=0, p50=0.419, p95=0.527)
