@@ -4,7 +4,6 @@ Each verb is a command of its name in a module of its name, which is imported wh
 live inside the commands.
 """
 
-import gc
 import io
 import os
 import sys
@@ -90,8 +89,6 @@ def main(context: click.Context, root: Path) -> None:
     Exit codes: docs/reference/exit-codes.md
     """
     context.obj = root
-    # What libraries and records are made of stays: looking for garbage among it takes a tenth of a command.
-    gc.set_threshold(100_000)
     use_kinds(root)
     # Pydantic would read the metadata of every installed package, for plugins that Lockstep does not use.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
