@@ -45,6 +45,7 @@ from checks.records.rows import Row, request
 from checks.storage import digest, files, layout
 from release.serving.behind_gateway import Behind
 from release.verbs.server import LLAMACPP
+from stages.weights import gguf_export
 from tests import overlay_sample
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY
@@ -293,12 +294,25 @@ def operate(made: Loop, size: int) -> None:
 
 def rehearse(made: Loop) -> None:
     """Let the base model be a worse candidate. Where it is not detected, the entry says so."""
-    answer = made.lockstep("drill", "production", "--incident", "--json", "--rate", "4", code=None)
+    served = ["--rate", "4"]
+    if made.runtime == LLAMACPP:  # It serves the base from a file, too, and slowly.
+        served = ["--rate", "1", "--runtime", LLAMACPP, "--worse", str(base_as_file(made.root))]
+    answer = made.lockstep("drill", "production", "--incident", "--json", *served, code=None)
     begin, _, rest = answer.partition("{")
     if not rest:
         raise SystemExit(begin)
     incident = f"{{{rest.rpartition('}')[0]}}}".replace(f"{made.root}/", "")
     (made.root / INCIDENT).write_text(f"{incident}\n")
+
+
+def base_as_file(root: Path) -> Path:
+    """Convert the base model as the stage `merge` converts ours, and return the folder with both of its forms."""
+    (how, *_) = params_file.load(root / layout.PARAMS).merge.export or ()
+    folder = root / "models" / "base-as-file"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root / layout.BASE, folder)
+    gguf_export.export(root, folder, folder, how)
+    return folder
 
 
 def keep(root: Path, folder: Path) -> int:
