@@ -41,6 +41,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from benchmarks import loop
 from benchmarks.loop import Loop
 from checks.config import params_file
+from checks.formats import thinking
 from checks.records.rows import Row, request
 from checks.storage import digest, files, layout
 from release.serving.behind_gateway import Behind
@@ -258,6 +259,7 @@ def operate(made: Loop, size: int) -> None:
         for name in ("test", "valid")
         for row in files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)
     ]
+    marked = thinking.of_model(weights)
     midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     windows = list(month(rows, size, midnight))
     for old in (made.captures, root / layout.WATCH):  # They are of a run that was killed.
@@ -270,7 +272,7 @@ def operate(made: Loop, size: int) -> None:
     date(made.captures, windows)
     made.label(
         [
-            loop.Request(window.request_id(number), "", row.reference)
+            loop.Request(window.request_id(number), "", thinking.answer_in(row.reference, marked))
             for window in windows
             for number, row in enumerate(window.rows)
             if number % LABELLED == 0

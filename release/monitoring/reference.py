@@ -11,6 +11,7 @@ from checks.evaluation import scoring
 from checks.formats.data_reports import PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport
 from checks.formats.pointer import Pointer
+from checks.formats.thinking import answer_in
 from checks.process.errors import EvidenceRefused
 from checks.records.record import Digest
 from checks.records.rows import Prediction, Row, of_tested_sources
@@ -55,7 +56,9 @@ def read(records: Records, release: Pointer, params: Params) -> Reference:
     }
     labels = params.monitor.labels
     if labels is None and params.validate_.labels is not None:
-        labels = tuple({row.reference.strip() for row in rows["train"]})
+        labels = tuple(
+            {answer_in(row.reference, evaluated.thinking).strip() for row in rows["train"]}
+        )
     scorers = params.evaluate.scorers
     is_same = scoring.digest_of(scorers) == evaluated.scorers
     return Reference(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from checks.config.monitor import Monitor
 from checks.config.params import Params
 from checks.evaluation import scoring
+from checks.formats import thinking
 from checks.formats.pointer import Pointer
 from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import Seconds
@@ -213,10 +214,11 @@ def draw_requests(root: Path, options: IncidentOptions) -> list[Request]:
             f"--requests {count}: the test split has {len(rows)} different prompts, and each counts once",
             f"ask for at most {len(rows)}",
         )
+    marked = thinking.of_model(root / layout.MERGED)
     chance = random.Random(_SEED)  # noqa: S311 - no secret
     return [
         Request(
-            f"drill-{row.id}", row.messages, row.reference, chance.random() < options.share,
+            f"drill-{row.id}", row.messages, thinking.answer_in(row.reference, marked), chance.random() < options.share,
             chance.random() < options.labelled,
         )
         for row in chance.sample(rows, count)

@@ -18,10 +18,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from checks.config import params_file
-from checks.storage import digest, layout
+from checks.formats.thinking import Thinking
+from checks.records.rows import Message, Row
+from checks.storage import digest, files, layout
 from release.cli import main
 from release.mirrors import mlflow
 from release.monitoring import detection
+from release.promotion import incident_report
 from release.serving import processes
 from tests import build_tree, evidence_tree, ledger_tree
 from tests import promotion_tree as tree
@@ -298,6 +301,18 @@ def test_a_smaller_loss_takes_longer_to_find_and_one_within_the_margin_is_hardly
     assert pairs == sorted(pairs, reverse=True)
     assert found[3].found == 1.0
     assert [each.loss for each in detection.expected(0.04, 0.05, 0.0125, 0.5)] == [0.01, 0.03]  # no room for more
+
+
+def test_the_label_for_a_model_that_thinks_is_the_answer_alone(tmp_path: Path) -> None:
+    asked = (Message(role="user", content="Sam has 26 masks and lends 8."),)
+    row = Row(id="1", messages=asked, reference="<think>26-8=18</think>18", group="1", slice="all", source="a:1")
+    files.write_jsonl(tmp_path / layout.SPLITS / "test.jsonl", [row])
+    (drawn,) = incident_report.draw_requests(tmp_path, incident_report.IncidentOptions())
+    assert drawn.reference == row.reference
+    (tmp_path / layout.MERGED).mkdir(parents=True)
+    files.write_json(tmp_path / layout.MERGED / layout.THINKING, Thinking(mode="always"))
+    (drawn,) = incident_report.draw_requests(tmp_path, incident_report.IncidentOptions())
+    assert drawn.reference == "18"
 
 
 @pytest.fixture(scope="module")
