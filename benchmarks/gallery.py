@@ -165,7 +165,7 @@ def begin(root: Path, name: str) -> Loop:
 
 
 def prefer(made: Loop) -> None:
-    """Write the data of ``PREFERENCES``, whose hash its params.yaml has pinned, and that file.
+    """Write the data of ``PREFERENCES``, and its params.yaml, which pins their hash.
 
     They are the requests that ``ROUTER`` prepares. Each second one has a worse answer: the right one of the most
     similar training request that has another answer (TF-IDF, cosine). So test rows say nothing of what is learned.

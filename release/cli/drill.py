@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--emergency",
     is_flag=True,
-    help="Rehearse an exception: a release whose gate fails is moved, the exception expires, and that is healed.",
+    help="Rehearse an emergency: a failing release is promoted, its exception expires, and a passing release heals it.",
 )
 @click.option(
     "--worse",

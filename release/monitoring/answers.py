@@ -129,7 +129,7 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Itera
 def beside_training(
     now: Sequence[ScoredAnswer], reference: Reference, confidence: float
 ) -> Separation | None:
-    """Return how well a window's prompts can be told from the release's data; None: a side is too small."""
+    """Return how well prompts of a window can be told from those of the release's data. None: too few of either."""
     return drift.texts(_prompts(_first_of_each_prompt(now)), reference.prompts, confidence)
 
 

@@ -1,4 +1,4 @@
-"""Rehearses an emergency in a scratch clone: a release whose gate fails moves by a signed exception, which expires.
+"""Rehearses an emergency in a scratch clone: a signed exception lets a failing release move, and expires.
 
 The release is invented: what the environment runs under another digest, with a verdict in which one gate fails. No
 store has such an image, so only the checks in ``CHECKED`` run on it. Its approvers are keys that end with the clone.
@@ -121,7 +121,7 @@ def stage(context: PromotionContext, name: str, folder: Path) -> Scene:
 
 
 def play(scene: Scene, roll_back: Callable[[PromotionContext], Pointer | None]) -> BadNight:
-    """Play a night whose exception expires until a release that passes heals it, and one that is rolled back.
+    """Play two nights: one's exception expires, and a passing release heals it; the other's release is rolled back.
 
     ``roll_back`` moves the environment of a clone back. Raises whatever a promotion would raise, and EvidenceRefused
     if a step did not end as it must.
