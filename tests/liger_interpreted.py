@@ -41,9 +41,9 @@ def main(root: Path) -> None:
 def interpret() -> None:
     """Give the interpreter what it lacks, and write down what it runs."""
     import numpy as np
-    import triton.language as tl  # type: ignore[import-not-found]
+    import triton.language as tl
     from liger_kernel.ops import rms_norm
-    from triton.runtime import interpreter  # type: ignore[import-not-found]
+    from triton.runtime import interpreter
 
     run, convert = interpreter.GridExecutor.__call__, interpreter._implicit_cvt
 
