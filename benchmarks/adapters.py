@@ -17,7 +17,8 @@ when one fails:
 * every name reports its own folder, and the server's ``-base`` answers as none of the adapters;
 * the check `neighbours` of `lockstep verify --beside` passes on the first server, which has fewer slots than names. It
   fails for each of ``FAULTS``, adapters with other bytes than those that were evaluated. It also fails for an adapter
-  whose file was replaced while it was loaded. ``--neighbours`` asks nothing else, and starts no second server.
+  whose file was replaced while it was loaded. With ``--neighbours`` only this check
+  runs, and no second server starts.
 
 In bf16 (vLLM 0.32 on two cores) all checks passed but those of tokens under load: of 200 requests none was lost, and 2
 of 8 prompts had other tokens at times, as had one adapter that was asked by both of its names. So the default is fp32.

@@ -31,7 +31,7 @@ from release.review import (
     side_by_side,
     situations,
 )
-from release.review.comparison import Comparison, Cost, Metric
+from release.review.comparison import Answer, Comparison, Cost, Metric
 from release.review.sides import Side
 from release.runtimes import lookup
 
@@ -121,6 +121,13 @@ def file(releases: Sequence[released.Released], release: released.Released) -> s
     return f"{pointer.version}{image}.html"
 
 
+def _mistakes(side: Side) -> list[Answer]:
+    if side.evaluation is None or side.candidate is None or not side.answers:
+        return []
+    metric = next(iter(side.candidate.metrics))
+    return same_rows.mistakes(side.answers, metric, side.evaluation.thinking)
+
+
 def _page(facts: _SiteFacts, release: released.Released, name: str) -> ReleasePage:
     stated = released.stated(facts.records, release)
     pointer = release.pointer
@@ -152,9 +159,7 @@ def _page(facts: _SiteFacts, release: released.Released, name: str) -> ReleasePa
         headline=compared.headline if compared else "The first release: there is none to compare it with",
         test=stated.materials.splits.get("test"), confidence=side.confidence,
         against=against, suites=suites, before=before.version if before else None,
-        comparison=compared, mistakes=() if compared or not answers or not side.candidate else tuple(
-            same_rows.mistakes(answers, next(iter(side.candidate.metrics)))
-        ),
+        comparison=compared, mistakes=() if compared else tuple(_mistakes(side)),
         policy=None if before is None else _policy(facts, before, pointer, stated, notes),
         cost=compared.cost if compared else _alone(side), image=stated.image, serving=stated.serving,
         tries=() if entry else commands.tries(

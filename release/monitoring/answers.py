@@ -129,7 +129,7 @@ def questions(windows: Windows, reference: Reference, monitor: Monitor) -> Itera
 def beside_training(
     now: Sequence[ScoredAnswer], reference: Reference, confidence: float
 ) -> Separation | None:
-    """Return how well prompts of a window can be told from those of the release's data. None: too few of either."""
+    """Return how well a classifier tells a window's prompts from those of the release's data. None: one has too few."""
     return drift.texts(_prompts(_first_of_each_prompt(now)), reference.prompts, confidence)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from checks.formats.suite_report import SuiteLine
+from checks.formats.thinking import Thinking, answer_in
 from checks.kinds.scorer import SCORERS
 from checks.records.rows import Prediction
 from checks.stats import multiple
@@ -158,12 +159,17 @@ def _mean(side: Sequence[Prediction], rows: Sequence[int], metric: str) -> float
     return float(sum(side[row].scores[metric] for row in rows) / len(rows))
 
 
-def answers(paired: Pairs, metric: str | None) -> tuple[list[Answer], list[Answer]]:
-    """Return the rows that are answered differently, and those that both get wrong with the same answer."""
+def answers(
+    paired: Pairs, metric: str | None, thinking: Thinking | None
+) -> tuple[list[Answer], list[Answer]]:
+    """Return the rows that are answered differently, and those that both get wrong with the same answer.
+
+    ``thinking``: how the new side's model thinks. References may have thoughts, which no answer is compared with.
+    """
     changed, alike = list[Answer](), list[Answer]()
-    references = {answer.reference.strip() for answer in paired.new}
+    references = _references(paired.new, thinking)
     for one, two in zip(paired.old, paired.new, strict=True):
-        answer = _answer(one, two, metric, references)
+        answer = _answer(one, two, metric, thinking, references)
         if one.prediction.strip() != two.prediction.strip():
             changed.append(answer)
         elif answer.mistake:
@@ -171,15 +177,28 @@ def answers(paired: Pairs, metric: str | None) -> tuple[list[Answer], list[Answe
     return sorted(changed, key=_place), sorted(alike, key=_place)
 
 
-def mistakes(ours: Sequence[Prediction], metric: str) -> list[Answer]:
-    """Return the rows that a model gets wrong by ``metric``, beside no other model."""
-    references = {answer.reference.strip() for answer in ours}
-    rows = (_answer(None, answer, metric, references) for answer in ours if metric in answer.scores)
+def mistakes(ours: Sequence[Prediction], metric: str, thinking: Thinking | None) -> list[Answer]:
+    """Return the rows that a model gets wrong by ``metric``, beside no other model. ``thinking`` as for ``answers``."""
+    references = _references(ours, thinking)
+    rows = (
+        _answer(None, answer, metric, thinking, references)
+        for answer in ours
+        if metric in answer.scores
+    )
     return sorted((row for row in rows if row.mistake), key=_place)
 
 
+def _references(ours: Sequence[Prediction], thinking: Thinking | None) -> set[str]:
+    """Return the right answers to all rows, each without its thought."""
+    return {answer_in(answer.reference, thinking).strip() for answer in ours}
+
+
 def _answer(
-    one: Prediction | None, two: Prediction, metric: str | None, references: Set[str]
+    one: Prediction | None,
+    two: Prediction,
+    metric: str | None,
+    thinking: Thinking | None,
+    references: Set[str],
 ) -> Answer:
     score_a = one.scores[metric] if one and metric else None
     score_b = two.scores[metric] if metric else None
@@ -187,7 +206,7 @@ def _answer(
     return Answer(
         id=two.id, slice=two.slice, prompt=two.prompt, reference=two.reference, a=one.prediction if one else None,
         b=two.prediction, score_a=score_a, score_b=score_b, right=_right(score_a, score_b),
-        mistake=mistake(two.prediction, two.reference, references) if is_wrong else "",
+        mistake=mistake(two.prediction, answer_in(two.reference, thinking), references) if is_wrong else "",
     )  # fmt: skip
 
 

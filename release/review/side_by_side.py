@@ -49,7 +49,10 @@ def compare(a: Side, b: Side) -> Comparison:
     data, same = _data(a, b)
     cost = tuple(costs(a, b, notes))
     facts = _facts(a), _facts(b)
-    answers, alike = same_rows.answers(paired, next(iter(shown), None)) if paired else ([], [])
+    thinking = b.evaluation.thinking if b.evaluation else None
+    answers, alike = (
+        same_rows.answers(paired, next(iter(shown), None), thinking) if paired else ([], [])
+    )
     gates = at(b.document, "gates")
     tally = Counter(answer.right for answer in answers)
     for side in (a, b):

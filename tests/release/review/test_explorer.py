@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from checks.formats.thinking import Thinking
 from checks.records.rows import Prediction
 from checks.stats.paired import Difference
 from release.pages import html as pages
@@ -102,7 +103,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 def shown(compared: Comparison, old: list[Prediction], new: list[Prediction]) -> str:
     """The page of the answers ``old`` and ``new``."""
-    changed, alike = same_rows.answers(same_rows.pair(old, new), "exact-match")
+    changed, alike = same_rows.answers(same_rows.pair(old, new), "exact-match", None)
     tally = {right: sum(row.right == right for row in changed) for right in comparison.ORDER}
     update = {
         "answers": tuple(changed), "alike": tuple(alike), "tally": {right: rows for right, rows in tally.items() if rows},
@@ -170,10 +171,25 @@ def test_of_5000_wrong_rows_a_page_lists_what_a_phone_shows(compared: Comparison
 
 def test_a_page_of_one_model_lists_its_mistakes_alone() -> None:
     rows = same_rows.mistakes(
-        [row(0), row(1, prediction="", score=0.0), row(2, prediction="x", score=0.5)], "exact-match"
+        [row(0), row(1, prediction="", score=0.0), row(2, prediction="x", score=0.5)], "exact-match", None
     )
     explorer = comparison.explorer(rows, "", "new")
     assert [(each.id[-1], each.mistake) for each in explorer.listed] == [("1", "empty"), ("2", "another answer")]
     assert [choice.field for choice in explorer.choices] == ["mistake"]
     assert explorer.choices[0].values == {"empty": "empty (1)", "another answer": "another answer (1)"}
     assert comparison.explorer(()).choices == ()
+
+
+def test_a_thought_in_a_reference_is_no_part_of_the_right_answer() -> None:
+    wrong = {"score": 0.0}
+    ours = [
+        row(0, reference="<think>26-8=18</think>18", prediction="1", **wrong),
+        row(1, reference="<think>4+4=8</think>8", prediction="18", **wrong),
+        row(2, reference="<think>1+1=2</think>2", prediction="2.", **wrong),
+    ]
+    kinds = ["ends too early", "the right answer to another row", "other case, spaces or signs"]
+    always = Thinking(mode="always")
+    assert [answer.mistake for answer in same_rows.mistakes(ours, "exact-match", always)] == kinds
+    _, alike = same_rows.answers(same_rows.pair(ours, ours), "exact-match", always)
+    assert [answer.mistake for answer in alike] == kinds
+    assert [answer.mistake for answer in same_rows.mistakes(ours, "exact-match", None)] == ["another answer"] * 3
