@@ -310,7 +310,7 @@ def _stand_ins(place: Path) -> dict[str, Path]:
 def _of_the_tests(folder: Path) -> Path:
     """Make a folder of links to this interpreter's packages, without Lockstep and the packages of kinds of `examples`."""
     folder.mkdir()
-    for package in (path for place in site.getsitepackages() for path in Path(place).iterdir()):
+    for package in (path for place in site.getsitepackages() for path in Path(place).glob("*")):
         if not package.name.startswith(("lockstep_", "__editable__", "__pycache__")):
             (folder / package.name).symlink_to(package)
     return folder

@@ -106,9 +106,13 @@ def certificate(folder: Path) -> Certificate:
 
     ca, ca_key, key, request, signed = (folder / name for name in ("ca.crt", "ca.key", "key", "csr", "crt"))
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl("req", "-x509", *new, "-keyout", ca_key, "-out", ca, "-days", "2", "-subj", "/CN=throw-away authority")
+    # Python 3.13 and later trust no authority without it.
+    usage = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    openssl(
+        "req", "-x509", *new, *usage, "-keyout", ca_key, "-out", ca, "-days", "2", "-subj", "/CN=throw-away authority"
+    )
     openssl("req", *new, "-keyout", key, "-out", request, "-subj", "/CN=registry")
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    (folder / "names").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nauthorityKeyIdentifier=keyid\n")
     signing = ("-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2", "-extfile", folder / "names")
     openssl("x509", "-req", "-in", request, *signing, "-out", signed)
     return Certificate(ca, signed, key)

@@ -6,6 +6,7 @@ the libraries, the tested set names versions alone.
 """
 
 import base64
+import csv
 import hashlib
 import json
 from collections.abc import Iterator
@@ -89,9 +90,13 @@ def _packages_of_kinds() -> dict[str, metadata.Distribution]:
 
 
 def _recorded(package: metadata.Distribution) -> dict[str, str]:
-    """Return the files of RECORD with their hashes."""
-    files = package.files or ()
-    return {file.as_posix(): file.hash.value for file in files if file.hash is not None}
+    """Return the files of RECORD with their hashes.
+
+    ``package.files`` is not asked: since Python 3.12 it leaves out the files that are gone.
+    """
+    lines = csv.reader((package.read_text("RECORD") or "").splitlines())
+    named = ((line[0], line[1].partition("=")) for line in lines if len(line) > 1)
+    return {path: value for path, (_, _, value) in named if value}
 
 
 def _differs(package: metadata.Distribution, path: str, sha256: str) -> bool:

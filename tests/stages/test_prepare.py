@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -297,13 +298,16 @@ def test_further_malformed_rows_are_listed(tmp_path: Path) -> None:
     assert [line.split(": ")[0] for line in caught.value.others] == [f"r.jsonl:{i}" for i in range(2, 7)]
 
 
+_NO_GLOB = "write a glob such as"  # Python 3.13 and later take ``**x`` for ``*x``.
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
         ("*.csv", r"'\*\.csv' matches no file below .*raw; it holds rows\.jsonl"),
         ("../*.jsonl", "leaves the data source"),
         ("/etc/*", "leaves the data source"),
-        ("**x/*", "write a glob such as"),
+        ("**x/*", _NO_GLOB if sys.version_info < (3, 13) else "matches no file below"),
     ],
 )
 def test_a_glob_that_finds_nothing_or_leaves_the_data_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
