@@ -69,7 +69,7 @@ def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None
         for blob in _both(walked.commits[name], path):
             if blob not in versions:
                 versions[blob] = _parsed(blob, objects, f"{shown} at {name[:12]}")
-    dated = moves.dates(walked)
+    dated = moves.dates(walked) if touching else {}
     entries: Entries = ()
     became: dict[str, str] = {}
     now = NOTHING

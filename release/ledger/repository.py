@@ -246,8 +246,10 @@ class Ledger:
         }
 
     def _walked(self, commit: str) -> walk.Walk:
-        paths = [*self._pointers().values(), f"{self._place.prefix}{layout.QUARANTINE}"]
-        return walk.walk(self._place.git, commit, paths)
+        home = walk.literal(f"{self._place.prefix}{layout.ENVIRONMENTS}")
+        name = self._environments[0] if len(self._environments) == 1 else "*"
+        patterns = (f"{home}/{name}/{layout.POINTER}", f"{home}/{layout.QUARANTINE.name}")
+        return walk.walk(self._place.git, commit, patterns)
 
     def _history(self, commit: str) -> Mapping[str, tuple[Move, ...]]:
         return moves.history(self._place.git, self._walk(commit), self._pointers())

@@ -13,6 +13,7 @@ from release.adapters.git import Git
 
 ABSENT = "0" * 40
 _DATE = re.compile(r"[0-9]{1,18}")
+_SPECIAL = re.compile(r"[*?\[\\]")  # of a glob
 _PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
 
 
@@ -48,11 +49,20 @@ class Walk(NamedTuple):
     landings: tuple[tuple[str, list[str]], ...]
 
 
-def walk(git: Git, tip: str, paths: Iterable[str]) -> Walk:
-    """Every commit up to ``tip``, with its changes to ``paths``. Raises EvidenceRefused for a shallow clone."""
-    commits = _commits(git, tip, tuple(paths))
+def walk(git: Git, tip: str, patterns: Iterable[str]) -> Walk:
+    """Every commit up to ``tip``, with its changes to files that match one of ``patterns``: git's globs, from its root.
+
+    git compares every entry of a folder with every pattern, so a few patterns are faster than many paths. Raises
+    EvidenceRefused for a shallow clone.
+    """
+    commits = _commits(git, tip, tuple(patterns))
     _refuse_shallow(git, commits)
     return Walk(commits, tuple(_landings(commits, tip)))
+
+
+def literal(path: str) -> str:
+    """Return the pattern that only ``path`` matches."""
+    return _SPECIAL.sub(r"\\\g<0>", path)
 
 
 def author(head: bytes) -> str:
@@ -61,12 +71,12 @@ def author(head: bytes) -> str:
     return redact(match[1].decode(errors="replace") if match else "", 200)
 
 
-def _commits(git: Git, tip: str, paths: tuple[str, ...]) -> dict[str, Commit]:
+def _commits(git: Git, tip: str, patterns: tuple[str, ...]) -> dict[str, Commit]:
     """The commits, children before parents."""
     out = git.ask(
         "log", "-z", "--topo-order", "--full-history", "--sparse", "--diff-merges=first-parent", "--raw", "--no-abbrev",
         "--no-renames", "--no-relative", "--no-show-signature", "--no-color", "--no-notes", "--format=%H,%P,%ct", tip,
-        "--", *(f":(top,literal){path}" for path in paths),
+        "--", *(f":(top,glob){pattern}" for pattern in patterns),
     )  # fmt: skip
     commits: dict[str, Commit] = {}
     gave: dict[str, Blob] = {}

@@ -110,6 +110,17 @@ def test_a_root_below_the_top_of_its_repository_has_its_environments_there(work:
     assert list(ledger.files(made, layout.ENVIRONMENTS)) == [at("staging")]
 
 
+@pytest.mark.parametrize("environments", [("staging",), ("staging", "production")])
+def test_the_name_of_a_folder_is_no_pattern(work: Path, environments: tuple[str, ...]) -> None:
+    folders = [work / name for name in ("r[ab]*?\\s", "ra1xs")]
+    for folder in folders:
+        folder.mkdir()
+        promote(folder, "staging", "A")
+    rules = PROMOTE.model_copy(update={"environments": {name: PROMOTE.environments[name] for name in environments}})
+    ledger = Ledger.open(folders[0], rules)
+    assert [move.number for move in ledger.moves(ledger.tip(), "staging")] == [1]
+
+
 def test_a_root_below_a_folder_with_a_line_break_refuses(work: Path) -> None:
     (work / "in\nside").mkdir()
     with pytest.raises(EvidenceRefused, match=r"^in side/: the name of a folder has a line break; rename"):
