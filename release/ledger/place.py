@@ -104,18 +104,21 @@ def _remote(git: Git, branch: str) -> str | None:
 
 def look(place: Place) -> LedgerState:
     """Read the state of branch and tags. Raises RemoteRefused if the remote does not answer."""
+    return _look(_refs(place), place.ref)
+
+
+def _refs(place: Place) -> bytes:
     if place.remote is None:
-        out = place.git.ask(
+        return place.git.ask(
             "for-each-ref",
             "--format=%(objectname)%09%(refname)%0a%(*objectname)%09%(refname)^{}",
             place.ref,
             "refs/tags/",
         )
-        return _look(out, place.ref)
     answer = place.git.run("ls-remote", "--", place.remote, place.ref, "refs/tags/*")
     if answer.code != 0:
         raise unreachable(place, answer)
-    return _look(answer.out, place.ref)
+    return answer.out
 
 
 def still(place: Place) -> LedgerState:
@@ -124,12 +127,12 @@ def still(place: Place) -> LedgerState:
     git reads names one after another, so the state is read until two readings agree. Raises RemoteRefused as ``look``,
     and if they never do.
     """
-    seen = look(place)
+    refs = _refs(place)
     for _ in range(_LOOKS):
-        again = look(place)
-        if again == seen:
-            return seen
-        seen = again
+        again = _refs(place)
+        if again == refs:
+            return _look(refs, place.ref)
+        refs = again
     raise RemoteRefused(f"{place.shown}: moves faster than it can be read", "run it again")
 
 

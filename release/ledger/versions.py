@@ -213,9 +213,7 @@ def _says(name: str, pointer: Pointer, environment: str = "") -> str:
     subject = (
         f"{environment} to {name} {pointer.version}" if environment else f"{name} {pointer.version}"
     )
-    lines = (
-        f"{field}: {value}\n" for field, value in pointer.model_dump().items() if field != "version"
-    )
+    lines = (f"{field}: {value}\n" for field, value in pointer if field != "version")
     return f"{subject}\n\n{''.join(lines)}"
 
 
