@@ -25,6 +25,7 @@ Files = Mapping[Path, bytes | None]
 
 _DATA = Path(__file__).parents[1] / layout.ENVIRONMENTS.name
 _BASE, _COMPONENTS = SHARED
+_SHARED = tuple(layout.ENVIRONMENTS / name for name in SHARED)
 # The digests (`digest.of_tree`) of the folders of earlier versions. Clusters run them until somebody renders again.
 # Whoever changes a shared folder adds the digest that it has in the last released version.
 EARLIER = {
@@ -96,19 +97,19 @@ def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterato
         yield f"{rendered}: is not what {environment_file.NAME} gives: run `lockstep render {environment}`"
     known = {rendered, environment_file.path(environment), layout.QUARANTINE}
     known |= {home / layout.POINTER, home / layout.EVIDENCE}
-    earlier = earlier_folders(committed)
+    shared = files_below(committed, *_SHARED)
+    earlier = earlier_folders(shared)
     used = shared_files(file)
     for folder, content in shared_folders().items():
-        here = files_below(folder, committed)
+        here = files_below(shared, folder)
         known |= content.keys() | earlier.get(folder, {}).keys()
         if folder not in earlier and (here or content.keys() & used.keys()):
             yield from _shared(environment, content, here)
-    written = _inside(home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED)
-    closed = _inside(home, *(layout.ENVIRONMENTS / name for name in SHARED))
-    for path in sorted(committed.keys() - known):
-        own = path.parent == layout.ENVIRONMENTS or str(path).startswith(closed)
-        if own and not str(path).startswith(written):
-            yield f"{path}: no environment has such a file: keep it in a folder of its own ({environment_file.PAGE})"
+    written = (home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED)
+    own = {path for path in committed if path.parent == layout.ENVIRONMENTS}
+    own |= files_below(committed, home, *_SHARED).keys() - files_below(committed, *written).keys()
+    for path in sorted(own - known):
+        yield f"{path}: no environment has such a file: keep it in a folder of its own ({environment_file.PAGE})"
 
 
 def _shared(environment: str, content: Files, here: Files) -> Iterator[str]:
@@ -127,7 +128,7 @@ def _monitoring(
 ) -> Iterator[str]:
     """Compare the component monitoring with what its command writes."""
     folder = layout.ENVIRONMENTS / environment / kustomization.MONITORING
-    here = files_below(folder, committed)
+    here = files_below(committed, folder)
     if not here and not file.monitoring:
         return
     todo = f"`lockstep monitor component {environment}` writes it from the section monitor"
@@ -249,20 +250,17 @@ def shared_files(file: EnvironmentFile) -> Mapping[Path, bytes]:
     }
 
 
-def files_below(folder: Path, committed: Files) -> Files:
-    """Return the files that a repository has in a folder."""
-    start = _inside(folder)
-    return {path: data for path, data in committed.items() if str(path).startswith(start)}
-
-
-def _inside(*folders: Path) -> tuple[str, ...]:
-    """Return how paths below the folders begin. Comparing every parent of a path took most of `status`."""
-    return tuple(f"{folder}/" for folder in folders)
+def files_below(committed: Files, *folders: Path) -> Files:
+    """Return the files that a repository has in these folders."""
+    # Comparing every parent of a path took most of `status`.
+    starts = tuple(f"{folder}/" for folder in folders)
+    return {path: data for path, data in committed.items() if str(path).startswith(starts)}
 
 
 def earlier_folders(committed: Files) -> dict[Path, Files]:
     """Return the shared folders that a repository has as an earlier version of Lockstep had them, with their files."""
-    contents = {folder: files_below(folder, committed) for folder in shared_folders()}
+    shared = files_below(committed, *_SHARED)
+    contents = {folder: files_below(shared, folder) for folder in shared_folders()}
     return {folder: content for folder, content in contents.items() if _is_earlier(folder, content)}
 
 

@@ -32,7 +32,7 @@ def render(root: Path, environment: str) -> list[Path]:
     if file.variant == "adapter" and not (root / source.parent / overlays.FOLDER).exists():
         wanted |= overlays.nothing(environment, adapter=True)
     for folder, content in edits.shared_folders().items():
-        wanted |= content if edits.files_below(folder, committed) else {}
+        wanted |= content if edits.files_below(committed, folder) else {}
     for path in {path for stale in edits.earlier_folders(committed).values() for path in stale}:
         (root / path).unlink()
     changed = [path for path, data in wanted.items() if _data(root / path) != data]
