@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from urllib3.exceptions import InvalidHeader
-from urllib3.util import Retry
-
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -89,6 +86,9 @@ class Tries:
 
 def retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header (a number or a date, RFC 9110 §10.2.3); None when it says nothing."""
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util import Retry
+
     try:
         return float(Retry().parse_retry_after(value or ""))
     except (InvalidHeader, ValueError, IndexError, OverflowError):

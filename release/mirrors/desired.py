@@ -22,7 +22,6 @@ from release.ledger import Ledger, Move, released_pointers
 from release.mirrors.types import MirrorFinding
 from release.overlay import edits, environment_file, overlays, scaling
 from release.record.records import Records
-from release.runtimes import lookup
 from release.serving import shared_server
 from release.serving.shared_server import AdapterRelease, ListedAdapter, OnServer, SharedServer
 
@@ -59,6 +58,11 @@ class Desired(NamedTuple):
     gap: str = ""
     adapters: tuple[OnServer, ...] = ()
     server: tuple[Path, ...] = ()
+
+    @property
+    def released(self) -> tuple[Pointer, released_pointers.Envelope] | None:
+        """The pointer and its evidence; None if the environment runs nothing, or if one of them cannot be read."""
+        return (self.pointer, self.envelope) if self.pointer and self.envelope else None
 
 
 def read(root: Path) -> tuple[Records, Ledger, str, dict[str, Desired]]:
@@ -194,7 +198,7 @@ def _environment(
             name,
             released,
             built,
-            lookup.at(records.root, built.commit, built.runtime),
+            records.at(built.commit).runtime(built.runtime),
             records.at(released.commit).serve,
         )
     except Refusal as refused:
@@ -227,7 +231,6 @@ def _monitoring(
     """
     from release.monitoring import component
     from release.monitoring.objectives import Scope
-    from release.runtimes import lookup
 
     given = [records.work_tree.release_params]
     with contextlib.suppress(EvidenceRefused, ParamsRefused):
@@ -238,7 +241,7 @@ def _monitoring(
     versions = list[Mapping[Path, bytes | None]]()
     for params in given:
         with contextlib.suppress(ParamsRefused):
-            metrics = lookup.at(records.root, tip, params.serve.runtime).metrics
+            metrics = records.at(tip).runtime(params.serve.runtime).metrics
             versions.append(
                 component.committed(Scope(params.serve.name, name), params.monitor, metrics)
             )
@@ -260,9 +263,7 @@ def verifications(
     """
     verified = dict.fromkeys(environments, Verified())
     released = {
-        name: (environment.pointer, environment.envelope)
-        for name, environment in environments.items()
-        if environment.pointer and environment.envelope
+        name: state.released for name, state in environments.items() if state.released is not None
     }
     if not released:
         return verified

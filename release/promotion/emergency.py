@@ -9,15 +9,18 @@ gates and nothing else, counts for one move, and expires. From then on what it l
 another release is promoted or the environment is rolled back.
 """
 
-from collections.abc import Collection, Mapping
+import functools
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from checks.config.release_params import EXCUSABLE, Emergency, Promote
 from checks.decision import held
+from checks.formats.pointer import Pointer
 from checks.formats.signers import Signers
 from checks.formats.statement import Excepted, GateException, Release
 from checks.formats.verdict import Verdict
@@ -34,9 +37,10 @@ from checks.records.rows import Record
 from checks.storage import digest, files, layout
 from release.adapters import commits
 from release.adapters.registry.reference import Reference
-from release.evidence import attached_statements, statement, trust
+from release.evidence import statement, trust
 from release.ledger import Change, Ledger, released_pointers
-from release.promotion import approvals, image_checks, record_checks
+from release.ledger.released_pointers import Envelope
+from release.promotion import approvals
 from release.promotion.checklist import PromotionContext
 from release.promotion.context import rules_of
 from release.promotion.environment import Promotion, emergency_folder
@@ -183,23 +187,21 @@ def running(
     ledger: Ledger,
     tip: str,
     promote: Promote,
-    signers: Signers,
+    signers: Callable[[], Signers],
     environment: str,
     now: datetime | None = None,
+    released: tuple[Pointer, Envelope] | None = None,
 ) -> Standing:
     """Return on what the release of ``environment`` runs there as of ``tip``; an empty Standing if its verdict passes.
 
-    ``now``: the time at which exceptions are asked for their end; None: this one. The verdict is that of the signed
-    statement's commit. What cannot be read is left to the checks of pointer and evidence.
+    ``now``: the time at which exceptions are asked for their end; None: this one. ``released``: the pointer at ``tip``
+    and its evidence; None: they are read. ``signers`` is called if the verdict does not pass. The verdict is that of
+    the signed statement's commit. What cannot be read is left to the checks of pointer and evidence.
     """
-    path = released_pointers.path(environment)
-    try:
-        pointer = ledger.pointer(tip, environment)
-        if pointer is None:
-            return Standing()
-        envelope = released_pointers.envelope(ledger.read(tip, path), pointer, str(path))
-    except EvidenceRefused:
+    released = released or _released(ledger, tip, environment)
+    if released is None:
         return Standing()
+    pointer, envelope = released
     release, policy = envelope.statement.predicate, promote.environments[environment].emergency
     if _recorded(records, release) in (None, "pass"):
         return Standing()
@@ -209,7 +211,7 @@ def running(
         return Standing(None, f"{runs}, and no exception is allowed there", todo)
     at = ledger.recorded(tip, environment, pointer)
     stored = _files(ledger, tip, environment, pointer.digest)
-    exceptions, reasons = _read(stored, environment, pointer.digest, signers, at)
+    exceptions, reasons = _read(stored, environment, pointer.digest, signers(), at)
     for signed in exceptions:
         problem = _problem(signed.exception, release, policy, now)
         if len(signed.signers) >= policy.signers and problem in (
@@ -234,19 +236,43 @@ def of(context: PromotionContext, environment: str, now: datetime | None = None)
         context.ledger,
         context.tip,
         context.promote,
-        context.signers,
+        lambda: context.signers,
         environment,
         now,
     )
 
 
-def here(records: Records, ledger: Ledger, tip: str, promote: Promote) -> dict[str, Standing]:
+def here(
+    records: Records,
+    ledger: Ledger,
+    tip: str,
+    promote: Promote,
+    released: Mapping[str, tuple[Pointer, Envelope] | None] = MappingProxyType({}),
+) -> dict[str, Standing]:
     """Return ``running`` of every environment, with the signers of the target branch as this clone has them."""
+
+    @functools.cache
+    def signers() -> Signers:
+        try:
+            return trust.known(records.root)
+        except EvidenceRefused:
+            return ()
+
+    return {
+        name: running(records, ledger, tip, promote, signers, name, released=released.get(name))
+        for name in promote.ordered
+    }
+
+
+def _released(ledger: Ledger, tip: str, environment: str) -> tuple[Pointer, Envelope] | None:
+    path = released_pointers.path(environment)
     try:
-        signers = trust.known(records.root)
+        pointer = ledger.pointer(tip, environment)
+        if pointer is None:
+            return None
+        return pointer, released_pointers.envelope(ledger.read(tip, path), pointer, str(path))
     except EvidenceRefused:
-        signers = ()
-    return {name: running(records, ledger, tip, promote, signers, name) for name in promote.ordered}
+        return None
 
 
 def policy_of(context: PromotionContext, environment: str) -> Emergency:
@@ -263,6 +289,9 @@ def policy_of(context: PromotionContext, environment: str) -> Emergency:
 
 def _release(context: PromotionContext, image: Reference) -> Release:
     """Return the signed release. All statements about an image are about one verdict, which the image names."""
+    from release.evidence import attached_statements
+    from release.promotion import image_checks
+
     assert image.digest is not None
     store = image_checks.open_place(context.root, image)
     statements = attached_statements.search(store, image.digest, context.signers).releases
@@ -279,6 +308,8 @@ def _gates(context: PromotionContext, environment: str, release: Release) -> tup
 
     Raises PromotionRefused if there are none, or if no exception can excuse one of them.
     """
+    from release.promotion import record_checks
+
     commit = release.commit
     record = context.records.at(commit)
     data = record.data(layout.VERDICT)

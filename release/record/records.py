@@ -8,7 +8,7 @@ import contextlib
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -24,6 +24,9 @@ from checks.storage import files, layout
 from release.adapters import commits, merge_conflicts
 from release.adapters.git import Git
 from release.record import pipeline_lock
+
+if TYPE_CHECKING:
+    from release.runtimes import Runtime
 
 M = TypeVar("M", bound=BaseModel)
 # Files of a commit that are read together with the first of them.
@@ -133,6 +136,7 @@ class Commit:
         self.root, self.name = root, name
         self._read: dict[Path, bytes | None] = {}
         self._models: dict[tuple[Path, type[BaseModel]], BaseModel | None] = {}
+        self._runtimes: dict[str, Runtime] = {}
         self._parsed: params_file.Parsed | None = None
         self._params: Params | None = None
         self._lock: pipeline_lock.Stages | None = None
@@ -211,6 +215,14 @@ class Commit:
             f"{layout.PARAMS} at {self.name[:12]}",
             "fetch the commit that made the model, and use the version that wrote it",
         ).serve
+
+    def runtime(self, name: str) -> "Runtime":
+        """The runtime ``name`` as it was in this commit. Raises as ``lookup.at``."""
+        from release.runtimes import lookup
+
+        if name not in self._runtimes:
+            self._runtimes[name] = lookup.at(self.root, self.name, name)
+        return self._runtimes[name]
 
     def lock(self, called: str) -> pipeline_lock.Stages:
         """The stages of dvc.lock; empty if there is no such file. Raises EvidenceRefused if it is invalid."""

@@ -41,7 +41,8 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     """
     records, ledger, tip, environments = desired.read(root)
     params = records.work_tree.params
-    standings = emergency.here(records, ledger, tip, params.promote)
+    released = {name: environment.released for name, environment in environments.items()}
+    standings = emergency.here(records, ledger, tip, params.promote, released)
     known_bad = quarantined.here(root, ledger, tip, params.promote)
     findings = [
         *(finding for state in environments.values() for finding in state.findings),

@@ -84,7 +84,8 @@ def status(root: Path) -> Status:
     promote = params.promote
     quarantine = quarantined.here(root, ledger, tip, promote)
     seen = desired.verifications(root, ledger, tip, promote, environments)
-    standings = emergency.here(records, ledger, tip, promote)
+    released = {name: environment.released for name, environment in environments.items()}
+    standings = emergency.here(records, ledger, tip, promote, released)
     runs: dict[str, running.Runs | None] = {}
     states = []
     for name in promote.ordered:
@@ -144,7 +145,9 @@ def _state(
         source=release.source if release else "",
         waits={**waits, **{wait: why for wait, why in of_files.items() if why}} if release else {},
     )
-    name, top = environment.environment, projects.top(root)
+    name = environment.environment
+    # To find the git root is a process of git.
+    top = projects.top(root) if environment.adapters else root
     adapters = tuple(
         Adapter(
             **dict(adapter), costs=windows.costs(top / adapter.project, name, adapter.model or "")
