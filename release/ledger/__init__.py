@@ -10,7 +10,7 @@ The environments are below release/environments on one branch, of this repositor
     ledger.since(tip, "staging")                        # datetime, conservative, or None
     ledger.read(tip, path), ledger.files(tip, folder)   # from the commit, never the work tree
 
-    moves = naming(move for name in environments for move in ledger.moves(tip, name))
+    moves = [move for name in environments for move in ledger.moves(tip, name)]
     version = next_version(name, ledger.tags(), moves, model, image_digest)
     number = len(ledger.moves(tip, "production")) + 1
     change = Change(
@@ -34,7 +34,6 @@ MachineRefused.
 """
 
 from release.ledger.message import compose, compose_release
-from release.ledger.moves import naming
 from release.ledger.quarantine import Counts, Held, Release
 from release.ledger.repository import DEADLINE, Ledger
 from release.ledger.types import Change, Kind, Move, Tag, TagRef, Tags
@@ -56,7 +55,6 @@ __all__ = [
     "compose_release",
     "disagreements",
     "missing",
-    "naming",
     "next_version",
     "tags_for",
     "untagged",

@@ -181,6 +181,8 @@ def _paragraphs(message: str) -> list[str]:
 
 
 def _trailers(paragraph: str) -> Mapping[str, str]:
+    if _FIRST not in paragraph:
+        return {}
     pairs = [match.groups() for line in paragraph.splitlines() if (match := _TRAILER.match(line))]
     trailers = {name.removeprefix("Lockstep-"): value for name, value in pairs}
     whole = set(trailers) == {"Move", "Kind", "From", "To", "Evidence"} and len(pairs) == len(

@@ -65,17 +65,6 @@ def history(git: Git, walked: Walk, paths: Mapping[str, str]) -> dict[str, tuple
     }
 
 
-def naming(moves: Iterable[Move]) -> list[Move]:
-    """The moves as versions and tags count them: all keep their numbers, and moves that never ran name nothing.
-
-    Otherwise a proposal could reserve versions with a pointer that it takes back.
-    """
-    return [
-        move.model_copy(update={"before": None, "after": move.after if move.ran else None})
-        for move in moves
-    ]
-
-
 def ran(moves: tuple[Move, ...]) -> tuple[Move, ...]:
     """The moves, newest first, each with the time of the move after it as ``until``."""
     ends = (None, *(move.at for move in moves))

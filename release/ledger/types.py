@@ -69,13 +69,28 @@ class Move(Record):
     # Whether the branch itself had ``after`` as of ``landed``: a side branch moves nothing.
     ran: bool = Field(default=True, exclude=True)
 
+    @property
+    def deployed(self) -> Pointer | None:
+        """Return what the branch itself ran after the move. Versions and tags count no other pointer.
+
+        Otherwise a proposal could reserve versions with a pointer that it takes back.
+        """
+        return self.after if self.ran else None
+
 
 class Tag(NamedTuple):
-    """An annotated tag. ``commit`` None: the commit that is being created."""
+    """An annotated tag. ``commit`` None: the commit that is being created. ``pointer``: what its message describes."""
 
     name: str
-    message: str
+    subject: str
+    pointer: Pointer | None
     commit: str | None
+
+    @property
+    def message(self) -> str:
+        """The subject, and the fields of the pointer."""
+        fields = [(name, value) for name, value in self.pointer or () if name != "version"]
+        return "\n".join([self.subject, "", *(f"{name}: {value}" for name, value in fields)])
 
 
 class Change(NamedTuple):

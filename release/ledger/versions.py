@@ -54,8 +54,8 @@ class _Past:
         self.made: defaultdict[str, list[str]] = defaultdict(list)
         self._ran: defaultdict[str, list[Move]] = defaultdict(list)
         for move in self.moves:
-            if move.after:
-                self.made[move.after.version].append(move.commit)
+            if move.deployed:
+                self.made[move.deployed.version].append(move.commit)
         for move in sorted(self.moves, key=_number):
             if move.ran:
                 self._ran[move.environment].append(move)
@@ -98,7 +98,7 @@ def next_version(
     If a move deployed the image before, its version. Otherwise above every version in moves and tags: the next patch
     for another image of a known model, the next ``part`` for a new model.
     """
-    known = [pointer for move in moves for pointer in (move.before, move.after) if pointer]
+    known = [move.deployed for move in moves if move.deployed]
     for pointer in known:
         if pointer.digest == image:
             return pointer.version
@@ -160,10 +160,13 @@ def _tags(
         return []
     commit = _registered(name, past, pointer)
     if after is None:
-        return [Tag(f"{name}#{environment}!#{number}", f"{environment} runs no {name}\n", commit)]
+        return [
+            Tag(f"{name}#{environment}!#{number}", f"{environment} runs no {name}", None, commit)
+        ]
+    model = f"{name} {after.version}"
     return [
-        Tag(f"{name}@{after.version}", _says(name, after), commit),
-        Tag(f"{name}#{environment}#{number}", _says(name, after, environment), commit),
+        Tag(f"{name}@{after.version}", model, after, commit),
+        Tag(f"{name}#{environment}#{number}", f"{environment} to {model}", after, commit),
     ]
 
 
@@ -199,22 +202,15 @@ def _missing(wanted: Iterable[Tag], past: _Past) -> tuple[Tag, ...]:
 
 
 def _wanted(name: str, past: _Past) -> Collection[Tag]:
-    """Every tag that these moves should have."""
+    """Every tag that these moves should have, and no tag has its name."""
     wanted = dict[str, Tag]()
     for move in past.moves:
         if not move.ran or move.problem:
             continue
         for tag in _tags(name, past, move.environment, move.number, move.after):
-            wanted.setdefault(tag.name, tag)
+            if tag.name not in past.tags:
+                wanted.setdefault(tag.name, tag)
     return wanted.values()
-
-
-def _says(name: str, pointer: Pointer, environment: str = "") -> str:
-    subject = (
-        f"{environment} to {name} {pointer.version}" if environment else f"{name} {pointer.version}"
-    )
-    lines = (f"{field}: {value}\n" for field, value in pointer if field != "version")
-    return f"{subject}\n\n{''.join(lines)}"
 
 
 def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
@@ -236,10 +232,10 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
                 )
             continue
         move = by_number.get((parsed.environment, parsed.number))
-        expected = move.after if move else None
+        after = expected = move.deployed if move else None
         if move and parsed.emptied:
             expected = past.last(move.environment, move.number)
-        if move is None or expected is None or parsed.emptied != (move.after is None):
+        if move is None or expected is None or parsed.emptied != (after is None):
             to = "nothing" if parsed.emptied else "a version"
             lines.append(
                 f"tag {tag}: {_FOREIGN}: {parsed.environment} made no move {parsed.number} to {to}"
@@ -250,7 +246,7 @@ def disagreements(name: str, tags: Tags, moves: Sequence[Move]) -> list[str]:
             )
     wanted = _wanted(name, past)
     for next_tag in wanted:
-        if (other := past.names.taken(next_tag.name)) not in (None, next_tag.name):
+        if other := past.names.taken(next_tag.name):
             lines.append(f"tag {other}: {_FOREIGN}: tag {next_tag.name} cannot be made beside it")
     return lines + [f"tag {tag.name}: is missing" for tag in _missing(wanted, past)]
 

@@ -1,7 +1,7 @@
 """Tags in GTO's grammar as a mirror of the moves: the only mirror in git, written by a push."""
 
 from checks.process.errors import Refusal
-from release.ledger import Change, Ledger, Move, disagreements, missing, naming
+from release.ledger import Change, Ledger, Move, disagreements, missing
 from release.mirrors.types import MirrorFinding
 
 _MISSING = ": is missing"
@@ -40,7 +40,7 @@ def lines(ledger: Ledger, tip: str, name: str, environments: tuple[str, ...]) ->
 
 
 def _moves(ledger: Ledger, tip: str, environments: tuple[str, ...]) -> list[Move]:
-    return naming(move for environment in environments for move in ledger.moves(tip, environment))
+    return [move for environment in environments for move in ledger.moves(tip, environment)]
 
 
 def _finding(line: str) -> MirrorFinding:

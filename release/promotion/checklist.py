@@ -27,7 +27,7 @@ from checks.records.rows import Record
 from checks.storage import layout
 from checks.storage.digest import FileDigest
 from release.adapters.registry.documents import Manifest, Store
-from release.ledger import Change, Ledger, Move, Tag, missing, naming
+from release.ledger import Change, Ledger, Move, Tag, missing
 from release.record.records import Records
 
 About = Literal[
@@ -91,9 +91,7 @@ class PromotionContext(NamedTuple):
 
     def moves(self) -> list[Move]:
         """The moves of all environments, which versions and tags are numbered by."""
-        return naming(
-            move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name)
-        )
+        return [move for name in self.promote.ordered for move in self.ledger.moves(self.tip, name)]
 
     def runs(self, environment: str) -> Pointer | None:
         """Return what an environment runs after its last move; None also if its pointer cannot be read."""

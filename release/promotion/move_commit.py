@@ -58,7 +58,7 @@ def point(
     own = next_version(
         context.name, context.ledger.tags(), moves, release.image.model, digest, part
     )
-    known = {at.version: at.digest for move in moves for at in (move.before, move.after) if at}
+    known = {move.deployed.version: move.deployed.digest for move in moves if move.deployed}
     if version is not None and known.get(version, digest) != digest:
         raise PromotionRefused(
             f"version {version}: is the image {known[version]}", f"choose another, such as {own}"
