@@ -64,7 +64,7 @@ class _Reader:
         assert self._git.stdin is not None
         assert self._git.stdout is not None
         self._asks, self._says = self._git.stdin.fileno(), self._git.stdout.fileno()
-        self._begun = b""  # Bytes that came after the line that was read last.
+        self._begun = bytearray()  # Bytes that came after the answer that was read last.
 
     def read(self, names: Sequence[str], until: float | None) -> Iterator[Object | None]:
         """Give an answer for each name. Some names are written together: git then seldom waits for this process."""
@@ -83,16 +83,19 @@ class _Reader:
                 yield self._answer(until)
 
     def _answer(self, until: float | None) -> Object | None:
-        while b"\n" not in self._begun:
-            self._begun += self._more(until)
-        head, _, self._begun = self._begun.partition(b"\n")
-        if not (header := _FOUND.fullmatch(head)):
+        begun = self._begun
+        while (line := begun.find(b"\n") + 1) == 0:
+            begun += self._more(until)
+        header = _FOUND.fullmatch(bytes(begun[: line - 1]))
+        del begun[:line]
+        if not header:
             return None
-        data, size = bytearray(self._begun), int(header[3])
-        while len(data) <= size:  # a line break follows
-            data += self._more(until)
-        self._begun = bytes(data[size + 1 :])
-        return Object(header[1].decode(), header[2].decode(), bytes(data[:size]))
+        size = int(header[3])
+        while len(begun) <= size:  # a line break follows
+            begun += self._more(until)
+        data = bytes(begun[:size])
+        del begun[: size + 1]
+        return Object(header[1].decode(), header[2].decode(), data)
 
     def _more(self, until: float | None) -> bytes:
         if until is not None:

@@ -106,7 +106,7 @@ def _files(environment: str, file: EnvironmentFile, committed: Files) -> Iterato
         if folder not in earlier and (here or content.keys() & used.keys()):
             yield from _shared(environment, content, here)
     written = (home / FOLDER, home / kustomization.MONITORING, home / layout.APPROVED)
-    own = {path for path in committed if path.parent == layout.ENVIRONMENTS}
+    own = {path for path in committed if len(path.parts) == len(layout.QUARANTINE.parts)}
     own |= files_below(committed, home, *_SHARED).keys() - files_below(committed, *written).keys()
     for path in sorted(own - known):
         yield f"{path}: no environment has such a file: keep it in a folder of its own ({environment_file.PAGE})"
