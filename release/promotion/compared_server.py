@@ -13,7 +13,6 @@ from release.promotion import environment as environments
 from release.promotion.checklist import CheckResult, PromotionContext
 from release.promotion.environment import Promotion
 from release.runtimes import lookup
-from release.serving import processes
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions
 
@@ -90,6 +89,8 @@ def stand_in(
 
     Raises ServingRefused if it is the program that is verified.
     """
+    from release.serving import processes
+
     assert new.image is not None
     assert options.runtime is not None
     runtime, verified = running.runtime, lookup.at(root, new.image.commit, options.runtime)

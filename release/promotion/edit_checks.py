@@ -15,13 +15,10 @@ from checks.formats.pointer import Pointer
 from checks.process.errors import ParamsRefused
 from checks.storage import layout, plain_yaml
 from release.ledger import Change
-from release.monitoring import component
-from release.monitoring.objectives import Scope
 from release.overlay import edits, environment_file, kustomization, namespaces, overlays, scaling
 from release.promotion import checklist, move_commit, requirements
 from release.promotion import environment as environments
 from release.promotion.environment import Case, EnvironmentState, rendered
-from release.runtimes import lookup
 from release.serving import shared_server
 
 _TODO = f"fix that as {environment_file.PAGE} says, and commit it"
@@ -114,12 +111,15 @@ def _wanted(case: Case) -> dict[Path, bytes]:
 
 
 def _from_section(case: Case) -> Mapping[Path, bytes | None]:
+    from release.monitoring import component
+    from release.monitoring.objectives import Scope
+
     context = case.context
     commit = context.records.at(context.trunk)
     section = commit.sections(
         _MonitorSection, f"{context.target}:{layout.PARAMS}", "fix it on the target branch"
     )
-    runtime = lookup.at(context.root, context.trunk, commit.serve.runtime)
+    runtime = commit.runtime(commit.serve.runtime)
     return component.committed(
         Scope(context.name, case.environment), section.monitor, runtime.metrics
     )

@@ -24,7 +24,6 @@ from release.promotion.checklist import (
     Unavailable,
 )
 from release.record.records import Records
-from release.runtimes import lookup
 from release.serving import shared_server
 from release.serving.shared_server import SharedServer
 
@@ -143,7 +142,7 @@ def rendered(
 ) -> dict[Path, bytes]:
     """The files that a move to ``pointer`` writes for a cluster. Raises as ``render`` and ``Commit.serve``."""
     serve = records.at(pointer.commit).serve
-    runtime = lookup.at(records.root, built.commit, built.runtime)
+    runtime = records.at(built.commit).runtime(built.runtime)
     return overlays.render(environment, pointer, built, runtime, serve)
 
 

@@ -18,7 +18,6 @@ from checks.config.release_params import Serve
 from checks.decision import policy
 from checks.formats.evidence import Evidence
 from checks.formats.pointer import Pointer
-from checks.gating import chain
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import files, layout
 from release.adapters import commits, merge_conflicts
@@ -115,6 +114,8 @@ class WorkTree:
 
     def evidence(self, scorers: str) -> Evidence:
         """The evidence of the verdict; ``scorers`` is the digest of the scorers. Raises as ``report``."""
+        from checks.gating import chain
+
         if scorers not in self._evidence:
             self._evidence[scorers] = chain.gather(self.root, scorers, self.report)
         return self._evidence[scorers]
