@@ -5,12 +5,12 @@ import json
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, create_model
+from pydantic import Field, JsonValue, create_model
 
 from checks.config.data_sources import Data
 from checks.config.monitor import Monitor
-from checks.config.pipeline_params import Base, Evaluate, Merge, Prepare, TrainBudget, Validate
-from checks.config.release_params import EXCUSABLE, Promote, Serve
+from checks.config.pipeline_params import Base, Evaluate, Merge, Prepare, Validate
+from checks.config.release_params import EXCUSABLE, Promote, Serve, TrainBudget
 from checks.evaluation import scoring
 from checks.formats.decoding import draws
 from checks.formats.engines import LlamaCpp
@@ -140,17 +140,6 @@ def _unwritten(path: str, value: Any, written: Any) -> Iterator[tuple[str, JsonV
             yield from _unwritten(f"{start}{index}", *pair)
     elif written is None:
         yield path, value
-
-
-class ReleaseParams(Section):
-    """The sections that say how a model is served and promoted. Reading them imports no kind, so no pipeline."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    train_budget: TrainBudget = TrainBudget()
-    serve: Serve
-    promote: Promote
-    monitor: Monitor = Monitor()
 
 
 class Params(Section):

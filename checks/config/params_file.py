@@ -8,19 +8,21 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from checks.config import params
 from checks.config.moved_keys import IS_MOVED, MOVED
-from checks.config.params import Params, ReleaseParams
+from checks.config.release_params import ReleaseParams
 from checks.kinds.registry import refuse_broken
 from checks.process import distribution
 from checks.process.errors import ParamsRefused
 from checks.records.sections import Section
 from checks.storage import layout, plain_yaml
+
+if TYPE_CHECKING:
+    from checks.config.params import Params
 
 S = TypeVar("S", bound=Section)
 
@@ -50,12 +52,12 @@ class Parsed(NamedTuple):
     value: dict[str, Any]
 
 
-def load(path: Path = layout.PARAMS) -> Params:
+def load(path: Path = layout.PARAMS) -> "Params":
     """Read and check ``path``; raises ParamsRefused with every problem."""
     return check(read(path))
 
 
-def parse(text: str, name: str = str(layout.PARAMS)) -> Params:
+def parse(text: str, name: str = str(layout.PARAMS)) -> "Params":
     """Check YAML text; ``name`` is its name in messages."""
     return check(read_text(text, name))
 
@@ -65,11 +67,13 @@ def read(path: Path = layout.PARAMS) -> Parsed:
     return read_text(_text(path), str(path))
 
 
-def check(parsed: Parsed) -> Params:
+def check(parsed: Parsed) -> "Params":
     """The parameters. Raises ParamsRefused with every problem.
 
     Raises MachineRefused if an installed package adds a kind that cannot be used, because the text might mean that one.
     """
+    from checks.config import params
+
     refuse_broken()
     return _checked(parsed, params.model())
 
@@ -92,6 +96,8 @@ def _checked(parsed: Parsed, model: type[S]) -> S:
 
 def schema() -> dict[str, Any]:
     """JSON Schema of params.yaml, for editors."""
+    from checks.config import params
+
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema"
     } | params.model().model_json_schema(by_alias=True)
@@ -258,6 +264,8 @@ def _nearest(key: str, around: _Place) -> str | None:
 
 def _sections(base: type[Section] = Section) -> list[type[Section]]:
     """Return every class below ``base``."""
+    from checks.config import params  # noqa: F401 - it has most of them
+
     return [below for child in base.__subclasses__() for below in (child, *_sections(child))]
 
 

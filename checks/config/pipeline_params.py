@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
+from checks.config.release_params import TrainBudget as TrainBudget
 from checks.data import detectors
 from checks.data.personal_data import PersonalData
 from checks.evaluation.baselines import Baseline
@@ -20,7 +21,6 @@ from checks.kinds.rule import RuleName
 from checks.kinds.scorer import Scorer
 from checks.records.sections import (
     Agreement,
-    Bound,
     Fraction,
     Positive,
     Section,
@@ -321,41 +321,6 @@ class Validate(Section):
         ),
         stricter("section"),
     ] = None
-
-
-class TrainBudget(Section):
-    """Limits on one training: `lockstep estimate` compares its prediction with them before a GPU is used.
-
-    No gate uses them, because times differ between machines. A bound that is not written does not apply.
-    """
-
-    train_minutes: Annotated[
-        Bound, Field(description="most minutes of training"), stricter("lower")
-    ] = None
-    gpu_hours: Annotated[
-        Bound,
-        Field(description="most hours of training and evaluation on a GPU; a CPU counts 0"),
-        stricter("lower"),
-    ] = None
-    cost: Annotated[
-        Bound,
-        Field(description="most device hours times hourly_price, in the price's currency"),
-        stricter("lower"),
-    ] = None
-    hourly_price: Annotated[
-        Bound,
-        Field(description="price of one device for an hour; the comment uses it to show the cost"),
-        stricter("higher"),  # the same hours cost more
-    ] = None
-
-    def contradictions(self) -> Iterator[str]:
-        """Yield each contradiction, as "problem|remedy"."""
-        return problems(
-            (
-                self.cost is not None and self.hourly_price is None,
-                "cost: cannot be estimated without hourly_price|write hourly_price too",
-            )
-        )
 
 
 class MergeParity(Agreement):

@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
+from checks.config.monitor import Monitor
 from checks.formats import json_schema
 from checks.records.sections import Bound, Name, Positive, Section, problems, stricter
 from checks.storage import layout
@@ -498,3 +499,49 @@ class Promote(Section):
             if not ready:
                 return tuple(environments)
             environments.append(ready[0])
+
+
+class TrainBudget(Section):
+    """Limits on one training: `lockstep estimate` compares its prediction with them before a GPU is used.
+
+    No gate uses them, because times differ between machines. A bound that is not written does not apply.
+    """
+
+    train_minutes: Annotated[
+        Bound, Field(description="most minutes of training"), stricter("lower")
+    ] = None
+    gpu_hours: Annotated[
+        Bound,
+        Field(description="most hours of training and evaluation on a GPU; a CPU counts 0"),
+        stricter("lower"),
+    ] = None
+    cost: Annotated[
+        Bound,
+        Field(description="most device hours times hourly_price, in the price's currency"),
+        stricter("lower"),
+    ] = None
+    hourly_price: Annotated[
+        Bound,
+        Field(description="price of one device for an hour; the comment uses it to show the cost"),
+        stricter("higher"),  # the same hours cost more
+    ] = None
+
+    def contradictions(self) -> Iterator[str]:
+        """Yield each contradiction, as "problem|remedy"."""
+        return problems(
+            (
+                self.cost is not None and self.hourly_price is None,
+                "cost: cannot be estimated without hourly_price|write hourly_price too",
+            )
+        )
+
+
+class ReleaseParams(Section):
+    """The sections that say how a model is served and promoted. Reading them imports no kind, so no pipeline."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    train_budget: TrainBudget = TrainBudget()
+    serve: Serve
+    promote: Promote
+    monitor: Monitor = Monitor()

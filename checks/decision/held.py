@@ -5,22 +5,24 @@ did not pass, if they are of a kind that may be excepted, and if the exception n
 """
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from checks.config.params import Params
 from checks.config.release_params import EXCUSABLE
-from checks.formats.evidence import Evidence
 from checks.formats.verdict import Finding, Verdict
 from checks.process.errors import Refusal, VerdictFailed, VerdictInconclusive
 from checks.records.record import problems
 from checks.storage import layout
 
+if TYPE_CHECKING:
+    from checks.config.params import Params
+    from checks.formats.evidence import Evidence
+
 
 class HeldVerdict(NamedTuple):
     """A verdict that holds, with its parameters and evidence."""
 
-    params: Params
-    evidence: Evidence
+    params: "Params"
+    evidence: "Evidence"
     verdict: Verdict
 
 

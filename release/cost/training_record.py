@@ -6,10 +6,11 @@ Prices are those of the work tree's params.yaml: ``train_budget.hourly_price`` a
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from checks.config.params import Params, ReleaseParams
+from checks.config.release_params import ReleaseParams
 from checks.formats.data_reports import DataReport
 from checks.formats.decoding import draws
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport
@@ -24,6 +25,9 @@ from checks.training import steps
 from release.cost import forecast
 from release.record import pipeline_lock
 from release.record.records import Commit, Records
+
+if TYPE_CHECKING:
+    from checks.config.params import Params
 
 
 class Took(Record):
@@ -52,7 +56,7 @@ def read(record: Commit, ref: str) -> forecast.RecordedTraining:
 
 def estimate_again(
     records: Records,
-    params: Params,
+    params: "Params",
     ref: str,
     commit: str,
     report: TrainReport,

@@ -8,16 +8,17 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from checks.config.params import Params
 from checks.data import licenses
-from checks.gates.license import LicenseGate
 from checks.process.errors import BuildRefused
 from checks.storage import digest
 from release.adapters.registry.documents import CONFIG, LAYER, MANIFEST, Descriptor
 from release.image.base import Base
 from release.runtimes import Filled, Runtime
+
+if TYPE_CHECKING:
+    from checks.config.params import Params
 
 OCI = "org.opencontainers.image."
 # What a layer holds, for people. Not OCI's title: oras and others write a blob to a file of that name, and a layer is a
@@ -49,7 +50,7 @@ def version(model: str) -> str:
 
 
 def annotations(
-    about: About, params: Params, runtime: Runtime, base: Base | None
+    about: About, params: "Params", runtime: Runtime, base: Base | None
 ) -> dict[str, str]:
     """Labels of the config and annotations of the manifest: OCI's keys, and those of this tool."""
     labels = {
@@ -73,11 +74,13 @@ def annotations(
     return {key: value for key, value in sorted(labels.items()) if value is not None}
 
 
-def spdx(params: Params) -> str | None:
+def spdx(params: "Params") -> str | None:
     """The SPDX licence expression of base, adapter and draft; None if none has one.
 
     Names without an SPDX identifier are written LicenseRef-NAME (SPDX specification 2.3, annex D).
     """
+    from checks.gates.license import LicenseGate
+
     adapters = [gate.adapter for gate in params.gates.values() if isinstance(gate, LicenseGate)]
     draft = params.merge.draft.license if params.merge.draft else None
     names = [name for name in (params.base.license, *adapters, draft) if name]

@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from checks.config.params import Params
 from checks.config.release_params import Environment, Promote, Serve
 from checks.formats.pointer import Pointer
 from checks.formats.serving import Seconds
@@ -29,6 +28,9 @@ from checks.storage.digest import FileDigest
 from release.adapters.registry.documents import Manifest, Store
 from release.ledger import Change, Ledger, Move, Tag, missing
 from release.record.records import Records
+
+if TYPE_CHECKING:
+    from checks.config.params import Params
 
 About = Literal[
     "environment",  # its files are unchanged since the last move
@@ -121,7 +123,7 @@ class PromotionContext(NamedTuple):
 class ImageRecord(NamedTuple):
     """The parts of the commit's record that decide the image."""
 
-    params: Params
+    params: "Params"
     files: Mapping[str, FileDigest]  # Files of the model.
 
 

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from checks.config.params import ReleaseParams
-from checks.config.release_params import Environment
+from checks.config.release_params import Environment, ReleaseParams
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.serving import ImageReport

@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from pydantic import BaseModel, JsonValue, ValidationError
 
 from checks.config import params_file
-from checks.config.params import Params, ReleaseParams
-from checks.config.release_params import Serve
-from checks.decision import policy
-from checks.formats.evidence import Evidence
+from checks.config.release_params import ReleaseParams, Serve
 from checks.formats.pointer import Pointer
 from checks.process.errors import EvidenceRefused, ParamsRefused
 from checks.storage import files, layout
@@ -25,6 +22,8 @@ from release.adapters.git import Git
 from release.record import pipeline_lock
 
 if TYPE_CHECKING:
+    from checks.config.params import Params
+    from checks.formats.evidence import Evidence
     from release.runtimes import Runtime
 
 M = TypeVar("M", bound=BaseModel)
@@ -69,7 +68,7 @@ class WorkTree:
         return self._parsed.value
 
     @functools.cached_property
-    def params(self) -> Params:
+    def params(self) -> "Params":
         """The parameters. Raises ParamsRefused with every problem of params.yaml."""
         return params_file.check(self._parsed)
 
@@ -112,7 +111,7 @@ class WorkTree:
         except EvidenceRefused:
             return None
 
-    def evidence(self, scorers: str) -> Evidence:
+    def evidence(self, scorers: str) -> "Evidence":
         """The evidence of the verdict; ``scorers`` is the digest of the scorers. Raises as ``report``."""
         from checks.gating import chain
 
@@ -176,14 +175,16 @@ class Commit:
                 ) from error
         return self._parsed._replace(name=called)
 
-    def params(self, called: str) -> Params:
+    def params(self, called: str) -> "Params":
         """The parameters. Raises as ``document``, and ParamsRefused with every problem."""
         if self._params is None:
             self._params = params_file.check(self._parse(called))
         return self._params
 
-    def params_with(self, called: str, defaults: Mapping[str, JsonValue]) -> Params:
+    def params_with(self, called: str, defaults: Mapping[str, JsonValue]) -> "Params":
         """The parameters, with other defaults, by path, where params.yaml writes nothing. Raises as ``params``."""
+        from checks.decision import policy
+
         parsed = self._parse(called)
         try:
             value = policy.with_defaults(parsed.value, defaults)

@@ -12,7 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from checks.config.params import Params, ReleaseParams
+from checks.config.params import Params
+from checks.config.release_params import ReleaseParams
 from checks.decision import policy
 from checks.decision.policy import Policy
 from checks.evaluation.answered import RatingSuite
