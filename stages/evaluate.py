@@ -154,7 +154,8 @@ def evaluate(params: Params, root: Path) -> str:
     files.write_json(
         root / layout.EVALUATE_MEASURED, EvaluateMeasured(merged=merged, models=speeds)
     )
-    _write(root, report, predictions["candidate"], prompts.labels(train))
+    labels = prompts.labels([answer_in(row.reference, marked) for row in train])
+    _write(root, report, predictions["candidate"], labels, marked)
     return _line(report) + _mirror(params, root, report, parity.adapter)
 
 
@@ -325,16 +326,19 @@ def _slices(params: Params, predictions: Sequence[Prediction]) -> dict[str, dict
 
 
 def _write(
-    root: Path, report: EvaluationReport, candidate: Sequence[Prediction], labels: Sequence[str]
+    root: Path,
+    report: EvaluationReport,
+    candidate: Sequence[Prediction],
+    labels: Sequence[str],
+    marked: Thinking | None,
 ) -> None:
-    """Write the reports; the evidence comes last."""
+    """Write the reports; the evidence comes last. References are compared without the thought that ``marked`` marks."""
     pairs = []
     if labels:
-        known = set(labels) | {p.reference.strip() for p in candidate}
+        references = [answer_in(p.reference, marked).strip() for p in candidate]
+        known = {*labels, *references}
         answers = (p.prediction if p.prediction in known else plots.OTHER for p in candidate)
-        pairs = [
-            (p.reference.strip(), answer) for p, answer in zip(candidate, answers, strict=True)
-        ]
+        pairs = [*zip(references, answers, strict=True)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("reference", "predicted"), *pairs])

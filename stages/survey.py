@@ -170,7 +170,7 @@ def _rounded(count: int) -> int:
 
 def _rare_labels(splits: dict[str, list[Row]], name: str) -> Iterator[DataRefused]:
     """The refusal of answers that are no labels, or of labels that a split lacks; none if all is well."""
-    if not prompts.labels(splits["train"]):
+    if not prompts.labels([row.reference for row in splits["train"]]):
         distinct = len({row.reference.strip() for row in splits["train"]})
         yield DataRefused(
             f"{name}: {distinct} distinct answers in {len(splits['train'])} training rows are no list of labels "

@@ -20,13 +20,16 @@ from checks.data.similar import normalised
 
 _SLACK = 1e-9  # The threshold is this much below ``similarity``, because a division rounds.
 _ROUNDING = 1e-6  # A bound may be wrong by this many shingles.
-_CLASS = 0.2  # The width of a class of sizes, as a logarithm.
+# The width of a class of sizes, as a logarithm. A wide class has longer prefixes, and a narrow one costs a product.
+_CLASS = 0.2
+_WIDE = 0.8  # of few texts
+_FEW = 20_000
 _AT_ONCE = 1 << 22  # The most cells of a product, or shingles of pairs, that are measured together.
 # A crowd has more texts than the first number, and more than all texts divided by the second one.
 _CROWD = 1_000
 _CROWDS = 100
 # The number of texts that are searched first, and the factor by which each next search is larger.
-_FIRST = 16
+_FIRST = 4096
 _TIMES = 16
 
 Ints = NDArray[np.int64]
@@ -133,7 +136,8 @@ class _Sets:
         rank[order] = np.arange(len(number))
         self._bound = similarity - _SLACK
         self._size = np.diff(ends)
-        self._classes = np.floor(np.log(self._size) / _CLASS).astype(np.int64)
+        self._width = _WIDE if len(texts) < _FEW else _CLASS
+        self._classes = np.floor(np.log(self._size) / self._width).astype(np.int64)
         self._whole = _matrix(rank[columns], np.array(ends), len(number))
         self._whole.sort_indices()
 
@@ -185,7 +189,7 @@ class _Sets:
         """Part texts by the size of their sets, and yield the pairs of parts that may have similar sets."""
         for left in np.unique(self._classes[ones]):
             for right in np.unique(self._classes[others]):
-                beyond = (abs(left - right) - 1) * _CLASS > -math.log(self._bound - _SLACK)
+                beyond = (abs(left - right) - 1) * self._width > -math.log(self._bound - _SLACK)
                 if not beyond and (right <= left or ones is not others):
                     yield ones[self._classes[ones] == left], others[self._classes[others] == right]
 

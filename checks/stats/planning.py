@@ -99,7 +99,7 @@ def _smallest(power: Callable[[float], float], most: float = 1.0) -> float | Non
 
 def _root(falls_short: Callable[[float], float], low: float, high: float) -> float:
     """Return where ``falls_short``, which decreases, crosses 0."""
-    return crossing(lambda at: -falls_short(at), low, high, ends=(low, high), xtol=1e-6, rtol=1e-5)
+    return crossing(lambda at: -falls_short(at), low, high, ends=(low, high), xtol=1e-6)
 
 
 def _power(samples: Sequence[Pairs], margins: Sequence[float], level: float) -> float:

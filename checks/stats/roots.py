@@ -1,10 +1,6 @@
 """Finds where a rising function of one number crosses 0."""
 
-import functools
-import sys
 from collections.abc import Callable
-
-_RTOL = 4 * sys.float_info.epsilon  # the smallest that brentq takes
 
 
 def crossing(
@@ -13,15 +9,23 @@ def crossing(
     high: float,
     ends: tuple[float, float],
     xtol: float,
-    rtol: float = _RTOL,
 ) -> float:
-    """Return where ``rising`` is 0 between ``low`` and ``high``, by Brent's method.
+    """Return where ``rising`` is 0 between ``low`` and ``high``, to within ``xtol``, by halving what lies between them.
 
     Returns the first of ``ends`` if it is 0 or more at ``low``, the second if it is 0 or less at ``high``.
-    """
-    from scipy.optimize import brentq
 
-    known = functools.cache(rising)
-    if known(low) >= 0:
+    Importing SciPy's root finders takes longer than all the halving of a verdict.
+    """
+    if rising(low) >= 0:
         return ends[0]
-    return ends[1] if known(high) <= 0 else float(brentq(known, low, high, xtol=xtol, rtol=rtol))
+    if rising(high) <= 0:
+        return ends[1]
+    while high - low > xtol:
+        middle = (low + high) / 2
+        if middle in (low, high):  # No number lies between them.
+            break
+        if rising(middle) < 0:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from checks.stats.intervals import Mean
 from checks.stats.planning import POWER
+from checks.stats.roots import crossing
 
 _LEAST = 1e-12
 
@@ -52,12 +53,6 @@ class Difference:
 
 def _level(clears: Callable[[float], float]) -> float:
     """The level at which ``clears``, which rises with it, crosses 0."""
-    from scipy.optimize import brentq
-
-    if clears(0.5) <= 0:
-        return 1.0
-    if clears(_LEAST) > 0:
-        return _LEAST
-    return math.exp(
-        brentq(lambda size: clears(math.exp(size)), math.log(_LEAST), math.log(0.5), xtol=1e-3)
-    )
+    low, high = math.log(_LEAST), math.log(0.5)
+    size = crossing(lambda size: clears(math.exp(size)), low, high, ends=(low, 0.0), xtol=1e-3)
+    return math.exp(size)

@@ -9,8 +9,9 @@ otherwise have the same manifest.
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,19 +109,31 @@ def of_tree(folder: Path, seen: Callable[[int], object] = lambda _: None) -> Tre
     """
     if folder.is_symlink() or not folder.is_dir():
         raise EvidenceRefused(f"{folder}: not a directory", "run `./lockstep run` to make it again")
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if not is_name(name):  # before it is read, and before a message has it as it is
-            raise EvidenceRefused(
-                f"{folder}: holds the name {name!r}", "rename it: printable text, no `\\`"
-            )
-        if path.is_symlink():
-            raise EvidenceRefused(
-                f"{path}: is a symbolic link", "replace it with the file it points at"
-            )
-        if not path.is_dir():
-            files[name] = of_file(path, seen)
+    files = {name: of_file(folder / name, seen) for name in sorted(_names(folder))}
     if not files:
         raise EvidenceRefused(f"{folder}: is empty", "run `./lockstep run` to make it again")
     return Tree(files, of_manifest(files))
+
+
+def _names(folder: Path, below: str = "") -> Iterator[str]:
+    """Yield the files of a folder by their paths from it, without reading them. Raises as ``of_tree``."""
+    try:
+        entries = [*os.scandir(folder / below)]
+    except OSError as error:
+        raise EvidenceRefused(
+            f"{folder / below}: {error.strerror}", "make it readable, or run `./lockstep run`"
+        ) from error
+    for entry in entries:
+        name = f"{below}{entry.name}"
+        if not is_name(name):  # before a message has it as it is
+            raise EvidenceRefused(
+                f"{folder}: holds the name {name!r}", "rename it: printable text, no `\\`"
+            )
+        if entry.is_symlink():
+            raise EvidenceRefused(
+                f"{folder / name}: is a symbolic link", "replace it with the file it points at"
+            )
+        if entry.is_dir():
+            yield from _names(folder, f"{name}/")
+        else:
+            yield name

@@ -22,13 +22,13 @@ from checks.records.rows import Message, Row
 MAX_LABELS = 50
 
 
-def labels(train: Sequence[Row]) -> tuple[str, ...]:
-    """Return the sorted answers of a task with a closed set of them; empty for free text.
+def labels(answers: Sequence[str]) -> tuple[str, ...]:
+    """Return the sorted answers of a task with a closed set of them, given those of train; empty for free text.
 
     Closed: at most MAX_LABELS distinct answers, two rows each on average.
     """
-    names = {row.reference.strip() for row in train}
-    return tuple(sorted(names)) if len(names) <= min(MAX_LABELS, len(train) / 2) else ()
+    names = {answer.strip() for answer in answers}
+    return tuple(sorted(names)) if len(names) <= min(MAX_LABELS, len(answers) / 2) else ()
 
 
 def for_base(
@@ -41,7 +41,7 @@ def for_base(
     """
     instruction = ""
     if settings.labels:
-        names = labels(train)
+        names = labels([row.reference for row in train])
         if not names:
             distinct = len({row.reference.strip() for row in train})
             raise EvaluationRefused(

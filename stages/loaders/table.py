@@ -178,9 +178,10 @@ def matching(pattern: str, folder: Path, whole: bool = False) -> list[Path]:
             (p for p in folder.glob(pattern) if p.is_file()),
             key=lambda p: p.relative_to(folder).as_posix(),
         )
-    except ValueError as error:
+    except (ValueError, IndexError) as error:  # Python 3.11 raises IndexError for "."
         raise DataRefused(
-            f"prepare.loader.files: {pattern!r}: {error}", "write a glob such as **/*.jsonl"
+            f"prepare.loader.files: {pattern!r} is no glob of files",
+            "write a glob such as **/*.jsonl",
         ) from error
     if not paths:
         present = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())

@@ -307,6 +307,7 @@ _NO_GLOB = "write a glob such as"  # Python 3.13 and later take ``**x`` for ``*x
         ("*.csv", r"'\*\.csv' matches no file below .*raw; it holds rows\.jsonl"),
         ("../*.jsonl", "leaves the data source"),
         ("/etc/*", "leaves the data source"),
+        (".", _NO_GLOB),
         ("**x/*", _NO_GLOB if sys.version_info < (3, 13) else "matches no file below"),
     ],
 )

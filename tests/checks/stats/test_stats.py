@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from checks.stats import intervals
@@ -68,6 +68,7 @@ def test_an_interval_holds_its_mean_and_stays_in_range(scores: list[float], conf
 
 
 @pytest.mark.slow
+@settings(deadline=None)  # the first example loads scipy
 @given(SCORES, st.floats(0.5, 0.999), st.integers(1, 5), st.floats(0, 1), st.sampled_from(["above", "below"]))
 @example([0.0] * 8 + [1.0], 0.5000000000000001, 2, 0.0, "above")  # a quantile that rounds to zero
 @example([1.0, 1e-17], 0.75, 1, 0.75, "below")  # a score whose distance from 1 rounds to 1
