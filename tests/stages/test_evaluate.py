@@ -17,6 +17,7 @@ from checks.evaluation import scoring
 from checks.evaluation.baselines import NAMES as BASELINES
 from checks.evaluation.baselines import Baseline
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, Interval, ReferencesReport
+from checks.formats.thinking import Thinking
 from checks.formats.training_reports import ParityReport
 from checks.gating import chain
 from checks.process.errors import EvaluationRefused, EvidenceRefused, ParamsRefused, Refusal
@@ -236,6 +237,21 @@ def test_the_confusion_has_a_line_a_row_and_folds_answers_outside_the_labels(don
     assert len(rows) == 36
     assert {reference for reference, _ in rows} == set(LABELS)
     assert {predicted for _, predicted in rows} <= {*LABELS, plots.OTHER}
+
+
+def test_the_confusion_of_a_model_that_thinks_is_one_of_answers(tmp_path: Path, tiny_base: Path) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    files.write_json(base / layout.THINKING, Thinking(mode="always"))
+    train, test = ([row(start + i, f"<think>case {i}</think>{LABELS[i % 2]}") for i in range(8)] for start in (50, 0))
+    root, document = tmp_path / "root", scaled_down()
+    document["evaluate"] |= {"scorers": [{"kind": "exact-match"}], "baselines": ["majority"]}
+    document["evaluate"]["base_prompt"]["labels"] = False
+    document["gates"] = {"data_is_sound": {"kind": "data"}}
+    lay_out(root, base, train, test)
+    stage.evaluate(as_params(document), root)
+    with (root / layout.CONFUSION).open(newline="", encoding="utf-8") as stream:
+        _, *rows = csv.reader(stream)
+    assert [reference for reference, _ in rows] == [LABELS[i % 2] for i in range(8)]
 
 
 def test_plots_are_pictures_in_both_forms(done: tuple[Path, Params, str]) -> None:

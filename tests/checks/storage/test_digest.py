@@ -125,6 +125,20 @@ def test_a_file_or_folder_of_such_a_name_is_refused_in_every_tree(tmp_path: Path
         assert str(refused.value).isprintable()
 
 
+def test_a_folder_that_cannot_be_listed_is_not_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = _folder(tmp_path / "tree", {"a/b/file": b"x", "fine": b"y"})
+    scandir = os.scandir
+
+    def closed(path: Path) -> object:
+        if path.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)  # root may list every folder
+    with pytest.raises(EvidenceRefused, match=r"tree/a/b: Permission denied"):
+        digest.of_tree(tree)
+
+
 @pytest.mark.parametrize("name", ["a b", "ü", "名前", ".hidden", "a#b", "weights (1).bin", "…"])
 def test_other_names_are_as_good_as_ever(tmp_path: Path, name: str) -> None:
     assert digest.of_tree(_folder(tmp_path / "tree", {name: b"x"})).files == {
