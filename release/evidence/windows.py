@@ -33,14 +33,22 @@ def write(root: Path, report: WatchReport, signatory: Signatory) -> None:
 
 def path(report: WatchReport) -> Path:
     """Return where the signed ``report`` lies."""
-    model = report.model.removeprefix("sha256:")[:12]
-    return layout.WATCH / f"{report.environment}-{report.since:%Y-%m-%d}-{model}{_ENDING}"
+    return layout.WATCH / _name(report.environment, f"{report.since:%Y-%m-%d}", report.model)
 
 
-def read(root: Path, known: Signers, model: str) -> tuple[tuple[WatchReport, ...], list[str]]:
-    """Return the signed windows of the weights ``model``, the latest first, and why other files do not count."""
+def _name(environment: str, day: str, model: str) -> str:
+    return f"{environment}-{day}-{model.removeprefix('sha256:')[:12]}{_ENDING}"
+
+
+def read(
+    root: Path, known: Signers, model: str, names: str = f"*{_ENDING}"
+) -> tuple[tuple[WatchReport, ...], list[str]]:
+    """Return the signed windows of the weights ``model``, the latest first, and why other files do not count.
+
+    ``names``: the glob of the files that are read.
+    """
     reports, problems = list[WatchReport](), list[str]()
-    for file in sorted((root / layout.WATCH).glob(f"*{_ENDING}")):
+    for file in sorted((root / layout.WATCH).glob(names)):
         name = file.relative_to(root).as_posix()
         try:
             verified = trust.verify(file.read_bytes(), known, "verify", name, offline=True)
@@ -61,7 +69,7 @@ def costs(root: Path, environment: str, model: str) -> WindowCosts | None:
     if not (root / layout.WATCH).is_dir():
         return None
     try:
-        reports, _ = read(root, trust.known(root), model)
+        reports, _ = read(root, trust.known(root), model, _name(environment, "*", model))
     except EvidenceRefused:  # Nobody may sign.
         return None
     priced = (
