@@ -22,7 +22,7 @@ _SLACK = 1e-9  # The threshold is this much below ``similarity``, because a divi
 _ROUNDING = 1e-6  # A bound may be wrong by this many shingles.
 # The width of a class of sizes, as a logarithm. A wide class has longer prefixes, and a narrow one costs a product.
 _CLASS = 0.2
-_WIDE = 0.8  # of few texts
+_WIDE = 0.8  # The same for few texts.
 _FEW = 20_000
 _AT_ONCE = 1 << 22  # The most cells of a product, or shingles of pairs, that are measured together.
 # A crowd has more texts than the first number, and more than all texts divided by the second one.

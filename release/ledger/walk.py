@@ -13,7 +13,8 @@ from release.adapters.git import Git
 
 ABSENT = "0" * 40
 _DATE = re.compile(r"[0-9]{1,18}")
-_SPECIAL = re.compile(r"[*?\[\\]")  # of a glob
+# The characters that are not themselves in a glob.
+_SPECIAL = re.compile(r"[*?\[\\]")
 _PERSON = re.compile(rb"^author (.*) -?\d+ [+-]\d{4}$", re.MULTILINE)
 
 
