@@ -379,7 +379,8 @@ def test_a_server_that_goes_wrong_is_said_so_in_time(fault: Fault, seconds: floa
         ask(running.url, both(), seconds)
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
-    assert time.monotonic() - started < seconds + 1
+    # Without the deadline these servers take two minutes or never end. A busy machine starts a process in seconds.
+    assert time.monotonic() - started < seconds + 30
 
 
 def test_what_a_second_reading_still_finds_is_not_fixed(store: ModelRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
