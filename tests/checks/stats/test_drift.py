@@ -37,6 +37,10 @@ def test_a_difference_of_shares_is_bounded_about_as_by_others_and_its_p_value_is
     assert found.high(0.05) == pytest.approx(-Difference(_mean(*theirs), _mean(*ours)).low(0.05))
 
 
+def test_a_bound_that_no_level_clears_is_not_shown() -> None:
+    assert Difference(_mean(0, 20), _mean(30, 30)).p_above(-1.0) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "theirs", "rows", "others"), [(0.85, 0.9, 100, 400), (0.3, 0.35, 200, 200), (0.01, 0.06, 150, 1000)]
