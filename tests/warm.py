@@ -44,7 +44,16 @@ STAGES = ("validate", "train", "merge", "score", "evaluate", "suites", "probe", 
 MODULES = (
     *(
         f"stages.{name}"
-        for name in (*STAGES, "code", "hand_over", "still_pinned", "sweep", "tracking.verdict", "training.step")
+        for name in (
+            *STAGES,
+            "code",
+            "hand_over",
+            "still_pinned",
+            "sweep",
+            "tracking.verdict",
+            "training.step",
+            "unchanged",
+        )
     ),
     "release.cli",
     "release.mirrors.worker",

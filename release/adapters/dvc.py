@@ -1,6 +1,5 @@
 """DVC, and the stages that it runs, as processes of this interpreter."""
 
-import json
 import os
 import re
 import subprocess
@@ -10,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from checks.code import lock as code_lock
 from checks.formats import refused
 from checks.formats.refused import Refused
 from checks.process.errors import MachineRefused, Refusal, RemoteRefused
@@ -111,34 +109,20 @@ def dvc(root: Path, *arguments: str, listener: Listener | None = None, aside: bo
     return code
 
 
-def stale(root: Path, targets: Sequence[str]) -> str | None:
+def stale(root: Path, targets: Sequence[str], listener: Listener | None = None) -> str | None:
     """Return what differs from dvc.lock in ``targets`` and the stages before them, or in all stages; None: nothing
     does.
 
-    Writes code.lock first, since DVC compares the digests there.
+    Checks the local sources and writes code.lock first: DVC tracks the pins of sources, and compares the digests in
+    code.lock. Raises as ``python`` does.
     """
-    subprocess.run(
-        [sys.executable, "-m", f"stages.{code_lock.STAGE}"],
-        cwd=root, env=environment(), stderr=subprocess.DEVNULL, check=False,
+    printed = python(
+        root, ["-m", "stages.unchanged", *targets], "the look at what changed",
+        heard=True, listener=listener, step="sources",
     )  # fmt: skip
-    command = [
-        sys.executable,
-        *MODULE,
-        "status",
-        "--json",
-        *(["--with-deps"] if targets else []),
-        "--",
-        # Without a target DVC takes the stages of all projects.
-        *(targets or [layout.PIPELINE.as_posix()]),
-    ]
-    done = subprocess.run(command, cwd=root, env=environment(), stdout=subprocess.PIPE, check=False)
-    try:
-        status = json.loads(done.stdout)
-    except ValueError:
-        return f"dvc status ended with {done.returncode}"
-    if isinstance(status, dict) and status.get(code_lock.STAGE) == ["always changed"]:
-        del status[code_lock.STAGE]
-    return redact(json.dumps(status), 300) if status else None
+    if not printed:
+        return "dvc status failed"
+    return None if printed == "{}" else redact(printed, 300)
 
 
 def get(root: Path, commit: str, path: Path, to: Path) -> str | None:

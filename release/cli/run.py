@@ -62,10 +62,11 @@ def run(
     docs/clusters/launcher.yaml
     """
     from checks.decision.held import refusal as verdict_refusal
+    from checks.formats.verdict import Verdict
+    from checks.storage import files, layout
     from release.adapters.folder_lock import alone
     from release.record import hand_over, refusals
     from release.verbs import calibrate
-    from release.verbs import gate as verb
     from release.verbs import run as pipeline
 
     if (force or calibrates) and (launcher or job):
@@ -91,7 +92,8 @@ def run(
         if targets and "gate" not in targets:
             click.echo("next: ./lockstep run   (the rest, up to the verdict)")
             return
-        verdict = verb.gate(root, just_run=True)
+        # DVC has just made it, or compared with dvc.lock all that the stage gate read and wrote.
+        verdict = files.read_json(root / layout.VERDICT, Verdict)
     click.echo()
     for what, text in [*tables.figures_of_run(before, pipeline.evaluated(root)), *_places(root)]:
         click.echo(hanging(f"  {what:<13} {text}"))

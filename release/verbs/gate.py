@@ -25,14 +25,12 @@ class Explanation(NamedTuple):
     look: str  # The files and the page that say more.
 
 
-def gate(root: Path, just_run: bool = False) -> Verdict:
-    """Return the verdict in ``root`` if it still holds. Raises as ``release.record.verdict_check.hold``.
+def gate(root: Path) -> Verdict:
+    """Return the verdict in ``root`` if it still holds.
 
-    ``just_run``: the pipeline has just reached it, maybe with code that nobody committed yet. Otherwise also raises as
-    ``running_code.check``.
+    Raises as ``running_code.check`` and ``release.record.verdict_check.hold``.
     """
-    if not just_run:
-        running_code.check(root)
+    running_code.check(root)
     return verdict_check.hold(Records(root)).verdict
 
 

@@ -60,6 +60,24 @@ def main(arguments: Sequence[str]) -> int:
     return int(dvc(["--wait-for-lock", *arguments, *_default_targets(project, arguments)]))
 
 
+def status(targets: Sequence[str], *, with_deps: bool) -> dict[str, Any] | None:
+    """Return what `dvc status --json` prints of ``targets``; None if DVC cannot say it.
+
+    ``with_deps``: also of the stages that they depend on.
+    """
+    if importlib.util.find_spec("dvc") is None:
+        return None
+    guard(_project(Path.cwd()))
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return dict(repo.status(targets=list(targets), with_deps=with_deps))
+    except DvcException:
+        return None
+
+
 def _project(here: Path) -> Path:
     """Return the folder of dvc.yaml."""
     root, here = Path(os.environ.get("LOCKSTEP_ROOT") or here).resolve(), here.resolve()
