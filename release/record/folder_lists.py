@@ -8,6 +8,7 @@ the verdict's own digests cover the contents. Where it is not, it is made again 
 import configparser
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,8 +50,11 @@ def md5_of(data: bytes) -> str:
 
 def below(folder: Path) -> list[str]:
     """Return the files in a folder that DVC would list, by path below it."""
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
-    return sorted(path.as_posix() for path in paths if _IGNORED not in path.parts)
+    names, start = list[str](), len(f"{folder}/")
+    for above, folders, files in os.walk(folder):  # pathlib takes five times as long
+        folders[:] = [name for name in folders if name != _IGNORED]
+        names += [f"{above}/{name}"[start:] for name in files if name != _IGNORED]
+    return sorted(names)
 
 
 def _cached(root: Path, md5: str) -> bytes | None:
