@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from checks.records.rows import Message
-from checks.training.exports import CONVERTER_FOLDER
+from checks.training.exports import CONVERTER_FOLDER, Export
 from stages.sources.schemes.pypi import Wheel
 from stages.tools import gguf as tool
-from stages.weights import gguf
+from stages.weights import gguf, gguf_export
 from tests import evidence_tree, tuned
 from tests.conftest import scaled_down
 from tests.once import once
@@ -47,6 +47,24 @@ def base(factory: pytest.TempPathFactory) -> Path:
 def tuned_model(factory: pytest.TempPathFactory) -> Path:
     """The base once it knows the rows of ``evidence_tree``. Read-only by custom."""
     return once(factory, "gguf-tuned", lambda folder: tune(base(factory), folder))
+
+
+def exported(factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch, model: Path, type_: str = "q8_0") -> Path:
+    """A copy of ``base`` or ``tuned_model`` with its GGUF file. Read-only by custom."""
+    converter(factory, patch)
+
+    def write(folder: Path) -> None:
+        shutil.copytree(model, folder)
+        export(folder, type_)
+
+    return once(factory, f"{model.name}-{type_}", write)
+
+
+def export(merged: Path, type_: str) -> None:
+    """Write the GGUF file of the weights that lie in ``merged``."""
+    how = Export.model_validate(exporting(type_)["merge"]["export"][0])
+    shutil.rmtree(merged / "gguf", ignore_errors=True)
+    gguf_export.export(merged.parent, merged, merged, how)
 
 
 def exporting(type_: str = "q8_0", **bounds: float) -> dict[str, Any]:
@@ -84,7 +102,7 @@ def _make_base(folder: Path, file: Path) -> None:
 
 
 def tune(base: Path, folder: Path, steps: int = 150, rows: Sequence[tuple[Sequence[Message], str]] = ()) -> None:
-    """As ``tuned.tune``, but against a sample of the vocabulary: all 49,152 logits of each token take minutes.
+    """As ``tuned.tune``, but with a sample of the vocabulary: all 49,152 logits of each token take minutes.
 
     ``rows``: messages and answer. Default: those of the valid and the test split of ``evidence_tree``.
     """
@@ -101,22 +119,28 @@ def tune(base: Path, folder: Path, steps: int = 150, rows: Sequence[tuple[Sequen
     padded = [[0] * (longest - len(p) - len(a)) for p, a in zip(prompts, answers, strict=True)]
     ids = torch.tensor([p + a + rest for p, a, rest in zip(prompts, answers, padded, strict=True)])
     sample = torch.tensor(sorted({*ids.flatten().tolist(), *range(0, len(tokenizer), 97)}))
-    number = {token: place for place, token in enumerate(sample.tolist())}
-    labels = torch.tensor(
+    ids = torch.searchsorted(sample, ids)
+    said = torch.tensor(
         [
-            [-100] * len(p) + [number[token] for token in a] + [-100] * len(rest)
+            [False] * len(p) + [True] * len(a) + [False] * len(rest)
             for p, a, rest in zip(prompts, answers, padded, strict=True)
         ]
     )
+    labels = ids.where(said, -100)
+    whole = model.model.embed_tokens.weight.data
+    model.model.embed_tokens = torch.nn.Embedding.from_pretrained(whole[sample], freeze=False)
+    model.lm_head.weight = model.model.embed_tokens.weight
     torch.manual_seed(3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     order = itertools.cycle(torch.arange(len(rows)).split(tuned.WIDE))
     for _, batch in zip(range(steps), order, strict=False):
-        hidden = model.model(input_ids=ids[batch]).last_hidden_state[:, :-1]
-        logits = hidden @ model.lm_head.weight[sample].T
+        logits = model.lm_head(model.model(input_ids=ids[batch]).last_hidden_state[:, :-1])
         loss = functional.cross_entropy(logits.flatten(0, 1), labels[batch][:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    whole[sample] = model.lm_head.weight.data
+    model.model.embed_tokens = torch.nn.Embedding.from_pretrained(whole)
+    model.lm_head.weight = model.model.embed_tokens.weight
     shutil.copytree(base, folder, ignore=shutil.ignore_patterns("model*"))
     model.save_pretrained(folder)

@@ -201,7 +201,7 @@ def test_a_request_that_does_not_say_how_to_sample_is_answered_as_the_gates_judg
     case: str, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     decoding, command, status, words = SAMPLED[case]
-    folder = model(tmp_path_factory, Hermes.text, "hermes")
+    folder = gguf_model.exported(tmp_path_factory, environment, gguf_model.base(tmp_path_factory))
     result = check(folder, QUESTIONS, started_with(RUNTIME, command), 24, decoding=decoding)
     assert result.status == status, result
     assert words in result.reason

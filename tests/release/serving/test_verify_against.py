@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,13 +21,13 @@ from release.serving import against, pace
 from release.serving.against import RunningServer
 from release.serving.expected import Expected
 from release.serving.options import VerifyOptions, check_options
+from release.serving.probes import life, score
 from release.serving.probes.context import ProbeContext
-from tests.release.serving.test_verify_checks import DIGEST, ROWS, ask, few_requests, talking
+from tests.release.serving.test_verify_checks import DIGEST, ROWS, talking
 from tests.tgi_standin import StandIn
 
 pytestmark = pytest.mark.slow
 
-few_requests = few_requests
 L4 = "1 x NVIDIA L4"
 OLD = f"r.example/tgi@sha256:{'c' * 64}"
 
@@ -37,11 +38,17 @@ def running(params: Params, old: ProbeContext) -> RunningServer:
     return RunningServer("production", "v1.2.0", OLD, expected, runtimes.load("tgi"), VerifyOptions(), OLD)
 
 
+def asked(new: ProbeContext) -> None:
+    """Ask the new server what the comparison reads again."""
+    assert life.start(new, time.monotonic()).status == "pass"
+    score.score(new)
+
+
 def compared(params: Params, spoil: Callable[[StandIn], object] = lambda _: None, **settings: Any) -> ServerComparison:
     """Ask a new server, which ``spoil`` changes, and the one before."""
     with talking(params, **settings) as (new, server), talking(params) as (old, _):
         spoil(server)
-        assert ask(new)["start"].status == "pass"
+        asked(new)
         return against.compare(running(params, old), new, old)
 
 
@@ -179,14 +186,14 @@ def test_each_server_gets_the_same_requests_and_is_first_in_every_other_round(pa
         opened.clear()
         assert pace.by_turns(partial(again, "new", new), partial(again, "old", old), pace.RESTARTS) is not None
         assert opened == ["new", "old", "old", "new"] * 2
-        asked = [Counter(str(body["messages"]) for body in each.bodies) for each in (server, before)]
-    assert asked[0] == asked[1]
-    assert sum(asked[0].values()) == 2 * pace.ROUNDS * (4 + 8)
+        counts = [Counter(str(body["messages"]) for body in each.bodies) for each in (server, before)]
+    assert counts[0] == counts[1]
+    assert sum(counts[0].values()) == 2 * pace.ROUNDS * (4 + 8)
 
 
 def test_a_server_that_does_not_answer_here_compares_nothing(params: Params) -> None:
     with talking(params) as (new, _), talking(params) as (old, server):
-        ask(new)
+        asked(new)
         server.faults.refused = "row 07"
         with pytest.raises(ServingRefused, match="the server of production does not answer here: 1 of 20 rows"):
             against.compare(running(params, old), new, old)
@@ -208,7 +215,7 @@ def test_no_process_stands_for_a_server_unless_it_is_named(options: dict[str, st
 
 def test_a_process_that_stood_for_the_server_is_named(params: Params) -> None:
     with talking(params) as (new, _), talking(params) as (old, _):
-        assert ask(new)["start"].status == "pass"
+        asked(new)
         found = against.compare(running(params, old)._replace(process="router 1.2"), new, old)
     assert (found.server, found.process) == (OLD, "router 1.2")
     assert found.reason.endswith("; a process of router 1.2 stood for it")

@@ -17,7 +17,6 @@ from checks.formats.serving import ServingCheck, ServingReport, combine
 from checks.machine import meters
 from checks.process.errors import ServingRefused
 from checks.storage import layout
-from checks.training.exports import Export
 from release import runtimes
 from release.promotion import compared_server, context
 from release.serving import against, pace, processes, server
@@ -31,7 +30,6 @@ from release.verbs import build
 from release.verbs import verify as verb
 from release.verbs.verify import VerifyOptions, verify
 from stages.tools import llamacpp
-from stages.weights import gguf_export
 from tests import gguf_model, tuned
 from tests.conftest import as_params
 from tests.once import once
@@ -57,20 +55,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch
     version = RUNTIME.own_environment.make.rpartition(" ")[2]
     environment = once(tmp_path_factory, "llamacpp", lambda folder: llamacpp.make(folder, version))
     patch.setenv(RUNTIME.own_environment.variable, str(environment / "bin" / "python"))
-    gguf_model.converter(tmp_path_factory, patch)
-    base, merged = gguf_model.base(tmp_path_factory), tmp_path_factory.mktemp("tuned") / "merged"
-    shutil.copytree(gguf_model.tuned_model(tmp_path_factory), merged)
-    write(merged)
+    merged = gguf_model.exported(tmp_path_factory, patch, gguf_model.tuned_model(tmp_path_factory), "f32")
     root = tmp_path_factory.mktemp("verify") / "run"
-    tuned.record(root, base, merged, tuned.document())
+    tuned.record(root, gguf_model.base(tmp_path_factory), merged, tuned.document())
     return root
-
-
-def write(merged: Path) -> None:
-    """Write the GGUF file of the weights that lie in ``merged``, with their own numbers."""
-    how = Export.model_validate(gguf_model.exporting("f32")["merge"]["export"][0])
-    shutil.rmtree(merged / "gguf", ignore_errors=True)
-    gguf_export.export(merged.parent, merged, merged, how)
 
 
 @pytest.fixture
@@ -157,7 +145,7 @@ def test_a_conversion_that_changed_the_model_is_found(
     merged = Path(shutil.copytree(run / layout.MERGED, tmp_path / "merged"))
     shutil.copyfile(gguf_model.base(tmp_path_factory) / "model.safetensors", tmp_path / "base.safetensors")
     spoil(merged)
-    write(merged)
+    gguf_model.export(merged, "f32")
     serve = as_params(tuned.document()).serve
     with closing(processes.start(RUNTIME, serve, merged)) as started:
         server.wait_until(started, lambda: healthy(started), 60)

@@ -24,13 +24,11 @@ from checks.kinds.gate import Case
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused
 from checks.records.rows import Prediction
 from checks.storage import digest, files, layout
-from checks.training.exports import Export
 from release import runtimes
 from stages.calibrate import calibrate
 from stages.evaluate import evaluate
 from stages.inference import answers, llamacpp
 from stages.tools import llamacpp as tool
-from stages.weights import gguf_export
 from tests import evidence_tree, gguf_model
 from tests.conftest import as_params
 from tests.once import once
@@ -55,11 +53,10 @@ def document(**change: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", autouse=True)
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
-    """llama.cpp's server and its converter."""
+    """llama.cpp's server."""
     python = once(tmp_path_factory, "llamacpp", lambda folder: tool.make(folder, VERSION)) / "bin" / "python"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(LLAMACPP_PYTHON, str(python))
-        gguf_model.converter(tmp_path_factory, patch)
         yield patch
 
 
@@ -68,8 +65,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, environment: pytest.MonkeyP
     """A folder with a base, and a model that learnt with its GGUF file in 8 bits. Read-only by custom."""
     folder = tmp_path_factory.mktemp("models")
     shutil.copytree(gguf_model.base(tmp_path_factory), folder / layout.BASE)
-    shutil.copytree(gguf_model.tuned_model(tmp_path_factory), folder / layout.MERGED)
-    write(folder / layout.MERGED, folder / layout.MERGED)
+    merged = gguf_model.exported(tmp_path_factory, environment, gguf_model.tuned_model(tmp_path_factory))
+    shutil.copytree(merged, folder / layout.MERGED)
     return folder
 
 
@@ -112,13 +109,6 @@ def measured(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Measured
 def evaluated(measured: Measured, tmp_path: Path) -> Path:
     """A copy of that repository, to change."""
     return Path(shutil.copytree(measured.root, tmp_path / "evaluated"))
-
-
-def write(source: Path, ships: Path) -> None:
-    """Write the GGUF file of the model in ``source`` into ``ships``."""
-    shutil.rmtree(ships / "gguf", ignore_errors=True)
-    how = Export.model_validate(gguf_model.exporting()["merge"]["export"][0])
-    gguf_export.export(ships.parent, source, ships, how)
 
 
 def report(root: Path) -> None:
@@ -220,30 +210,29 @@ def test_draws_are_recorded_and_nothing_asks_for_them_again(root: Path, monkeypa
     assert files.read_jsonl(root / layout.PREDICTIONS / "candidate.jsonl", Prediction) == predictions
 
 
-def _another_model(root: Path) -> None:
-    write(root / layout.BASE, root / layout.MERGED)
-
-
-def _lost(root: Path) -> None:
+def _lost(path: Path) -> None:
     """Half of the numbers of each layer become others. A block of q8_0 has a scale of 2 bytes, and 32 numbers."""
     from gguf import GGMLQuantizationType, GGUFReader
 
     chance = np.random.default_rng(1)
-    for tensor in GGUFReader(root / layout.MERGED / layout.GGUF, "r+").tensors:
+    for tensor in GGUFReader(path, "r+").tensors:
         if tensor.name.startswith("blk.") and tensor.tensor_type == GGMLQuantizationType.Q8_0:
             blocks = tensor.data.reshape(-1, 34)
             blocks[:, 2:18] = chance.integers(0, 256, (len(blocks), 16), dtype=np.uint8)
 
 
-FAULTS: dict[str, Callable[[Path], None]] = {"another model's file": _another_model, "weights that were lost": _lost}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_file_that_is_worse_fails_although_the_safetensors_are_good(fault: str, evaluated: Path) -> None:
+@pytest.mark.parametrize("fault", ["another model's file", "weights that were lost"])
+def test_a_file_that_is_worse_fails_although_the_safetensors_are_good(
+    fault: str, evaluated: Path, environment: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     root, params = evaluated, as_params(document())
     assert judged(root, params).status == "pass"
     good = evaluation(root)
-    FAULTS[fault](root)
+    if fault == "weights that were lost":
+        _lost(root / layout.MERGED / layout.GGUF)
+    else:
+        other = gguf_model.exported(tmp_path_factory, environment, gguf_model.base(tmp_path_factory))
+        shutil.copyfile(other / layout.GGUF, root / layout.MERGED / layout.GGUF)
     report(root)
     evaluate(params, root)
     bad = evaluation(root)

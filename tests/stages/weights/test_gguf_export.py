@@ -10,9 +10,9 @@ import pytest
 from checks.formats.training_reports import ParityReport
 from checks.process.errors import MachineRefused, MergeRefused, ParamsRefused
 from checks.storage import digest, files, layout
-from checks.training.exports import CONVERTER, CONVERTER_FOLDER
+from checks.training.exports import CONVERTER, CONVERTER_FOLDER, Export
 from stages.merge import merge
-from stages.weights import gguf, gguf_export
+from stages.weights import gguf_export
 from tests import gguf_model
 from tests.conftest import as_params, scaled_down
 from tests.stages.test_merge import adapter, root, weights_in  # noqa: F401 - fixtures
@@ -56,19 +56,19 @@ def test_a_file_of_the_models_own_numbers_is_the_model(root: Path) -> None:  # n
     assert written.max_logprob_diff < 0.05  # it is read back in 16 bits
 
 
-def test_a_file_that_became_another_model_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    """As if the converter had written the rows of a tensor in another order."""
-    convert = gguf.convert
+def test_a_file_that_became_another_model_is_refused(
+    root: Path,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if the converter had written the base."""
+    other = gguf_model.exported(tmp_path_factory, monkeypatch, gguf_model.base(tmp_path_factory)) / layout.GGUF
 
-    def other(source: Path, target: Path, name: str) -> None:
-        from transformers import AutoModelForCausalLM
+    def export(_root: Path, _source: Path, ships: Path, _how: Export) -> str:
+        (ships / layout.GGUF).parent.mkdir()
+        return digest.of_file(shutil.copyfile(other, ships / layout.GGUF)).sha256
 
-        convert(source, target, name)
-        model = AutoModelForCausalLM.from_pretrained(target)
-        model.model.embed_tokens.weight.data = model.model.embed_tokens.weight.data.flip(0)
-        model.save_pretrained(target)
-
-    monkeypatch.setattr(gguf, "convert", other)
+    monkeypatch.setattr(gguf_export, "export", export)
     with pytest.raises(MergeRefused, match=r"gguf/model\.gguf and the 16-bit model disagree .*remove merge\.export"):
         merge(as_params(gguf_model.exporting(max_logprob_diff=0.05, min_top1=0.99)), root)
     assert not (root / layout.MERGED).exists()
