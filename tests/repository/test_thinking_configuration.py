@@ -32,12 +32,10 @@ from stages.prepare import prepare
 from stages.probe import probe
 from stages.score import score
 from stages.suites import suites
-from stages.tools import llamacpp
 from stages.train import train
 from stages.validate import validate
 from tests import gguf_model, pipeline_repository
 from tests.conftest import REPOSITORY, read_yaml
-from tests.once import once
 from tests.stages.weights.test_thinking import _model
 
 pytestmark = pytest.mark.slow
@@ -122,12 +120,9 @@ def _rendered(reference: str) -> str:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A repository in which all stages ran, and llama.cpp's server."""
-    assert RUNTIME.own_environment is not None
-    version = RUNTIME.own_environment.make.rpartition(" ")[2]
-    python = once(tmp_path_factory, "llamacpp", lambda folder: llamacpp.make(folder, version))
     folder = tmp_path_factory.mktemp("thinking")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(RUNTIME.own_environment.variable, str(python / "bin" / "python"))
+        gguf_model.server(tmp_path_factory, patch)
         gguf_model.converter(tmp_path_factory, patch)
         rows, document = [row for row in sums(LEARNT) if row["steps"] == "2 steps"], _scaled_down()
         plain = _model(gguf_model.base(tmp_path_factory), folder / "plain", TEMPLATE)

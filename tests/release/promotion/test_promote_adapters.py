@@ -310,12 +310,8 @@ def test_a_canary_that_the_server_cannot_take_is_not_promoted(top: Path, place: 
     router = with_canary(top)
     released(router, place, 8, base=2, rank=64)
     lines = gaps(router, "canary")
-    assert re.search(
-        r"^router-canary v\S+: its base is sha256:\w+, that of support v\S+ is sha256", lines, re.MULTILINE
-    )
-    assert re.search(
-        r"^router-canary v\S+: its rank is 64, serve.adapter.max_rank of support v\S+ is 16", lines, re.MULTILINE
-    )
+    assert re.search(r"router-canary v\S+: its base is sha256:\w+, that of support v\S+ is sha256", lines)
+    assert re.search(r"router-canary v\S+: its rank is 64, serve.adapter.max_rank of support v\S+ is 16", lines)
     assert "serve.adapter.most: 3, and staging lists 3 beside its own" in lines
 
 

@@ -22,7 +22,6 @@ from release.serving import processes, server
 from release.serving.client import Client
 from release.serving.probes.context import ProbeContext
 from release.serving.probes.contract import contract
-from stages.tools import llamacpp
 from tests import gguf_model, tuned
 from tests.conftest import as_params
 from tests.once import once
@@ -84,11 +83,8 @@ THOUGHTS = (example(0, ["2+2?", thought(4), "3+3?", thought(6), "4+4?"], thought
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
-    assert RUNTIME.own_environment is not None
-    version = RUNTIME.own_environment.make.rpartition(" ")[2]
-    python = once(tmp_path_factory, "llamacpp", lambda folder: llamacpp.make(folder, version)) / "bin" / "python"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(RUNTIME.own_environment.variable, str(python))
+        gguf_model.server(tmp_path_factory, patch)
         yield patch
 
 

@@ -51,10 +51,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
     """A record that passes, of weights with their GGUF file, and llama.cpp's server. Read-only by custom."""
-    assert RUNTIME.own_environment is not None
-    version = RUNTIME.own_environment.make.rpartition(" ")[2]
-    environment = once(tmp_path_factory, "llamacpp", lambda folder: llamacpp.make(folder, version))
-    patch.setenv(RUNTIME.own_environment.variable, str(environment / "bin" / "python"))
+    gguf_model.server(tmp_path_factory, patch)
     merged = gguf_model.exported(tmp_path_factory, patch, gguf_model.tuned_model(tmp_path_factory), "f32")
     root = tmp_path_factory.mktemp("verify") / "run"
     tuned.record(root, gguf_model.base(tmp_path_factory), merged, tuned.document())

@@ -24,20 +24,16 @@ from checks.kinds.gate import Case
 from checks.process.errors import EvaluationRefused, EvidenceRefused, MachineRefused, ParamsRefused
 from checks.records.rows import Prediction
 from checks.storage import digest, files, layout
-from release import runtimes
+from stages import workers
 from stages.calibrate import calibrate
 from stages.evaluate import evaluate
 from stages.inference import answers, llamacpp
-from stages.tools import llamacpp as tool
 from tests import evidence_tree, gguf_model
 from tests.conftest import as_params
-from tests.once import once
+from tests.gguf_model import VERSION
 
 pytestmark = pytest.mark.slow
 
-RUNTIME = runtimes.load("llamacpp").own_environment
-assert RUNTIME is not None
-VERSION = RUNTIME.make.rpartition(" ")[2]
 ROWS = 40
 GATE = {"kind": "non_inferior", "metric": "exact-match", "against": UNQUANTISED, "margin": 0.2, "confidence": 0.9}
 
@@ -54,9 +50,8 @@ def document(**change: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module", autouse=True)
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
     """llama.cpp's server."""
-    python = once(tmp_path_factory, "llamacpp", lambda folder: tool.make(folder, VERSION)) / "bin" / "python"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(LLAMACPP_PYTHON, str(python))
+        gguf_model.server(tmp_path_factory, patch)
         yield patch
 
 
@@ -278,17 +273,20 @@ def test_another_version_in_a_named_environment_is_refused(root: Path, monkeypat
         evaluate(as_params(document()), root)
 
 
-def test_the_server_is_installed_where_it_is_missing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_is_installed_where_it_is_missing(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = gguf_model.server(tmp_path_factory, monkeypatch)
     monkeypatch.delenv(LLAMACPP_PYTHON)
     engine = as_params(document()).evaluate.engine
     assert isinstance(engine, LlamaCpp)
-    python = llamacpp.hold_installed(root, engine)
-    assert Path(python) == (root / layout.STATE / "llamacpp" / "bin" / "python").absolute()
-    assert llamacpp.hold_installed(root, engine) == python
-    assert llamacpp._version(python) == VERSION
     other = engine.model_copy(update={"version": "1999.1.1"})
     with pytest.raises(MachineRefused, match=r"llamacpp 1999\.1\.1 cannot be installed; fix what `python -m stages"):
-        llamacpp.hold_installed(root, other)
+        llamacpp.hold_installed(tmp_path, other)
+    monkeypatch.setattr(workers, "install", None)  # It is not made a second time.
+    python = llamacpp.hold_installed(root, engine)
+    assert Path(python) == (root / layout.STATE / "llamacpp" / "bin" / "python").absolute()
+    assert llamacpp._version(python) == VERSION
 
 
 def test_where_rows_are_sealed_nothing_that_llama_cpp_prints_is_kept(root: Path) -> None:

@@ -11,6 +11,7 @@ from checks.formats.training_reports import ParityReport
 from checks.process.errors import MachineRefused, MergeRefused, ParamsRefused
 from checks.storage import digest, files, layout
 from checks.training.exports import CONVERTER, CONVERTER_FOLDER, Export
+from stages import workers
 from stages.merge import merge
 from stages.weights import gguf_export
 from tests import gguf_model
@@ -102,21 +103,19 @@ def test_another_version_of_the_converter_in_a_named_folder_is_refused(
 
 
 def test_the_converter_is_installed_where_it_is_missing_or_is_another(
-    root: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    installed = gguf_model.converter(tmp_path_factory, monkeypatch)
     monkeypatch.delenv(CONVERTER_FOLDER)
-    folder = gguf_export.hold_installed(root, "0.1.1")
-    assert folder == root / CONVERTER
-    assert gguf_export._installed(folder) == "0.1.1"
-    (folder / "mark").touch()
-    assert gguf_export.hold_installed(root, "0.1.1") == folder
-    assert (folder / "mark").exists()  # It is not made a second time.
+    shutil.copytree(installed / CONVERTER, tmp_path / CONVERTER)
     with pytest.raises(
         MachineRefused,
         match=r"gguf 0\.0\.999 cannot be installed; fix what `python -m stages\.tools\.gguf 0\.0\.999` says above",
     ):
-        gguf_export.hold_installed(root, "0.0.999")
+        gguf_export.hold_installed(tmp_path, "0.0.999")
+    monkeypatch.setattr(workers, "install", None)  # It is not made a second time.
+    assert gguf_export.hold_installed(installed, "0.1.1") == installed / CONVERTER
+    assert gguf_export._installed(installed / CONVERTER) == "0.1.1"
 
 
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
