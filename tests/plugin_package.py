@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from tests import pipeline_repository
 from tests.conftest import REPOSITORY
 
 
@@ -68,3 +69,10 @@ def python(site: Path, code: str, *arguments: str, cwd: Path | None = None) -> s
         [sys.executable, "-c", code, *arguments],
         env=environment, cwd=cwd or site, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def forked(site: Path, code: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Do the same in a process that is forked from one that has loaded the libraries."""
+    environment = pipeline_repository.environment(PYTHONPATH=f"{REPOSITORY}{os.pathsep}{site}")
+    command = pipeline_repository.script(code)
+    return subprocess.run(command, env=environment, cwd=cwd or site, capture_output=True, text=True, check=False)

@@ -261,7 +261,7 @@ def run(site: Path, installed: Path, judged: dict[str, Any]) -> Path:
 
 
 def _built(site: Path, code: str = BUILD) -> dict[str, Any]:
-    done = plugin_package.python(site, code, cwd=site.parent)
+    done = plugin_package.forked(site, code, cwd=site.parent)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -269,7 +269,7 @@ def _built(site: Path, code: str = BUILD) -> dict[str, Any]:
 
 def _lockstep(site: Path, *arguments: str) -> tuple[int, str]:
     code = f"import sys\nsys.argv = ['lockstep', '-C', 'work', *{arguments!r}]\nfrom release.cli import main\nmain()"
-    done = plugin_package.python(site, code, cwd=site.parent)
+    done = plugin_package.forked(site, code, cwd=site.parent)
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode, done.stdout + done.stderr
 
@@ -432,7 +432,7 @@ def test_a_score_is_a_number_from_0_to_1(site: Path) -> None:
         "    try:\n        scoring.score(scorer, value, '')\n"
         "    except ParamsRefused as refused:\n        print(refused)"
     )
-    done = plugin_package.python(site, code)
+    done = plugin_package.forked(site, code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("evaluate.scorers: first-word gave ") == len(wrong), done.stdout
 
@@ -443,9 +443,9 @@ def test_other_code_of_a_scorer_is_another_evaluation(site: Path) -> None:
         "exact = SCORERS.kinds['exact-match'](kind='exact-match')\n"
         "print(scoring.digest_of([exact]), scoring.digest_of([exact, SCORERS.kinds['first-word'](kind='first-word')]))"
     )
-    before = plugin_package.python(site, code).stdout.split()
+    before = plugin_package.forked(site, code).stdout.split()
     _other_helper(site)
-    after = plugin_package.python(site, code).stdout.split()
+    after = plugin_package.forked(site, code).stdout.split()
     assert len(before) == len(after) == 2
     assert before[0] == after[0]
     assert before[1] != after[1]
