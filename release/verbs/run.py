@@ -66,10 +66,10 @@ def run(
     shared = remote and dvc.has_remote(root)
     harvest_reviews.check_work_tree(root, params_file.load(root / layout.PARAMS))
     with ThreadPoolExecutor(1) as pool:
-        # What git says is a file that DVC compares. If it changes meanwhile, DVC is asked again below.
+        # DVC compares the files that this writes. If one of them changes, DVC runs whatever it says now.
         asked = pool.submit(_ask_git, root)
-        is_stale = dvc.stale(root, targets, listener) is not None
-    is_stale |= asked.result()
+        has_to_run = dvc.stale(root, targets, listener) is not None
+    has_to_run |= force or shared or asked.result()
     wanted = [*(["--with-deps"] if targets else []), "--", *targets]
     # What the remote lacks is made again: the lines of DVC say so, and the push asks once more.
     if shared:
@@ -77,7 +77,7 @@ def run(
     before = _decided(root)
     repro, more = [*dvc.MODULE, "repro"], {dvc.REMOTE: "1"} if shared else {}
     try:
-        if force or shared or is_stale:
+        if has_to_run:
             python("", [*repro, *(["--force"] if force else []), "--", *targets], "dvc repro", more)
             if _ask_git(root):
                 python("", [*repro, "--", *targets], "dvc repro", more)
