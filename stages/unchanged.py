@@ -25,16 +25,16 @@ def unchanged(params: Params, root: Path, targets: Sequence[str] = ()) -> str:
 
     Without targets: of all stages. Prints nothing if DVC cannot say it. Raises as ``still_pinned`` and ``code`` do.
     """
-    said = still_pinned(params, root)
+    sources = still_pinned(params, root)
     code(params, root)
     # Without a target DVC takes the stages of all projects.
     status = guarded_dvc.status(targets or [layout.PIPELINE.as_posix()], with_deps=bool(targets))
     if status is None:
-        return said
+        return sources
     if status.get(lock.STAGE) == ["always changed"]:
         del status[lock.STAGE]
     sys.stdout.write(json.dumps(status))
-    return said if status else f"nothing changed, no stage has to run; {said}"
+    return sources if status else f"nothing changed, no stage has to run; {sources}"
 
 
 if __name__ == "__main__":
