@@ -48,7 +48,6 @@ def of_commit(tree: WorkTree, commit: Commit) -> dict[str, list[str]]:
     be here. Raises EvidenceRefused if dvc.yaml, or the dvc.lock of the commit, cannot be read, and as ``differences``.
     """
     lock = commit.lock(f"{layout.LOCK} at {commit.name[:12]}")
-    digests = code_lock.of(tree.params, code_lock.at(tree.root))
     differing = dict[str, list[str]]()
     seen = list[str]()
     for name in dict.fromkeys((*tree.pipeline, *lock)):
@@ -60,7 +59,7 @@ def of_commit(tree: WorkTree, commit: Commit) -> dict[str, list[str]]:
             *pipeline_lock.otherwise(tree.document, ran),
             *(
                 f"{layout.CODE_LOCK}: {stage} ran other code than is here"
-                for stage in pipeline_lock.other_code(digests, ran)
+                for stage in pipeline_lock.other_code(tree.code, ran)
             ),
             *_other_reports(commit, name, ran.get(name, {})),
         ]
@@ -71,8 +70,7 @@ def of_commit(tree: WorkTree, commit: Commit) -> dict[str, list[str]]:
 
 def other_code(tree: WorkTree, lock: pipeline_lock.Stages) -> list[str]:
     """Return a line for each stage in ``lock`` that ran other code than it would run now. Raises as ``differences``."""
-    digests = code_lock.of(tree.params, code_lock.at(tree.root))
-    stages = pipeline_lock.other_code(digests, lock)
+    stages = pipeline_lock.other_code(tree.code, lock)
     return [f"{layout.CODE_LOCK}: {stage} ran other code than is here" for stage in stages]
 
 

@@ -78,6 +78,13 @@ class WorkTree:
         return params_file.check_release(self._parsed)
 
     @functools.cached_property
+    def code(self) -> dict[str, str]:
+        """The digest of each stage's code here. Raises as ``params`` and ``checks.code.lock.of``."""
+        from checks.code import lock  # It imports all kinds of parameters.
+
+        return lock.of(self.params, lock.at(self.root))
+
+    @functools.cached_property
     def pipeline(self) -> pipeline_lock.Stages:
         """The stages of dvc.yaml. Raises EvidenceRefused if it is missing or invalid."""
         return pipeline_lock.stages(self._bytes(layout.PIPELINE), str(layout.PIPELINE))
