@@ -53,9 +53,8 @@ class Difference:
 
 def _level(clears: Callable[[float], float]) -> float:
     """The level at which ``clears``, which rises with it, crosses 0."""
-    if (
-        clears(0.5) <= 0
-    ):  # Asked first: what clears at no level proves nothing, even if it is 0 at all of them.
+    # Asked first: what clears at no level proves nothing, even if it is 0 at all of them.
+    if clears(0.5) <= 0:
         return 1.0
     low, high = math.log(_LEAST), math.log(0.5)
     size = crossing(lambda size: clears(math.exp(size)), low, high, ends=(low, 0.0), xtol=1e-3)
