@@ -1,5 +1,6 @@
 """What refused is what the comment says first: left by stages, `lockstep run` and `lockstep estimate`, for one commit."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -25,6 +26,8 @@ from checks.storage import layout
 from release.adapters import dvc
 from release.cli import terminal
 from release.record import refusals
+from release.record.records import Records
+from release.review import gathering
 from release.verbs.report import Report, report
 from stages import entry
 from tests import pipeline_repository, report_tree
@@ -205,9 +208,11 @@ def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, wha
             dvc.python(root, ["-c", ""], "nothing")
 
 
-def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path) -> None:
+def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(root, "train", NOT_FINITE)
     usual = Seen(RENDERER.render(report(root, **FOR).markdown))
+    facts = gathering.gather(Records(root), FOR["target"])  # once: only the refusal differs
+    monkeypatch.setattr(gathering, "gather", lambda *_: dataclasses.replace(facts, refused=refused.read(root)))
     for text in NASTY:
         leave(root, "train", TrainingRefused(text, text, (text,)))
         found = report(root, **FOR)
