@@ -211,12 +211,16 @@ def test_what_is_no_file_of_ours_is_neither_read_nor_a_traceback(root: Path, wha
 def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(root, "train", NOT_FINITE)
     usual = Seen(RENDERER.render(report(root, **FOR).markdown))
-    facts = gathering.gather(Records(root), FOR["target"])  # once: only the refusal differs
-    monkeypatch.setattr(gathering, "gather", lambda *_: dataclasses.replace(facts, refused=refused.read(root)))
+    # Facts are gathered once: with another text, only the refusal differs.
+    facts = gathering.gather(Records(root), FOR["target"])
+    assert facts.state == "refused"
     for text in NASTY:
         leave(root, "train", TrainingRefused(text, text, (text,)))
+        refusal = refusals.current(root, facts.commit)
+        assert refusal is not None
+        told = dataclasses.replace(facts, refused=refusal)
+        monkeypatch.setattr(gathering, "gather", lambda *_, told=told: told)
         found = report(root, **FOR)
-        assert found.state == "refused"
         assert found.title.isprintable()
         assert all(line.isprintable() for line in terminal.text(found.whole).splitlines())
         for render in (RENDERER.render, gfm):
