@@ -128,7 +128,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         plain = _model(gguf_model.base(tmp_path_factory), folder / "plain", TEMPLATE)
         system = Message(role="system", content=document["prepare"]["loader"]["instruction"])
         asked = [((system, Message(role="user", content=row["prompt"])), _rendered(row["reference"])) for row in rows]
-        gguf_model.tune(plain, folder / "base", 400, asked)
+        gguf_model.tune(plain, folder / "base", 250, asked)
         root = folder / "repository"
         root.mkdir()
         pipeline_repository.make(root, folder / "base", document, [{}], code=())
