@@ -34,6 +34,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import weakref
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -224,6 +225,9 @@ def _serve(address: str, libraries: list[str]) -> None:
     for name in libraries:
         importlib.import_module(name)
     assert threading.active_count() == 1
+    # Torch would take its operators apart one by one at the end of every forked process, which takes 0.1 s.
+    for end in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        end.atexit = False
     gc.collect()
     gc.freeze()
     running: dict[int, tuple[socket.socket, int]] = {}  # by the handle of a process: what asked for it, and its number
