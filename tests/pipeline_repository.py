@@ -92,6 +92,18 @@ def make(
     commit(root, "start")
 
 
+def copied(root: Path, to: Path) -> Path:
+    """Copy a repository. Its bytecode, which Python replaces and never writes into, is linked."""
+
+    def copy(source: str, target: str) -> None:
+        if source.endswith(".pyc"):
+            os.link(source, target)
+        else:
+            shutil.copy2(source, target)
+
+    return Path(shutil.copytree(root, to, symlinks=True, copy_function=copy))
+
+
 # Makes a stage write which files had a function that was called after the parameters were read. A call that an import makes
 # does not count, because all kinds are imported wherever one is used. Nor does one of what validates parameters or tells
 # MLflow. The stage writes it where TRACES says, if that is set.

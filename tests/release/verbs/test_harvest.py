@@ -97,12 +97,12 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
         label["label"] = changed.get(label["request_id"], label["label"])
     (root.parent / "labels.jsonl").write_text("".join(f"{json.dumps(label)}\n" for label in labels))
     assert lockstep(root, "feedback", str(root.parent / "labels.jsonl")).exit_code == 0
-    return root
+    return ledger_tree.packed(root)
 
 
 @pytest.fixture
 def root(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "work", symlinks=True))
+    return repository.copied(made, tmp_path / "work")
 
 
 def signer(root: Path, name: str, role: Role) -> None:

@@ -1,7 +1,6 @@
 """`lockstep run` looks at local sources before DVC does: DVC tracks params.yaml, and not what a path in it names."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from checks.formats import refused
 from checks.process.errors import RemoteRefused, SourceRefused
 from checks.storage import digest, layout
+from tests import ledger_tree
 from tests import pipeline_repository as repository
 from tests.conftest import REPOSITORY, scaled_down
 
@@ -23,13 +23,13 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     repository.make(root, tiny_base, scaled_down(), repository.table())
     assert run(root, "fetch").returncode == 0
     repository.commit(root, "fetched")
-    return root
+    return ledger_tree.packed(root)
 
 
 @pytest.fixture
 def fetched(made: Path, tmp_path: Path) -> Path:
     """A copy of that repository."""
-    return Path(shutil.copytree(made, tmp_path / "work", symlinks=True))
+    return repository.copied(made, tmp_path / "work")
 
 
 def run(root: Path, *args: str) -> "subprocess.CompletedProcess[str]":
