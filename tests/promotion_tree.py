@@ -25,7 +25,7 @@ from release.adapters.registry.documents import MANIFEST
 from release.evidence import attach, dsse, keys, sbom, statement, trust, verification
 from release.image import stores
 from release.image.layout import Bytes, Layout
-from release.mirrors import mlflow, worker
+from release.mirrors import mlflow
 from release.mirrors.compare import WantedModel
 from release.mirrors.types import MirrorUnavailable
 from release.record import references
@@ -45,6 +45,7 @@ BASE = layout.STATE / "base"  # an OCI layout with a base image, below the root 
 WHY = "better on rare services"
 NOBODY = "http://127.0.0.1:9"
 Edit = Callable[[dict[str, Any]], object]
+_STATEMENTS: dict[tuple[bytes, ...], bytes] = {}  # of releases, by what they are about
 
 
 class Release(NamedTuple):
@@ -186,12 +187,10 @@ def leave_alone(patch: pytest.MonkeyPatch) -> None:
 def asked(
     where: mlflow.Address, wanted: WantedModel, fix: bool, seconds: float, ask: Callable[..., Any] = mlflow.ask
 ) -> Any:
-    """As ``mlflow.ask``, but asks ``NOBODY`` here: a process for it costs as much as all else of a move."""
-    if where.uri != NOBODY:
-        return ask(where, wanted, fix, seconds)
-    done = worker.do(worker.MirrorJob(uri=where.uri, wanted=wanted, fix=fix))
-    assert done.trouble
-    raise MirrorUnavailable(done.trouble)
+    """As ``mlflow.ask``, which says this of ``NOBODY`` (tests/release/mirrors/test_mirrors_mlflow.py) and costs more than a move."""
+    if where.uri == NOBODY:
+        raise MirrorUnavailable("Connection refused")
+    return ask(where, wanted, fix, seconds)
 
 
 @pytest.fixture(autouse=True)
@@ -237,12 +236,20 @@ def releases(trio: Trio) -> tuple[Release, Release, Release]:
 
 
 def unsigned(root: Path) -> dict[str, Any]:
-    """The statement of the release in ``root``, as plain values."""
+    """The statement of the release in ``root``, as plain values. It is made once for all copies of a repository."""
+    said = (layout.IMAGE_REPORT, layout.SERVING_REPORT, layout.SERVING_STATEMENT, layout.SIGNERS)
+    about = tuple((root / path).read_bytes() for path in said)
+    if about not in _STATEMENTS:
+        _STATEMENTS[about] = _statement(root)
+    plain: dict[str, Any] = json.loads(_STATEMENTS[about])
+    return plain
+
+
+def _statement(root: Path) -> bytes:
     held, image, serving = collect(Records(root))
     bill = digest.of_bytes(sbom.make(held, image, commits.committed_at(root, image.commit)))
     verified = verification.read(root, serving, trust.known(root))
-    plain: dict[str, Any] = json.loads(statement.make(root, held, image, serving, verified, bill))
-    return plain
+    return statement.make(root, held, image, serving, verified, bill)
 
 
 def envelope(root: Path, plain: dict[str, Any], by: str = "ada") -> bytes:

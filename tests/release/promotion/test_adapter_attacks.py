@@ -10,21 +10,19 @@ from release.verbs import render
 from release.verbs.promote import promote_together
 from release.verbs.rollback import rollback, rollback_together
 from tests import promotion_tree as tree
+from tests.adapters_tree import STAGING, Begin, released
 from tests.conftest import dumped
 from tests.ledger_tree import git, keep
 from tests.promotion_tree import gaps, move
-from tests.release.promotion import test_promote_adapters as adapters
-from tests.release.promotion.test_promote_adapters import STAGING, released
 from tests.release.promotion.test_promote_together import runs
 
 pytestmark = pytest.mark.slow
 
-alone, place, promoted, top = tree.alone, adapters.place, adapters.promoted, adapters.top
+alone = tree.alone
 
 
-def test_what_is_back_already_is_not_rolled_back_again(top: Path, place: str) -> None:
-    for seed, name in ((31, "router"), (32, "writer")):
-        released(top / name, place, seed)
+def test_what_is_back_already_is_not_rolled_back_again(begin: Begin) -> None:
+    top = begin("router and writer released")
     old = runs(top)
     promote_together(top / "support", "staging", why="both")
     for name in ("router", "writer"):
@@ -36,10 +34,10 @@ def test_what_is_back_already_is_not_rolled_back_again(top: Path, place: str) ->
     assert git(top, "rev-parse", "HEAD") == start
 
 
-def test_a_release_that_a_hand_put_there_is_not_brought_back(top: Path, place: str) -> None:
+def test_a_release_that_a_hand_put_there_is_not_brought_back(begin: Begin, place: str) -> None:
     """No check let it pass. A rollback of one adapter asks for its name, so one of several does not bring it back."""
+    top = begin("router and writer released")
     router = top / "router"
-    released(router, place, 31)
     keep(top, "what building left")
     start = git(top, "rev-parse", "HEAD")
     move(router, "staging")
@@ -48,8 +46,7 @@ def test_a_release_that_a_hand_put_there_is_not_brought_back(top: Path, place: s
     git(top, "tag", "--delete", *git(top, "tag", "--points-at", made).splitlines())
     git(top, "checkout", "--quiet", made, "--", f"router/{STAGING}")
     keep(top, "by hand")
-    for seed, name in ((33, "router"), (34, "writer")):
-        released(top / name, place, seed)
+    released(router, place, 33)
     promote_together(top / "support", "staging", why="both")
     before = runs(top)
     with pytest.raises(PromotionRefused, match=r"router: v0\.2\.0 was moved to staging by hand"):

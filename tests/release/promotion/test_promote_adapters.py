@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,132 +10,49 @@ from typing import Any
 
 import pytest
 
-from checks.config import params_file
 from checks.formats import pointer
 from checks.formats.rollout_report import RolloutReport
 from checks.formats.serving import LoadedAdapter, Neighbours
-from checks.formats.training_reports import ParityReport, ShippedAdapter
 from checks.formats.watch_report import Costs, WatchReport
 from checks.process.errors import Outrun, ParamsRefused, Refusal
-from checks.storage import digest, files, layout
+from checks.storage import layout
 from release.cli import environment_tables
 from release.evidence import keys, trust, windows
 from release.monitoring import releases
 from release.overlay import overlays
 from release.promotion import move_commit
 from release.verbs import canary, quarantine, render
-from release.verbs.build import BuildOptions, build
 from release.verbs.promote import Promoted
 from release.verbs.rollback import rollback
 from release.verbs.status import status
-from tests import build_tree, captured_rows, dvc_repository, kubernetes_tools, ledger_tree, overlay_sample, programs
+from tests import captured_rows
 from tests import promotion_tree as tree
+from tests.adapters_tree import (
+    KNOBS,
+    NEW,
+    OLD,
+    STAGING,
+    Begin,
+    changed,
+    listed_too,
+    released,
+    served,
+    with_canary,
+)  # fmt: skip
 from tests.conftest import dumped
 from tests.ledger_tree import git, keep
 from tests.promotion_tree import gaps, move
-from tests.registry_service import registry
-from tests.release.serving.test_verify_evidence import probed
 
 pytestmark = pytest.mark.slow
 
 alone = tree.alone
-STAGING = layout.ENVIRONMENTS / "staging"
-OLD, NEW = (f"{overlay_sample.SERVER}@sha256:{digit * 64}" for digit in "cd")
-KNOBS = {
-    "support": {"namespace": "support-staging", "adapters": ["../router", "../writer"]},
-    "router": {"variant": "adapter"},
-    "writer": {"variant": "adapter"},
-}
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A registry that a cluster could reach."""
-    programs.require("docker-registry")
-    with registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running.host
-
-
-def of_adapters(name: str, plain: dict[str, Any]) -> None:
-    plain["merge"]["form"] = "adapter"
-    plain["serve"] |= {
-        "name": name, "runtime": "vllm", "base": None, "server": OLD, "adapter": {"max_rank": 16, "most": 3},
-    }  # fmt: skip
-    del plain["promote"]["environments"]["production"]
-
-
-def weighed(root: Path, seed: int, base: int = 1, rank: int = 16) -> None:
-    """Make an adapter of these bytes on a base of those the judged model, and commit the record."""
-    adapter = {"adapter/adapter_model.safetensors": bytes([seed]) * 700, "adapter/adapter_config.json": b"{}"}
-    of_base = build_tree.shards(seed=base)
-    build_tree.weigh(root, of_base | adapter)
-    described = {name: digest.FileDigest(digest.of_bytes(data), len(data)) for name, data in of_base.items()}
-    shipped = ShippedAdapter(
-        weights=digest.of_manifest(described), rank=rank, max_logprob_diff=0.1, mean_logprob_diff=0.01, top1=1.0
-    )
-    report = files.read_json(root / layout.PARITY_REPORT, ParityReport)
-    files.write_json(root / layout.PARITY_REPORT, report.model_copy(update={"shipped_adapter": shipped}))
-    params = params_file.load(root / layout.PARAMS)
-    build_tree.judge(root, params)
-    probed(root, params, seed)
-    for path in (layout.MERGED, layout.PROBES):
-        dvc_repository.cached(root / path, root.parent / ".dvc/cache")
-    keep(root, f"adapter {seed} on base {base}")
-
-
-def released(
-    root: Path, place: str, seed: int, server: str = OLD, beside: Neighbours | None = None, **facts: int
-) -> None:
-    """Build and push an adapter, verify it on paper, and sign."""
-    weighed(root, seed, **facts)
-    report = build(root, BuildOptions(push=f"{place}/team/{root.name}"))
-    tree.served(root, report, runtime="vllm", how="container", server=server, beside=beside)
-    tree.signed(root, report)
-
-
-@pytest.fixture(scope="module")
-def promoted(tmp_path_factory: pytest.TempPathFactory, place: str) -> Path:
-    """A clone in which support has the server, and all three adapters run on it. Take ``top``, a copy."""
-    top = tmp_path_factory.mktemp("adapters") / "work"
-    with pytest.MonkeyPatch.context() as patch:
-        tree.leave_alone(patch)
-        top.mkdir()
-        git(top, "init", "--quiet", "--initial-branch=main")
-        for name, text in {"config": "", ".gitignore": "/cache\n/tmp\n"}.items():
-            (top / ".dvc" / name).parent.mkdir(exist_ok=True)
-            (top / ".dvc" / name).write_text(text)
-        for name, knobs in KNOBS.items():
-            root = top / name
-            tree.prepare(root, lambda plain, name=name: of_adapters(name, plain), base=False)  # type: ignore[misc]
-            (root / STAGING / "environment.yaml").write_text(dumped(knobs))
-            render.render(root, "staging")
-            keep(root, f"environments of {name}")
-        for seed, name in enumerate(KNOBS):
-            released(top / name, place, seed)
-            move(top / name, "staging")
-    return ledger_tree.packed(top)
-
-
-@pytest.fixture
-def top(promoted: Path, tmp_path: Path) -> Path:
-    return tree.copy(promoted, tmp_path / "work")
-
-
-def served(top: Path) -> list[str]:
-    """The names and folders of all adapters in the Deployment that kustomize builds."""
-    arguments = kubernetes_tools.pod(kubernetes_tools.build(top / "support" / STAGING))["containers"][0]["args"]
-    return list(arguments[arguments.index("--lora-modules") + 1 :])
-
-
-def changed(top: Path, before: str) -> set[str]:
-    return set(git(top, "diff", "--name-only", before, "HEAD").splitlines())
-
-
-def test_an_adapter_moves_and_returns_by_commits_in_its_own_folder(top: Path, place: str) -> None:
+def test_an_adapter_moves_and_returns_by_commits_in_its_own_folder(begin: Begin) -> None:
+    top = begin("router released")
     router = top / "router"
     before = served(top)
     assert [name.partition("=")[0].rpartition("-")[0] for name in before] == ["", "router", "", "writer", ""]
-    released(router, place, 7)
     start = git(top, "rev-parse", "HEAD")
     assert move(router, "staging").done == "moved"
     assert {path.partition("/")[0] for path in changed(top, start)} == {"router"}
@@ -207,38 +124,11 @@ def test_status_shows_what_each_adapter_costs_as_its_own_project_signed_it(top: 
     assert [line.strip() for line in of_router.splitlines() if "cost: " in line] == costs[1:]
 
 
-def with_canary(top: Path) -> Path:
-    """Give the router an environment ``canary`` on the server of staging. Return the router."""
+def test_a_canary_runs_beside_its_adapter_and_a_rollback_takes_it_off_by_one_commit(begin: Begin, place: str) -> None:
+    top = begin("room for a canary")
     router = top / "router"
-    tree.rewrite(
-        router, layout.PARAMS,
-        lambda plain: plain["promote"]["environments"].update(canary=plain["promote"]["environments"]["staging"]),
-    )  # fmt: skip
-    for name, knobs in {
-        "canary": {"variant": "adapter"},
-        "staging": {"variant": "adapter", "canary": "canary"},
-    }.items():
-        path = router / layout.ENVIRONMENTS / name / "environment.yaml"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(dumped(knobs))
-        render.render(router, name)
-    keep(top, "a canary of the router")
-    return router
-
-
-def with_room(top: Path, place: str) -> None:
-    """Let the server take a canary, too."""
-    tree.rewrite(top / "support", layout.PARAMS, lambda plain: plain["serve"]["adapter"].update(most=4))
-    released(top / "support", place, 5)
-    move(top / "support", "staging")
-
-
-def test_a_canary_runs_beside_its_adapter_and_a_rollback_takes_it_off_by_one_commit(top: Path, place: str) -> None:
     before = served(top)
-    router = with_canary(top)
-    assert served(top) == before
-    with_room(top, place)
-    before = served(top)
+    assert [name.partition("=")[0].rpartition("-")[0] for name in before] == ["", "router", "", "writer", ""]
     released(router, place, 7)
     start = git(top, "rev-parse", "HEAD")
     assert move(router, "canary").done == "moved"
@@ -256,9 +146,9 @@ def test_a_canary_runs_beside_its_adapter_and_a_rollback_takes_it_off_by_one_com
     assert served(top) == before
 
 
-def test_a_canary_that_loses_is_rolled_back_by_one_commit_and_a_good_one_stays(top: Path, place: str) -> None:
-    router = with_canary(top)
-    with_room(top, place)
+def test_a_canary_that_loses_is_rolled_back_by_one_commit_and_a_good_one_stays(begin: Begin, place: str) -> None:
+    top = begin("room for a canary")
+    router = top / "router"
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     right, wrong = "vm", "I'm sorry, but I can't help with that."
 
@@ -316,30 +206,35 @@ def test_a_canary_that_the_server_cannot_take_is_not_promoted(top: Path, place: 
 
 
 REFUSED = [
-    ("router", {"seed": 8, "base": 2}, r"router v0.2.0: its base is sha256:\w+, that of support v0.1.0 is sha256"),
-    ("router", {"seed": 8, "rank": 64}, r"router v0.2.0: its rank is 64, serve.adapter.max_rank of support v0.1.0 is 16"),
-    ("support", {"seed": 8, "base": 2}, r"router v0.1.0: its base is sha256:\w+, that of support v0.2.0 is sha256"),
+    (
+        "router", {"seed": 8, "base": 2, "rank": 64},
+        [
+            r"router v0.2.0: its base is sha256:\w+, that of support v0.1.0 is sha256",
+            r"router v0.2.0: its rank is 64, serve.adapter.max_rank of support v0.1.0 is 16",
+        ],
+    ),
+    ("support", {"seed": 8, "base": 2}, [r"router v0.1.0: its base is sha256:\w+, that of support v0.2.0 is sha256"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("project", "facts", "refused"), REFUSED)
 def test_what_the_server_cannot_take_is_not_promoted(
-    top: Path, place: str, project: str, facts: dict[str, Any], refused: str
+    top: Path, place: str, project: str, facts: dict[str, Any], refused: list[str]
 ) -> None:
     start = served(top)
     released(top / project, place, **facts)
-    lines = gaps(top / project, "staging").splitlines()
-    assert [line for line in lines if re.search(refused, line)]
+    lines = gaps(top / project, "staging")
+    assert [reason for reason in refused if not re.search(reason, lines)] == []
     assert served(top) == start
 
 
-def test_a_server_and_its_adapters_return_to_an_older_base_by_way_of_no_adapter(top: Path, place: str) -> None:
+def test_a_server_and_its_adapters_return_to_an_older_base_by_way_of_no_adapter(begin: Begin) -> None:
+    top = begin("all on another base")
     support, router, writer = (top / name for name in KNOBS)
     before = served(top)
     for root in (router, writer):
         rollback(root, "staging", to="none", why="another base")
-    for seed, root in enumerate((support, router, writer), 11):
-        released(root, place, seed, base=2)
+    for root in (support, router, writer):
         assert move(root, "staging").done == "moved"
     assert len(served(top)) == 5
     for root in (router, writer):
@@ -355,11 +250,11 @@ def test_a_server_and_its_adapters_return_to_an_older_base_by_way_of_no_adapter(
     assert served(top) == before
 
 
-def test_an_adapter_that_no_project_lists_is_not_promoted(top: Path, place: str) -> None:
+def test_an_adapter_that_no_project_lists_is_not_promoted(begin: Begin) -> None:
+    top = begin("router released")
     (top / "support" / STAGING / "environment.yaml").write_text(dumped({"namespace": "support-staging"}))
     render.render(top / "support", "staging")
     keep(top, "no adapters beside it")
-    released(top / "router", place, 9)
     assert "no project lists router in `adapters` of staging, it must be one" in gaps(top / "router", "staging")
 
 
@@ -418,9 +313,9 @@ def ask_for_verification_beside(root: Path) -> None:
     tree.rewrite(root, layout.PARAMS, change)
 
 
-def test_a_canary_is_verified_beside_its_adapter_and_moves_up_as_what_was_verified(top: Path, place: str) -> None:
-    router = with_canary(top)
-    with_room(top, place)
+def test_a_canary_is_verified_beside_its_adapter_and_moves_up_as_what_was_verified(begin: Begin, place: str) -> None:
+    top = begin("room for a canary")
+    router = top / "router"
     ask_for_verification_beside(router)
     released(router, place, 7, beside=beside(top, "router"))
     again = "run `lockstep verify --beside canary`, then `lockstep sign`"
@@ -433,9 +328,9 @@ def test_a_canary_is_verified_beside_its_adapter_and_moves_up_as_what_was_verifi
     assert served_note(move(router, "staging")).endswith("; verified beside the adapters that run")
 
 
-def test_a_canary_on_the_server_is_an_adapter_beside_every_other_release(top: Path, place: str) -> None:
-    router = with_canary(top)
-    with_room(top, place)
+def test_a_canary_on_the_server_is_an_adapter_beside_every_other_release(begin: Begin, place: str) -> None:
+    top = begin("room for a canary")
+    router = top / "router"
     for root in (router, top / "writer"):
         ask_for_verification_beside(root)
     released(router, place, 7, beside=beside(top, "router", loaded(top, "router")))
@@ -461,10 +356,10 @@ AGAIN = "run `lockstep verify --beside staging`, then `lockstep sign`"
 
 
 def test_a_release_that_was_verified_alone_is_moved_with_a_note_or_refused_as_the_environment_asks(
-    top: Path, place: str
+    begin: Begin, place: str
 ) -> None:
+    top = begin("router released")
     router = top / "router"
-    released(router, place, 7)
     alone = "it was not verified beside the other adapters on its server"
     assert served_note(move(router, "staging")).endswith(f"; {alone}")
     ask_for_verification_beside(router)
@@ -474,11 +369,11 @@ def test_a_release_that_was_verified_alone_is_moved_with_a_note_or_refused_as_th
     assert served_note(move(router, "staging")).endswith("; verified beside the adapters that run")
 
 
-def test_a_release_is_verified_again_once_an_adapter_beside_it_has_moved(top: Path, place: str) -> None:
+def test_a_release_is_verified_again_once_an_adapter_beside_it_has_moved(begin: Begin, place: str) -> None:
+    top = begin("router and writer released")
     router, writer = top / "router", top / "writer"
     ask_for_verification_beside(router)
     released(router, place, 7, beside=beside(top, "router"))
-    released(writer, place, 8)
     move(writer, "staging")
     assert re.search(
         r"since it was verified, writer from sha256:\w{64} to sha256:\w{64} moved", gaps(router, "staging")
@@ -500,26 +395,15 @@ def test_another_version_of_the_same_model_beside_a_release_is_verified_again(to
     assert f"{moved}; {AGAIN}" in gaps(router, "staging")
 
 
-def listed_too(top: Path, project: str) -> None:
-    """Let a third project list a project of the others."""
-    third = top / "third"
-    tree.prepare(third, lambda plain: of_adapters("third", plain), base=False)
-    knobs = {"namespace": "third-staging", "adapters": [f"../{project}"]}
-    (third / STAGING / "environment.yaml").write_text(dumped(knobs))
-    render.render(third, "staging")
-    keep(top, f"a third project lists {project}")
-
-
 BROKEN = [
     b"<<<<<<< HEAD\nspec: {}\n=======\n", b"spec: {}\n", b"\xff", b"[1]\n", b"text\n",
     b"spec: {template: {spec: {containers: [text]}}}\n", b"spec: {template: {spec: {containers: [{args: 1}]}}}\n",
 ]  # fmt: skip
 
 
-def test_a_broken_patch_of_the_server_is_one_line_and_a_promotion_writes_it_again(top: Path, place: str) -> None:
+def test_a_broken_patch_of_the_server_is_one_line_and_a_promotion_writes_it_again(begin: Begin) -> None:
+    top = begin("router moved")
     router, support = top / "router", top / "support"
-    released(router, place, 7)
-    move(router, "staging")
     path = support / STAGING / overlays.SERVER
     whole = path.read_bytes()
     problem = f"support/{STAGING / overlays.SERVER}: is not the patch that a move writes"
@@ -539,24 +423,19 @@ def test_a_broken_patch_of_the_server_is_one_line_and_a_promotion_writes_it_agai
 
 
 def test_a_project_that_lists_an_adapter_of_another_server_stops_promotions_and_no_rollback(
-    top: Path, place: str
+    begin: Begin, promoted: Path, place: str
 ) -> None:
-    router = top / "router"
-    before = served(top)
-    released(router, place, 7)
-    move(router, "staging")
-    listed_too(top, "router")
+    top = begin("router listed twice")
+    router, before = top / "router", served(promoted)
     rollback(router, "staging", why="worse")
     assert served(top) == before
     released(router, place, 8)
     assert "support, third lists router in `adapters` of staging, it must be one" in gaps(router, "staging")
 
 
-def test_no_rollback_goes_on_if_none_of_the_listing_projects_runs_the_adapter(top: Path, place: str) -> None:
+def test_no_rollback_goes_on_if_none_of_the_listing_projects_runs_the_adapter(begin: Begin, place: str) -> None:
+    top = begin("router listed twice")
     router = top / "router"
-    released(router, place, 7)
-    move(router, "staging")
-    listed_too(top, "router")
     path = top / "support" / STAGING / "kustomization.yaml"
     path.write_text(path.read_text().replace("router", "writer"))
     keep(top, "support builds no router")
@@ -565,10 +444,9 @@ def test_no_rollback_goes_on_if_none_of_the_listing_projects_runs_the_adapter(to
     assert "support, third lists router" in "\n".join([str(refused.value), *refused.value.others])
 
 
-def test_an_adapter_is_not_promoted_to_a_server_that_lists_more_than_most(top: Path, place: str) -> None:
+def test_an_adapter_is_not_promoted_to_a_server_that_lists_more_than_most(begin: Begin, place: str) -> None:
+    top = begin("router moved")
     router = top / "router"
-    released(router, place, 7)
-    move(router, "staging")
     knobs = {"namespace": "support-staging", "adapters": ["../router", "../writer", "../third"]}
     (top / "support" / STAGING / "environment.yaml").write_text(dumped(knobs))
     render.render(top / "support", "staging")
@@ -578,7 +456,8 @@ def test_an_adapter_is_not_promoted_to_a_server_that_lists_more_than_most(top: P
     rollback(router, "staging", why="worse")
 
 
-def test_a_listed_folder_outside_of_the_repository_is_refused_by_name(top: Path, place: str) -> None:
+def test_a_listed_folder_outside_of_the_repository_is_refused_by_name(begin: Begin, place: str) -> None:
+    top = begin("router released")
     support = top / "support"
     knobs = {"namespace": "support-staging", "adapters": ["../router", "../../../../etc"]}
     (support / STAGING / "environment.yaml").write_text(dumped(knobs))
@@ -589,7 +468,6 @@ def test_a_listed_folder_outside_of_the_repository_is_refused_by_name(top: Path,
     assert [line for line in state.wrong if "../../../etc: is outside of the repository" in line]
     released(support, place, 5)
     assert "../../../etc: is outside of the repository" in gaps(support, "staging")
-    released(top / "router", place, 6)
     assert move(top / "router", "staging").done == "moved"
 
 
@@ -615,10 +493,10 @@ def overtake(top: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_move_is_outrun_by_what_it_was_decided_on_and_by_nothing_else_of_another_adapter(
-    top: Path, place: str, monkeypatch: pytest.MonkeyPatch, path: Path, outrun: bool
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, path: Path, outrun: bool
 ) -> None:
+    top = begin("router released")
     router = top / "router"
-    released(router, place, 8)
     overtake(top, path, monkeypatch)
     expected: AbstractContextManager[Any] = pytest.raises(Outrun) if outrun else nullcontext()
     with expected:

@@ -19,21 +19,14 @@ from release.verbs.promote import promote_together
 from release.verbs.rollback import rollback_together
 from release.verbs.status import status
 from tests import promotion_tree as tree
+from tests.adapters_tree import KNOBS, STAGING, Begin, changed, rebased, released, served
 from tests.ledger_tree import git, keep
 from tests.promotion_tree import gaps, move
-from tests.release.promotion import test_promote_adapters as adapters
-from tests.release.promotion.test_promote_adapters import KNOBS, STAGING, changed, released, served
 
 pytestmark = pytest.mark.slow
 
-alone, place, promoted, top = tree.alone, adapters.place, adapters.promoted, adapters.top
+alone = tree.alone
 WHY = "CVE-2026-1 in the base"
-
-
-def on_another_base(top: Path, place: str, *names: str) -> None:
-    """Release these adapters anew, on another base."""
-    for seed, name in enumerate(names, 20):
-        released(top / name, place, seed, base=2)
 
 
 def runs(top: Path) -> dict[str, Pointer]:
@@ -52,9 +45,9 @@ def refused(top: Path) -> str:
     return "\n".join([str(found.value), *found.value.others])
 
 
-def test_a_base_moves_under_all_adapters_by_one_commit_and_returns_by_one(top: Path, place: str) -> None:
+def test_a_base_moves_under_all_adapters_by_one_commit_and_returns_by_one(begin: Begin) -> None:
+    top = begin("all on another base")
     old_bases, old_names, old = bases(top), served(top), runs(top)
-    on_another_base(top, place, *KNOBS)
     # One adapter alone cannot leave the base of the others.
     assert "support v0.1.0 is sha256" in gaps(top / "router", "staging")
     assert "router v0.1.0: its base is" in gaps(top / "support", "staging")
@@ -89,7 +82,7 @@ def test_a_base_moves_under_all_adapters_by_one_commit_and_returns_by_one(top: P
 
 def test_nothing_moves_if_one_adapter_was_not_made_on_the_new_base(top: Path, place: str) -> None:
     before = runs(top)
-    on_another_base(top, place, "support", "router")
+    rebased(top, place, "support", "router")
     start = git(top, "rev-parse", "HEAD")
     text = refused(top)
     assert re.search(r"support: writer v0.1.0: its base is sha256:\w+, that of support v0.2.0 is sha256", text)
@@ -100,8 +93,8 @@ def test_nothing_moves_if_one_adapter_was_not_made_on_the_new_base(top: Path, pl
     assert (runs(top), git(top, "rev-parse", "HEAD")) == (before, start)
 
 
-def test_nothing_moves_if_one_release_fails_a_check_and_the_line_names_its_project(top: Path, place: str) -> None:
-    on_another_base(top, place, *KNOBS)
+def test_nothing_moves_if_one_release_fails_a_check_and_the_line_names_its_project(begin: Begin, place: str) -> None:
+    top = begin("all on another base")
     before = runs(top)
     path = top / "writer" / layout.VERDICT
     path.write_text(path.read_text().replace('"pass"', '"fail"', 1))
@@ -112,9 +105,8 @@ def test_nothing_moves_if_one_release_fails_a_check_and_the_line_names_its_proje
     assert runs(top) == before
 
 
-def test_two_adapters_move_together_on_the_base_that_runs(top: Path, place: str) -> None:
-    for seed, name in ((31, "router"), (32, "writer")):
-        released(top / name, place, seed)
+def test_two_adapters_move_together_on_the_base_that_runs(begin: Begin) -> None:
+    top = begin("router and writer released")
     start = git(top, "rev-parse", "HEAD")
     done = promote_together(top / "support", "staging", why="both")
     assert list(done.moves) == ["router", "writer"]
@@ -138,8 +130,8 @@ def planned_beside(top: Path, name: str, releases: dict[str, Pointer]) -> Neighb
     return Neighbours(environment="staging", server="support", adapters=others)
 
 
-def test_each_release_must_be_verified_beside_those_that_move_with_it(top: Path, place: str) -> None:
-    on_another_base(top, place, *KNOBS)
+def test_each_release_must_be_verified_beside_those_that_move_with_it(begin: Begin, place: str) -> None:
+    top = begin("all on another base")
     plan = promote_together(top / "support", "staging", why=WHY, dry_run=True)
     after = {name: one.after for name, one in plan.moves.items() if one.after}
     for name in KNOBS:
@@ -158,11 +150,10 @@ def test_each_release_must_be_verified_beside_those_that_move_with_it(top: Path,
 
 
 def test_two_people_move_two_adapters_at_once_and_the_second_asks_again(
-    top: Path, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a clone. The second move was decided beside an adapter that has moved, so it is decided again."""
-    for seed, name in ((41, "router"), (42, "writer")):
-        released(top / name, place, seed)
+    top = begin("router and writer released")
     keep(top, "what building left")
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", "origin.git")
     git(top, "remote", "add", "origin", str(tmp_path / "origin.git"))

@@ -15,11 +15,11 @@ from release.adapters import dvc
 from release.serving.options import VerifyOptions
 from release.verbs import render
 from release.verbs.verify import refusal, verify
+from tests import adapters_tree as adapters
 from tests import promotion_tree as tree
 from tests import vllm_process
 from tests.conftest import dumped
 from tests.ledger_tree import keep
-from tests.release.promotion import test_promote_adapters as adapters
 from tests.release.serving.test_verify_checks import few_requests
 
 pytestmark = pytest.mark.slow
