@@ -110,6 +110,13 @@ def signed(root: Path, environment: str = "staging") -> None:
     assert ask(root, "bob", environment, why=None).done == "moved"
 
 
+@pytest.fixture
+def excepted(made: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
+    """The same, once two people have moved staging to the worse model."""
+    moved = once(tmp_path_factory, "excepted-night", lambda folder: signed(tree.copy(made, folder) / "work"))
+    return tree.copy(moved, tmp_path / "night") / "work"
+
+
 def later(monkeypatch: pytest.MonkeyPatch, hours: float) -> None:
     class Clock(datetime):
         @classmethod
@@ -338,85 +345,81 @@ def test_a_release_that_passes_needs_no_exception_and_takes_none(root: Path) -> 
 
 
 def test_an_exception_that_expired_is_a_contradiction_until_another_release_heals_it(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    excepted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signed(root)
-    assert status.refusal(status.status(root)) is None
+    assert status.refusal(status.status(excepted)) is None
     later(monkeypatch, 73)
-    seen = status.status(root)
+    seen = status.status(excepted)
     end = status.refusal(seen)
     assert isinstance(end, Contradicted)
     assert "staging: staging: verdict: runs v0.2.0 on an exception that expired on" in str(end)
     assert "lockstep rollback staging --why …" in seen.environments[0].advice.todo
-    left = reconcile.reconcile(root).left
+    left = reconcile.reconcile(excepted).left
     assert any(finding.what == "staging: verdict" and "expired on" in finding.mirror for finding in left)
-    there = context.find(root)
+    there = context.find(excepted)
     with pytest.raises(PromotionRefused, match=r"staging runs v0\.2\.0 on an exception that expired on"):
         admitted(there, "staging")
-    assert "staging runs v0.2.0 on an exception that expired on" in gaps(root, "staging")
-    released(root, 18)
-    assert "so its next promotion must pass every gate" in refused(root, "ada")
-    released(root, 36)
-    assert move(root, "staging").done == "moved"
-    assert status.refusal(status.status(root)) is None
+    assert "staging runs v0.2.0 on an exception that expired on" in gaps(excepted, "staging")
+    released(excepted, 18)
+    assert "so its next promotion must pass every gate" in refused(excepted, "ada")
+    released(excepted, 36)
+    assert move(excepted, "staging").done == "moved"
+    assert status.refusal(status.status(excepted)) is None
 
 
-def test_a_rollback_is_one_commit_and_an_exception_counts_for_one_move(root: Path) -> None:
-    release, _ = honest(root)
-    signed(root)
-    there = context.find(root)
+def test_a_rollback_is_one_commit_and_an_exception_counts_for_one_move(excepted: Path) -> None:
+    release, _ = honest(excepted)
+    there = context.find(excepted)
     files = dict(there.ledger.files(there.tip, environment.emergency_folder("staging", release.image.image)))
     assert len(files) == 2
-    back = rollback(root, "staging", why="worse indeed")
+    back = rollback(excepted, "staging", why="worse indeed")
     assert (back.done, back.after and back.after.version) == ("moved", "v0.1.0")
-    after = context.find(root)
-    assert git(root, "rev-list", "--count", f"{there.tip}..{after.tip}") == "1"
+    after = context.find(excepted)
+    assert git(excepted, "rev-list", "--count", f"{there.tip}..{after.tip}") == "1"
     assert not after.ledger.files(after.tip, environment.emergency_folder("staging", release.image.image))
-    assert status.refusal(status.status(root)) is None
+    assert status.refusal(status.status(excepted)) is None
     free(after, "v0.2.0", "once more")
-    pull(root)
+    pull(excepted)
     for path, data in files.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(data)
-    push(root)
-    assert "was used up by an earlier move" in why_not(root, release)
+        (excepted / path).parent.mkdir(parents=True, exist_ok=True)
+        (excepted / path).write_bytes(data)
+    push(excepted)
+    assert "was used up by an earlier move" in why_not(excepted, release)
 
 
-def test_a_release_that_fails_contradicts_git_once_its_exception_is_taken_away(root: Path) -> None:
-    release, _ = honest(root)
-    signed(root)
-    pull(root)
-    for path in (root / environment.emergency_folder("staging", release.image.image)).iterdir():
+def test_a_release_that_fails_contradicts_git_once_its_exception_is_taken_away(excepted: Path) -> None:
+    release, _ = honest(excepted)
+    pull(excepted)
+    for path in (excepted / environment.emergency_folder("staging", release.image.image)).iterdir():
         path.unlink()
-    push(root)
-    end = status.refusal(status.status(root))
+    push(excepted)
+    end = status.refusal(status.status(excepted))
     assert "runs v0.2.0, whose verdict is not pass, and no exception holds: there is none" in str(end)
 
 
-def test_each_environment_needs_an_exception_of_its_own(root: Path) -> None:
-    signed(root)
-    assert "verdict fail: routes_well" in gaps(root, "production")
-    signed(root, "production")
-    seen = status.status(root)
+def test_each_environment_needs_an_exception_of_its_own(excepted: Path) -> None:
+    assert "verdict fail: routes_well" in gaps(excepted, "production")
+    signed(excepted, "production")
+    seen = status.status(excepted)
     assert [state.exemption is not None for state in seen.environments] == [True, True]
 
 
-def test_the_release_page_and_the_comment_say_that_it_runs_on_an_exception(root: Path, tmp_path: Path) -> None:
-    signed(root)
-    pull(root)
-    page(root, tmp_path / "pages")
+def test_the_release_page_and_the_comment_say_that_it_runs_on_an_exception(excepted: Path, tmp_path: Path) -> None:
+    pull(excepted)
+    page(excepted, tmp_path / "pages")
     for name in ("v0.2.0.html", "index.html"):
         assert "🚨 staging: EMERGENCY until " in (tmp_path / "pages" / name).read_text()
     assert "🚨" not in (tmp_path / "pages" / "v0.1.0.html").read_text()
     line = "🚨 **Emergency:** `staging` runs `v0.2.0`, whose verdict is `fail`"
-    assert line in report(root).markdown
+    assert line in report(excepted).markdown
 
 
-def test_the_audit_pack_has_the_exception_as_each_person_signed_it(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    signed(root)
-    pull(root)
+def test_the_audit_pack_has_the_exception_as_each_person_signed_it(
+    excepted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pull(excepted)
     monkeypatch.setattr(audit_pack, "_add_record", lambda *_: None)  # Nobody wrote this release a card.
-    index, packed = audit_pack.collect(root, "staging")
+    index, packed = audit_pack.collect(excepted, "staging")
     statements = {stated.path: stated for stated in index.statements if stated.predicate_type == GATE_EXCEPTION}
     assert {stated.signer for stated in statements.values()} == {"ada", "bob"}
     for path in statements:
@@ -428,11 +431,10 @@ def test_the_audit_pack_has_the_exception_as_each_person_signed_it(root: Path, m
 
 
 def test_watch_ends_with_the_contradiction_once_the_exception_expired(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    excepted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    signed(root)
-    pull(root)
-    runs = context.find(root).runs("staging")
+    pull(excepted)
+    runs = context.find(excepted).runs("staging")
     assert runs is not None
     hour = datetime(2026, 3, 2, 10, tzinfo=UTC)
     asked = InputMessage(role="user", parts=(Part(type="text", content="request ü"),))
@@ -442,10 +444,10 @@ def test_watch_ends_with_the_contradiction_once_the_exception_expired(
         output_messages=(answered,), error=None, environment="staging", seconds=0.1, redactions={}, sampled_share=1.0,
         user_key=None,
     )  # fmt: skip
-    folder = root / layout.CAPTURES / "staging" / f"{hour:%Y-%m-%d}"
+    folder = excepted / layout.CAPTURES / "staging" / f"{hour:%Y-%m-%d}"
     folder.mkdir(parents=True)
     (folder / "10-a-1.jsonl").write_text(f"{captured.model_dump_json()}\n")
-    command = ["-C", str(root), "watch", "staging", "--from", "2026-03-02", "--to", "2026-03-03"]
+    command = ["-C", str(excepted), "watch", "staging", "--from", "2026-03-02", "--to", "2026-03-03"]
     before = CliRunner().invoke(main, command)
     assert (before.exit_code, "note: EMERGENCY until " in before.output) == (11, True), before.output
     later(monkeypatch, 73)
@@ -506,14 +508,13 @@ def test_a_drill_rehearses_the_exception_its_end_what_heals_it_and_the_rollback_
     assert not [*(tmp_path / "temporary").iterdir()]
 
 
-def test_a_drill_says_what_to_write_where_the_policy_allows_no_exception(root: Path) -> None:
-    both = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency", "--incident"])
+def test_a_drill_says_what_to_write_where_the_policy_allows_no_exception(excepted: Path) -> None:
+    both = CliRunner().invoke(main, ["-C", str(excepted), "drill", "staging", "--emergency", "--incident"])
     assert (both.exit_code, "--incident and --emergency are two drills" in both.output) == (2, True)
-    signed(root)
-    itself = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency"])
+    itself = CliRunner().invoke(main, ["-C", str(excepted), "drill", "staging", "--emergency"])
     assert (itself.exit_code, "rehearse once a release that passes runs there" in itself.stderr) == (8, True)
-    change(root, lambda plain: plain["promote"]["environments"]["staging"].update(emergency=None))
-    none = CliRunner().invoke(main, ["-C", str(root), "drill", "staging", "--emergency"])
+    change(excepted, lambda plain: plain["promote"]["environments"]["staging"].update(emergency=None))
+    none = CliRunner().invoke(main, ["-C", str(excepted), "drill", "staging", "--emergency"])
     assert (none.exit_code, len(none.stderr.splitlines())) == (15, 1)
     assert "staging: params.yaml of main allows no exception; " in none.stderr
     assert "let code owners merge promote.environments.staging.emergency: {gates: [NAME], hours: 72}" in none.stderr

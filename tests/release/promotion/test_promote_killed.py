@@ -170,12 +170,15 @@ def test_killed_at_every_call_of_git_on_a_laptop_too(laptop: Path, tmp_path: Pat
 
 
 class Killing(FaultyProxy):
-    """Ends the process ``victim`` when its ``kill``-th request comes."""
+    """Ends the process ``victim`` when its ``kill``-th request comes, or calls ``look`` with the number of each."""
 
     victim, kill, count_of = 0, 0, 0
+    look: Callable[[int], object] | None = None
 
     def fault(self, asked: str, headers: dict[str, str]) -> Any:
         self.count_of += 1
+        if self.look:
+            self.look(self.count_of)
         if self.victim and self.count_of == self.kill:
             os.kill(self.victim, signal.SIGKILL)
         return super().fault(asked, headers)
@@ -189,44 +192,47 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Killing,
 
 
 def kill_at_requests(proxy: Killing, source: Path, folder: Path, name: str) -> int:
-    """Kill at every request; what one left that another left too is looked at once."""
-    (verb, of), points, seen = VERBS[name], 0, set[str]()
+    """Kill at requests; how many there were. As with git, one run is watched, and each state that it passes is killed in.
+
+    Kills come at the first and the last request of a state. LOCKSTEP_EXHAUSTIVE kills at all.
+    """
+    (verb, of), states = VERBS[name], dict[str, list[int]]()
     first = tree.copy(source, folder / "first")
     proxy.count_of = proxy.kill = 0
     proxy.asked.clear()
+    proxy.look = lambda point: states.setdefault(left_by_kill(first), []).append(point)
     verb(first / "work")
-    for point in range(1, proxy.count_of + 1):
-        copied = tree.copy(source, folder / f"{point}")
-        before = refs(ledger_of(copied))
-        reading, writing = os.pipe()
+    proxy.look, points = None, proxy.count_of
+    assert {asked.split(" ")[0] for asked in proxy.asked} <= {"GET", "HEAD"}, "so the registry is as it was"
+    for requests in states.values():
+        for point in requests if EXHAUSTIVE else sorted({requests[0], requests[-1]}):
+            copied = tree.copy(source, folder / f"{point}")
+            before = refs(ledger_of(copied))
+            reading, writing = os.pipe()
 
-        def do(copied: Path = copied, reading: int = reading) -> None:
-            os.read(reading, 1)  # the proxy knows whom to end
-            verb(copied / "work")
+            def do(copied: Path = copied, reading: int = reading) -> None:
+                os.read(reading, 1)  # the proxy knows whom to end
+                verb(copied / "work")
 
-        child = os.fork()
-        if not child:
-            try:
-                signal.alarm(120)
-                do()
-            finally:
-                os._exit(1)
-        proxy.count_of, proxy.kill, proxy.victim = 0, point, child
-        os.write(writing, b"x")
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
-        proxy.victim = 0
-        for end in (reading, writing):
-            os.close(end)
-        assert refs(ledger_of(copied)) == before
-        if (left := left_by_kill(copied)) not in seen:
-            seen.add(left)
+            child = os.fork()
+            if not child:
+                try:
+                    signal.alarm(120)
+                    do()
+                finally:
+                    os._exit(1)
+            proxy.count_of, proxy.kill, proxy.victim = 0, point, child
+            os.write(writing, b"x")
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+            proxy.victim = 0
+            for end in (reading, writing):
+                os.close(end)
+            assert refs(ledger_of(copied)) == before
             assert not consistent(copied, of, before), "it asks the registry before it moves anything"
             verb(copied / "work")
             assert consistent(copied, of, before)
-        shutil.rmtree(copied)
-        points += 1
-    assert {asked.split(" ")[0] for asked in proxy.asked} <= {"GET", "HEAD"}, "so the registry is as it was"
-    print(f"{name}: killed at {points} requests, which left {len(seen)} states")
+            shutil.rmtree(copied)
+    print(f"{name}: {points} requests, which pass through {len(states)} states")
     return points
 
 
