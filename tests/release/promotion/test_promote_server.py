@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -84,6 +84,29 @@ def upgraded(root: Path, **facts: Any) -> tuple[ImageReport, ImageReport]:
     return before, released(root, NEW, before.place, **facts)
 
 
+class Newer(NamedTuple):
+    """A clone that names the new server, with its images before and after."""
+
+    root: Path
+    before: ImageReport
+    after: ImageReport
+
+
+@pytest.fixture(scope="module")
+def made_newer(promoted: Path, tmp_path_factory: pytest.TempPathFactory) -> Newer:
+    """Take ``newer``, a copy."""
+    root = tree.copy(promoted, tmp_path_factory.mktemp("newer") / "work")
+    with pytest.MonkeyPatch.context() as patch:
+        tree.leave_alone(patch)
+        before, after = upgraded(root)
+    return Newer(ledger_tree.packed(root), before, after)
+
+
+@pytest.fixture
+def newer(made_newer: Newer, tmp_path: Path) -> Newer:
+    return made_newer._replace(root=tree.copy(made_newer.root, tmp_path / "work"))
+
+
 def runs_in(root: Path, environment: str) -> str:
     """The image of the server's container, in the file that a promotion wrote."""
     patch = read_yaml((root / layout.ENVIRONMENTS / environment / overlays.SERVER).read_text())
@@ -98,16 +121,15 @@ def version(root: Path, environment: str) -> str | None:
     return pointer.version if pointer else None
 
 
-def test_another_server_is_another_image_of_the_same_weights(root: Path) -> None:
-    before, after = upgraded(root)
+def test_another_server_is_another_image_of_the_same_weights(newer: Newer) -> None:
+    _, before, after = newer
     assert (before.server, after.server) == (OLD, NEW)
     assert after.image != before.image
     assert (after.model, after.layers, after.verdict) == (before.model, before.layers, before.verdict)
 
 
-def test_it_is_promoted_with_its_own_version_and_brings_the_server_with_it(root: Path) -> None:
-    assert runs_in(root, "staging") == OLD
-    upgraded(root)
+def test_it_is_promoted_with_its_own_version_and_brings_the_server_with_it(newer: Newer) -> None:
+    root = newer.root
     assert runs_in(root, "staging") == OLD  # a change of params.yaml alone deploys nothing
     before = version(root, "staging")
     done = move(root, "staging")
@@ -120,8 +142,8 @@ def test_it_is_promoted_with_its_own_version_and_brings_the_server_with_it(root:
     assert all(found.drift == () for found in status(root).environments)
 
 
-def test_a_rollback_brings_the_old_server_back_and_keeps_the_weights_out_of_quarantine(root: Path) -> None:
-    before, after = upgraded(root)
+def test_a_rollback_brings_the_old_server_back_and_keeps_the_weights_out_of_quarantine(newer: Newer) -> None:
+    root, before, after = newer
     move(root, "staging")
     rollback(root, "staging", why="its answers are cut off")
     assert runs_in(root, "staging") == OLD
@@ -131,8 +153,8 @@ def test_a_rollback_brings_the_old_server_back_and_keeps_the_weights_out_of_quar
     assert "in quarantine" in gaps(root, "staging")
 
 
-def test_a_server_that_a_rollback_left_does_not_come_back_with_another_commit(root: Path) -> None:
-    before, after = upgraded(root)
+def test_a_server_that_a_rollback_left_does_not_come_back_with_another_commit(newer: Newer) -> None:
+    root, before, after = newer
     move(root, "staging")
     rollback(root, "staging", why="its answers are cut off")
     for server in (OLD, NEW):
@@ -155,8 +177,8 @@ def test_a_server_that_was_not_verified_is_not_promoted_to_production(root: Path
     assert f"the server was {OLD}, the release names {NEW}" in gaps(root, "production")
 
 
-def test_an_image_of_another_server_than_the_target_has_is_not_signed_and_not_promoted(root: Path) -> None:
-    upgraded(root)
+def test_an_image_of_another_server_than_the_target_has_is_not_signed_and_not_promoted(newer: Newer) -> None:
+    root = newer.root
     tree.rewrite(root, layout.PARAMS, lambda plain: plain["serve"].update(server=OLD))
     assert f"it runs in {NEW}; serve.server of main is {OLD}" in gaps(root, "staging")
     report = files.read_json(root / layout.IMAGE_REPORT, ImageReport)
@@ -242,8 +264,8 @@ def compared_with(root: Path, environment: str) -> RunningServer:
     return compared_server.find(context.find(root), expected(root, image=True), NEW, options)
 
 
-def test_verify_compares_with_the_server_that_runs_the_same_weights(root: Path) -> None:
-    upgraded(root)
+def test_verify_compares_with_the_server_that_runs_the_same_weights(newer: Newer) -> None:
+    root = newer.root
     running = compared_with(root, "production")
     assert (running.shown, running.server_image, running.environment) == (OLD, OLD, "production")
     assert running.version == version(root, "production")
@@ -264,8 +286,8 @@ def test_verify_compares_with_the_server_that_runs_the_same_weights(root: Path) 
         compared_with(root, "staging")
 
 
-def test_a_process_stands_for_the_server_that_runs_if_it_is_another_program(root: Path, tmp_path: Path) -> None:
-    upgraded(root)
+def test_a_process_stands_for_the_server_that_runs_if_it_is_another_program(newer: Newer, tmp_path: Path) -> None:
+    root = newer.root
     options = VerifyOptions(runtime="transformers", against="production", against_python=str(tmp_path / "python"))
     record = expected(root, image=True)
     runs = compared_with(root, "production")._replace(runtime=runtimes.load("transformers"))
@@ -290,8 +312,8 @@ def test_a_process_stands_for_the_server_that_runs_if_it_is_another_program(root
         compared_server.find(context.find(root), record, None, options)
 
 
-def test_verify_starts_nothing_that_no_signer_released(root: Path) -> None:
-    upgraded(root)
+def test_verify_starts_nothing_that_no_signer_released(newer: Newer) -> None:
+    root = newer.root
     path = root / layout.ENVIRONMENTS / "production"
     plain = tree.unsigned(root)
     data = tree.envelope(root, plain, "mallory")
