@@ -1,9 +1,9 @@
 """Training on several ranks, as two real processes on a CPU: what one process would learn, and one end for all."""
 
+import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,23 +68,25 @@ def test_two_ranks_learn_what_one_process_learns_from_twice_the_batch(root: Path
     assert files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).device.endswith("2 ranks")
 
 
-def _started(root: Path, document: dict, *, forked: bool = False) -> "subprocess.Popen[str]":
-    """``forked``: stage and ranks from a process that has loaded torch (tests/warm.py)."""
+def _started(root: Path, document: dict) -> "subprocess.Popen[str]":
+    """Stage and ranks are forked from a process that has loaded torch (tests/warm.py)."""
     (root / layout.PARAMS).write_text(written(document))
     kept = {name: os.environ[name] for name in ("MLFLOW_TRACKING_URI", "PYTHONPATH")}
     return subprocess.Popen(
-        [pipeline_repository.interpreter() if forked else sys.executable, "-m", "stages.train"],
+        [pipeline_repository.interpreter(), "-m", "stages.train"],
         cwd=root, env=pipeline_repository.environment(**kept) | {checkpoints.MINUTES: "0.0001"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
 
-def _ranks(process: "subprocess.Popen[str]") -> dict[int, int]:
-    """Pids of a training's ranks, by their number."""
+def _ranks(root: Path) -> dict[int, int]:
+    """Pids of the ranks of the training in ``root``, by their number."""
     found = {}
-    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        values = dict(line.partition("=")[::2] for line in Path(f"/proc/{pid}/environ").read_text().split("\0"))
-        found[int(values["RANK"])] = int(pid)
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            values = dict(line.partition("=")[::2] for line in (folder / "environ").read_text().split("\0"))
+            if "RANK" in values and (folder / "cwd").readlink() == root:
+                found[int(values["RANK"])] = int(folder.name)
     return found
 
 
@@ -101,7 +103,8 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
     document["train"]["lora"]["dropout"] = 0.1  # each rank draws its own
     process = _started(root, document)
     _until(lambda: process.poll() is not None or any((root / checkpoints.FOLDER).glob("*/step-*/manifest.json")))
-    pids = _ranks(process)
+    pids = _ranks(root)
+    assert len(pids) == 2
     os.kill(pids[1], signal.SIGKILL)
     said = process.communicate(timeout=300)[0]
     assert process.returncode == MachineRefused.exit_code, said
@@ -111,7 +114,7 @@ def test_a_killed_rank_ends_all_and_the_next_run_goes_on_to_the_same_bytes(root:
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
     assert not (root / layout.ADAPTER).exists()
 
-    again = _started(root, document, forked=True)
+    again = _started(root, document)
     said = again.communicate(timeout=300)[0]
     assert again.returncode == 0, said
     resumed = files.read_json(root / layout.TRAIN_MEASURED, TrainMeasured).resumed_at
@@ -147,7 +150,6 @@ _ABORTS = f"{_DEAF}\n    while not os.path.exists(sys.argv[1] + '/ended-1.json')
 _ODD = r"^rank 1 of 2 failed:(?s:.*)ValueError: odd$"
 
 
-@pytest.mark.usefixtures("forked_ranks")
 @pytest.mark.parametrize(
     ("end", "other", "raised", "says"),
     [
