@@ -26,6 +26,7 @@ from tests.conftest import as_params, scaled_down
 pytestmark = pytest.mark.slow
 
 ROWS, DRAWS, RUNS = 120, 3, 200
+PARAMS = as_params(scaled_down())
 Bits = NDArray[np.float64]
 
 
@@ -81,9 +82,9 @@ def test_the_sentence_says_what_more_draws_and_more_rows_would_do(
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """The evidence of an evaluation that drew ``DRAWS`` answers to each row."""
-    root, params = tmp_path_factory.mktemp("draws"), as_params(scaled_down())
-    evidence_tree.build(root, params, ROWS)
-    gathered = gather(root, scoring.digest_of(params.evaluate.scorers))
+    root = tmp_path_factory.mktemp("draws")
+    evidence_tree.build(root, PARAMS, ROWS)
+    gathered = gather(root, scoring.digest_of(PARAMS.evaluate.scorers))
     assert gathered.reports.evaluation is not None
     drawn = gathered.reports.evaluation.model_copy(
         update={"decoding": Decoding(temperature=0.7, top_p=1.0, draws=DRAWS, seed=1)}
@@ -112,11 +113,11 @@ def sample(evidence: Evidence, ours: Bits, theirs: Bits) -> Sample:
         name: tuple(predicted(at, tuple(bits)) for at, bits in enumerate(of_model.tolist()))
         for name, of_model in (("candidate", ours), ("base", theirs))
     }
-    return Sample(replace(evidence, answers=answers), as_params(scaled_down()).evaluate.scorers)
+    return Sample(replace(evidence, answers=answers), PARAMS.evaluate.scorers)
 
 
 def p_value(gate: ScoreGate, evidence: Evidence, ours: Bits, theirs: Bits) -> float:
-    found = gate.check(Case("it", decision_params(as_params(scaled_down())), evidence, sample(evidence, ours, theirs)))
+    found = gate.check(Case("it", decision_params(PARAMS), evidence, sample(evidence, ours, theirs)))
     assert isinstance(found, Test), found
     return found.p
 
