@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,22 +152,21 @@ def harness() -> str:
 
 
 @pytest.mark.slow
-def test_the_harness_asks_real_models_and_a_gate_asks_its_scores(
+def test_the_harness_asks_a_real_model_and_a_gate_asks_its_scores(
     harness: str, tmp_path: Path, document: dict, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(PYTHON, harness)
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # of this process, and not of the harness
     shutil.copytree(TASKS, tmp_path / "tasks")
-    document["suites"], document["gates"] = {"colours": SUITE}, {"knows": GATE}
-    model_tree.build(tmp_path, as_params(document), tiny_base, 0.5, 0.02)
+    document["suites"], document["gates"] = {"colours": SUITE | {"models": ["candidate"]}}, {"knows": GATE}
+    model_tree.build(tmp_path, as_params(document), tiny_base, 0.02)
     write_params(tmp_path, document)
     suites(as_params(document), tmp_path)
     lines = files.read_jsonl(tmp_path / layout.SUITES / "colours.jsonl", SuiteLine)
     logged = list(_suite().convert(LOG, "colours", MODEL))
-    assert [(line.sample, line.sample_sha) for line in lines] == [(each.sample, each.sample_sha) for each in logged] * 2
-    merged, base = (digest.of_tree(tmp_path / folder).digest for folder in (layout.MERGED, layout.BASE))
-    assert [line.model for line in lines] == [merged] * 5 + [base] * 5
-    assert [line.value for line in lines[5:]] == [each.value for each in logged]  # the log is of this base
+    assert [(line.sample, line.sample_sha) for line in lines] == [(each.sample, each.sample_sha) for each in logged]
+    assert [line.model for line in lines] == [digest.of_tree(tmp_path / layout.MERGED).digest] * 5
+    assert [line.value for line in lines] == [each.value for each in logged]  # the log is of this model
     assert {line.source for line in lines} == {"external"}
     (finding,) = evidence_tree.judged(tmp_path, as_params(document)).findings
     assert (finding.n, finding.evidence, finding.suite) == (5, "witnessed", "colours")
@@ -174,6 +174,24 @@ def test_the_harness_asks_real_models_and_a_gate_asks_its_scores(
     (tmp_path / "tasks" / "colours.yaml").write_text("task: colours\ndataset_path: nowhere/such\n")
     with pytest.raises(SourceRefused, match=r"suites\.colours\.tasks\.sha256: \w+ is pinned, but tasks is \w+"):
         suites(as_params(document), tmp_path)
+
+
+def test_a_model_with_two_names_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[str]()
+
+    def ran(_suite: LmEval, _material: Material, _python: str, model: Path, out: Path) -> None:
+        asked.append(model.name)
+        shutil.copyfile(LOG, out / "samples_colours_1.jsonl")
+
+    monkeypatch.setattr(lm_eval, "_python", lambda *_: "")
+    monkeypatch.setattr(lm_eval, "_run", ran)
+    models = {"candidate": MODEL, "base": f"sha256:{'2' * 64}", "main": MODEL}
+    material = replace(_material(tmp_path), models=models, weights=lambda role: nullcontext(tmp_path / role))
+    made = _suite(models=[*models]).scored(material)
+    assert {role: {each.model for each in found} for role, found in made.scored.items()} == {
+        role: {model} for role, model in models.items()
+    }
+    assert asked == ["candidate", "base"]
 
 
 def test_a_run_that_fails_is_refused_with_its_last_line(tmp_path: Path) -> None:

@@ -48,9 +48,10 @@ def document(**change: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
-    """llama.cpp's server."""
+def environment(tmp_path_factory: pytest.TempPathFactory, store: str) -> Iterator[pytest.MonkeyPatch]:
+    """llama.cpp's server, and one store for all evaluations."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store)
         gguf_model.server(tmp_path_factory, patch)
         yield patch
 
