@@ -137,7 +137,7 @@ def computed(*threads: int, emulator: Sequence[str] = ()) -> list[str]:
     environment = {name: value for name, value in os.environ.items() if name not in CHOICES}
     ran = subprocess.run(
         [*emulator, python, "-c", PROGRAM, *map(str, threads)],
-        env=environment | {"PYTHONPATH": searched},
+        env=environment | {"PYTHONPATH": searched, "OMP_WAIT_POLICY": "PASSIVE"},
         capture_output=True,
         text=True,
         timeout=600,
@@ -159,4 +159,4 @@ def test_the_same_bytes_by_any_number_of_threads(here: list[str]) -> None:
 def test_an_emulated_processor_of_another_vendor_computes_the_same_bytes(here: list[str]) -> None:
     """QEMU's Haswell is the outsider: libraries see Intel's vendor, model and caches, without AVX-512."""
     programs.require("qemu-x86_64")
-    assert computed(2, emulator=["qemu-x86_64", "-cpu", "Haswell-v4"]) == here[1:2]
+    assert computed(1, emulator=["qemu-x86_64", "-cpu", "Haswell-v4"]) == here[:1]

@@ -172,7 +172,7 @@ def test_one_file_for_each_kind_is_all_that_it_takes_and_reports_name_the_code_o
     root, site = tmp_path / "copy", tmp_path / "site"
     _make(root, tiny_base, document)
     repository.commit(root, "parameters")
-    plugin_package.by_pip(site, tmp_path / "work", "acme-kinds", ENTRY_POINTS, PACKAGE)
+    plugin_package.by_hand(site, "acme-kinds", ENTRY_POINTS, PACKAGE)
     unknown = "prepare.loader.kind: unknown loader 'pairs'; one of: canaries, documents, table, azure-cli"
     assert unknown in _run(root, "prepare", site).stderr
     for path, text in PLACES.items():
