@@ -185,7 +185,7 @@ def test_a_model_with_two_names_is_asked_once(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(lm_eval, "_python", lambda *_: "")
     monkeypatch.setattr(lm_eval, "_run", ran)
-    models = {"candidate": MODEL, "base": f"sha256:{'2' * 64}", "main": MODEL}
+    models: dict[Any, str] = {"candidate": MODEL, "base": f"sha256:{'2' * 64}", "main": MODEL}
     material = replace(_material(tmp_path), models=models, weights=lambda role: nullcontext(tmp_path / role))
     made = _suite(models=[*models]).scored(material)
     assert {role: {each.model for each in found} for role, found in made.scored.items()} == {
