@@ -237,7 +237,7 @@ def kill_at_requests(proxy: Killing, source: Path, folder: Path, name: str) -> i
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_killed_at_every_request_to_the_registry_nothing_has_moved(
+def test_killed_at_requests_to_the_registry_nothing_has_moved(
     proxied: tuple[Killing, Path], tmp_path: Path, name: str
 ) -> None:
     assert kill_at_requests(*proxied, tmp_path, name) >= 8

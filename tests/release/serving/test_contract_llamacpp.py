@@ -177,8 +177,7 @@ DIFFERS = "by the same seed"
 SAMPLED: dict[str, tuple[ServedDecoding, list[str] | None, str, str]] = {
     "as judged": (WARM, None, "pass", "4 answers are sampled as serve.decoding says where a request does not"),
     "as judged, greedily": (GREEDY, None, "pass", "4 answers are sampled as serve.decoding says"),
-    "llama.cpp's own defaults": (WARM, [], "fail", DIFFERS),
-    "llama.cpp's own defaults for a greedy model": (GREEDY, [], "fail", DIFFERS),
+    "llama.cpp's own defaults": (GREEDY, [], "fail", DIFFERS),
     "another temperature": (WARM, ["--temp=1.1", "--top-p=0.9"], "fail", DIFFERS),
     "another top_p": (WARM, ["--temp=0.7", "--top-p=0.5"], "fail", DIFFERS),
 }

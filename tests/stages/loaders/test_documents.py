@@ -404,7 +404,6 @@ def test_a_task_is_learned_after_the_documents_and_from_its_own_rows(
 
 @slow
 @pytest.mark.usefixtures("forked_ranks")
-@pytest.mark.usefixtures("forked_ranks")
 def test_two_ranks_learn_a_task_after_the_documents(root: Path) -> None:
     value = document("cpt", "sft", manual=source())
     value["train"] |= {"devices": 2, "batch_size": 1, "epochs": None, "max_steps": 1}
