@@ -149,7 +149,7 @@ def listed_too(top: Path, project: str) -> None:
 
 
 def rebased(top: Path, place: str, *names: str) -> None:
-    """Release these adapters anew, on another base."""
+    """Build and sign another release of each adapter, trained on another base."""
     for seed, name in enumerate(names, 20):
         released(top / name, place, seed, base=2)
 

@@ -45,7 +45,6 @@ BASE = layout.STATE / "base"  # an OCI layout with a base image, below the root 
 WHY = "better on rare services"
 NOBODY = "http://127.0.0.1:9"
 Edit = Callable[[dict[str, Any]], object]
-_STATEMENTS: dict[tuple[bytes, ...], bytes] = {}  # of releases, by what they are about
 
 
 class Release(NamedTuple):
@@ -236,20 +235,12 @@ def releases(trio: Trio) -> tuple[Release, Release, Release]:
 
 
 def unsigned(root: Path) -> dict[str, Any]:
-    """The statement of the release in ``root``, as plain values. It is made once for all copies of a repository."""
-    said = (layout.IMAGE_REPORT, layout.SERVING_REPORT, layout.SERVING_STATEMENT, layout.SIGNERS)
-    about = tuple((root / path).read_bytes() for path in said)
-    if about not in _STATEMENTS:
-        _STATEMENTS[about] = _statement(root)
-    plain: dict[str, Any] = json.loads(_STATEMENTS[about])
-    return plain
-
-
-def _statement(root: Path) -> bytes:
+    """The statement of the release in ``root``, as plain values."""
     held, image, serving = collect(Records(root))
     bill = digest.of_bytes(sbom.make(held, image, commits.committed_at(root, image.commit)))
     verified = verification.read(root, serving, trust.known(root))
-    return statement.make(root, held, image, serving, verified, bill)
+    plain: dict[str, Any] = json.loads(statement.make(root, held, image, serving, verified, bill))
+    return plain
 
 
 def envelope(root: Path, plain: dict[str, Any], by: str = "ada") -> bytes:

@@ -225,7 +225,7 @@ def _serve(address: str, libraries: list[str]) -> None:
     for name in libraries:
         importlib.import_module(name)
     assert threading.active_count() == 1
-    # Torch would take its operators apart one by one at the end of every forked process, which takes 0.1 s.
+    # Torch would take its operators apart one by one at the end of every forked process, which takes up to 0.1 s.
     for end in list(weakref.finalize._registry):  # type: ignore[attr-defined]
         end.atexit = False
     gc.collect()

@@ -218,8 +218,8 @@ def test_a_refusal_of_nasty_words_is_nothing_but_text(root: Path, monkeypatch: p
         leave(root, "train", TrainingRefused(text, text, (text,)))
         refusal = refusals.current(root, facts.commit)
         assert refusal is not None
-        told = dataclasses.replace(facts, refused=refusal)
-        monkeypatch.setattr(gathering, "gather", lambda *_, told=told: told)
+        of_text = dataclasses.replace(facts, refused=refusal)
+        monkeypatch.setattr(gathering, "gather", lambda *_, facts=of_text: facts)
         found = report(root, **FOR)
         assert found.title.isprintable()
         assert all(line.isprintable() for line in terminal.text(found.whole).splitlines())
