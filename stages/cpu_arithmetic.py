@@ -4,7 +4,11 @@ PyTorch chooses the order of its sums by what the processor can do, so that anot
 ``settle`` makes it choose as on a processor with AVX2 and no more. There PyTorch multiplies matrices of bf16 by a plain
 loop, 25 times slower than in float32. So ``use`` has oneDNN multiply them in float32, and rounds each sum to bf16 once.
 
-MKL remains for small products. Its mode COMPATIBLE is the only one that adds alike on processors of all vendors.
+MKL remains for small products. Its mode COMPATIBLE is the only one that adds alike on processors of all vendors. In it,
+MKL takes square roots, as AdamW does in each step, by an approximation that Intel and AMD built differently: another
+processor would train other weights. So ``use`` has NumPy take them, which rounds the exact root once.
+
+NumPy itself has other logarithms, powers and products of matrices for AVX-512, which ``settle`` turns off.
 """
 
 import functools
@@ -16,17 +20,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# What PyTorch, oneDNN and MKL read when they are first used.
+# What PyTorch, oneDNN, MKL, NumPy and OpenBLAS read when they are first used.
 _CHOICES = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
+    # By the names of NumPy 2.0 to 2.3, and by those since. It skips those that it does not know.
+    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4",
+    "OPENBLAS_CORETYPE": "Haswell",
 }
 _FLASH = "_scaled_dot_product_flash_attention_for_cpu"
 
 
 def settle() -> None:
-    """Make libraries choose AVX2 in this process and those that it starts; call it before torch is loaded.
+    """Make libraries choose AVX2 in this process and those that it starts; call it before torch and NumPy are loaded.
 
     A processor without AVX2, or of another kind, keeps its own choices.
     """
@@ -37,7 +44,7 @@ def settle() -> None:
 
 @functools.cache
 def use() -> None:
-    """Multiply matrices of bf16 and float32 on the CPU by oneDNN, from now on and in every thread of this process.
+    """From now on, in every thread, multiply matrices of bf16 and float32 by oneDNN, and take exact square roots.
 
     Other formats, and machines where ``settle`` changes nothing, keep PyTorch's own kernels. The way is that of
     ``torch.library.get_kernel``'s documentation.
@@ -52,6 +59,7 @@ def use() -> None:
         "addmm": _addmm,
         "bmm": _bmm,
         "baddbmm": _baddbmm,
+        "sqrt": _sqrt,
         _FLASH: _attention,
         f"{_FLASH}_backward": _attention_backward,
     }
@@ -126,6 +134,16 @@ def _baddbmm(
 ) -> Any:
     product = _in_float32(before, keys, term, left, right, beta=beta, alpha=alpha)
     return product.to(left.dtype)
+
+
+def _sqrt(before: Any, keys: Any, numbers: Any) -> Any:
+    import numpy as np
+    import torch
+
+    if numbers.dtype not in (torch.float32, torch.float64):
+        return before.call_boxed(keys, numbers)
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(np.asarray(np.sqrt(numbers.detach().numpy())))
 
 
 def _attention(

@@ -85,7 +85,7 @@ SERVER_LIBRARIES = (
 )  # fmt: skip
 ONCE = (
     "ATEN_", "CUDA", "HF_", "HOME", "LANG", "LC_", "LD_", "MKL", "MLFLOW_CONFIGURE_LOGGING", "MLFLOW_DISABLE_TELEMETRY",
-    "OMP", "ONEDNN_", "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
+    "NPY_", "OMP", "ONEDNN_", "OPENBLAS_", "PYTHON", "TORCH", "TRANSFORMERS", "TZ", "XDG",
 )  # fmt: skip
 USERS = "users"  # a pipe, beside what workers share
 # Read again for each: they lead to this project's modules.
@@ -97,7 +97,11 @@ LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
 SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
 # As stages.cpu_arithmetic.settle, which this file cannot import.
 if sys.platform == "linux" and "avx2" in Path("/proc/cpuinfo").read_text().split():
-    SET |= {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE"}
+    SET |= {
+        "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE",
+        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4",
+        "OPENBLAS_CORETYPE": "Haswell",
+    }  # fmt: skip
 INTERPRETER = sys.executable  # of now: a test may put ``python()`` in its place
 BASE = Path(sys.executable).resolve()  # without a virtual environment
 # Where servers look for caches, which they read once. Nothing is there, and nothing can be written.

@@ -159,7 +159,7 @@ def _remotes(root: Path) -> list[str]:
 
 def prefix(root: Path) -> Path:
     """Where ``root`` lies in its repository: of a past commit, DVC takes paths from there."""
-    return Path(_git(root).line("rev-parse", "--show-prefix"))
+    return Path(_git(root).prefix())
 
 
 def is_shallow(root: Path) -> bool:
@@ -175,7 +175,9 @@ def merge_base(root: Path, one: str, two: str) -> str | None:
 def is_ancestor(root: Path, old: str, new: str) -> bool:
     """Whether ``old`` is ``new`` or in its history; False when git lacks it."""
     known = resolve(root, old)
-    return known is not None and _git(root).says("merge-base", "--is-ancestor", known, new)
+    return known is not None and (
+        known == new or _git(root).says("merge-base", "--is-ancestor", known, new)
+    )
 
 
 def before(root: Path, commit: str, tip: str) -> str | None:

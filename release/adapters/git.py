@@ -13,6 +13,7 @@ the part of the object that came. It also reads no SHA-256 repository, and at a 
 leaves its lock files.
 """
 
+import functools
 import os
 import re
 import stat
@@ -122,7 +123,7 @@ class Git(NamedTuple):
             return Said(None, b"", "")
         text = done.stderr.decode(errors="replace")
         if done.returncode and disk.said(_OF_REMOTE.sub("", text)):
-            raise disk.refusal(f"git {args[0]}", [folder, self._home(folder)])
+            raise disk.refusal(f"git {_verb(args)}", [folder, self._home(folder)])
         return Said(done.returncode, done.stdout, text)
 
     @staticmethod
@@ -140,7 +141,7 @@ class Git(NamedTuple):
         """Return what it prints. Raises EvidenceRefused when it fails."""
         answer = self.run(*args, given=given, env=env)
         if answer.code != 0:
-            raise _refused(args[0], answer)
+            raise _refused(_verb(args), answer)
         return answer.out
 
     def line(self, *args: str, given: bytes = b"", env: Mapping[str, str] | None = None) -> str:
@@ -155,12 +156,16 @@ class Git(NamedTuple):
         """The one line that it prints; None when it ends with 1, its way to say no. Raises as ``says``."""
         answer = self.run(*args, env=env)
         if answer.code not in (0, 1):
-            raise _refused(args[0], answer)
+            raise _refused(_verb(args), answer)
         return None if answer.code else answer.out.decode(errors="surrogateescape").rstrip("\n")
 
     def config(self, name: str, *, kind: str = "") -> str | None:
         """A value of git's configuration; None when it is not set. Raises EvidenceRefused when it is no ``kind``."""
         return self.found("config", *([f"--type={kind}"] if kind else []), "--get", name)
+
+    def prefix(self) -> str:
+        """The folder's place in the repository, such as ``projects/router/``; empty at its root. Raises as ``ask``."""
+        return _prefix(self.root.absolute())
 
     def object(self, name: str) -> Object | None:
         """Return what a name means, such as a hash or COMMIT:PATH; None when it is not here. Raises as ``read``."""
@@ -273,6 +278,16 @@ def _missing(name: str) -> EvidenceRefused:
         f"object {name[:12]}: is not in this clone",
         "git fetch; if it stays away, fix the repository (a clone with its whole history)",
     )
+
+
+@functools.cache  # A command does not move the repository that it works in.
+def _prefix(folder: Path) -> str:
+    return Git(folder, None).line("rev-parse", "--show-prefix")
+
+
+def _verb(args: Sequence[str]) -> str:
+    """What git is asked to do, without the settings before it."""
+    return args[2] if args[0] == "-c" else args[0]
 
 
 def _absent(error: OSError) -> MachineRefused:

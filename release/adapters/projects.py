@@ -76,7 +76,7 @@ def _differing(git: Git, base: str, tip: str) -> frozenset[Path]:
 
 def top(root: Path) -> Path:
     """Return the git root of the project ``root``. Raises EvidenceRefused outside of git."""
-    return root / Git(root, None).line("rev-parse", "--show-cdup")
+    return root.joinpath(*[".."] * len(commits.prefix(root).parts))
 
 
 def homes(root: Path) -> tuple[Path, ...]:

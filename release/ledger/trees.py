@@ -1,18 +1,18 @@
 """Git trees: reads files and folders of a commit, and creates a tree with some files changed. Objects only.
 
-New trees are built bottom-up with ``git mktree``, one process for all folders of one depth. There is no index, so a
-killed run leaves only unreferenced objects, which git deletes.
+A new tree is made in an index of its own, in a temporary folder. That of the clone stays as it is. A killed run leaves
+unreferenced objects, which git deletes, and that folder.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from checks.process.errors import EvidenceRefused, PromotionRefused
 from checks.process.text import redact
-from release.adapters.git import Entry, Git
+from release.adapters.git import REGULAR, Entry, Git
 
-_Parts = tuple[str, ...]  # The parts of a path.
-_Entries = dict[str, Entry]  # The entries of one folder by name.
+_NONE = "0" * 40  # The object of a path that is deleted.
 
 
 def read(git: Git, commit: str, path: str) -> bytes | None:
@@ -58,75 +58,57 @@ def changed(git: Git, tip: str, changes: Mapping[str, bytes | None]) -> str:
 
     Raises PromotionRefused if a path leaves the repository or goes through a link or a file.
     """
-    blobs: dict[_Parts, str | None] = {}
-    for path, data in changes.items():
-        parts = tuple(path.split("/"))
-        if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
+    folders = dict.fromkeys(path for name in changes for path in _above(name))
+    entries = git.at(f"{tip}^{{tree}}", [*folders, *changes])
+    for path in folders:
+        if path in entries and entries[path].kind != "tree":
             raise PromotionRefused(
-                f"{redact(path)}: is not a path in a repository", "name a file below the root"
+                f"{redact(path)}: is not a folder", "put one there, and commit that"
             )
-        blobs[parts] = (
-            None if data is None else git.line("hash-object", "-w", "--stdin", given=data)
+    for path in changes:
+        if path in folders or (path in entries and not entries[path].regular):
+            raise PromotionRefused(
+                f"{redact(path)}: is not a regular file", "put one there, and commit that"
+            )
+    modes = {path: entries[path].mode if path in entries else REGULAR[0] for path in changes}
+    with tempfile.TemporaryDirectory(prefix="lockstep-tree-") as name:
+        index = Path(name) / "index"
+        kept = {path: data for path, data in changes.items() if data is not None}
+        blobs = _written(git, Path(name), kept)
+        lines = (
+            f"{modes[path]} {blobs[path]}\t{path}\0" if path in blobs else f"0 {_NONE}\t{path}\0"
+            for path in changes
         )
-    folders = _folders(git, tip, blobs)
-    for parts, blob in blobs.items():
-        _write(folders, parts, blob)
-    for depth in sorted({len(parts) for parts in folders} - {0}, reverse=True):
-        level = [parts for parts in folders if len(parts) == depth]
-        for parts, made in zip(level, _made(git, [folders[parts] for parts in level]), strict=True):
-            _set(folders[parts[:-1]], parts[-1], "040000", "tree", made)
-    return _made(git, [folders[()]])[0] or git.line("mktree", given=b"")
+        _in_index(git, index, "read-tree", f"{tip}^{{tree}}")
+        given = "".join(lines).encode(errors="surrogateescape")
+        _in_index(git, index, "update-index", "-z", "--index-info", given=given)
+        return _in_index(git, index, "write-tree", "--missing-ok")
 
 
-def _folders(git: Git, tip: str, blobs: Iterable[_Parts]) -> dict[_Parts, _Entries]:
-    """Return what ``tip`` has in each folder above ``blobs``, the root first."""
-    folders: dict[_Parts, _Entries] = {(): git.tree(f"{tip}^{{tree}}")}
-    for parts in blobs:
-        for count in range(1, len(parts)):
-            if parts[:count] not in folders:
-                entry = folders[parts[: count - 1]].get(parts[count - 1])
-                folders[parts[:count]] = (
-                    git.tree(entry.name) if entry and entry.kind == "tree" else {}
-                )
-    return folders
-
-
-def _write(folders: Mapping[_Parts, _Entries], parts: _Parts, blob: str | None) -> None:
-    """Put a file into its folder, or delete it for None."""
-    for count, name in enumerate(parts[:-1]):
-        above = folders[parts[:count]].get(name)
-        if above and above.kind != "tree":
-            path = redact("/".join(parts[: count + 1]))
-            raise PromotionRefused(f"{path}: is not a folder", "put one there, and commit that")
-    old = folders[parts[:-1]].get(parts[-1])
-    if parts in folders or (old and not old.regular):
+def _above(path: str) -> list[str]:
+    """The folders above a file, the uppermost first. Raises PromotionRefused if the path leaves the repository."""
+    parts = path.split("/")
+    if any(part in ("", ".", "..") or part.lower() == ".git" or "\0" in part for part in parts):
         raise PromotionRefused(
-            f"{redact('/'.join(parts))}: is not a regular file", "put one there, and commit that"
+            f"{redact(path)}: is not a path in a repository", "name a file below the root"
         )
-    _set(folders[parts[:-1]], parts[-1], old.mode if old else "100644", "blob", blob)
+    return ["/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _set(folder: _Entries, name: str, mode: str, kind: str, made: str | None) -> None:
-    if made:
-        folder[name] = Entry(mode, kind, made)
-    else:
-        folder.pop(name, None)
+def _written(git: Git, folder: Path, contents: Mapping[str, bytes]) -> dict[str, str]:
+    """The blob of each content, by one process."""
+    files = [folder / str(number) for number in range(len(contents))]
+    for file, data in zip(files, contents.values(), strict=True):
+        file.write_bytes(data)
+    given = "".join(f"{file}\n" for file in files).encode(errors="surrogateescape")
+    names = git.line("hash-object", "-w", "--no-filters", "--stdin-paths", given=given).split()
+    return dict(zip(contents, names, strict=True))
 
 
-def _made(git: Git, folders: Sequence[_Entries]) -> list[str | None]:
-    """The tree of each folder, by one process; None for one that is empty, which git does not keep."""
-    texts = [
-        "".join(
-            f"{entry.mode} {entry.kind} {entry.name}\t{name}\0" for name, entry in folder.items()
-        )
-        for folder in folders
-        if folder
-    ]
-    given = "\0".join(texts).encode(errors="surrogateescape")
-    names = iter(
-        git.line("mktree", "-z", "--missing", "--batch", given=given).split() if texts else []
-    )
-    return [next(names) if folder else None for folder in folders]
+def _in_index(git: Git, index: Path, *args: str, given: bytes = b"") -> str:
+    # A split index would leave a second file in the clone.
+    whole = ("-c", "core.splitIndex=false")
+    return git.line(*whole, *args, given=given, env={"GIT_INDEX_FILE": str(index)})
 
 
 def _find(git: Git, commit: str, path: str) -> Entry | None:

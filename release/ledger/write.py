@@ -94,7 +94,8 @@ def _made(git: Git, tip: str, change: Change, prefix: str) -> str:
     files = {prefix + path.as_posix(): data for path, data in change.files.items()}
     files |= {path.as_posix(): data for path, data in change.elsewhere.items()}
     tree = trees.changed(git, tip, files)
-    if tree == git.line("rev-parse", f"{tip}^{{tree}}"):
+    before = git.object(f"{tip}^{{tree}}")
+    if before is not None and tree == before.name:
         return tip
     sign = signing(git)
     answer = git.run(

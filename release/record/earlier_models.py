@@ -281,7 +281,7 @@ def _ledger(records: Records, branch: TargetBranch) -> tuple[Ledger, str | None]
     """The ledger with production, and its tip, asked once; None if nothing was promoted yet."""
     rules = _rules(records, branch)
     if rules is None or _is_here(records.root, branch, rules):
-        prefix = records.git.line("rev-parse", "--show-prefix")
+        prefix = records.git.prefix()
         return Ledger(Place(records.git, "", None, prefix), (_ENVIRONMENT,)), branch.tip
     ledger = Ledger.open(records.root, rules)
     # A branch of this repository may not exist yet; in another repository a missing branch is a mistake.

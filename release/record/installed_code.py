@@ -17,7 +17,7 @@ from typing import Any
 from checks.kinds import plugins
 from checks.process import distribution
 from checks.process.errors import EvidenceRefused
-from release.adapters import commits, pin
+from release.adapters import commits, pin, projects
 
 _PACKAGES = ("checks", "release", "stages")
 _REMEDY = "use the launcher: `./lockstep VERB`"
@@ -106,7 +106,7 @@ def _differs(package: metadata.Distribution, path: str, sha256: str) -> bool:
 
 def _pinned(root: Path, committed: bool) -> str | None:
     """Return the file of the pin at the top of the repository; None if there is none."""
-    top = root / Path(*[".."] * len(commits.prefix(root).parts))
+    top = projects.top(root)
     if not committed:
         path = top / pin.PATH
         return path.read_text(encoding="utf-8") if path.is_file() else None

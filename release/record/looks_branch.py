@@ -114,7 +114,7 @@ def before(root: Path, tips: Sequence[str], own: judged_models.Look) -> judged_m
 
 
 def _place(git: Git, remote: str | None) -> Place:
-    return Place(git, BRANCH, remote, git.line("rev-parse", "--show-prefix"))
+    return Place(git, BRANCH, remote, git.prefix())
 
 
 def _add(where: Place, tip: str | None, change: Change) -> None:

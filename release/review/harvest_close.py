@@ -46,7 +46,7 @@ def close(
     ):
         return False, ()
     for root, reason in reasons.items():
-        prefix = Git(root, None).line("rev-parse", "--show-prefix")
+        prefix = Git(root, None).prefix()
         topic = proposals.topic_of(pull.head, prefix) or ""
         if reason and topic.startswith(_TOPIC):
             edited = _edited(root, prefix, topic.removeprefix(_TOPIC), request.commit, options)

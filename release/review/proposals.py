@@ -45,7 +45,7 @@ def propose(root: Path, topic: str, date: str, draft: Callable[[str], Draft]) ->
     if git does not know who commits.
     """
     git = Git(root, DEADLINE)
-    trunk = Place(git, _base(root, git), _REMOTE, git.line("rev-parse", "--show-prefix"))
+    trunk = Place(git, _base(root, git), _REMOTE, git.prefix())
     repository = github.repository_here(git.config(f"remote.{_REMOTE}.url") or "")
     client = github.GitHub(github.place({**os.environ, "GITHUB_REPOSITORY": repository or ""}))
     try:

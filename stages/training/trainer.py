@@ -129,6 +129,12 @@ class Steady(Base):
             say(f"the checkpoint of step {self.state.global_step} is not kept: {reason}")
         self.accelerator.wait_for_everyone()  # each rank adds its random state
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the superclass, but the random numbers that loading rows takes do not change the order of later epochs."""
+        with torch.random.fork_rng(devices=[]):
+            losses: dict[str, float] = super().evaluate(*args, **kwargs)
+        return losses
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """One micro-batch, as the superclass; raises TrainingRefused if its loss is not finite."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)

@@ -1,5 +1,6 @@
 """Sums on a CPU: right by float64, and the same bytes for any number of threads and on an emulated Intel processor."""
 
+import math
 import os
 import subprocess
 import sys
@@ -17,13 +18,21 @@ pytestmark = pytest.mark.slow
 SHAPES = [(1, 576, 192), (7, 16, 576), (33, 192, 49)]
 
 # What chooses the order of sums, were it set where the tests run.
-CHOICES = {"ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR"}
+CHOICES = {
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_CBWR",
+    "NPY_DISABLE_CPU_FEATURES",
+    "OPENBLAS_CORETYPE",
+}
 
-# Prints, for each number of threads, one digest of all that two layers compute, forward and backward, and of a single row.
+# Prints, for each number of threads, one digest of all that two layers compute, forward and backward, and of a single row,
+# with square roots, and with functions of NumPy that have others for AVX-512.
 PROGRAM = """
 import hashlib, sys
 from stages import cpu_arithmetic
 cpu_arithmetic.settle()
+import numpy
 import torch
 from torch import nn
 cpu_arithmetic.use()
@@ -62,6 +71,15 @@ def digest(threads):
             computed.update(weight.grad.float().numpy().tobytes())
             weight.data -= weight.grad
     logits(ids[:1, :1], mask[:1, :1])
+    numbers = torch.rand(4096, generator=torch.Generator().manual_seed(2))
+    for kind in (torch.float32, torch.float64, torch.bfloat16):
+        computed.update(numbers.to(kind).sqrt().double().numpy().tobytes())
+    exact = numbers.double().numpy()
+    for change in (numpy.exp, numpy.log, numpy.log1p, numpy.log2, numpy.cbrt, numpy.arctan):
+        computed.update(change(exact).tobytes())
+    square = exact.reshape(64, 64)
+    for product in (exact**1.7, square @ square, numpy.linalg.norm(square)):
+        computed.update(product.tobytes())
     return computed.hexdigest()
 
 for threads in map(int, sys.argv[1:]):
@@ -123,6 +141,25 @@ def test_other_numbers_are_computed_as_before(kind: torch.dtype) -> None:
     left, right = (drawn(5, 4) * 4).to(kind), (drawn(4, 6) * 4).to(kind)
     torch.testing.assert_close((left @ right).double(), left.double() @ right.double(), rtol=0.01, atol=0.1)
     assert (left[:0] @ right).shape == (0, 6)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64])
+def test_a_square_root_is_exact(kind: torch.dtype) -> None:
+    """``math.sqrt``, by the C library, is the outsider. It rounds once, and another time to float32, which changes none."""
+    numbers = drawn(3000).abs().to(kind)
+    exact = torch.tensor([math.sqrt(number) for number in numbers.tolist()], dtype=torch.float64).to(kind)
+    assert torch.equal(numbers.sqrt(), exact)
+    assert torch.equal(numbers.reshape(30, 100).t().sqrt(), exact.reshape(30, 100).t())
+    assert (numbers[0].sqrt() == exact[0]).all()
+    assert numbers[0].sqrt().shape == ()
+    assert torch.tensor([-1.0], dtype=kind).sqrt().isnan().all()
+
+
+def test_a_square_root_has_a_gradient() -> None:
+    number = torch.tensor([4.0, 9.0], requires_grad=True)
+    number.sqrt().sum().backward()
+    assert number.grad is not None
+    assert torch.equal(number.grad, torch.tensor([0.25, 1 / 6]))
 
 
 def test_products_without_numbers_are_zeros() -> None:
