@@ -7,27 +7,21 @@ loop, 25 times slower than in float32. So ``use`` has oneDNN multiply them in fl
 MKL remains for small products. Its mode COMPATIBLE is the only one that adds alike on processors of all vendors. In it,
 MKL takes square roots, as AdamW does in each step, by an approximation that Intel and AMD built differently: another
 processor would train other weights. So ``use`` has NumPy take them, which rounds the exact root once.
-
-NumPy itself has other logarithms, powers and products of matrices for AVX-512, which ``settle`` turns off.
 """
 
 import functools
 import os
-import platform
-import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-# What PyTorch, oneDNN, MKL, NumPy and OpenBLAS read when they are first used.
+from checks.machine import arithmetic
+
+# What PyTorch, oneDNN and MKL read when they are first used.
 _CHOICES = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "MKL_CBWR": "COMPATIBLE",
-    # By the names of NumPy 2.0 to 2.3, and by those since. It skips those that it does not know.
-    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR X86_V4",
-    "OPENBLAS_CORETYPE": "Haswell",
 }
 _FLASH = "_scaled_dot_product_flash_attention_for_cpu"
 
@@ -37,7 +31,8 @@ def settle() -> None:
 
     A processor without AVX2, or of another kind, keeps its own choices.
     """
-    if _has_avx2():
+    arithmetic.settle()
+    if arithmetic.has_avx2():
         for name, choice in _CHOICES.items():
             os.environ.setdefault(name, choice)
 
@@ -51,7 +46,7 @@ def use() -> None:
     """
     import torch
 
-    if not (_has_avx2() and torch.backends.mkldnn.is_available()):
+    if not (arithmetic.has_avx2() and torch.backends.mkldnn.is_available()):
         return
     library = torch.library.Library("aten", "IMPL")
     kernels: dict[str, Callable[..., Any]] = {
@@ -76,14 +71,6 @@ def use() -> None:
 
 
 _LIBRARIES: list[Any] = []  # A library that nobody holds takes its kernels back.
-
-
-@functools.cache
-def _has_avx2() -> bool:
-    """Whether this is Linux on x86-64 with AVX2."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        return False
-    return "avx2" in Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
 
 
 def _product(left: Any, right: Any) -> Any:

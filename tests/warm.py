@@ -95,7 +95,7 @@ LATER = ("TORCHELASTIC_", "TORCH_NCCL_", "TORCHINDUCTOR_CACHE_DIR")
 # What a stage sets before it loads the libraries: stages.entry, stages.tracking.store, stages.quality.expectations.
 # A test that calls a stage in its own process leaves it set there; it is no other environment.
 SET = {"OMP_WAIT_POLICY": "PASSIVE", "MLFLOW_DISABLE_TELEMETRY": "true", "GX_ANALYTICS_ENABLED": "false"}
-# As stages.cpu_arithmetic.settle, which this file cannot import.
+# As stages.cpu_arithmetic.settle and checks.machine.arithmetic.settle, which this file cannot import.
 if sys.platform == "linux" and "avx2" in Path("/proc/cpuinfo").read_text().split():
     SET |= {
         "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "COMPATIBLE",

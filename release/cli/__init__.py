@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from checks.machine import arithmetic
 from checks.process import distribution
 from release.cli.common import use_kinds
 from release.cli.package_verbs import Verbs
@@ -95,6 +96,7 @@ def main(context: click.Context, root: Path) -> None:
     # the end, took a fourth of `status`.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
+    arithmetic.settle()
     use_kinds(root)
     # Pydantic would read the metadata of every installed package, for plugins that Lockstep does not use.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
