@@ -35,9 +35,10 @@ import requests
 from aiohttp import web
 
 from tests import mlflow_service
-from tests.gateway_process import running, unused_port
+from tests.gateway_process import running
 from tests.gateway_requests import CHAT, ask_all, mixed, wrong
 from tests.model_standin import ModelStandIn
+from tests.ports import unused_port
 
 AT_ONCE = 16
 PROMPT = {

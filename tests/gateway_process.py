@@ -2,7 +2,6 @@
 
 import contextlib
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import requests
 
 from tests import pipeline_repository
 from tests.conftest import REPOSITORY
+from tests.ports import unused_port
 
 
 class GatewayProcess:
@@ -73,10 +73,3 @@ def running(
     finally:
         process.kill()
         process.wait()
-
-
-def unused_port() -> int:
-    """A port of loopback that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

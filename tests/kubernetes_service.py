@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from tests import mlflow_service, programs
+from tests import programs
+from tests.ports import unused_port
 
 _START = 120.0  # seconds
 ADMIN, VIEWER = "admin", "viewer"
@@ -51,7 +52,7 @@ class ApiServer(NamedTuple):
 def api_server(folder: Path) -> Iterator[ApiServer]:
     """Run etcd and kube-apiserver with their files in ``folder``; skip the test where there is no kube-apiserver."""
     program = programs.kube_apiserver()
-    client, peer, port = (mlflow_service.free_port() for _ in range(3))
+    client, peer, port = (unused_port() for _ in range(3))
     keys = folder / "keys"
     keys.mkdir(parents=True)
     private, public = str(keys / "sa.key"), str(keys / "sa.pub")

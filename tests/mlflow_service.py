@@ -18,6 +18,7 @@ import requests
 
 from tests.http_standin import Handler, StandIn
 from tests.once import once
+from tests.ports import unused_port
 
 Fault = Literal["hang", "drip", "fail", "lie", "garbage", "redirect", "endless"]
 
@@ -69,7 +70,7 @@ def server(folder: Path, tables: Path) -> Iterator[str]:
     """A real tracking server on a store of its own; its address. ``folder / "mlflow.db"`` is the store."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(tables, folder / "mlflow.db")
-    port = free_port()
+    port = unused_port()
     command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -110,12 +111,6 @@ def add_endpoint(uri: str, name: str, upstream: str) -> str:
     used = {"model_definition_id": model["model_definition_id"], "linkage_type": "PRIMARY", "weight": 1.0}
     made("endpoints", "endpoint", model_configs=[used])
     return f"{uri}/gateway/openai"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _await(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -23,6 +23,7 @@ from tests import ledger_tree, mirrors_tree, mlflow_service, registry_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World
 from tests.mlflow_service import Fault
+from tests.ports import unused_port
 from tests.registry_service import Registry
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forking")]
@@ -163,9 +164,7 @@ def test_a_registry_that_is_not_there_is_unreachable_and_not_drift(
 ) -> None:
     _, world = served
     monkeypatch.setattr(registry, "DEADLINE", 2.0)
-    its = world.new.model_copy(
-        update={"image": f"127.0.0.1:{mlflow_service.free_port()}/team/router@{world.new.digest}"}
-    )
+    its = world.new.model_copy(update={"image": f"127.0.0.1:{unused_port()}/team/router@{world.new.digest}"})
     (found,) = registry.check(world.root, [Image(its, None, "x")], True)
     assert (found.severity, found.fix, found.fixed) == ("unreachable", "", False)
 

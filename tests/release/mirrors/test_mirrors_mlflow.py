@@ -24,6 +24,7 @@ from tests import browser
 from tests import mlflow_service as service
 from tests.effort import EXHAUSTIVE
 from tests.mlflow_service import Fault
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.slow
 
@@ -391,7 +392,7 @@ def test_what_a_second_reading_still_finds_is_not_fixed(store: ModelRegistry, mo
 
 def test_a_server_that_is_not_there_is_said_so_without_its_password() -> None:
     with pytest.raises(MirrorUnavailable, match="Connection refused") as caught:
-        ask(f"http://ada:hunter2@127.0.0.1:{service.free_port()}", both())
+        ask(f"http://ada:hunter2@127.0.0.1:{unused_port()}", both())
     assert "hunter2" not in str(caught.value)
 
 

@@ -21,11 +21,12 @@ from click.testing import CliRunner
 from release.cli import main
 from tests import gateway_process, programs
 from tests.conftest import REPOSITORY, read_yaml
-from tests.gateway_process import GatewayProcess, unused_port
+from tests.gateway_process import GatewayProcess
 from tests.gateway_requests import ask_all
 from tests.http_standin import Handler, StandIn
 from tests.model_standin import ModelStandIn
 from tests.pipeline_repository import write_params
+from tests.ports import unused_port
 
 SECONDS = 120  # that an alert may take: one minute of them is its `for:`
 

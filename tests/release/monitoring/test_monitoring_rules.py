@@ -24,8 +24,8 @@ from release.monitoring import component, rules
 from release.monitoring.objectives import Scope
 from tests.conftest import REPOSITORY, as_params, dumped, read_yaml
 from tests.http_standin import Handler, StandIn
-from tests.mlflow_service import free_port
 from tests.pipeline_repository import write_params
+from tests.ports import unused_port
 from tests.programs import require
 
 ALL = {
@@ -303,7 +303,7 @@ def test_a_real_prometheus_of_two_models_answers_every_query_about_one(
         ],
     }
     (folder / "prometheus.yaml").write_text(dumped(config))
-    port = free_port()
+    port = unused_port()
     url = f"http://127.0.0.1:{port}/api/v1"
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

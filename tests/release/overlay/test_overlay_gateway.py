@@ -14,7 +14,6 @@ from release import runtimes
 from release.overlay import deployed, kustomization, overlays
 from tests import kubernetes_tools, programs, spoil
 from tests.conftest import REPOSITORY
-from tests.gateway_process import unused_port
 from tests.overlay_sample import (
     GATEWAY,
     OTHER,
@@ -26,6 +25,7 @@ from tests.overlay_sample import (
     rendered,
     rewrite,
 )
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,6 @@
 """`lockstep verify` as a real process that is told to end while its requests are in flight, and what it prints."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from release.serving import owners
 from release.verbs.build import BuildOptions, build
 from tests import build_tree
 from tests.conftest import REPOSITORY, scaled_down
+from tests.ports import unused_port
 from tests.release.serving.test_verify_evidence import probed
 
 pytestmark = pytest.mark.slow
@@ -90,9 +90,7 @@ def program(tmp_path: Path) -> Path:
 @pytest.fixture
 def url(program: Path) -> Iterator[str]:
     """A server that runs already."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = unused_port()
     with subprocess.Popen([str(program / "server"), str(port)], stdout=subprocess.DEVNULL) as process:
         yield f"http://127.0.0.1:{port}"
         process.kill()

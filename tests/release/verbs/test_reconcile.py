@@ -16,6 +16,7 @@ from release.verbs.reconcile import Reconciled, reconcile, refusal
 from tests import ledger_tree, mirrors_tree, mlflow_service
 from tests.ledger_tree import git, keep
 from tests.mirrors_tree import NAME, World, edit, hold, move
+from tests.ports import unused_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forking")]
 
@@ -157,7 +158,7 @@ def test_a_version_whose_evidence_is_gone_from_git_is_compared_by_its_pointer(wo
 
 
 def test_what_cannot_be_asked_is_no_agreement(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:hunter2@127.0.0.1:{mlflow_service.free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://ada:hunter2@127.0.0.1:{unused_port()}")
     shutil.rmtree(world.root / layout.STATE / "image1")
     found = reconcile(world.root, fix=True)
     assert [(each.where, each.severity) for each in found.findings] == [

@@ -22,6 +22,7 @@ from stages import tracking
 from stages.tracking import verdict
 from tests import mlflow_service
 from tests.conftest import REPOSITORY, as_params
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.slow
 
@@ -244,9 +245,7 @@ def test_secrets_of_sources_are_not_logged(root: Path, document: dict) -> None:
 
 @pytest.fixture
 def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return unused_port()
 
 
 @pytest.mark.parametrize("scheme", ["http", "postgresql", "mysql+pymysql"])

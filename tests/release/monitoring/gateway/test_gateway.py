@@ -22,9 +22,10 @@ from release.serving import processes, server
 from tests import tuned
 from tests.checks.machine.test_full_disk import full, small
 from tests.conftest import as_params
-from tests.gateway_process import GatewayProcess, running, unused_port
+from tests.gateway_process import GatewayProcess, running
 from tests.gateway_requests import CHAT, Got, ask_all, body, mixed, wrong
 from tests.model_standin import RELEASE, ModelStandIn, text, whole
+from tests.ports import unused_port
 from tests.release.serving.test_containers import healthy
 
 __all__ = ["small"]

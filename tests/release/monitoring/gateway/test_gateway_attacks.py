@@ -31,10 +31,11 @@ from release.monitoring.gateway.metrics import Metrics
 from release.monitoring.gateway.options import GatewaySettings
 from release.monitoring.gateway.rows import TooLarge, sampled
 from release.monitoring.gateway.upstreams import Server, Upstreams
-from tests.gateway_process import GatewayProcess, running, unused_port
+from tests.gateway_process import GatewayProcess, running
 from tests.gateway_requests import CHAT, Got, ask_all, body
 from tests.http_standin import Handler, StandIn
 from tests.model_standin import ModelStandIn, whole
+from tests.ports import unused_port
 from tests.release.monitoring.gateway.test_gateway import OtherPort, rows
 from tests.release.monitoring.gateway.test_gateway_rows import stored
 

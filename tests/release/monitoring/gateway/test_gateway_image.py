@@ -12,9 +12,9 @@ import yaml
 from checks.storage import layout
 from tests import serving_base
 from tests.conftest import REPOSITORY
-from tests.gateway_process import unused_port
 from tests.gateway_requests import CHAT, body
 from tests.model_standin import RELEASE, ModelStandIn, whole
+from tests.ports import unused_port
 
 pytestmark = pytest.mark.slow
 RECIPE = "release/monitoring/gateway/Dockerfile"
