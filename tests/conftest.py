@@ -39,6 +39,15 @@ with contextlib.suppress(OSError):
 # In a repository without this one's .dvc/config, each command of DVC would start a process that reports its use.
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 
+# git copies no sample hooks into the thousands of repositories that tests make and copy, and packs none after a commit.
+os.environ.setdefault("GIT_TEMPLATE_DIR", "")
+_settings = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
+os.environ |= {
+    "GIT_CONFIG_COUNT": str(_settings + 1),
+    f"GIT_CONFIG_KEY_{_settings}": "maintenance.auto",
+    f"GIT_CONFIG_VALUE_{_settings}": "false",
+}
+
 # Programs in Go (promtool, registries, skopeo) collect garbage for up to half of their time.
 os.environ.setdefault("GOGC", "400")
 
