@@ -39,8 +39,7 @@ with contextlib.suppress(OSError):
 # In a repository without this one's .dvc/config, each command of DVC would start a process that reports its use.
 os.environ.setdefault("DVC_NO_ANALYTICS", "true")
 
-# git copies no sample hooks into the thousands of repositories that tests make and copy, and packs none after a commit.
-os.environ.setdefault("GIT_TEMPLATE_DIR", "")
+# git starts no process that might pack a repository after each commit.
 _settings = int(os.environ.get("GIT_CONFIG_COUNT", "0"))
 os.environ |= {
     "GIT_CONFIG_COUNT": str(_settings + 1),
