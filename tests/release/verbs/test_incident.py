@@ -339,7 +339,9 @@ def real(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tuned_model:
 @pytest.mark.usefixtures("forked_servers")
 def test_real_servers_of_real_models_are_drilled_and_the_screen_says_how_long_it_took(real: Path) -> None:
     with untouched(real):
-        done = lockstep(real, "drill", "production", "--incident", "--rate", "20", "--window", "1")
+        # The small model is right in two thirds: of 40 requests, too few are answered by both.
+        options = ("--rate", "20", "--window", "1", "--requests", "120")
+        done = lockstep(real, "drill", "production", "--incident", *options)
     assert done.exit_code == 0, done.output
     assert "rolled back to v0.1.0 after" in done.stdout
     assert "the worse model answered" in done.stdout
