@@ -164,7 +164,10 @@ class Git(NamedTuple):
         return self.found("config", *([f"--type={kind}"] if kind else []), "--get", name)
 
     def prefix(self) -> str:
-        """The folder's place in the repository, such as ``projects/router/``; empty at its root. Raises as ``ask``."""
+        """Return where the folder lies in the repository, such as ``projects/router/``; empty at its root.
+
+        Raises as ``ask``.
+        """
         return _prefix(self.root.absolute())
 
     def object(self, name: str) -> Object | None:
@@ -280,13 +283,15 @@ def _missing(name: str) -> EvidenceRefused:
     )
 
 
-@functools.cache  # A command does not move the repository that it works in.
+# No command moves the repository that it works in, so that each folder is asked about once.
+@functools.cache
 def _prefix(folder: Path) -> str:
+    """Return what ``Git.prefix`` says of this folder."""
     return Git(folder, None).line("rev-parse", "--show-prefix")
 
 
 def _verb(args: Sequence[str]) -> str:
-    """What git is asked to do, without the settings before it."""
+    """Return the command of git among its arguments, which may begin with a setting: ``-c NAME=VALUE``."""
     return args[2] if args[0] == "-c" else args[0]
 
 

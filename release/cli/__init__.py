@@ -96,6 +96,7 @@ def main(context: click.Context, root: Path) -> None:
     # the end, took a fourth of `status`.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
+    # `gate` and `promote` make a verdict again, and refuse it where a last digit differs from the stage's.
     arithmetic.settle()
     use_kinds(root)
     # Pydantic would read the metadata of every installed package, for plugins that Lockstep does not use.

@@ -1,7 +1,7 @@
 """Git trees: reads files and folders of a commit, and creates a tree with some files changed. Objects only.
 
-A new tree is made in an index of its own, in a temporary folder. That of the clone stays as it is. A killed run leaves
-unreferenced objects, which git deletes, and that folder.
+A new tree is made in an index of its own, in a temporary folder. The clone's index stays as it is. A killed run leaves
+that folder, and unreferenced objects, which git deletes.
 """
 
 import tempfile

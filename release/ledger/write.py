@@ -1,9 +1,9 @@
 """Writes a move: one commit, and one push that moves the branch and creates the tags, or does nothing.
 
-The commit is built from git objects: no index, work tree, branch or tag of this clone is touched. ``push`` then asks
-the remote to move its branch from exactly ``tip`` and to create the tags, in one transaction; without a remote ``here``
-does the same in this clone. A run killed at any point leaves the ledger as before or as intended, and at most
-unreferenced objects.
+The commit is built from git objects: index, work tree, branches and tags of this clone are not touched. ``push`` then
+asks the remote to move its branch from exactly ``tip`` and to create the tags, in one transaction; without a remote
+``here`` does the same in this clone. A run killed at any point leaves the ledger as before or as intended, and at most
+unreferenced objects and the temporary folder of ``trees.changed``.
 
 Commits are signed if git is configured to (``commit.gpgSign``). Tags are not: a tag proves nothing.
 """

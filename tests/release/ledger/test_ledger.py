@@ -67,6 +67,12 @@ def test_what_was_read_of_a_commit_is_not_asked_of_git_again(work: Path, monkeyp
     assert first[1].keys() == {at("staging")}
 
 
+def test_a_clone_whose_index_is_split_gets_no_part_of_the_ledgers_index(work: Path) -> None:
+    git(work, "config", "core.splitIndex", "true")
+    promote(work, "staging", "A")
+    assert list((work / ".git").glob("sharedindex.*")) == []
+
+
 def test_the_clone_is_left_as_it_was_byte_for_byte(work: Path) -> None:
     (work / "params.yaml").write_text("a: 2\n")
     (work / "new").write_text("untracked")

@@ -320,7 +320,8 @@ def real(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     """A laptop on which production runs a small model that knows its task, and models/base is the one without it."""
     root = tmp_path_factory.mktemp("incident") / "work"
     knows = root.with_name("knows")
-    tuned.tune(tiny_base, knows, steps=450)  # With 300 it is right in two thirds, too few to tell in 40 requests.
+    # After 300 steps it is right in two thirds of the rows, which are too few to tell the models apart in 40 requests.
+    tuned.tune(tiny_base, knows, steps=450)
     with pytest.MonkeyPatch.context() as patch:
         tree.leave_alone(patch)
         tree.prepare(root, lambda plain: plain["serve"].update(dtype="fp32"))

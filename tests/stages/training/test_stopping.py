@@ -78,16 +78,20 @@ def test_it_stops_after_its_patience_and_keeps_the_weights_of_the_lowest_loss(
     assert run.data.metrics["valid_loss"] == pytest.approx(losses[best], rel=1e-6)  # of the weights that are shipped
 
 
-def test_the_weights_are_those_of_a_training_that_ends_there(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("later", [False, True], ids=["first epoch", "later epoch"])
+def test_the_weights_are_those_of_a_training_that_ends_there(root: Path, later: bool) -> None:
+    """Evaluations change neither the weights nor the order of the rows in the epochs after them."""
     from safetensors.torch import load_file
 
-    document = _document(1, 6, **RISES)
-    _other_answers(root)
+    document = _document(1, 6, **(FALLS | {"schedule": "constant"} if later else RISES))
+    if not later:
+        _other_answers(root)
     train(as_params(document), root)
     report = files.read_json(root / layout.TRAIN_REPORT, TrainReport)
     assert report.stopping is not None
     best = report.stopping.best_step
-    assert best < report.steps
+    assert (best > 6) == later
+    assert later or best < report.steps
     kept = load_file(root / layout.ADAPTER / "adapter_model.safetensors")
     document["train"] |= {"early_stopping": None, "epochs": None, "max_steps": best}
     train(as_params(document), root)
