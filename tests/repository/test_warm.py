@@ -100,12 +100,16 @@ def test_what_is_forked_with_other_hashes_has_another_seed(root: Path) -> None:
 @pytest.mark.parametrize("told", [True, False], ids=["by its environment", "by itself"])
 def test_what_is_forked_computes_with_the_instructions_that_stages_settle_on(told: bool) -> None:
     """Else a training in this process and its other half in a forked one end in other bytes where there is AVX-512."""
-    program = repository.script("import torch; print(torch.backends.cpu.get_cpu_capability())")
+    program = repository.script(
+        "import torch; from numpy._core._multiarray_umath import __cpu_features__ as has;"
+        'print(torch.backends.cpu.get_cpu_capability(), has["X86_V4"])'
+    )
     env = repository.environment(PYTHONPATH=str(REPOSITORY))
     if not told:
-        del env["ATEN_CPU_CAPABILITY"]
+        for name in ("ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES"):
+            del env[name]
     done = subprocess.run(program, env=env, capture_output=True, text=True, check=True)
-    assert done.stdout.strip().lower() == os.environ["ATEN_CPU_CAPABILITY"]
+    assert done.stdout.lower().split() == [os.environ["ATEN_CPU_CAPABILITY"], "false"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
