@@ -17,7 +17,7 @@ from tests.conftest import REPOSITORY
 pytestmark = pytest.mark.slow
 
 # Without those of Lockstep itself, which a team has no use for.
-OURS = ("kubernetes", "publish", "site")
+OURS = ("kubernetes", "publish", "site", "tests")
 WORKFLOWS = sorted(path for path in (REPOSITORY / ".github" / "workflows").glob("*.yml") if path.stem not in OURS)
 GH = """#!/bin/sh
 case "$*" in

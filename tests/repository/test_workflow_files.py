@@ -17,8 +17,8 @@ from tests.conftest import REPOSITORY
 
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
 FILES = [*WORKFLOWS, *sorted((REPOSITORY / ".github" / "actions").glob("*/action.yml"))]
-KUBERNETES, PUBLISH, SITE = "kubernetes.yml", "publish.yml", "site.yml"
-OURS = (KUBERNETES, PUBLISH, SITE)  # of Lockstep itself: a team has no use for them
+KUBERNETES, PUBLISH, SITE, TESTS = "kubernetes.yml", "publish.yml", "site.yml", "tests.yml"
+OURS = (KUBERNETES, PUBLISH, SITE, TESTS)  # of Lockstep itself: a team has no use for them
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 SECRET = re.compile(r"secrets\.([A-Z_]+)")
 ON_DEFAULT_BRANCH = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
@@ -79,7 +79,8 @@ def _steps() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def test_there_are_workflows_to_look_at() -> None:
     assert [path.name for path in WORKFLOWS] == [
-        KUBERNETES, "pages.yml", "pr.yml", "promote.yml", PUBLISH, "release.yml", "scheduled.yml", "sealed.yml", SITE, "verify.yml", "watch.yml",
+        KUBERNETES, "pages.yml", "pr.yml", "promote.yml", PUBLISH, "release.yml", "scheduled.yml", "sealed.yml", SITE, TESTS,
+        "verify.yml", "watch.yml",
     ]  # fmt: skip
 
 
@@ -90,7 +91,7 @@ def test_a_workflow_has_no_rights_but_its_jobs_own_and_ends_what_it_may(path: An
     if path.name in CALLED:  # its caller's group holds it
         assert "concurrency" not in document
     else:
-        assert document["concurrency"]["cancel-in-progress"] is (path.name in ("pr.yml", KUBERNETES))
+        assert document["concurrency"]["cancel-in-progress"] is (path.name in ("pr.yml", KUBERNETES, TESTS))
     assert "pull_request_target" not in path.read_text()
     for job in (each for each in document["jobs"].values() if "uses" not in each):
         assert 0 < job["timeout-minutes"] <= 1440
@@ -505,3 +506,15 @@ def test_the_tests_on_a_real_kubernetes_may_only_read_and_know_no_secret() -> No
     assert all(job["permissions"] == {"contents": "read"} and not secrets(job) for job in document["jobs"].values())
     nodes = document["jobs"]["node"]["strategy"]["matrix"]["include"]
     assert all(re.fullmatch(r"kindest/node:v1\.\d+\.\d+@sha256:[0-9a-f]{64}", node["image"]) for node in nodes)
+
+
+def test_all_tests_run_in_a_container_that_is_pinned_and_once_a_week_the_long_ones_too() -> None:
+    """What a pull request changes runs as root there; so it gets no secret, and the registry cannot exchange its image."""
+    (job,) = _load(REPOSITORY / ".github" / "workflows" / TESTS)["jobs"].values()
+    assert job["permissions"] == {"contents": "read"}
+    assert not secrets(job)
+    assert re.fullmatch(r"python:3\.11-slim-trixie@sha256:[0-9a-f]{64}", job["env"]["IMAGE"])
+    assert job["env"]["LOCKSTEP_EXHAUSTIVE"] == "${{ github.event_name != 'pull_request' && '1' || '' }}"
+    checkout, tested = job["steps"]
+    assert checkout["with"] == {"fetch-depth": 0, "persist-credentials": False}
+    assert tested["run"].endswith('--env LOCKSTEP_EXHAUSTIVE --env PIP_EXTRA_INDEX_URL "$IMAGE" .ci/run')
