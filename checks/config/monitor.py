@@ -188,8 +188,8 @@ class Monitor(Section):
         Field(
             gt=0,
             le=8784,
-            description="hours after a request at which its label counts in `lockstep canary` and `lockstep shadow`; "
-            "a label that comes later is left out, so that it does not matter which labels come sooner",
+            description="hours after a request at which its label counts in `lockstep watch`, `canary` and `shadow`, "
+            "so that it does not matter which labels come sooner; in canary and shadow a later label is left out",
         ),
     ] = 24.0
     labels: Annotated[

@@ -31,12 +31,14 @@ class Traffic(NamedTuple):
     """The requests to one release, in order of time. ``labels``: by request id. ``notes``: what was left out.
 
     ``share``: its part of the tokens of all requests, by which releases on one server share what that costs.
+    ``waiting``: ids of requests with a label that does not count yet.
     """
 
     requests: tuple[Capture, ...]
     labels: dict[str, str]
     notes: tuple[str, ...]
     share: float = 1.0
+    waiting: frozenset[str] = frozenset()
 
     @property
     def keyed(self) -> bool:
@@ -62,8 +64,19 @@ def last_whole(now: datetime, days: int) -> TimeSpan:
     return TimeSpan(until - length, until)
 
 
-def read(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> Traffic:
-    """Return the traffic of the release ``model`` (its digest). Raises EvidenceRefused if there is none."""
+def read(
+    store: CaptureStore,
+    environment: str,
+    span: TimeSpan,
+    model: str,
+    now: datetime,
+    label_hours: float,
+) -> Traffic:
+    """Return the traffic of the release ``model`` (its digest). Raises EvidenceRefused if there is none.
+
+    A label counts from ``label_hours`` after its request on. Users report wrong answers at once, and what shows that an
+    answer was right may take days. So among the labels of younger requests there are too many of wrong answers.
+    """
     requests, others, share = _requests(store, environment, span, model)
     notes = [
         f"{count:,} requests to another release are left out: {name}"
@@ -77,7 +90,15 @@ def read(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> T
             "name the gateway's folder with --captures, or another time with --from and --to",
         )
     labels, more = labels_of(store, requests)
-    return Traffic(requests, labels, (*notes, *more), share)
+    newest = now - timedelta(hours=label_hours)
+    young = {request.request_id for request in requests if request.time > newest}
+    waiting = young & labels.keys()
+    if waiting:
+        more.append(
+            f"{len(waiting):,} labels wait: one counts {label_hours:g} h after its request (monitor.label_hours)"
+        )
+    counting = {name: label for name, label in labels.items() if name not in waiting}
+    return Traffic(requests, counting, (*notes, *more), share, frozenset(waiting))
 
 
 def earlier(store: CaptureStore, environment: str, span: TimeSpan, model: str) -> list[Traffic]:

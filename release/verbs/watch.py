@@ -93,13 +93,14 @@ def watch(
         context.check_signing(root)
     records = Records(root)
     params = records.work_tree.params
-    span = _span(since, until, params, datetime.now(UTC))
+    now = datetime.now(UTC)
+    span = _span(since, until, params, now)
     ledger = Ledger.open(root, params.promote)
     release = releases.runs(root, params, environment, ledger)
     standings = emergency.here(records, ledger, ledger.begun() or "", params.promote)
     standing = standings[environment]
     store = CaptureStore(captures or str(root / layout.CAPTURES))
-    traffic = window.read(store, environment, span, release.model)
+    traffic = window.read(store, environment, span, release.model, now, params.monitor.label_hours)
     before = window.earlier(store, environment, span, release.model)
     offline = reference.read(records, release, params)
     served = window.answered(traffic, offline.scorer)
@@ -211,6 +212,7 @@ def _sample(traffic: window.Traffic, rows: int) -> Iterator[Task]:
             and request.answer
             and request.prompt
             and request.request_id not in traffic.labels
+            and request.request_id not in traffic.waiting
         )
         if answered and request.prompt not in seen and len(seen) < rows:
             seen.add(request.prompt)

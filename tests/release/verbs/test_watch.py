@@ -557,6 +557,43 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         yield running
 
 
+@pytest.mark.parametrize(("hours", "status", "counted"), [(120, "inconclusive", 61), (1, "fail", 100)])
+def test_a_label_counts_when_those_of_right_answers_have_come_too(
+    root: Path, hours: float, status: str, counted: int
+) -> None:
+    """Of 160 hours until now, wrong answers were reported after an hour and right ones known after 120, as sales are.
+
+    Three of four answers are right, as before release. With the wrong `monitor.label_hours` a fall is seen that is none.
+    """
+    set_monitor(root, label_hours=hours)
+    now = datetime.now(UTC).replace(second=0, microsecond=0)
+    references = {
+        row.prompt: row.reference
+        for name in layout.SPLIT_NAMES
+        for row in files.read_jsonl(root / layout.SPLITS / f"{name}.jsonl", Row)
+    }
+    given = list[dict[str, str]]()
+
+    def recent(said: list[dict[str, Any]]) -> None:
+        for number, each in enumerate(said):
+            each["time"] = now - timedelta(hours=160) + timedelta(minutes=40 * number)
+            label = references[each["prompt"]]
+            came = each["time"] + timedelta(hours=120 if each["answer"] == label else 1)
+            given.extend([{"request_id": each["id"], "label": label}] if came <= now else [])
+
+    capture(root, recent)
+    (root / "labels.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in given))
+    lockstep(root, "feedback", str(root / "labels.jsonl"))
+    times = [f"{time:%Y-%m-%dT%H:%MZ}" for time in (now - timedelta(hours=160), now)]
+    done = lockstep(root, "watch", "production", "--from", times[0], "--to", times[1])
+    assert done.exit_code in (10, 11), done.output
+    report = files.read_json(root / "reports/watch/production.json", WatchReport)
+    quality = next(each for each in report.findings if each.name == "quality")
+    assert (quality.status, quality.n, report.labelled) == (status, counted, counted)
+    waiting = f"{len(given) - counted:,} labels wait: one counts 120 h after its request (monitor.label_hours)"
+    assert (waiting in report.notes) is (hours == 120)
+
+
 BRANCH, QUEUE = "lockstep/watch-production-2026-03-02", "labels/watch/production-2026-03-02.jsonl"
 
 
