@@ -54,6 +54,18 @@ def test_init_needs_no_extra_unless_the_rows_are_parquet(kept: Path, words: str,
     assert (done.returncode, "pip was called" in done.stderr) == (code, code == 9)
 
 
+def test_an_environment_whose_python_is_gone_is_made_again(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (kept / "bin" / "python").unlink()
+    (kept / "bin" / "python").symlink_to(tmp_path / "gone")
+    (tmp_path / "venv.py").write_text("import sys\nsys.exit(f'made: {sys.argv[1:]}')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = script(kept, "dvc", "--version")
+    assert done.returncode == 9
+    assert f"made: ['--clear', '--upgrade-deps', '{kept}']" in done.stderr
+
+
 def test_dvc_is_that_of_the_environment(kept: Path) -> None:
     done = script(kept, "dvc", "dvc", "--version")
     assert (done.returncode, done.stderr) == (0, "")

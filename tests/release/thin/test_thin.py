@@ -1,5 +1,6 @@
 """The files of a thin repository: those that this repository has at its top are links to them."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -43,22 +44,48 @@ def test_every_link_leads_to_a_file_of_this_repository_wherever_it_lies() -> Non
 def test_a_set_up_compiles_ahead_only_what_may_not_be_compiled_later(
     tmp_path: Path, more: dict[str, str], compiles: bool
 ) -> None:
-    called, python = tmp_path / "called", tmp_path / ".venv" / "bin" / "python"
-    shutil.copy(FOLDER / "lockstep", tmp_path)
-    (tmp_path / distribution.PIN).write_text(f"{distribution.NAME}[dvc]==1\n")
-    python.parent.mkdir(parents=True)
+    called, python = _folder(tmp_path)
     python.write_text(PYTHON.format(interpreter=sys.executable, called=str(called)))
     python.chmod(0o755)
-    (python.parent / "pip").touch()
-    kept = {
-        name: value for name, value in os.environ.items() if name not in ("LOCKSTEP_VENV", "PYTHONDONTWRITEBYTECODE")
-    }
-    done = subprocess.run(
-        [sys.executable, "lockstep", "gate"], cwd=tmp_path, env=kept | more, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    *_, every, own, verb = called.read_text().splitlines()
+    *_, every, own, verb = _called(tmp_path, called, more)
     for line in (every, own):
         assert " install " in line
         assert ("--compile" in line, "--no-compile" in line) == (compiles, not compiles)
     assert verb == "-m release.cli gate"
+
+
+def test_an_environment_whose_python_is_gone_is_made_again(tmp_path: Path) -> None:
+    """As after an upgrade of the system's Python, or where a cache brings the environment of another machine."""
+    called, python = _folder(tmp_path)
+    python.symlink_to(tmp_path / "gone")
+    pin = (tmp_path / distribution.PIN).read_bytes()
+    (tmp_path / ".venv" / ".lockstep-dvc").write_text(hashlib.sha256(pin).hexdigest())
+    made = PYTHON.format(interpreter=sys.executable, called=str(called))
+    (tmp_path / "stand-in").mkdir()
+    (tmp_path / "stand-in" / "venv.py").write_text(
+        f"import pathlib, sys\nassert '--clear' in sys.argv\npython = pathlib.Path({str(python)!r})\n"
+        f"python.unlink()\npython.write_text({made!r})\npython.chmod(0o755)\n"
+    )
+    assert _called(tmp_path, called, {"PYTHONPATH": str(tmp_path / "stand-in")})[-1] == "-m release.cli gate"
+
+
+def _folder(root: Path) -> tuple[Path, Path]:
+    """Make a thin repository's launcher and pin, and pip's place. Return where calls are noted, and Python's place."""
+    python = root / ".venv" / "bin" / "python"
+    shutil.copy(FOLDER / "lockstep", root)
+    (root / distribution.PIN).write_text(f"{distribution.NAME}[dvc]==1\n")
+    python.parent.mkdir(parents=True)
+    (python.parent / "pip").touch()
+    return root / "called", python
+
+
+def _called(root: Path, called: Path, more: dict[str, str]) -> list[str]:
+    """Run `./lockstep gate`, and return with which words its Python was called."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("LOCKSTEP_VENV", "PYTHONDONTWRITEBYTECODE")
+    }
+    done = subprocess.run(
+        [sys.executable, "lockstep", "gate"], cwd=root, env=kept | more, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return called.read_text().splitlines()
