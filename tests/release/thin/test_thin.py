@@ -54,6 +54,25 @@ def test_a_set_up_compiles_ahead_only_what_may_not_be_compiled_later(
     assert verb == "-m release.cli gate"
 
 
+def test_git_converts_no_line_end_of_a_file_that_is_known_by_its_digest(tmp_path: Path) -> None:
+    """As on Windows, and where a team asks for converted line ends; spreadsheets end lines by CRLF."""
+    written = {
+        "tickets.csv": b"prompt,answer\r\nhi,hello\r\n", "data/more.jsonl": b"{}\r\n", "code.lock": b"stages:\n",
+        "reports/data.json": b"{}\n", "projects/router/reports/data.json": b"{}\n",
+    }  # fmt: skip
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    settings = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false"]
+    ours = (FOLDER / ".gitattributes").read_bytes()
+    for name, data in {**written, ".gitattributes": b"* text=auto\n" + ours, "README.md": b"\n"}.items():
+        (theirs / name).parent.mkdir(parents=True, exist_ok=True)
+        (theirs / name).write_bytes(data)
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "rows"]):
+        subprocess.run(["git", *settings, *words], cwd=theirs, check=True)
+    subprocess.run(["git", "clone", "-q", "-c", "core.autocrlf=true", str(theirs), str(mine)], check=True)
+    assert (mine / "README.md").read_bytes() == b"\r\n", "git would convert other files"
+    assert {name: (mine / name).read_bytes() for name in written} == written
+
+
 def test_an_environment_whose_python_is_gone_is_made_again(tmp_path: Path) -> None:
     """As after an upgrade of the system's Python, or where a cache brings the environment of another machine."""
     called, python = _folder(tmp_path)
