@@ -97,6 +97,7 @@ def make(
         raise PromotionRefused(
             f"{name} does not run {runs}", "look at what it runs: `lockstep status`"
         )
+    rollback_targets.refuse_again(promotion_context, name, why)
     known = quarantined.readable(promotion_context)
     # The rollback writes the quarantine with every entry that the file lacks.
     notes += [what for what, _ in quarantined.contradictions(known)]

@@ -1,5 +1,6 @@
 """Which release a rollback goes back to: the last one that is not in quarantine, or one that is named."""
 
+import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.process.errors import PromotionRefused
 from checks.process.text import redact
+from release.adapters import commits
 from release.ledger import Move
 from release.ledger.message import NONE
 from release.promotion import quarantined
@@ -31,6 +33,27 @@ def moves(context: PromotionContext, environment: str) -> list[Move]:
         if move.ran and (not own or move.after is None or move.after != own[-1].after):
             own.append(move)
     return own[::-1]
+
+
+def refuse_again(context: PromotionContext, environment: str, why: str) -> None:
+    """Raise PromotionRefused if a rollback that HEAD does not have gave the same reason, and others moved it since.
+
+    Such is a job that is run again days later: it would take back a release that its person never saw.
+    """
+    line = moves(context, environment)
+    head = context.records.head or context.trunk
+    for newer, move in itertools.pairwise(line):
+        if (
+            move.kind == "rollback"
+            and redact(move.why, quarantined.LONGEST_REASON) == why
+            and not commits.is_ancestor(context.root, move.landed, head)
+        ):
+            since = newer.after.version if newer.after else "nothing"
+            raise PromotionRefused(
+                f"{environment} was rolled back for this reason already, by {move.by}, and then moved to {since}, "
+                f"by {newer.by}",
+                "if that is to go, too: git pull, or say why in other words",
+            )
 
 
 def earlier(

@@ -42,7 +42,7 @@ def approve(
     promotion_context = context.deciding(root, target)
     rule = promotion_context.rule(name)
     promotion_context.ledger.settle(promotion_context.tip)
-    digest = default_image.find(promotion_context, rule, image).digest
+    digest = default_image.find(promotion_context, name, image).digest
     assert digest is not None
     result = CheckResult()
     requirements.held_back(promotion_context, digest, None, result)

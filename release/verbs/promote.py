@@ -80,7 +80,7 @@ def promote(
     began = time.perf_counter()
     running_code.check(root, committed=True)
     promotion_context = context.deciding(root, target, earlier=True)
-    chosen = default_image.find(promotion_context, promotion_context.rule(name), image)
+    chosen = default_image.find(promotion_context, name, image)
     if not dry_run:
         promotion_context.ledger.settle(promotion_context.tip)
     runs = promotion_context.runs(name)
@@ -120,7 +120,7 @@ def promote_together(
     wanted = []
     for member in members:
         running_code.check(member.root, committed=True)
-        chosen = default_image.find(member, member.rule(name), None)
+        chosen = default_image.find(member, name, None)
         runs = member.runs(name)
         if runs is None or runs.image != str(chosen):
             wanted.append((member, chosen))

@@ -4,11 +4,14 @@ Run: python -m stages.tools.llamacpp 2026.10.11549
 With --beside it is ``.lockstep/llamacpp-VERSION``, for `lockstep verify --against-python`.
 """
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import click
 
 from checks.formats.engines import LLAMACPP, LLAMACPP_PYTHON
+from checks.process.errors import MachineRefused
 from stages.tools import environments
 
 SERVER = (
@@ -21,7 +24,7 @@ def make(folder: Path, version: str, beside: bool = False) -> Path:
 
     ``beside``: make FOLDER-VERSION instead.
 
-    Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package.
+    Raises ParamsRefused for what is no version, MachineRefused if pip cannot install the package or it does not load.
     """
     python = environments.fresh(
         folder.parent / f"{folder.name}-{version}" if beside else folder, LLAMACPP_PYTHON, version
@@ -32,7 +35,23 @@ def make(folder: Path, version: str, beside: bool = False) -> Path:
     server.chmod(0o755)
     # It comes last: an environment with this package is taken for a whole one.
     environments.install(python, f"xllamacpp=={version}")
+    _check_that_it_loads(python)
     return python
+
+
+def _check_that_it_loads(python: Path) -> None:
+    """Remove the environment of ``python``, and raise MachineRefused, if llama.cpp does not load.
+
+    Its package needs a library of the machine, which small images of Debian do not have.
+    """
+    command = [python, "-c", "import xllamacpp"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        shutil.rmtree(python.parents[1])
+        said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+        raise MachineRefused(
+            f"llama.cpp does not load: {said}", "on Debian: apt-get install libgomp1"
+        )
 
 
 main = environments.command(

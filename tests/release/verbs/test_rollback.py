@@ -236,6 +236,25 @@ def test_the_same_again_as_after_a_crash_does_not_go_back_twice(root: Path) -> N
     assert refs(root) == before
 
 
+@pytest.mark.parametrize("to", [None, "v0.1.0", "none"])
+def test_a_job_that_is_run_again_takes_back_no_release_that_came_since(
+    root: Path, tmp_path: Path, to: str | None
+) -> None:
+    """Such a job has the commit that it had at first."""
+    ledger_tree.bare(tmp_path / "origin.git", root)
+    job = tree.copy(root, tmp_path / "job")
+    assert back(root, to=to).done == "moved"
+    assert back(job, to=to).done == "already"
+    assert runs(root) is None or runs(root).version == "v0.1.0"
+    assert move(root, "production").done == "moved"
+    ada = "Ada <ada@example.org>"
+    since = f"production was rolled back for this reason already, by {ada}, and then moved to v0.3.0, by {ada}; "
+    with pytest.raises(PromotionRefused, match=f"^{since}if that is to go, too: git pull, or say why in other words$"):
+        back(job, to=to)
+    git(job, "pull", "--quiet", "--ff-only", "origin", "main")
+    assert back(job, to=to).done == "moved"
+
+
 def test_a_second_rollback_is_one_that_is_named(root: Path) -> None:
     move(root, "production")
     assert gone_to(back(root)).version == "v0.2.0"

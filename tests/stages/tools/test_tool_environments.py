@@ -1,5 +1,6 @@
 """The commands that make environments of their own: what they refuse, and that nothing is lost then."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -52,8 +53,29 @@ def test_an_environment_that_pip_cannot_fill_is_refused() -> None:
         environments.install(Path("false"), "vllm==0.32.0")
 
 
+def _installs(text: str) -> Callable[..., object]:
+    """Return what stands in for pip: it installs llama.cpp's package with this text."""
+
+    def install(python: Path, *_: str) -> None:
+        (packages,) = (python.parents[1] / "lib").glob("python3.*/site-packages")
+        (packages / "xllamacpp.py").write_text(text)
+
+    return install
+
+
+def test_llamacpp_that_does_not_load_is_refused_at_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a small image of Debian: the message is that of the real package there."""
+    said = "libgomp.so.1: cannot open shared object file: No such file or directory"
+    monkeypatch.setattr(environments, "install", _installs(f"raise ImportError({said!r})\n"))
+    (kept.parent / ".lockstep").mkdir()
+    done = CliRunner().invoke(llamacpp.main, ["2026.9.11063"])
+    assert done.exit_code == MachineRefused.exit_code
+    assert done.stderr == f"llama.cpp does not load: ImportError: {said}; on Debian: apt-get install libgomp1\n"
+    assert not (kept.parent / ".lockstep" / "llamacpp").exists()
+
+
 def test_another_version_is_made_beside_the_environment(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments, "install", lambda *_: None)
+    monkeypatch.setattr(environments, "install", _installs(""))
     (kept.parent / ".lockstep").mkdir()
     kept.rename(kept.parent / ".lockstep" / "llamacpp")
     done = CliRunner().invoke(llamacpp.main, ["2026.9.11063", "--beside"])
