@@ -59,6 +59,12 @@ def is_apart(git: Git, base: str, tip: str, folder: Path, beside: Collection[Pat
     )
 
 
+def environments_differ(git: Git, base: str, tip: str) -> bool:
+    """Return whether files of an environment, of any project, differ between two commits."""
+    folder = f"/{layout.ENVIRONMENTS.as_posix()}/"
+    return any(folder in f"/{path.as_posix()}" for path in _differing(git, base, tip))
+
+
 def recorded_anew(git: Git, before: str, tip: str) -> tuple[Path, ...]:
     """Return the projects of ``tip`` whose dvc.lock or params.yaml differs from that of ``before``."""
     differing = _differing(git, before, tip)

@@ -11,7 +11,7 @@ from checks.formats import pointer
 from checks.formats.pointer import Pointer
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
-from release.adapters import commits
+from release.adapters import commits, projects
 from release.ledger import (
     checkpoints,
     moves,
@@ -190,6 +190,14 @@ class Ledger:
         made, self.untagged = write.commit(self._place, tip, change, self._environments)
         self._tags = None
         return made
+
+    def only_merged_since(self, commit: str) -> bool:
+        """Whether the branch has another tip than ``commit``, without a difference below any release/environments.
+
+        Raises as ``tip``.
+        """
+        now = self.tip()
+        return now != commit and not projects.environments_differ(self._place.git, commit, now)
 
     def propose(self, tip: str, change: Change, branch: str) -> str:
         """Push one commit of ``change`` on ``tip`` to a new ``branch`` for a pull request, without its tags.

@@ -5,12 +5,14 @@ an environment requires. Only the sections of params.yaml that decide a move are
 cannot stop a rollback.
 """
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel
 
 from checks.config.release_params import Promote, Serve
-from checks.process.errors import EvidenceRefused, PromotionRefused
+from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused
 from checks.process.text import redact
 from checks.storage import layout
 from release.adapters import commits
@@ -21,7 +23,9 @@ from release.promotion.checklist import PromotionContext
 from release.record import running_code
 from release.record.records import Records
 
+T = TypeVar("T")
 _REFS = "--format=%(refname) %(symref)"
+_TRIES = 5
 
 
 class _Rules(BaseModel):
@@ -83,6 +87,25 @@ def deciding(
     context = find(root, target, stale=stale)
     running_code.check_target(root, context.target, context.trunk, earlier=earlier)
     return context
+
+
+def decided(
+    find: Callable[[], PromotionContext], decide: Callable[[PromotionContext], T]
+) -> tuple[PromotionContext, T]:
+    """Return the context that ``find`` returns, and what was decided and written in it.
+
+    While checks run, which can take minutes, other people merge. If nothing of an environment changed by that, all is
+    decided anew on what the branch has now. Raises as ``find`` and ``decide``, Outrun also if that happens too often.
+    """
+    for _ in range(_TRIES - 1):
+        promotion_context = find()
+        try:
+            return promotion_context, decide(promotion_context)
+        except Outrun:
+            if not promotion_context.ledger.only_merged_since(promotion_context.tip):
+                raise
+    promotion_context = find()
+    return promotion_context, decide(promotion_context)
 
 
 def check_signing(root: Path, target: str | None = None) -> None:

@@ -41,7 +41,7 @@ def _check_order(context: PromotionContext, environment: str, built: str) -> Non
     """
     runs = context.runs(environment)
     head = context.records.head
-    if runs is None or head is None or runs.image == built:
+    if runs is None or head in (None, context.trunk) or runs.image == built:
         return
     if commits.is_ancestor(context.root, runs.commit, context.trunk) and not commits.is_ancestor(
         context.root, runs.commit, head

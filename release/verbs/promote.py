@@ -74,30 +74,33 @@ def promote(
     move once enough people did. ``target``: the branch with rules and signers; None: ``commits.target``.
 
     Raises PromotionRefused with every failure, RegistryRefused if only a registry did not answer, EvidenceRefused if
-    HEAD has code that the target branch never had, this or ParamsRefused if the rules cannot be read, Outrun if the
-    branch moved meanwhile, RemoteRefused, MachineRefused. After any of them the environment is unchanged.
+    HEAD has code that the target branch never had, this or ParamsRefused if the rules cannot be read, Outrun if an
+    environment moved meanwhile, RemoteRefused, MachineRefused. After any of them the environment is unchanged.
     """
     began = time.perf_counter()
     running_code.check(root, committed=True)
-    promotion_context = context.deciding(root, target, earlier=True)
-    chosen = default_image.find(promotion_context, name, image)
-    if not dry_run:
-        promotion_context.ledger.settle(promotion_context.tip)
-    runs = promotion_context.runs(name)
-    if runs and runs.image == str(chosen):
-        return _again(promotion_context, name, runs, dry_run, began)
-    if emergency and not dry_run:
-        promotion_context = emergencies.sign(
-            promotion_context, name, chosen, why, key or root / keys.KEY
-        )
-    case = Promotion(promotion_context, name, chosen, why, version, bump, emergency)
-    result = _checked(case, began)
-    if dry_run:
-        return result
-    if refused := refusal(result):
-        raise refused
-    (done,) = _done(promotion_context, [case], [result], case.change, pr, began)
-    return done
+
+    def decide(promotion_context: checklist.PromotionContext) -> Promoted:
+        chosen = default_image.find(promotion_context, name, image)
+        if not dry_run:
+            promotion_context.ledger.settle(promotion_context.tip)
+        runs = promotion_context.runs(name)
+        if runs and runs.image == str(chosen):
+            return _again(promotion_context, name, runs, dry_run, began)
+        if emergency and not dry_run:
+            promotion_context = emergencies.sign(
+                promotion_context, name, chosen, why, key or root / keys.KEY
+            )
+        case = Promotion(promotion_context, name, chosen, why, version, bump, emergency)
+        result = _checked(case, began)
+        if dry_run:
+            return result
+        if refused := refusal(result):
+            raise refused
+        (done,) = _done(promotion_context, [case], [result], case.change, pr, began)
+        return done
+
+    return context.decided(lambda: context.deciding(root, target, earlier=True), decide)[1]
 
 
 def promote_together(

@@ -40,8 +40,10 @@ def rollback(
     only a registry did not answer, EvidenceRefused, ParamsRefused, Outrun, RemoteRefused, MachineRefused. After any of
     them the environment is unchanged.
     """
-    promotion_context = context.deciding(root, target)
-    done = move(promotion_context, name, why=why, to=to, ask=ask, dry_run=dry_run, runs=runs)
+    promotion_context, done = context.decided(
+        lambda: context.deciding(root, target),
+        lambda found: move(found, name, why=why, to=to, ask=ask, dry_run=dry_run, runs=runs),
+    )
     return done if dry_run else _mirrored(promotion_context, done)
 
 
