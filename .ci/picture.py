@@ -20,7 +20,6 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
-from checks.evaluation import scoring
 from checks.formats.data_reports import DataReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluateMeasured, ValidScores
 from checks.formats.suite_report import SuitesMeasured
@@ -110,7 +109,7 @@ def _sections(root: Path) -> list[str]:
     facts = Facts(
         "held", Target("main", None, None, None, None), None, tree.document, tree.params,
         verdict=tree.report(layout.VERDICT, Verdict),
-        evidence=tree.evidence(scoring.digest_of(tree.params.evaluate.scorers)),
+        evidence=tree.evidence,
         training=tree.readable(layout.TRAIN_MEASURED, TrainMeasured),
         answering=tree.readable(layout.EVALUATE_MEASURED, EvaluateMeasured),
         scores=tree.report(layout.METRICS, ValidScores),

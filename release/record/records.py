@@ -56,7 +56,6 @@ class WorkTree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._reports: dict[tuple[Path, type[BaseModel]], BaseModel] = {}
-        self._evidence: dict[str, Evidence] = {}
 
     @functools.cached_property
     def _parsed(self) -> params_file.Parsed:
@@ -118,13 +117,14 @@ class WorkTree:
         except EvidenceRefused:
             return None
 
-    def evidence(self, scorers: str) -> "Evidence":
-        """The evidence of the verdict; ``scorers`` is the digest of the scorers. Raises as ``report``."""
+    @functools.cached_property
+    def evidence(self) -> "Evidence":
+        """The evidence of the verdict. Raises as ``params`` and ``report``."""
+        from checks.evaluation import scoring
         from checks.gating import chain
 
-        if scorers not in self._evidence:
-            self._evidence[scorers] = chain.gather(self.root, scorers, self.report)
-        return self._evidence[scorers]
+        scorers = scoring.digest_of(self.params.evaluate.scorers)
+        return chain.gather(self.root, scorers, self.report)
 
     def _bytes(self, path: Path) -> bytes:
         try:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from checks.config.params import Params
 from checks.decision.held import HeldVerdict, refusal
-from checks.evaluation import scoring
 from checks.formats.verdict import Verdict
 from checks.gating import chain
 from checks.kinds import plugins
@@ -64,8 +63,7 @@ def hold(
         *references.current(records, target),
         *looks.current(records, reached=reached),
     ]
-    evidence = tree.evidence(scoring.digest_of(params.evaluate.scorers))
-    again = judging.judge(params, evidence)
+    again = judging.judge(params, tree.evidence)
     if again != stored and not differences:
         before = {finding.gate: finding for finding in stored.findings}
         differences = [
@@ -74,7 +72,7 @@ def hold(
             if before.get(finding.gate) != finding
         ] or [f"{layout.VERDICT}: is not what the gates make of the evidence"]
     refuse(differences, _AGAIN if packages else _RUN)
-    return HeldVerdict(params, evidence, stored)
+    return HeldVerdict(params, tree.evidence, stored)
 
 
 def other_policy(verdict: Verdict, params: Params) -> list[str]:

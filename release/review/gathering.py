@@ -13,7 +13,6 @@ from typing import Any
 from checks.config.params import Params
 from checks.decision import policy
 from checks.decision.policy_judgement import PolicyJudgement
-from checks.evaluation import scoring
 from checks.formats import pointer
 from checks.formats.data_reports import DataReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluateMeasured, EvaluationReport, ValidScores
@@ -145,7 +144,7 @@ def _judged(
     changes = _changes(records, target, params, common["prepare"])
     if judgement and target.base == target.commit:
         changes = judgement.changes
-    evidence = records.work_tree.evidence(scoring.digest_of(params.evaluate.scorers))
+    evidence = records.work_tree.evidence
     training = records.work_tree.readable(layout.TRAIN_MEASURED, TrainMeasured)
     answering = records.work_tree.readable(layout.EVALUATE_MEASURED, EvaluateMeasured)
     suites = records.work_tree.readable(layout.SUITES_MEASURED, SuitesMeasured)
