@@ -19,11 +19,11 @@ from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6
 
 from checks.decision.held import HeldVerdict
-from checks.formats.data_reports import MAIN_SOURCE
+from checks.formats.data_reports import MAIN_SOURCE, FetchReport, PrepareReport
 from checks.formats.evaluation_reports import EvaluationReport, Interval
-from checks.formats.evidence import Reports
 from checks.formats.report import Fetched
 from checks.formats.serving import ImageReport
+from checks.formats.training_reports import ParityReport
 from checks.process.errors import EvidenceRefused
 from checks.storage import layout
 from checks.storage.digest import canonical_json
@@ -41,11 +41,12 @@ def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
     Raises EvidenceRefused if a report that it needs is missing.
     """
     reports = held.evidence.reports
-    if reports.fetch is None or reports.parity is None or reports.evaluation is None:
+    fetch, parity, evaluation = reports.fetch, reports.parity, reports.evaluation
+    if fetch is None or parity is None or evaluation is None:
         raise EvidenceRefused(
             f"{layout.REPORTS}: fetch, parity or evaluation is missing", "run `./lockstep run`"
         )
-    model, data = _model(held, image), _data(reports)
+    model, data = _model(held, image, fetch.base, parity), _data(fetch, reports.prepare)
     tool = Component(
         name="lockstep", version=image.tool, type=ComponentType.APPLICATION, bom_ref="lockstep"
     )
@@ -58,38 +59,35 @@ def make(held: HeldVerdict, image: ImageReport, created: datetime) -> bytes:
     )
     bom.register_dependency(model, data)
     plain = json.loads(JsonV1Dot6(bom).output_as_string())
-    plain["metadata"]["component"]["modelCard"] = _card(held, reports.evaluation)
+    plain["metadata"]["component"]["modelCard"] = _card(held, fetch, evaluation)
     return canonical_json(plain)
 
 
-def _model(held: HeldVerdict, image: ImageReport) -> Component:
+def _model(held: HeldVerdict, image: ImageReport, base: Fetched, parity: ParityReport) -> Component:
     """Return the merged model with its files and draft, and the base and adapter that it was made of."""
-    reports, params = held.evidence.reports, held.params
-    assert reports.parity is not None
-    assert reports.fetch is not None
-    full = reports.train is not None and reports.train.full
-    made = f"{'trained weights' if full else 'LoRA adapter'} {reports.parity.adapter}, merged into the base"
-    if shipped := reports.parity.shipped_adapter:
-        made = f"LoRA adapter {reports.parity.adapter} beside the base's weights {shipped.weights}, which a server adds"
-    if exported := reports.parity.exported:
+    train = held.evidence.reports.train
+    full = train is not None and train.full
+    made = f"{'trained weights' if full else 'LoRA adapter'} {parity.adapter}, merged into the base"
+    if shipped := parity.shipped_adapter:
+        made = f"LoRA adapter {parity.adapter} beside the base's weights {shipped.weights}, which a server adds"
+    if exported := parity.exported:
         made += f", and that 16-bit model {exported.unquantised} quantised to {exported.kind}"
-    base, draft = _weights("base", reports.fetch.base), reports.parity.draft
     files = [
         Component(
             name=name, type=ComponentType.FILE, bom_ref=f"file:{name}", hashes=[_hash(file.sha256)],
             properties=[Property(name="lockstep:size", value=str(file.size))],
         )
-        for name, file in reports.parity.files.items()
+        for name, file in parity.files.items()
     ]  # fmt: skip
     return Component(
-        name=params.serve.name, version=image.model.removeprefix("sha256:")[:12], bom_ref=_MODEL,
+        name=held.params.serve.name, version=image.model.removeprefix("sha256:")[:12], bom_ref=_MODEL,
         type=ComponentType.MACHINE_LEARNING_MODEL,
-        components=[*files, _weights("draft", draft)] if draft else files,
-        licenses=_license(images.spdx(params)),
-        pedigree=Pedigree(ancestors=[base], notes=made),
+        components=[*files, _weights("draft", parity.draft)] if parity.draft else files,
+        licenses=_license(images.spdx(held.params)),
+        pedigree=Pedigree(ancestors=[_weights("base", base)], notes=made),
         properties=[
             _tree(image.model),
-            Property(name="lockstep:adapter", value=reports.parity.adapter),
+            Property(name="lockstep:adapter", value=parity.adapter),
             Property(name="lockstep:commit", value=image.commit),
             Property(name="lockstep:image", value=image.image),
             Property(name="lockstep:verdict", value=image.verdict),
@@ -104,10 +102,9 @@ def _weights(ref: str, fetched: Fetched) -> Component:
     )  # fmt: skip
 
 
-def _data(reports: Reports) -> list[Component]:
+def _data(fetch: FetchReport, prepare: PrepareReport | None) -> list[Component]:
     """Return the raw data of each source, and each split of it."""
-    assert reports.fetch is not None
-    sources = reports.fetch.all_data
+    sources = fetch.all_data
     raw = [
         Component(
             name=fetched.uri, type=ComponentType.DATA, bom_ref=_data_ref(name),
@@ -115,7 +112,7 @@ def _data(reports: Reports) -> list[Component]:
         )
         for name, fetched in sources.items()
     ]  # fmt: skip
-    splits = reports.prepare.splits if reports.prepare else {}
+    splits = prepare.splits if prepare else {}
     named = dict.fromkeys(fetched.license for fetched in sources.values())
     stated = [
         f"({name})" if " " in name and len(named) > 1 else name for name in filter(None, named)
@@ -147,10 +144,8 @@ def _container(image: ImageReport) -> Iterator[Component]:
         )  # fmt: skip
 
 
-def _card(held: HeldVerdict, evaluation: EvaluationReport) -> dict[str, Any]:
+def _card(held: HeldVerdict, fetch: FetchReport, evaluation: EvaluationReport) -> dict[str, Any]:
     """Return the model card: how and on what it was trained, and its scores with confidence intervals."""
-    fetch = held.evidence.reports.fetch
-    assert fetch is not None
     result = evaluation.models.get("candidate")
     if result is None:
         raise EvidenceRefused(
