@@ -27,7 +27,7 @@ def commit(
     If only other projects changed since ``tip``, the change is committed on the new tip.
     ``environments``: those whose moves an Outrun reports.
     """
-    ident = _identity(where.git)
+    ident = identity(where.git, "GIT_COMMITTER_IDENT").decode(errors="surrogateescape").strip()
     if where.remote is None:
         push.follow(where, tip)
     move = push.move if where.remote else push.move_here
@@ -70,14 +70,15 @@ def propose(where: Place, tip: str, change: Change, branch: str) -> str:
     return tip if made == tip else push.propose(where, made, branch)
 
 
-def _identity(git: Git) -> str:
-    answer = git.run("-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
+def identity(git: Git, variable: str) -> bytes:
+    """What git says of the author or the committer, by git's name of it. Raises PromotionRefused if git has none."""
+    answer = git.run("-c", "user.useConfigOnly=true", "var", variable)
     if answer.code != 0:
         raise PromotionRefused(
             "git does not know who commits",
             'git config user.name "NAME" && git config user.email ADDRESS',
         )
-    return answer.out.decode(errors="surrogateescape").strip()
+    return answer.out
 
 
 def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
@@ -86,7 +87,7 @@ def commit_of(git: Git, tip: str, change: Change, prefix: str = "") -> str:
     ``prefix``: the folder of the change's paths in the repository. Raises PromotionRefused if git does not know who
     commits or cannot sign, or if a path is invalid.
     """
-    _identity(git)
+    identity(git, "GIT_COMMITTER_IDENT")
     return _made(git, tip, change, prefix)
 
 

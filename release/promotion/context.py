@@ -12,13 +12,14 @@ from typing import TypeVar
 from pydantic import BaseModel
 
 from checks.config.release_params import Promote, Serve
-from checks.process.errors import EvidenceRefused, Outrun, PromotionRefused
+from checks.process.errors import EvidenceRefused, Outrun
 from checks.process.text import redact
 from checks.storage import layout
 from release.adapters import commits
 from release.adapters.git import Git
 from release.evidence import freshness, trust
 from release.ledger import DEADLINE, Ledger
+from release.ledger.write import identity
 from release.promotion.checklist import PromotionContext
 from release.record import running_code
 from release.record.records import Records
@@ -122,13 +123,8 @@ def check_signing(root: Path, target: str | None = None) -> None:
 
 def whoami(root: Path) -> str:
     """The name and address that git commits with. Raises PromotionRefused if git has none."""
-    answer = Git(root, DEADLINE).run("-c", "user.useConfigOnly=true", "var", "GIT_AUTHOR_IDENT")
-    if answer.code != 0:
-        raise PromotionRefused(
-            "git does not know who commits",
-            'git config user.name "NAME" && git config user.email ADDRESS',
-        )
-    return redact(answer.out.decode(errors="replace").rpartition(">")[0] + ">", 200)
+    author = identity(Git(root, DEADLINE), "GIT_AUTHOR_IDENT").decode(errors="replace")
+    return redact(author.rpartition(">")[0] + ">", 200)
 
 
 def subject(root: Path, commit: str) -> str:
