@@ -10,6 +10,7 @@ from release.cli.common import (
     PROJECTS,
     TARGET_BRANCH,
     checked_projects,
+    refuse,
     refusing,
     show,
 )
@@ -56,5 +57,4 @@ def record(
         verb.fetch(root, folders)
     made = verb.commit_record(root, push, target, folders)
     show(made, as_json, made.commit)
-    if refused := verb.refusal(made):
-        raise refused
+    refuse(verb.refusal(made))

@@ -135,8 +135,7 @@ def _refuse(done: "Upgraded", *, check: bool) -> None:
     """Refuse what this version does not take; with ``check`` also what is not of it."""
     from checks.process.errors import EvidenceRefused, ParamsRefused
 
-    if done.problems:
-        raise ParamsRefused(done.problems[0], "then run this again", done.problems[1:])
+    ParamsRefused.raise_for(done.problems, "then run this again")
     behind = [
         *done.diffs,
         *(f"code.lock in {folder}" for folder, stages in done.stale.items() if stages),

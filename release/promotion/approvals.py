@@ -68,11 +68,19 @@ def enough(promotion: Promotion, result: CheckResult) -> None:
 
 
 def read(
-    context: PromotionContext, environment: str, image: str, data: bytes, where: str
+    context: PromotionContext,
+    environment: str,
+    image: str,
+    data: bytes,
+    where: str,
+    parse: Callable[[bytes, str, str, str], object] = statement.parse_approval,
 ) -> Verified:
-    """Read an approval of this image for this environment. Raises EvidenceRefused unless an approver signed it."""
+    """Read an approval of this image for this environment, or another statement that ``parse`` reads.
+
+    Raises EvidenceRefused unless an approver signed it.
+    """
     approval = trust.verify(data, context.signers, "approve", where)
-    statement.parse_approval(approval.payload, environment, image, where)
+    parse(approval.payload, environment, image, where)
     return approval
 
 
@@ -84,13 +92,11 @@ def payload(
     where: str,
     parse: Callable[[bytes, str, str, str], object] = statement.parse_approval,
 ) -> bytes | None:
-    """Return the payload of an approval, or of another statement that ``parse`` reads; None if it does not count."""
+    """As ``read``, the payload alone; None if it does not count."""
     try:
-        verified = trust.verify(data, context.signers, "approve", where)
-        parse(verified.payload, environment, image, where)
+        return read(context, environment, image, data, where, parse).payload
     except EvidenceRefused:
         return None
-    return verified.payload
 
 
 def used_up(

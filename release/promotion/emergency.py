@@ -125,7 +125,7 @@ def sign(
     release = release or _release(context, image)
     gates = _gates(context, environment, release)
     used = approvals.used_up(context, environment, image.digest, statement.parse_exception)
-    stored = _files(context.ledger, context.tip, environment, image.digest)
+    stored = context.ledger.files(context.tip, emergency_folder(environment, image.digest))
     exceptions, _ = _read(stored, environment, image.digest, context.signers)
     opened = [
         signed
@@ -210,7 +210,7 @@ def running(
     if policy is None:
         return Standing(None, f"{runs}, and no exception is allowed there", todo)
     at = ledger.recorded(tip, environment, pointer)
-    stored = _files(ledger, tip, environment, pointer.digest)
+    stored = ledger.files(tip, emergency_folder(environment, pointer.digest))
     exceptions, reasons = _read(stored, environment, pointer.digest, signers(), at)
     for signed in exceptions:
         problem = _problem(signed.exception, release, policy, now)
@@ -326,16 +326,14 @@ def _gates(context: PromotionContext, environment: str, release: Release) -> tup
         )
     allowed = _allowed(context, environment, commit)
     undone = held.not_passed(verdict)
-    if lines := [
-        f"{environment}: gate {finding.gate} {why}"
-        for finding in undone
-        if (why := held.unexcused(finding, allowed))
-    ]:
-        raise PromotionRefused(
-            lines[0],
-            f"make a release that passes it; {_since(context, environment)}",
-            tuple(lines[1:]),
-        )
+    PromotionRefused.raise_for(
+        (
+            f"{environment}: gate {finding.gate} {why}"
+            for finding in undone
+            if (why := held.unexcused(finding, allowed))
+        ),
+        f"make a release that passes it; {_since(context, environment)}",
+    )
     return tuple(sorted(finding.gate for finding in undone))
 
 
@@ -369,10 +367,6 @@ def _refuse_a_second(
             f"{environment} {standing.problem}, so its next promotion must pass every gate",
             standing.todo,
         )
-
-
-def _files(ledger: Ledger, tip: str, environment: str, image: str) -> Mapping[Path, bytes]:
-    return ledger.files(tip, emergency_folder(environment, image))
 
 
 def _read(
@@ -465,10 +459,7 @@ def _new(
 
 def _recorded(records: Records, release: Release) -> str | None:
     """Return the status of the verdict that the release was signed with; None if this clone does not have it."""
-    try:
-        verdict = records.at(release.commit).report(layout.VERDICT, Verdict)
-    except (EvidenceRefused, ValidationError):
-        return None
+    verdict = records.at(release.commit).readable(layout.VERDICT, Verdict)
     return verdict.status if verdict is not None else None
 
 

@@ -65,12 +65,9 @@ def there(store: Store, image: str) -> StoredImage:
         ):
             bar.update(size)
             lost += [] if is_there else [blob]
-    if lost:
-        raise RegistryRefused(
-            f"{place}: layer {lost[0]} is missing or incomplete",
-            "push the image again",
-            tuple(f"{place}: layer {blob} is missing or incomplete" for blob in lost[1:]),
-        )
+    RegistryRefused.raise_for(
+        (f"{place}: layer {blob} is missing or incomplete" for blob in lost), "push the image again"
+    )
     if manifest.config.size > documents.LARGEST_CONFIG:
         raise RegistryRefused(
             f"{place}: its config has {manifest.config.size:,} bytes", "build the image again"
