@@ -22,6 +22,8 @@ from release.evidence import (
 
 # A key signs envelopes. An identity signs bundles, and a key does so for other programs.
 TYPES = (ENVELOPE, sigstore.BUNDLE)
+BILL = "application/vnd.cyclonedx+json"  # the type of a bill of materials
+_LARGEST_BILL = 4 << 20  # bytes
 
 
 class Released(NamedTuple):
@@ -125,9 +127,7 @@ def provenance(
 
 def bill_of_materials(store: Store, image: str, wanted: str) -> bytes | None:
     """Return the bill of materials with the digest ``wanted``; None if it is not attached. Raises as the store does."""
-    from release.evidence import sbom
-
-    bills = attach.attached(store, image, sbom.MEDIA_TYPE, sbom.LARGEST)
+    bills = attach.attached(store, image, BILL, _LARGEST_BILL)
     return next((bill.data for bill in bills if digest.of_bytes(bill.data) == wanted), None)
 
 
@@ -174,8 +174,6 @@ def sign_and_attach(
     Everything is signed before anything is attached. The statement comes last, so that whoever finds it finds the rest.
     In a registry a statement that a key signed is also attached as a bundle, for other programs.
     """
-    from release.evidence import sbom
-
     own = signatory.own("release")
     present = _present(store, subject.digest, own)
     signed = {weights: present.get(weights) or signatory.bundle(weights)}
@@ -188,7 +186,7 @@ def sign_and_attach(
     if all(one.digest != pack.digest for one in store.referrers(subject.digest)):
         added.append(modelpack.attach(store, pack))
     if bill not in present:
-        added.append(attach.attach(store, subject, sbom.MEDIA_TYPE, bill, "sbom.cdx.json"))
+        added.append(attach.attach(store, subject, BILL, bill, "sbom.cdx.json"))
     for payload, title in ((weights, "model.sig"), (provenance, "provenance.json")):
         if payload not in present:
             added.append(_attach_bundle(store, subject, signed[payload], title))
@@ -210,14 +208,12 @@ def _attach_bundle(store: Store, subject: Descriptor, bundle: bytes, title: str)
 
 def _present(store: Store, image: str, own: Signers) -> dict[bytes, bytes]:
     """Return what the same signer attached before: the attached bytes by what they state."""
-    from release.evidence import sbom
-
     attached = search(store, image, own).releases
     present = {release.payload: release.envelope for release in attached}
     for artifact in attach.attached(store, image, sigstore.BUNDLE, dsse.LARGEST):
         with contextlib.suppress(EvidenceRefused):
             verified = trust.verify(artifact.data, own, "release", "a bundle")
             present.setdefault(verified.payload, artifact.data)
-    for artifact in attach.attached(store, image, sbom.MEDIA_TYPE, sbom.LARGEST):
+    for artifact in attach.attached(store, image, BILL, _LARGEST_BILL):
         present[artifact.data] = artifact.data
     return present

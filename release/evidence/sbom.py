@@ -29,8 +29,6 @@ from checks.storage import layout
 from checks.storage.digest import canonical_json
 from release.image import image as images
 
-MEDIA_TYPE = "application/vnd.cyclonedx+json"
-LARGEST = 4 << 20  # bytes
 TREE = "lockstep:tree"  # property: the digest of a directory, as checks.storage.digest defines it
 _MODEL = "model"
 

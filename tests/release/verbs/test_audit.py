@@ -23,7 +23,17 @@ from checks.storage import digest, files, layout
 from release.cards import audit_index, audit_pack, audit_questions
 from release.cards.audit_index import INDEX
 from release.cli import main
-from release.evidence import dsse, harvest_reviews, keys, sbom, sigstore, slsa, statement, trust, verification
+from release.evidence import (
+    attached_statements,
+    dsse,
+    harvest_reviews,
+    keys,
+    sigstore,
+    slsa,
+    statement,
+    trust,
+    verification,
+)
 from release.image.layout import Layout
 from release.promotion.environment import approvals_folder
 from release.verbs import keys as key_verbs
@@ -424,7 +434,7 @@ def _without_bill(root: Path) -> None:
 
     def is_bill(entry: dict[str, Any]) -> bool:
         blob = root / layout.IMAGE / "blobs" / "sha256" / entry["digest"].removeprefix("sha256:")
-        return bool(json.loads(blob.read_text()).get("artifactType") == sbom.MEDIA_TYPE)
+        return bool(json.loads(blob.read_text()).get("artifactType") == attached_statements.BILL)
 
     def detach(index: dict[str, Any]) -> None:
         index["manifests"] = [entry for entry in index["manifests"] if not is_bill(entry)]

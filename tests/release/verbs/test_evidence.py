@@ -17,7 +17,7 @@ from checks.storage import digest, layout
 from checks.storage.digest import canonical_json
 from release.adapters.registry.client import Repository
 from release.cli import tables
-from release.evidence import attach, dsse, keys, sbom, trust
+from release.evidence import attach, attached_statements, dsse, keys, trust
 from release.verbs.build import BuildOptions, build
 from release.verbs.evidence import Walk, show
 from release.verbs.sign import Signed, sign
@@ -227,11 +227,11 @@ def test_a_trusted_signer_who_contradicts_the_record_is_found_out(
 def test_a_bill_of_materials_that_was_not_signed_for_is_not_shown(run: Path) -> None:
     at, image = store(run), image_of(run).image
     index = json.loads((run / layout.IMAGE / "index.json").read_text())
-    (one,) = attach.attached(at, image, sbom.MEDIA_TYPE, 1 << 20, pytest.fail)
+    (one,) = attach.attached(at, image, attached_statements.BILL, 1 << 20, pytest.fail)
     index["manifests"] = [entry for entry in index["manifests"] if entry["digest"] != one.digest]
     (run / layout.IMAGE / "index.json").write_text(json.dumps(index))
     with at.held():
-        attach.attach(at, attach.subject(at, image), sbom.MEDIA_TYPE, one.data + b" ", "sbom.cdx.json")
+        attach.attach(at, attach.subject(at, image), attached_statements.BILL, one.data + b" ", "sbom.cdx.json")
     assert "sbom" not in _how(_walk(run))
 
 

@@ -270,7 +270,7 @@ def test_five_artifacts_are_attached_and_the_second_time_none(run: Path) -> None
     assert {path: path.read_bytes() for path in (run / layout.IMAGE).rglob("*") if path.is_file()} == before
     listed = store(run).referrers(image_of(run).image)
     kinds = {(one.model_extra or {})["artifactType"] for one in listed}
-    assert kinds == {ENVELOPE, sigstore.BUNDLE, sbom.MEDIA_TYPE, modelpack.ARTIFACT}
+    assert kinds == {ENVELOPE, sigstore.BUNDLE, attached_statements.BILL, modelpack.ARTIFACT}
     assert {one.digest for one in listed} == set(first.added)
 
 
@@ -310,7 +310,9 @@ def test_in_a_registry_without_the_referrers_api_the_tag_names_them(run: Path, s
     (bundle,) = set(listed) - set(done.added)  # the statement once more, for other programs
     assert listed[bundle]["artifactType"] == sigstore.BUNDLE
     assert attached_statements.find(reading, image.image, trust.known(run)).digest == done.evidence
-    assert artifact(reading, image.image, sbom.MEDIA_TYPE) == artifact(place, image.image, sbom.MEDIA_TYPE)
+    assert artifact(reading, image.image, attached_statements.BILL) == artifact(
+        place, image.image, attached_statements.BILL
+    )
     assert reading.referrers(OTHER) == []
 
 
@@ -458,7 +460,7 @@ def _is_address(text: object) -> bool:
 
 def test_the_bill_of_materials_fits_the_schema_and_has_a_model_card(signed: tuple[Path, Signed]) -> None:
     root, done = signed
-    data = artifact(store(root), image_of(root).image, sbom.MEDIA_TYPE)
+    data = artifact(store(root), image_of(root).image, attached_statements.BILL)
     assert _is_cyclonedx(data)
     assert done.statement.predicate.sbom == digest.of_bytes(data)
     bill = json.loads(data)
