@@ -117,8 +117,7 @@ def _add_statements(parts: audit_parts.Parts, facts: _Facts) -> None:
     """Add the signed statements about the release; ``_add_image`` adds its provenance."""
     known, signed, release = tuple(parts.signers.values()), facts.signed, facts.release
     signer = released.signed_by(release, known)
-    assert release.envelope is not None  # its signature was checked
-    parts.sign("statement", "statements/release.json", release.envelope.data, signer, PREDICATE)
+    parts.sign("statement", "statements/release.json", release.evidence.data, signer, PREDICATE)
     if signed.verification is not None:
         verifier = verification.check_verifier(signed, known, offline=True, at=facts.at)
         parts.sign(
@@ -270,9 +269,8 @@ def _indexed(
     entries: Sequence[quarantine.Entry],
 ) -> tuple[AuditIndex, Mapping[str, bytes]]:
     pointer = facts.release.pointer
-    assert facts.release.envelope is not None  # its signature was checked
     index = AuditIndex(
-        name=facts.release.envelope.statement.subject[0].name, version=pointer.version, image=pointer.image,
+        name=facts.release.evidence.statement.subject[0].name, version=pointer.version, image=pointer.image,
         model=pointer.model, record_commit=pointer.commit, branch=facts.ledger.branch, commit=facts.tip,
         signers_commit=facts.records.target()[1], since=facts.release.first.at, until=facts.until,
         tool=f"lockstep {distribution.version()}", files=tuple(parts.listed), statements=tuple(parts.statements),

@@ -34,6 +34,18 @@ class Released(NamedTuple):
         return self.pointer.version, self.pointer.digest, self.pointer.image
 
     @property
+    def evidence(self) -> released_pointers.Envelope:
+        """Its signed statement. Raises EvidenceRefused if the pointer does not name one that can be read."""
+        if self.envelope is None:
+            path = released_pointers.path(self.moves[0].environment)
+            raise EvidenceRefused(
+                f"{self.pointer.version}: {path} at {self.moves[0].commit[:12]} is not the signed statement that the "
+                "pointer names",
+                "restore it from git's history: only a promotion or a rollback writes it",
+            )
+        return self.envelope
+
+    @property
     def first(self) -> Move:
         """The move that deployed it first."""
         return self.moves[-1]
@@ -122,18 +134,12 @@ def stated(records: Records, release: Released) -> Release:
     statement that can be read.
     """
     pointer, name = release.pointer, release.pointer.version
-    if release.envelope is None:
-        path = released_pointers.path(release.moves[0].environment)
-        raise EvidenceRefused(
-            f"{name}: {path} at {release.moves[0].commit[:12]} is not the signed statement that the pointer names",
-            "restore it from git's history: only a promotion or a rollback writes it",
-        )
+    statement = release.evidence.statement.predicate
     if commits.resolve(records.root, pointer.commit) != pointer.commit:
         raise EvidenceRefused(
             f"{name}: commit {pointer.commit[:12]}, whose record made it, is not in this clone",
             "git fetch the branch that it was merged to",
         )
-    statement = release.envelope.statement.predicate
     EvidenceRefused.raise_for(
         (f"{name}: {line}" for line in _differences(records, pointer, statement)),
         "do not trust it: `lockstep status` and `lockstep history` say more",
@@ -182,11 +188,10 @@ def signed_by(release: Released, known: Signers) -> str:
 
 def signer(release: Released, known: Signers) -> tuple[str | None, str]:
     """Who signed it, of the signers that count now or did when it first ran; else None and the reason."""
-    assert release.envelope is not None
     path = str(released_pointers.path(release.moves[0].environment))
     try:
         return trust.verify(
-            release.envelope.data,
+            release.evidence.data,
             known,
             "release",
             path,

@@ -109,12 +109,11 @@ def _gather(root: Path, name: str | None) -> tuple[str, Pointer, dict[str, File]
     cards = writing.render(
         card_record.of_release(records, release, released.moves(ledger, tip, names))
     )
-    assert release.envelope is not None  # its signature was checked
     files = {
         **_tree(root, layout.MERGED, pointer.model, "", pointer.commit),
         **_tree(root, layout.ADAPTER, stated.materials.adapter, "adapter/", pointer.commit),
         **{_NAMES.get(card, card): _to_file(text.encode()) for card, text in cards.items()},
-        "evidence.json": _to_file(release.envelope.data),
+        "evidence.json": _to_file(release.evidence.data),
     }
     return params.serve.name, pointer, files
 
