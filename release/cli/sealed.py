@@ -85,7 +85,7 @@ def ask(
             "a look is signed by a key or by an identity: give one of --key and --keyless"
         )
     lines = listener(root, "sealed", verbose)
-    asked = verb.ask(root, key, keyless=keyless, target=target, listener=lines)
+    asked = verb.ask(root, key, target=target, listener=lines)
     which = "no look left" if asked.done == "refused" else f"look {asked.number} of {asked.looks}"
     text = f"{asked.status}: {asked.model}, {which}{', asked before' if asked.done == 'already' else ''}"
     show(asked, as_json, text)

@@ -70,7 +70,7 @@ def write(root: Path, report: ServingReport, signatory: Signatory) -> str:
     """
     payload = statement.verification(report, digest.of_file(root / layout.SERVING_REPORT).sha256)
     data = signatory.sign(payload)
-    name = check(data, report, signatory.known, str(layout.SERVING_STATEMENT))
+    name, _ = check(data, report, signatory.known, str(layout.SERVING_STATEMENT))
     with files.replacing(root / layout.SERVING_STATEMENT) as stream:
         stream.write(data)
     return name
@@ -89,7 +89,7 @@ def read(root: Path, report: ServingReport, known: Signers) -> str:
             f"{layout.SERVING_REPORT}: is not signed by a verifier: {name}: {error.strerror or error}",
             _AGAIN,
         ) from error
-    _, stated = _signed(data, report, known, name)
+    _, stated = check(data, report, known, name)
     if (report_digest := digest.of_file(root / layout.SERVING_REPORT).sha256) != stated.file:
         raise EvidenceRefused(
             f"{layout.SERVING_REPORT}: is {report_digest}, {name} is about {stated.file}", _AGAIN
@@ -105,23 +105,11 @@ def check(
     *,
     offline: bool = False,
     at: datetime | None = None,
-) -> str:
-    """The name of the verifier, one of ``known``, who signed exactly ``report``. ``offline``, ``at``: see ``trust``.
-
-    Raises EvidenceRefused if there is none, MachineRefused as ``trust.verify``.
-    """
-    return _signed(data, report, known, where, offline=offline, at=at)[0]
-
-
-def _signed(
-    data: bytes,
-    report: ServingReport,
-    known: Signers,
-    where: str,
-    *,
-    offline: bool = False,
-    at: datetime | None = None,
 ) -> tuple[str, Verification]:
+    """The verifier, one of ``known``, who signed exactly ``report``, and the signed statement.
+
+    ``offline``, ``at``: see ``trust``. Raises EvidenceRefused if there is none, MachineRefused as ``trust.verify``.
+    """
     try:
         verified = trust.verify(data, known, "verify", where, offline=offline, at=at)
         stated = statement.parse_as(verified.payload, where, Verification)
@@ -192,7 +180,7 @@ def check_verifier(
         "the signed verification",
         offline=offline,
         at=at,
-    )
+    )[0]
 
 
 def _digest(name: str | None) -> str:

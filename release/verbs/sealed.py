@@ -41,22 +41,22 @@ class SealedAnswer(Record):
 
 
 def ask(
-    root: Path, key: Path | None = None, *, keyless: bool = False, target: str | None = None,
+    root: Path,
+    key: Path | None,
+    *,
+    target: str | None = None,
     listener: Listener | None = None,
-) -> SealedAnswer:  # fmt: skip
+) -> SealedAnswer:
     """Ask the sealed split about the model of the record here, count the look, and sign the bit.
 
-    What the stage prints is given to ``listener``; without one it is printed.
+    ``key``: the signer's; None for the identity of this CI job. What the stage prints is given to ``listener``; without
+    one it is printed.
 
     Raises EvidenceRefused if the record is not the target branch's or its verdict does not hold, if the signer may not
     sign looks, or a look there cannot be believed; VerdictFailed or VerdictInconclusive where the verdict itself does
     not pass; StageRefused if the rows cannot be asked; Outrun or RemoteRefused if the look cannot be counted. None of
     these says anything of the rows.
     """
-    if (key is None) != keyless:
-        raise EvidenceRefused(
-            "a look is signed by a key or by an identity", "give one of --key and --keyless"
-        )
     before = context.deciding(root, target, earlier=True)
     wanted = sealed.split(before)
     signer = trust.signatory(key, before.signers, "sealed")
