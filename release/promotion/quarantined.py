@@ -16,6 +16,7 @@ from checks.formats.signers import Signers
 from checks.process.errors import EvidenceRefused, MachineRefused, PromotionRefused
 from checks.process.text import redact
 from checks.storage import files, layout
+from release.evidence import statement, trust
 from release.ledger import Counts, Held, Ledger, Release, released_pointers
 from release.promotion.checklist import PromotionContext
 from release.promotion.context import whoami
@@ -45,15 +46,13 @@ def by_server(context: PromotionContext, entries: Entries, image: ImageReport) -
     alone = {entry.image: entry for entry in entries if entry.model is None}
     if not alone:
         return None
-    names = context.promote.ordered
-    moves = [move for name in names for move in context.ledger.moves(context.tip, name)]
-    released = released_pointers.releases(context.ledger, context.tip, names)
+    released = released_pointers.releases(context.ledger, context.tip, context.promote.ordered)
     servers = {
         pointer.digest: _server(envelope.statement.predicate.image)
         for pointer, envelope in released.values()
         if envelope
     }
-    for move in moves:
+    for move in context.moves():
         if move.kind == "rollback" and move.before and move.after and move.before.digest in alone:
             bad, good = (servers.get(end.digest) for end in (move.before, move.after))
             if bad == _server(image) != good:
@@ -72,8 +71,6 @@ def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:
 
     For commands that only report and decide nothing.
     """
-    from release.evidence import trust
-
     signers: Signers = ()
     if asking(promote):
         with suppress(EvidenceRefused):  # nobody may sign: no release counts
@@ -101,13 +98,10 @@ def entry(context: PromotionContext, name: str, why: str) -> Entry:
 def _named(context: PromotionContext, name: str) -> tuple[str, str | None, str | None]:
     """Image, model and version of ``name``, as far as git and the build report here know them."""
     digest = name.rpartition("@")[2]
-    for environment in context.promote.ordered:
-        for move in context.ledger.moves(context.tip, environment):
-            pointer = move.after
-            if pointer is None or not move.ran:
-                continue
-            if digest in (pointer.digest, pointer.model, pointer.version):
-                return pointer.digest, pointer.model, pointer.version
+    for move in context.moves():
+        pointer = move.deployed
+        if pointer and digest in (pointer.digest, pointer.model, pointer.version):
+            return pointer.digest, pointer.model, pointer.version
     with suppress(EvidenceRefused):
         built = files.read_json(context.root / layout.IMAGE_REPORT, ImageReport)
         if digest in (built.image, built.model):
@@ -134,8 +128,6 @@ def counts(promote: Promote, signers: Signers) -> Counts:
             return ""
         if release.signed is None:
             return f"it is not signed, and {name} requires approvals"
-        from release.evidence import statement, trust
-
         where = f"the release in commit {release.commit[:12]}"
         try:
             verified = trust.verify(
