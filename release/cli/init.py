@@ -230,7 +230,8 @@ def _chosen(folder: "TeamFolder", address: str, contents: "Contents", flags: _Fl
     starting.adapter(flags.base_license or folder.params.base.license or "", licence)
     margin = flags.margin
     if margin is None and flags.ask:
-        margins.show(contents.rows, flags.looks or starting.models(folder.params))
+        looks = flags.looks or starting.models(folder.params)
+        click.echo(margins.table(contents.rows, looks), err=True)
     while margin is None:
         reply = _ask(
             flags,

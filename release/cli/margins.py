@@ -2,8 +2,6 @@
 
 import math
 
-import click
-
 from checks.config import starting
 
 _MARGINS = (0.02, 0.05, 0.1, 0.15)
@@ -12,11 +10,6 @@ _HEAD = (
     "A new model passes if the test rows show that it loses less than the margin.",
     "Test rows for that, by how many models one test split may judge (--looks):",
 )
-
-
-def show(rows: int, looks: int) -> None:
-    """Print ``table`` where the questions are."""
-    click.echo(table(rows, looks), err=True)
 
 
 def table(rows: int, looks: int) -> str:

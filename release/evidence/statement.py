@@ -171,10 +171,9 @@ def parse_approval(
 
 def except_gates(image: str, model: str, excepted: Excepted) -> bytes:
     """Return the statement that the image with these weights may run although gates do not pass."""
-    digests = {"sha256": image.removeprefix("sha256:")}, {TREE: model.removeprefix("sha256:")}
-    subjects = tuple(
-        Subject(name=name, digest=value)
-        for name, value in zip(("image", MODEL), digests, strict=True)
+    subjects = (
+        Subject(name="image", digest={"sha256": image.removeprefix("sha256:")}),
+        Subject(name=MODEL, digest={TREE: model.removeprefix("sha256:")}),
     )
     return write(GateException(subject=subjects, predicate=excepted))
 

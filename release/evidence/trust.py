@@ -57,9 +57,8 @@ def known(root: Path, target: str | None = None, branch: str | None = None) -> S
     it is not valid.
     """
     todo = f"add a signer to {layout.SIGNERS} (`lockstep keys new` prints the entry), and commit it there"
-    if commits.has_repository(root) and (resolved := commits.target(root, target))[1]:
-        name, commit = resolved
-        assert commit is not None
+    name, commit = commits.target(root, target) if commits.has_repository(root) else ("", None)
+    if commit is not None:
         place = f"{branch or name}:{layout.SIGNERS}"
         home = projects.policy_home(root, commit, layout.SIGNERS)
         data = commits.read(home, commit, layout.SIGNERS)

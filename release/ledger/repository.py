@@ -19,7 +19,6 @@ from release.ledger import (
     push,
     quarantine,
     trees,
-    versions,
     walk,
     write,
 )
@@ -209,7 +208,7 @@ class Ledger:
 
     def model_name(self, name: str) -> str:
         """The name of the model ``name`` in tags."""
-        return versions.model_name(self._place.prefix, name)
+        return f"{self.folder}={name}" if self.folder else name
 
     @property
     def folder(self) -> str:

@@ -71,11 +71,6 @@ def _number(move: Move) -> int:
     return move.number
 
 
-def model_name(folder: str, name: str) -> str:
-    """Return the name of the model ``name`` in tags. ``folder``: of its project; empty for the git root."""
-    return f"{folder.rstrip('/')}={name}" if folder else name
-
-
 def parse(tag: str) -> TagName | None:
     """Return what a tag's name says; None if it has none of these forms."""
     if match := _VERSION.match(tag):

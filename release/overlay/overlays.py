@@ -265,14 +265,10 @@ def _reference(pointer: Pointer) -> reference.Reference:
     return image._replace(tag=None)
 
 
-def rooms_of(runtime: Runtime) -> dict[str, str]:
-    """The runtime's writable paths, by the names of their volumes."""
-    return {re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-"): path for path in runtime.writable}
-
-
 def _of_runtime(runtime: Runtime, serve: Serve) -> tuple[dict[str, Any], dict[str, Any]]:
     """The runtime's settings of the pod and of its container; the base has the rest."""
-    rooms = rooms_of(runtime)
+    # The runtime's writable paths, by the names of their volumes.
+    rooms = {re.sub(r"[^a-z0-9]+", "-", path.lower()).strip("-"): path for path in runtime.writable}
     if len(rooms) < len(runtime.writable) or {"", "shm", WEIGHTS} & rooms.keys():
         raise ParamsRefused(
             f"{runtime.name}: writable: {', '.join(runtime.writable)}: these cannot be volumes",

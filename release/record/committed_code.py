@@ -29,17 +29,12 @@ def differences(
     """
     home = distribution.home()
     is_own = projects.top(root).resolve() == home
-    lockstep = of(home, commit, deadline) if is_own else lock.running()
+    lockstep = _below(home, commit, modules.PACKAGES, deadline) if is_own else lock.running()
     code = {**lockstep, **_below(root, commit, (layout.KINDS.name,), deadline)}
     return [
         f"{layout.CODE_LOCK} at {commit[:12]}: {stage} ran other code than this commit has"
         for stage in pipeline_lock.other_code(lock.of(params, code), stages)
     ]
-
-
-def of(root: Path, commit: str, deadline: float | None = None) -> modules.Code:
-    """Read the code of the stages in a commit; empty where it has none. Raises EvidenceRefused as ``differences``."""
-    return _below(root, commit, modules.PACKAGES, deadline)
 
 
 def _below(root: Path, commit: str, folders: Iterable[str], deadline: float | None) -> modules.Code:

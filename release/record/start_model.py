@@ -12,7 +12,6 @@ from release.record import earlier_models, record_names, references
 from release.record.records import Records
 
 BASE = "base"
-_OTHER = references.OTHER_START
 
 
 def commit_of(records: Records, name: str, target: str | None = None) -> str:
@@ -25,7 +24,7 @@ def commit_of(records: Records, name: str, target: str | None = None) -> str:
     if name in EARLIER and tip is not None:
         model = earlier_models.now(records, earlier_models.place(records, branch, tip), name)
         if isinstance(model, str):
-            raise EvidenceRefused(f"{name}: {model}", _OTHER)
+            raise EvidenceRefused(f"{name}: {model}", references.OTHER_START)
         commit: str | None = model.commit
     else:
         commit = record_names.find(records, name).commit
@@ -51,8 +50,10 @@ def reports(records: Records, commit: str) -> tuple[TrainReport, ParityReport]:
         train = side.report(layout.TRAIN_REPORT, TrainReport)
         parity = side.report(layout.PARITY_REPORT, ParityReport)
     except ValidationError as error:
-        raise files.unfit(f"the record of commit {commit[:12]}", error, _OTHER) from error
+        raise files.unfit(
+            f"the record of commit {commit[:12]}", error, references.OTHER_START
+        ) from error
     if train is None or parity is None or train.full:
         what = "has no adapter" if train and train.full else "has no record of a model"
-        raise EvidenceRefused(f"commit {commit[:12]} {what}", _OTHER)
+        raise EvidenceRefused(f"commit {commit[:12]} {what}", references.OTHER_START)
     return train, parity

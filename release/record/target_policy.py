@@ -243,9 +243,8 @@ def _is_proposed(records: Records, commit: str, mine: policy.Policy) -> bool:
     True if that cannot be told.
     """
     base = commits.merge_base(records.root, records.head, commit) if records.head else None
-    if base in (None, commit):
+    if base is None or base == commit:
         return True
-    assert base is not None
     theirs = _theirs(records, base[:12], base)
     if theirs.params is None or theirs.unreadable:
         return True

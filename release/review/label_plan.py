@@ -29,8 +29,6 @@ _RUNS = 20
 _SEED = 17
 _STEP = 10  # labels
 
-Values = NDArray[np.float64]
-
 
 class PlannedGate(Record):
     """Labels that show a candidate's true difference ``gain`` with 80 % power; None: all rows are too few.

@@ -63,7 +63,7 @@ def harvest(
     span = TimeSpan(
         moment(since, now).start if since else _BEGIN, moment(until, now).start if until else now
     )
-    store = _store(root, captures)
+    store = CaptureStore(captures or str(root / layout.CAPTURES))
     erased = harvest_reviews.erased(harvest_reviews.in_work_tree(root)(formats.ERASED))
     seed, needed = params.prepare.seed, rows_needed(params) if split == "test" else {}
     draw = harvest_rows.Draw(rows or max(needed.values()), seed) if needed else None
@@ -148,7 +148,7 @@ def sign(
     (own,) = signer.own("harvest")
     path = formats.review_path(environment, split)
     review = harvest_reviews.parse(harvest_reviews.in_work_tree(root)(path) or b"", path)
-    store = _store(root, captures)
+    store = CaptureStore(captures or str(root / layout.CAPTURES))
     rows = store.read(_name(environment, review.sha256))
     name, data = _copy(review)
     if not store.has(name) or store.read(name) != data:
@@ -174,10 +174,6 @@ def _path_in_git(root: Path, file: Path) -> Path | None:
         return None
     path = real.relative_to(top)
     return path if Git(top, None).ask("ls-files", "--", f":(literal){path.as_posix()}") else None
-
-
-def _store(root: Path, captures: str | None) -> CaptureStore:
-    return CaptureStore(captures or str(root / layout.CAPTURES))
 
 
 def _copy(review: Review) -> tuple[str, bytes]:

@@ -114,7 +114,9 @@ def watch(
     if signatory is not None:
         windows.write(root, report, signatory)
     if evidently is not None:
-        evidently_page.write(evidently, root / page(environment), served, offline)
+        # The page has megabytes, so it is not among the reports in git.
+        page = root / layout.STATE / "watch" / f"{environment}.html"
+        evidently_page.write(evidently, page, served, offline)
     proposal = None if rows is None else _propose(root, report, traffic, rows)
     beside = (
         answers.beside_training(served, offline, params.monitor.confidence) if prompts else None
@@ -133,11 +135,6 @@ def refusal(report: WatchReport) -> Refusal | None:
     path = layout.WATCH / f"{report.environment}.json"
     kind = VerdictFailed if report.status == "fail" else VerdictInconclusive
     return kind(what, f"read the reasons in {path}")
-
-
-def page(environment: str) -> Path:
-    """Where Evidently's page of the last window is; it has megabytes, so it is not among the reports in git."""
-    return layout.STATE / "watch" / f"{environment}.html"
 
 
 def _span(since: str | None, until: str | None, params: Params, now: datetime) -> window.TimeSpan:
