@@ -1,7 +1,7 @@
 """Renders results about environments as text: moves, quarantine, status, history, mirrors. Prints nothing."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from checks.formats.watch_report import Costs
     from release.cost.training_record import Took
     from release.evidence.windows import WindowCosts
-    from release.promotion.rollback_plan import RolledBack
+    from release.promotion.move_commit import MoveResult
     from release.promotion.together import Together
     from release.review.advice import Advised
     from release.verbs.history import History
-    from release.verbs.promote import Promoted
     from release.verbs.reconcile import Reconciled
     from release.verbs.status import Adapter, Status
 
@@ -32,7 +31,7 @@ DONE = {
 }
 
 
-def moved(done: "Promoted | RolledBack") -> str:
+def moved(done: "MoveResult") -> str:
     """One line for each check, the diff of a dry run, and the result."""
     lines = []
     for check in done.checks:
@@ -60,7 +59,7 @@ def moved(done: "Promoted | RolledBack") -> str:
     return "\n".join([*lines, *(f"  note: {one_line(note)}" for note in done.notes)])
 
 
-def moved_together(done: "Together[Promoted] | Together[RolledBack]") -> str:
+def moved_together(done: "Together[Any]") -> str:
     """Return what ``moved`` says of each project, below its name."""
     return "\n".join(f"{project}:\n{moved(move)}" for project, move in done.moves.items())
 

@@ -18,8 +18,10 @@ from pydantic import ValidationError
 from checks.formats import pointer, quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries
+from checks.formats.serving import Seconds
 from checks.process.errors import PromotionRefused, RemoteRefused
 from checks.process.text import escape
+from checks.records.rows import Record
 from checks.storage import files, layout
 from release.adapters.git import Git
 from release.adapters.retries import RequestError
@@ -27,7 +29,7 @@ from release.evidence.attached_statements import Released
 from release.ledger import DEADLINE, Change, compose, next_version, tags_for
 from release.ledger import untagged as untagged_of
 from release.overlay import overlays
-from release.promotion.checklist import CheckResult, PromotionContext
+from release.promotion.checklist import Check, CheckResult, PromotionContext
 from release.promotion.environment import (
     Case,
     EnvironmentState,
@@ -39,6 +41,25 @@ from release.promotion.environment import (
 
 _SERVER = "https://github.com"
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}/[A-Za-z0-9._-]{1,100}")
+
+
+class MoveResult(Record):
+    """The result of a promotion or a rollback. ``notes``: what was ignored or failed, and why, one line each.
+
+    ``done``: ``moved``; ``already``: it ran that release before; ``repaired``: what it ran stays, and files that a move
+    writes were written again; ``proposed``: the commit is in a pull request; ``planned``: a dry run.
+    """
+
+    environment: str
+    done: Literal["moved", "already", "repaired", "proposed", "planned"]
+    before: Pointer | None  # None: nothing ran, or what ran cannot be read
+    after: Pointer | None
+    commit: str | None = None  # The ledger's commit.
+    tags: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
+    diff: str
+    notes: tuple[str, ...]
+    seconds: Seconds = 0.0
 
 
 def point(

@@ -10,9 +10,7 @@ from typing import Literal
 from checks.formats import quarantine
 from checks.formats.pointer import Pointer
 from checks.formats.quarantine import Entries, Entry
-from checks.formats.serving import Seconds
 from checks.process.errors import EvidenceRefused, PromotionRefused, RegistryRefused
-from checks.records.rows import Record
 from checks.storage import digest, layout
 from release.adapters.registry import reference
 from release.evidence import attached_statements
@@ -57,24 +55,13 @@ class Rollback(Case):
         self.after.value = target.pointer
 
 
-class RolledBack(Record):
-    """The result. ``held``: the new quarantine entry.
+class RolledBack(move_commit.MoveResult):
+    """The result of a rollback. ``after`` None: nothing runs. ``held``: the new quarantine entry.
 
-    ``done``: ``moved``; ``already``: it ran that release before; ``repaired``: it ran nothing, and leftover files of a
-    release were deleted; ``planned``: a dry run.
+    ``repaired`` here: it ran nothing, and leftover files of a release were deleted. No rollback is ``proposed``.
     """
 
-    environment: str
-    done: Literal["moved", "already", "repaired", "planned"]
-    before: Pointer | None  # None: nothing ran, or what ran cannot be read
-    after: Pointer | None  # None: nothing runs
     held: Entry | None
-    commit: str | None = None  # The ledger's commit.
-    tags: tuple[str, ...] = ()
-    checks: tuple[Check, ...] = ()
-    diff: str = ""
-    notes: tuple[str, ...]
-    seconds: Seconds = 0.0
 
 
 def make(

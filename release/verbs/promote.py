@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from checks.formats.pointer import Pointer
-from checks.formats.serving import Seconds
 from checks.process.errors import PromotionRefused, Refusal
-from checks.records.rows import Record
 from release.evidence import keys
 from release.ledger import Change
 from release.mirrors import update
@@ -31,24 +29,13 @@ from release.promotion.together import Together
 from release.record import running_code
 
 
-class Promoted(Record):
-    """The result. ``notes``: what was ignored and why, and mirrors or tags that failed, one line each.
+class Promoted(move_commit.MoveResult):
+    """The result of a promotion. ``after`` None: what it would be is not known, for what is lacking.
 
-    ``done``: ``moved``; ``already``: it ran the image, at most tags were missing; ``repaired``: it ran the image, and
-    changed files were restored; ``proposed``: the commit is in the pull request at ``url``; ``planned``: a dry run.
+    ``url``: of the pull request that was proposed.
     """
 
-    environment: str
-    done: Literal["moved", "already", "repaired", "proposed", "planned"]
-    before: Pointer | None
-    after: Pointer | None  # None: what it would be is not known, for what is lacking
-    commit: str | None  # The ledger's commit.
-    tags: tuple[str, ...]
-    checks: tuple[checklist.Check, ...]
-    diff: str
-    notes: tuple[str, ...]
-    url: str | None
-    seconds: Seconds
+    url: str | None = None
 
 
 def promote(
@@ -155,9 +142,8 @@ def _checked(case: Promotion, began: float) -> Promoted:
     """Run every check of a promotion, and return what it would do."""
     checks = promote_checks.run(case)
     return Promoted(
-        environment=case.environment, done="planned", before=case.present.pointer, after=case.after.value, commit=None,
+        environment=case.environment, done="planned", before=case.present.pointer, after=case.after.value,
         tags=tuple(tag.name for tag in case.change.tags), checks=checks, notes=tuple(promote_checks.notes(case)),
-        url=None,
         diff=move_commit.diff(case.present.files, case.change.files), seconds=time.perf_counter() - began,
     )  # fmt: skip
 
@@ -224,6 +210,6 @@ def _again(
     return Promoted(
         environment=name, done="planned" if dry_run else done, before=runs, after=runs, commit=commit,
         tags=promotion_context.made(made),
-        checks=(), notes=tuple(notes), url=None, diff=move_commit.diff(present.files, made.files),
+        notes=tuple(notes), diff=move_commit.diff(present.files, made.files),
         seconds=time.perf_counter() - began,
     )  # fmt: skip
