@@ -84,6 +84,12 @@ def signers_or_why(root: Path) -> Signers | str:
         return refused.what
 
 
+def signers_or_nobody(root: Path) -> Signers:
+    """As ``known``; nobody, if it is not known who may sign."""
+    signers = signers_or_why(root)
+    return () if isinstance(signers, str) else signers
+
+
 def owner(key: CryptoSigner, known: Signers, role: Role) -> str:
     """The name of a private key's owner. Raises EvidenceRefused if the key is unknown or its owner lacks the role."""
     for name, public in keys.known(known).items():

@@ -11,7 +11,7 @@ Anyone who may push can forge such a message. Where that matters the release is 
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from checks.formats import quarantine
 from checks.formats.quarantine import Entries, Entry
@@ -48,6 +48,12 @@ class Held(NamedTuple):
     entries: Entries
     gone: tuple[tuple[Entry, str], ...]
     unreadable: EvidenceRefused | None
+
+    def readable(self) -> Self:
+        """Return this quarantine. Raises EvidenceRefused if its file cannot be read."""
+        if self.unreadable:
+            raise self.unreadable
+        return self
 
 
 def history(git: Git, walked: Walk, path: str, shown: str, counts: Counts | None) -> Held:

@@ -250,14 +250,7 @@ def here(
     released: Mapping[str, tuple[Pointer, Envelope] | None] = MappingProxyType({}),
 ) -> dict[str, Standing]:
     """Return ``running`` of every environment, with the signers of the target branch as this clone has them."""
-
-    @functools.cache
-    def signers() -> Signers:
-        try:
-            return trust.known(records.root)
-        except EvidenceRefused:
-            return ()
-
+    signers = functools.cache(functools.partial(trust.signers_or_nobody, records.root))
     return {
         name: running(records, ledger, tip, promote, signers, name, released=released.get(name))
         for name in promote.ordered

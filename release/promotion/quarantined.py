@@ -32,10 +32,7 @@ def read(context: PromotionContext) -> Held:
 
 def readable(context: PromotionContext) -> Held:
     """The quarantine as of the tip. Raises EvidenceRefused if its file cannot be read."""
-    known = read(context)
-    if known.unreadable:
-        raise known.unreadable
-    return known
+    return read(context).readable()
 
 
 def by_server(context: PromotionContext, entries: Entries, image: ImageReport) -> Entry | None:
@@ -71,10 +68,8 @@ def here(root: Path, ledger: Ledger, tip: str, promote: Promote) -> Held:
 
     For commands that only report and decide nothing.
     """
-    signers: Signers = ()
-    if asking(promote):
-        with suppress(EvidenceRefused):  # nobody may sign: no release counts
-            signers = trust.known(root)
+    # If nobody may sign, no release counts.
+    signers = trust.signers_or_nobody(root) if asking(promote) else ()
     return ledger.quarantine(tip, counts(promote, signers))
 
 

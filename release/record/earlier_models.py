@@ -131,10 +131,7 @@ def quarantine(records: Records, branch: TargetBranch) -> Entries:
     ledger, tip = _ledger(records, branch)
     if tip is None:
         return ()
-    quarantined = ledger.quarantine(tip)
-    if quarantined.unreadable:
-        raise quarantined.unreadable
-    return quarantined.entries
+    return ledger.quarantine(tip).readable().entries
 
 
 def replaced(
