@@ -1,7 +1,6 @@
 """Released pointers and their evidence from git, for the mirrors."""
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +54,6 @@ def envelope(data: bytes | None, pointer: Pointer, where: str) -> Envelope:
         TypeError,
         AttributeError,
         RecursionError,
-        binascii.Error,
     ) as error:
         raise EvidenceRefused(f"{where}: is not an envelope of a statement", _FIX) from error
 
