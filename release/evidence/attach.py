@@ -8,7 +8,6 @@ one.
 """
 
 import base64
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from securesystemslib.signer import CryptoSigner  # type: ignore[attr-defined] #
 
 from checks.formats.serving import ImageReport
 from checks.process.errors import EvidenceRefused
-from checks.storage.digest import canonical_json
+from checks.storage.digest import canonical_json, of_bytes
 from release.adapters.registry import documents
 from release.adapters.registry.documents import MANIFEST, Descriptor, Store
 from release.evidence import keys, sigstore
@@ -133,7 +132,7 @@ def wrap(signed: bytes, key: CryptoSigner) -> bytes:
     """Return the bundle of an envelope that ``key`` signed: the same signature, so the same bytes each time."""
     plain = envelope(signed)
     signatures = [one | {"keyid": ""} for one in plain["signatures"]]  # the bundle's hint says it
-    hint = hashlib.sha256(keys.pem(key.public_key).encode()).hexdigest()
+    hint = of_bytes(keys.pem(key.public_key).encode()).removeprefix("sha256:")
     return canonical_json(
         {
             "mediaType": sigstore.BUNDLE,

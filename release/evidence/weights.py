@@ -5,7 +5,6 @@ It is a Sigstore bundle with a DSSE envelope of an in-toto statement that lists 
 read again. The model-signing package is not needed.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
@@ -13,7 +12,7 @@ from checks.formats.serving import ImageReport
 from checks.formats.signers import Signers
 from checks.formats.statement import STATEMENT
 from checks.process.errors import EvidenceRefused
-from checks.storage.digest import canonical_json
+from checks.storage.digest import canonical_json, of_bytes
 from release.evidence import trust
 
 PREDICATE = "https://model_signing/signature/v1.0"
@@ -39,7 +38,7 @@ def payload(files: Mapping[str, str], name: str) -> bytes:
                 "remove it from the merged model",
             )
     digests = [files[path].removeprefix("sha256:") for path in ordered]
-    whole = hashlib.sha256(b"".join(map(bytes.fromhex, digests))).hexdigest()
+    whole = of_bytes(b"".join(map(bytes.fromhex, digests))).removeprefix("sha256:")
     resources = [
         {"name": path, "algorithm": "sha256", "digest": value}
         for path, value in zip(ordered, digests, strict=True)

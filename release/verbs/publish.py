@@ -1,6 +1,5 @@
 """publish: a promoted release as one revision of a repository on the Hugging Face Hub, with a tag of its version."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Literal
@@ -135,4 +134,4 @@ def _tree(root: Path, folder: Path, wanted: str, prefix: str, commit: str) -> di
 
 
 def _to_file(data: bytes) -> File:
-    return File(data, hashlib.sha256(data).hexdigest(), len(data))
+    return File(data, digest.of_bytes(data).removeprefix("sha256:"), len(data))
