@@ -11,7 +11,7 @@ import importlib.machinery
 import os
 import stat
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import release
@@ -93,7 +93,7 @@ def _refuse_ways_in(root: Path) -> None:
             f"this Python imports modules from {root}, where a file may take the place of a library",
             "use the launcher: `./lockstep VERB`",
         )
-    if leading := _leading_away(root):
+    if leading := leading_away(root, (*layout.DVC_FOLDERS, layout.REPORTS)):
         raise EvidenceRefused(
             f"{leading[0]}: is a link or another repository in git, below a folder that data is written to",
             f"`git rm --cached {leading[0]}`, remove it, and commit",
@@ -113,15 +113,13 @@ def _is_of_people(entry: Path, root: Path) -> bool:
     )
 
 
-def _leading_away(root: Path) -> list[str]:
-    """Return the links and submodules in git's index that a file of data or of a report could be written through."""
-    folders = [path.as_posix() for path in (*layout.DVC_FOLDERS, layout.REPORTS)]
-    listed = os.fsdecode(Git(root, None).ask("ls-files", "--stage", "-z", "--", *folders))
-    return [
-        line.partition("\t")[2]
-        for line in listed.split("\0")
-        if line.startswith((_LINK, _SUBMODULE))
-    ]
+def leading_away(root: Path, folders: Iterable[Path], commit: str | None = None) -> list[str]:
+    """Return the links and submodules below ``folders`` that a file of data or of a report could be written through.
+
+    ``commit``: None for git's index.
+    """
+    listed = _in_git(root, [folder.as_posix() for folder in folders], commit)
+    return [path for path, (mode, _) in listed.items() if mode in (_LINK, _SUBMODULE)]
 
 
 def _changed(root: Path, known: Mapping[str, tuple[str, str]]) -> Iterator[str]:
@@ -146,7 +144,7 @@ def _foreign(root: Path, paths: Sequence[str], known: Collection[str]) -> Iterat
 
 
 def _in_git(root: Path, paths: Sequence[str], commit: str | None) -> dict[str, tuple[str, str]]:
-    """Return mode and object name of each file of code, by path below ``root``. ``commit``: None for git's index."""
+    """Return mode and object name of each file, by path below ``root``. ``commit``: None for git's index."""
     which = ["ls-tree", "-r", "-z", commit] if commit else ["ls-files", "--stage", "-z"]
     listed = os.fsdecode(Git(root, None).ask(*which, "--", *paths))
     blobs = {}

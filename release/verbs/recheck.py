@@ -17,6 +17,7 @@ from checks.records.rows import Record
 from checks.storage import layout, plain_yaml
 from release.adapters import commits, dvc
 from release.adapters.git import Git
+from release.record import running_code
 from release.verbs import history
 
 _PIPELINE = layout.PIPELINE.name
@@ -87,7 +88,10 @@ def _resolved(root: Path, name: str) -> str:
 def _checked(root: Path, commit: str, releases: tuple[str, ...]) -> Rechecked:
     unsafe, unknown = list[str](), list[str]()
     try:
-        unsafe += _leading_away(root, commit)
+        unsafe += (
+            f"{escape(path)} is a link or another repository: fetching may write through it"
+            for path in running_code.leading_away(root, layout.DVC_FOLDERS, commit)
+        )
         for path, data in _files_of_dvc(root, commit):
             try:
                 unsafe += _outside(path, plain_yaml.load(data.decode()))
@@ -111,16 +115,6 @@ def _files_of_dvc(root: Path, commit: str) -> Iterator[tuple[str, bytes]]:
     ]
     for path, data in zip(paths, git.named([f"{commit}:./{path}" for path in paths]), strict=True):
         yield path, data or b""
-
-
-def _leading_away(root: Path, commit: str) -> Iterator[str]:
-    """Yield a line for each link and submodule of the commit that a file of data could be written through."""
-    folders = [folder.as_posix() for folder in layout.DVC_FOLDERS]
-    for line in os.fsdecode(
-        Git(root, None).ask("ls-tree", "-r", "-z", commit, "--", *folders)
-    ).split("\0"):
-        if line.startswith(("120000", "160000")):
-            yield f"{escape(line.partition(chr(9))[2])} is a link or another repository: fetching may write through it"
 
 
 def _outside(path: str, document: Any) -> Iterator[str]:
