@@ -269,26 +269,17 @@ def _model(side: Side, name: str, what: str, metric: str) -> Against:
 
 def _suites(side: Side, verdict: Verdict) -> Iterator[Against]:
     """Each metric of each suite beside the base, on the same samples. What people compared is in the gates."""
-    changes = {
-        (row.suite, row.metric): row for row in kept_abilities.of_report(side.suites, verdict)
-    }
-    for name, suite in side.suites.suites.items() if side.suites else ():
-        if suite.compared is not None:
+    suites = side.suites.suites if side.suites else {}
+    for row in kept_abilities.of_report(side.suites, verdict):
+        if suites[row.suite].compared is not None:
             continue
-        base = suite.means.get("base", {})
-        for metric, mean in suite.means.get("candidate", {}).items():
-            far = same_samples.against_base(side, name, metric) if metric in base else None
-            note = (
-                ""
-                if far
-                else "its samples are not here"
-                if metric in base
-                else "the base was not asked"
-            )
-            yield Against(
-                what=f"{name}: {metric}", metric=metric, ours=mean, theirs=base.get(metric), difference=far, note=note,
-                allowed=_allowed(changes[name, metric]),
-            )  # fmt: skip
+        is_asked = row.base is not None
+        far = same_samples.against_base(side, row.suite, row.metric) if is_asked else None
+        missing = "its samples are not here" if is_asked else "the base was not asked"
+        yield Against(
+            what=f"{row.suite}: {row.metric}", metric=row.metric, ours=row.own, theirs=row.base, difference=far,
+            note="" if far else missing, allowed=_allowed(row),
+        )  # fmt: skip
 
 
 def _allowed(row: kept_abilities.Kept) -> str:
