@@ -85,7 +85,7 @@ def signers_or_why(root: Path) -> Signers | str:
 
 
 def signers_or_nobody(root: Path) -> Signers:
-    """As ``known``; nobody, if it is not known who may sign."""
+    """Return who may sign, as ``known``; nobody if that cannot be read."""
     signers = signers_or_why(root)
     return () if isinstance(signers, str) else signers
 

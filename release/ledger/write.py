@@ -71,7 +71,7 @@ def propose(where: Place, tip: str, change: Change, branch: str) -> str:
 
 
 def identity(git: Git, variable: str) -> bytes:
-    """What git says of the author or the committer, by git's name of it. Raises PromotionRefused if git has none."""
+    """Return git's ``variable`` of the author or the committer. Raises PromotionRefused if git does not know them."""
     answer = git.run("-c", "user.useConfigOnly=true", "var", variable)
     if answer.code != 0:
         raise PromotionRefused(

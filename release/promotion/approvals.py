@@ -92,7 +92,7 @@ def payload(
     where: str,
     parse: Callable[[bytes, str, str, str], object] = statement.parse_approval,
 ) -> bytes | None:
-    """As ``read``, the payload alone; None if it does not count."""
+    """Return the payload of what ``read`` would read; None if it does not count."""
     try:
         return read(context, environment, image, data, where, parse).payload
     except EvidenceRefused:

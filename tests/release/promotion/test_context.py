@@ -88,6 +88,6 @@ def test_a_branch_that_always_moves_is_an_outrun_in_the_end(root: Path, merge: M
         return ledger_tree.keep(clone, "another edit")
 
     merge(edit)
-    with pytest.raises(Outrun, match="main of origin was moved by somebody else first: .*: another edit"):
+    with pytest.raises(Outrun, match=r"main of origin was moved by somebody else first: .*: another edit"):
         move(root, "production")
     assert len(tries) == 5
