@@ -44,7 +44,7 @@ def _check_that_it_loads(python: Path) -> None:
 
     Its package needs a library of the machine, which small images of Debian do not have.
     """
-    command = [python, "-c", "import xllamacpp"]
+    command: list[str | Path] = [python, "-c", "import xllamacpp"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         shutil.rmtree(python.parents[1])
