@@ -10,6 +10,7 @@ of them is checked where DVC itself takes it up, so that no command can write ar
   a slash;
 * a path in a list must stay below its folder and name no file that git or DVC obeys, and the list's bytes must have the
   digest that names it;
+* no output is a symbolic link into a cache, whatever ``cache.type`` says, because the stages read none;
 * what is written must lie below ``layout.DVC_FOLDERS``, and neither it nor a folder on the way may be a symbolic link.
   A stage of dvc.yaml may write below ``layout.REPORTS`` too, which DVC does where it knows the result of a stage.
 
@@ -100,6 +101,7 @@ def guard(project: Path) -> None:
     from dvc_objects.db import ObjectDB
 
     HashInfo.__init__ = _guarded(HashInfo.__init__, after=_hold_digest)  # type: ignore[method-assign]
+    LocalHashFileDB.__init__ = _guarded(LocalHashFileDB.__init__, after=_without_links)  # type: ignore[method-assign]
     for kind in (ObjectDB, LocalHashFileDB):
         kind.oid_to_path = _guarded(kind.oid_to_path, before=_hold_name)  # type: ignore[method-assign]
     Tree.from_list = classmethod(  # type: ignore[assignment]
@@ -168,6 +170,11 @@ def _hold_digest(_made: None, info: Any, *_args: Any, **_kwargs: Any) -> None:
         _refuse(
             f"{str(info.value)!r} is no MD5; restore dvc.lock from git, or remove the file that names it"
         )
+
+
+def _without_links(_made: None, store: Any, *_args: Any, **_kwargs: Any) -> None:
+    if "symlink" in store.cache_types:
+        store.cache_types = ["reflink", "hardlink", "copy"]
 
 
 def _hold_name(_store: Any, name: str) -> None:

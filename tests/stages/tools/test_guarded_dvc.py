@@ -48,6 +48,16 @@ def test_a_pull_without_targets_brings_the_outputs_of_the_pipeline(root: Path) -
         shutil.rmtree(root / ".dvc/cache", ignore_errors=True)
 
 
+def test_outputs_are_files_where_a_machine_asks_dvc_for_links(root: Path) -> None:
+    """As on a server that several people share; the stages read no symbolic link."""
+    assert dvc(root, "config", "--local", "cache.type", "symlink").returncode == 0
+    for _ in ("from the remote", "from the cache"):
+        assert dvc(root, "pull").returncode == 0
+        assert outputs(root) == ROWS
+        assert not any(path.is_symlink() for path in (root / "data").rglob("*"))
+        shutil.rmtree(root / "data")
+
+
 def test_a_pull_reads_no_file_of_dvc_that_is_not_part_of_the_pipeline(root: Path) -> None:
     (root / "reports").mkdir()
     (root / "reports/notes.dvc").write_text("outs: [")
