@@ -110,11 +110,18 @@ def choose(
     ``prepare`` defines near-duplicates and personal data; without its section every detector looks. ``erased``: digests
     of ids of requests. Raises as ``HarvestJudge.right``.
     """
-    # An id that a client chose again, at another time, names no request, so all times count.
-    every = {(row.time, row.request_id): row for row in store.requests(environment, *_ALWAYS)}
-    captures = [every[key] for key in sorted(every) if span.since <= key[0] < span.until]
     given = {label.request_id for label in store.labels()}
-    labels, _ = window.labels_of(store, tuple(every.values()))
+    # An id that a client chose again, at another time, names no request, so all times count.
+    arrived = set[tuple[datetime, str]]()
+    kept_requests = dict[tuple[datetime, str], Capture]()
+    for capture in store.requests(environment, *_ALWAYS):
+        key = capture.time, capture.request_id
+        arrived.add(key)
+        if span.since <= capture.time < span.until and (judge or capture.request_id in given):
+            kept_requests[key] = capture
+    captures = [kept_requests[key] for key in sorted(kept_requests)]
+    ids = Counter(name for _, name in arrived)
+    labels, _ = window.labels_of(store, ids)
     refused = Counter[str]()
     labelled = [capture for capture in captures if capture.request_id in given]
     candidates = _usable(labelled, labels, refused, splits, prepare, erased)
@@ -124,7 +131,6 @@ def choose(
     judged: Judged | None = None
     rows = list(kept)
     if judge:
-        ids = Counter(capture.request_id for capture in every.values())
         unlabelled = [
             capture
             for capture in captures
@@ -135,7 +141,8 @@ def choose(
         judged, more = _judged(judge, single, asked, {candidate.key for candidate in candidates})
         rows += more
     return Harvested(
-        rows=tuple(candidate.row for candidate in rows), requests=len(captures), labelled=len(labelled),
+        rows=tuple(candidate.row for candidate in rows),
+        requests=sum(span.since <= time < span.until for time, _ in arrived), labelled=len(labelled),
         refused={reason: refused[reason] for reason in REASONS if refused[reason]},
         as_answered=sum(candidate.label.strip() == (candidate.capture.answer or "").strip() for candidate in rows),
         examples=tuple(_examples(kept, candidates)), judged=judged,

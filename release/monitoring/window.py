@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
@@ -89,7 +89,7 @@ def read(
             f"{store.shown}: no request to release {short(model)} of {environment} from {when}{was}",
             "name the gateway's folder with --captures, or another time with --from and --to",
         )
-    labels, more = labels_of(store, requests)
+    labels, more = labels_of(store, Counter(request.request_id for request in requests))
     newest = now - timedelta(hours=label_hours)
     young = {request.request_id for request in requests if request.time > newest}
     waiting = young & labels.keys()
@@ -140,9 +140,11 @@ def _tokens(request: Capture) -> float:
     )
 
 
-def labels_of(store: CaptureStore, requests: Sequence[Capture]) -> tuple[dict[str, str], list[str]]:
-    """Return the labels of these requests. An id of two requests, or with two labels, names neither."""
-    ids = Counter(request.request_id for request in requests)
+def labels_of(store: CaptureStore, ids: Mapping[str, int]) -> tuple[dict[str, str], list[str]]:
+    """Return the labels of requests. An id of two requests, or with two labels, names neither.
+
+    ``ids``: how many requests have the id.
+    """
     given = defaultdict[str, set[str]](set)
     for label in store.labels():
         if label.request_id in ids:
