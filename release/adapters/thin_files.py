@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from checks.formats.placeholder_cards import PLACEHOLDERS
 from checks.process import distribution
 from checks.process.errors import MachineRefused, ParamsRefused
 from checks.process.text import redact
@@ -35,6 +36,11 @@ MERGED = (".gitignore", ".dvcignore", ".gitattributes")  # lines that are missin
 _WORKFLOWS = ".github/workflows/"
 # The folder of the folders of several models in one repository.
 PROJECTS = "projects"
+# What the pipeline and people write later, and commit.
+_COMMITTED = tuple(
+    path.as_posix()
+    for path in (layout.PARAMS, layout.LOCK, layout.CODE_LOCK, layout.VERDICT, *PLACEHOLDERS)
+)
 _CALLED = re.compile(rb"OWNER/lockstep(/\.github/workflows/[\w.-]+)@0{40}")
 _MARK = "# Lockstep writes this file anew in an upgrade; sha256 of the lines below: "
 _STAMP = re.compile(rf"^{_MARK}([0-9a-f]{{64}})\n".encode(), re.MULTILINE)
@@ -167,7 +173,9 @@ def plan(folder: Path, data: Path, workflows: str | None) -> Plan:
     )
     for name in (*kept, *lines):
         contents.pop(name)
+    written_later = _placed(top, folder, dict.fromkeys(_COMMITTED, b""))
     _check_free(top, contents)
+    _check_committed(top, [*contents, *written_later])
     added = {name: text for name, text in lines.items() if text}
     return Plan(top, folder, contents, added, kept)
 
@@ -285,7 +293,7 @@ def _placed(top: Path, folder: Path, contents: Mapping[str, bytes]) -> dict[str,
 
 
 def _check_free(top: Path, contents: Mapping[str, bytes]) -> None:
-    """Refuse if a path of ``contents`` is taken by another file or passes through one, or if git ignores it."""
+    """Refuse if a path of ``contents`` is taken by another file or passes through one."""
     taken = {
         name
         for name, data in contents.items()
@@ -301,9 +309,13 @@ def _check_free(top: Path, contents: Mapping[str, bytes]) -> None:
             }
     if taken:
         raise _in_the_way(sorted(taken))
+
+
+def _check_committed(top: Path, names: Iterable[str]) -> None:
+    """Refuse if git ignores one of these files, which are committed."""
     if (top / ".git").exists():
         answer = Git(top, None).run(
-            "check-ignore", "--no-index", "-z", "--stdin", given="\0".join(contents).encode()
+            "check-ignore", "--no-index", "-z", "--stdin", given="\0".join(names).encode()
         )
         if ignored := sorted(name for name in os.fsdecode(answer.out).split("\0") if name):
             raise ParamsRefused(

@@ -172,9 +172,11 @@ def link(root: Path) -> None:
         (lambda root: write(root, {".lockstep": "theirs\n"}), "names of yours: .lockstep; rename"),
         (lambda root: write(root, {".lockstep/init": "theirs\n"}), "names of yours: .lockstep/init; rename"),
         (ignore, "git ignores files of Lockstep: dvc.yaml; change .gitignore"),
+        (lambda root: write(root, {".gitignore": "*.lock\n"}), "git ignores files of Lockstep: code.lock, dvc.lock; change"),
     ],
     ids=["other things", "inside a repository", "files", "a folder", "a file for a folder", "a link", "a link to lines",
-         "a link to the copies", "a file for the copies", "a file for the folder of copies", "ignored"],
+         "a link to the copies", "a file for the copies", "a file for the folder of copies", "ignored",
+         "ignored later"],
 )  # fmt: skip
 def test_a_folder_that_the_files_do_not_fit_is_refused_and_stays_as_it_was(
     team: Path, spoil: Callable[[Path], object], said: str
