@@ -171,7 +171,7 @@ def link(root: Path) -> None:
         (lead_elsewhere, "names of yours: .lockstep; rename"),
         (lambda root: write(root, {".lockstep": "theirs\n"}), "names of yours: .lockstep; rename"),
         (lambda root: write(root, {".lockstep/init": "theirs\n"}), "names of yours: .lockstep/init; rename"),
-        (ignore, "git ignores files of Lockstep: dvc.yaml; change .gitignore"),
+        (ignore, "git ignores files of Lockstep: dvc.lock, dvc.yaml; change .gitignore"),
         (lambda root: write(root, {".gitignore": "*.lock\n"}), "git ignores files of Lockstep: code.lock, dvc.lock; change"),
     ],
     ids=["other things", "inside a repository", "files", "a folder", "a file for a folder", "a link", "a link to lines",
