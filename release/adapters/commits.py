@@ -17,13 +17,14 @@ from release.adapters.git import REGULAR, Entry, Git
 from release.adapters.git import has_repository as has_repository
 
 # Where releases are made, the first that exists: what pull requests are held against.
-_TARGETS = (
-    "refs/remotes/origin/HEAD",
-    "refs/remotes/origin/main",
-    "refs/remotes/origin/master",
-    "refs/heads/main",
-    "refs/heads/master",
-)
+ORIGIN = "origin"
+
+
+def _of_remote(name: str) -> tuple[str, ...]:
+    return tuple(f"refs/remotes/{name}/{branch}" for branch in ("HEAD", "main", "master"))
+
+
+_TARGETS = (*_of_remote(ORIGIN), "refs/heads/main", "refs/heads/master")
 _TOGETHER = 64  # contents of a history that are in memory at a time
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHORT = re.compile(r"[0-9a-f]{4,63}")
@@ -133,24 +134,42 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
                 f"{name}: git knows no such commit here", "fetch the target branch, or name another"
             )
         return name, commit
-    refs = _refs(root, *_TARGETS)
-    for candidate in _TARGETS:
-        ref = refs.get(candidate)
-        # A branch that somebody called HEAD is fetched to the name of the default branch's pointer, and is none.
-        if ref is None or (candidate.endswith("/HEAD") and not ref.link):
-            continue
-        if commit := _commit(root, ref):
-            return (ref.link or candidate).removeprefix("refs/remotes/").removeprefix(
-                "refs/heads/"
-            ), commit
+    if known := _first(root, _TARGETS):
+        return known
     head = resolve(root, "HEAD")
     if head and (remotes := _remotes(root)):
+        if len(remotes) == 1 and (known := _first(root, _of_remote(remotes[0]))):
+            return known
         # A branch that is compared with itself could choose what it is compared with.
         raise EvidenceRefused(
             f"no branch of {remotes[0]} is known as the one that releases are made on",
             f"git fetch {remotes[0]}, then git remote set-head {remotes[0]} --auto; or name it",
         )
     return "HEAD", head
+
+
+def _first(root: Path, targets: Sequence[str]) -> tuple[str, str] | None:
+    """Return the name and the commit of the first of these refs that exists; None if none does."""
+    refs = _refs(root, *targets)
+    for candidate in targets:
+        ref = refs.get(candidate)
+        # A branch that somebody called HEAD is fetched to the name of the default branch's pointer, and is none.
+        if ref is None or (candidate.endswith("/HEAD") and not ref.link):
+            continue
+        if commit := _commit(root, ref):
+            name = ref.link or candidate
+            return name.removeprefix("refs/remotes/").removeprefix("refs/heads/"), commit
+    return None
+
+
+def main_remote(root: Path) -> str | None:
+    """Return the name of the remote that a team shares: origin, else the only one; None without such a one."""
+    remotes = _remotes(root)
+    return (
+        remotes[0]
+        if len(remotes) == 1
+        else next((name for name in remotes if name == ORIGIN), None)
+    )
 
 
 def _remotes(root: Path) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from checks.process.errors import Outrun, PromotionRefused, RemoteRefused
 from checks.storage import layout
+from release.adapters import commits
 from release.adapters.git import Git
 from release.ledger import DEADLINE, place, push, write
 from release.ledger.types import Change, Place
@@ -17,7 +18,6 @@ from release.record import judged_models
 from release.record.records import Records
 
 BRANCH = "lockstep/looks"
-REMOTE = "origin"
 _KEPT = (layout.EVALUATION, layout.VERDICT)  # the look, and the rows of its test split
 _TRIES = 20  # each further one means that another look was added meanwhile
 
@@ -64,7 +64,8 @@ def bring(records: Records, *, reached: bool = False) -> Sequence[str]:
     git = Git(records.root, DEADLINE)
     if records.head is None:
         return ()
-    branch_place = _place(git, REMOTE if REMOTE in git.line("remote").split("\n") else None)
+    remote = commits.main_remote(records.root)
+    branch_place = _place(git, remote)
     try:
         tip = place.look(branch_place).tip
     except RemoteRefused:
@@ -74,7 +75,7 @@ def bring(records: Records, *, reached: bool = False) -> Sequence[str]:
             "for-each-ref",
             "--format=%(objectname)",
             branch_place.seen,
-            f"refs/remotes/{REMOTE}/{BRANCH}",
+            f"refs/remotes/{remote}/{BRANCH}",
         )
         return refs.split()
     if tip is None:

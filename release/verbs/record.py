@@ -122,20 +122,20 @@ def _push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) ->
     If the branch already has a commit on ``head`` with the same record, that commit is used: the run was repeated.
     """
     ref = f"refs/heads/{branch}"
-    shown = f"{redact(branch, 100)} of {looks_branch.REMOTE}"
+    shown = f"{redact(branch, 100)} of {commits.ORIGIN}"
     if git.run("check-ref-format", ref).code != 0:
         raise ParamsRefused(
             f"{redact(branch, 100)!r}: is not a valid branch name", "name the pull request's branch"
         )
     # This comes first: the test split was asked, whatever becomes of the branch.
     for root in roots:
-        looks_branch.add(git._replace(root=root), looks_branch.REMOTE)
-    remote = Place(git, branch, looks_branch.REMOTE, "")
+        looks_branch.add(git._replace(root=root), commits.ORIGIN)
+    remote = Place(git, branch, commits.ORIGIN, "")
     now = place.look(remote).tip
     if now == head and made != head:
         answer = git.run(
             "push", "--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no",
-            f"--force-with-lease={ref}:{head}", "--", looks_branch.REMOTE, f"{made}:{ref}",
+            f"--force-with-lease={ref}:{head}", "--", commits.ORIGIN, f"{made}:{ref}",
         )  # fmt: skip
         now = place.look(remote).tip
         if now == head:  # The remote shows the push, so git's words do not count.
@@ -157,7 +157,7 @@ def _push(git: Git, roots: Sequence[Path], branch: str, head: str, made: str) ->
 def _is_here(git: Git, commit: str, ref: str) -> bool:
     """Fetch the commit, and tell whether it is in this clone."""
     options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=", "--")
-    git.run("fetch", *options, looks_branch.REMOTE, ref)
+    git.run("fetch", *options, commits.ORIGIN, ref)
     return place.has(git, commit)
 
 

@@ -159,6 +159,18 @@ def test_a_branch_that_somebody_called_head_is_not_the_target(root: Path) -> Non
     assert commits.target(root) == ("origin/main", tip), "by the name of the branch that it points to"
 
 
+def test_the_target_is_that_of_the_only_remote_whatever_its_name(root: Path) -> None:
+    """As after `git clone --origin team` and the removal of the local main."""
+    tip = _hash(root, "main")
+    git(root, "checkout", "--quiet", "--detach")
+    git(root, "branch", "--quiet", "-D", "main")
+    git(root, "remote", "add", "team", "../nowhere")
+    with pytest.raises(EvidenceRefused, match="no branch of team is known as the one that releases are made on"):
+        commits.target(root)
+    git(root, "update-ref", "refs/remotes/team/main", tip)
+    assert commits.target(root) == ("team/main", tip)
+
+
 def test_nothing_stands_for_another_object(root: Path) -> None:
     tip, old = _hash(root, "main:file"), _hash(root, "main~1:file")
     git(root, "replace", tip, old)

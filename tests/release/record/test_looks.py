@@ -185,7 +185,10 @@ def omitting(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 LACKS_TWO = f"reports/looks.json: lacks 2 of the models that these test rows judged ({min(B, D)[:19]}…, "
 
 
-def test_a_list_without_the_looks_of_the_remote_voids_the_verdict(omitting: Path) -> None:
+@pytest.mark.parametrize("remote", ["origin", "team"])
+def test_a_list_without_the_looks_of_the_remote_voids_the_verdict(omitting: Path, remote: str) -> None:
+    if remote != "origin":  # as after `git clone --origin team`
+        repository.git(omitting, "remote", "rename", "origin", remote)
     (line,) = looks.current(Records(omitting))
     assert line.startswith(LACKS_TWO)
     assert looks.write(Records(omitting))
