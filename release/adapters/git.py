@@ -54,6 +54,9 @@ REGULAR = ("100644", "100755")  # modes of files that are no links
 _OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # Lines that the other machine prints.
 
 
+_TRUST = "git config --global --add safe.directory"
+
+
 class Said(NamedTuple):
     """The output of a call. ``code`` is None when it was ended at the deadline."""
 
@@ -74,6 +77,11 @@ class Said(NamedTuple):
             iter(ours or lines), f"git ended with {self.code}"
         )
         return redact(reason)
+
+    def todo(self, otherwise: str) -> str:
+        """Return git's own advice for a repository of another user, as in a container; else ``otherwise``."""
+        lines = (line.strip() for line in self.err.splitlines())
+        return next((redact(line) for line in lines if line.startswith(_TRUST)), otherwise)
 
 
 def has_repository(root: Path) -> bool:
@@ -305,7 +313,7 @@ def _absent(error: OSError) -> MachineRefused:
 def _refused(verb: str, said: Said) -> EvidenceRefused:
     return EvidenceRefused(
         f"git {verb}: {said.why()}",
-        "fix the repository (a clone with its whole history), then again",
+        said.todo("fix the repository (a clone with its whole history), then again"),
     )
 
 

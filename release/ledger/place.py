@@ -32,7 +32,7 @@ def find(root: Path, promote: Promote, deadline: float) -> Place:
     if answer.code != 0:
         raise EvidenceRefused(
             f"{root.resolve()}: {answer.why()}",
-            "clone the repository; a copy of its files has no history",
+            answer.todo("clone the repository; a copy of its files has no history"),
         )
     form, _, prefix = answer.out.decode(errors="surrogateescape").removesuffix("\n").partition("\n")
     if form != "sha1":

@@ -1,5 +1,6 @@
 """Whatever the environment and git's configuration say, git is asked about this repository, and answers as data."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -129,3 +130,14 @@ def test_a_bare_repository_of_its_own_is_asked_whatever_is_configured(
     git(tmp_path, "clone", "--quiet", "--bare", str(laptop), "bare.git")
     configured.write_text("[safe]\n\tbareRepository = explicit\n")
     assert commits.resolve(tmp_path / "bare.git", "main") == git(laptop, "rev-parse", "HEAD")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may give files to another user")
+def test_a_repository_of_another_user_is_refused_with_the_advice_of_git(tmp_path: Path) -> None:
+    """As a folder that is mounted into a container."""
+    git(tmp_path, "init", "--quiet")
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        os.chown(path, 1234, 1234)
+    advice = f"dubious ownership in repository at '{tmp_path}'; git config --global --add safe.directory {tmp_path}$"
+    with pytest.raises(EvidenceRefused, match=advice):
+        commits.resolve(tmp_path, "HEAD")
