@@ -1,14 +1,31 @@
-"""Processes that this one started, and what those started: they end when it is told to end."""
+"""Processes that this one started, and what those started: they end when it is told to end. Handlers of signals."""
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 _GRACE = 5.0  # seconds that they have to end by themselves
+
+
+@contextmanager
+def handling(
+    signals: Iterable[int], handler: Callable[[int, FrameType | None], Any]
+) -> Iterator[None]:
+    """Give these signals to ``handler`` within the block. In a thread, which may set no handler, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 @contextmanager
@@ -18,14 +35,8 @@ def ended_with_this_process() -> Iterator[None]:
     Ctrl-C reaches a terminal's whole process group, but SIGTERM one process alone: without this, what stops
     `lockstep run` (a service manager, a CI runner, ``kill``) would leave a stage of DVC training for hours.
     """
-    if threading.current_thread() is not threading.main_thread():  # no other may set a handler
+    with handling((signal.SIGTERM,), _end):
         yield
-        return
-    before = signal.signal(signal.SIGTERM, _end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def end_started_by(process: int) -> None:

@@ -22,6 +22,7 @@ import requests
 from checks.process.errors import MachineRefused
 from checks.process.text import redact
 from checks.storage import files, plain_yaml
+from release.adapters.children import handling
 from release.monitoring import rules, templates
 from release.monitoring.objectives import Scope
 
@@ -125,14 +126,8 @@ def _signals() -> Iterator[threading.Event]:
     """Return an event that a signal sets. Nothing is interrupted, so no process is started that nobody knows."""
     ended = threading.Event()
     hangup = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)  # nohup
-    before = {
-        number: signal.signal(number, lambda *_: ended.set()) for number in (*_SIGNALS, *hangup)
-    }
-    try:
+    with handling((*_SIGNALS, *hangup), lambda *_: ended.set()):
         yield ended
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

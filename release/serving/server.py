@@ -1,7 +1,6 @@
 """A running server for `lockstep verify`, however it was started."""
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Literal, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from checks.process.errors import ServingRefused
+from release.adapters.children import handling
 from release.serving import logs
 from release.serving.progress import Progress
 
@@ -112,27 +112,19 @@ def unwinding() -> Iterator[None]:
     Only the first signal does: CI runners send several, and a second one must not interrupt the closing. Signals that
     this process ignores (SIGHUP under nohup) stay ignored.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    known = {
-        number: signal.getsignal(number)
+    numbers = [
+        number
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    before = {number: handler for number, handler in known.items() if handler is not signal.SIG_IGN}
+        if signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        for number in before:
+        for number in numbers:
             signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    for number in before:
-        signal.signal(number, interrupt)
-    try:
+    with handling(numbers, interrupt):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def attach(url: str, model: str) -> Server:
