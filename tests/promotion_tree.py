@@ -183,13 +183,11 @@ def leave_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(mlflow, "ask", asked)
 
 
-def asked(
-    where: mlflow.Address, wanted: WantedModel, fix: bool, seconds: float, ask: Callable[..., Any] = mlflow.ask
-) -> Any:
+def asked(uri: str, wanted: WantedModel, fix: bool, seconds: float, ask: Callable[..., Any] = mlflow.ask) -> Any:
     """As ``mlflow.ask``, which says this of ``NOBODY`` (tests/release/mirrors/test_mirrors_mlflow.py) and costs more than a move."""
-    if where.uri == NOBODY:
+    if uri == NOBODY:
         raise MirrorUnavailable("Connection refused")
-    return ask(where, wanted, fix, seconds)
+    return ask(uri, wanted, fix, seconds)
 
 
 @pytest.fixture(autouse=True)

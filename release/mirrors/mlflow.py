@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -16,9 +15,9 @@ import release
 from checks.config.params import Params
 from checks.formats.pointer import Pointer
 from checks.formats.statement import Statement
-from checks.process.text import redact
 from release.adapters import commits, process
 from release.mirrors.compare import PREFIX, VERSION, ReleasedVersion, WantedModel
+from release.mirrors.mlflow_client import SQLITE
 from release.mirrors.mlmodel import SIGNATURE
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
 from release.mirrors.worker import MirrorJob, MirrorResult
@@ -27,35 +26,20 @@ PRODUCTION, CHAMPION = "production", "champion"
 # Of a release, beside its version: what is in the pointer, then what is in its evidence.
 _OF_THE_POINTER = ("model", "commit", "evidence")
 _OF_THE_EVIDENCE = ("verdict", "base", "raw", "adapter")
-_SQLITE = "sqlite:///"
 
 
-class Address(NamedTuple):
-    """A store."""
+def address(root: Path, params: Params) -> str:
+    """The URI of the store: MLFLOW_TRACKING_URI, else ``tracking.uri``; a relative path is below ``root``.
 
-    uri: str
-
-    @property
-    def shown(self) -> str:
-        """Its name in messages, without a login and a query."""
-        return redact(self.uri)
-
-
-def address(root: Path, params: Params) -> Address:
-    """MLFLOW_TRACKING_URI, else ``tracking.uri``; a relative path is below ``root``."""
+    It may contain a login: messages show it by ``redact``.
+    """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or params.tracking.uri
-    path = uri.removeprefix(_SQLITE)
+    path = uri.removeprefix(SQLITE)
     if path != uri and path and not path.startswith(("/", ":memory:")):
-        uri = f"{_SQLITE}{(root / path).resolve()}"
+        uri = f"{SQLITE}{(root / path).resolve()}"
     elif ":" not in uri and uri != "databricks":
         uri = str((root / uri).resolve())
-    return Address(uri)
-
-
-def absent(where: Address) -> bool:
-    """Whether it is a SQLite file that does not exist, as in a clone in which nothing was run: it mirrors nothing."""
-    path = where.uri.removeprefix(_SQLITE)
-    return path != where.uri and ":memory:" not in path and not Path(path).exists()
+    return uri
 
 
 def model_name(root: Path, params: Params) -> str:
@@ -99,12 +83,12 @@ def aliases(runs: Mapping[str, Pointer | None]) -> dict[str, str | None]:
     return sources | ({CHAMPION: sources[PRODUCTION]} if PRODUCTION in sources else {})
 
 
-def ask(where: Address, wanted: WantedModel, fix: bool, seconds: float) -> list[MirrorFinding]:
-    """Return how the store differs from ``wanted``; with ``fix`` it is corrected.
+def ask(uri: str, wanted: WantedModel, fix: bool, seconds: float) -> list[MirrorFinding]:
+    """Return how the store at ``uri`` differs from ``wanted``; with ``fix`` it is corrected.
 
     Raises MirrorUnavailable after ``seconds`` at the latest. If it is killed while fixing, a later run fixes the rest.
     """
-    job = MirrorJob(uri=where.uri, wanted=wanted, fix=fix).model_dump_json().encode()
+    job = MirrorJob(uri=uri, wanted=wanted, fix=fix).model_dump_json().encode()
     # From the folder of this package: the repository may have other modules of its name.
     home = Path(release.__file__).parent.parent
     try:

@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from release.mirrors import mlmodel
 from release.mirrors.compare import RegisteredModel, RegisteredVersion, ReleasedVersion, order
 from release.mirrors.types import MirrorUnavailable
 
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
 _PROXIED = "mlflow-artifacts:"  # Artifacts that a server itself takes and gives.
 _PAGE = 1000
 _TIMES = (5, 5)  # Seconds to connect, and between two reads.
@@ -48,8 +48,7 @@ class ModelRegistry:
 
     def read(self, name: str) -> RegisteredModel | None:
         """Return the model with all its versions; None if there is no such model."""
-        path = _file(self._uri)
-        if path is not None and not path.exists():
+        if is_absent(self._uri):
             return None
         with self.asking() as client:
             model = _unless_missing(lambda: client.get_registered_model(name))
@@ -62,10 +61,9 @@ class ModelRegistry:
 
     def make_model(self, name: str) -> None:
         """Register the model; in a SQLite file that is made first if it is missing."""
-        path = _file(self._uri)
-        if path is not None and not path.exists():
+        if is_absent(self._uri):
             with _saying(self._uri):
-                _make(path)
+                _make(Path(self._uri.removeprefix(SQLITE)))
         with self.asking() as client:
             client.create_registered_model(name)
 
@@ -111,10 +109,12 @@ class ModelRegistry:
         is_server = self._uri.startswith(("http://", "https://"))
         if root.startswith(_PROXIED) != is_server or not mlmodel.writable(root):
             return None
+        from mlflow.exceptions import MlflowException
+
         try:
             for name, text in mlmodel.files(release.source, run.run_id, release.tags).items():
                 client.log_text(run.run_id, text, f"{folder}/{name}")
-        except (OSError, _mlflow_exception()):
+        except (OSError, MlflowException):
             return None
         return f"{root}/{folder}"
 
@@ -129,18 +129,13 @@ class ModelRegistry:
             yield self._client
 
 
-def _mlflow_exception() -> type[Any]:
-    from mlflow.exceptions import MlflowException
-
-    kind: type[Any] = MlflowException
-    return kind
-
-
 def _unless_missing(ask: Callable[[], Any]) -> Any:
     """Return what the store answers; None if it has no such thing."""
+    from mlflow.exceptions import MlflowException
+
     try:
         return ask()
-    except _mlflow_exception() as error:
+    except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
         raise
@@ -174,12 +169,10 @@ def _saying(uri: str) -> Iterator[None]:
         raise MirrorUnavailable(redact(first, 300)) from None
 
 
-def _file(uri: str) -> Path | None:
-    return (
-        Path(uri.removeprefix(_SQLITE))
-        if uri.startswith(_SQLITE) and ":memory:" not in uri
-        else None
-    )
+def is_absent(uri: str) -> bool:
+    """Whether it is a SQLite file that does not exist, as in a clone in which nothing was run: it mirrors nothing."""
+    path = uri.removeprefix(SQLITE)
+    return path != uri and ":memory:" not in path and not Path(path).exists()
 
 
 def _make(path: Path) -> None:
@@ -190,11 +183,9 @@ def _make(path: Path) -> None:
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         MlflowClient(
-            tracking_uri=f"{_SQLITE}{partial}", registry_uri=f"{_SQLITE}{partial}"
+            tracking_uri=f"{SQLITE}{partial}", registry_uri=f"{SQLITE}{partial}"
         ).search_registered_models()
-        try:
+        with suppress(FileExistsError):  # somebody else was first
             os.link(partial, path)
-        except FileExistsError:
-            return  # somebody else was first
     finally:
         partial.unlink(missing_ok=True)

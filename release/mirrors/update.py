@@ -31,7 +31,7 @@ def update_mirrors(
     from release.mirrors import compare, mlflow
 
     ends = time.monotonic() + DEADLINE
-    address = mlflow.address(root, params)
+    uri = mlflow.address(root, params)
     todo = "`lockstep reconcile --fix` fixes it"
     try:
         releases: tuple[compare.ReleasedVersion, ...] = ()
@@ -44,11 +44,11 @@ def update_mirrors(
             aliases=mlflow.aliases({environment: pointer}),
             whole=False,
         )
-        findings = mlflow.ask(address, wanted, True, ends - time.monotonic())
+        findings = mlflow.ask(uri, wanted, True, ends - time.monotonic())
     except (MirrorUnavailable, Refusal) as trouble:
-        return [f"MLflow at {address.shown} did not follow: {redact(str(trouble))}; {todo}"]
+        return [f"MLflow at {redact(uri)} did not follow: {redact(str(trouble))}; {todo}"]
     return [
-        f"MLflow at {address.shown}: {one.what}: {one.mirror}; {todo}"
+        f"MLflow at {redact(uri)}: {one.what}: {one.mirror}; {todo}"
         for one in findings
         if not one.fixed
     ]

@@ -10,9 +10,10 @@ from pathlib import Path
 from checks.config.params import Params
 from checks.formats.quarantine import Entries
 from checks.process.errors import Drifted, Refusal
+from checks.process.text import redact
 from checks.records.rows import Record
 from release.ledger import DEADLINE, Ledger, released_pointers
-from release.mirrors import cluster, compare, desired, mlflow, registry, tags
+from release.mirrors import cluster, compare, desired, mlflow, mlflow_client, registry, tags
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
 from release.promotion import emergency, quarantined, rollback_targets
 
@@ -62,8 +63,8 @@ def reconcile(root: Path, fix: bool = False) -> Reconciled:
     ]  # fmt: skip
     known = released_pointers.releases(ledger, tip, params.promote.ordered)
     skipped, store = [], mlflow.address(root, params)
-    if mlflow.absent(store) and not fix:
-        skipped.append(f"MLflow: {store.shown} does not exist; --fix creates it")
+    if mlflow_client.is_absent(store) and not fix:
+        skipped.append(f"MLflow: {redact(store)} does not exist; --fix creates it")
     else:
         findings += _mlflow(root, params, store, known, environments, fix)
     images = _images(ledger, tip, known, environments, known_bad.entries)
@@ -100,7 +101,7 @@ def refusal(reconciled: Reconciled) -> Refusal | None:
 def _mlflow(
     root: Path,
     params: Params,
-    store: mlflow.Address,
+    store: str,
     known: released_pointers.Released,
     environments: Mapping[str, desired.Desired],
     fix: bool,
@@ -122,7 +123,7 @@ def _mlflow(
         return mlflow.ask(store, wanted, fix, _MLFLOW)
     except MirrorUnavailable as silent:
         return [MirrorFinding(
-            where="MLflow", what=store.shown, git=f"{len(releases)} versions, {len(wanted.aliases)} aliases",
+            where="MLflow", what=redact(store), git=f"{len(releases)} versions, {len(wanted.aliases)} aliases",
             mirror=str(silent), severity="unreachable", todo="start it, or set MLFLOW_TRACKING_URI or tracking.uri",
         )]  # fmt: skip
 

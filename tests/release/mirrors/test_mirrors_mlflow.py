@@ -16,7 +16,6 @@ import pytest
 
 from release.mirrors import compare, mlflow, mlmodel, worker
 from release.mirrors.compare import ReleasedVersion, WantedModel
-from release.mirrors.mlflow import Address
 from release.mirrors.mlflow_client import ModelRegistry
 from release.mirrors.types import MirrorFinding, MirrorUnavailable
 from release.mirrors.worker import agree
@@ -344,7 +343,7 @@ def test_every_kind_of_image_is_a_source_that_mlflow_takes(store: ModelRegistry,
 
 
 def ask(uri: str, asked: WantedModel, seconds: float = 60, *, fix: bool = True) -> list[MirrorFinding]:
-    return mlflow.ask(Address(uri), asked, fix, seconds)
+    return mlflow.ask(uri, asked, fix, seconds)
 
 
 @STORES
