@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Literal, NamedTuple, NoReturn
-from urllib.parse import urlsplit
 
 from checks.process.errors import ServingRefused
 from release.adapters.children import handling
+from release.adapters.registry import addresses
 from release.serving import logs
 from release.serving.progress import Progress
 
@@ -132,12 +132,8 @@ def attach(url: str, model: str) -> Server:
 
     Raises ServingRefused if the URL is invalid or contains a password, which would end up in reports.
     """
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        valid = False
-    if not valid or parts.query or parts.fragment:
+    parts = addresses.http_parts(url)
+    if parts is None or parts.query or parts.fragment:
         raise ServingRefused(
             f"{url!r:.200}: is not an address of a server", "write it as http://HOST:PORT"
         )

@@ -4,13 +4,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from checks.config import params_file
 from checks.config.monitor import Monitor
 from checks.process.errors import ServingRefused
 from checks.process.text import redact
 from checks.storage import files, layout, plain_yaml
+from release.adapters.registry import addresses
 from release.monitoring import component, local, releases, rules
 from release.monitoring.gateway.options import ENVIRONMENT
 from release.monitoring.objectives import Scope
@@ -103,13 +103,7 @@ def up(root: Path, options: local.LocalOptions, say: Callable[[str], None]) -> N
 
 def _is_address(text: str) -> bool:
     """Whether Alertmanager takes it too: of an address that it cannot read, it would print the secret part."""
-    if not _WRITTEN.fullmatch(text):
-        return False
-    try:
-        url = urlsplit(text)
-        return url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
-    except ValueError:  # a port that is no number
-        return False
+    return _WRITTEN.fullmatch(text) is not None and addresses.http_parts(text) is not None
 
 
 def _write(

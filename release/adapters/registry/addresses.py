@@ -8,19 +8,20 @@ _PORTS = {"http": 80, "https": 443}
 Origin = tuple[str, str, int]
 
 
-def split(url: str) -> SplitResult | None:
-    """Return the parts of an http or https URL with a host, a valid port and no user; None for anything else."""
+def http_parts(url: str) -> SplitResult | None:
+    """Return the parts of an http or https URL with a host and a valid port; None for anything else."""
     try:
         parts = urlsplit(url)
-        fine = (
-            parts.scheme in _PORTS
-            and parts.hostname
-            and parts.port != 0
-            and "@" not in parts.netloc
-        )
-    except ValueError:
+        fine = parts.scheme in _PORTS and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, or above 65535
         return None
     return parts if fine else None
+
+
+def split(url: str) -> SplitResult | None:
+    """Return ``http_parts`` of a URL without a user; None for anything else."""
+    parts = http_parts(url)
+    return parts if parts and "@" not in parts.netloc else None
 
 
 def origin(url: str) -> Origin | None:

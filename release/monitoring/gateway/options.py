@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from checks.formats import captures
 from checks.process.errors import ServingRefused
+from release.adapters.registry import addresses
 
 ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _SPOOL = Path(".lockstep") / "captures"
@@ -185,17 +185,8 @@ def _canary(text: str) -> tuple[str, float]:
 
 
 def _address(name: str, text: str) -> str:
-    url = urlsplit(text)
-    try:
-        is_one = (
-            url.scheme in ("http", "https")
-            and bool(url.hostname)
-            and "=" not in url.netloc
-            and url.port != 0
-        )
-    except ValueError:  # a port that is no number, or above 65535
-        is_one = False
-    if not is_one or url.username or url.query or url.fragment:
+    url = addresses.http_parts(text)
+    if url is None or "=" in url.netloc or url.username or url.query or url.fragment:
         raise ServingRefused(
             f"{name}: {text.rpartition('@')[2]!r} is no address of a server",
             "write it as http://HOST:PORT",
