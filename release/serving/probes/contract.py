@@ -40,23 +40,19 @@ class _Parts(NamedTuple):
 
 def contract(context: ProbeContext) -> ServingCheck:
     """Every promise of params.yaml is kept in whole and in streamed replies, and was tested."""
-    summary, wrong = list[str](), list[str]()
+    results = list[tuple[list[str], str]]()
     if context.serve.tools or context.serve.reasoning:
-        complaints, compared = _parsers(context)
-        wrong += complaints
-        summary += compared
+        results.append(_parsers(context))
     if context.serve.json_schema is not None:
-        complaints, compared = _schema(context, context.serve.json_schema)
-        wrong += complaints
-        summary += compared
+        results.append(_schema(context, context.serve.json_schema))
     if context.serve.decoding is not None:
-        complaints, compared = _sampling(context, context.serve.decoding)
-        wrong += complaints
-        summary += compared
-    return failed("contract", some(wrong)) if wrong else passed("contract", "; ".join(summary))
+        results.append(_sampling(context, context.serve.decoding))
+    if wrong := [complaint for complaints, _ in results for complaint in complaints]:
+        return failed("contract", some(wrong))
+    return passed("contract", "; ".join(compared for _, compared in results))
 
 
-def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
+def _parsers(context: ProbeContext) -> tuple[list[str], str]:
     """Compare the parts of answers; return the differences, and a line about what was compared."""
     serve = context.serve
     asked = [
@@ -100,9 +96,10 @@ def _parsers(context: ProbeContext) -> tuple[list[str], list[str]]:
     tested = " and ".join(
         f"{count} with {names[key]}" for key, count in counts.items() if key in serve.promises
     )
-    return wrong, [
-        f"{len(parts)} answers, {tested}, have the same parts as offline, whole and streamed"
-    ]
+    return (
+        wrong,
+        f"{len(parts)} answers, {tested}, have the same parts as offline, whole and streamed",
+    )
 
 
 def _divide(serve: Serve, probe: Probe, text: str) -> _Parts | None:
@@ -186,7 +183,7 @@ def _json(text: str) -> Any:
         raise ValueError(f"{shown(text)} is no JSON") from error
 
 
-def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[list[str], list[str]]:
+def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[list[str], str]:
     """Ask for JSON; return the answers that do not fit ``schema``, and a line about what was asked."""
     validator = json_schema.validator(schema)
     probes = context.probes.probes[:_JSON]
@@ -203,7 +200,7 @@ def _schema(context: ProbeContext, schema: Mapping[str, JsonValue]) -> tuple[lis
 
     replies = answered(together(1, probes, ask, "JSON", "prompt"))
     wrong = [complaint for complaints in replies for complaint in complaints]
-    return wrong, [f"{len(probes)} answers fit serve.json_schema, whole and streamed"]
+    return wrong, f"{len(probes)} answers fit serve.json_schema, whole and streamed"
 
 
 def _unfit(validator: json_schema.Validator, reply: Parsed) -> str | None:
@@ -219,7 +216,7 @@ def _unfit(validator: json_schema.Validator, reply: Parsed) -> str | None:
     return why and f"content does not fit serve.json_schema: {why}"
 
 
-def _sampling(context: ProbeContext, judged: ServedDecoding) -> tuple[list[str], list[str]]:
+def _sampling(context: ProbeContext, judged: ServedDecoding) -> tuple[list[str], str]:
     """Ask with no sampling, the judged one and another; return what differs, and a line about what was compared.
 
     No answer may end early, because short answers are nearly the same however they are sampled. Answers that differ
@@ -270,6 +267,4 @@ def _sampling(context: ProbeContext, judged: ServedDecoding) -> tuple[list[str],
             f"serve.decoding: no answer of {len(same)} differs at temperature {other.temperature:g}, so nothing was "
             "tested: raise serve.probes.rows or serve.probes.max_new_tokens"
         )
-    return wrong, [
-        f"{len(same)} answers are sampled as serve.decoding says where a request does not"
-    ]
+    return wrong, f"{len(same)} answers are sampled as serve.decoding says where a request does not"
