@@ -17,9 +17,8 @@ from pydantic import AliasChoices, AliasPath, BaseModel, Field, PositiveInt, Val
 
 from checks.process.errors import RemoteRefused
 from checks.process.text import redact
-from checks.storage import files
 from release.adapters import http
-from release.adapters.rest import PATIENCE, Comment, Forge
+from release.adapters.rest import PATIENCE, Comment, Forge, shaped
 from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
 _API = "https://api.github.com"
@@ -160,7 +159,7 @@ class GitHub(Forge):
     def comments(self, number: int) -> Iterator[Comment]:
         """Every comment of a pull request, from all pages, the oldest first."""
         for comment in self.pages(f"{self._base}/issues/{number}/comments?", "comments"):
-            yield Comment.of(comment, "comment")
+            yield shaped(Comment, comment, "comment")
 
     def pulls(
         self, state: Literal["open", "closed"], base: str, head: str | None = None
@@ -170,13 +169,13 @@ class GitHub(Forge):
         of_branch = f"&head={quote(owner)}:{quote(head)}" if head else ""
         query = f"state={state}{of_branch}&base={quote(base)}"
         for value in self.pages(f"{self._base}/pulls?{query}", "pull requests"):
-            pull = _pull(value)
+            pull = shaped(Pull, value, "pull request")
             if pull.home.lower() == self.where.repository.lower():
                 yield pull
 
     def pull(self, number: int) -> Pull:
         """Return a pull request."""
-        return _pull(self.ask("GET", f"{self._base}/pulls/{number}"))
+        return shaped(Pull, self.ask("GET", f"{self._base}/pulls/{number}"), "pull request")
 
     def set_state(self, number: int, state: Literal["open", "closed"]) -> None:
         """Close a pull request, or open it again."""
@@ -185,12 +184,12 @@ class GitHub(Forge):
     def create(self, number: int, body: str) -> Comment:
         """A new comment. It is not tried twice: whether the first try went through, the caller looks up."""
         made = self.once("POST", f"{self._base}/issues/{number}/comments", {"body": body})
-        return Comment.of(made, "comment")
+        return shaped(Comment, made, "comment")
 
     def update(self, comment: Comment, body: str) -> Comment:
         """Replace the text of a comment."""
         path = f"{self._base}/issues/comments/{comment.id}"
-        return Comment.of(self.ask("PATCH", path, {"body": body}), "comment")
+        return shaped(Comment, self.ask("PATCH", path, {"body": body}), "comment")
 
     def open(self, title: str, head: str, base: str, body: str) -> str:
         """Open a pull request of the branch ``head`` into ``base``; its address. One that is open already is taken."""
@@ -256,15 +255,6 @@ class GitHub(Forge):
                 todo="give the token what docs/reference/comment.md says it needs",
             )
         return RequestError(what, temporary=status in TEMPORARY, status=status, wait=wait)
-
-
-def _pull(value: Any) -> Pull:
-    try:
-        return Pull.model_validate(value)
-    except ValidationError as error:
-        raise RequestError(
-            f"answers with a pull request of another shape: {files.first(error)}"
-        ) from None
 
 
 def _event(path: str | None) -> _Event:

@@ -15,7 +15,7 @@ from checks.process.errors import RemoteRefused
 from checks.process.text import redact
 from release.adapters import http
 from release.adapters.github import Conclusion
-from release.adapters.rest import PATIENCE, Comment, Forge
+from release.adapters.rest import PATIENCE, Comment, Forge, shaped
 from release.adapters.retries import TEMPORARY, Patience, RequestError, retry_after
 
 _PROJECT = re.compile(
@@ -150,7 +150,7 @@ class GitLab(Forge):
         return f"projects/{self.where.project}/merge_requests/{number}/notes"
 
     def _note(self, answer: Any, number: int) -> Comment:
-        note = Comment.of(answer, "note")
+        note = shaped(Comment, answer, "note")
         url = f"note {note.id} of merge request {number}"
         if self.where.page:
             url = f"{self.where.page}/-/merge_requests/{number}#note_{note.id}"

@@ -39,15 +39,15 @@ class Comment(BaseModel, frozen=True):
     url: http.Text = Field("", validation_alias="html_url")
     request: int = 0
 
-    @classmethod
-    def of(cls, answer: Any, called: str) -> "Comment":
-        """Return the comment in an answer. Raises RequestError if the answer is another thing than ``called``."""
-        try:
-            return cls.model_validate(answer)
-        except ValidationError as error:
-            raise RequestError(
-                f"answers with a {called} of another shape: {files.first(error)}"
-            ) from None
+
+def shaped(kind: type[http.M], answer: Any, called: str) -> http.M:
+    """Return an answer as a ``kind``. Raises RequestError if it is another thing than ``called``."""
+    try:
+        return kind.model_validate(answer)
+    except ValidationError as error:
+        raise RequestError(
+            f"answers with a {called} of another shape: {files.first(error)}"
+        ) from None
 
 
 class Forge:
