@@ -192,10 +192,10 @@ WANTED = (
 )
 
 
-def ask(command: list[str], deadline: float = DEADLINE, folder: Path | None = None) -> str | None:
+def ask(command: list[str], deadline: float) -> str | None:
     """Return the stripped standard output of a command; None if it fails, hangs or does not exist."""
     try:
-        done = process.run(command, deadline=deadline, cwd=folder)
+        done = process.run(command, deadline=deadline)
         return done.stdout.decode().strip() if done.returncode == 0 else None
     except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
         return None

@@ -123,7 +123,7 @@ def _send(recipe: Recipe, cache: Cache) -> list[Added]:
         jobs += [copy_job(recipe.source, target, *blob) for blob in lacking.items()]
     if jobs:
         total = sum(layer.size for layer in absent) + sum(lacking.values())
-        run_jobs(jobs, total, "build")
+        run_jobs(jobs, total)
     return [Added(digests[layer.key] or "", layer.size, layer.title) for layer in recipe.layers]
 
 
@@ -230,13 +230,13 @@ def copy_job(source: Store, target: Store, digest: str, size: int) -> Job:
     return job
 
 
-def run_jobs(jobs: Iterable[Job], total: int, name: str) -> None:
+def run_jobs(jobs: Iterable[Job], total: int) -> None:
     """Run all jobs, ``WORKERS`` at a time, with one progress bar of ``total`` bytes.
 
     The first failure or interrupt ends the others at their next block, and is raised.
     """
     stop, lock = threading.Event(), threading.Lock()
-    with tqdm(total=total, desc=name, unit="B", unit_scale=True, disable=None) as bar:
+    with tqdm(total=total, desc="build", unit="B", unit_scale=True, disable=None) as bar:
 
         def seen(count: int) -> None:
             if stop.is_set():

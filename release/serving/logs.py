@@ -55,11 +55,11 @@ def causes(log: bytes) -> tuple[str, ...]:
     return tuple(first or causes_found or errors)[-_CAUSES:]
 
 
-def why(log: bytes, lines: int = 5) -> str:
+def why(log: bytes) -> str:
     """The causes, or else the last lines, as the end of a sentence."""
     if causes_found := causes(log):
         return f"; its log says: {' / '.join(causes_found)}"
-    if last := tail(log, lines).splitlines():
+    if last := tail(log, 5).splitlines():
         return f"; its log ends: {' / '.join(last)}"
     return "; its log is empty"
 
