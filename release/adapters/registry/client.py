@@ -4,7 +4,7 @@ Source: OCI distribution specification 1.1, https://github.com/opencontainers/di
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from urllib.parse import urlencode
 
@@ -27,7 +27,7 @@ from release.adapters.registry.documents import (
     checked,
 )
 from release.adapters.registry.referrers import Referrers
-from release.adapters.registry.replies import READ, Answer, blocks
+from release.adapters.registry.replies import blocks
 from release.adapters.registry.transport import HASHING, Transport
 from release.adapters.retries import Patience, RequestError, Tries
 
@@ -114,7 +114,8 @@ class Repository:
         """Return the manifest or index by tag or digest, checked against the digest where it is one."""
         headers = {"Accept": ", ".join(_MANIFESTS)}
         with self._saying(f"reading {reference}", "pull from"):
-            answer = self._ask("GET", f"manifests/{reference}", (200,), self._read, headers=headers)
+            url = self._url(f"manifests/{reference}")
+            answer = self._http.ask("GET", url, (200,), self._read, headers=headers)
             digest = digests.of_bytes(answer.data)
             wanted = (
                 reference
@@ -144,9 +145,9 @@ class Repository:
         digest, noted = digests.of_bytes(data), False
         for reference in (digest, tag) if tag else (digest,):
             with self._saying(f"storing the manifest as {reference}", "push to"):
-                answer = self._ask(
+                answer = self._http.ask(
                     "PUT",
-                    f"manifests/{reference}",
+                    self._url(f"manifests/{reference}"),
                     (201,),
                     self._write,
                     headers={"Content-Type": media_type},
@@ -223,21 +224,6 @@ class Repository:
 
     def _url(self, path: str) -> str:
         return self._http.url(f"{self.repository}/{path}")
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        ok: Sequence[int],
-        scopes: Sequence[str],
-        *,
-        headers: dict[str, str] | None = None,
-        body: bytes | None = None,
-        read: float = READ,
-    ) -> Answer:
-        return self._http.ask(
-            method, self._url(path), ok, scopes, headers=headers, body=body, read=read
-        )
 
     @contextmanager
     def _saying(self, doing: str, verb: str) -> Iterator[None]:
