@@ -22,8 +22,7 @@ def rules(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, 
 
     Raises ParamsRefused as ``objectives.from_params``.
     """
-    filled: dict[str, Any] = templates.fill("rules.yaml.jinja", **_values(scope, monitor, metrics))
-    return filled
+    return templates.fill("rules.yaml.jinja", **_values(scope, monitor, metrics))
 
 
 def tests(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, Any]:
@@ -48,7 +47,7 @@ def tests(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, 
             for rule in firing
         ]
 
-    filled: dict[str, Any] = templates.fill(
+    return templates.fill(
         "rules_test.yaml.jinja",
         **_values(scope, monitor, metrics),
         other=scope._replace(model=f"other-{scope.model}"),
@@ -58,7 +57,6 @@ def tests(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, 
         expected=expected,
         counters=_counters,
     )
-    return filled
 
 
 def _values(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[str, Any]:
@@ -98,7 +96,7 @@ def dashboard(scope: Scope, monitor: Monitor, metrics: Metrics | None) -> dict[s
     # Prometheus reads the values of labels as JSON writes them.
     labels = monitor.gpus.get(scope.environment, {}).items()
     gpus = ",".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in labels)
-    filled: dict[str, Any] = templates.fill(
+    filled = templates.fill(
         "dashboard.yaml.jinja",
         **_values(scope, monitor, metrics),
         gpus=f"{{{gpus}}}" if gpus else "",

@@ -11,7 +11,7 @@ from checks.process import distribution
 from checks.storage import plain_yaml
 
 
-def fill(name: str, **values: object) -> Any:
+def fill(name: str, **values: object) -> dict[str, Any]:
     """Return the plain value of the template ``name`` with ``values``. The same values give the same result."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -28,7 +28,10 @@ def fill(name: str, **values: object) -> Any:
         lstrip_blocks=True,
     )
     environment.filters["quoted"] = _quoted
-    return plain_yaml.load(distribution.linked(environment.get_template(name).render(values)))
+    filled: dict[str, Any] = plain_yaml.load(
+        distribution.linked(environment.get_template(name).render(values))
+    )
+    return filled
 
 
 def _quoted(value: object) -> str:
