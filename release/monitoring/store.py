@@ -14,6 +14,7 @@ from checks.process.errors import EvidenceRefused, MachineRefused
 from checks.process.text import redact
 from checks.records.rows import Record
 from checks.storage import digest, files
+from release.monitoring.gateway.answers import object_in
 
 _FEEDBACK = "feedback"
 _STORED = "%Y%m%dT%H%M%S.%fZ"  # how the name of a file of labels begins, in UTC
@@ -262,12 +263,7 @@ def _stored(name: str) -> datetime:
 
 def is_about(line: bytes, request: str) -> bool:
     """Whether a line is a capture, a label or a harvested row of the request whose id has this digest."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(row, dict):
-        return False
+    row = object_in(line)
     name = row.get("lockstep.request_id", row.get("request_id"))
     own = harvest.request_digest(name) if isinstance(name, str) else row.get("id")
     return own == request

@@ -168,6 +168,15 @@ def whole(data: bytes) -> ParsedAnswer:
     return answer
 
 
+def object_in(data: bytes) -> dict[str, Any]:
+    """Return the object of JSON in bytes; empty if they are none."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def thought_of(message: dict[str, Any]) -> Any:
     """Return the thought of a message: ``reasoning_content``, or ``reasoning`` in newer versions of vLLM."""
     return message.get("reasoning_content") or message.get("reasoning")

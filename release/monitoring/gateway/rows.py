@@ -5,7 +5,6 @@ It runs in the thread that writes, after the answer has gone.
 
 import hashlib
 import hmac
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 from checks.data import detectors
 from checks.formats import captures
-from release.monitoring.gateway.answers import Choice, ParsedAnswer, thought_of
+from release.monitoring.gateway.answers import Choice, ParsedAnswer, object_in, thought_of
 
 MOST_BODY = 512 << 10  # bytes of a request that is stored: about 128,000 tokens
 MOST_TEXTS = 4000  # Texts of a row: those of messages, and values of calls of tools.
@@ -120,7 +119,7 @@ def row(
 
 def _user_key(exchange: Exchange, secret: bytes) -> str | None:
     """A keyed hash of the user that a header or OpenAI's fields name; None: they name none."""
-    body = _object(exchange.body)
+    body = object_in(exchange.body)
     user = exchange.user or body.get("safety_identifier") or body.get("user")
     if not isinstance(user, str):
         return None
@@ -160,17 +159,8 @@ class _Redactor:
         return str(self.plain(str(value or "unknown")))[:_ROLES]
 
 
-def _object(data: bytes) -> dict[str, Any]:
-    """The object of JSON in a request; empty if it is none."""
-    try:
-        body = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return body if isinstance(body, dict) else {}
-
-
 def _prompt(data: bytes, redactor: _Redactor) -> Iterator[captures.InputMessage]:
-    body = _object(data)
+    body = object_in(data)
     prompts = body.get("prompt")
     for prompt in prompts if isinstance(prompts, list) else [prompts]:
         if isinstance(prompt, str):

@@ -93,8 +93,7 @@ def _turns(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     parts = message["parts"]
     results = [part for part in parts if part["type"] == "tool_call_response"]
     for part in results:
-        result = part.get("response", part.get("result"))
-        text = result if isinstance(result, str) else json.dumps(result)
+        text = _as_text(part.get("response", part.get("result")))
         yield {"role": "tool", "tool_call_id": part.get("id"), "content": text}
     if len(results) < len(parts) or not parts:
         yield {"role": message["role"], **_spoken(parts)}
@@ -132,8 +131,8 @@ def _spoken(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _as_text(arguments: Any) -> str:
-    return arguments if isinstance(arguments, str) else json.dumps(arguments)
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _messages(value: Any) -> list[Any]:
