@@ -2,33 +2,22 @@
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from checks.process.errors import BuildRefused
 
-
-class Limit(NamedTuple):
-    """``host``: a pattern of the registry's host; ``layer``: the largest layer that it takes, in bytes."""
-
-    host: str
-    layer: int
-
-
-_LIMITS = (
-    Limit(r"ghcr\.io", 10_000_000_000),
-    Limit(
-        r"(public\.ecr\.aws|.+\.dkr\.ecr(-fips)?\..+\.(amazonaws\.com(\.cn)?|on\.aws))",
-        52_000 << 20,
-    ),
-    Limit(r"quay\.io", 50_000_000_000),
-    Limit(r"registry\.gitlab\.com", 10_000_000_000),
-)
+# The bytes of the largest layer that a registry takes, by a pattern of its host.
+_LIMITS = {
+    r"ghcr\.io": 10_000_000_000,
+    r"(public\.ecr\.aws|.+\.dkr\.ecr(-fips)?\..+\.(amazonaws\.com(\.cn)?|on\.aws))": 52_000 << 20,
+    r"quay\.io": 50_000_000_000,
+    r"registry\.gitlab\.com": 10_000_000_000,
+}
 
 
 def check(host: str, sizes: Iterable[int]) -> None:
     """Raise BuildRefused when a layer, given by its bytes, is larger than the registry takes."""
     largest, bare = max(sizes, default=0), host.partition(":")[0].lower()
-    limit = next((known.layer for known in _LIMITS if re.fullmatch(known.host, bare)), None)
+    limit = next((most for name, most in _LIMITS.items() if re.fullmatch(name, bare)), None)
     if limit is not None and largest > limit:
         raise BuildRefused(
             f"a layer has {largest:,} bytes, and {host} takes {limit:,} at most",

@@ -11,7 +11,6 @@ import pytest
 from checks.process.errors import BuildRefused, EvidenceRefused, RegistryRefused
 from checks.storage import layout
 from release.adapters.registry.client import Repository
-from release.adapters.registry.limits import Limit
 from release.verbs.build import BuildOptions, build, plan
 from tests import build_tree, oci_check, registry_service
 from tests.build_tree import BaseLayout
@@ -234,7 +233,7 @@ def test_a_push_that_was_broken_off_sends_only_what_is_missing(
 def test_a_layer_that_is_too_large_for_the_registry_is_refused_before_the_first_byte(
     root: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("release.adapters.registry.limits._LIMITS", (Limit(r"127\..*", SIZE),))
+    monkeypatch.setattr("release.adapters.registry.limits._LIMITS", {r"127\..*": SIZE})
     with pytest.raises(BuildRefused, match=r"a layer has .* bytes"):
         build(root, BuildOptions(push=f"{registry.host}/model"))
     assert registry.stored == {}
