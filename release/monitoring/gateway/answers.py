@@ -151,10 +151,7 @@ class Events:
         if data == b"[DONE]":
             self.answer.done = True
             return False
-        try:
-            return self.answer.add(json.loads(data))
-        except (ValueError, RecursionError):
-            return False
+        return self.answer.add(object_in(data))
 
 
 def whole(data: bytes) -> ParsedAnswer:
@@ -168,8 +165,8 @@ def whole(data: bytes) -> ParsedAnswer:
     return answer
 
 
-def object_in(data: bytes) -> dict[str, Any]:
-    """Return the object of JSON in bytes; empty if they are none."""
+def object_in(data: bytes | str) -> dict[str, Any]:
+    """Return the object of JSON that ``data`` is; empty if it is none."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):

@@ -5,7 +5,6 @@ request without one is left out and counted: which status it had is not known. I
 lockstep/model into each event if the InferenceService has spec.predictor.logger.metadataAnnotations: [lockstep/model].
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from pydantic import (
     JsonValue,
 )
 
+from release.monitoring.gateway.answers import object_in
 from release.monitoring.log_kind import Entry, LogKind, documents, entry, validated
 from release.monitoring.store import CaptureStore
 from release.monitoring.window import TimeSpan
@@ -50,13 +50,10 @@ class _Event(BaseModel):
     @property
     def release(self) -> str | None:
         """The digest of the model in the pod's annotations."""
-        annotations: Any = self.annotations
+        annotations: dict[str, Any] | str = self.annotations
         if isinstance(annotations, str):
-            try:
-                annotations = json.loads(annotations or "{}")
-            except (ValueError, RecursionError):
-                return None
-        model = annotations.get(_MODEL) if isinstance(annotations, dict) else None
+            annotations = object_in(annotations)
+        model = annotations.get(_MODEL)
         return None if model is None else str(model)
 
 
