@@ -86,7 +86,9 @@ def hashes(text: str) -> dict[str, frozenset[str]]:
 
 
 def _packages(text: str) -> Iterator[re.Match[str]]:
-    for line in _lines(text):
+    """Yield the packages of the lines that pip reads: joined where one ends in a backslash, without comments."""
+    lines = map(str.strip, _JOINED.sub(" ", text).splitlines())
+    for line in (line for line in lines if line and not line.startswith("#")):
         match = _LINE.fullmatch(line)
         if match is None:
             raise ParamsRefused(
@@ -114,13 +116,6 @@ def _name(line: str) -> str | None:
     """Return the canonical name of the package in a line; None for another line."""
     match = _LINE.fullmatch(line.strip())
     return match and canonical(match["name"])
-
-
-def _lines(text: str) -> Iterator[str]:
-    """Yield the lines that pip reads: joined where one ends in a backslash, without comments."""
-    for line in _JOINED.sub(" ", text).splitlines():
-        if (content := line.strip()) and not content.startswith("#"):
-            yield content
 
 
 def of(version: str | None, extras: str = EXTRAS, named: Collection[str] = ()) -> Pin:
