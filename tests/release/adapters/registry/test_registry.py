@@ -398,7 +398,7 @@ def test_a_blob_is_sent_in_one_request_without_a_range(plain: Registry, store: R
 
 
 def test_a_layer_too_large_is_refused_by_add(store: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_LIMITS", (limits.Limit(r"127\.0\.0\.1", 9),))
+    monkeypatch.setattr(limits, "_LIMITS", {r"127\.0\.0\.1": 9})
     with pytest.raises(BuildRefused, match="10 bytes"):
         store.add(Bytes(b"0123456789"), None, ignore)
 
