@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from release.serving.client import NoAnswer
-from release.serving.dialects import Streamed
-from release.serving.probes.context import ProbeContext, together
+from release.serving.probes.context import ProbeContext, answered, together
 
 CONFIDENCE = 0.99  # If the bound is 1, an equal server is refused once in a hundred times.
 LEVELS = (1, 8)  # So many requests are in flight.
@@ -70,11 +69,8 @@ def _logarithm(context: ProbeContext, level: int, times: int) -> float:
     """
     probes = context.probes.probes
     items = [probes[place % len(probes)] for place in range(times * max(_LEAST, level))]
-    answers = together(level, items, lambda probe: context.stream(probe), f"{level} at a time")
-    if lost := [answer for answer in answers if isinstance(answer, NoAnswer)]:
-        raise lost[0]
-    seconds = [answer.seconds for answer in answers if isinstance(answer, Streamed)]
-    return float(np.log(seconds).mean())
+    results = together(level, items, lambda probe: context.stream(probe), f"{level} at a time")
+    return float(np.log([answer.seconds for answer in answered(results)]).mean())
 
 
 def of_rounds(ratios: Sequence[Sequence[float]]) -> Pace:
