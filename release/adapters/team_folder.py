@@ -18,6 +18,9 @@ EXAMPLE = "azure-cli"  # the loader of the configurations that come with the rep
 _WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))
 
 
+_BRANCHES = ("refs/heads/", "refs/remotes/origin/")
+
+
 class TeamFolder(NamedTuple):
     """The folder ``root``. ``plan``: the files to write there; None if they are there. ``pin``: as a file of them.
 
@@ -34,6 +37,18 @@ class TeamFolder(NamedTuple):
     def is_example(self) -> bool:
         """Whether its params.yaml is about the example that comes with Lockstep."""
         return self.params.prepare.loader.kind == EXAMPLE
+
+    @property
+    def has_master_alone(self) -> bool:
+        """Whether its repository's branch is called master, and none main."""
+        if not git.has_repository(self.root):
+            return False
+        names = git.Git(self.root, None).line(
+            "for-each-ref", "--format=%(refname:lstrip=-1)", *_BRANCHES
+        )
+        head = git.Git(self.root, None).found("symbolic-ref", "--quiet", "--short", "HEAD")
+        branches = {*names.split("\n"), head}
+        return "master" in branches and "main" not in branches
 
     def example_cards(self) -> tuple[Path, ...]:
         """Return the files for the cards that describe the example, by its tag, and that git has as they are."""

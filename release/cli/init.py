@@ -416,6 +416,11 @@ def _show_next(written: "Written", folder: "TeamFolder", cards: tuple[Path, ...]
     # Each of these steps is shown if it applies.
     steps = [
         (
+            plan is not None and folder.has_master_alone,
+            "git branch -m master main",
+            "here and on the server: Lockstep's workflows and rules are those of main",
+        ),
+        (
             written.removed_record,
             commit,
             "on main, and push it: main's model is what gates compare with",
