@@ -282,7 +282,9 @@ def _rate(
     passed, sees = p_pass <= level, difference.detectable(monitor.alpha)
     figures = f"{ours.value:.3f} on {len(window):,} answers, {theirs.value:.3f} before release"
     reason = f"{figures}: not lower by {margin:g} (lower bound {low:+.3f})"
-    if not passed:
+    if not passed and high < -margin:
+        reason = f"{figures}: lower by {margin:g} (upper bound {high:+.3f}), but not beyond chance among all questions"
+    elif not passed:
         reason = f"{figures}: a loss of {margin:g} is neither shown nor ruled out (bounds {low:+.3f}, {high:+.3f})"
     finding = WatchFinding(
         name=name, kind=kind, status="pass" if passed else "inconclusive", reason=reason, unit="share",
