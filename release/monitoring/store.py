@@ -1,5 +1,6 @@
 """The folder with captured requests and the labels that came for them: on this machine, or at an address of fsspec."""
 
+import codecs
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -271,7 +272,8 @@ def is_about(line: bytes, request: str) -> bool:
 
 def parse(data: bytes, where: str) -> Iterator[Label]:
     """The labels in JSON lines, without tasks that have none yet. Raises EvidenceRefused for a line that is neither."""
-    for number, line in enumerate(data.splitlines(), 1):
+    # Some editors begin a file with a mark of its encoding.
+    for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).splitlines(), 1):
         try:
             task = Task.model_validate_json(line)
             if task.label is not None:

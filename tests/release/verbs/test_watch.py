@@ -382,8 +382,8 @@ def test_labels_that_come_later_are_joined_and_a_fall_of_quality_fails(root: Pat
     for _ in range(2):  # the same file again changes nothing
         done = lockstep(root, "feedback", str(given))
         assert (done.exit_code, done.stdout[:35]) == (0, "stored 120 labels of 120 requests: "), done.output
-    # Two labels of one request name neither.
-    given.write_text(json.dumps({"request_id": "request-0", "label": "acr"}) + "\n")
+    # Two labels of one request name neither. The file is as an editor on Windows writes it.
+    given.write_text(json.dumps({"request_id": "request-0", "label": "acr"}) + "\r\n", encoding="utf-8-sig", newline="")
     lockstep(root, "feedback", str(given))
     done = lockstep(root, "watch", "production", *WINDOW)
     assert done.exit_code == 10, done.output
