@@ -1,4 +1,4 @@
-"""Processes that this one started, and what those started: they end when it is told to end. Handlers of signals."""
+"""Handlers of signals. With them this process, when it is told to end, also ends those that it started."""
 
 import os
 import signal

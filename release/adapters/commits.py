@@ -6,7 +6,7 @@ name is taken for an option, and none moves between two questions.
 
 import posixpath
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,6 @@ from checks.process.text import redact
 from release.adapters.git import REGULAR, Entry, Git
 from release.adapters.git import has_repository as has_repository
 
-# Where releases are made, the first that exists: what pull requests are held against.
 ORIGIN = "origin"
 
 
@@ -24,7 +23,7 @@ def _of_remote(name: str) -> tuple[str, ...]:
     return tuple(f"refs/remotes/{name}/{branch}" for branch in ("HEAD", "main", "master"))
 
 
-_TARGETS = (*_of_remote(ORIGIN), "refs/heads/main", "refs/heads/master")
+_OF_ORIGIN, _LOCAL = _of_remote(ORIGIN), ("refs/heads/main", "refs/heads/master")
 _TOGETHER = 64  # contents of a history that are in memory at a time
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _SHORT = re.compile(r"[0-9a-f]{4,63}")
@@ -84,7 +83,7 @@ def _named(root: Path, name: str) -> str | None:
 def _mistakable(root: Path, tag: str, others: Iterable[str]) -> bool:
     """Whether who names this tag may mean a branch, which is perhaps not fetched, or a hash that is cut short."""
     return (
-        any(usual.endswith(f"/{tag}") for usual in _TARGETS)
+        any(usual.endswith(f"/{tag}") for usual in (*_OF_ORIGIN, *_LOCAL))
         or any(
             other.startswith("refs/remotes/") and other.split("/", 3)[3:] == [tag]
             for other in others
@@ -123,7 +122,7 @@ def _peeled(root: Path, name: str) -> str | None:
 
 
 def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
-    """The target branch's name and commit: ``name``, else origin's default branch, else a local main, else HEAD.
+    """The target branch's name and commit: ``name``, else the default branch of ``main_remote``, a local main, or HEAD.
 
     The commit is None before the first one. Raises EvidenceRefused when git knows no ``name``, or a remote and none
     of its usual branches.
@@ -134,12 +133,17 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
                 f"{name}: git knows no such commit here", "fetch the target branch, or name another"
             )
         return name, commit
-    if known := _first(root, _TARGETS):
+    refs = _refs(root, *_OF_ORIGIN, *_LOCAL)
+    if known := _first(root, refs, _OF_ORIGIN):
+        return known
+    if remote := main_remote(root):
+        theirs = _of_remote(remote)
+        if known := _first(root, _refs(root, *theirs), theirs):
+            return known
+    if known := _first(root, refs, _LOCAL):
         return known
     head = resolve(root, "HEAD")
     if head and (remotes := _remotes(root)):
-        if len(remotes) == 1 and (known := _first(root, _of_remote(remotes[0]))):
-            return known
         # A branch that is compared with itself could choose what it is compared with.
         raise EvidenceRefused(
             f"no branch of {remotes[0]} is known as the one that releases are made on",
@@ -148,12 +152,13 @@ def target(root: Path, name: str | None = None) -> tuple[str, str | None]:
     return "HEAD", head
 
 
-def _first(root: Path, targets: Sequence[str]) -> tuple[str, str] | None:
-    """Return the name and the commit of the first of these refs that exists; None if none does."""
-    refs = _refs(root, *targets)
-    for candidate in targets:
+def _first(
+    root: Path, refs: Mapping[str, _Ref], candidates: Sequence[str]
+) -> tuple[str, str] | None:
+    """Return the name and the commit of the first candidate among ``refs``; None if none is there."""
+    for candidate in candidates:
         ref = refs.get(candidate)
-        # A branch that somebody called HEAD is fetched to the name of the default branch's pointer, and is none.
+        # A remote's HEAD points to its default branch. One that points nowhere is a branch that somebody called HEAD.
         if ref is None or (candidate.endswith("/HEAD") and not ref.link):
             continue
         if commit := _commit(root, ref):
@@ -163,13 +168,11 @@ def _first(root: Path, targets: Sequence[str]) -> tuple[str, str] | None:
 
 
 def main_remote(root: Path) -> str | None:
-    """Return the name of the remote that a team shares: origin, else the only one; None without such a one."""
+    """Return the name of the remote that a team shares: origin, or the only one. None: there is no such remote."""
     remotes = _remotes(root)
-    return (
-        remotes[0]
-        if len(remotes) == 1
-        else next((name for name in remotes if name == ORIGIN), None)
-    )
+    if ORIGIN in remotes:
+        return ORIGIN
+    return remotes[0] if len(remotes) == 1 else None
 
 
 def _remotes(root: Path) -> list[str]:

@@ -52,8 +52,7 @@ _CONFIG = (
 )  # fmt: skip
 REGULAR = ("100644", "100755")  # modes of files that are no links
 _OF_REMOTE = re.compile(r"^remote:.*$", re.MULTILINE)  # Lines that the other machine prints.
-
-
+# How the command begins that git advises for a repository of another user.
 _TRUST = "git config --global --add safe.directory"
 
 

@@ -16,9 +16,7 @@ from release.adapters.thin_files import Plan
 EXAMPLE = "azure-cli"  # the loader of the configurations that come with the repository
 # Folders that the pipeline writes; git ignores most of them.
 _WRITTEN = (Path("data"), Path("models"), layout.REPORTS, Path(".lockstep"))
-
-
-_BRANCHES = ("refs/heads/", "refs/remotes/origin/")
+_BRANCHES = ("refs/heads/", f"refs/remotes/{commits.ORIGIN}/")
 
 
 class TeamFolder(NamedTuple):

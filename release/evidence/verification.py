@@ -108,7 +108,8 @@ def check(
 ) -> tuple[str, Verification]:
     """The verifier, one of ``known``, who signed exactly ``report``, and the signed statement.
 
-    ``offline``, ``at``: see ``trust``. Raises EvidenceRefused if there is none, MachineRefused as ``trust.verify``.
+    ``offline`` and ``at`` are those of ``trust.verify``. Raises EvidenceRefused if no verifier signed the report, and
+    MachineRefused as ``trust.verify``.
     """
     try:
         verified = trust.verify(data, known, "verify", where, offline=offline, at=at)

@@ -48,9 +48,9 @@ def _check_that_it_loads(python: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         shutil.rmtree(python.parents[1])
-        said = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+        reason = (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
         raise MachineRefused(
-            f"llama.cpp does not load: {said}", "on Debian: apt-get install libgomp1"
+            f"llama.cpp does not load: {reason}", "on Debian: apt-get install libgomp1"
         )
 
 

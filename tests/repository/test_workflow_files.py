@@ -264,6 +264,8 @@ def test_the_action_that_sets_up_keeps_nothing_unless_it_is_asked_to() -> None:
     action = _load(path)
     assert action["inputs"]["cache"]["default"] == "false"
     kept = [step for step in action["runs"]["steps"] if _caches([step])]
+    # An environment has links to the Python of the machine that made it.
+    assert "${{ runner.environment }}" in kept[0]["with"]["key"]
     assert [step["if"] for step in kept] == ["inputs.cache == 'true' && steps.kept.outputs.venv == ''"]
 
 

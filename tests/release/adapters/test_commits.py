@@ -160,15 +160,22 @@ def test_a_branch_that_somebody_called_head_is_not_the_target(root: Path) -> Non
 
 
 def test_the_target_is_that_of_the_only_remote_whatever_its_name(root: Path) -> None:
-    """As after `git clone --origin team` and the removal of the local main."""
-    tip = _hash(root, "main")
-    git(root, "checkout", "--quiet", "--detach")
-    git(root, "branch", "--quiet", "-D", "main")
+    """As after `git clone --origin team`: a local main, which nobody may have pushed, does not stand for it."""
+    tip, theirs = _hash(root, "main"), _hash(root, "main~1")
     git(root, "remote", "add", "team", "../nowhere")
+    assert commits.target(root) == ("main", tip), "nothing was fetched yet"
+    git(root, "update-ref", "refs/remotes/team/main", theirs)
+    assert commits.target(root) == ("team/main", theirs)
+    git(root, "update-ref", "-d", "refs/remotes/team/main")
+    git(root, "branch", "--quiet", "--move", "main", "work")
     with pytest.raises(EvidenceRefused, match="no branch of team is known as the one that releases are made on"):
         commits.target(root)
-    git(root, "update-ref", "refs/remotes/team/main", tip)
-    assert commits.target(root) == ("team/main", tip)
+    git(root, "branch", "--quiet", "--move", "work", "main")
+    git(root, "update-ref", "refs/remotes/team/main", theirs)
+    git(root, "remote", "add", "backup", "../nowhere")
+    assert commits.target(root) == ("main", tip), "which remote the team shares is not known"
+    git(root, "update-ref", "refs/remotes/origin/main", theirs)
+    assert commits.target(root) == ("origin/main", theirs)
 
 
 def test_nothing_stands_for_another_object(root: Path) -> None:
